@@ -1,0 +1,63 @@
+//! What can go wrong between a file and a picture, with the operands that say where.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything this crate reports. Each variant is one class of answer a caller can give.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read or is not what its name says.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file is sound, but its tensors do not make a model.
+    #[error("{}: {reason}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// Which tensors are missing, extra or of the wrong shape.
+        reason: String,
+    },
+    /// The request cannot be drawn as it stands.
+    #[error("{0}")]
+    Request(String),
+    /// Sound, but not something this build or model can do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The request needs more memory than the caller allows.
+    #[error("needs about {needed_bytes} bytes of memory, {allowed_bytes} are allowed")]
+    Memory {
+        /// The estimate.
+        needed_bytes: u64,
+        /// The limit it was held against.
+        allowed_bytes: u64,
+    },
+    /// The caller's [`crate::pipeline::Hooks::cancelled`] said so.
+    #[error("cancelled")]
+    Cancelled,
+    /// A hook refused or failed.
+    #[error("{0}")]
+    Hook(String),
+    /// The numbers went wrong: a picture that is not finite, usually weights that overflow.
+    #[error("{0}")]
+    NotFinite(String),
+    /// A tensor operation failed; a defect of this program.
+    #[error("tensor operation failed: {0}")]
+    Compute(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::File { path: path.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn model(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Model { path: path.into(), reason: reason.into() }
+    }
+}
