@@ -1,1 +1,27 @@
-//! CPU kernels.
+//! CPU kernels for diffusion networks, usable without any tensor library.
+//!
+//! Everything is f32 arithmetic on channels-last activations over weights packed once ([`PackedMatrix`], f32, f16
+//! or bf16 in memory). The code path is chosen at run time ([`Isa`]).
+//!
+//! **Results do not depend on how work is cut.** Each output element is one chain of multiply-adds in the order
+//! of `k`, whatever the tile, the batch beside it, or the number of threads; reductions have a fixed shape. That
+//! is what lets a picture be the same bytes alone and in a batch. Work runs on the rayon pool of the caller.
+
+mod activation;
+mod attention;
+mod convolution;
+mod elementwise;
+mod isa;
+mod matmul;
+mod microkernel;
+mod norm;
+mod pack;
+
+pub use activation::{erf, exp, gelu_erf, geglu, quick_gelu, sigmoid, silu};
+pub use attention::{AttentionShape, attention};
+pub use convolution::{ConvShape, conv2d};
+pub use elementwise::{add, add_per_channel};
+pub use isa::Isa;
+pub use matmul::linear;
+pub use norm::{GroupNormShape, group_norm, layer_norm};
+pub use pack::{PackError, PackedMatrix, WeightDtype, Weights};

@@ -1,0 +1,106 @@
+//! 2-d convolution over channels-last activations, without a patch buffer: the product's row pointers walk the
+//! picture itself.
+
+use crate::Isa;
+use crate::matmul::{Rows, SEGMENT, multiply, segments};
+use crate::pack::PackedMatrix;
+
+/// The geometry of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Pictures.
+    pub batch: usize,
+    /// Input rows.
+    pub height: usize,
+    /// Input columns.
+    pub width: usize,
+    /// Input channels.
+    pub channels: usize,
+    /// Kernel rows and columns.
+    pub kernel: usize,
+    /// Step of the kernel.
+    pub stride: usize,
+    /// Zeros above and to the left.
+    pub pad_before: usize,
+    /// Zeros below and to the right.
+    pub pad_after: usize,
+    /// The input is read enlarged by this factor, nearest neighbour: 1 or 2.
+    pub upsample: usize,
+}
+
+impl ConvShape {
+    /// Output rows and columns; zero where the kernel does not fit.
+    pub fn output(&self) -> (usize, usize) {
+        let size = |input: usize| {
+            let padded = input * self.upsample + self.pad_before + self.pad_after;
+            padded.checked_sub(self.kernel).map_or(0, |rest| rest / self.stride + 1)
+        };
+        (size(self.height), size(self.width))
+    }
+}
+
+static ZEROS: [f32; SEGMENT] = [0.0; SEGMENT];
+
+struct Pixels<'a> {
+    values: &'a [f32],
+    shape: ConvShape,
+    output: (usize, usize),
+    segments: Vec<(usize, usize)>,
+}
+
+impl Rows for Pixels<'_> {
+    fn segments(&self) -> &[(usize, usize)] {
+        &self.segments
+    }
+
+    fn locate(&self, segment: usize, first: usize, pointers: &mut [*const f32]) {
+        let s = &self.shape;
+        let k = self.segments[segment].0;
+        let (tap, channel) = (k / s.channels, k % s.channels);
+        let (tap_y, tap_x) = (tap / s.kernel, tap % s.kernel);
+        let (rows, columns) = self.output;
+        let (mut image, rest) = (first / (rows * columns), first % (rows * columns));
+        let (mut y, mut x) = (rest / columns, rest % columns);
+        for pointer in pointers {
+            // Wraps far out of range where it would be negative.
+            let source_y = (y * s.stride + tap_y).wrapping_sub(s.pad_before);
+            let source_x = (x * s.stride + tap_x).wrapping_sub(s.pad_before);
+            *pointer = if source_y < s.height * s.upsample && source_x < s.width * s.upsample {
+                let pixel = (image * s.height + source_y / s.upsample) * s.width + source_x / s.upsample;
+                self.values[pixel * s.channels + channel..].as_ptr()
+            } else {
+                ZEROS.as_ptr()
+            };
+            x += 1;
+            if x == columns {
+                (x, y) = (0, y + 1);
+                if y == rows {
+                    (y, image) = (0, image + 1);
+                }
+            }
+        }
+    }
+}
+
+/// `x (batch, height, width, channels)` → `out (batch, rows, columns, outputs)`, see [`ConvShape::output`];
+/// `weights` packed by [`PackedMatrix::convolution`].
+///
+/// # Panics
+/// If lengths do not fit the shape and the weights.
+pub fn conv2d(
+    isa: Isa,
+    x: &[f32],
+    shape: ConvShape,
+    weights: &PackedMatrix,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    let taps = shape.kernel * shape.kernel;
+    assert_eq!(x.len(), shape.batch * shape.height * shape.width * shape.channels, "convolution: input");
+    assert_eq!(weights.k, shape.channels * taps, "convolution: weights for {} channels", shape.channels);
+    assert!(shape.stride > 0 && shape.upsample > 0, "convolution: stride and factor are at least 1");
+    let output = shape.output();
+    let segments = (0..taps).flat_map(|tap| segments(tap * shape.channels, shape.channels)).collect();
+    let rows = Pixels { values: x, shape, output, segments };
+    multiply(isa, &rows, shape.batch * output.0 * output.1, weights, bias, out);
+}

@@ -1,0 +1,97 @@
+//! Which instructions the kernels use.
+
+use std::sync::OnceLock;
+
+/// An instruction set with a code path of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust; any processor.
+    Portable,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+}
+
+impl Isa {
+    /// All of them with the names that `LATENTD_KERNELS` takes.
+    pub const ALL: &[(Self, &'static str)] =
+        &[(Self::Portable, "portable"), (Self::Avx2, "avx2"), (Self::Avx512, "avx512")];
+
+    /// The best this processor has; the environment variable `LATENTD_KERNELS` can choose a lesser one. Found
+    /// once per process.
+    pub fn current() -> Self {
+        static CURRENT: OnceLock<Isa> = OnceLock::new();
+        *CURRENT.get_or_init(|| {
+            let wanted = std::env::var("LATENTD_KERNELS").ok();
+            let wanted = Self::ALL.iter().find(|(_, name)| wanted.as_deref() == Some(name));
+            let best = Self::detect();
+            wanted.map_or(best, |(isa, _)| (*isa).min(best))
+        })
+    }
+
+    /// Those that run here, least first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let best = Self::detect();
+        Self::ALL.iter().map(|(isa, _)| *isa).filter(move |isa| *isa <= best)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(isa, _)| *isa == self).map_or("", |(_, name)| name)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn detect() -> Self {
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        match (avx2, avx512) {
+            (true, true) => Self::Avx512,
+            (true, false) => Self::Avx2,
+            _ => Self::Portable,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn detect() -> Self {
+        Self::Portable
+    }
+}
+
+/// Compiles one function body once per instruction set and calls the one for `isa`. The body is plain Rust that
+/// the compiler vectorises; it must not use `mul_add`, so that every path gives the same bits.
+macro_rules! multiversion {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($isa:ident: Isa, $($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$doc])*
+        $vis fn $name($isa: $crate::Isa, $($arg: $ty),*) {
+            #[inline(always)]
+            #[allow(clippy::inline_always, reason = "the body must be compiled into each variant")]
+            fn body($($arg: $ty),*) $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512($($arg: $ty),*) {
+                body($($arg),*);
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) {
+                body($($arg),*);
+            }
+            match $isa {
+                // SAFETY: `Isa` values other than Portable are only made where the processor has the features.
+                #[cfg(target_arch = "x86_64")]
+                $crate::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use multiversion;

@@ -1,0 +1,244 @@
+//! Products of activation rows with packed weights: the driver that linear layers and convolutions share.
+#![allow(unsafe_code)]
+
+use rayon::prelude::*;
+
+use crate::Isa;
+use crate::microkernel::{TILE_ROWS, tile};
+use crate::pack::{PANEL, PackedMatrix, Storage};
+
+/// Most values of `k` in one segment: a panel's part (48 KiB widened) stays in cache while rows pass by.
+pub(crate) const SEGMENT: usize = 384;
+
+/// Most rows of one task: their part of a segment (288 KiB) stays in the second-level cache while panels pass by.
+const TASK_ROWS: usize = 16 * TILE_ROWS;
+
+/// Rows of activations as the driver reads them: piecewise contiguous along `k`.
+pub(crate) trait Rows: Sync {
+    /// The pieces `(first k, length)`, in order, covering `k`; none longer than [`SEGMENT`].
+    fn segments(&self) -> &[(usize, usize)];
+
+    /// Where the piece `segment` of rows `first..first + pointers.len()` stands.
+    fn locate(&self, segment: usize, first: usize, pointers: &mut [*const f32]);
+}
+
+/// Cuts `0..k` into equal pieces of at most [`SEGMENT`], offset by `start`.
+pub(crate) fn segments(start: usize, k: usize) -> impl Iterator<Item = (usize, usize)> {
+    let pieces = k.div_ceil(SEGMENT).max(1);
+    let size = k.div_ceil(pieces).max(1);
+    (0..pieces).map(move |piece| (start + piece * size, size.min(k - piece * size)))
+}
+
+struct Dense<'a> {
+    values: &'a [f32],
+    k: usize,
+    segments: Vec<(usize, usize)>,
+}
+
+impl Rows for Dense<'_> {
+    fn segments(&self) -> &[(usize, usize)] {
+        &self.segments
+    }
+
+    fn locate(&self, segment: usize, first: usize, pointers: &mut [*const f32]) {
+        for (offset, pointer) in pointers.iter_mut().enumerate() {
+            *pointer = self.values[(first + offset) * self.k + self.segments[segment].0..].as_ptr();
+        }
+    }
+}
+
+/// `out (m, n) = x (m, k) · weightsᵀ + bias`.
+///
+/// # Panics
+/// If the lengths of `x`, `bias` or `out` do not fit the weights' shape and `m`.
+pub fn linear(isa: Isa, x: &[f32], m: usize, weights: &PackedMatrix, bias: Option<&[f32]>, out: &mut [f32]) {
+    let (_, k) = weights.shape();
+    assert_eq!(x.len(), m * k, "linear: input of {m} rows");
+    let rows = Dense { values: x, k, segments: segments(0, k).collect() };
+    multiply(isa, &rows, m, weights, bias, out);
+}
+
+/// A pointer that tasks writing disjoint places share.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedMut(pub(crate) *mut f32);
+
+// SAFETY: tasks write disjoint elements; each use says which.
+unsafe impl Send for SharedMut {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMut {}
+
+impl SharedMut {
+    // A method, so that closures capture the whole wrapper and not the bare pointer in it.
+    pub(crate) fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// The driver: `out (m, n) = rows (m, k) · weightsᵀ + bias`.
+pub(crate) fn multiply(
+    isa: Isa,
+    rows: &impl Rows,
+    m: usize,
+    weights: &PackedMatrix,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    let n = weights.n;
+    assert_eq!(out.len(), m * n, "matrix product: output of {m} rows and {n} columns");
+    assert!(bias.is_none_or(|bias| bias.len() == n), "matrix product: bias for {n} columns");
+    assert_eq!(rows.segments().iter().map(|(_, length)| length).sum::<usize>(), weights.k);
+    if m == 0 || n == 0 {
+        return;
+    }
+    // How work is cut never shows in the result, so it may follow the number of threads.
+    let threads = rayon::current_num_threads();
+    let even = m.div_ceil(threads * 2).next_multiple_of(TILE_ROWS);
+    let task_rows = even.clamp(TILE_ROWS, TASK_ROWS);
+    let row_tasks = m.div_ceil(task_rows);
+    let column_tasks = (threads * 2).div_ceil(row_tasks).min(weights.panel_count());
+    let task_panels = weights.panel_count().div_ceil(column_tasks);
+    let column_tasks = weights.panel_count().div_ceil(task_panels);
+    let out = SharedMut(out.as_mut_ptr());
+    (0..row_tasks * column_tasks).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
+        let (row_task, column_task) = (task / column_tasks, task % column_tasks);
+        let first_row = row_task * task_rows;
+        let last_row = m.min(first_row + task_rows);
+        let first_panel = column_task * task_panels;
+        let last_panel = weights.panel_count().min(first_panel + task_panels);
+        block(isa, rows, first_row..last_row, weights, first_panel..last_panel, bias, out, scratch);
+    });
+}
+
+#[derive(Default)]
+struct Scratch {
+    panel: Vec<f32>,
+    pointers: Vec<*const f32>,
+}
+
+/// One task: some rows times some panels.
+fn block(
+    isa: Isa,
+    rows: &impl Rows,
+    row_range: std::ops::Range<usize>,
+    weights: &PackedMatrix,
+    panels: std::ops::Range<usize>,
+    bias: Option<&[f32]>,
+    out: SharedMut,
+    scratch: &mut Scratch,
+) {
+    let n = weights.n;
+    scratch.pointers.resize(row_range.len(), std::ptr::null());
+    for (segment, &(first_k, length)) in rows.segments().iter().enumerate() {
+        rows.locate(segment, row_range.start, &mut scratch.pointers);
+        for panel in panels.clone() {
+            let columns = PANEL.min(n - panel * PANEL);
+            let values = widen(isa, weights, panel, first_k, length, &mut scratch.panel);
+            for (tile_index, pointers) in scratch.pointers.chunks(TILE_ROWS).enumerate() {
+                let row = row_range.start + tile_index * TILE_ROWS;
+                // SAFETY: rows and columns of this task alone, within `out` (asserted in `multiply`); `locate`
+                // gave pointers to `length` readable values; the panel holds `length * 32`.
+                unsafe {
+                    let c = out.get().add(row * n + panel * PANEL);
+                    let first = segment == 0;
+                    if columns == PANEL {
+                        if first && let Some(bias) = bias {
+                            for index in 0..pointers.len() {
+                                let from = bias[panel * PANEL..].as_ptr();
+                                std::ptr::copy_nonoverlapping(from, c.add(index * n), PANEL);
+                            }
+                        }
+                        let accumulate = !first || bias.is_some();
+                        tile(isa, pointers, length, values.as_ptr(), c, n, false, accumulate);
+                    } else {
+                        partial_tile(isa, pointers, length, values, c, n, columns, first, bias.map(|b| &b[panel * PANEL..]));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A tile at the right edge, where fewer than 32 columns exist: computed in a buffer of its own.
+///
+/// # Safety
+/// As [`tile`], with `c` valid for `columns` values per row.
+unsafe fn partial_tile(
+    isa: Isa,
+    rows: &[*const f32],
+    k: usize,
+    panel: &[f32],
+    c: *mut f32,
+    c_stride: usize,
+    columns: usize,
+    first: bool,
+    bias: Option<&[f32]>,
+) {
+    let mut buffer = [0f32; TILE_ROWS * PANEL];
+    for row in 0..rows.len() {
+        let line = &mut buffer[row * PANEL..row * PANEL + columns];
+        match (first, bias) {
+            (true, Some(bias)) => line.copy_from_slice(&bias[..columns]),
+            (true, None) => {}
+            // SAFETY: `columns` values of a row of this task.
+            (false, _) => unsafe {
+                std::ptr::copy_nonoverlapping(c.add(row * c_stride), line.as_mut_ptr(), columns);
+            },
+        }
+    }
+    let narrow = columns <= PANEL / 2;
+    // SAFETY: the buffer has room for 12 rows of 32 columns; the rest is the caller's promise.
+    unsafe { tile(isa, rows, k, panel.as_ptr(), buffer.as_mut_ptr(), PANEL, narrow, true) };
+    for row in 0..rows.len() {
+        // SAFETY: `columns` values of a row of this task.
+        unsafe { std::ptr::copy_nonoverlapping(buffer[row * PANEL..].as_ptr(), c.add(row * c_stride), columns) };
+    }
+}
+
+/// A part of a panel as f32: in place if it is stored so, else widened into `buffer`.
+fn widen<'a>(
+    isa: Isa,
+    weights: &'a PackedMatrix,
+    panel: usize,
+    first_k: usize,
+    length: usize,
+    buffer: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    let start = (panel * weights.k + first_k) * PANEL;
+    let range = start..start + length * PANEL;
+    buffer.resize(SEGMENT * PANEL, 0.0);
+    let buffer = &mut buffer[..length * PANEL];
+    match &weights.storage {
+        Storage::F32(values) => return &values[range],
+        Storage::F16(values) => widen_f16(isa, &values[range], buffer),
+        Storage::Bf16(values) => {
+            for (out, bits) in buffer.iter_mut().zip(&values[range]) {
+                *out = f32::from_bits(u32::from(*bits) << 16);
+            }
+        }
+    }
+    buffer
+}
+
+fn widen_f16(isa: Isa, from: &[u16], to: &mut [f32]) {
+    debug_assert!(from.len() == to.len() && from.len().is_multiple_of(PANEL));
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx2 {
+        // SAFETY: AVX2 paths are only chosen where F16C exists too.
+        unsafe { widen_f16_f16c(from, to) };
+        return;
+    }
+    let _ = isa;
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = half::f16::from_bits(*from).to_f32();
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn widen_f16_f16c(from: &[u16], to: &mut [f32]) {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+    for (from, to) in from.chunks_exact(8).zip(to.chunks_exact_mut(8)) {
+        // SAFETY: chunks of 8.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
+    }
+}

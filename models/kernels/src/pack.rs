@@ -1,0 +1,192 @@
+//! Weights laid out once for the microkernel: panels of [`PANEL`] output columns, `k` running inside a panel.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+/// Output columns of one panel.
+pub(crate) const PANEL: usize = 32;
+
+/// How a weight is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightDtype {
+    /// 32-bit float.
+    F32,
+    /// IEEE half.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl WeightDtype {
+    /// Bytes of one weight.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Weights as a file holds them: little-endian, any alignment.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    /// The type of each element.
+    pub dtype: WeightDtype,
+    /// The elements.
+    pub bytes: &'a [u8],
+}
+
+impl Weights<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.dtype.size()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// All elements as f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self.dtype {
+            WeightDtype::F32 => {
+                self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+            WeightDtype::F16 => self.halves().map(|bits| f16::from_bits(bits).to_f32()).collect(),
+            WeightDtype::Bf16 => self.halves().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        }
+    }
+
+    fn halves(&self) -> impl Iterator<Item = u16> + '_ {
+        self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
+    }
+}
+
+/// Why weights cannot be packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackError {
+    /// The number of elements is not rows × columns.
+    Length {
+        /// Elements given.
+        found: usize,
+        /// Elements needed.
+        wanted: usize,
+    },
+    /// An element is NaN or infinite.
+    NotFinite,
+}
+
+impl std::fmt::Display for PackError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Length { found, wanted } => write!(f, "has {found} elements, {wanted} are needed"),
+            Self::NotFinite => f.write_str("holds NaN or infinite weights"),
+        }
+    }
+}
+
+impl std::error::Error for PackError {}
+
+pub(crate) enum Storage {
+    F32(Vec<f32>),
+    F16(Vec<u16>),
+    Bf16(Vec<u16>),
+}
+
+/// A matrix `(n, k)` of weights in panels: element `(n, k)` stands at `[n / 32][k][n % 32]`, missing columns of
+/// the last panel are zero. Kept in the type it came in.
+pub struct PackedMatrix {
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) storage: Storage,
+}
+
+impl PackedMatrix {
+    /// Packs a linear layer's weights `(n, k)`, row-major: n outputs, k inputs.
+    pub fn linear(weights: Weights<'_>, n: usize, k: usize) -> Result<Self, PackError> {
+        Self::pack(weights, n, k, 1)
+    }
+
+    /// Packs a convolution's weights `(outputs, inputs, kernel height, kernel width)`; the packed `k` runs over
+    /// kernel positions, then inputs. `taps` is kernel height × width.
+    pub fn convolution(
+        weights: Weights<'_>,
+        outputs: usize,
+        inputs: usize,
+        taps: usize,
+    ) -> Result<Self, PackError> {
+        Self::pack(weights, outputs, inputs * taps, taps)
+    }
+
+    fn pack(weights: Weights<'_>, n: usize, k: usize, taps: usize) -> Result<Self, PackError> {
+        let (found, wanted) = (weights.len(), n * k);
+        if found != wanted || taps == 0 || !k.is_multiple_of(taps) {
+            return Err(PackError::Length { found, wanted });
+        }
+        let bytes = weights.bytes;
+        let storage = match weights.dtype {
+            WeightDtype::F32 => Storage::F32(panels(n, k, taps, |index| {
+                let b = &bytes[index * 4..index * 4 + 4];
+                let value = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                value.is_finite().then_some(value)
+            })?),
+            WeightDtype::F16 => Storage::F16(panels(n, k, taps, |index| {
+                let bits = u16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]);
+                (bits & 0x7c00 != 0x7c00).then_some(bits)
+            })?),
+            WeightDtype::Bf16 => Storage::Bf16(panels(n, k, taps, |index| {
+                let bits = u16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]);
+                (bits & 0x7f80 != 0x7f80).then_some(bits)
+            })?),
+        };
+        Ok(Self { n, k, storage })
+    }
+
+    /// Outputs and inputs: `(n, k)`.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.n, self.k)
+    }
+
+    /// Bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        match &self.storage {
+            Storage::F32(values) => values.len() * 4,
+            Storage::F16(values) | Storage::Bf16(values) => values.len() * 2,
+        }
+    }
+
+    pub(crate) fn panel_count(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+}
+
+/// Fills panels from `read(index in the (n, k / taps, taps) source)`, which gives `None` for a weight that is not
+/// finite.
+fn panels<T: Copy + Default + Send + Sync>(
+    n: usize,
+    k: usize,
+    taps: usize,
+    read: impl Fn(usize) -> Option<T> + Sync,
+) -> Result<Vec<T>, PackError> {
+    let inputs = k / taps;
+    let mut packed = vec![T::default(); n.div_ceil(PANEL) * PANEL * k];
+    if k == 0 {
+        return Ok(packed);
+    }
+    packed.par_chunks_mut(PANEL * k).enumerate().try_for_each(|(panel, out)| {
+        let first = panel * PANEL;
+        // The source is read in its own order; the panel being written stays in cache.
+        for column in 0..PANEL.min(n - first) {
+            let row = (first + column) * k;
+            for input in 0..inputs {
+                for tap in 0..taps {
+                    let value = read(row + input * taps + tap).ok_or(PackError::NotFinite)?;
+                    out[(tap * inputs + input) * PANEL + column] = value;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(packed)
+}
