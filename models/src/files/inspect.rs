@@ -1,0 +1,95 @@
+//! What is this file? Told by its tensors' names and shapes, never by its folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::SafeTensors;
+use crate::Result;
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A whole model.
+    Checkpoint,
+    /// A VAE alone.
+    Vae,
+    /// A LoRA.
+    Lora,
+    /// A textual-inversion embedding.
+    Embedding,
+    /// A ControlNet.
+    ControlNet,
+    /// None of these.
+    Unknown,
+}
+
+/// What a look at a file's header tells; no tensor is read.
+#[derive(Clone, Debug)]
+pub struct FileInfo {
+    /// What the file holds.
+    pub kind: FileKind,
+    /// The model family where it can be told: "sd1", "sd2" or "sdxl".
+    pub family: Option<&'static str>,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of weights.
+    pub parameters: u64,
+    /// The type most weights are stored in, as the file names it in lower case.
+    pub dtype: String,
+    /// The file's own metadata (`__metadata__`).
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Looks at a `.safetensors` file's header.
+pub fn inspect(path: &Path) -> Result<FileInfo> {
+    let file = SafeTensors::open(path)?;
+    let mut by_dtype = BTreeMap::<String, u64>::new();
+    for name in file.names() {
+        let count: usize = file.shape(name).unwrap_or_default().iter().product();
+        let dtype = file.dtype(name).map(|dtype| dtype.to_string().to_lowercase()).unwrap_or_default();
+        *by_dtype.entry(dtype).or_default() += count as u64;
+    }
+    let dtype = by_dtype.iter().max_by_key(|(_, count)| **count).map(|(name, _)| name.clone());
+    Ok(FileInfo {
+        kind: kind(&file),
+        family: family(&file),
+        tensors: file.names().count(),
+        parameters: by_dtype.values().sum(),
+        dtype: dtype.unwrap_or_default(),
+        metadata: file.metadata().clone(),
+    })
+}
+
+fn kind(file: &SafeTensors) -> FileKind {
+    let has = |name: &str| file.shape(name).is_some();
+    let any = |test: &dyn Fn(&str) -> bool| file.names().any(test);
+    if has("model.diffusion_model.input_blocks.0.0.weight") {
+        FileKind::Checkpoint
+    } else if any(&|name| name.contains("lora_up.") || name.contains("lora_B.") || name.contains("lora_A.")) {
+        FileKind::Lora
+    } else if any(&|name| name.contains("input_hint_block.") || name.contains("controlnet_cond_embedding.")) {
+        FileKind::ControlNet
+    } else if has("decoder.conv_in.weight") || has("first_stage_model.decoder.conv_in.weight") {
+        FileKind::Vae
+    } else if has("emb_params") || (has("clip_l") && has("clip_g")) {
+        FileKind::Embedding
+    } else {
+        FileKind::Unknown
+    }
+}
+
+/// The family of a checkpoint by the text encoders it carries.
+pub(crate) fn family(file: &SafeTensors) -> Option<&'static str> {
+    let any = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
+    if !any("model.diffusion_model.") {
+        None
+    } else if any("conditioner.embedders.") {
+        Some("sdxl")
+    } else if any("cond_stage_model.model.") {
+        Some("sd2")
+    } else if any("cond_stage_model.transformer.") {
+        Some("sd1")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,180 @@
+//! Hands weights to networks by name and shape, and keeps account of what was wrong.
+//!
+//! A model is built twice: once against [`Source::Check`], where nothing is packed and every missing or
+//! mis-shaped tensor is noted, so that one error can name them all; then for real.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+use half::f16;
+use latentd_kernels::{PackError, PackedMatrix, WeightDtype, Weights};
+
+use super::SafeTensors;
+use crate::{Error, Result};
+
+/// Problems that an error spells out; beyond it only their number is told.
+const NAMED_PROBLEMS: usize = 8;
+
+enum Source<'a> {
+    /// Looks at names and shapes only.
+    Check(&'a SafeTensors),
+    /// Reads weights.
+    File(&'a SafeTensors),
+    /// Makes up f16 weights of the right size, for measurements.
+    Random(Cell<u64>),
+}
+
+/// Gives tensors to the networks' constructors.
+pub struct Loader<'a> {
+    source: Source<'a>,
+    used: RefCell<BTreeSet<String>>,
+    problems: RefCell<Vec<String>>,
+}
+
+impl<'a> Loader<'a> {
+    /// Checks names and shapes, reads nothing.
+    pub fn check(file: &'a SafeTensors) -> Self {
+        Self::new(Source::Check(file))
+    }
+
+    /// Reads a file.
+    pub fn file(file: &'a SafeTensors) -> Self {
+        Self::new(Source::File(file))
+    }
+
+    /// Random weights, the same for the same `seed`.
+    pub fn random(seed: u64) -> Self {
+        Self::new(Source::Random(Cell::new(seed | 1)))
+    }
+
+    fn new(source: Source<'a>) -> Self {
+        Self { source, used: RefCell::default(), problems: RefCell::default() }
+    }
+
+    /// A linear layer's weights `(outputs, inputs)`; a 1×1 convolution's `(outputs, inputs, 1, 1)` do as well.
+    pub fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<PackedMatrix> {
+        let shapes: [&[usize]; 2] = [&[outputs, inputs], &[outputs, inputs, 1, 1]];
+        self.packed(name, &shapes, |weights| PackedMatrix::linear(weights, outputs, inputs))
+    }
+
+    /// A convolution's weights `(outputs, inputs, kernel, kernel)`.
+    pub fn convolution(&self, name: &str, outputs: usize, inputs: usize, kernel: usize) -> Result<PackedMatrix> {
+        let shape = [outputs, inputs, kernel, kernel];
+        self.packed(name, &[&shape], |weights| {
+            PackedMatrix::convolution(weights, outputs, inputs, kernel * kernel)
+        })
+    }
+
+    /// A vector of f32: a bias, or a norm's weight.
+    pub fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>> {
+        self.with(name, &[&[length]], |weights| {
+            let values = weights.to_f32();
+            if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(PackError::NotFinite) }
+        })
+        .map(Option::unwrap_or_default)
+    }
+
+    /// A table of `rows` vectors of `width`, kept in the type it is stored in: little-endian bytes.
+    pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<(WeightDtype, Vec<u8>)> {
+        let table = self.with(name, &[&[rows, width]], |weights| Ok((weights.dtype, weights.bytes.to_vec())))?;
+        Ok(table.unwrap_or((WeightDtype::F32, Vec::new())))
+    }
+
+    /// Ends a check: an error that names all that was missing or mis-shaped, and what stood among
+    /// `prefixes` without being used, unless `ignored` says it may.
+    pub fn finish(self, prefixes: &[&str], ignored: impl Fn(&str) -> bool) -> Result<()> {
+        let Source::Check(file) = self.source else { return Ok(()) };
+        let used = self.used.into_inner();
+        let mut problems = self.problems.into_inner();
+        let extra = file.names().filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+        problems.extend(
+            extra
+                .filter(|name| !used.contains(*name) && !ignored(name))
+                .map(|name| format!("extra tensor {name}")),
+        );
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let more = problems.len().saturating_sub(NAMED_PROBLEMS);
+        problems.truncate(NAMED_PROBLEMS);
+        let mut reason = format!("does not make a model: {}", problems.join("; "));
+        if more > 0 {
+            reason.push_str(&format!("; and {more} more"));
+        }
+        Err(Error::model(file.path(), reason))
+    }
+
+    fn packed(
+        &self,
+        name: &str,
+        shapes: &[&[usize]],
+        pack: impl FnOnce(Weights<'_>) -> Result<PackedMatrix, PackError>,
+    ) -> Result<PackedMatrix> {
+        match self.with(name, shapes, pack)? {
+            Some(packed) => Ok(packed),
+            None => PackedMatrix::linear(Weights { dtype: WeightDtype::F32, bytes: &[] }, 0, 0)
+                .map_err(|error| Error::Request(error.to_string())),
+        }
+    }
+
+    /// Finds a tensor of one of the shapes and gives it to `read`; `None` while checking.
+    fn with<T>(
+        &self,
+        name: &str,
+        shapes: &[&[usize]],
+        read: impl FnOnce(Weights<'_>) -> Result<T, PackError>,
+    ) -> Result<Option<T>> {
+        let shape = shapes.first().copied().unwrap_or_default();
+        match &self.source {
+            Source::Random(state) => {
+                let bytes = random_f16(state, shape);
+                let weights = Weights { dtype: WeightDtype::F16, bytes: &bytes };
+                let value = read(weights).map_err(|error| Error::Request(format!("{name} {error}")))?;
+                Ok(Some(value))
+            }
+            Source::Check(file) => {
+                self.used.borrow_mut().insert(name.to_owned());
+                match file.shape(name) {
+                    None => self.problem(format!("missing tensor {name} {shape:?}")),
+                    Some(found) if !shapes.contains(&found) => {
+                        self.problem(format!("tensor {name} is {found:?}, {shape:?} is needed"));
+                    }
+                    Some(_) => {
+                        file.weights(name)?;
+                    }
+                }
+                Ok(None)
+            }
+            Source::File(file) => {
+                let missing = || Error::model(file.path(), format!("missing tensor {name} {shape:?}"));
+                let weights = file.weights(name)?.ok_or_else(missing)?;
+                let value = read(weights)
+                    .map_err(|error| Error::model(file.path(), format!("tensor {name} {error}")))?;
+                Ok(Some(value))
+            }
+        }
+    }
+
+    fn problem(&self, text: String) {
+        self.problems.borrow_mut().push(text);
+    }
+}
+
+/// Uniform values with the variance that keeps signals at their size: 1 / inputs. Vectors are near 1, so that
+/// norms pass signals on.
+fn random_f16(state: &Cell<u64>, shape: &[usize]) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let inputs: usize = shape.iter().skip(1).product();
+    let (centre, spread) = if shape.len() == 1 { (1.0, 0.05) } else { (0.0, (3.0 / inputs as f32).sqrt()) };
+    let mut word = state.get();
+    let mut bytes = Vec::with_capacity(count * 2);
+    for _ in 0..count {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        let uniform = (word >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        bytes.extend(f16::from_f32(centre + spread * uniform).to_le_bytes());
+    }
+    state.set(word);
+    bytes
+}

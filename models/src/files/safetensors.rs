@@ -1,0 +1,120 @@
+//! A `.safetensors` file, mapped: header checked against the file's size, tensors as slices of the map.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use latentd_kernels::{WeightDtype, Weights};
+use memmap2::Mmap;
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+
+use crate::{Error, Result};
+
+/// An open `.safetensors` file. Nothing is read of a tensor until it is asked for.
+pub struct SafeTensors {
+    path: PathBuf,
+    map: Mmap,
+    tensors: BTreeMap<String, TensorInfo>,
+    data_start: usize,
+    metadata: BTreeMap<String, String>,
+}
+
+impl SafeTensors {
+    /// Maps the file and checks its header: length within the file, valid JSON, every tensor's bytes equal to
+    /// its shape times its type, no overlap, no gap, no byte too many or too few.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |error: std::io::Error| Error::file(path, error.to_string());
+        let file = File::open(path).map_err(failed)?;
+        let info = file.metadata().map_err(failed)?;
+        if !info.is_file() {
+            return Err(Error::file(path, "is not a regular file"));
+        }
+        if info.len() < 8 {
+            return Err(Error::file(path, format!("is {} bytes long, too short for safetensors", info.len())));
+        }
+        // SAFETY: the map is only read. Should another program shorten the file meanwhile, reading beyond its new
+        // end raises SIGBUS; a file is therefore mapped only while it is inspected or loaded, and weights are
+        // copied out of it, never used in place.
+        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        let (header, parsed) =
+            safetensors::SafeTensors::read_metadata(&map).map_err(|error| explain(path, &map, &error))?;
+        let tensors = own_tensors(&parsed);
+        let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        Ok(Self { path: path.to_owned(), map, tensors, data_start: header + 8, metadata })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, if there is one of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|info| info.shape.as_slice())
+    }
+
+    /// The element type of a tensor as the file names it.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.tensors.get(name).map(|info| info.dtype)
+    }
+
+    /// A tensor's elements; an error if its type is not one that weights have.
+    pub fn weights(&self, name: &str) -> Result<Option<Weights<'_>>> {
+        let Some(info) = self.tensors.get(name) else { return Ok(None) };
+        let dtype = match info.dtype {
+            Dtype::F32 => WeightDtype::F32,
+            Dtype::F16 => WeightDtype::F16,
+            Dtype::BF16 => WeightDtype::Bf16,
+            other => {
+                let reason = format!("tensor {name} is of type {other}; f32, f16 and bf16 are supported");
+                return Err(Error::model(&self.path, reason));
+            }
+        };
+        let (start, end) = info.data_offsets;
+        let range = self.data_start + start..self.data_start + end;
+        let bytes = self.map.get(range).ok_or_else(|| {
+            Error::file(&self.path, format!("tensor {name} lies outside the file"))
+        })?;
+        Ok(Some(Weights { dtype, bytes }))
+    }
+
+    /// The file's `__metadata__`.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}
+
+fn own_tensors(parsed: &Metadata) -> BTreeMap<String, TensorInfo> {
+    parsed.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect()
+}
+
+/// Says what is wrong in words that tell a user what to do.
+fn explain(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
+    let pickle = bytes.starts_with(b"PK\x03\x04") || (bytes[0] == 0x80 && bytes[1] <= 5);
+    let reason = if pickle {
+        "is a pickled PyTorch file with another name, not safetensors; it was not opened, since pickles can hold \
+         code"
+            .to_owned()
+    } else {
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap_or_default());
+        match error {
+            SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooLarge => {
+                format!("is not safetensors or is cut off: header length {length}, file {} bytes", bytes.len())
+            }
+            SafeTensorError::MetadataIncompleteBuffer => {
+                "is cut off or padded: its tensors do not fill it exactly; copy or download it again".to_owned()
+            }
+            SafeTensorError::InvalidOffset(name) => format!("tensor {name} overlaps another or leaves a gap"),
+            SafeTensorError::TensorInvalidInfo => "a tensor's bytes do not fit its shape and type".to_owned(),
+            other => format!("is not sound safetensors: {other}"),
+        }
+    };
+    Error::file(path, reason)
+}

@@ -1,0 +1,5 @@
+//! Each stage against its reference (torch, transformers, diffusers, k-diffusion), on the same random weights.
+//! How the numbers were made: `tests/fixtures/README.md`.
+
+mod golden;
+mod networks;
