@@ -3,3 +3,6 @@
 
 mod golden;
 mod networks;
+mod noise;
+mod prompts;
+mod schedules;

@@ -1,1 +1,11 @@
-//! prompt.
+//! From text to conditioning: tokenizer, A1111's emphasis grammar, chunks, and the text encoder's states.
+
+mod chunks;
+mod conditioning;
+mod emphasis;
+mod tokenizer;
+
+pub use chunks::{Chunk, chunks};
+pub use conditioning::{Conditioning, encode, pad_alike};
+pub use emphasis::{Piece, parse_emphasis};
+pub use tokenizer::{BOS, COMMA, EOS, tokenize};

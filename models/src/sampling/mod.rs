@@ -1,6 +1,14 @@
 //! Noise, sigmas and samplers.
 
+mod noise;
+mod samplers;
+mod schedule;
+
 use std::fmt;
+
+pub use noise::{NoiseGenerator, philox_4x32_10};
+pub use samplers::{Denoise, sample};
+pub use schedule::{ModelSigmas, Sigmas};
 
 /// Where noise comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

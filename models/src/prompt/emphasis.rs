@@ -1,0 +1,126 @@
+//! A1111's emphasis: `(more)`, `[less]`, `(exactly:1.3)`, `\(` for a bracket itself, and `BREAK`.
+
+/// A stretch of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Piece {
+    /// Text and the weight of its tokens.
+    Text(String, f64),
+    /// The rest begins in a new chunk.
+    Break,
+}
+
+const MORE: f64 = 1.1;
+const LESS: f64 = 1.0 / 1.1;
+
+/// Splits a prompt into weighted stretches, neighbours of equal weight joined. Never fails: a bracket without a
+/// partner lasts to the end, a closing one without a partner is text.
+pub fn parse_emphasis(prompt: &str) -> Vec<Piece> {
+    let mut found: Vec<(String, f64)> = vec![];
+    let (mut round, mut square) = (vec![], vec![]);
+    let scale = |found: &mut [(String, f64)], start: usize, factor: f64| {
+        for (_, weight) in found.iter_mut().skip(start) {
+            *weight *= factor;
+        }
+    };
+    let mut rest = prompt;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '\\' => {
+                let escaped = rest[1..].chars().next().filter(|next| matches!(next, '(' | ')' | '[' | ']' | '\\'));
+                found.push((escaped.map(String::from).unwrap_or_default(), 1.0));
+                1 + escaped.map_or(0, char::len_utf8)
+            }
+            '(' => {
+                round.push(found.len());
+                1
+            }
+            '[' => {
+                square.push(found.len());
+                1
+            }
+            ':' => match weight_and_bracket(rest) {
+                Some((weight, length)) => {
+                    match round.pop() {
+                        Some(start) => scale(&mut found, start, weight),
+                        None => push_text(&mut found, &rest[..length]),
+                    }
+                    length
+                }
+                None => {
+                    push_text(&mut found, ":");
+                    1
+                }
+            },
+            ')' | ']' => {
+                let (open, factor) = if first == ')' { (&mut round, MORE) } else { (&mut square, LESS) };
+                match open.pop() {
+                    Some(start) => scale(&mut found, start, factor),
+                    None => push_text(&mut found, &rest[..1]),
+                }
+                1
+            }
+            _ => {
+                let length = rest.find(['\\', '(', ')', '[', ']', ':']).unwrap_or(rest.len());
+                push_text(&mut found, &rest[..length]);
+                length
+            }
+        };
+        rest = &rest[length..];
+    }
+    for start in round {
+        scale(&mut found, start, MORE);
+    }
+    for start in square {
+        scale(&mut found, start, LESS);
+    }
+    join(found)
+}
+
+/// What marks a break among the pieces: A1111's own way, which makes a break in brackets ordinary text.
+const BREAK: (&str, f64) = ("BREAK", -1.0);
+
+/// Reads `: 1.3 )`: the weight, and the length of it all.
+fn weight_and_bracket(text: &str) -> Option<(f64, usize)> {
+    let after_colon = text[1..].trim_start();
+    let sign = usize::from(after_colon.starts_with(['+', '-']));
+    let digits = after_colon[sign..].find(|c: char| c != '.' && !c.is_ascii_digit())?;
+    let number = &after_colon[..sign + digits];
+    let after = after_colon[number.len()..].trim_start().strip_prefix(')')?;
+    let weight: f64 = number.parse().ok()?;
+    Some((weight, text.len() - after.len()))
+}
+
+/// Adds text, cut at each word `BREAK`, whose surrounding space goes with it.
+fn push_text(found: &mut Vec<(String, f64)>, text: &str) {
+    let mut rest = text;
+    let mut from = 0;
+    while let Some(position) = rest[from..].find(BREAK.0).map(|position| position + from) {
+        let (before, after) = (&rest[..position], &rest[position + BREAK.0.len()..]);
+        let in_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        if in_word(before.chars().next_back()) || in_word(after.chars().next()) {
+            from = position + BREAK.0.len();
+            continue;
+        }
+        found.push((before.trim_end().to_owned(), 1.0));
+        found.push((BREAK.0.to_owned(), BREAK.1));
+        (rest, from) = (after.trim_start(), 0);
+    }
+    found.push((rest.to_owned(), 1.0));
+}
+
+fn join(found: Vec<(String, f64)>) -> Vec<Piece> {
+    let mut joined: Vec<(String, f64)> = vec![];
+    for (text, weight) in found {
+        match joined.last_mut() {
+            Some((last, last_weight)) if *last_weight == weight => last.push_str(&text),
+            _ => joined.push((text, weight)),
+        }
+    }
+    if joined.is_empty() {
+        joined.push((String::new(), 1.0));
+    }
+    let piece = |(text, weight): (String, f64)| {
+        if (text.as_str(), weight) == BREAK { Piece::Break } else { Piece::Text(text, weight) }
+    };
+    joined.into_iter().map(piece).collect()
+}

@@ -1,0 +1,56 @@
+//! Sigmas of every schedule against k-diffusion's, within 1e-5 relative (f32 logarithms and powers).
+
+use latentd_models::sampling::{ModelSigmas, Sampler, Schedule};
+
+use crate::golden::Golden;
+
+#[track_caller]
+fn check(name: &str, found: &[f32], wanted: &[f32]) {
+    assert_eq!(found.len(), wanted.len(), "{name}");
+    for (index, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+        assert!((found - wanted).abs() <= 1e-5 * wanted.abs(), "{name}[{index}]: {found} for {wanted}");
+    }
+}
+
+#[test]
+fn the_models_levels() {
+    let golden = Golden::open("sigmas");
+    let model = ModelSigmas::default();
+    check("alphas", model.alphas_cumprod(), &golden.floats("alphas_cumprod"));
+    check("sigmas", model.sigmas(), &golden.floats("model_sigmas"));
+}
+
+#[test]
+fn levels_and_timesteps_turn_into_each_other() {
+    let golden = Golden::open("sigmas");
+    let model = ModelSigmas::default();
+    let t: Vec<f32> = golden.floats("sigma_to_t.sigma").iter().map(|s| model.sigma_to_t(f64::from(*s))).collect();
+    // A timestep is log σ over a slope of about 0.006 per step, in f32: absolute error 1e-3 at worst.
+    for (found, wanted) in t.iter().zip(golden.floats("sigma_to_t.t")) {
+        assert!((found - wanted).abs() <= 1e-3, "{found} for {wanted}");
+    }
+    let sigmas: Vec<f32> = golden.floats("t_to_sigma.t").iter().map(|t| model.t_to_sigma(f64::from(*t))).collect();
+    check("t_to_sigma", &sigmas, &golden.floats("t_to_sigma.sigma"));
+}
+
+#[test]
+fn every_schedule() {
+    let golden = Golden::open("sigmas");
+    let model = ModelSigmas::default();
+    let levels = |sampler, schedule, n| model.schedule(sampler, schedule, n).expect("schedule").levels;
+    for n in [1, 2, 5, 20, 31, 50] {
+        for (schedule, name) in
+            [(Schedule::Uniform, "uniform"), (Schedule::Karras, "karras"), (Schedule::Exponential, "exponential")]
+        {
+            let name = format!("{name}.{n}");
+            check(&name, &levels(Sampler::Euler, schedule, n), &golden.floats(&name));
+        }
+        let (karras, uniform) = (format!("karras.{n}"), format!("uniform.{n}"));
+        check("automatic", &levels(Sampler::DpmPp2M, Schedule::Automatic, n), &golden.floats(&karras));
+        check("automatic", &levels(Sampler::Heun, Schedule::Automatic, n), &golden.floats(&uniform));
+    }
+    for n in [1, 2, 5, 6, 8, 20, 31, 50] {
+        let found: Vec<i64> = model.ddim_timesteps(n).iter().map(|t| *t as i64).collect();
+        assert_eq!(found, golden.integers(&format!("ddim_timesteps.{n}")), "ddim, {n} steps");
+    }
+}
