@@ -43,21 +43,30 @@ pub struct FileInfo {
 /// Looks at a `.safetensors` file's header.
 pub fn inspect(path: &Path) -> Result<FileInfo> {
     let file = SafeTensors::open(path)?;
-    let mut by_dtype = BTreeMap::<String, u64>::new();
-    for name in file.names() {
-        let count: usize = file.shape(name).unwrap_or_default().iter().product();
-        let dtype = file.dtype(name).map(|dtype| dtype.to_string().to_lowercase()).unwrap_or_default();
-        *by_dtype.entry(dtype).or_default() += count as u64;
-    }
-    let dtype = by_dtype.iter().max_by_key(|(_, count)| **count).map(|(name, _)| name.clone());
     Ok(FileInfo {
         kind: kind(&file),
         family: family(&file),
         tensors: file.names().count(),
-        parameters: by_dtype.values().sum(),
-        dtype: dtype.unwrap_or_default(),
+        parameters: by_dtype(&file).values().sum(),
+        dtype: main_dtype(&file),
         metadata: file.metadata().clone(),
     })
+}
+
+/// Number of elements per type.
+fn by_dtype(file: &SafeTensors) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::<String, u64>::new();
+    for name in file.names() {
+        let elements: usize = file.shape(name).unwrap_or_default().iter().product();
+        let dtype = file.dtype(name).map(|dtype| dtype.to_string().to_lowercase()).unwrap_or_default();
+        *counts.entry(dtype).or_default() += elements as u64;
+    }
+    counts
+}
+
+/// The type most elements are stored in, in lower case; empty for a file without tensors.
+pub(crate) fn main_dtype(file: &SafeTensors) -> String {
+    by_dtype(file).into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
 }
 
 fn kind(file: &SafeTensors) -> FileKind {

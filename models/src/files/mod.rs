@@ -4,6 +4,7 @@ mod inspect;
 mod loader;
 mod safetensors;
 
+pub(crate) use inspect::{family, main_dtype};
 pub use inspect::{FileInfo, FileKind, inspect};
 pub use loader::Loader;
 pub use safetensors::SafeTensors;

@@ -79,6 +79,15 @@ impl UNetConfig {
         }
     }
 
+    /// Channels of every level, more than once where blocks share them.
+    pub fn widths(&self) -> Vec<usize> {
+        let blocks = self.input_blocks.iter().chain(&self.output_blocks).filter_map(|block| match block {
+            Block::Residual { channels, .. } => Some(*channels),
+            Block::Downsample => None,
+        });
+        std::iter::once(self.channels).chain(blocks).collect()
+    }
+
     /// Reads it from the tensors under `prefix`.
     pub fn detect(file: &SafeTensors, prefix: &str) -> crate::Result<Self> {
         let name = |part: &str| format!("{prefix}{part}");
@@ -243,6 +252,26 @@ impl UNet {
         let middle = self.middle.0.bytes() + transformer(&self.middle.1) + self.middle.2.bytes();
         let ends = self.time_1.bytes() + self.time_2.bytes() + self.conv_in.bytes() + self.conv_out.bytes();
         input.sum::<usize>() + output.sum::<usize>() + middle + ends + self.norm_out.bytes()
+    }
+
+    /// Bytes that activations take in a call with `samples` latents of this size: the skip connections, which
+    /// live throughout, and the largest block, a transformer's feed-forward (eight times the channels, halved
+    /// again) or a residual block fed with a skip (about six times the channels).
+    pub fn activation_bytes(&self, height: usize, width: usize, samples: usize) -> u64 {
+        let (mut height, mut width, mut channels) = (height, width, self.config.channels);
+        let mut skips = channels * height * width;
+        let mut largest = 0;
+        for block in &self.config.input_blocks {
+            match block {
+                Block::Residual { channels: out, depth, .. } => {
+                    channels = *out;
+                    largest = largest.max(channels * height * width * if *depth > 0 { 16 } else { 8 });
+                }
+                Block::Downsample => (height, width) = (height.div_ceil(2), width.div_ceil(2)),
+            }
+            skips += channels * height * width;
+        }
+        ((skips + largest) * samples * size_of::<f32>()) as u64
     }
 
     /// Predicts from noisy latents `x (batch, in_channels, height, width)`, one timestep per sample (fractional

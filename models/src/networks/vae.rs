@@ -87,6 +87,18 @@ impl Vae {
         self.encoder.bytes() + self.decoder.bytes() + self.quant.bytes() + self.post_quant.bytes()
     }
 
+    /// Bytes that activations take while one image of this many latents is decoded. The largest are those at full
+    /// size: a residual block's input with the second level's channels, its norm, and two of the first level's.
+    pub fn activation_bytes(&self, height: usize, width: usize) -> u64 {
+        let whole = height * width;
+        let latents = if whole <= Self::WHOLE { whole } else { Self::TILE * Self::TILE };
+        let pixels = latents * self.config.scale().pow(2);
+        let first = self.config.widths.first().copied().unwrap_or_default();
+        let second = self.config.widths.get(1).copied().unwrap_or(first);
+        let image = whole * self.config.scale().pow(2) * 8;
+        ((pixels * (2 * second + 2 * first) + image) * size_of::<f32>()) as u64
+    }
+
     /// Images `(batch, 3, height, width)` in [−1, 1] → the distribution of their latents. Height and width are
     /// multiples of 8.
     pub fn encode(&self, images: &Tensor) -> Result<Posterior> {

@@ -50,11 +50,11 @@ pub trait Hooks: Send {
     fn preview(&mut self, _step: usize, _images: Vec<RgbImage>) {}
 
     /// The prompts of one pass before they are parsed.
-    fn prompt_rewrite(&mut self, _prompts: &mut Vec<String>, _negative: &mut Vec<String>) -> Result<()> {
+    fn prompt_rewrite(&mut self, _prompt: &mut String, _negative: &mut String) -> Result<()> {
         Ok(())
     }
 
-    /// Conditioning `(batch, tokens, width)`, positive and negative, padded to the same length.
+    /// Conditioning `(1, tokens, width)`, positive and negative; they may differ in length.
     fn conditioning(&mut self, _cond: &mut Tensor, _uncond: &mut Tensor) -> Result<()> {
         Ok(())
     }
@@ -75,7 +75,8 @@ pub trait Hooks: Send {
     }
 
     /// Residuals to add in the UNet, as a ControlNet makes them: one per skip connection, then the middle
-    /// block's. `x` is scaled as the UNet sees it, batch first, conditional and unconditional halves stacked.
+    /// block's, each `(2 · batch, channels, height, width)`. `x` is scaled as the UNet sees it, all conditional
+    /// samples, then all unconditional ones.
     fn control_residuals(&mut self, _x: &Tensor, _timesteps: &[f32]) -> Result<Option<Vec<Tensor>>> {
         Ok(None)
     }

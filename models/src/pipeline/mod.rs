@@ -1,6 +1,7 @@
 //! From a request to pictures: the stages in order, and the [`Hooks`] through which a caller watches and
 //! changes them.
 
+mod denoiser;
 mod hooks;
 mod model;
 mod txt2img;

@@ -1,13 +1,34 @@
 //! A checkpoint in memory: text encoder, UNet and VAE, ready to draw.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::Result;
+use crate::files::{Loader, SafeTensors, family};
+use crate::networks::clip::{ClipConfig, ClipText};
+use crate::networks::unet::{UNet, UNetConfig};
+use crate::networks::vae::{Vae, VaeConfig};
+use crate::sampling::ModelSigmas;
+use crate::{Error, Result};
 
-/// A Stable Diffusion model, weights packed once for the kernels and shared by all requests. Cloning is not
-/// needed: every method takes `&self`, and the model is `Send + Sync`.
+const CLIP: &str = "cond_stage_model.transformer.text_model.";
+const UNET: &str = "model.diffusion_model.";
+const VAE: &str = "first_stage_model.";
+
+/// Tensors that real files carry beside the three networks: a second copy of the weights, the schedule, and
+/// leftovers of training. Names of the networks' own that no network uses are errors instead.
+const HARMLESS: &[&str] = &[
+    "cond_stage_model.transformer.text_model.embeddings.position_ids",
+    "first_stage_model.loss.",
+    "first_stage_model.model_ema.",
+];
+
+/// A Stable Diffusion 1.x model, weights packed once for the kernels. All methods take `&self`, and a model can
+/// be shared between threads.
 pub struct Model {
-    path: PathBuf,
+    pub(super) clip: ClipText,
+    pub(super) unet: UNet,
+    pub(super) vae: Vae,
+    pub(super) sigmas: ModelSigmas,
+    dtype: String,
 }
 
 /// What a caller may want to know of a model.
@@ -15,33 +36,129 @@ pub struct Model {
 pub struct ModelSummary {
     /// The family, "sd1".
     pub family: &'static str,
-    /// Number of weights.
-    pub parameters: u64,
     /// Bytes the packed weights take in memory.
     pub weight_bytes: u64,
     /// The type most weights are stored in: "f16", "bf16" or "f32".
-    pub dtype: &'static str,
+    pub dtype: String,
+}
+
+struct Configs {
+    clip: ClipConfig,
+    unet: UNetConfig,
+    vae: VaeConfig,
 }
 
 impl Model {
-    /// Reads a checkpoint file: one `.safetensors` in the LDM key layout.
+    /// Latents are multiplied by this before the UNet sees them.
+    pub(super) const LATENT_SCALE: f64 = 0.18215;
+
+    /// Reads a checkpoint file: one `.safetensors` in the LDM key layout. Names and shapes of all tensors are
+    /// checked first, so that a file that is no such model costs nothing and one error names all that is wrong.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_owned() })
+        let file = SafeTensors::open(path)?;
+        refuse_other_families(&file)?;
+        let configs = Configs {
+            clip: ClipConfig::detect(&file, CLIP)?,
+            unet: UNetConfig::detect(&file, UNET)?,
+            vae: VaeConfig::detect(&file, VAE)?,
+        };
+        check_sizes(&file, &configs)?;
+        let check = Loader::check(&file);
+        Self::build(&check, &configs, String::new())?;
+        check.finish(&[CLIP, UNET, VAE], |name| HARMLESS.iter().any(|prefix| name.starts_with(prefix)))?;
+        let dtype = crate::files::main_dtype(&file);
+        Self::build(&Loader::file(&file), &configs, dtype)
     }
 
     /// SD 1.5 at its real size with random f16 weights, for measurements.
     pub fn synthetic_sd15() -> Result<Self> {
-        Ok(Self { path: PathBuf::from("sd15") })
+        let configs = Configs { clip: ClipConfig::SD15, unet: UNetConfig::sd15(), vae: VaeConfig::sd15() };
+        Self::build(&Loader::random(15), &configs, "f16".to_owned())
+    }
+
+    fn build(loader: &Loader, configs: &Configs, dtype: String) -> Result<Self> {
+        Ok(Self {
+            clip: ClipText::load(loader, CLIP, configs.clip.clone())?,
+            unet: UNet::load(loader, UNET, configs.unet.clone())?,
+            vae: Vae::load(loader, VAE, configs.vae.clone())?,
+            sigmas: ModelSigmas::default(),
+            dtype,
+        })
     }
 
     /// What this model is.
     pub fn summary(&self) -> ModelSummary {
-        let _ = &self.path;
-        ModelSummary { family: "sd1", parameters: 0, weight_bytes: 0, dtype: "f32" }
+        let weight_bytes = self.clip.bytes() + self.unet.bytes() + self.vae.bytes();
+        ModelSummary { family: "sd1", weight_bytes: weight_bytes as u64, dtype: self.dtype.clone() }
     }
 
-    /// Bytes of activations a picture of this size takes beside the weights, an upper estimate.
-    pub fn activation_bytes(&self, width: usize, height: usize) -> u64 {
-        (width * height) as u64 * 4 * 256 * 4
+    /// The text encoder.
+    pub fn clip(&self) -> &ClipText {
+        &self.clip
     }
+
+    /// The denoiser.
+    pub fn unet(&self) -> &UNet {
+        &self.unet
+    }
+
+    /// The autoencoder.
+    pub fn vae(&self) -> &Vae {
+        &self.vae
+    }
+
+    /// Bytes of activations that a picture of this size takes beside the weights: the larger of one UNet call
+    /// with `samples` latents and the decoding of one image.
+    pub fn activation_bytes(&self, width: usize, height: usize, samples: usize) -> u64 {
+        let (rows, columns) = (height.div_ceil(8), width.div_ceil(8));
+        self.unet.activation_bytes(rows, columns, samples).max(self.vae.activation_bytes(rows, columns))
+    }
+}
+
+fn refuse_other_families(file: &SafeTensors) -> Result<()> {
+    let other = |reason: &str| Err(Error::Unsupported(format!("{}: {reason}", file.path().display())));
+    match family(file) {
+        Some("sd1") => {}
+        Some(family) => {
+            let name = family.to_uppercase();
+            return other(&format!("is a {name} checkpoint; this version draws with SD 1.x checkpoints"));
+        }
+        None => {
+            let reason = "holds no Stable Diffusion checkpoint in the LDM layout: its tensors do not begin with \
+                          model.diffusion_model., first_stage_model. and cond_stage_model.";
+            return Err(Error::model(file.path(), reason));
+        }
+    }
+    match file.shape(&format!("{UNET}input_blocks.0.0.weight")).and_then(|shape| shape.get(1)) {
+        Some(9) => other("is an inpainting checkpoint (9 input channels); this version draws from text only"),
+        Some(8) => other("is an InstructPix2Pix checkpoint (8 input channels); this version draws from text only"),
+        _ => Ok(()),
+    }
+}
+
+/// Relations between the parts that no single tensor shows.
+fn check_sizes(file: &SafeTensors, configs: &Configs) -> Result<()> {
+    let Configs { clip, unet, vae } = configs;
+    let wrong = |reason: String| Err(Error::model(file.path(), reason));
+    if unet.context_width != 0 && unet.context_width != clip.width {
+        return wrong(format!("the UNet attends to width {}, the text encoder gives {}", unet.context_width, clip.width));
+    }
+    if (unet.in_channels, unet.out_channels) != (vae.latent_channels, vae.latent_channels) {
+        let (inputs, outputs, latents) = (unet.in_channels, unet.out_channels, vae.latent_channels);
+        return wrong(format!("the UNet takes {inputs} and gives {outputs} channels, the VAE's latents have {latents}"));
+    }
+    if vae.scale() != 8 {
+        return wrong(format!("the VAE scales by {}, Stable Diffusion's by 8", vae.scale()));
+    }
+    if clip.positions != 77 || clip.vocabulary <= crate::prompt::EOS as usize {
+        let (tokens, positions) = (clip.vocabulary, clip.positions);
+        return wrong(format!("the text encoder has {tokens} tokens and {positions} positions, CLIP's has 49408 and 77"));
+    }
+    if !clip.width.is_multiple_of(clip.heads()) {
+        return wrong(format!("the text encoder's width {} does not divide into {} heads", clip.width, clip.heads()));
+    }
+    let grouped = |channels: &usize| channels.is_multiple_of(32);
+    let unet_widths = unet.widths();
+    let Some(width) = unet_widths.iter().chain(&vae.widths).find(|width| !grouped(width)) else { return Ok(()) };
+    wrong(format!("a layer has {width} channels, which do not divide into 32 groups"))
 }

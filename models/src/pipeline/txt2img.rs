@@ -1,9 +1,13 @@
 //! Text to image.
 
-use super::{Hooks, Model};
-use crate::Result;
-use crate::image::RgbImage;
-use crate::sampling::{NoiseSource, Sampler, Schedule};
+use candle_core::{Device, Tensor};
+
+use super::denoiser::Denoiser;
+use super::{Hooks, Model, Progress, Stage};
+use crate::image::{Infotext, RgbImage, tensor_to_image};
+use crate::prompt::{Conditioning, encode, pad_alike};
+use crate::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule, sample};
+use crate::{Error, Result};
 
 /// A request to draw from text. Fields have A1111's meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +20,7 @@ pub struct Txt2Img {
     pub seed: u64,
     /// Sampler steps, 1 or more.
     pub steps: usize,
-    /// Guidance scale, finite; at 1 the unconditional half is not computed.
+    /// Guidance scale, finite.
     pub cfg_scale: f64,
     /// Pixels, a multiple of 8.
     pub width: usize,
@@ -34,8 +38,11 @@ pub struct Txt2Img {
     pub clip_skip: usize,
     /// Where noise comes from.
     pub rng: NoiseSource,
-    /// Memory that activations may take; above it guidance runs its halves one after the other, and if that
-    /// is not enough the request fails. `None` does not check. Never changes the picture.
+    /// Whether the shorter of both prompts is padded with empty chunks, A1111's option of that name. Off, they
+    /// may differ in length, and the halves of guidance run one after the other then.
+    pub pad_cond_uncond: bool,
+    /// Bytes that activations may take: fewer latents go through the UNet at once the less there is, and a
+    /// request that does not fit one at a time fails. `None` does not check. Never changes the picture.
     pub memory_limit: Option<u64>,
 }
 
@@ -47,10 +54,138 @@ pub struct Output {
     /// The seed that draws it alone.
     pub seed: u64,
     /// A1111's `parameters` text without the model's name and hash, which the caller knows.
-    pub infotext: crate::image::Infotext,
+    pub infotext: Infotext,
 }
 
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only.
-pub fn txt2img(_model: &Model, request: &Txt2Img, _hooks: &mut dyn Hooks) -> Result<Vec<Output>> {
-    Err(crate::Error::Unsupported(format!("not built yet: {}", request.prompt)))
+pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Result<Vec<Output>> {
+    request.check(model)?;
+    let samples_at_once = request.samples_at_once(model)?;
+    let sigmas = model.sigmas.schedule(request.sampler, request.schedule, request.steps)?;
+    let steps = sigmas.levels.len() - 1;
+    let mut outputs = vec![];
+    for pass in 0..request.n_iter {
+        let first = pass * request.batch_size;
+        let seeds: Vec<u64> = (0..request.batch_size).map(|i| request.seed.wrapping_add((first + i) as u64)).collect();
+        hooks.pass_begin(pass, &seeds)?;
+        if hooks.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let (cond, uncond) = conditioning(model, request, hooks)?;
+        let progress = Progress { stage: Stage::Conditioning, step: pass * steps, steps: request.n_iter * steps };
+        hooks.progress(progress);
+        let shape = (model.unet.config().in_channels, request.height / 8, request.width / 8);
+        let mut generators: Vec<NoiseGenerator> =
+            seeds.iter().map(|seed| NoiseGenerator::new(request.rng, *seed)).collect();
+        let mut noise = draw(&mut generators, shape)?;
+        hooks.noise_init(&mut noise)?;
+        let mut denoiser = Denoiser {
+            model,
+            hooks: &mut *hooks,
+            cond,
+            uncond,
+            cfg_scale: request.cfg_scale,
+            samples_at_once,
+            noise: Box::new(|| draw(&mut generators, shape)),
+            progress,
+            step: 0,
+        };
+        let mut latents = sample(request.sampler, &noise, &sigmas, &mut denoiser)?;
+        drop(denoiser);
+        hooks.latent_final(&mut latents)?;
+        let mut images = vec![];
+        for index in 0..request.batch_size {
+            if hooks.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let latent = latents.narrow(0, index, 1)?.affine(1.0 / Model::LATENT_SCALE, 0.0)?;
+            let mut image = tensor_to_image(&model.vae.decode(&latent)?)?;
+            hooks.image_post(first + index, &mut image)?;
+            hooks.progress(Progress { stage: Stage::Decoding, step: (pass + 1) * steps, ..progress });
+            images.push(image);
+        }
+        hooks.batch_post(&mut images)?;
+        outputs.extend(images.into_iter().zip(seeds).map(|(image, seed)| {
+            let infotext = request.infotext(seed, &image);
+            Output { image, seed, infotext }
+        }));
+    }
+    Ok(outputs)
+}
+
+/// Conditioning `(1, tokens, width)`, positive and negative.
+fn conditioning(
+    model: &Model,
+    request: &Txt2Img,
+    hooks: &mut dyn Hooks,
+) -> Result<(Conditioning, Conditioning)> {
+    let (mut prompt, mut negative) = (request.prompt.clone(), request.negative_prompt.clone());
+    hooks.prompt_rewrite(&mut prompt, &mut negative)?;
+    let mut cond = encode(&model.clip, &prompt, request.clip_skip)?;
+    let mut uncond = encode(&model.clip, &negative, request.clip_skip)?;
+    if request.pad_cond_uncond {
+        pad_alike(&model.clip, &mut cond, &mut uncond, request.clip_skip)?;
+    }
+    hooks.conditioning(&mut cond, &mut uncond)?;
+    Ok((cond, uncond))
+}
+
+/// Each image's next noise from its own generator, stacked.
+fn draw(generators: &mut [NoiseGenerator], (channels, height, width): (usize, usize, usize)) -> Result<Tensor> {
+    let values = generators.iter_mut().flat_map(|generator| generator.normal(channels * height * width)).collect();
+    Ok(Tensor::from_vec(values, (generators.len(), channels, height, width), &Device::Cpu)?)
+}
+
+impl Txt2Img {
+    /// What the types do not rule out. Limits of the wire are its own; these are the pipeline's.
+    fn check(&self, model: &Model) -> Result<()> {
+        let wrong = |text: String| Err(Error::Request(text));
+        for (name, size) in [("width", self.width), ("height", self.height)] {
+            if size == 0 || !size.is_multiple_of(8) || size > 1 << 14 {
+                return wrong(format!("{name} is {size}; a multiple of 8 from 8 to 16384 is needed"));
+            }
+        }
+        if !self.cfg_scale.is_finite() {
+            return wrong(format!("cfg_scale is {}; a finite number is needed", self.cfg_scale));
+        }
+        if self.batch_size == 0 || self.n_iter == 0 {
+            return wrong("batch_size and n_iter are at least 1".to_owned());
+        }
+        let layers = model.clip.config().layers;
+        if self.clip_skip == 0 || self.clip_skip > layers {
+            return wrong(format!("clip_skip is {}; this model allows 1 to {layers}", self.clip_skip));
+        }
+        Ok(())
+    }
+
+    /// How many latents may go through the UNet at once: all, both halves of guidance, if memory allows.
+    fn samples_at_once(&self, model: &Model) -> Result<usize> {
+        let all = self.batch_size * 2;
+        let Some(allowed_bytes) = self.memory_limit else { return Ok(all) };
+        let needed = |samples| model.activation_bytes(self.width, self.height, samples);
+        let fitting = (1..=all).rev().find(|samples| needed(*samples) <= allowed_bytes);
+        fitting.ok_or_else(|| Error::Memory { needed_bytes: needed(1), allowed_bytes })
+    }
+
+    fn infotext(&self, seed: u64, image: &RgbImage) -> Infotext {
+        let mut text = Infotext {
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            fields: vec![],
+        };
+        text.push("Steps", self.steps);
+        text.push("Sampler", self.sampler);
+        text.push("Schedule type", self.schedule);
+        text.push("CFG scale", self.cfg_scale);
+        text.push("Seed", seed);
+        text.push("Size", format!("{}x{}", image.width, image.height));
+        if self.clip_skip > 1 {
+            text.push("Clip skip", self.clip_skip);
+        }
+        if self.pad_cond_uncond {
+            text.push("Pad conds", "True");
+        }
+        text.push("RNG", self.rng.name().to_uppercase());
+        text
+    }
 }

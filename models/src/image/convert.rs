@@ -1,0 +1,23 @@
+//! Decoded tensors to pixels.
+
+use candle_core::Tensor;
+
+use super::RgbImage;
+use crate::{Error, Result};
+
+/// `(1, 3, height, width)` in about [−1, 1] → 8 bit: clamped, scaled, truncated, as A1111 does.
+pub fn tensor_to_image(image: &Tensor) -> Result<RgbImage> {
+    let (_, _, height, width) = image.dims4()?;
+    let values = image.flatten_all()?.to_vec1::<f32>()?;
+    if values.iter().any(|value| value.is_nan()) {
+        let reason = "the picture came out as NaN: the checkpoint's weights overflow, or its VAE is broken";
+        return Err(Error::NotFinite(reason.to_owned()));
+    }
+    let plane = height * width;
+    let pixel = |position: usize| [0, 1, 2].map(|colour| to_8_bit(values[colour * plane + position]));
+    Ok(RgbImage { width, height, pixels: (0..plane).flat_map(pixel).collect() })
+}
+
+fn to_8_bit(value: f32) -> u8 {
+    (((value + 1.0) / 2.0).clamp(0.0, 1.0) * 255.0) as u8
+}

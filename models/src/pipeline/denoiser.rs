@@ -1,0 +1,95 @@
+//! "Denoise x at sigma": the UNet under guidance, with the hooks around it.
+
+use candle_core::Tensor;
+
+use super::{Hooks, Model, Progress, Stage};
+use crate::image::latent_preview;
+use crate::prompt::Conditioning;
+use crate::sampling::Denoise;
+use crate::{Error, Result};
+
+pub(super) struct Denoiser<'a> {
+    pub(super) model: &'a Model,
+    pub(super) hooks: &'a mut dyn Hooks,
+    pub(super) cond: Conditioning,
+    pub(super) uncond: Conditioning,
+    pub(super) cfg_scale: f64,
+    /// Latents that go through the UNet together. Kernels give each the same bits whatever stands beside it, so
+    /// this never shows in the picture.
+    pub(super) samples_at_once: usize,
+    pub(super) noise: Box<dyn FnMut() -> Result<Tensor> + 'a>,
+    /// Where the request stood when this pass began.
+    pub(super) progress: Progress,
+    /// Steps done in this pass.
+    pub(super) step: usize,
+}
+
+impl Denoise for Denoiser<'_> {
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        if self.hooks.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let mut x = x.clone();
+        self.hooks.denoise_before(&mut x, sigma)?;
+        let scaled = x.affine(1.0 / (sigma * sigma + 1.0).sqrt(), 0.0)?;
+        let timestep = self.model.sigmas.sigma_to_t(sigma);
+        let batch = x.dim(0)?;
+        let residuals = self.hooks.control_residuals(&Tensor::cat(&[&scaled, &scaled], 0)?, &vec![timestep; 2 * batch])?;
+        let eps = self.predict(&scaled, timestep, residuals.as_deref())?;
+        let denoised = |eps: &Tensor| -> Result<Tensor> { Ok((&x - eps.affine(sigma, 0.0)?)?) };
+        let mut cond = denoised(&eps.narrow(0, 0, batch)?)?;
+        let mut uncond = denoised(&eps.narrow(0, batch, batch)?)?;
+        self.hooks.denoise_pre_cfg(&mut cond, &mut uncond, sigma)?;
+        let mut guided = (&uncond + ((&cond - &uncond)? * self.cfg_scale)?)?;
+        self.hooks.denoise_post_cfg(&mut guided, sigma)?;
+        Ok(guided)
+    }
+
+    fn noise(&mut self) -> Result<Tensor> {
+        (self.noise)()
+    }
+
+    fn step(&mut self, _x: &Tensor, denoised: &Tensor) -> Result<()> {
+        self.step += 1;
+        self.hooks.progress(Progress {
+            stage: Stage::Denoising,
+            step: self.progress.step + self.step,
+            steps: self.progress.steps,
+        });
+        if self.hooks.wants_preview(self.step) {
+            self.hooks.preview(self.step, latent_preview(denoised)?);
+        }
+        Ok(())
+    }
+}
+
+impl Denoiser<'_> {
+    /// The UNet's prediction for conditional, then unconditional samples: `(2 · batch, 4, height, width)`.
+    fn predict(&self, scaled: &Tensor, timestep: f32, residuals: Option<&[Tensor]>) -> Result<Tensor> {
+        let batch = scaled.dim(0)?;
+        let total = 2 * batch;
+        let equal_lengths = self.cond.dim(1)? == self.uncond.dim(1)?;
+        let mut parts = vec![];
+        let mut start = 0;
+        while start < total {
+            // Prompts of different length cannot share a call.
+            let end = if equal_lengths || start >= batch { total } else { batch };
+            let count = self.samples_at_once.max(1).min(end - start);
+            let range = start..start + count;
+            let x: Vec<Tensor> = range.clone().map(|i| scaled.narrow(0, i % batch, 1)).collect::<Result<_, _>>()?;
+            let context: Vec<&Tensor> =
+                range.map(|i| if i < batch { &self.cond } else { &self.uncond }).collect();
+            let residuals: Option<Vec<Tensor>> = residuals
+                .map(|residuals| residuals.iter().map(|residual| residual.narrow(0, start, count)).collect())
+                .transpose()?;
+            parts.push(self.model.unet.forward(
+                &Tensor::cat(&x, 0)?,
+                &vec![timestep; count],
+                &Tensor::cat(&context, 0)?,
+                residuals.as_deref(),
+            )?);
+            start += count;
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+}

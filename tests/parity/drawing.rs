@@ -1,0 +1,201 @@
+//! Samplers step by step, and whole pictures, against k-diffusion and A1111's pipeline over diffusers' networks.
+
+use candle_core::Tensor;
+use latentd_models::image::{RgbImage, decode_png};
+use latentd_models::pipeline::{Hooks, Model, NoHooks, Output, Txt2Img, txt2img};
+use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
+use serde_json::Value;
+
+use crate::golden::{Golden, checkpoint, fixture, relative_error, values};
+
+fn model() -> Model {
+    Model::open(&checkpoint("tiny-sd1")).expect("opens")
+}
+
+/// Collects the guided predictions and the last latents.
+#[derive(Default)]
+struct Trace {
+    denoised: Vec<Tensor>,
+    sigmas: Vec<f64>,
+    latents: Vec<Tensor>,
+}
+
+impl Hooks for Trace {
+    fn denoise_post_cfg(&mut self, denoised: &mut Tensor, sigma: f64) -> latentd_models::Result<()> {
+        self.denoised.push(denoised.clone());
+        self.sigmas.push(sigma);
+        Ok(())
+    }
+
+    fn latent_final(&mut self, latents: &mut Tensor) -> latentd_models::Result<()> {
+        self.latents.push(latents.clone());
+        Ok(())
+    }
+}
+
+/// The prediction of every model call, and the end. Guidance at 7 amplifies each call's 1e-6 about tenfold, and
+/// steps carry it on: 1e-4 after 11 calls.
+#[test]
+fn samplers_take_the_references_path() {
+    let golden = Golden::open("trajectory");
+    let model = model();
+    for (sampler, name) in [
+        (Sampler::Euler, "euler"),
+        (Sampler::EulerAncestral, "euler_a"),
+        (Sampler::DpmPp2M, "dpmpp_2m"),
+        (Sampler::Heun, "heun"),
+        (Sampler::Ddim, "ddim"),
+    ] {
+        let request = Txt2Img {
+            prompt: "a red circle".to_owned(),
+            negative_prompt: "blurry".to_owned(),
+            seed: 42,
+            steps: 6,
+            cfg_scale: 7.0,
+            width: 64,
+            height: 64,
+            sampler,
+            schedule: Schedule::Automatic,
+            batch_size: 1,
+            n_iter: 1,
+            clip_skip: 1,
+            rng: NoiseSource::Nv,
+            pad_cond_uncond: false,
+            memory_limit: None,
+        };
+        let mut trace = Trace::default();
+        txt2img(&model, &request, &mut trace).expect("draws");
+        let part = if sampler == Sampler::Ddim { "x0" } else { "call_denoised" };
+        let wanted = golden.get(&format!("{name}.{part}"));
+        assert_eq!(trace.denoised.len(), wanted.dims()[0], "{name}: model calls");
+        for (call, denoised) in trace.denoised.iter().enumerate() {
+            let wanted = values(&wanted.get(call).expect("call"));
+            let error = relative_error(&values(denoised), &wanted);
+            assert!(error < 1e-4, "{name}, call {call}: {error:.2e}");
+        }
+        let x = golden.get(&format!("{name}.x"));
+        let wanted = values(&x.get(x.dims()[0] - 1).expect("last"));
+        let error = relative_error(&values(&trace.latents[0]), &wanted);
+        println!("{name}: latents {error:.2e}");
+        assert!(error < 1e-4, "{name}: latents {error:.2e}");
+    }
+}
+
+fn psnr(found: &RgbImage, wanted: &RgbImage) -> f64 {
+    assert_eq!((found.width, found.height), (wanted.width, wanted.height));
+    let squares = found.pixels.iter().zip(&wanted.pixels).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+    10.0 * (255f64.powi(2) / (squares.sum::<f64>() / found.pixels.len() as f64).max(1e-10)).log10()
+}
+
+fn request(entry: &Value) -> Txt2Img {
+    let text = |key: &str| entry[key].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
+    let number = |key: &str| entry[key].as_u64().unwrap_or_else(|| panic!("{key}"));
+    Txt2Img {
+        prompt: text("prompt"),
+        negative_prompt: text("negative_prompt"),
+        seed: number("seed"),
+        steps: number("steps") as usize,
+        cfg_scale: entry["cfg_scale"].as_f64().expect("cfg_scale"),
+        width: number("width") as usize,
+        height: number("height") as usize,
+        sampler: Sampler::from_name(&text("sampler")).expect("sampler"),
+        schedule: Schedule::from_name(&text("schedule")).expect("schedule"),
+        batch_size: number("batch_size") as usize,
+        n_iter: number("n_iter") as usize,
+        clip_skip: number("clip_skip") as usize,
+        rng: NoiseSource::from_name(&text("rng")).expect("rng"),
+        pad_cond_uncond: entry["pad_conds"].as_bool().expect("pad_conds"),
+        memory_limit: None,
+    }
+}
+
+/// Every entry of `images.json`: PSNR over 50 dB against the reference's PNG, latents within 1e-3 relative.
+#[test]
+fn pictures_are_the_references() {
+    let text = std::fs::read_to_string(fixture("images/images.json")).expect("images.json");
+    let entries: Vec<Value> = serde_json::from_str(&text).expect("json");
+    let latents =
+        candle_core::safetensors::load(fixture("images/latents.safetensors"), &candle_core::Device::Cpu).expect("latents");
+    let model = model();
+    let (mut pictures, mut worst) = (0, f64::INFINITY);
+    for entry in &entries {
+        let name = entry["name"].as_str().expect("name");
+        let request = request(entry);
+        let mut trace = Trace::default();
+        let outputs = txt2img(&model, &request, &mut trace).expect("draws");
+        let found = Tensor::cat(&trace.latents, 0).expect("latents");
+        assert_eq!(outputs.len(), request.batch_size * request.n_iter, "{name}");
+        for (index, output) in outputs.iter().enumerate() {
+            assert_eq!(output.seed, request.seed + index as u64);
+            let key = entry["latents"][index].as_str().expect("latents key");
+            let error = relative_error(&values(&found.get(index).expect("one")), &values(&latents[key]));
+            assert!(error < 1e-3, "{name}, image {index}: latents {error:.2e}");
+            let Some(file) = entry["files"][index].as_str() else { continue };
+            let bytes = std::fs::read(fixture("images").join(file)).expect("png");
+            let decibels = psnr(&output.image, &decode_png(&bytes).expect("png"));
+            worst = worst.min(decibels);
+            pictures += 1;
+            assert!(decibels > 50.0, "{name}, image {index}: {decibels:.1} dB");
+        }
+    }
+    println!("{pictures} pictures, worst {worst:.1} dB");
+    assert!(pictures >= 50, "only {pictures} pictures were compared");
+}
+
+fn draw(model: &Model, request: &Txt2Img, threads: usize) -> Vec<Output> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    pool.install(|| txt2img(model, request, &mut NoHooks)).expect("draws")
+}
+
+/// Promise 1: the same bytes whatever stands beside, ran before, how many threads there are, or how much memory.
+#[test]
+fn nothing_but_the_request_shows_in_the_picture() {
+    let model = model();
+    let alone = Txt2Img {
+        prompt: "a red circle, ".repeat(30),
+        negative_prompt: "blurry".to_owned(),
+        seed: 8,
+        steps: 3,
+        cfg_scale: 7.5,
+        width: 72,
+        height: 56,
+        sampler: Sampler::EulerAncestral,
+        schedule: Schedule::Karras,
+        batch_size: 1,
+        n_iter: 1,
+        clip_skip: 2,
+        rng: NoiseSource::Cpu,
+        pad_cond_uncond: false,
+        memory_limit: None,
+    };
+    let wanted = draw(&model, &alone, 1);
+    assert_eq!(draw(&model, &alone, 2), wanted, "threads");
+    assert_eq!(draw(&model, &alone, 5), wanted, "threads");
+    let batch = Txt2Img { seed: 7, batch_size: 3, ..alone.clone() };
+    assert_eq!(draw(&model, &batch, 2)[1].image, wanted[0].image, "in a batch");
+    let passes = Txt2Img { seed: 6, n_iter: 3, ..alone.clone() };
+    assert_eq!(draw(&model, &passes, 2)[2].image, wanted[0].image, "in a later pass");
+    let tight = Txt2Img { memory_limit: Some(model.activation_bytes(72, 56, 1)), ..batch };
+    assert_eq!(draw(&model, &tight, 2)[1].image, wanted[0].image, "with little memory");
+    let padded = Txt2Img { pad_cond_uncond: true, ..alone };
+    let tight = Txt2Img { memory_limit: tight.memory_limit, ..padded.clone() };
+    assert_eq!(draw(&model, &tight, 1), draw(&model, &padded, 2), "halves apart");
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let model = model();
+    let request = request(&serde_json::json!({
+        "prompt": "", "negative_prompt": "", "seed": 1, "steps": 1, "cfg_scale": 7.0, "width": 64, "height": 64,
+        "sampler": "Euler", "schedule": "Automatic", "batch_size": 1, "n_iter": 1, "clip_skip": 1, "rng": "nv",
+        "pad_conds": false,
+    }));
+    let error = |request: Txt2Img| txt2img(&model, &request, &mut NoHooks).expect_err("refused").to_string();
+    for (width, height) in [(0, 64), (64, 513), (usize::MAX & !7, 64)] {
+        assert!(error(Txt2Img { width, height, ..request.clone() }).contains("multiple of 8"));
+    }
+    assert!(error(Txt2Img { steps: 0, ..request.clone() }).contains("steps is 0"));
+    assert!(error(Txt2Img { cfg_scale: f64::NAN, ..request.clone() }).contains("cfg_scale is NaN"));
+    assert!(error(Txt2Img { clip_skip: 9, ..request.clone() }).contains("clip_skip is 9"));
+    assert!(error(Txt2Img { memory_limit: Some(1), ..request }).contains("bytes of memory"));
+}
