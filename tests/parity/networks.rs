@@ -106,7 +106,7 @@ fn vae_encodes_and_decodes() {
     }
     // 256×256 pixels: only parts of it are kept.
     let image = vae.decode(golden.get("decode3.latents")).expect("runs");
-    let crop = image.narrow(2, 96, 64).and_then(|image| image.narrow(3, 96, 64)).expect("crop");
+    let crop = image.narrow(2, 100, 48).and_then(|image| image.narrow(3, 100, 48)).expect("crop");
     assert_close("decode3 crop", &crop, golden.get("decode3.crop"), TOLERANCE);
     let every = Tensor::arange_step(0u32, 256, 16, image.device()).expect("indices");
     let rows = image.index_select(&every, 2).and_then(|image| image.index_select(&every, 3)).expect("rows");
