@@ -56,8 +56,11 @@ fn unet_predicts() {
     assert!(cases.len() >= 6, "cases: {cases:?}");
     for case in cases {
         let part = |part: &str| format!("{case}.{part}");
-        let mut residuals: Vec<Tensor> =
-            (0..).map_while(|i| golden.has(&part(&format!("res_{i}"))).then(|| golden.get(&part(&format!("res_{i}"))).clone())).collect();
+        let mut residuals: Vec<Tensor> = (0..)
+            .map_while(|i| {
+                golden.has(&part(&format!("res_{i}"))).then(|| golden.get(&part(&format!("res_{i}"))).clone())
+            })
+            .collect();
         if golden.has(&part("mid")) {
             residuals.push(golden.get(&part("mid")).clone());
         }
@@ -82,7 +85,9 @@ fn unet_refuses_residuals_that_do_not_fit() {
         (0..6).map(|index| golden.get(&format!("case5.res_{index}")).clone()).collect();
     let run = |residuals: &[Tensor]| {
         let (x, context) = (golden.get("case5.x"), golden.get("case5.context"));
-        unet.forward(x, &golden.floats("case5.t"), context, Some(residuals)).map(|_| ()).map_err(|e| e.to_string())
+        unet.forward(x, &golden.floats("case5.t"), context, Some(residuals))
+            .map(|_| ())
+            .map_err(|e| e.to_string())
     };
     let error = run(&residuals).expect_err("one too few");
     assert!(error.contains("6 residuals were given, 7 are needed"), "{error}");
@@ -97,8 +102,18 @@ fn vae_encodes_and_decodes() {
     let vae = vae(&open("tiny-sd1"));
     for case in ["encode0", "encode1"] {
         let posterior = vae.encode(golden.get(&format!("{case}.image"))).expect("runs");
-        assert_close(&format!("{case} mean"), &posterior.mean, golden.get(&format!("{case}.mean")), TOLERANCE);
-        assert_close(&format!("{case} logvar"), &posterior.logvar, golden.get(&format!("{case}.logvar")), TOLERANCE);
+        assert_close(
+            &format!("{case} mean"),
+            &posterior.mean,
+            golden.get(&format!("{case}.mean")),
+            TOLERANCE,
+        );
+        assert_close(
+            &format!("{case} logvar"),
+            &posterior.logvar,
+            golden.get(&format!("{case}.logvar")),
+            TOLERANCE,
+        );
     }
     for case in ["decode0", "decode1", "decode2"] {
         let image = vae.decode(golden.get(&format!("{case}.latents"))).expect("runs");

@@ -26,14 +26,17 @@ fn tokens_are_clips() {
     assert!(list(&cases).len() >= 60);
     for case in list(&cases) {
         let wanted: Vec<u64> = list(&case["ids"]).iter().filter_map(Value::as_u64).collect();
-        let found: Vec<u64> = tokenize(text(&case["text"])).expect("tokenises").into_iter().map(u64::from).collect();
+        let found: Vec<u64> =
+            tokenize(text(&case["text"])).expect("tokenises").into_iter().map(u64::from).collect();
         assert_eq!(found, wanted, "{:?}", text(&case["text"]));
     }
 }
 
 #[test]
 fn a_long_text_is_fine() {
-    for text in ["word ".repeat(20_000), "a".repeat(100_000), "字".repeat(33_000), "\u{0}\u{1f600}".repeat(10_000)] {
+    for text in
+        ["word ".repeat(20_000), "a".repeat(100_000), "字".repeat(33_000), "\u{0}\u{1f600}".repeat(10_000)]
+    {
         let chunks = chunks(&text).expect("chunks");
         assert!(chunks.iter().all(|chunk| chunk.ids.len() == 77 && chunk.weights.len() == 77));
     }
@@ -57,7 +60,10 @@ fn emphasis_is_a1111s() {
             .map(|piece| (text(&piece[0]).to_owned(), piece[1].as_f64().expect("a weight")))
             .collect();
         let same = found.len() == wanted.len()
-            && found.iter().zip(&wanted).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-9 * b.1.abs().max(1.0));
+            && found
+                .iter()
+                .zip(&wanted)
+                .all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-9 * b.1.abs().max(1.0));
         assert!(same, "{prompt:?}\n found {found:?}\nwanted {wanted:?}");
     }
 }
@@ -76,8 +82,13 @@ fn conditioning_is_a1111s() {
             let found = chunks(text(&case[side])).expect("chunks");
             for (index, wanted) in list(&case[format!("{side}_chunks")]).iter().enumerate() {
                 let ids: Vec<u64> = list(&wanted["ids"]).iter().filter_map(Value::as_u64).collect();
-                let found = found.get(index).unwrap_or_else(|| panic!("{name}: {side} chunk {index} is missing"));
-                assert_eq!(found.ids.iter().map(|id| u64::from(*id)).collect::<Vec<_>>(), ids, "{name} {side} {index}");
+                let found =
+                    found.get(index).unwrap_or_else(|| panic!("{name}: {side} chunk {index} is missing"));
+                assert_eq!(
+                    found.ids.iter().map(|id| u64::from(*id)).collect::<Vec<_>>(),
+                    ids,
+                    "{name} {side} {index}"
+                );
             }
             assert_eq!(found.len(), list(&case[format!("{side}_chunks")]).len(), "{name} {side}");
         }
@@ -89,8 +100,18 @@ fn conditioning_is_a1111s() {
             let mut cond = encode(&clip, text(&case["positive"]), skip).expect("encodes");
             let mut uncond = encode(&clip, text(&case["negative"]), skip).expect("encodes");
             pad_alike(&clip, &mut cond, &mut uncond, skip).expect("pads");
-            assert_close(&part("positive"), &cond.squeeze(0).expect("one"), golden.get(&part("positive")), 1e-5);
-            assert_close(&part("negative"), &uncond.squeeze(0).expect("one"), golden.get(&part("negative")), 1e-5);
+            assert_close(
+                &part("positive"),
+                &cond.squeeze(0).expect("one"),
+                golden.get(&part("positive")),
+                1e-5,
+            );
+            assert_close(
+                &part("negative"),
+                &uncond.squeeze(0).expect("one"),
+                golden.get(&part("negative")),
+                1e-5,
+            );
         }
     }
 }

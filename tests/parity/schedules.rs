@@ -24,12 +24,14 @@ fn the_models_levels() {
 fn levels_and_timesteps_turn_into_each_other() {
     let golden = Golden::open("sigmas");
     let model = ModelSigmas::default();
-    let t: Vec<f32> = golden.floats("sigma_to_t.sigma").iter().map(|s| model.sigma_to_t(f64::from(*s))).collect();
+    let t: Vec<f32> =
+        golden.floats("sigma_to_t.sigma").iter().map(|s| model.sigma_to_t(f64::from(*s))).collect();
     // A timestep is log σ over a slope of about 0.006 per step, in f32: absolute error 1e-3 at worst.
     for (found, wanted) in t.iter().zip(golden.floats("sigma_to_t.t")) {
         assert!((found - wanted).abs() <= 1e-3, "{found} for {wanted}");
     }
-    let sigmas: Vec<f32> = golden.floats("t_to_sigma.t").iter().map(|t| model.t_to_sigma(f64::from(*t))).collect();
+    let sigmas: Vec<f32> =
+        golden.floats("t_to_sigma.t").iter().map(|t| model.t_to_sigma(f64::from(*t))).collect();
     check("t_to_sigma", &sigmas, &golden.floats("t_to_sigma.sigma"));
 }
 
@@ -39,9 +41,11 @@ fn every_schedule() {
     let model = ModelSigmas::default();
     let levels = |sampler, schedule, n| model.schedule(sampler, schedule, n).expect("schedule").levels;
     for n in [1, 2, 5, 20, 31, 50] {
-        for (schedule, name) in
-            [(Schedule::Uniform, "uniform"), (Schedule::Karras, "karras"), (Schedule::Exponential, "exponential")]
-        {
+        for (schedule, name) in [
+            (Schedule::Uniform, "uniform"),
+            (Schedule::Karras, "karras"),
+            (Schedule::Exponential, "exponential"),
+        ] {
             let name = format!("{name}.{n}");
             check(&name, &levels(Sampler::Euler, schedule, n), &golden.floats(&name));
         }

@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use latentd_kernels::{
-    AttentionShape, ConvShape, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights, attention, conv2d, geglu,
-    group_norm, linear,
+    AttentionShape, ConvShape, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights, attention, conv2d,
+    geglu, group_norm, linear,
 };
 
 fn median(mut run: impl FnMut()) -> f64 {
@@ -36,9 +36,12 @@ fn f16_weights(count: usize) -> Vec<u8> {
 fn main() {
     let isa = Isa::current();
     println!("kernels: {}, threads: {}", isa.name(), rayon::current_num_threads());
-    for (m, k, n) in [(8192, 320, 320), (8192, 320, 2560), (2048, 640, 5120), (512, 1280, 10240), (154, 768, 3072)] {
+    for (m, k, n) in
+        [(8192, 320, 320), (8192, 320, 2560), (2048, 640, 5120), (512, 1280, 10240), (154, 768, 3072)]
+    {
         let (x, bytes) = (random(m * k), f16_weights(n * k));
-        let packed = PackedMatrix::linear(Weights { dtype: WeightDtype::F16, bytes: &bytes }, n, k).expect("packs");
+        let packed =
+            PackedMatrix::linear(Weights { dtype: WeightDtype::F16, bytes: &bytes }, n, k).expect("packs");
         let mut out = vec![0f32; m * n];
         let seconds = median(|| linear(isa, &x, m, &packed, None, &mut out));
         report(&format!("linear {m}×{k}×{n}"), 2.0 * (m * k * n) as f64, seconds);
@@ -73,21 +76,34 @@ fn main() {
         let flops = 18.0 * (batch * rows * columns * channels * outputs) as f64;
         report(&format!("conv 3×3 {channels}→{outputs}, {rows}², batch {batch}"), flops, seconds);
     }
-    for (batch, heads, head_dim, queries, keys) in
-        [(2, 8, 40, 4096, 4096), (2, 8, 80, 1024, 1024), (2, 8, 160, 256, 256), (2, 8, 40, 4096, 77), (1, 1, 512, 4096, 4096)]
-    {
+    for (batch, heads, head_dim, queries, keys) in [
+        (2, 8, 40, 4096, 4096),
+        (2, 8, 80, 1024, 1024),
+        (2, 8, 160, 256, 256),
+        (2, 8, 40, 4096, 77),
+        (1, 1, 512, 4096, 4096),
+    ] {
         let shape = AttentionShape { batch, heads, head_dim, queries, keys, causal: false };
         let width = heads * head_dim;
         let (q, k) = (random(batch * queries * width), random(batch * keys * width));
         let mut out = vec![0f32; q.len()];
         let seconds = median(|| attention(isa, &q, &k, &k, shape, &mut out));
         let flops = 4.0 * (batch * width * queries * keys) as f64;
-        report(&format!("attention {queries}×{keys}, {heads} heads of {head_dim}, batch {batch}"), flops, seconds);
+        report(
+            &format!("attention {queries}×{keys}, {heads} heads of {head_dim}, batch {batch}"),
+            flops,
+            seconds,
+        );
     }
-    let shape = GroupNormShape { batch: 2, positions: 4096, channels: 320, groups: 32, epsilon: 1e-5, silu: true };
+    let shape =
+        GroupNormShape { batch: 2, positions: 4096, channels: 320, groups: 32, epsilon: 1e-5, silu: true };
     let (x, ones) = (random(2 * 4096 * 320), vec![1f32; 320]);
     let mut out = vec![0f32; x.len()];
-    report("group norm + SiLU 2×4096×320", 0.0, median(|| group_norm(isa, &x, shape, &ones, &ones, &mut out)));
+    report(
+        "group norm + SiLU 2×4096×320",
+        0.0,
+        median(|| group_norm(isa, &x, shape, &ones, &ones, &mut out)),
+    );
     let x = random(2 * 4096 * 2560);
     let mut out = vec![0f32; x.len() / 2];
     report("GEGLU 2×4096×2560", 0.0, median(|| geglu(isa, &x, 1280, &mut out)));

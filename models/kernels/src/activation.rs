@@ -114,7 +114,10 @@ pub fn gelu_erf(isa: Isa, values: &mut [f32]) {
 /// # Panics
 /// If the lengths do not fit.
 pub fn geglu(isa: Isa, x: &[f32], width: usize, out: &mut [f32]) {
-    assert!(width > 0 && x.len() == out.len() * 2 && out.len().is_multiple_of(width), "geglu: {width} columns");
+    assert!(
+        width > 0 && x.len() == out.len() * 2 && out.len().is_multiple_of(width),
+        "geglu: {width} columns"
+    );
     let rows = (CHUNK / width).max(1);
     out.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width * 2)).for_each(|(out, x)| {
         for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width * 2)) {

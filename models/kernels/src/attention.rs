@@ -139,7 +139,8 @@ impl Scratch {
             let block = KEY_BLOCK.min(keys - first_key);
             self.score(isa, head, head_dim, first_key, block, count);
             for row in 0..count {
-                let seen = if causal { (first + row + 1).saturating_sub(first_key).min(block) } else { block };
+                let seen =
+                    if causal { (first + row + 1).saturating_sub(first_key).min(block) } else { block };
                 let scores = &mut self.scores[row * KEY_BLOCK..][..block];
                 let sums = &mut self.sums[row * self.sums_stride..][..self.sums_stride];
                 softmax_row(isa, scores, seen, &mut self.maxima[row], &mut self.totals[row], sums);
@@ -154,7 +155,15 @@ impl Scratch {
     }
 
     /// scores = queries · keysᵀ for one block of keys.
-    fn score(&mut self, isa: Isa, head: &PackedHead, head_dim: usize, first_key: usize, block: usize, count: usize) {
+    fn score(
+        &mut self,
+        isa: Isa,
+        head: &PackedHead,
+        head_dim: usize,
+        first_key: usize,
+        block: usize,
+        count: usize,
+    ) {
         for panel in 0..block.div_ceil(PANEL) {
             let keys = &head.keys[(first_key / PANEL + panel) * PANEL * head_dim..][..PANEL * head_dim];
             for row in (0..count).step_by(TILE_ROWS) {
@@ -166,7 +175,9 @@ impl Scratch {
                 let c = self.scores[row * KEY_BLOCK + panel * PANEL..].as_mut_ptr();
                 // SAFETY: rows hold head_dim values; the panel head_dim * 32 (sliced above); scores has
                 // KEY_BLOCK columns for each of up to QUERY_BLOCK rows.
-                unsafe { tile(isa, &pointers[..rows], head_dim, keys.as_ptr(), c, KEY_BLOCK, false, false) };
+                unsafe {
+                    tile(isa, &pointers[..rows], head_dim, keys.as_ptr(), c, KEY_BLOCK, false, false);
+                };
             }
         }
     }
@@ -194,7 +205,9 @@ impl Scratch {
                 let c = self.sums[row * self.sums_stride + panel * PANEL..].as_mut_ptr();
                 // SAFETY: rows hold `block` values; the panel block * 32 (sliced above); sums has a multiple
                 // of 32 columns for each of `count` rows.
-                unsafe { tile(isa, &pointers[..rows], block, values.as_ptr(), c, self.sums_stride, narrow, true) };
+                unsafe {
+                    tile(isa, &pointers[..rows], block, values.as_ptr(), c, self.sums_stride, narrow, true);
+                };
             }
         }
     }

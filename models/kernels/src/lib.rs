@@ -17,7 +17,7 @@ mod microkernel;
 mod norm;
 mod pack;
 
-pub use activation::{erf, exp, gelu_erf, geglu, quick_gelu, sigmoid, silu};
+pub use activation::{erf, exp, geglu, gelu_erf, quick_gelu, sigmoid, silu};
 pub use attention::{AttentionShape, attention};
 pub use convolution::{ConvShape, conv2d};
 pub use elementwise::{add, add_per_channel};

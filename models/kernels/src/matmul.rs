@@ -150,7 +150,17 @@ fn block(
                         let accumulate = !first || bias.is_some();
                         tile(isa, pointers, length, values.as_ptr(), c, n, false, accumulate);
                     } else {
-                        partial_tile(isa, pointers, length, values, c, n, columns, first, bias.map(|b| &b[panel * PANEL..]));
+                        partial_tile(
+                            isa,
+                            pointers,
+                            length,
+                            values,
+                            c,
+                            n,
+                            columns,
+                            first,
+                            bias.map(|b| &b[panel * PANEL..]),
+                        );
                     }
                 }
             }
@@ -187,10 +197,14 @@ unsafe fn partial_tile(
     }
     let narrow = columns <= PANEL / 2;
     // SAFETY: the buffer has room for 12 rows of 32 columns; the rest is the caller's promise.
-    unsafe { tile(isa, rows, k, panel.as_ptr(), buffer.as_mut_ptr(), PANEL, narrow, true) };
+    unsafe {
+        tile(isa, rows, k, panel.as_ptr(), buffer.as_mut_ptr(), PANEL, narrow, true);
+    };
     for row in 0..rows.len() {
         // SAFETY: `columns` values of a row of this task.
-        unsafe { std::ptr::copy_nonoverlapping(buffer[row * PANEL..].as_ptr(), c.add(row * c_stride), columns) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(buffer[row * PANEL..].as_ptr(), c.add(row * c_stride), columns);
+        };
     }
 }
 
@@ -239,6 +253,8 @@ unsafe fn widen_f16_f16c(from: &[u16], to: &mut [f32]) {
     use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
     for (from, to) in from.chunks_exact(8).zip(to.chunks_exact_mut(8)) {
         // SAFETY: chunks of 8.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())));
+        };
     }
 }

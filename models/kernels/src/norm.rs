@@ -64,7 +64,10 @@ multiversion! {
 /// If lengths do not fit the shape.
 pub fn group_norm(isa: Isa, x: &[f32], shape: GroupNormShape, weight: &[f32], bias: &[f32], out: &mut [f32]) {
     let GroupNormShape { batch, positions, channels, groups, epsilon, silu } = shape;
-    assert!(groups > 0 && channels > 0 && channels.is_multiple_of(groups), "group norm: {channels} / {groups}");
+    assert!(
+        groups > 0 && channels > 0 && channels.is_multiple_of(groups),
+        "group norm: {channels} / {groups}"
+    );
     assert_eq!(x.len(), batch * positions * channels, "group norm: input");
     assert_eq!(out.len(), x.len(), "group norm: output");
     assert!(weight.len() == channels && bias.len() == channels, "group norm: weights");
@@ -85,11 +88,13 @@ pub fn group_norm(isa: Isa, x: &[f32], shape: GroupNormShape, weight: &[f32], bi
         let count = (positions * per_group) as f64;
         for group in 0..groups {
             let range = group * per_group..(group + 1) * per_group;
-            let total = |part: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> f64 {
-                parts.iter().map(|sums| part(sums)[range.clone()].iter().sum::<f64>()).sum()
-            };
-            let mean = total(|part| &part.0) / count;
-            let variance = (total(|part| &part.1) / count - mean * mean).max(0.0);
+            let (mut sum, mut squares) = (0f64, 0f64);
+            for part in &parts {
+                sum += part.0[range.clone()].iter().sum::<f64>();
+                squares += part.1[range.clone()].iter().sum::<f64>();
+            }
+            let mean = sum / count;
+            let variance = (squares / count - mean * mean).max(0.0);
             let inverse = 1.0 / (variance + f64::from(epsilon)).sqrt();
             for channel in range {
                 let factor = inverse * f64::from(weight[channel]);

@@ -5,8 +5,8 @@
 //! `√k · 2⁻²⁴` typically; `k · 2⁻²³` of the sum of magnitudes is the bound used.
 
 use latentd_kernels::{
-    AttentionShape, ConvShape, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights, attention, conv2d, geglu,
-    group_norm, layer_norm, linear, silu,
+    AttentionShape, ConvShape, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights, attention, conv2d,
+    geglu, group_norm, layer_norm, linear, silu,
 };
 use proptest::prelude::*;
 
@@ -40,7 +40,11 @@ fn pool(threads: usize) -> rayon::ThreadPool {
 
 /// Runs `kernel` on every code path with 1 and 3 threads, holds each against `expected` within `bound`, and the
 /// thread counts against each other bit for bit.
-fn check(expected: &[f64], bound: &[f64], kernel: impl Fn(Isa, &mut [f32]) + Sync) -> Result<(), TestCaseError> {
+fn check(
+    expected: &[f64],
+    bound: &[f64],
+    kernel: impl Fn(Isa, &mut [f32]) + Sync,
+) -> Result<(), TestCaseError> {
     for isa in Isa::available() {
         let run = |threads| {
             let mut out = vec![f32::NAN; expected.len()];
@@ -50,7 +54,10 @@ fn check(expected: &[f64], bound: &[f64], kernel: impl Fn(Isa, &mut [f32]) + Syn
         let out = run(1);
         for (index, ((found, wanted), bound)) in out.iter().zip(expected).zip(bound).enumerate() {
             let error = (f64::from(*found) - wanted).abs();
-            prop_assert!(error <= *bound, "{isa:?} [{index}]: {found} for {wanted}, error {error} over {bound}");
+            prop_assert!(
+                error <= *bound,
+                "{isa:?} [{index}]: {found} for {wanted}, error {error} over {bound}"
+            );
         }
         prop_assert_eq!(&out, &run(3), "{:?}: threads change the result", isa);
     }

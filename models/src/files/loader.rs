@@ -58,7 +58,13 @@ impl<'a> Loader<'a> {
     }
 
     /// A convolution's weights `(outputs, inputs, kernel, kernel)`.
-    pub fn convolution(&self, name: &str, outputs: usize, inputs: usize, kernel: usize) -> Result<PackedMatrix> {
+    pub fn convolution(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        kernel: usize,
+    ) -> Result<PackedMatrix> {
         let shape = [outputs, inputs, kernel, kernel];
         self.packed(name, &[&shape], |weights| {
             PackedMatrix::convolution(weights, outputs, inputs, kernel * kernel)
@@ -76,14 +82,17 @@ impl<'a> Loader<'a> {
 
     /// A table of `rows` vectors of `width`, kept in the type it is stored in: little-endian bytes.
     pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<(WeightDtype, Vec<u8>)> {
-        let table = self.with(name, &[&[rows, width]], |weights| Ok((weights.dtype, weights.bytes.to_vec())))?;
+        let table =
+            self.with(name, &[&[rows, width]], |weights| Ok((weights.dtype, weights.bytes.to_vec())))?;
         Ok(table.unwrap_or((WeightDtype::F32, Vec::new())))
     }
 
     /// Ends a check: an error that names all that was missing or mis-shaped, and what stood among
     /// `prefixes` without being used, unless `ignored` says it may.
     pub fn finish(self, prefixes: &[&str], ignored: impl Fn(&str) -> bool) -> Result<()> {
-        let Source::Check(file) = self.source else { return Ok(()) };
+        let Source::Check(file) = self.source else {
+            return Ok(());
+        };
         let used = self.used.into_inner();
         let mut problems = self.problems.into_inner();
         let extra = file.names().filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
@@ -99,7 +108,7 @@ impl<'a> Loader<'a> {
         problems.truncate(NAMED_PROBLEMS);
         let mut reason = format!("does not make a model: {}", problems.join("; "));
         if more > 0 {
-            reason.push_str(&format!("; and {more} more"));
+            reason = format!("{reason}; and {more} more");
         }
         Err(Error::model(file.path(), reason))
     }

@@ -2,9 +2,10 @@
 
 mod inspect;
 mod loader;
+mod mapped;
 mod safetensors;
 
-pub(crate) use inspect::{family, main_dtype};
 pub use inspect::{FileInfo, FileKind, inspect};
+pub(crate) use inspect::{family, main_dtype};
 pub use loader::Loader;
 pub use safetensors::SafeTensors;

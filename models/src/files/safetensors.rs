@@ -1,21 +1,18 @@
 //! A `.safetensors` file, mapped: header checked against the file's size, tensors as slices of the map.
-#![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use latentd_kernels::{WeightDtype, Weights};
-use memmap2::Mmap;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::mapped::MappedFile;
 use crate::{Error, Result};
 
 /// An open `.safetensors` file. Nothing is read of a tensor until it is asked for.
 pub struct SafeTensors {
-    path: PathBuf,
-    map: Mmap,
+    file: MappedFile,
     tensors: BTreeMap<String, TensorInfo>,
     data_start: usize,
     metadata: BTreeMap<String, String>,
@@ -25,29 +22,27 @@ impl SafeTensors {
     /// Maps the file and checks its header: length within the file, valid JSON, every tensor's bytes equal to
     /// its shape times its type, no overlap, no gap, no byte too many or too few.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |error: std::io::Error| Error::file(path, error.to_string());
-        let file = File::open(path).map_err(failed)?;
-        let info = file.metadata().map_err(failed)?;
-        if !info.is_file() {
-            return Err(Error::file(path, "is not a regular file"));
+        let file = MappedFile::open(path)?;
+        let length = file.bytes().len();
+        if length < 8 {
+            return Err(Error::file(path, format!("is {length} bytes long, too short for safetensors")));
         }
-        if info.len() < 8 {
-            return Err(Error::file(path, format!("is {} bytes long, too short for safetensors", info.len())));
-        }
-        // SAFETY: the map is only read. Should another program shorten the file meanwhile, reading beyond its new
-        // end raises SIGBUS; a file is therefore mapped only while it is inspected or loaded, and weights are
-        // copied out of it, never used in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         let (header, parsed) =
-            safetensors::SafeTensors::read_metadata(&map).map_err(|error| explain(path, &map, &error))?;
+            safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|error| explain(&file, &error))?;
         let tensors = own_tensors(&parsed);
         let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok(Self { path: path.to_owned(), map, tensors, data_start: header + 8, metadata })
+        file.check()?;
+        Ok(Self { file, tensors, data_start: header + 8, metadata })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
+    }
+
+    /// An error if the file was cut off by someone else while its tensors were read: to be asked after the last.
+    pub fn check_intact(&self) -> Result<()> {
+        self.file.check()
     }
 
     /// Names of all tensors, sorted.
@@ -67,21 +62,24 @@ impl SafeTensors {
 
     /// A tensor's elements; an error if its type is not one that weights have.
     pub fn weights(&self, name: &str) -> Result<Option<Weights<'_>>> {
-        let Some(info) = self.tensors.get(name) else { return Ok(None) };
+        let Some(info) = self.tensors.get(name) else {
+            return Ok(None);
+        };
         let dtype = match info.dtype {
             Dtype::F32 => WeightDtype::F32,
             Dtype::F16 => WeightDtype::F16,
             Dtype::BF16 => WeightDtype::Bf16,
             other => {
                 let reason = format!("tensor {name} is of type {other}; f32, f16 and bf16 are supported");
-                return Err(Error::model(&self.path, reason));
+                return Err(Error::model(self.file.path(), reason));
             }
         };
         let (start, end) = info.data_offsets;
         let range = self.data_start + start..self.data_start + end;
-        let bytes = self.map.get(range).ok_or_else(|| {
-            Error::file(&self.path, format!("tensor {name} lies outside the file"))
-        })?;
+        let bytes =
+            self.file.bytes().get(range).ok_or_else(|| {
+                Error::file(self.file.path(), format!("tensor {name} lies outside the file"))
+            })?;
         Ok(Some(Weights { dtype, bytes }))
     }
 
@@ -96,7 +94,8 @@ fn own_tensors(parsed: &Metadata) -> BTreeMap<String, TensorInfo> {
 }
 
 /// Says what is wrong in words that tell a user what to do.
-fn explain(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
+fn explain(file: &MappedFile, error: &SafeTensorError) -> Error {
+    let bytes = file.bytes();
     let pickle = bytes.starts_with(b"PK\x03\x04") || (bytes[0] == 0x80 && bytes[1] <= 5);
     let reason = if pickle {
         "is a pickled PyTorch file with another name, not safetensors; it was not opened, since pickles can hold \
@@ -106,15 +105,19 @@ fn explain(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
         let length = u64::from_le_bytes(bytes[..8].try_into().unwrap_or_default());
         match error {
             SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooLarge => {
-                format!("is not safetensors or is cut off: header length {length}, file {} bytes", bytes.len())
+                format!(
+                    "is not safetensors or is cut off: header length {length}, file {} bytes",
+                    bytes.len()
+                )
             }
             SafeTensorError::MetadataIncompleteBuffer => {
-                "is cut off or padded: its tensors do not fill it exactly; copy or download it again".to_owned()
+                "is cut off or padded: its tensors do not fill it exactly; copy or download it again"
+                    .to_owned()
             }
             SafeTensorError::InvalidOffset(name) => format!("tensor {name} overlaps another or leaves a gap"),
             SafeTensorError::TensorInvalidInfo => "a tensor's bytes do not fit its shape and type".to_owned(),
             other => format!("is not sound safetensors: {other}"),
         }
     };
-    Error::file(path, reason)
+    Error::file(file.path(), reason)
 }

@@ -19,5 +19,5 @@ pub fn tensor_to_image(image: &Tensor) -> Result<RgbImage> {
 }
 
 fn to_8_bit(value: f32) -> u8 {
-    (((value + 1.0) / 2.0).clamp(0.0, 1.0) * 255.0) as u8
+    (f32::midpoint(value, 1.0).clamp(0.0, 1.0) * 255.0) as u8
 }

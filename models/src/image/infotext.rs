@@ -13,7 +13,7 @@ pub struct Infotext {
 
 impl Infotext {
     /// Adds a pair at the end.
-    pub fn push(&mut self, key: &str, value: impl ToString) {
+    pub fn push(&mut self, key: &str, value: impl std::fmt::Display) {
         self.fields.push((key.to_owned(), value.to_string()));
     }
 }

@@ -28,7 +28,7 @@ pub fn encode_png(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
 
 /// Reads an 8-bit RGB(A) or grey PNG as RGB. At most `64 Mi` bytes of pixels are taken.
 pub fn decode_png(bytes: &[u8]) -> Result<RgbImage> {
-    let (mut reader, _) = open(bytes)?;
+    let mut reader = open(bytes)?;
     let size = reader.output_buffer_size().ok_or_else(|| Error::Request("png: image too large".into()))?;
     let mut pixels = vec![0; size];
     let frame = reader.next_frame(&mut pixels).map_err(|error| Error::Request(format!("png: {error}")))?;
@@ -45,7 +45,7 @@ pub fn decode_png(bytes: &[u8]) -> Result<RgbImage> {
 
 /// The `parameters` text of a PNG, if it has one.
 pub fn png_infotext(bytes: &[u8]) -> Result<Option<String>> {
-    let (reader, _) = open(bytes)?;
+    let reader = open(bytes)?;
     let info = reader.info();
     let plain = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == "parameters");
     if let Some(chunk) = plain {
@@ -55,9 +55,9 @@ pub fn png_infotext(bytes: &[u8]) -> Result<Option<String>> {
     utf8.map(|chunk| chunk.get_text().map_err(|error| Error::Request(format!("png: {error}")))).transpose()
 }
 
-fn open(bytes: &[u8]) -> Result<(png::Reader<std::io::Cursor<&[u8]>>, ())> {
-    let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), png::Limits { bytes: 64 << 20 });
+fn open(bytes: &[u8]) -> Result<png::Reader<std::io::Cursor<&[u8]>>> {
+    let mut decoder =
+        png::Decoder::new_with_limits(std::io::Cursor::new(bytes), png::Limits { bytes: 64 << 20 });
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
-    let reader = decoder.read_info().map_err(|error| Error::Request(format!("png: {error}")))?;
-    Ok((reader, ()))
+    decoder.read_info().map_err(|error| Error::Request(format!("png: {error}")))
 }

@@ -18,7 +18,8 @@ pub fn latent_preview(latents: &Tensor) -> Result<Vec<RgbImage>> {
         for position in 0..plane {
             for colour in 0..3 {
                 let parts = RGB.iter().enumerate().take(channels);
-                let value: f32 = parts.map(|(channel, rgb)| latent[channel * plane + position] * rgb[colour]).sum();
+                let value: f32 =
+                    parts.map(|(channel, rgb)| latent[channel * plane + position] * rgb[colour]).sum();
                 pixels.push(((value + 1.0) * 127.5).clamp(0.0, 255.0) as u8);
             }
         }

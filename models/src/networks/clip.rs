@@ -105,7 +105,9 @@ impl ClipText {
     pub fn bytes(&self) -> usize {
         let layers = self.layers.iter().map(|layer| {
             let linear = [&layer.query, &layer.key, &layer.value, &layer.out, &layer.fc_1, &layer.fc_2];
-            linear.iter().map(|part| part.bytes()).sum::<usize>() + layer.norm_1.bytes() + layer.norm_2.bytes()
+            linear.iter().map(|part| part.bytes()).sum::<usize>()
+                + layer.norm_1.bytes()
+                + layer.norm_2.bytes()
         });
         self.tokens.1.len() + self.positions.len() * 4 + layers.sum::<usize>() + self.final_norm.bytes()
     }

@@ -5,8 +5,8 @@ use candle_core::{D, Device, Result, Tensor, bail};
 use super::{count, dim};
 use crate::files::{Loader, SafeTensors};
 use crate::nn::{
-    Conv2d, ConvConfig, GroupNorm, LayerNorm, Linear, add_per_channel, attention, geglu, resize_nearest, silu,
-    to_channels_first, to_channels_last,
+    Conv2d, ConvConfig, GroupNorm, LayerNorm, Linear, add_per_channel, attention, geglu, resize_nearest,
+    silu, to_channels_first, to_channels_last,
 };
 
 /// One step of the path down or up.
@@ -92,7 +92,8 @@ impl UNetConfig {
     pub fn detect(file: &SafeTensors, prefix: &str) -> crate::Result<Self> {
         let name = |part: &str| format!("{prefix}{part}");
         let has = |part: &str| file.shape(&name(part)).is_some();
-        let depth = |part: &str| count(file, |i| name(&format!("{part}.transformer_blocks.{i}.norm1.weight")));
+        let depth =
+            |part: &str| count(file, |i| name(&format!("{part}.transformer_blocks.{i}.norm1.weight")));
         let residual = |part: &str, upsample: bool| -> crate::Result<Block> {
             let channels = dim(file, &name(&format!("{part}.0.in_layers.2.weight")), 0)?;
             Ok(Block::Residual { channels, depth: depth(&format!("{part}.1")), upsample })
@@ -114,8 +115,7 @@ impl UNetConfig {
             if !has(&format!("{part}.0.in_layers.2.weight")) {
                 break;
             }
-            let upsample =
-                has(&format!("{part}.1.conv.weight")) || has(&format!("{part}.2.conv.weight"));
+            let upsample = has(&format!("{part}.1.conv.weight")) || has(&format!("{part}.2.conv.weight"));
             output_blocks.push(residual(&part, upsample)?);
         }
         let keys = file.names().find(|name| {
@@ -150,7 +150,7 @@ pub struct UNet {
 }
 
 enum InputBlock {
-    Residual(Residual, Option<Transformer>),
+    Residual(Box<Residual>, Option<Transformer>),
     Downsample(Conv2d),
 }
 
@@ -175,9 +175,10 @@ impl UNet {
             let part = format!("input_blocks.{}", index + 1);
             input_blocks.push(match *block {
                 Block::Residual { channels: out, depth, .. } => {
-                    let residual = Residual::load(loader, &name(&format!("{part}.0")), channels, out, time_width)?;
+                    let residual =
+                        Residual::load(loader, &name(&format!("{part}.0")), channels, out, time_width)?;
                     channels = out;
-                    InputBlock::Residual(residual, transformer(&format!("{part}.1"), out, depth)?)
+                    InputBlock::Residual(Box::new(residual), transformer(&format!("{part}.1"), out, depth)?)
                 }
                 Block::Downsample => {
                     let config = ConvConfig { stride: 2, ..ConvConfig::same(channels, channels) };
@@ -200,7 +201,8 @@ impl UNet {
         let mut output_blocks = vec![];
         for (index, block) in config.output_blocks.iter().enumerate() {
             let part = format!("output_blocks.{index}");
-            let (Block::Residual { channels: out, depth, upsample }, Some(skip)) = (block, skips.pop()) else {
+            let (Block::Residual { channels: out, depth, upsample }, Some(skip)) = (block, skips.pop())
+            else {
                 return Err(crate::Error::Unsupported(
                     "the UNet's way up does not mirror its way down".to_owned(),
                 ));
@@ -218,12 +220,18 @@ impl UNet {
             output_blocks.push(OutputBlock { residual, transformer, upsample });
         }
         if !skips.is_empty() {
-            return Err(crate::Error::Unsupported("the UNet's way up does not mirror its way down".to_owned()));
+            return Err(crate::Error::Unsupported(
+                "the UNet's way up does not mirror its way down".to_owned(),
+            ));
         }
         Ok(Self {
             time_1: Linear::load(loader, &name("time_embed.0"), first, time_width)?,
             time_2: Linear::load(loader, &name("time_embed.2"), time_width, time_width)?,
-            conv_in: Conv2d::load(loader, &name("input_blocks.0.0"), ConvConfig::same(config.in_channels, first))?,
+            conv_in: Conv2d::load(
+                loader,
+                &name("input_blocks.0.0"),
+                ConvConfig::same(config.in_channels, first),
+            )?,
             input_blocks,
             middle,
             output_blocks,
@@ -349,12 +357,17 @@ impl UNet {
 }
 
 fn transform(transformer: Option<&Transformer>, h: Tensor, context: &Tensor) -> Result<Tensor> {
-    transformer.map_or(Ok(h.clone()), |transformer| transformer.forward(&h, context))
+    match transformer {
+        Some(transformer) => transformer.forward(&h, context),
+        None => Ok(h),
+    }
 }
 
 /// Adds a ControlNet's residuals to the skip connections and the middle.
 fn add_residuals(residuals: &[Tensor], skips: &mut [Tensor], middle: Tensor) -> Result<Tensor> {
-    let Some((last, rest)) = residuals.split_last() else { return Ok(middle) };
+    let Some((last, rest)) = residuals.split_last() else {
+        return Ok(middle);
+    };
     if rest.len() != skips.len() {
         bail!("unet: {} residuals were given, {} are needed", residuals.len(), skips.len() + 1);
     }
@@ -514,7 +527,13 @@ struct Attention {
 }
 
 impl Attention {
-    fn load(loader: &Loader, name: &str, channels: usize, context: usize, heads: usize) -> crate::Result<Self> {
+    fn load(
+        loader: &Loader,
+        name: &str,
+        channels: usize,
+        context: usize,
+        heads: usize,
+    ) -> crate::Result<Self> {
         let part = |part: &str| format!("{name}.{part}");
         Ok(Self {
             query: Linear::load_no_bias(loader, &part("to_q"), channels, channels)?,

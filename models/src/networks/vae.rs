@@ -25,7 +25,8 @@ impl VaeConfig {
 
     /// Reads it from the tensors under `prefix`.
     pub fn detect(file: &SafeTensors, prefix: &str) -> crate::Result<Self> {
-        let conv = |level: usize, block: usize| format!("{prefix}encoder.down.{level}.block.{block}.conv1.weight");
+        let conv =
+            |level: usize, block: usize| format!("{prefix}encoder.down.{level}.block.{block}.conv1.weight");
         let levels = count(file, |level| conv(level, 0));
         Ok(Self {
             latent_channels: dim(file, &format!("{prefix}post_quant_conv.weight"), 0)?,
@@ -114,7 +115,11 @@ impl Vae {
     /// `(batch, 3, 8 · height, 8 · width)`, about [−1, 1].
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let (_, _, height, width) = latents.dims4()?;
-        if height * width <= Self::WHOLE { self.decode_whole(latents) } else { self.decode_tiled(latents, Self::TILE, Self::OVERLAP) }
+        if height * width <= Self::WHOLE {
+            self.decode_whole(latents)
+        } else {
+            self.decode_tiled(latents, Self::TILE, Self::OVERLAP)
+        }
     }
 
     fn decode_whole(&self, latents: &Tensor) -> Result<Tensor> {
@@ -190,14 +195,20 @@ impl Encoder {
         for (level, width) in config.widths.iter().enumerate() {
             let mut blocks = vec![];
             for block in 0..config.blocks {
-                blocks.push(Residual::load(loader, &format!("{name}.down.{level}.block.{block}"), channels, *width)?);
+                blocks.push(Residual::load(
+                    loader,
+                    &format!("{name}.down.{level}.block.{block}"),
+                    channels,
+                    *width,
+                )?);
                 channels = *width;
             }
             let last = level + 1 == config.widths.len();
             let downsample = (!last)
                 .then(|| {
                     // Padded below and to the right only, as the original is.
-                    let config = ConvConfig { stride: 2, pad_before: 0, ..ConvConfig::same(channels, channels) };
+                    let config =
+                        ConvConfig { stride: 2, pad_before: 0, ..ConvConfig::same(channels, channels) };
                     Conv2d::load(loader, &format!("{name}.down.{level}.downsample.conv"), config)
                 })
                 .transpose()?;
@@ -214,7 +225,10 @@ impl Encoder {
     }
 
     fn bytes(&self) -> usize {
-        levels_bytes(&self.levels) + self.conv_in.bytes() + self.middle.bytes() + self.norm_out.bytes()
+        levels_bytes(&self.levels)
+            + self.conv_in.bytes()
+            + self.middle.bytes()
+            + self.norm_out.bytes()
             + self.conv_out.bytes()
     }
 
@@ -249,7 +263,12 @@ impl Decoder {
         for (level, width) in config.widths.iter().enumerate().rev() {
             let mut blocks = vec![];
             for block in 0..=config.blocks {
-                blocks.push(Residual::load(loader, &format!("{name}.up.{level}.block.{block}"), channels, *width)?);
+                blocks.push(Residual::load(
+                    loader,
+                    &format!("{name}.up.{level}.block.{block}"),
+                    channels,
+                    *width,
+                )?);
                 channels = *width;
             }
             let upsample = (level > 0)
@@ -261,7 +280,11 @@ impl Decoder {
             levels.push((blocks, upsample));
         }
         Ok(Self {
-            conv_in: Conv2d::load(loader, &format!("{name}.conv_in"), ConvConfig::same(config.latent_channels, deepest))?,
+            conv_in: Conv2d::load(
+                loader,
+                &format!("{name}.conv_in"),
+                ConvConfig::same(config.latent_channels, deepest),
+            )?,
             middle: Middle::load(loader, &format!("{name}.mid"), deepest)?,
             levels,
             norm_out: GroupNorm::load(loader, &format!("{name}.norm_out"), channels, Residual::EPSILON)?,
@@ -270,7 +293,10 @@ impl Decoder {
     }
 
     fn bytes(&self) -> usize {
-        levels_bytes(&self.levels) + self.conv_in.bytes() + self.middle.bytes() + self.norm_out.bytes()
+        levels_bytes(&self.levels)
+            + self.conv_in.bytes()
+            + self.middle.bytes()
+            + self.norm_out.bytes()
             + self.conv_out.bytes()
     }
 
@@ -322,7 +348,8 @@ impl Middle {
     }
 
     fn bytes(&self) -> usize {
-        let attention = [&self.query, &self.key, &self.value, &self.out].map(Linear::bytes).iter().sum::<usize>();
+        let attention =
+            [&self.query, &self.key, &self.value, &self.out].map(Linear::bytes).iter().sum::<usize>();
         self.block_1.bytes() + self.norm.bytes() + attention + self.block_2.bytes()
     }
 

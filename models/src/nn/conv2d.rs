@@ -60,7 +60,8 @@ impl Conv2d {
         if channels != inputs {
             bail!("convolution: input {:?} has not {inputs} channels", x.shape());
         }
-        let shape = ConvShape { batch, height, width, channels, kernel, stride, pad_before, pad_after, upsample };
+        let shape =
+            ConvShape { batch, height, width, channels, kernel, stride, pad_before, pad_after, upsample };
         let (rows, columns) = shape.output();
         op::unary("convolution", x, (batch, rows, columns, outputs), |x, out| {
             latentd_kernels::conv2d(Isa::current(), x, shape, &self.weight, Some(&self.bias), out);

@@ -44,7 +44,8 @@ impl GroupNorm {
             bail!("group norm: input {:?} for {channels} channels in {} groups", x.shape(), self.groups);
         }
         let positions = x.elem_count() / (batch * channels).max(1);
-        let shape = GroupNormShape { batch, positions, channels, groups: self.groups, epsilon: self.epsilon, silu };
+        let shape =
+            GroupNormShape { batch, positions, channels, groups: self.groups, epsilon: self.epsilon, silu };
         op::unary("group norm", x, x.shape(), |x, out| {
             latentd_kernels::group_norm(Isa::current(), x, shape, &self.weight, &self.bias, out);
         })

@@ -31,7 +31,9 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     if let Some(last) = shape.last_mut() {
         *last = width;
     }
-    op::unary("geglu", x, shape, |x, out| latentd_kernels::geglu(Isa::current(), x, width, out))
+    op::unary("geglu", x, shape, |x, out| {
+        latentd_kernels::geglu(Isa::current(), x, width, out);
+    })
 }
 
 /// `x (batch, height, width, channels)` plus `bias (batch, channels)` at every pixel.

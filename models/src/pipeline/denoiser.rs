@@ -34,7 +34,9 @@ impl Denoise for Denoiser<'_> {
         let scaled = x.affine(1.0 / (sigma * sigma + 1.0).sqrt(), 0.0)?;
         let timestep = self.model.sigmas.sigma_to_t(sigma);
         let batch = x.dim(0)?;
-        let residuals = self.hooks.control_residuals(&Tensor::cat(&[&scaled, &scaled], 0)?, &vec![timestep; 2 * batch])?;
+        let residuals = self
+            .hooks
+            .control_residuals(&Tensor::cat(&[&scaled, &scaled], 0)?, &vec![timestep; 2 * batch])?;
         let eps = self.predict(&scaled, timestep, residuals.as_deref())?;
         let denoised = |eps: &Tensor| -> Result<Tensor> { Ok((&x - eps.affine(sigma, 0.0)?)?) };
         let mut cond = denoised(&eps.narrow(0, 0, batch)?)?;
@@ -76,7 +78,8 @@ impl Denoiser<'_> {
             let end = if equal_lengths || start >= batch { total } else { batch };
             let count = self.samples_at_once.max(1).min(end - start);
             let range = start..start + count;
-            let x: Vec<Tensor> = range.clone().map(|i| scaled.narrow(0, i % batch, 1)).collect::<Result<_, _>>()?;
+            let x: Vec<Tensor> =
+                range.clone().map(|i| scaled.narrow(0, i % batch, 1)).collect::<Result<_, _>>()?;
             let context: Vec<&Tensor> =
                 range.map(|i| if i < batch { &self.cond } else { &self.uncond }).collect();
             let residuals: Option<Vec<Tensor>> = residuals

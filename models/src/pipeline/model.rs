@@ -67,7 +67,10 @@ impl Model {
         Self::build(&check, &configs, String::new())?;
         check.finish(&[CLIP, UNET, VAE], |name| HARMLESS.iter().any(|prefix| name.starts_with(prefix)))?;
         let dtype = crate::files::main_dtype(&file);
-        Self::build(&Loader::file(&file), &configs, dtype)
+        let model = Self::build(&Loader::file(&file), &configs, dtype);
+        // Asked first: a file cut off meanwhile also shows as strange weights.
+        file.check_intact()?;
+        model
     }
 
     /// SD 1.5 at its real size with random f16 weights, for measurements.
@@ -131,7 +134,9 @@ fn refuse_other_families(file: &SafeTensors) -> Result<()> {
     }
     match file.shape(&format!("{UNET}input_blocks.0.0.weight")).and_then(|shape| shape.get(1)) {
         Some(9) => other("is an inpainting checkpoint (9 input channels); this version draws from text only"),
-        Some(8) => other("is an InstructPix2Pix checkpoint (8 input channels); this version draws from text only"),
+        Some(8) => {
+            other("is an InstructPix2Pix checkpoint (8 input channels); this version draws from text only")
+        }
         _ => Ok(()),
     }
 }
@@ -141,24 +146,37 @@ fn check_sizes(file: &SafeTensors, configs: &Configs) -> Result<()> {
     let Configs { clip, unet, vae } = configs;
     let wrong = |reason: String| Err(Error::model(file.path(), reason));
     if unet.context_width != 0 && unet.context_width != clip.width {
-        return wrong(format!("the UNet attends to width {}, the text encoder gives {}", unet.context_width, clip.width));
+        return wrong(format!(
+            "the UNet attends to width {}, the text encoder gives {}",
+            unet.context_width, clip.width
+        ));
     }
     if (unet.in_channels, unet.out_channels) != (vae.latent_channels, vae.latent_channels) {
         let (inputs, outputs, latents) = (unet.in_channels, unet.out_channels, vae.latent_channels);
-        return wrong(format!("the UNet takes {inputs} and gives {outputs} channels, the VAE's latents have {latents}"));
+        return wrong(format!(
+            "the UNet takes {inputs} and gives {outputs} channels, the VAE's latents have {latents}"
+        ));
     }
     if vae.scale() != 8 {
         return wrong(format!("the VAE scales by {}, Stable Diffusion's by 8", vae.scale()));
     }
     if clip.positions != 77 || clip.vocabulary <= crate::prompt::EOS as usize {
         let (tokens, positions) = (clip.vocabulary, clip.positions);
-        return wrong(format!("the text encoder has {tokens} tokens and {positions} positions, CLIP's has 49408 and 77"));
+        return wrong(format!(
+            "the text encoder has {tokens} tokens and {positions} positions, CLIP's has 49408 and 77"
+        ));
     }
     if !clip.width.is_multiple_of(clip.heads()) {
-        return wrong(format!("the text encoder's width {} does not divide into {} heads", clip.width, clip.heads()));
+        return wrong(format!(
+            "the text encoder's width {} does not divide into {} heads",
+            clip.width,
+            clip.heads()
+        ));
     }
     let grouped = |channels: &usize| channels.is_multiple_of(32);
     let unet_widths = unet.widths();
-    let Some(width) = unet_widths.iter().chain(&vae.widths).find(|width| !grouped(width)) else { return Ok(()) };
+    let Some(width) = unet_widths.iter().chain(&vae.widths).find(|width| !grouped(width)) else {
+        return Ok(());
+    };
     wrong(format!("a layer has {width} channels, which do not divide into 32 groups"))
 }

@@ -66,13 +66,15 @@ pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Resul
     let mut outputs = vec![];
     for pass in 0..request.n_iter {
         let first = pass * request.batch_size;
-        let seeds: Vec<u64> = (0..request.batch_size).map(|i| request.seed.wrapping_add((first + i) as u64)).collect();
+        let seeds: Vec<u64> =
+            (0..request.batch_size).map(|i| request.seed.wrapping_add((first + i) as u64)).collect();
         hooks.pass_begin(pass, &seeds)?;
         if hooks.cancelled() {
             return Err(Error::Cancelled);
         }
         let (cond, uncond) = conditioning(model, request, hooks)?;
-        let progress = Progress { stage: Stage::Conditioning, step: pass * steps, steps: request.n_iter * steps };
+        let progress =
+            Progress { stage: Stage::Conditioning, step: pass * steps, steps: request.n_iter * steps };
         hooks.progress(progress);
         let shape = (model.unet.config().in_channels, request.height / 8, request.width / 8);
         let mut generators: Vec<NoiseGenerator> =
@@ -131,8 +133,12 @@ fn conditioning(
 }
 
 /// Each image's next noise from its own generator, stacked.
-fn draw(generators: &mut [NoiseGenerator], (channels, height, width): (usize, usize, usize)) -> Result<Tensor> {
-    let values = generators.iter_mut().flat_map(|generator| generator.normal(channels * height * width)).collect();
+fn draw(
+    generators: &mut [NoiseGenerator],
+    (channels, height, width): (usize, usize, usize),
+) -> Result<Tensor> {
+    let values =
+        generators.iter_mut().flat_map(|generator| generator.normal(channels * height * width)).collect();
     Ok(Tensor::from_vec(values, (generators.len(), channels, height, width), &Device::Cpu)?)
 }
 
@@ -161,7 +167,9 @@ impl Txt2Img {
     /// How many latents may go through the UNet at once: all, both halves of guidance, if memory allows.
     fn samples_at_once(&self, model: &Model) -> Result<usize> {
         let all = self.batch_size * 2;
-        let Some(allowed_bytes) = self.memory_limit else { return Ok(all) };
+        let Some(allowed_bytes) = self.memory_limit else {
+            return Ok(all);
+        };
         let needed = |samples| model.activation_bytes(self.width, self.height, samples);
         let fitting = (1..=all).rev().find(|samples| needed(*samples) <= allowed_bytes);
         fitting.ok_or_else(|| Error::Memory { needed_bytes: needed(1), allowed_bytes })

@@ -58,7 +58,8 @@ pub fn pad_alike(
 fn emphasise(state: &Tensor, chunk: &Chunk) -> Result<Tensor> {
     let (batch, tokens, width) = state.dims3()?;
     let mut values = state.flatten_all()?.to_vec1::<f32>()?;
-    let mean = |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len().max(1) as f64;
+    let mean =
+        |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len().max(1) as f64;
     let before = mean(&values);
     for (row, weight) in values.chunks_exact_mut(width).zip(&chunk.weights) {
         for value in row {

@@ -26,7 +26,8 @@ pub fn parse_emphasis(prompt: &str) -> Vec<Piece> {
     while let Some(first) = rest.chars().next() {
         let length = match first {
             '\\' => {
-                let escaped = rest[1..].chars().next().filter(|next| matches!(next, '(' | ')' | '[' | ']' | '\\'));
+                let escaped =
+                    rest[1..].chars().next().filter(|next| matches!(next, '(' | ')' | '[' | ']' | '\\'));
                 found.push((escaped.map(String::from).unwrap_or_default(), 1.0));
                 1 + escaped.map_or(0, char::len_utf8)
             }

@@ -62,7 +62,8 @@ fn build() -> tokenizers::Result<Tokenizer> {
         .unk_token("<|endoftext|>".to_owned())
         .build()?;
     let mut tokenizer = Tokenizer::new(model);
-    let spaces = Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
+    let spaces =
+        Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
     tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
     let split = Split::new(SplitPattern::Regex(PATTERN.to_owned()), SplitDelimiterBehavior::Removed, true)?;
     let level = ByteLevel::new(false, true, false);

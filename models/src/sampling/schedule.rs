@@ -90,7 +90,9 @@ impl ModelSigmas {
             (other, _) => other,
         };
         let (min, max) = (f64::from(self.sigmas[0]), f64::from(self.sigmas[self.sigmas.len() - 1]));
-        let ramp = |step: usize| if steps == 1 { 0.0 } else { step as f64 / (steps - 1) as f64 };
+        let ramp = |step: usize| {
+            if steps == 1 { 0.0 } else { step as f64 / (steps - 1) as f64 }
+        };
         let mut levels: Vec<f32> = (0..steps)
             .map(|step| match schedule {
                 Schedule::Karras => {

@@ -1,0 +1,158 @@
+//! A file mapped for reading. Should another program shorten it meanwhile, that is an error, not a crash.
+//!
+//! Reading a mapped page that the file no longer has raises SIGBUS. The handler here puts zeros in the place of
+//! the lost pages and makes a note; whoever reads asks [`MappedFile::check`] afterwards. Faults elsewhere go to
+//! the handler that stood before.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+use memmap2::Mmap;
+
+use crate::{Error, Result};
+
+/// Files that can be mapped at once; one more waits for none and is refused.
+const SLOTS: usize = 64;
+
+/// One mapped range, as the signal handler sees it: atomics only.
+struct Slot {
+    taken: AtomicBool,
+    start: AtomicUsize,
+    length: AtomicUsize,
+    faulted: AtomicBool,
+}
+
+static GUARDED: [Slot; SLOTS] = [const {
+    Slot {
+        taken: AtomicBool::new(false),
+        start: AtomicUsize::new(0),
+        length: AtomicUsize::new(0),
+        faulted: AtomicBool::new(false),
+    }
+}; SLOTS];
+
+static PAGE: AtomicUsize = AtomicUsize::new(4096);
+static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
+
+/// A regular file, mapped and guarded.
+pub(super) struct MappedFile {
+    path: PathBuf,
+    slot: &'static Slot,
+    map: Mmap,
+}
+
+impl MappedFile {
+    /// Maps a regular, non-empty file.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |error: std::io::Error| Error::file(path, error.to_string());
+        // Not blocking: a named pipe is refused below instead of waited for.
+        let file = open_without_waiting(path).map_err(failed)?;
+        let info = file.metadata().map_err(failed)?;
+        if !info.is_file() {
+            return Err(Error::file(path, "is not a regular file"));
+        }
+        if info.len() == 0 {
+            return Err(Error::file(path, "is empty"));
+        }
+        // SAFETY: the map is only read, and lost pages are handled as the module says.
+        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        install_handler();
+        let free = |slot: &&Slot| {
+            slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        };
+        let slot =
+            GUARDED.iter().find(free).ok_or_else(|| Error::file(path, "too many files are being read"))?;
+        slot.faulted.store(false, Ordering::Release);
+        slot.start.store(map.as_ptr() as usize, Ordering::Release);
+        slot.length.store(map.len(), Ordering::Release);
+        Ok(Self { path: path.to_owned(), slot, map })
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its bytes. Zeros where the file was cut off since; [`Self::check`] tells.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// An error if anything read so far was no longer there.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.slot.faulted.load(Ordering::Acquire) {
+            return Err(Error::file(
+                &self.path,
+                "was cut off by another program while it was read; try again",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        self.slot.length.store(0, Ordering::Release);
+        self.slot.taken.store(false, Ordering::Release);
+    }
+}
+
+fn open_without_waiting(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+fn install_handler() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: plain system calls over zeroed structures of their own; the previous action is leaked on
+        // purpose, so that the handler can read it at any time.
+        unsafe {
+            PAGE.store(libc::sysconf(libc::_SC_PAGESIZE).max(1) as usize, Ordering::Release);
+            let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+            action.sa_sigaction = on_bus_error as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigemptyset(&raw mut action.sa_mask);
+            let previous: *mut libc::sigaction = Box::into_raw(Box::new(MaybeUninit::zeroed().assume_init()));
+            libc::sigaction(libc::SIGBUS, &raw const action, previous);
+            PREVIOUS.store(previous, Ordering::Release);
+        }
+    });
+}
+
+/// Only atomics and system calls: all that a signal handler may use.
+extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel hands a valid `info` to a handler installed with SA_SIGINFO.
+    let address = unsafe { (*info).si_addr() } as usize;
+    for slot in &GUARDED {
+        let (start, length) = (slot.start.load(Ordering::Acquire), slot.length.load(Ordering::Acquire));
+        if length == 0 || !(start..start + length).contains(&address) {
+            continue;
+        }
+        let page = PAGE.load(Ordering::Acquire);
+        let from = address / page * page;
+        slot.faulted.store(true, Ordering::Release);
+        // SAFETY: replaces pages of a map that this module owns and that have no file behind them any more.
+        let zeros = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            libc::mmap(from as *mut libc::c_void, start + length - from, libc::PROT_READ, flags, -1, 0)
+        };
+        if zeros != libc::MAP_FAILED {
+            return;
+        }
+    }
+    // Not ours: the handler before ours gets the fault when the instruction is tried again.
+    let previous = PREVIOUS.load(Ordering::Acquire);
+    // SAFETY: null, or leaked by `install_handler`; null restores nothing and the fault repeats.
+    unsafe {
+        if previous.is_null() {
+            libc::signal(libc::SIGBUS, libc::SIG_DFL);
+        } else {
+            libc::sigaction(libc::SIGBUS, previous, std::ptr::null_mut());
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Files that are not what they should be: each gives an error that says what is wrong, and nothing else happens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use latentd_models::files::{FileKind, SafeTensors, inspect};
+use latentd_models::pipeline::Model;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures/models/Stable-diffusion/tiny-sd1.safetensors")
+}
+
+/// A `.safetensors` file taken apart, to be put together wrongly.
+#[derive(Clone)]
+struct Parts {
+    header: Map<String, Value>,
+    data: Vec<u8>,
+}
+
+impl Parts {
+    fn tiny() -> Self {
+        let bytes = fs::read(tiny()).expect("fixture");
+        let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+        let header = serde_json::from_slice(&bytes[8..8 + length]).expect("header");
+        Self { header, data: bytes[8 + length..].to_vec() }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut header = serde_json::to_vec(&self.header).expect("header");
+        header.resize(header.len().next_multiple_of(8), b' ');
+        [&(header.len() as u64).to_le_bytes()[..], &header, &self.data].concat()
+    }
+
+    fn range(&self, name: &str) -> std::ops::Range<usize> {
+        let offset =
+            |index: usize| self.header[name]["data_offsets"][index].as_u64().expect("offset") as usize;
+        offset(0)..offset(1)
+    }
+
+    /// Takes a tensor out and closes the gap.
+    fn remove(&mut self, name: &str) {
+        let range = self.range(name);
+        self.header.remove(name);
+        self.data.drain(range.clone());
+        for entry in self.header.values_mut().filter(|entry| entry.get("data_offsets").is_some()) {
+            for offset in entry["data_offsets"].as_array_mut().expect("offsets") {
+                let value = offset.as_u64().expect("offset") as usize;
+                if value >= range.end {
+                    *offset = json!(value - range.len());
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, name: &str, shape: &[usize]) {
+        let start = self.data.len();
+        self.data.resize(start + shape.iter().product::<usize>() * 4, 0);
+        let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, self.data.len()]});
+        self.header.insert(name.to_owned(), entry);
+    }
+}
+
+/// Opens bytes as a model and returns the error's text.
+fn refusal(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("model.safetensors");
+    fs::write(&path, bytes).expect("written");
+    let error = Model::open(&path).err().expect("must be refused").to_string();
+    assert!(error.contains("model.safetensors"), "the file is named: {error}");
+    error
+}
+
+#[test]
+fn a_sound_file_opens() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("again.safetensors");
+    fs::write(&path, Parts::tiny().bytes()).expect("written");
+    assert_eq!(Model::open(&path).expect("opens").summary().dtype, "f16");
+    let info = inspect(&path).expect("inspects");
+    assert_eq!((info.kind, info.family), (FileKind::Checkpoint, Some("sd1")));
+}
+
+#[test]
+fn broken_containers_are_refused() {
+    let sound = fs::read(tiny()).expect("fixture");
+    let with_length = |length: u64| [&length.to_le_bytes()[..], &sound[8..]].concat();
+    let rows: [(&str, Vec<u8>, &str); 10] = [
+        ("empty", vec![], "is empty"),
+        ("7 bytes", sound[..7].to_vec(), "too short"),
+        ("one byte short", sound[..sound.len() - 1].to_vec(), "cut off"),
+        ("one byte long", [&sound[..], &[0]].concat(), "cut off or padded"),
+        ("half", sound[..sound.len() / 2].to_vec(), "cut off"),
+        ("header length 0", with_length(0), "safetensors"),
+        ("header length 2⁶⁴ − 1", with_length(u64::MAX), "header length"),
+        ("header length beyond the file", with_length(sound.len() as u64), "header length"),
+        ("a zip, as torch saves", [b"PK\x03\x04", &sound[4..]].concat(), "pickle"),
+        ("a bare pickle", [b"\x80\x02", &sound[2..]].concat(), "pickle"),
+    ];
+    for (what, bytes, expected) in rows {
+        let error = refusal(&bytes);
+        assert!(error.contains(expected), "{what}: {error}");
+    }
+}
+
+#[test]
+fn headers_that_lie_are_refused() {
+    let sound = Parts::tiny();
+    let name = "model.diffusion_model.out.2.bias";
+    let change = |key: &str, value: Value| {
+        let mut parts = sound.clone();
+        parts.header[name][key] = value;
+        refusal(&parts.bytes())
+    };
+    let range = sound.range(name);
+    for (what, error) in [
+        ("overlap", change("data_offsets", json!([range.start - 2, range.end]))),
+        ("gap", change("data_offsets", json!([range.start + 2, range.end]))),
+        ("backwards", change("data_offsets", json!([range.end, range.start]))),
+        ("beyond the file", change("data_offsets", json!([range.start, u64::MAX]))),
+        ("negative", change("data_offsets", json!([-1, 5]))),
+        ("shape that does not fit", change("shape", json!([5]))),
+        ("shape that overflows", change("shape", json!([u64::MAX, u64::MAX]))),
+        ("unknown type", change("dtype", json!("F12"))),
+    ] {
+        assert!(error.contains("safetensors"), "{what}: {error}");
+    }
+    let mut deep = sound.clone();
+    deep.header.insert("x".to_owned(), (0..100).fold(json!(1), |value, _| json!([value])));
+    refusal(&deep.bytes());
+}
+
+#[test]
+fn missing_extra_and_misshapen_tensors_are_named() {
+    let mut parts = Parts::tiny();
+    parts.remove("model.diffusion_model.middle_block.1.norm.bias");
+    parts.remove("first_stage_model.decoder.conv_out.weight");
+    parts.add("cond_stage_model.transformer.text_model.extra.weight", &[3]);
+    let error = refusal(&parts.bytes());
+    for expected in [
+        "missing tensor model.diffusion_model.middle_block.1.norm.bias",
+        "missing tensor first_stage_model.decoder.conv_out.weight",
+        "extra tensor cond_stage_model.transformer.text_model.extra.weight",
+    ] {
+        assert!(error.contains(expected), "{error}");
+    }
+    let name = "model.diffusion_model.time_embed.2.weight";
+    let mut parts = Parts::tiny();
+    let shape = parts.header[name]["shape"].clone();
+    parts.header[name]["shape"] = json!([shape[0].as_u64().map(|n| n / 2), shape[1].as_u64().map(|n| n * 2)]);
+    let error = refusal(&parts.bytes());
+    assert!(error.contains("time_embed.2.weight is [64, 256], [128, 128] is needed"), "{error}");
+    // The very tensors the architecture is read from.
+    for name in [
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "first_stage_model.post_quant_conv.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+    ] {
+        let mut parts = Parts::tiny();
+        parts.remove(name);
+        let error = refusal(&parts.bytes());
+        assert!(error.contains(name) || error.contains("no Stable Diffusion checkpoint"), "{error}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused() {
+    for (bits, what) in [(0x7e00u16, "NaN"), (0x7c00, "infinity")] {
+        for name in ["model.diffusion_model.out.2.weight", "first_stage_model.decoder.norm_out.bias"] {
+            let mut parts = Parts::tiny();
+            let start = parts.range(name).start;
+            parts.data[start..start + 2].copy_from_slice(&bits.to_le_bytes());
+            let error = refusal(&parts.bytes());
+            assert!(error.contains(name) && error.contains("NaN or infinite"), "{what}: {error}");
+        }
+    }
+}
+
+#[test]
+fn other_families_are_told_by_name() {
+    let rename = |from: &str, to: &str| {
+        let mut parts = Parts::tiny();
+        let header: BTreeMap<String, Value> =
+            parts.header.iter().map(|(k, v)| (k.replace(from, to), v.clone())).collect();
+        parts.header = header.into_iter().collect();
+        refusal(&parts.bytes())
+    };
+    assert!(rename("cond_stage_model.transformer.", "cond_stage_model.model.").contains("SD2"));
+    assert!(rename("cond_stage_model.", "conditioner.embedders.0.").contains("SDXL"));
+    assert!(rename("model.diffusion_model.", "unet.").contains("no Stable Diffusion checkpoint"));
+    let refused = Model::open(Path::new("/dev/zero")).err().expect("a device").to_string();
+    assert!(refused.contains("not a regular file"), "{refused}");
+    let refused = Model::open(Path::new("/")).err().expect("a folder").to_string();
+    assert!(refused.contains("not a regular file"), "{refused}");
+}
+
+/// Another program shortens the file while it is mapped: an error, where an unguarded map would end the process.
+#[test]
+fn a_file_cut_off_while_it_is_read_is_an_error() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("model.safetensors");
+    fs::copy(tiny(), &path).expect("copied");
+    let file = SafeTensors::open(&path).expect("opens");
+    fs::File::options().write(true).open(&path).and_then(|file| file.set_len(200_000)).expect("shortened");
+    let mut sum = 0u64;
+    for name in file.names() {
+        let bytes = file.weights(name).ok().flatten().map_or(&[][..], |weights| weights.bytes);
+        sum += bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    }
+    assert!(sum > 0, "what is still there is read");
+    let error = file.check_intact().expect_err("cut off").to_string();
+    assert!(error.contains("was cut off by another program"), "{error}");
+    let other = SafeTensors::open(&tiny()).expect("another file is fine");
+    other.check_intact().expect("and whole");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(mut bytes: Vec<u8>, length in 0u64..200) {
+        bytes.splice(0..0, length.to_le_bytes());
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("x");
+        fs::write(&path, &bytes).expect("written");
+        let _ = inspect(&path);
+        let _ = Model::open(&path);
+    }
+
+    #[test]
+    fn a_flipped_byte_in_the_header_never_panics(position in 0usize..60_000, value: u8) {
+        let mut parts = Parts::tiny().bytes();
+        let length = u64::from_le_bytes(parts[..8].try_into().expect("8 bytes")) as usize + 8;
+        parts[position % length] = value;
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("x");
+        fs::write(&path, &parts).expect("written");
+        let _ = Model::open(&path);
+    }
+}
