@@ -310,8 +310,9 @@ impl Decoder {
                 h = conv.forward(&h)?;
             }
         }
-        let h = self.norm_out.forward_silu(&h)?;
-        self.conv_out.forward(&h)
+        let normed = self.norm_out.forward_silu(&h)?;
+        drop(h);
+        self.conv_out.forward(&normed)
     }
 }
 
@@ -393,15 +394,22 @@ impl Residual {
         self.conv_1.bytes() + self.conv_2.bytes() + self.norm_1.bytes() + self.norm_2.bytes() + skip
     }
 
-    /// Takes its input, so that the full-size activation it was made from can be freed early.
+    /// Takes its input, and names no intermediate twice: at full size each is the largest tensor there is, and must
+    /// be freed as soon as the next one is made.
     fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let h = self.norm_1.forward_silu(&x)?;
-        let h = self.conv_1.forward(&h)?;
+        let h = self.conv_1.forward(&self.norm_1.forward_silu(&x)?)?;
         let x = match &self.skip {
-            Some(skip) => skip.forward(&x)?,
+            Some(skip) => {
+                let around = skip.forward(&x)?;
+                drop(x);
+                around
+            }
             None => x,
         };
-        let h = self.norm_2.forward_silu(&h)?;
-        self.conv_2.forward(&h)? + x
+        let normed = self.norm_2.forward_silu(&h)?;
+        drop(h);
+        let h = self.conv_2.forward(&normed)?;
+        drop(normed);
+        h + x
     }
 }

@@ -28,3 +28,8 @@ pub fn to_channels_last(x: &Tensor) -> Result<Tensor> {
 pub fn to_channels_first(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 3, 1, 2))?.contiguous()
 }
+
+/// Which kernels run here: "avx512", "avx2" or "portable".
+pub fn kernels() -> &'static str {
+    latentd_kernels::Isa::current().name()
+}

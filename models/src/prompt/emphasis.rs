@@ -39,19 +39,18 @@ pub fn parse_emphasis(prompt: &str) -> Vec<Piece> {
                 square.push(found.len());
                 1
             }
-            ':' => match weight_and_bracket(rest) {
-                Some((weight, length)) => {
+            ':' => {
+                if let Some((weight, length)) = weight_and_bracket(rest) {
                     match round.pop() {
                         Some(start) => scale(&mut found, start, weight),
                         None => push_text(&mut found, &rest[..length]),
                     }
                     length
-                }
-                None => {
+                } else {
                     push_text(&mut found, ":");
                     1
                 }
-            },
+            }
             ')' | ']' => {
                 let (open, factor) = if first == ')' { (&mut round, MORE) } else { (&mut square, LESS) };
                 match open.pop() {
