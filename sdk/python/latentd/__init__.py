@@ -1,0 +1,58 @@
+"""Client for latentd, the daemon that serves Stable Diffusion over a local socket.
+
+>>> import latentd
+>>> with latentd.Client() as client:
+...     picture = client.txt2img("a lighthouse at dusk", seed=7).images[0]
+...     picture.save("lighthouse.png")
+
+:class:`Client` blocks and may be shared by threads; :class:`AsyncClient` is the same on asyncio.
+"""
+
+from .address import socket_path
+from .aio import AsyncClient
+from .client import Client
+from .errors import (
+    Busy,
+    Cancelled,
+    ConnectionClosed,
+    InternalError,
+    InvalidParams,
+    LatentdError,
+    ModelError,
+    NotFound,
+    OutOfMemory,
+    PluginError,
+    ProtocolError,
+    Timeout,
+    Unsupported,
+)
+from .types import Event, Image, Output, Preview, PreviewFields, Progress, Result, Txt2ImgFields
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "Busy",
+    "Cancelled",
+    "Client",
+    "ConnectionClosed",
+    "Event",
+    "Image",
+    "InternalError",
+    "InvalidParams",
+    "LatentdError",
+    "ModelError",
+    "NotFound",
+    "OutOfMemory",
+    "Output",
+    "PluginError",
+    "Preview",
+    "PreviewFields",
+    "Progress",
+    "ProtocolError",
+    "Result",
+    "Timeout",
+    "Txt2ImgFields",
+    "Unsupported",
+    "socket_path",
+]

@@ -1,0 +1,449 @@
+"""The client for programs on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from contextlib import suppress
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Type,
+    TypeVar,
+    Union,
+)
+
+from . import calls
+from .address import no_daemon, socket_path
+from .backlog import Backlog
+from .errors import ConnectionClosed, LatentdError, ProtocolError, Timeout, from_wire
+from .protocol import MAX_MESSAGE_BYTES, Protocol, Response
+from .types import Event, Preview, Progress, Result, parse_event
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .types import Txt2ImgFields
+
+T = TypeVar("T")
+_READ_BYTES = 256 * 1024
+_CLOSE_SECONDS = 5.0
+
+
+class AsyncClient:
+    """A connection to the daemon.
+
+    >>> async with AsyncClient() as client:
+    ...     result = await client.txt2img("a lighthouse at dusk", seed=7)
+    ...     result.images[0].save("lighthouse.png")
+
+    Any number of tasks of one event loop may use one client at the same time. Callbacks run in the task that
+    called the method they were given to, one at a time, and may be functions or coroutine functions; one that
+    raises cancels the job, and so does cancelling the task.
+
+    The parameters are those of :class:`latentd.Client`.
+    """
+
+    def __init__(
+        self,
+        path: Optional[Union[str, "os.PathLike[str]"]] = None,
+        *,
+        timeout: Optional[float] = 30.0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        self.path = socket_path(path)
+        self.timeout = timeout
+        self._protocol = Protocol(max_message_bytes)
+        self._replies: Dict[int, asyncio.Future[Any]] = {}
+        # Weak: an iteration over events that nobody ends must not collect them for ever.
+        self._listeners: weakref.WeakSet[_Listener] = weakref.WeakSet()
+        self._ended: Optional[Callable[[], LatentdError]] = None
+        self._farewell = "the daemon ended the connection"
+        self._writer: Optional[asyncio.StreamWriter] = None
+        self._reader_task: Optional[asyncio.Task[None]] = None
+
+    async def connect(self) -> AsyncClient:
+        """Connects; ``async with`` does it too. Returns the client."""
+        if self._writer is not None:
+            raise RuntimeError("this client is connected already")
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(self.path)
+        except OSError as error:
+            raise no_daemon(self.path, error) from error
+        self._reader_task = asyncio.ensure_future(self._read(reader))
+        return self
+
+    async def close(self) -> None:
+        """Ends the connection. Jobs go on in the daemon; their results can be fetched by another client."""
+        self._end(lambda: ConnectionClosed("this client was closed"))
+        if self._reader_task is None or self._writer is None:
+            return
+        done, _ = await asyncio.wait([self._reader_task], timeout=_CLOSE_SECONDS)
+        if not done:
+            # The daemon does not take what is still to be sent.
+            self._writer.transport.abort()
+            await asyncio.wait([self._reader_task])
+
+    async def __aenter__(self) -> AsyncClient:
+        return await self.connect()
+
+    async def __aexit__(
+        self,
+        _type: Optional[Type[BaseException]],
+        _value: Optional[BaseException],
+        _traceback: Optional[TracebackType],
+    ) -> None:
+        await self.close()
+
+    @property
+    def jobs(self) -> AsyncJobs:
+        """Pictures that are drawn while the caller does something else."""
+        return AsyncJobs(self)
+
+    @property
+    def library(self) -> AsyncLibrary:
+        """The model files in the folders the daemon watches."""
+        return AsyncLibrary(self)
+
+    @property
+    def models(self) -> AsyncModels:
+        """What is in memory."""
+        return AsyncModels(self)
+
+    async def call(self, method: str, params: Optional[Mapping[str, Any]] = None) -> Any:
+        """Calls any method by name, such as one that a plugin adds, and returns what the daemon answers."""
+        return await self._run(calls.generic(method, params))
+
+    async def ping(self) -> None:
+        """Returns once the daemon has answered."""
+        await self._run(calls.ping())
+
+    async def initialize(self, name: str, version: str = "") -> Dict[str, Any]:
+        """Tells the daemon who calls; returns its version, protocol, capabilities and limits. Optional."""
+        return await self._run(calls.initialize(name, version))
+
+    async def status(self) -> Dict[str, Any]:
+        """Devices, memory, resident models and the queue."""
+        return await self._run(calls.status())
+
+    async def api_info(self) -> Dict[str, Any]:
+        """Every method with its JSON Schemas."""
+        return await self._run(calls.api_info())
+
+    async def shutdown(self) -> None:
+        """Asks the daemon to finish what runs and exit."""
+        await self._run(calls.shutdown())
+
+    async def txt2img(
+        self,
+        prompt: str,
+        *,
+        on_progress: Optional[Callable[[Progress], Union[Awaitable[object], object]]] = None,
+        on_preview: Optional[Callable[[Preview], Union[Awaitable[object], object]]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[Txt2ImgFields],
+    ) -> Result:
+        """Draws pictures of ``prompt`` and waits for them.
+
+        ``fields`` are those of :class:`~latentd.Txt2ImgFields`; what is left out has the daemon's default.
+        Leaving this call by an exception (``timeout`` seconds have passed, the task was cancelled, a callback
+        raised) cancels the job.
+        """
+        params = calls.txt2img_params(prompt, fields, on_preview is not None)
+        job = await self._submit(calls.submit("txt2img", params, None))
+        try:
+            if on_progress is None and on_preview is None:
+                return await self._run_for(calls.wait(job), timeout)
+            return await self._follow(job, on_progress, on_preview, timeout)
+        except BaseException:
+            self._cancel_unheard(job)
+            raise
+
+    async def events(
+        self, job: Optional[str] = None, *, since: int = 0, timeout: Optional[float] = None
+    ) -> AsyncIterator[Event]:
+        """What happens to ``job``, from event number ``since`` on, until its last event.
+
+        Without ``job``: what happens to every job from now on, without end. ``timeout`` bounds the wait for each
+        event. ``async for event in await client.events(job)``: the subscription is made by the ``await``.
+        """
+        listener = self._listen(job, since)
+        try:
+            await self._run(calls.subscribe(job, since if job is not None else None))
+        except BaseException:
+            self._listeners.discard(listener)
+            raise
+        return self._events(listener, job, timeout)
+
+    async def _events(
+        self, listener: _Listener, job: Optional[str], timeout: Optional[float]
+    ) -> AsyncIterator[Event]:
+        try:
+            while True:
+                event = await _within(listener.get(), timeout, f"no event within {timeout} s")
+                if event is None:
+                    # Says why the connection ended.
+                    await self._run(calls.ping())
+                    return
+                yield event
+                if job is not None and event.is_last:
+                    return
+        finally:
+            self._listeners.discard(listener)
+
+    async def _follow(
+        self,
+        job: str,
+        on_progress: Optional[Callable[[Progress], Union[Awaitable[object], object]]],
+        on_preview: Optional[Callable[[Preview], Union[Awaitable[object], object]]],
+        timeout: Optional[float],
+    ) -> Result:
+        clock = asyncio.get_running_loop().time
+        deadline = None if timeout is None else clock() + timeout
+        listener = self._listen(job, 0)
+        try:
+            await self._run(calls.subscribe(job, 0))
+            # The answer to this ends the loop, not the last event: a daemon may drop events for a slow
+            # reader, but never a result.
+            wait = calls.wait(job)
+            reply = self._send(wait.method, wait.params)
+            reply.add_done_callback(lambda _: listener.close())
+            while True:
+                left = None if deadline is None else deadline - clock()
+                event = await _within(listener.get(), left, f"job {job} was not finished in time")
+                if event is None:
+                    return wait.parse(reply.result())
+                handled: object = None
+                if isinstance(event, Progress) and on_progress is not None:
+                    handled = on_progress(event)
+                elif isinstance(event, Preview) and on_preview is not None:
+                    handled = on_preview(event)
+                if isinstance(handled, Awaitable):
+                    await handled
+        finally:
+            self._listeners.discard(listener)
+
+    async def _submit(self, call: calls.Call[str]) -> str:
+        reply = self._send(call.method, call.params)
+        try:
+            return call.parse(await self._answer(reply, call.method, self.timeout))
+        except LatentdError:
+            raise
+        except BaseException:
+            # Interrupted before the job had a name: it is cancelled as soon as it has one.
+            reply.add_done_callback(lambda done: self._cancel_submitted(call, done))
+            raise
+
+    def _cancel_submitted(self, call: calls.Call[str], reply: asyncio.Future[Any]) -> None:
+        if not reply.cancelled() and reply.exception() is None:
+            self._cancel_unheard(call.parse(reply.result()))
+
+    def _cancel_unheard(self, job: str) -> None:
+        """Asks for a job's end without waiting for the answer, which may be that it had ended already."""
+        call = calls.cancel(job)
+        with suppress(LatentdError):  # Without a connection nothing can be asked.
+            self._send(call.method, call.params)
+
+    async def _run(self, call: calls.Call[T]) -> T:
+        return await self._run_for(call, self.timeout)
+
+    async def _run_for(self, call: calls.Call[T], timeout: Optional[float]) -> T:
+        reply = self._send(call.method, call.params)
+        return call.parse(await self._answer(reply, call.method, timeout))
+
+    async def _answer(self, reply: asyncio.Future[Any], method: str, timeout: Optional[float]) -> Any:
+        done, _ = await asyncio.wait([reply], timeout=timeout)
+        if not done:
+            raise Timeout(f"no answer to {method} within {timeout:.1f} s")
+        return reply.result()
+
+    def _send(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
+        if self._ended is not None:
+            raise self._ended()
+        if self._writer is None:
+            raise RuntimeError("not connected: use `async with AsyncClient() as client` or `await client.connect()`")
+        request_id, data = self._protocol.request(method, params)
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # An answer nobody waits for any more is not a fault that asyncio should report.
+        reply.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._replies[request_id] = reply
+        self._writer.write(data)
+        return reply
+
+    def _listen(self, job: Optional[str], since: int) -> _Listener:
+        if self._ended is not None:
+            raise self._ended()
+        listener = _Listener(job, since)
+        self._listeners.add(listener)
+        return listener
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                data = await reader.read(_READ_BYTES)
+                if not data:
+                    self._end(lambda: ConnectionClosed(self._farewell))
+                    return
+                self._handle(data)
+        except ProtocolError as error:
+            reason = error.message
+            self._end(lambda: ProtocolError(reason))
+        except OSError as error:
+            reason = f"the connection broke ({error})"
+            self._end(lambda: ConnectionClosed(reason))
+
+    def _handle(self, data: bytes) -> None:
+        for message in self._protocol.receive(data):
+            if isinstance(message, Response):
+                reply = self._replies.pop(message.id, None)
+                if reply is None or reply.done():
+                    continue
+                if message.error is None:
+                    reply.set_result(message.result)
+                else:
+                    reply.set_exception(message.error)
+            elif message.method == "job.event" and message.params:
+                event = parse_event(message.params[0])
+                for listener in list(self._listeners):
+                    listener.put(event)
+            elif message.method == "rpc.error" and message.params:
+                # Its last word: what was wrong with what it received.
+                self._farewell += f": {from_wire(message.params[0])}"
+            # Other notifications are not for us.
+
+    def _end(self, reason: Callable[[], LatentdError]) -> None:
+        """Tells everyone who waits, once."""
+        if self._ended is not None:
+            return
+        self._ended = reason
+        if self._writer is not None:
+            # Flushes what is written, then closes; the reader task sees the end.
+            self._writer.close()
+        replies, self._replies = self._replies, {}
+        for reply in replies.values():
+            if not reply.done():
+                reply.set_exception(reason())
+        for listener in list(self._listeners):
+            listener.close()
+
+
+class _Listener:
+    """Where the reader task leaves events for one waiting task."""
+
+    def __init__(self, job: Optional[str], since: int) -> None:
+        self._backlog = Backlog(job, since)
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def put(self, event: Event) -> None:
+        if self._backlog.put(event):
+            self._changed.set()
+
+    def close(self) -> None:
+        """Nothing comes any more; what has come can still be taken."""
+        self._closed = True
+        self._changed.set()
+
+    async def get(self) -> Optional[Event]:
+        """The next event; ``None`` after :meth:`close`."""
+        while True:
+            event = self._backlog.pop()
+            if event is not None or self._closed:
+                return event
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class AsyncJobs:
+    """``jobs.*``: pictures that are drawn while the caller does something else."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def submit(self, method: str, params: Mapping[str, Any], *, id: Optional[str] = None) -> str:
+        """Queues a job and returns its name at once.
+
+        ``id`` becomes the job's name: 1 to 64 letters, digits and ``._-``. Submitting the same with the same id
+        again, after a lost connection for example, is the same job.
+        """
+        return await self._client._run(calls.submit(method, params, id))
+
+    async def wait(self, job: str, *, timeout: Optional[float] = None) -> Result:
+        """Waits for a job of this or another client. A ``timeout`` leaves the job running."""
+        return await self._client._run_for(calls.wait(job), timeout)
+
+    async def get(self, job: str) -> Dict[str, Any]:
+        """Where a job stands."""
+        return await self._client._run(calls.get(job))
+
+    async def list(
+        self, *, state: Optional[str] = None, limit: Optional[int] = None
+    ) -> List[Dict[str, Any]]:
+        """The jobs the daemon knows, the newest first; only those in ``state``, at most ``limit`` (100)."""
+        return await self._client._run(calls.list_jobs(state, limit))
+
+    async def cancel(self, job: str) -> None:
+        """Stops a job within a step; who waits for it gets :class:`~latentd.Cancelled`."""
+        await self._client._run(calls.cancel(job))
+
+
+class AsyncLibrary:
+    """``library.*``: the model files in the folders the daemon watches."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def list(self, kind: Optional[str] = None) -> List[Dict[str, Any]]:
+        """Every file, or those of a kind such as ``"checkpoint"``."""
+        return await self._client._run(calls.library_list(kind))
+
+    async def problems(self) -> List[Dict[str, Any]]:
+        """Files that cannot be used, and why."""
+        return await self._client._run(calls.library_problems())
+
+    async def get(self, kind: str, name: str) -> Dict[str, Any]:
+        """What is known of one file. ``name`` may also be its path or the beginning of its hash."""
+        return await self._client._run(calls.library_get(kind, name))
+
+    async def rescan(self) -> Dict[str, Any]:
+        """Looks at the folders again, now."""
+        return await self._client._run(calls.library_rescan())
+
+
+class AsyncModels:
+    """``models.*``: what is in memory."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def load(self, checkpoint: str, *, timeout: Optional[float] = None) -> Dict[str, Any]:
+        """Makes a checkpoint resident, so that the next picture starts at once."""
+        return await self._client._run_for(calls.models_load(checkpoint), timeout)
+
+    async def unload(self, checkpoint: str) -> bool:
+        """Gives a checkpoint's memory back; ``False`` where it was not resident."""
+        return await self._client._run(calls.models_unload(checkpoint))
+
+    async def loaded(self) -> List[Dict[str, Any]]:
+        """What is resident."""
+        return await self._client._run(calls.models_loaded())
+
+    async def pin(self, checkpoint: str, pinned: bool = True) -> Dict[str, Any]:
+        """Keeps a checkpoint resident whatever else wants memory, or no longer."""
+        return await self._client._run(calls.models_pin(checkpoint, pinned))
+
+
+async def _within(work: Awaitable[T], timeout: Optional[float], what: str) -> T:
+    try:
+        return await asyncio.wait_for(work, timeout)
+    except asyncio.TimeoutError:
+        raise Timeout(what) from None

@@ -1,0 +1,148 @@
+"""The daemon's methods, each described once: name, parameters, and what the answer becomes.
+
+Both clients send these; only how they wait differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar
+
+from .errors import ProtocolError
+from .types import Result, Txt2ImgFields, parse_result
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request, ready to be sent."""
+
+    method: str
+    params: Dict[str, Any]
+    parse: Callable[[Any], T]
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+def _nothing(_value: Any) -> None:
+    return None
+
+
+def _map(value: Any) -> Dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ProtocolError(f"the daemon answered {type(value).__name__} where a map belongs")
+    return value
+
+
+def _given(**params: Any) -> Dict[str, Any]:
+    """Without those that are left out: the daemon knows the defaults."""
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _list_in(key: str) -> Callable[[Any], List[Dict[str, Any]]]:
+    def parse(value: Any) -> List[Dict[str, Any]]:
+        found = _map(value).get(key)
+        if not isinstance(found, list):
+            raise ProtocolError(f"the daemon's answer has no list {key!r}")
+        return found
+
+    return parse
+
+
+def _job_id(value: Any) -> str:
+    job = _map(value).get("job")
+    if not isinstance(job, str):
+        raise ProtocolError("the daemon's answer names no job")
+    return job
+
+
+def generic(method: str, params: Optional[Mapping[str, Any]]) -> Call[Any]:
+    return Call(method, dict(params or {}), _anything)
+
+
+def ping() -> Call[None]:
+    return Call("ping", {}, _nothing)
+
+
+def initialize(name: str, version: str) -> Call[Dict[str, Any]]:
+    return Call("initialize", {"client": {"name": name, "version": version}}, _map)
+
+
+def status() -> Call[Dict[str, Any]]:
+    return Call("status", {}, _map)
+
+
+def api_info() -> Call[Dict[str, Any]]:
+    return Call("api_info", {}, _map)
+
+
+def shutdown() -> Call[None]:
+    return Call("shutdown", {}, _nothing)
+
+
+def txt2img_params(prompt: str, fields: Txt2ImgFields, wants_preview: bool) -> Dict[str, Any]:
+    params: Dict[str, Any] = {"prompt": prompt, **fields}
+    if wants_preview:
+        # Previews cost time, so the daemon makes them only when asked.
+        params.setdefault("preview", {"every": 1})
+    return params
+
+
+def submit(method: str, params: Mapping[str, Any], id: Optional[str]) -> Call[str]:
+    return Call("jobs.submit", {"method": method, "params": dict(params), **_given(id=id)}, _job_id)
+
+
+def wait(job: str) -> Call[Result]:
+    return Call("jobs.wait", {"job": job}, parse_result)
+
+
+def get(job: str) -> Call[Dict[str, Any]]:
+    return Call("jobs.get", {"job": job}, _map)
+
+
+def list_jobs(state: Optional[str], limit: Optional[int]) -> Call[List[Dict[str, Any]]]:
+    return Call("jobs.list", _given(state=state, limit=limit), _list_in("jobs"))
+
+
+def cancel(job: str) -> Call[None]:
+    # Answers with the job as it stands, which may change within the step: nothing to build on.
+    return Call("jobs.cancel", {"job": job}, _nothing)
+
+
+def subscribe(job: Optional[str], since: Optional[int]) -> Call[Any]:
+    return Call("jobs.subscribe", _given(job=job, since=since), _anything)
+
+
+def library_list(kind: Optional[str]) -> Call[List[Dict[str, Any]]]:
+    return Call("library.list", _given(kind=kind), _list_in("entries"))
+
+
+def library_problems() -> Call[List[Dict[str, Any]]]:
+    return Call("library.list", {}, _list_in("problems"))
+
+
+def library_get(kind: str, name: str) -> Call[Dict[str, Any]]:
+    return Call("library.get", {"kind": kind, "name": name}, _map)
+
+
+def library_rescan() -> Call[Dict[str, Any]]:
+    return Call("library.rescan", {}, _map)
+
+
+def models_load(checkpoint: str) -> Call[Dict[str, Any]]:
+    return Call("models.load", {"checkpoint": checkpoint}, _map)
+
+
+def models_unload(checkpoint: str) -> Call[bool]:
+    return Call("models.unload", {"checkpoint": checkpoint}, lambda value: bool(_map(value).get("unloaded")))
+
+
+def models_loaded() -> Call[List[Dict[str, Any]]]:
+    return Call("models.loaded", {}, _list_in("models"))
+
+
+def models_pin(checkpoint: str, pinned: bool) -> Call[Dict[str, Any]]:
+    return Call("models.pin", {"checkpoint": checkpoint, "pinned": pinned}, _map)

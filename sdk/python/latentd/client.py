@@ -1,0 +1,320 @@
+"""The client for programs without an event loop."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import time
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Type, TypeVar, Union
+
+from . import calls
+from .address import socket_path
+from .connection import Connection, Listener
+from .errors import LatentdError, Timeout
+from .protocol import MAX_MESSAGE_BYTES
+from .types import Event, Preview, Progress, Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .types import Txt2ImgFields
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to the daemon.
+
+    >>> with Client() as client:
+    ...     result = client.txt2img("a lighthouse at dusk", seed=7)
+    ...     result.images[0].save("lighthouse.png")
+
+    Any number of threads may use one client at the same time. Callbacks run on the thread that called the
+    method they were given to, one at a time; a callback that raises cancels the job, and its exception comes
+    out of that call. A client does not survive ``fork``: make a new one in the child.
+
+    ``path`` is the socket; without it the place where the daemon puts it is used (:func:`socket_path`).
+    ``timeout`` is how many seconds short calls wait for their answer, ``None`` for ever. Calls that wait for
+    a picture have their own.
+    """
+
+    def __init__(
+        self,
+        path: Optional[Union[str, "os.PathLike[str]"]] = None,
+        *,
+        timeout: Optional[float] = 30.0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        self.path = socket_path(path)
+        self.timeout = timeout
+        self._connection = Connection(self.path, max_message_bytes)
+        self._finalizer = weakref.finalize(self, self._connection.close)
+
+    def close(self) -> None:
+        """Ends the connection. Jobs go on in the daemon; their results can be fetched by another client."""
+        self._finalizer()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        _type: Optional[Type[BaseException]],
+        _value: Optional[BaseException],
+        _traceback: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    # Made anew each time: kept, they would be a cycle that delays the end of a dropped client's connection.
+    @property
+    def jobs(self) -> Jobs:
+        """Pictures that are drawn while the caller does something else."""
+        return Jobs(self)
+
+    @property
+    def library(self) -> Library:
+        """The model files in the folders the daemon watches."""
+        return Library(self)
+
+    @property
+    def models(self) -> Models:
+        """What is in memory."""
+        return Models(self)
+
+    def call(self, method: str, params: Optional[Mapping[str, Any]] = None) -> Any:
+        """Calls any method by name, such as one that a plugin adds, and returns what the daemon answers."""
+        return self._run(calls.generic(method, params))
+
+    def ping(self) -> None:
+        """Returns once the daemon has answered."""
+        self._run(calls.ping())
+
+    def initialize(self, name: str, version: str = "") -> Dict[str, Any]:
+        """Tells the daemon who calls; returns its version, protocol, capabilities and limits. Optional."""
+        return self._run(calls.initialize(name, version))
+
+    def status(self) -> Dict[str, Any]:
+        """Devices, memory, resident models and the queue."""
+        return self._run(calls.status())
+
+    def api_info(self) -> Dict[str, Any]:
+        """Every method with its JSON Schemas."""
+        return self._run(calls.api_info())
+
+    def shutdown(self) -> None:
+        """Asks the daemon to finish what runs and exit."""
+        self._run(calls.shutdown())
+
+    def txt2img(
+        self,
+        prompt: str,
+        *,
+        on_progress: Optional[Callable[[Progress], object]] = None,
+        on_preview: Optional[Callable[[Preview], object]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[Txt2ImgFields],
+    ) -> Result:
+        """Draws pictures of ``prompt`` and waits for them.
+
+        ``fields`` are those of :class:`~latentd.Txt2ImgFields`; what is left out has the daemon's default.
+        Leaving this call by an exception (``timeout`` seconds have passed, Ctrl-C, a callback raised) cancels
+        the job.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        params = calls.txt2img_params(prompt, fields, on_preview is not None)
+        job = self._submit(calls.submit("txt2img", params, None))
+        try:
+            if on_progress is None and on_preview is None:
+                return self._run_until(calls.wait(job), deadline)
+            return self._follow(job, on_progress, on_preview, deadline)
+        except BaseException:
+            self._cancel_unheard(job)
+            raise
+
+    def events(
+        self, job: Optional[str] = None, *, since: int = 0, timeout: Optional[float] = None
+    ) -> Iterator[Event]:
+        """What happens to ``job``, from event number ``since`` on, until its last event.
+
+        Without ``job``: what happens to every job from now on, without end. ``timeout`` bounds the wait for each
+        event. The subscription is made by this call, not by the first step of the iteration.
+        """
+        listener = self._connection.listen(job, since)
+        try:
+            self._run(calls.subscribe(job, since if job is not None else None))
+        except BaseException:
+            self._connection.forget(listener)
+            raise
+        return self._events(listener, job, timeout)
+
+    def _events(self, listener: Listener, job: Optional[str], timeout: Optional[float]) -> Iterator[Event]:
+        try:
+            while True:
+                try:
+                    event = listener.get(timeout)
+                except TimeoutError:
+                    raise Timeout(f"no event within {timeout} s") from None
+                if event is None:
+                    # Says why the connection ended.
+                    self._run(calls.ping())
+                    return
+                yield event
+                if job is not None and event.is_last:
+                    return
+        finally:
+            self._connection.forget(listener)
+
+    def _follow(
+        self,
+        job: str,
+        on_progress: Optional[Callable[[Progress], object]],
+        on_preview: Optional[Callable[[Preview], object]],
+        deadline: Optional[float],
+    ) -> Result:
+        listener = self._connection.listen(job, 0)
+        try:
+            self._run(calls.subscribe(job, 0))
+            # The answer to this ends the loop, not the last event: a daemon may drop events for a slow
+            # reader, but never a result.
+            wait = calls.wait(job)
+            reply = self._connection.send(wait.method, wait.params)
+            reply.add_done_callback(lambda _: listener.close())
+            while True:
+                try:
+                    event = listener.get(_left(deadline))
+                except TimeoutError:
+                    raise Timeout(f"job {job} was not finished in time") from None
+                if event is None:
+                    return wait.parse(reply.result())
+                if isinstance(event, Progress) and on_progress is not None:
+                    on_progress(event)
+                elif isinstance(event, Preview) and on_preview is not None:
+                    on_preview(event)
+        finally:
+            self._connection.forget(listener)
+
+    def _submit(self, call: calls.Call[str]) -> str:
+        reply = self._connection.send(call.method, call.params)
+        try:
+            return call.parse(self._answer(reply, call.method, self.timeout))
+        except LatentdError:
+            raise
+        except BaseException:
+            # Interrupted before the job had a name: it is cancelled as soon as it has one.
+            reply.add_done_callback(lambda done: self._cancel_submitted(call, done))
+            raise
+
+    def _cancel_submitted(self, call: calls.Call[str], reply: concurrent.futures.Future[Any]) -> None:
+        if reply.exception() is None:
+            self._cancel_unheard(call.parse(reply.result()))
+
+    def _cancel_unheard(self, job: str) -> None:
+        """Asks for a job's end without waiting for the answer, which may be that it had ended already."""
+        call = calls.cancel(job)
+        try:
+            self._connection.send(call.method, call.params)
+        except LatentdError:
+            pass  # Without a connection nothing can be asked.
+
+    def _run(self, call: calls.Call[T]) -> T:
+        return self._run_for(call, self.timeout)
+
+    def _run_until(self, call: calls.Call[T], deadline: Optional[float]) -> T:
+        return self._run_for(call, _left(deadline))
+
+    def _run_for(self, call: calls.Call[T], timeout: Optional[float]) -> T:
+        reply = self._connection.send(call.method, call.params)
+        return call.parse(self._answer(reply, call.method, timeout))
+
+    def _answer(
+        self, reply: concurrent.futures.Future[Any], method: str, timeout: Optional[float]
+    ) -> Any:
+        done, _ = concurrent.futures.wait([reply], timeout)
+        if not done:
+            raise Timeout(f"no answer to {method} within {timeout:.1f} s")
+        return reply.result()
+
+
+class Jobs:
+    """``jobs.*``: pictures that are drawn while the caller does something else."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def submit(self, method: str, params: Mapping[str, Any], *, id: Optional[str] = None) -> str:
+        """Queues a job and returns its name at once.
+
+        ``id`` becomes the job's name: 1 to 64 letters, digits and ``._-``. Submitting the same with the same id
+        again, after a lost connection for example, is the same job.
+        """
+        return self._client._run(calls.submit(method, params, id))
+
+    def wait(self, job: str, *, timeout: Optional[float] = None) -> Result:
+        """Waits for a job of this or another client. A ``timeout`` leaves the job running."""
+        return self._client._run_for(calls.wait(job), timeout)
+
+    def get(self, job: str) -> Dict[str, Any]:
+        """Where a job stands."""
+        return self._client._run(calls.get(job))
+
+    def list(
+        self, *, state: Optional[str] = None, limit: Optional[int] = None
+    ) -> List[Dict[str, Any]]:
+        """The jobs the daemon knows, the newest first; only those in ``state``, at most ``limit`` (100)."""
+        return self._client._run(calls.list_jobs(state, limit))
+
+    def cancel(self, job: str) -> None:
+        """Stops a job within a step; who waits for it gets :class:`~latentd.Cancelled`."""
+        self._client._run(calls.cancel(job))
+
+
+class Library:
+    """``library.*``: the model files in the folders the daemon watches."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self, kind: Optional[str] = None) -> List[Dict[str, Any]]:
+        """Every file, or those of a kind such as ``"checkpoint"``."""
+        return self._client._run(calls.library_list(kind))
+
+    def problems(self) -> List[Dict[str, Any]]:
+        """Files that cannot be used, and why."""
+        return self._client._run(calls.library_problems())
+
+    def get(self, kind: str, name: str) -> Dict[str, Any]:
+        """What is known of one file. ``name`` may also be its path or the beginning of its hash."""
+        return self._client._run(calls.library_get(kind, name))
+
+    def rescan(self) -> Dict[str, Any]:
+        """Looks at the folders again, now."""
+        return self._client._run(calls.library_rescan())
+
+
+class Models:
+    """``models.*``: what is in memory."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def load(self, checkpoint: str, *, timeout: Optional[float] = None) -> Dict[str, Any]:
+        """Makes a checkpoint resident, so that the next picture starts at once."""
+        return self._client._run_for(calls.models_load(checkpoint), timeout)
+
+    def unload(self, checkpoint: str) -> bool:
+        """Gives a checkpoint's memory back; ``False`` where it was not resident."""
+        return self._client._run(calls.models_unload(checkpoint))
+
+    def loaded(self) -> List[Dict[str, Any]]:
+        """What is resident."""
+        return self._client._run(calls.models_loaded())
+
+    def pin(self, checkpoint: str, pinned: bool = True) -> Dict[str, Any]:
+        """Keeps a checkpoint resident whatever else wants memory, or no longer."""
+        return self._client._run(calls.models_pin(checkpoint, pinned))
+
+
+def _left(deadline: Optional[float]) -> Optional[float]:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -1,0 +1,230 @@
+"""What goes into a request and what comes out of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, TypedDict, Union
+
+from .errors import ProtocolError
+
+
+class Output(TypedDict, total=False):
+    """How pictures come back."""
+
+    format: str
+    """``"png"`` (default), ``"raw"`` pixels, or ``"file"``: a path instead of the bytes."""
+    dir: str
+    """Where ``"file"`` puts them: an absolute path of an existing folder."""
+
+
+class PreviewFields(TypedDict, total=False):
+    """Pictures while sampling."""
+
+    every: int
+    """Steps between two previews."""
+    kind: str
+    """``"latent"`` (default): a cheap picture at 1/8 of the size."""
+
+
+class Txt2ImgFields(TypedDict, total=False):
+    """Fields of ``txt2img`` beside the prompt, with AUTOMATIC1111's names and meaning.
+
+    What is left out has the daemon's default. An unknown field is an :class:`~latentd.InvalidParams` that names
+    the nearest known one.
+    """
+
+    negative_prompt: str
+    seed: int
+    """0 or more; −1 (the default) draws one, and reports it."""
+    steps: int
+    cfg_scale: float
+    """How strongly the prompt guides; 1 leaves the negative prompt out."""
+    width: int
+    """Pixels, a multiple of 8."""
+    height: int
+    """Pixels, a multiple of 8."""
+    sampler_name: str
+    scheduler: str
+    batch_size: int
+    """Pictures drawn at once."""
+    n_iter: int
+    """Batches drawn one after the other."""
+    clip_skip: int
+    """Which hidden state of the text encoder counts: 1 the last, 2 the one before it."""
+    checkpoint: str
+    """A library name (the file's name without extension), a hash, or a path inside a models folder."""
+    rng: str
+    """``"nv"`` (default) or ``"cpu"``: whose noise a seed stands for."""
+    precision: str
+    """``"auto"`` (default), ``"f32"``, ``"bf16"`` or ``"f16"``."""
+    output: Output
+    preview: PreviewFields
+    """Asks for preview events; ``on_preview`` does so by itself."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One picture: encoded bytes, raw pixels, or a file, as ``output.format`` asked."""
+
+    width: int
+    height: int
+    seed: Optional[int] = None
+    infotext: str = ""
+    """The ``parameters`` text that is also in the file."""
+    png: Optional[bytes] = field(default=None, repr=False)
+    jpeg: Optional[bytes] = field(default=None, repr=False)
+    webp: Optional[bytes] = field(default=None, repr=False)
+    raw: Optional[bytes] = field(default=None, repr=False)
+    """Pixels row by row, 8 bits a channel."""
+    channels: int = 3
+    """Channels of ``raw``."""
+    path: Optional[Path] = None
+
+    @property
+    def data(self) -> bytes:
+        """The bytes: of the encoded picture, of the file at ``path``, or of the raw pixels."""
+        for encoded in (self.png, self.jpeg, self.webp, self.raw):
+            if encoded is not None:
+                return encoded
+        if self.path is not None:
+            return self.path.read_bytes()
+        raise ProtocolError("the daemon sent an image without pixels")
+
+    def pil(self) -> Any:
+        """The picture as a ``PIL.Image.Image``. Needs Pillow: ``pip install latentd[images]``."""
+        from PIL import Image as pil
+
+        if self.raw is not None:
+            mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(self.channels)
+            if mode is None:
+                raise ProtocolError(f"the daemon sent raw pixels with {self.channels} channels")
+            return pil.frombytes(mode, (self.width, self.height), self.raw)
+        return pil.open(io.BytesIO(self.data))
+
+    @property
+    def image(self) -> Any:
+        """The picture as a ``PIL.Image.Image`` where Pillow is installed, else :attr:`data`."""
+        try:
+            import PIL.Image  # noqa: F401
+        except ImportError:
+            return self.data
+        return self.pil()
+
+    def save(self, path: Union[str, "os.PathLike[str]"]) -> Path:
+        """Writes :attr:`data` to ``path``, whole or not at all; returns the path.
+
+        The format is the one that was asked for, whatever the name ends in. Raw pixels have no file format:
+        use ``pil().save(path)`` for them.
+        """
+        if self.raw is not None:
+            raise ValueError("raw pixels have no file format; use pil().save(path)")
+        target = Path(path)
+        # Not mkstemp: its 0600 is for secrets, a picture gets the rights any new file gets.
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "xb") as file:
+                file.write(self.data)
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return target
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job made."""
+
+    job: str
+    images: List[Image]
+    timings: Dict[str, Any]
+    """Seconds of each stage, as the daemon measured them."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job: queued, started, progress, preview, finished, failed or cancelled."""
+
+    job: str
+    seq: int
+    """Counts a job's events from 1. Numbers may be missing: a slow reader gets the latest progress only."""
+    type: str
+    data: Mapping[str, Any] = field(repr=False)
+    """The whole event as it came."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing more happens to this job."""
+        return self.type in ("finished", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """A step or stage is done."""
+
+    step: int = 0
+    """Sampler steps done; the same number comes again when another stage is done."""
+    steps: int = 0
+    stage: str = ""
+    """``"loading"``, ``"conditioning"``, ``"denoising"`` or ``"decoding"``."""
+    eta_s: Optional[float] = None
+    """Seconds that are left, once the daemon can tell."""
+
+
+@dataclass(frozen=True)
+class Preview(Event):
+    """A small picture of where the sampler stands."""
+
+    image: Image = field(default_factory=lambda: Image(0, 0))
+    step: int = 0
+
+
+def parse_image(value: Any) -> Image:
+    """An image from the wire."""
+    if not isinstance(value, dict):
+        raise ProtocolError("the daemon sent an image that is not a map")
+    path = value.get("path")
+    return Image(
+        width=_number(value, "width"),
+        height=_number(value, "height"),
+        seed=value.get("seed"),
+        infotext=value.get("infotext") or "",
+        png=value.get("png"),
+        jpeg=value.get("jpeg"),
+        webp=value.get("webp"),
+        raw=value.get("raw"),
+        channels=value.get("channels") or 3,
+        path=None if path is None else Path(path),
+    )
+
+
+def parse_result(value: Any) -> Result:
+    """The result of ``txt2img`` or ``jobs.wait``."""
+    if not isinstance(value, dict) or not isinstance(value.get("images"), list):
+        raise ProtocolError("the daemon sent a result without images")
+    images = [parse_image(image) for image in value["images"]]
+    return Result(job=str(value.get("job", "")), images=images, timings=dict(value.get("timings") or {}))
+
+
+def parse_event(value: Any) -> Event:
+    """The map of a ``job.event`` notification."""
+    if not isinstance(value, dict):
+        raise ProtocolError("the daemon sent an event that is not a map")
+    job, seq, kind = str(value.get("job", "")), _number(value, "seq"), str(value.get("type", ""))
+    if kind == "progress":
+        step, steps = _number(value, "step"), _number(value, "steps")
+        return Progress(job, seq, kind, value, step, steps, value.get("stage") or "", value.get("eta_s"))
+    if kind == "preview" and value.get("image") is not None:
+        return Preview(job, seq, kind, value, parse_image(value["image"]), value.get("step") or 0)
+    return Event(job, seq, kind, value)
+
+
+def _number(value: Dict[str, Any], key: str) -> int:
+    number = value.get(key)
+    if not isinstance(number, int):
+        raise ProtocolError(f"the daemon sent {key} {number!r} where a whole number belongs")
+    return number
