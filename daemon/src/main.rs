@@ -1,1 +1,20 @@
-fn main() {}
+//! latentd: keeps Stable Diffusion models in memory and serves every program of one user.
+
+mod cli;
+mod clock;
+mod config;
+mod engine;
+mod jobs;
+mod library;
+mod machine;
+mod process;
+mod random;
+mod residency;
+mod rpc;
+mod schema;
+mod suggest;
+mod whole_file;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

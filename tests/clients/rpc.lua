@@ -23,9 +23,19 @@ dofile(here .. '/harness.lua')(function()
 
   local request = vim.json.decode(vim.env.REQUEST)
   request.output = { format = 'file', dir = vim.env.OUTPUT_DIR }
-  local job = call('jobs.submit', { method = 'txt2img', params = request }).job
   -- Neovim does not know `job.event` and answers each with a notification of its own, which must not disturb.
-  call('jobs.subscribe', { job = job, since = 0 })
+  local unheard = call('jobs.submit', { method = 'txt2img', params = request }).job
+  call('jobs.subscribe', { job = unheard, since = 0 })
+  call('jobs.wait', { job = unheard })
+
+  -- Notifications that Neovim does know: its own API, with the code that takes the event.
+  seen = {}
+  call('initialize', { events = 'nvim_exec_lua', event_args = { 'table.insert(seen, (...))' } })
+  local job = call('jobs.submit', { method = 'txt2img', params = request }).job
+  assert(vim.wait(60000, function()
+    return #seen > 0 and seen[#seen].type == 'finished'
+  end, 10), vim.inspect(seen))
+  assert(seen[1].job == job and seen[1].type == 'queued', vim.inspect(seen[1]))
   local image = call('jobs.wait', { job = job }).images[1]
   call('ping', {})
 

@@ -55,6 +55,8 @@ class Txt2ImgFields(TypedDict, total=False):
     """Batches drawn one after the other."""
     clip_skip: int
     """Which hidden state of the text encoder counts: 1 the last, 2 the one before it."""
+    pad_cond_uncond: bool
+    """Pads the shorter of both prompts with empty chunks; off, as A1111 has it by default."""
     checkpoint: str
     """A library name (the file's name without extension), a hash, or a path inside a models folder."""
     rng: str

@@ -1,0 +1,247 @@
+//! `latentd bench`: how fast and how large the stages of a picture are here.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use latentd_client::protocol::LibraryKind;
+use latentd_models::pipeline::{Model, NoHooks, Txt2Img, txt2img};
+use latentd_models::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule};
+use serde::Serialize;
+
+use super::{Failure, GlobalArgs};
+use crate::config::Config;
+use crate::library::Library;
+use crate::machine;
+
+/// Measures the stages of a picture: one UNet step under guidance (batch 2), VAE decode and encode, the text
+/// encoder over two prompts, loading, and a whole picture. Medians over the runs, after one run that is not counted.
+#[derive(Debug, clap::Args)]
+pub(super) struct BenchArgs {
+    /// A checkpoint: a name in the library, or a file [default: the library's first]
+    #[arg(long, value_name = "NAME", conflicts_with = "synthetic")]
+    checkpoint: Option<String>,
+    /// Random weights in the size of a real model; `load_s` is then the time to make and pack them
+    #[arg(long, value_name = "MODEL")]
+    synthetic: Option<Synthetic>,
+    /// A folder with models in A1111's layout; may be given several times
+    #[arg(long = "models-dir", value_name = "DIR")]
+    models_dirs: Vec<PathBuf>,
+    /// Pixels in a row.
+    #[arg(long, default_value_t = 512)]
+    width: usize,
+    /// Rows.
+    #[arg(long, default_value_t = 512)]
+    height: usize,
+    /// Runs of each stage that count.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    runs: u64,
+    /// Steps of the whole picture (Euler a), drawn once; 0 leaves it out.
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// Threads that compute; all cores if left out.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// What to compute in.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32"])]
+    precision: String,
+    /// Prints one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Models that can be made up.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Synthetic {
+    /// Stable Diffusion 1.5.
+    Sd15,
+}
+
+/// The report. Times are seconds.
+#[derive(Serialize)]
+struct Report {
+    /// One guided step: the UNet over 2 latents.
+    unet_step_s: f64,
+    /// One image from latents.
+    vae_decode_s: f64,
+    /// One image to latents.
+    vae_encode_s: f64,
+    /// The text encoder over 2 × 77 tokens.
+    clip_s: f64,
+    /// From the file to packed weights.
+    load_s: f64,
+    /// A whole picture; absent without steps.
+    txt2img_s: Option<f64>,
+    /// Steps of that picture.
+    txt2img_steps: usize,
+    /// Most memory this process had at any time.
+    peak_rss_bytes: u64,
+    /// Packed weights.
+    weight_bytes: u64,
+    /// The largest tensor between two layers: the VAE decoder's at full size.
+    largest_activation_bytes: u64,
+    /// `peak_rss_bytes` over the sum of both.
+    peak_ratio: f64,
+    threads: usize,
+    precision: &'static str,
+    kernels: &'static str,
+    width: usize,
+    height: usize,
+    runs: u64,
+}
+
+/// Runs the benchmark and prints its report.
+pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<ExitCode, Failure> {
+    if args.width == 0 || args.height == 0 || !args.width.is_multiple_of(8) || !args.height.is_multiple_of(8)
+    {
+        let (width, height) = (args.width, args.height);
+        return Err(Failure::usage(format!("width {width} and height {height} must be multiples of 8")));
+    }
+    let file = if args.synthetic.is_some() { None } else { Some(checkpoint(global.config()?, args)?) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or_default()).build();
+    let pool = pool.map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
+    let report = pool.install(|| measure(args, file.as_deref())).map_err(Failure::new)?;
+    if args.json {
+        // One line, for programs that read line by line.
+        super::print(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::new)?))?;
+    } else {
+        super::print(&table(&report))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file to measure: as named, if it is one, else from the library.
+fn checkpoint(config: Config, args: &BenchArgs) -> Result<PathBuf, Failure> {
+    if let Some(file) = args.checkpoint.as_ref().map(PathBuf::from).filter(|file| file.is_file()) {
+        return Ok(file);
+    }
+    let folders = if args.models_dirs.is_empty() { config.models_dirs } else { args.models_dirs.clone() };
+    let library = Library::open(folders, &config.state_dir, |_| ());
+    library.rescan();
+    let found = match &args.checkpoint {
+        Some(name) => library.find(LibraryKind::Checkpoint, name),
+        None => library.default_checkpoint(&config.default_checkpoint),
+    };
+    found.map(|item| item.path).map_err(Failure::new)
+}
+
+fn measure(args: &BenchArgs, file: Option<&Path>) -> latentd_models::Result<Report> {
+    let start = Instant::now();
+    let model = match file {
+        Some(file) => Model::open(file)?,
+        None => Model::synthetic_sd15()?,
+    };
+    let load_s = start.elapsed().as_secs_f64();
+    let (rows, columns) = (args.height / 8, args.width / 8);
+    let normal = |shape: (usize, usize, usize, usize)| {
+        let count = shape.0 * shape.1 * shape.2 * shape.3;
+        Tensor::from_vec(NoiseGenerator::new(NoiseSource::Nv, 1).normal(count), shape, &Device::Cpu)
+    };
+    let channels = model.unet().config().in_channels;
+    let ids = vec![vec![49407u32; 77]; 2];
+    let clip_s = median(args.runs, || Ok(model.clip().hidden_states(&ids).map(drop)?))?;
+    let x = normal((2, channels, rows, columns))?;
+    let context = normal((1, 2, 77, model.clip().config().width))?.squeeze(0)?;
+    let unet_step_s =
+        median(args.runs, || Ok(model.unet().forward(&x, &[500.0, 500.0], &context, None).map(drop)?))?;
+    let latents = normal((1, channels, rows, columns))?;
+    let vae_decode_s = median(args.runs, || Ok(model.vae().decode(&latents).map(drop)?))?;
+    let image = normal((1, 3, args.height, args.width))?;
+    let vae_encode_s = median(args.runs, || Ok(model.vae().encode(&image).map(drop)?))?;
+    let txt2img_s = (args.steps > 0).then(|| draw(&model, args)).transpose()?;
+    let weight_bytes = model.summary().weight_bytes;
+    let widths = &model.vae().config().widths;
+    let widest = widths.iter().take(2).max().copied().unwrap_or_default();
+    let largest_activation_bytes = (args.width * args.height * widest * size_of::<f32>()) as u64;
+    let peak_rss_bytes = machine::peak_memory().unwrap_or_default();
+    Ok(Report {
+        unet_step_s,
+        vae_decode_s,
+        vae_encode_s,
+        clip_s,
+        load_s,
+        txt2img_s,
+        txt2img_steps: args.steps,
+        peak_rss_bytes,
+        weight_bytes,
+        largest_activation_bytes,
+        peak_ratio: peak_rss_bytes as f64 / (weight_bytes + largest_activation_bytes) as f64,
+        threads: rayon::current_num_threads(),
+        precision: "f32",
+        kernels: latentd_models::nn::kernels(),
+        width: args.width,
+        height: args.height,
+        runs: args.runs,
+    })
+}
+
+/// Seconds of one run: the median of `runs`, after one that warms up.
+fn median(runs: u64, mut run: impl FnMut() -> latentd_models::Result<()>) -> latentd_models::Result<f64> {
+    run()?;
+    let mut times = vec![];
+    for _ in 0..runs {
+        let start = Instant::now();
+        run()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times.get(times.len() / 2).copied().unwrap_or_default())
+}
+
+fn draw(model: &Model, args: &BenchArgs) -> latentd_models::Result<f64> {
+    let request = Txt2Img {
+        prompt: "a lighthouse on a cliff at dusk, oil painting".to_owned(),
+        negative_prompt: "blurry".to_owned(),
+        seed: 1,
+        steps: args.steps,
+        cfg_scale: 7.0,
+        width: args.width,
+        height: args.height,
+        sampler: Sampler::EulerAncestral,
+        schedule: Schedule::Automatic,
+        batch_size: 1,
+        n_iter: 1,
+        clip_skip: 1,
+        rng: NoiseSource::Nv,
+        pad_cond_uncond: false,
+        memory_limit: None,
+    };
+    let start = Instant::now();
+    let drawn = txt2img(model, &request, &mut NoHooks);
+    match drawn {
+        // Made-up weights need not give a sound picture; its time is what counts.
+        Ok(_) | Err(latentd_models::Error::NotFinite(_)) => Ok(start.elapsed().as_secs_f64()),
+        Err(error) => Err(error),
+    }
+}
+
+fn table(report: &Report) -> String {
+    let mut text = format!(
+        "{}×{}, {}, {} kernels, {} threads, median of {}\n",
+        report.width, report.height, report.precision, report.kernels, report.threads, report.runs
+    );
+    let rows = [
+        ("UNet step (batch 2)", Some(report.unet_step_s)),
+        ("VAE decode", Some(report.vae_decode_s)),
+        ("VAE encode", Some(report.vae_encode_s)),
+        ("text encoder (2×77)", Some(report.clip_s)),
+        ("load", Some(report.load_s)),
+        ("whole picture", report.txt2img_s),
+    ];
+    for (name, seconds) in rows.into_iter().filter_map(|(name, seconds)| Some((name, seconds?))) {
+        // Writing to a string does not fail.
+        writeln!(text, "{name:<22}{seconds:>10.3} s").ok();
+    }
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    let (peak, weights) = (gib(report.peak_rss_bytes), gib(report.weight_bytes));
+    let (ratio, activation) = (report.peak_ratio, gib(report.largest_activation_bytes));
+    writeln!(
+        text,
+        "{:<22}{peak:>10.2} GiB, {ratio:.2} × (weights {weights:.2} + largest activation {activation:.2})",
+        "peak memory"
+    )
+    .ok();
+    text
+}

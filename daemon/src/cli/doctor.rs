@@ -1,0 +1,167 @@
+//! `latentd doctor`: what this machine and this configuration look like to the daemon.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use latentd_client::Client;
+use latentd_client::protocol::{LibraryListParams, Status};
+use serde::Serialize;
+
+use super::models::size;
+use super::{Failure, GlobalArgs, print, print_json};
+use crate::config::Config;
+use crate::machine;
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything it says.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    cpu: Option<String>,
+    cpu_features: Vec<String>,
+    cores: usize,
+    memory_bytes: Option<u64>,
+    memory_available_bytes: Option<u64>,
+    config_file: PathBuf,
+    config_file_found: bool,
+    settings: Config,
+    compute_threads: usize,
+    memory_budget_bytes: u64,
+    models_dirs: Vec<Folder>,
+    daemon: Option<Status>,
+    daemon_error: Option<String>,
+    library_entries: Option<usize>,
+    library_problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Folder {
+    path: PathBuf,
+    found: bool,
+    safetensors_files: usize,
+}
+
+/// Looks around and reports.
+pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCode, Failure> {
+    let config = global.config()?;
+    let config_file = global.config.clone().unwrap_or_else(Config::default_file);
+    let mut report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        cpu: machine::cpu_name(),
+        cpu_features: machine::cpu_features(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_bytes: machine::total_memory(),
+        memory_available_bytes: machine::available_memory(),
+        config_file_found: config_file.is_file(),
+        config_file,
+        compute_threads: config.compute_threads(),
+        memory_budget_bytes: config.memory_budget(),
+        models_dirs: config.models_dirs.iter().map(|path| folder(path)).collect(),
+        settings: config,
+        daemon: None,
+        daemon_error: None,
+        library_entries: None,
+        library_problems: Vec::new(),
+    };
+    if let Err(error) = ask_daemon(&mut report).await {
+        report.daemon_error = Some(error.to_string());
+    }
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(&text(&report))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask_daemon(report: &mut Report) -> Result<(), latentd_client::Error> {
+    let client = Client::connect(Some(&report.settings.socket)).await?;
+    report.daemon = Some(client.status().await?);
+    let library = client.library(&LibraryListParams::default()).await?;
+    report.library_entries = Some(library.entries.len());
+    report.library_problems =
+        library.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.reason)).collect();
+    Ok(())
+}
+
+fn folder(path: &Path) -> Folder {
+    fn count(path: &Path, depth: usize) -> usize {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries
+            .map(|entry| {
+                let path = entry.path();
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() && depth > 0 => count(&path, depth - 1),
+                    _ => usize::from(path.extension().is_some_and(|extension| extension == "safetensors")),
+                }
+            })
+            .sum()
+    }
+    Folder { path: path.to_owned(), found: path.is_dir(), safetensors_files: count(path, 4) }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{key:14} {value}");
+    };
+    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".into(), size);
+    line("latentd", report.version.into());
+    line("processor", report.cpu.clone().unwrap_or_else(|| "unknown".into()));
+    line("features", report.cpu_features.join(" "));
+    line("cores", format!("{}, {} used for drawing", report.cores, report.compute_threads));
+    let free = bytes(report.memory_available_bytes);
+    let budget = size(report.memory_budget_bytes);
+    line("memory", format!("{}, {free} free, budget {budget}", bytes(report.memory_bytes)));
+    let found = if report.config_file_found { "" } else { " (not there; defaults are used)" };
+    line("config file", format!("{}{found}", report.config_file.display()));
+    line("state folder", report.settings.state_dir.display().to_string());
+    line("socket", report.settings.socket.display().to_string());
+    for folder in &report.models_dirs {
+        let what = if folder.found {
+            format!("{} .safetensors files", folder.safetensors_files)
+        } else {
+            "not there".into()
+        };
+        line("models folder", format!("{}: {what}", folder.path.display()));
+    }
+    let settings = &report.settings;
+    line(
+        "limits",
+        format!(
+            "queue {}, message {}, result {}, results {} for {} s, {} connections",
+            settings.queue,
+            size(settings.message_bytes),
+            size(settings.result_bytes),
+            size(settings.results_total_bytes),
+            settings.result_ttl_s,
+            settings.connections
+        ),
+    );
+    match (&report.daemon, &report.daemon_error) {
+        (Some(daemon), _) => {
+            let (uptime, queued) = (daemon.uptime_s, daemon.queue.queued);
+            line(
+                "daemon",
+                format!("{} (process {}), up {uptime:.0} s, {queued} jobs wait", daemon.version, daemon.pid),
+            );
+            let entries = report.library_entries.unwrap_or_default();
+            line("library", format!("{entries} usable files, {} not", report.library_problems.len()));
+        }
+        (None, error) => line("daemon", format!("not running ({})", error.as_deref().unwrap_or("no answer"))),
+    }
+    for problem in &report.library_problems {
+        line("unusable", problem.clone());
+    }
+    text
+}

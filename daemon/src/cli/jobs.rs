@@ -1,0 +1,149 @@
+//! `latentd jobs`.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView, OutputFormat};
+
+use super::{Failure, GlobalArgs, print, print_json};
+use crate::clock;
+
+/// Flags of `jobs`.
+#[derive(Debug, Args)]
+pub(super) struct JobsArgs {
+    #[command(subcommand)]
+    command: JobsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum JobsCommand {
+    /// List the newest jobs
+    List {
+        /// Only jobs in this state: queued, running, finished, failed, cancelled, interrupted
+        #[arg(long, value_parser = parse_state)]
+        state: Option<JobState>,
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one job
+    Get {
+        /// Its id
+        job: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait for a job; says what came of it
+    Wait {
+        /// Its id
+        job: String,
+    },
+    /// Cancel a job
+    Cancel {
+        /// Its id
+        job: String,
+    },
+    /// Print what happens to one job, or to all, as it happens
+    Watch {
+        /// Its id; every job if left out
+        job: Option<String>,
+    },
+}
+
+fn parse_state(text: &str) -> Result<JobState, String> {
+    JobState::from_name(text).ok_or_else(|| {
+        let names: Vec<_> = JobState::ALL.iter().map(|(_, name)| *name).collect();
+        format!("known: {}", names.join(", "))
+    })
+}
+
+/// Runs the command.
+pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode, Failure> {
+    let client = global.connect().await?;
+    match args.command {
+        JobsCommand::List { state, limit, json } => {
+            let jobs = client.jobs(&JobListParams { state, limit: Some(limit) }).await?;
+            if json {
+                print_json(&jobs)?;
+            } else {
+                print(&jobs.iter().map(line).collect::<String>())?;
+            }
+        }
+        JobsCommand::Get { job, json } => {
+            let view = client.job(&job).await?;
+            if json { print_json(&view)? } else { print(&line(&view))? }
+        }
+        JobsCommand::Wait { job } => {
+            let result = client.wait(&job).await?;
+            let mut text = String::new();
+            for image in &result.images {
+                let form = match (&image.path, &image.raw) {
+                    (Some(path), _) => path.as_str(),
+                    (None, Some(_)) => form(OutputFormat::Raw),
+                    (None, None) => form(OutputFormat::Png),
+                };
+                let seed = image.seed.unwrap_or_default();
+                let _ = writeln!(text, "{}x{}  seed {seed}  {form}", image.width, image.height);
+            }
+            print(&text)?;
+        }
+        JobsCommand::Cancel { job } => print(&line(&client.cancel(&job).await?))?,
+        JobsCommand::Watch { job } => {
+            let mut events = match &job {
+                Some(job) => client.subscribe(job, 0).await?,
+                None => client.subscribe_all().await?,
+            };
+            while let Some(event) = events.next().await {
+                print(&format!("{}  {}\n", event.job, describe(&event.kind)))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn form(format: OutputFormat) -> &'static str {
+    match format {
+        OutputFormat::Raw => "raw pixels",
+        OutputFormat::File => "file",
+        OutputFormat::Png | OutputFormat::Jpeg | OutputFormat::Webp => "png",
+    }
+}
+
+fn line(view: &JobView) -> String {
+    let age = (clock::now() - view.created_at).max(0.0);
+    let mut line =
+        format!("{}  {:11}  {}/{}  {age:.0} s ago", view.job, view.state.name(), view.step, view.steps);
+    if let Some(position) = view.position {
+        let _ = write!(line, "  {position} before it");
+    }
+    if let Some(eta) = view.eta_s {
+        let _ = write!(line, "  {eta:.0} s left");
+    }
+    if let Some(error) = &view.error {
+        let _ = write!(line, "  {error}");
+    }
+    line.push('\n');
+    line
+}
+
+fn describe(kind: &EventKind) -> String {
+    match kind {
+        EventKind::Queued => "queued".into(),
+        EventKind::Started => "started".into(),
+        EventKind::Progress { stage, step, steps, eta_s } => {
+            let left = eta_s.map(|eta| format!(", {eta:.0} s left")).unwrap_or_default();
+            format!("{} {step}/{steps}{left}", stage.as_deref().unwrap_or("step"))
+        }
+        EventKind::Preview { step, image } => {
+            format!("preview {}x{} at step {step}", image.width, image.height)
+        }
+        EventKind::Finished => "finished".into(),
+        EventKind::Failed { error } => format!("failed: {error}"),
+        EventKind::Cancelled => "cancelled".into(),
+    }
+}

@@ -1,0 +1,257 @@
+//! Settings: one TOML file, the environment over it, flags over both.
+//!
+//! Each setting is a field of [`Config`], documented where it is declared; its range is an attribute there. The
+//! environment variable of a setting is `LATENTD_` and its name in capitals.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use latentd_client::socket;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::{machine, schema};
+
+/// All settings, with their defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Folders with models in A1111's layout.
+    pub models_dirs: Vec<PathBuf>,
+    /// The checkpoint used when a request names none; the first of the library if empty.
+    pub default_checkpoint: String,
+    /// Where the daemon listens; at most 100 bytes.
+    pub socket: PathBuf,
+    /// Index, job history, results, log.
+    pub state_dir: PathBuf,
+    /// Threads that compute; 0 for one per core.
+    #[schemars(range(min = 0, max = 1024))]
+    pub threads: u32,
+    /// Bytes that models and pictures may take together; 0 for three quarters of the machine's memory.
+    pub memory_bytes: u64,
+    /// Jobs that may wait; above it a submit is E_BUSY.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub queue: u32,
+    /// Connections at the same time.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub connections: u32,
+    /// Requests of one connection that may be under way; above it a request is E_BUSY.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub requests_per_connection: u32,
+    /// Bytes of one message a client may send.
+    #[schemars(range(min = 4096, max = 4_294_967_295_u64))]
+    pub message_bytes: u64,
+    /// Values in one message a client may send.
+    #[schemars(range(min = 64, max = 100_000_000))]
+    pub message_elements: u64,
+    /// Bytes that may wait for one slow client before its previews, then its connection, are dropped.
+    #[schemars(range(min = 65_536))]
+    pub outbox_bytes: u64,
+    /// Seconds a client may take nothing of what waits for it before its connection is closed.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub write_stall_s: u64,
+    /// Bytes of the pixels of one request's pictures.
+    #[schemars(range(min = 192))]
+    pub result_bytes: u64,
+    /// Seconds a job and its result are kept.
+    #[schemars(range(min = 1))]
+    pub result_ttl_s: u64,
+    /// Bytes of all kept results; the oldest go first.
+    pub results_total_bytes: u64,
+    /// Seconds without connections and jobs after which the daemon ends; 0 for never.
+    pub idle_exit_s: u64,
+    /// What is logged: error, warn, info, debug, trace, or a tracing filter.
+    pub log_level: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            models_dirs: vec![data_home().join("latentd").join("models")],
+            default_checkpoint: String::new(),
+            socket: socket::default_path(),
+            state_dir: xdg("XDG_STATE_HOME", ".local/state").join("latentd"),
+            threads: 0,
+            memory_bytes: 0,
+            queue: 512,
+            connections: 256,
+            requests_per_connection: 4096,
+            message_bytes: 256 << 20,
+            message_elements: 1 << 20,
+            outbox_bytes: 64 << 20,
+            write_stall_s: 30,
+            result_bytes: 256 << 20,
+            result_ttl_s: 24 * 3600,
+            results_total_bytes: 2 << 30,
+            idle_exit_s: 0,
+            log_level: "info".into(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read {}: {error}", path.display())]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("{}: {error}", path.display())]
+    Syntax { path: PathBuf, error: toml::de::Error },
+    #[error("{origin}: {reason}")]
+    Setting { origin: String, reason: String },
+}
+
+impl Config {
+    /// Reads the file (the one named, which must exist, or the default one, which need not) and the environment.
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = file.map_or_else(Self::default_file, Path::to_owned);
+        let mut table = match std::fs::read_to_string(&path) {
+            Ok(text) => text
+                .parse::<toml::Table>()
+                .map_err(|error| ConfigError::Syntax { path: path.clone(), error })?,
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                toml::Table::new()
+            }
+            Err(error) => return Err(ConfigError::Read { path, error }),
+        };
+        let schema = schema::of::<Self>();
+        check(&schema, &table, &path.display().to_string())?;
+        for (name, value) in environment(&schema, |variable| std::env::var_os(variable))? {
+            table.insert(name, value);
+        }
+        check(&schema, &table, "environment")?;
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| ConfigError::Setting {
+            origin: path.display().to_string(),
+            reason: error.message().to_owned(),
+        })?;
+        Ok(config)
+    }
+
+    /// Where the file is looked for.
+    pub(crate) fn default_file() -> PathBuf {
+        xdg("XDG_CONFIG_HOME", ".config").join("latentd").join("config.toml")
+    }
+
+    /// Threads that compute, at least one.
+    pub(crate) fn compute_threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads as usize,
+        }
+    }
+
+    /// Bytes that models and pictures may take together.
+    pub(crate) fn memory_budget(&self) -> u64 {
+        match self.memory_bytes {
+            0 => machine::total_memory().map_or(8 << 30, |total| total / 4 * 3),
+            bytes => bytes,
+        }
+    }
+}
+
+fn check(schema: &Json, table: &toml::Table, origin: &str) -> Result<(), ConfigError> {
+    let setting = |reason: String| ConfigError::Setting { origin: origin.to_owned(), reason };
+    let value =
+        rmp_serde::to_vec_named(table).map_err(|error| setting(error.to_string())).and_then(|bytes| {
+            rmpv::decode::read_value(&mut bytes.as_slice()).map_err(|error| setting(error.to_string()))
+        })?;
+    schema::check(schema, &value).map_err(|error| setting(error.text))
+}
+
+/// The settings that the environment gives, read as the schema says.
+fn environment(
+    schema: &Json,
+    read: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<(String, toml::Value)>, ConfigError> {
+    let mut settings = Vec::new();
+    let fields = schema.get("properties").and_then(Json::as_object);
+    for (name, field) in fields.into_iter().flatten() {
+        let variable = format!("LATENTD_{}", name.to_uppercase());
+        let Some(given) = read(&variable).filter(|given| !given.is_empty()) else {
+            continue;
+        };
+        let unusable =
+            |reason: &str| ConfigError::Setting { origin: variable.clone(), reason: reason.to_owned() };
+        let text = |given: OsString| given.into_string().map_err(|_| unusable("is not UTF-8"));
+        let value = match field.get("type").and_then(Json::as_str) {
+            Some("array") => {
+                let parts = std::env::split_paths(&given).map(|part| text(part.into_os_string()));
+                toml::Value::Array(parts.map(|part| part.map(toml::Value::String)).collect::<Result<_, _>>()?)
+            }
+            Some("integer") => {
+                let number = text(given)?.trim().parse();
+                toml::Value::Integer(number.map_err(|_| unusable("must be an integer"))?)
+            }
+            _ => toml::Value::String(text(given)?),
+        };
+        settings.push((name.clone(), value));
+    }
+    Ok(settings)
+}
+
+fn data_home() -> PathBuf {
+    xdg("XDG_DATA_HOME", ".local/share")
+}
+
+/// A base folder: the variable if it holds an absolute path, else the place under the home folder.
+fn xdg(variable: &str, under_home: &str) -> PathBuf {
+    let given = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    given.unwrap_or_else(|| std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(under_home))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, text).expect("written");
+        Config::load(Some(&file)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_are_read_and_wrong_ones_named() {
+        assert_eq!(load("queue = 7").map(|config| config.queue), Ok(7));
+        for (text, expected) in [
+            ("que = 7", "did you mean 'queue'?"),
+            ("queue = 0", "queue: 0 is out of range; give 1 to 100000"),
+            ("queue = 'x'", "queue: 'x' must be an integer"),
+            ("log_format = 'yaml'", "'yaml' is none of text, json"),
+            ("queue = ", "TOML parse error"),
+        ] {
+            let error = load(text).expect_err("refused");
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_read_by_the_schema() {
+        let schema = schema::of::<Config>();
+        let read = |variable: &str| match variable {
+            "LATENTD_QUEUE" => Some("9".into()),
+            "LATENTD_MODELS_DIRS" => Some("/a:/b".into()),
+            "LATENTD_LOG_LEVEL" => Some("debug".into()),
+            _ => None,
+        };
+        let settings = environment(&schema, read).expect("readable");
+        assert_eq!(settings.len(), 3);
+        let table: toml::Table = settings.into_iter().collect();
+        assert_eq!(table["models_dirs"].as_array().map(Vec::len), Some(2));
+        let error = environment(&schema, |_| Some("x".into())).expect_err("refused").to_string();
+        assert!(error.contains("must be an integer"), "{error}");
+    }
+}

@@ -1,0 +1,77 @@
+//! What a running job tells: progress with an estimate of what is left, previews, and where the time went.
+
+use std::time::Instant;
+
+use latentd_client::protocol::{Bytes, ImageOut, Timings};
+use latentd_models::Result;
+use latentd_models::image::{RgbImage, encode_png};
+use latentd_models::pipeline::{Hooks, Progress, Stage};
+use tracing::warn;
+
+use crate::jobs::{Job, Jobs};
+
+/// Watches one job for the pipeline.
+pub(super) struct JobHooks<'a> {
+    jobs: &'a Jobs,
+    job: &'a Job,
+    /// When the last stage or step was done.
+    last: Instant,
+    pass: usize,
+    pub(super) timings: Timings,
+}
+
+impl<'a> JobHooks<'a> {
+    pub(super) fn new(jobs: &'a Jobs, job: &'a Job, timings: Timings) -> Self {
+        Self { jobs, job, last: Instant::now(), pass: 0, timings }
+    }
+}
+
+impl Hooks for JobHooks<'_> {
+    fn cancelled(&self) -> bool {
+        self.job.is_cancelled()
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        let elapsed = self.last.elapsed().as_secs_f64();
+        self.last = Instant::now();
+        let (stage, spent) = match progress.stage {
+            Stage::Conditioning => ("conditioning", &mut self.timings.conditioning_s),
+            Stage::Denoising => ("denoising", &mut self.timings.denoise_s),
+            Stage::Decoding => ("decoding", &mut self.timings.decode_s),
+        };
+        *spent += elapsed;
+        // Steps are nearly all of the time, and all alike.
+        let left = progress.steps.saturating_sub(progress.step);
+        let per_step = self.timings.denoise_s / progress.step.max(1) as f64;
+        let eta_s = (progress.step > 0).then_some(per_step * left as f64);
+        self.jobs.progress(self.job, stage, progress.step as u32, eta_s);
+    }
+
+    fn wants_preview(&self, step: usize) -> bool {
+        self.job.request.preview.is_some_and(|preview| step.is_multiple_of(preview.every as usize))
+    }
+
+    fn preview(&mut self, step: usize, images: Vec<RgbImage>) {
+        let Some(image) = images.first() else {
+            return;
+        };
+        match encode_png(image, "") {
+            Ok(png) => {
+                let image = ImageOut {
+                    png: Some(Bytes(png)),
+                    width: image.width as u32,
+                    height: image.height as u32,
+                    ..Default::default()
+                };
+                let step = self.pass * self.job.request.steps as usize + step;
+                self.jobs.preview(self.job, step as u32, image);
+            }
+            Err(error) => warn!(job = self.job.id, %error, "preview"),
+        }
+    }
+
+    fn pass_begin(&mut self, index: usize, _seeds: &[u64]) -> Result<()> {
+        self.pass = index;
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Runs one `txt2img` job, from its request to its encoded result.
+
+use std::time::Instant;
+
+use latentd_client::protocol::{ErrorName, Timings, Txt2ImgResult, WireError};
+use latentd_models::pipeline::{self, Output, Txt2Img};
+
+use super::hooks::JobHooks;
+use super::{Engine, Plan, output, wire_error};
+use crate::clock;
+use crate::jobs::Job;
+use crate::residency::Loaded;
+
+/// Seeds that are drawn stay in the range that A1111 draws from.
+const DRAWN_SEEDS: u64 = 1 << 32;
+
+/// Draws and gives the result as MessagePack.
+pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
+    let started = Instant::now();
+    let mut timings = Timings { queue_s: (clock::now() - job.created_at).max(0.0), ..Default::default() };
+    let params = &job.request;
+    let plan = Plan::new(params, engine.plan_limits)?;
+    let seed = match u64::try_from(params.seed) {
+        Ok(seed) => seed,
+        Err(_) => crate::random::u64()? % DRAWN_SEEDS,
+    };
+
+    engine.jobs.progress(job, "loading", 0, None);
+    let item = engine.checkpoint(params.checkpoint.as_deref())?;
+    let loaded = engine.residency.acquire(&engine.library, &item)?;
+    timings.load_s = started.elapsed().as_secs_f64();
+
+    let request = Txt2Img {
+        prompt: params.prompt.clone(),
+        negative_prompt: params.negative_prompt.clone(),
+        seed,
+        steps: params.steps as usize,
+        cfg_scale: params.cfg_scale,
+        width: plan.width,
+        height: plan.height,
+        sampler: plan.sampler,
+        schedule: plan.schedule,
+        batch_size: params.batch_size as usize,
+        n_iter: params.n_iter as usize,
+        clip_skip: params.clip_skip as usize,
+        rng: plan.rng,
+        pad_cond_uncond: params.pad_cond_uncond,
+        memory_limit: Some(engine.residency.budget().saturating_sub(engine.residency.bytes())),
+    };
+    let mut hooks = JobHooks::new(&engine.jobs, job, timings);
+    let drawn = pipeline::txt2img(&loaded.model, &request, &mut hooks).map_err(|error| wire_error(&error))?;
+    let mut timings = hooks.timings;
+
+    let dir = plan.dir.clone().unwrap_or_else(|| engine.outputs_dir.clone());
+    let images = drawn
+        .into_iter()
+        .enumerate()
+        .map(|(index, drawn)| {
+            let infotext = infotext(&drawn, &loaded)?;
+            output::pack(drawn.image, drawn.seed, infotext, plan.format, &dir, &job.id, index)
+        })
+        .collect::<Result<Vec<_>, WireError>>()?;
+    timings.total_s = started.elapsed().as_secs_f64();
+    rmp_serde::to_vec_named(&Txt2ImgResult { images, job: job.id.clone(), timings }).map_err(|error| {
+        WireError::new(ErrorName::Internal, format!("the result cannot be encoded: {error}"))
+    })
+}
+
+/// The picture's text with what only the library knows: which file drew it.
+fn infotext(drawn: &Output, loaded: &Loaded) -> Result<String, WireError> {
+    let sha256 = loaded.sha256.wait().map_err(|error| WireError::new(ErrorName::Model, error))?;
+    let mut infotext = drawn.infotext.clone();
+    infotext.push("Model hash", sha256.get(..10).unwrap_or(&sha256));
+    infotext.push("Model", &loaded.item.name);
+    infotext.push("Version", concat!("latentd v", env!("CARGO_PKG_VERSION")));
+    Ok(infotext.to_string())
+}

@@ -1,0 +1,491 @@
+//! The queue, what became of jobs, and their results.
+//!
+//! A job lives in memory while it waits and runs, and a while after; its row and its result are on the disk and
+//! outlive the daemon. Where the disk refuses, memory keeps what it can and the log says so.
+
+mod job;
+mod store;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+use latentd_client::protocol::{
+    ErrorName, Event, EventKind, JobListParams, JobState, JobView, LibraryEvent, QueueStatus, Txt2ImgParams,
+    WireError,
+};
+use tracing::{info, warn};
+
+use crate::clock;
+pub(crate) use job::Job;
+pub(crate) use store::StoreError;
+use store::{Store, StoredJob};
+
+/// Ended jobs that stay in memory, for those who ask for their events.
+const RECENT: usize = 256;
+/// Jobs in a list when nobody says how many.
+const LIST_LIMIT: u32 = 100;
+
+/// Somebody who is told what happens. Must not wait: it is called while jobs go on.
+pub(crate) trait Watcher: Send + Sync {
+    /// Something happened to a job.
+    fn event(&self, event: &Event);
+    /// Something happened to the library.
+    fn library_event(&self, event: &LibraryEvent);
+}
+
+/// What jobs may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JobLimits {
+    /// Jobs that may wait.
+    pub queue: usize,
+    /// Seconds a job and its result are kept.
+    pub ttl_s: u64,
+    /// Bytes of all kept results.
+    pub total_bytes: u64,
+    /// Bytes of results that the disk refused.
+    pub memory_bytes: u64,
+}
+
+/// All jobs.
+pub(crate) struct Jobs {
+    limits: JobLimits,
+    state: Mutex<State>,
+    /// The queue changed; the engine waits on it.
+    queued: Condvar,
+    /// Taken after `state` and never the other way round.
+    store: Mutex<Store>,
+    everyone: Mutex<Vec<Weak<dyn Watcher>>>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: HashMap<String, Arc<Job>>,
+    queue: VecDeque<Arc<Job>>,
+    running: Option<Arc<Job>>,
+    /// Ended jobs that are still in `jobs`, the oldest first.
+    recent: VecDeque<Arc<Job>>,
+    stopping: bool,
+}
+
+impl Jobs {
+    /// Opens the history; what a daemon before this one left unfinished is interrupted.
+    pub(crate) fn open(state_dir: &Path, limits: JobLimits) -> Result<Self, StoreError> {
+        let store = Store::open(state_dir)?;
+        match store.interrupt_unfinished(&interrupted(), clock::now()) {
+            Ok(0) => (),
+            Ok(count) => warn!(count, "jobs of an earlier daemon were interrupted"),
+            Err(error) => warn!(%error, "unfinished jobs could not be marked"),
+        }
+        let jobs = Self {
+            limits,
+            state: Mutex::default(),
+            queued: Condvar::new(),
+            store: Mutex::new(store),
+            everyone: Mutex::default(),
+        };
+        jobs.purge();
+        Ok(jobs)
+    }
+
+    /// Queues a request, or finds the job that the same request with this id already is. `watcher` follows it.
+    pub(crate) fn submit(
+        &self,
+        method: &'static str,
+        request: Txt2ImgParams,
+        id: Option<String>,
+        watcher: Option<&Arc<dyn Watcher>>,
+    ) -> Result<String, WireError> {
+        let encoded = rmp_serde::to_vec_named(&request).map_err(|error| {
+            WireError::new(ErrorName::Internal, format!("the request cannot be stored: {error}"))
+        })?;
+        let id = id.map_or_else(new_id, check_id)?;
+        let mut state = self.lock();
+        if let Some(job) = state.jobs.get(&id) {
+            same_request(&id, job.encoded == encoded)?;
+            if let Some(watcher) = watcher {
+                job.watch(watcher, 0);
+            }
+            return Ok(id);
+        }
+        if let Some(stored) = self.stored(&id) {
+            same_request(&id, stored.request == encoded && stored.view.method == method)?;
+            return Ok(id);
+        }
+        if state.stopping {
+            return Err(WireError::new(ErrorName::Busy, "the daemon is stopping; start it again and retry"));
+        }
+        if state.queue.len() >= self.limits.queue {
+            let text =
+                format!("{} jobs wait, which is the limit; retry when some are done", state.queue.len());
+            return Err(WireError::new(ErrorName::Busy, text));
+        }
+        let job = Arc::new(Job::new(id.clone(), method, request, encoded));
+        // Before the answer, so that a job somebody knows of is not forgotten by a crash. One small write to the
+        // log of SQLite, no waiting for the disk.
+        self.in_store("a job", |store| store.insert(&job));
+        if let Some(watcher) = watcher {
+            job.watch(watcher, 0);
+        }
+        self.tell(&job, |_| Some(EventKind::Queued));
+        state.jobs.insert(id.clone(), Arc::clone(&job));
+        state.queue.push_back(job);
+        drop(state);
+        self.queued.notify_one();
+        Ok(id)
+    }
+
+    /// The next job, now running. Waits for one; `None` when the daemon stops.
+    pub(crate) fn next(&self) -> Option<Arc<Job>> {
+        let mut state = self.lock();
+        let job = loop {
+            if state.stopping {
+                return None;
+            }
+            if let Some(job) = state.queue.pop_front() {
+                state.running = Some(Arc::clone(&job));
+                break job;
+            }
+            state = self.queued.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        self.tell(&job, |inner| {
+            inner.state = JobState::Running;
+            inner.started_at = Some(clock::now());
+            Some(EventKind::Started)
+        });
+        self.in_store("a job", |store| store.update(&job, None));
+        Some(job)
+    }
+
+    /// Where a running job stands.
+    pub(crate) fn progress(&self, job: &Job, stage: &str, step: u32, eta_s: Option<f64>) {
+        self.tell(job, |inner| {
+            inner.step = step;
+            inner.eta_s = eta_s;
+            Some(EventKind::Progress { stage: Some(stage.to_owned()), step, steps: inner.steps, eta_s })
+        });
+    }
+
+    /// A picture of a running job.
+    pub(crate) fn preview(&self, job: &Job, step: u32, image: latentd_client::protocol::ImageOut) {
+        self.tell(job, |_| Some(EventKind::Preview { step, image: Box::new(image) }));
+    }
+
+    /// A running job ended, with its encoded result or an error.
+    pub(crate) fn finish(&self, job: &Arc<Job>, outcome: Result<Vec<u8>, WireError>) {
+        self.end(job, outcome);
+        self.lock().running = None;
+    }
+
+    /// Stops a job: at once while it waits, within a step while it runs. One that has ended stays as it is.
+    pub(crate) fn cancel(&self, id: &str) -> Result<JobView, WireError> {
+        let mut state = self.lock();
+        let Some(job) = state.jobs.get(id).cloned() else {
+            drop(state);
+            return self.get(id);
+        };
+        job.request_cancel();
+        let waiting = state.queue.iter().position(|other| Arc::ptr_eq(other, &job));
+        if let Some(place) = waiting {
+            state.queue.remove(place);
+        }
+        drop(state);
+        if waiting.is_some() {
+            self.end(
+                &job,
+                Err(WireError::new(ErrorName::Cancelled, "the job was cancelled before its turn")),
+            );
+        }
+        self.get(id)
+    }
+
+    /// A job as it stands.
+    pub(crate) fn get(&self, id: &str) -> Result<JobView, WireError> {
+        let state = self.lock();
+        if let Some(job) = state.jobs.get(id) {
+            return Ok(job.view(state.position(job)));
+        }
+        drop(state);
+        self.stored(id).map(|stored| stored.view).ok_or_else(|| unknown(id))
+    }
+
+    /// The newest jobs.
+    pub(crate) fn list(&self, params: &JobListParams) -> Vec<JobView> {
+        let limit = params.limit.unwrap_or(LIST_LIMIT);
+        let stored =
+            self.in_store("the list of jobs", |store| store.list(params.state, limit)).unwrap_or_default();
+        let state = self.lock();
+        let mut views: Vec<JobView> = stored
+            .into_iter()
+            .map(|stored| stored.view)
+            .filter(|view| !state.jobs.contains_key(&view.job))
+            .collect();
+        views.extend(state.jobs.values().map(|job| job.view(state.position(job))));
+        views.retain(|view| params.state.is_none_or(|wanted| view.state == wanted));
+        views.sort_by(|a, b| b.created_at.total_cmp(&a.created_at));
+        views.truncate(limit as usize);
+        views
+    }
+
+    /// Waits for a job and gives its encoded result.
+    pub(crate) async fn wait(&self, id: &str) -> Result<Vec<u8>, WireError> {
+        let job = self.lock().jobs.get(id).cloned();
+        if let Some(job) = job {
+            job.wait_ended().await;
+            let inner = job.lock();
+            if let Some(error) = &inner.error {
+                return Err(error.clone());
+            }
+            if let Some(result) = &inner.result {
+                return Ok(result.to_vec());
+            }
+        }
+        let stored = self.stored(id).ok_or_else(|| unknown(id))?;
+        match stored.view.error {
+            Some(error) => Err(error),
+            None if stored.has_result => self.read_result(id),
+            None => Err(expired(id)),
+        }
+    }
+
+    /// Tells `watcher` what is kept of a job's events after `since`, and what comes.
+    pub(crate) fn watch(
+        &self,
+        id: &str,
+        watcher: &Arc<dyn Watcher>,
+        since: u64,
+    ) -> Result<JobView, WireError> {
+        let state = self.lock();
+        if let Some(job) = state.jobs.get(id) {
+            job.watch(watcher, since);
+            return Ok(job.view(state.position(job)));
+        }
+        drop(state);
+        let stored = self.stored(id).ok_or_else(|| unknown(id))?;
+        // Of a job from before only how it ended is known.
+        let kind = match (stored.view.state, &stored.view.error) {
+            (JobState::Finished, _) => EventKind::Finished,
+            (JobState::Cancelled, _) => EventKind::Cancelled,
+            (_, Some(error)) => EventKind::Failed { error: error.clone() },
+            (_, None) => EventKind::Failed { error: interrupted() },
+        };
+        if stored.last_seq > since {
+            watcher.event(&Event { job: id.to_owned(), seq: stored.last_seq, kind });
+        }
+        Ok(stored.view)
+    }
+
+    /// Tells `watcher` what happens to any job, and to the library, from now on.
+    pub(crate) fn watch_all(&self, watcher: &Arc<dyn Watcher>) {
+        let watcher = Arc::downgrade(watcher);
+        let mut everyone = self.everyone();
+        everyone.retain(|other| other.strong_count() > 0);
+        if !everyone.iter().any(|other| Weak::ptr_eq(other, &watcher)) {
+            everyone.push(watcher);
+        }
+    }
+
+    /// Hands a library event to those who watch everything.
+    pub(crate) fn library_event(&self, event: &LibraryEvent) {
+        let everyone = self.everyone().clone();
+        for watcher in everyone.iter().filter_map(Weak::upgrade) {
+            watcher.library_event(event);
+        }
+    }
+
+    /// Takes no more jobs; those that wait are interrupted, the running one goes on.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.stopping = true;
+        let waiting: Vec<_> = state.queue.drain(..).collect();
+        drop(state);
+        self.queued.notify_all();
+        if !waiting.is_empty() {
+            info!(count = waiting.len(), "waiting jobs are interrupted");
+        }
+        for job in waiting {
+            self.end(&job, Err(interrupted()));
+        }
+    }
+
+    /// Whether the daemon stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    /// Whether nothing waits or runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.queue.is_empty() && state.running.is_none()
+    }
+
+    /// The queue in numbers.
+    pub(crate) fn queue_status(&self) -> QueueStatus {
+        let state = self.lock();
+        QueueStatus {
+            queued: state.queue.len() as u32,
+            running: state.running.as_ref().map(|job| job.id.clone()),
+            limit: self.limits.queue as u32,
+        }
+    }
+
+    /// Forgets what is older, or more, than is kept.
+    pub(crate) fn purge(&self) {
+        let oldest = clock::now() - self.limits.ttl_s as f64;
+        self.in_store("old jobs", |store| store.purge(oldest, self.limits.total_bytes));
+        let mut state = self.lock();
+        let mut held = 0u64;
+        let mut keep = state.recent.len();
+        for (age, job) in state.recent.iter().rev().enumerate() {
+            let inner = job.lock();
+            held += inner.result.as_ref().map_or(0, |result| result.len() as u64);
+            let expired = inner.finished_at.is_some_and(|finished| finished < oldest);
+            if age >= RECENT || expired || held > self.limits.memory_bytes {
+                keep = age;
+                break;
+            }
+        }
+        while state.recent.len() > keep {
+            if let Some(job) = state.recent.pop_front() {
+                state.jobs.remove(&job.id);
+            }
+        }
+    }
+
+    /// A job's last change: result to the disk, row, event, those who wait, in this order.
+    fn end(&self, job: &Arc<Job>, outcome: Result<Vec<u8>, WireError>) {
+        let mut result_bytes = None;
+        let (state, kind, error, held) = match outcome {
+            Ok(bytes) => {
+                let held = match self.store().write_result(&job.id, &bytes) {
+                    Ok(()) => {
+                        result_bytes = Some(bytes.len());
+                        None
+                    }
+                    Err(error) => {
+                        warn!(job = job.id, %error, "result could not be written; kept in memory");
+                        Some(Arc::new(bytes))
+                    }
+                };
+                (JobState::Finished, EventKind::Finished, None, held)
+            }
+            Err(error) if error.name == ErrorName::Cancelled => {
+                (JobState::Cancelled, EventKind::Cancelled, Some(error), None)
+            }
+            Err(error) => {
+                let state = if error == interrupted() { JobState::Interrupted } else { JobState::Failed };
+                (state, EventKind::Failed { error: error.clone() }, Some(error), None)
+            }
+        };
+        info!(job = job.id, %state, error = error.as_ref().map(tracing::field::display), "ended");
+        self.tell(job, |inner| {
+            inner.state = state;
+            inner.finished_at = Some(clock::now());
+            inner.eta_s = None;
+            inner.error = error;
+            inner.result = held;
+            Some(kind)
+        });
+        let updated = self.in_store("a job", |store| store.update(job, result_bytes));
+        if updated.is_none() && result_bytes.is_some() {
+            // The file is there but no row will say so: the answer must come from memory.
+            let result = self.store().read_result(&job.id).ok().map(Arc::new);
+            job.lock().result = result;
+        }
+        job.tell_ended();
+        self.lock().recent.push_back(Arc::clone(job));
+        self.purge();
+    }
+
+    fn tell(&self, job: &Job, change: impl FnOnce(&mut job::Inner) -> Option<EventKind>) {
+        let everyone = self.everyone().clone();
+        job.update(&everyone, change);
+    }
+
+    fn stored(&self, id: &str) -> Option<StoredJob> {
+        self.in_store("a job", |store| store.get(id)).flatten()
+    }
+
+    fn read_result(&self, id: &str) -> Result<Vec<u8>, WireError> {
+        self.store().read_result(id).map_err(|error| {
+            warn!(job = id, %error, "result cannot be read");
+            expired(id)
+        })
+    }
+
+    fn in_store<T>(&self, what: &str, work: impl FnOnce(&Store) -> rusqlite::Result<T>) -> Option<T> {
+        work(&self.store()).inspect_err(|error| warn!(%error, "the job history refused {what}")).ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn everyone(&self) -> MutexGuard<'_, Vec<Weak<dyn Watcher>>> {
+        self.everyone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Jobs before this one, while it waits.
+    fn position(&self, job: &Arc<Job>) -> Option<u32> {
+        let place = self.queue.iter().position(|other| Arc::ptr_eq(other, job));
+        place.map(|place| place as u32 + u32::from(self.running.is_some()))
+    }
+}
+
+fn unknown(id: &str) -> WireError {
+    let shown = crate::schema::shorten(id);
+    WireError::new(
+        ErrorName::NotFound,
+        format!("job '{shown}' is not known; it may be too old, see jobs.list"),
+    )
+}
+
+fn expired(id: &str) -> WireError {
+    WireError::new(
+        ErrorName::NotFound,
+        format!("the result of job '{id}' is no longer kept; submit it again"),
+    )
+}
+
+/// What is said of a job that the daemon did not live to finish.
+fn interrupted() -> WireError {
+    WireError::new(
+        ErrorName::Internal,
+        "the job was interrupted: the daemon ended before it did; submit it again",
+    )
+}
+
+fn same_request(id: &str, same: bool) -> Result<(), WireError> {
+    if same {
+        return Ok(());
+    }
+    let text = format!("id: '{id}' is already the id of another request; use a new one");
+    Err(WireError::new(ErrorName::InvalidParams, text))
+}
+
+/// A client's id becomes a file's name, so it is held to harmless characters.
+fn check_id(id: String) -> Result<String, WireError> {
+    let harmless = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    if id.len() <= 64
+        && id.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && id.chars().all(harmless)
+    {
+        return Ok(id);
+    }
+    let shown = crate::schema::shorten(&id);
+    let text = format!(
+        "id: '{shown}' must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
+    );
+    Err(WireError::new(ErrorName::InvalidParams, text))
+}
+
+fn new_id() -> Result<String, WireError> {
+    crate::random::u64().map(|number| format!("j{number:016x}"))
+}

@@ -1,0 +1,151 @@
+//! What is known of files from earlier looks, in SQLite: a file with the same size and time is not read again.
+//!
+//! The index only saves work. Where it cannot be opened or written, the library goes on without.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use latentd_client::protocol::LibraryKind;
+use rusqlite::{Connection, OptionalExtension, params};
+use tracing::warn;
+
+use super::{Facts, Stamp};
+
+/// What an earlier look found in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It holds this kind. `None`: sound, but nothing that is told by content.
+    Sound(Option<LibraryKind>, Facts),
+    /// It cannot be used.
+    Broken(String),
+}
+
+/// The index.
+pub(super) struct Index {
+    connection: Mutex<Option<Connection>>,
+}
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS file (
+        path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
+        kind TEXT, architecture TEXT, dtype TEXT, parameters INTEGER, broken TEXT
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS digest (
+        path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
+    ) WITHOUT ROWID;
+";
+
+impl Index {
+    /// Opens or makes the index.
+    pub(super) fn open(path: &Path) -> Self {
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(path)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            // A lost index costs a scan, so it is not worth waiting for the disk.
+            connection.pragma_update(None, "synchronous", "OFF")?;
+            connection.execute_batch(SCHEMA)?;
+            Ok(connection)
+        };
+        let connection = open()
+            .inspect_err(|error| warn!(path = %path.display(), %error, "no library index; every start reads all headers"))
+            .ok();
+        Self { connection: Mutex::new(connection) }
+    }
+
+    /// Everything that is known, by path.
+    pub(super) fn verdicts(&self) -> HashMap<String, (Stamp, Verdict)> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare(
+                "SELECT path, size, modified_ns, kind, architecture, dtype, parameters, broken FROM file",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let stamp = Stamp { size: row.get::<_, i64>(1)?.cast_unsigned(), modified_ns: row.get(2)? };
+                let verdict = match row.get::<_, Option<String>>(7)? {
+                    Some(reason) => Verdict::Broken(reason),
+                    None => Verdict::Sound(
+                        row.get::<_, Option<String>>(3)?.and_then(|kind| LibraryKind::from_name(&kind)),
+                        Facts {
+                            architecture: row.get(4)?,
+                            dtype: row.get::<_, Option<String>>(5)?.unwrap_or_default(),
+                            parameters: row.get::<_, Option<i64>>(6)?.unwrap_or_default().cast_unsigned(),
+                        },
+                    ),
+                };
+                Ok((row.get(0)?, (stamp, verdict)))
+            })?;
+            rows.collect()
+        };
+        self.with(read).unwrap_or_default()
+    }
+
+    /// Replaces what is known of these files.
+    pub(super) fn remember(&self, files: &[(String, Stamp, Verdict)]) {
+        if files.is_empty() {
+            return;
+        }
+        self.with(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let mut insert =
+                transaction.prepare("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
+            for (path, stamp, verdict) in files {
+                let size = stamp.size.cast_signed();
+                match verdict {
+                    Verdict::Sound(kind, facts) => insert.execute(params![
+                        path,
+                        size,
+                        stamp.modified_ns,
+                        kind.map(LibraryKind::name),
+                        facts.architecture,
+                        facts.dtype,
+                        facts.parameters.cast_signed(),
+                        None::<String>,
+                    ])?,
+                    Verdict::Broken(reason) => insert.execute(params![
+                        path,
+                        size,
+                        stamp.modified_ns,
+                        None::<String>,
+                        None::<String>,
+                        None::<String>,
+                        None::<i64>,
+                        reason,
+                    ])?,
+                };
+            }
+            drop(insert);
+            transaction.commit()
+        });
+    }
+
+    /// The digest of the file as it is now, if it was ever computed.
+    pub(super) fn sha256(&self, path: &Path, stamp: Stamp) -> Option<String> {
+        let path = path.to_str()?;
+        self.with(|connection| {
+            connection
+                .prepare_cached("SELECT sha256 FROM digest WHERE path = ? AND size = ? AND modified_ns = ?")?
+                .query_row(params![path, stamp.size.cast_signed(), stamp.modified_ns], |row| row.get(0))
+                .optional()
+        })
+        .flatten()
+    }
+
+    /// Keeps a digest.
+    pub(super) fn set_sha256(&self, path: &Path, stamp: Stamp, digest: &str) {
+        let Some(path) = path.to_str() else {
+            return;
+        };
+        self.with(|connection| {
+            connection.execute(
+                "INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?)",
+                params![path, stamp.size.cast_signed(), stamp.modified_ns, digest],
+            )
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
+        let guard: MutexGuard<'_, _> = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = guard.as_ref()?;
+        work(connection).inspect_err(|error| warn!(%error, "library index")).ok()
+    }
+}

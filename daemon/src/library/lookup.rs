@@ -1,0 +1,119 @@
+//! From what a request calls a file to the file.
+
+use std::path::{Component, Path, PathBuf};
+
+use latentd_client::protocol::{ErrorName, LibraryKind, LibraryProblem, WireError};
+
+use super::index::Index;
+use super::{Item, Snapshot};
+use crate::schema::shorten;
+use crate::suggest::nearest_few;
+
+/// Hex digits that a hash in a request has at least.
+const HASH_DIGITS: usize = 8;
+
+/// The file that was meant.
+pub(crate) type Found = Item;
+
+/// Finds the entry of `kind` that `wanted` means.
+pub(super) fn find(
+    folders: &[PathBuf],
+    snapshot: &Snapshot,
+    index: &Index,
+    kind: LibraryKind,
+    wanted: &str,
+) -> Result<Found, WireError> {
+    check_name(folders, kind, wanted)?;
+    let of_kind = || snapshot.entries.iter().filter(|item| item.kind == kind);
+    let by_name = of_kind().find(|item| item.name == wanted);
+    let by_path = || of_kind().find(|item| is_path_of(folders, &item.path, wanted));
+    let by_hash = || {
+        let digits = wanted.len() >= HASH_DIGITS && wanted.chars().all(|digit| digit.is_ascii_hexdigit());
+        let wanted = wanted.to_lowercase();
+        of_kind().filter(|_| digits).find(|item| {
+            index.sha256(&item.path, item.stamp).is_some_and(|sha256| sha256.starts_with(&wanted))
+        })
+    };
+    if let Some(item) = by_name.or_else(by_path).or_else(by_hash) {
+        return Ok(item.clone());
+    }
+    if let Some(problem) = snapshot.problems.iter().find(|problem| is_problem(folders, problem, wanted)) {
+        return Err(WireError::new(
+            ErrorName::Model,
+            format!("{kind} '{}' cannot be used: {}: {}", shorten(wanted), problem.path, problem.reason),
+        ));
+    }
+    let near = nearest_few(wanted, of_kind().map(|item| item.name.as_str()), 3);
+    let advice =
+        if near.is_empty() { how_to_add(folders, kind) } else { format!("known: {}", near.join(", ")) };
+    Err(WireError::new(
+        ErrorName::NotFound,
+        format!("{kind} '{}' is not in the library; {advice}", shorten(wanted)),
+    ))
+}
+
+/// The first checkpoint by name.
+pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Result<Found, WireError> {
+    let first = snapshot.entries.iter().find(|item| item.kind == LibraryKind::Checkpoint);
+    first.cloned().ok_or_else(|| {
+        let advice = how_to_add(folders, LibraryKind::Checkpoint);
+        let broken = match snapshot.problems.first() {
+            Some(problem) => format!(" ({}: {})", problem.path, problem.reason),
+            None => String::new(),
+        };
+        WireError::new(ErrorName::NotFound, format!("no checkpoint in the library{broken}; {advice}"))
+    })
+}
+
+/// Refuses names that could mean a place outside the models folders.
+fn check_name(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Result<(), WireError> {
+    let refuse = |what: &str| {
+        let shown = shorten(wanted);
+        Err(WireError::new(
+            ErrorName::InvalidParams,
+            format!("{kind} '{shown}' {what}; give a name from library.list"),
+        ))
+    };
+    let path = Path::new(wanted);
+    if wanted.is_empty() {
+        return refuse("is empty");
+    }
+    if wanted.contains('\0') {
+        return refuse("has a NUL character");
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return refuse("has '..' in it");
+    }
+    if path.is_absolute() && !folders.iter().any(|folder| path.starts_with(folder)) {
+        return refuse("is a path outside the models folders");
+    }
+    Ok(())
+}
+
+/// Whether `wanted` is this file's path, absolute or inside a models folder, with or without extension.
+fn is_path_of(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
+    let wanted = Path::new(wanted);
+    let bare = path.with_extension("");
+    let named = |base: &Path| wanted == base;
+    named(path)
+        || named(&bare)
+        || folders.iter().any(|folder| {
+            path.strip_prefix(folder).is_ok_and(named) || bare.strip_prefix(folder).is_ok_and(named)
+        })
+        || path.file_name().is_some_and(|name| name == wanted.as_os_str())
+}
+
+fn is_problem(folders: &[PathBuf], problem: &LibraryProblem, wanted: &str) -> bool {
+    let path = Path::new(&problem.path);
+    is_path_of(folders, path, wanted) || path.file_stem().is_some_and(|stem| stem == wanted)
+}
+
+fn how_to_add(folders: &[PathBuf], kind: LibraryKind) -> String {
+    let folder = folders.first().map_or_else(
+        || PathBuf::from("a models folder"),
+        |folder| {
+            if kind == LibraryKind::Checkpoint { folder.join("Stable-diffusion") } else { folder.clone() }
+        },
+    );
+    format!("put a .safetensors file into {}, or give --models-dir", folder.display())
+}

@@ -1,0 +1,196 @@
+//! The models folders: which files are there, what they hold, how they are named.
+//!
+//! A background thread scans them once after the daemon listens, and again whenever they change. Readers get a
+//! [`Snapshot`], which never changes under them. Tensors are not read here.
+
+mod hash;
+mod index;
+mod lookup;
+mod scan;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use latentd_client::protocol::{
+    LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind, LibraryProblem, WireError,
+};
+
+pub(crate) use hash::Sha256Task;
+use index::Index;
+pub(crate) use lookup::Found;
+
+/// The folders and what is in them.
+pub(crate) struct Library {
+    folders: Vec<PathBuf>,
+    index: Index,
+    state: Mutex<State>,
+    scanned: Condvar,
+    /// Held while a scan runs, so that two do not overlap.
+    scanning: Mutex<()>,
+    on_change: Box<dyn Fn(&LibraryEvent) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` until the first scan is done.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Usable files, by kind and name, then path.
+    pub entries: Vec<Item>,
+    /// Files that cannot be used.
+    pub problems: Vec<LibraryProblem>,
+}
+
+/// One usable file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub kind: LibraryKind,
+    pub name: String,
+    pub path: PathBuf,
+    pub stamp: Stamp,
+    pub facts: Facts,
+}
+
+/// What tells a file from a later one of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub modified_ns: i64,
+}
+
+/// What the file's header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub architecture: Option<String>,
+    pub dtype: String,
+    pub parameters: u64,
+}
+
+impl Library {
+    /// A library over `folders` with its index in `state_dir`. Nothing is read yet; `on_change` is told of every
+    /// change after the first scan.
+    pub(crate) fn open(
+        folders: Vec<PathBuf>,
+        state_dir: &Path,
+        on_change: impl Fn(&LibraryEvent) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            folders: folders
+                .into_iter()
+                .map(|folder| std::path::absolute(&folder).unwrap_or(folder))
+                .collect(),
+            index: Index::open(&state_dir.join("library.db")),
+            state: Mutex::default(),
+            scanned: Condvar::new(),
+            scanning: Mutex::default(),
+            on_change: Box::new(on_change),
+        }
+    }
+
+    /// Scans and watches on threads of their own, for as long as somebody else holds the library.
+    pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        let library = Arc::clone(self);
+        std::thread::Builder::new().name("library".into()).spawn(move || watch::run(&library))?;
+        Ok(())
+    }
+
+    /// The folders, absolute.
+    pub(crate) fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    /// What is there. Waits for the first scan.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        let mut state = self.lock();
+        loop {
+            if let Some(snapshot) = &state.snapshot {
+                return Arc::clone(snapshot);
+            }
+            state = self.scanned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Scans now and gives the result.
+    pub(crate) fn rescan(&self) -> Arc<Snapshot> {
+        let _alone = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = Arc::new(scan::scan(&self.folders, &self.index));
+        let before = self.lock().snapshot.replace(Arc::clone(&snapshot));
+        self.scanned.notify_all();
+        if let Some(event) = before.and_then(|before| difference(&before, &snapshot)) {
+            (self.on_change)(&event);
+        }
+        snapshot
+    }
+
+    /// The entry of this kind that `name` means: a name, a path inside a models folder, or a hash.
+    pub(crate) fn find(&self, kind: LibraryKind, name: &str) -> Result<Found, WireError> {
+        lookup::find(&self.folders, &self.snapshot(), &self.index, kind, name)
+    }
+
+    /// The checkpoint to use when nobody names one.
+    pub(crate) fn default_checkpoint(&self, configured: &str) -> Result<Found, WireError> {
+        if !configured.is_empty() {
+            return self.find(LibraryKind::Checkpoint, configured);
+        }
+        lookup::first_checkpoint(&self.folders, &self.snapshot())
+    }
+
+    /// The file's SHA-256: at once if it is known, else computed on a thread of its own.
+    pub(crate) fn sha256(self: &Arc<Self>, item: &Item) -> Sha256Task {
+        if let Some(known) = self.index.sha256(&item.path, item.stamp) {
+            return Sha256Task::done(known);
+        }
+        let library = Arc::clone(self);
+        let (path, stamp) = (item.path.clone(), item.stamp);
+        Sha256Task::spawn(item.path.clone(), move |digest| library.index.set_sha256(&path, stamp, digest))
+    }
+
+    /// An entry as it goes over the wire.
+    pub(crate) fn entry(&self, item: &Item) -> LibraryEntry {
+        LibraryEntry {
+            kind: item.kind,
+            name: item.name.clone(),
+            path: item.path.display().to_string(),
+            size: item.stamp.size,
+            hash: self.index.sha256(&item.path, item.stamp),
+            architecture: item.facts.architecture.clone(),
+            dtype: item.facts.dtype.clone(),
+            parameters: item.facts.parameters,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What changed from one scan to the next, if anything did.
+fn difference(before: &Snapshot, after: &Snapshot) -> Option<LibraryEvent> {
+    let shown = |item: &Item| format!("{}/{}", item.kind, item.name);
+    let at = |snapshot: &Snapshot, path: &Path| snapshot.entries.iter().position(|item| item.path == path);
+    let place = |snapshot: &Snapshot, path: &Path| {
+        at(snapshot, path).and_then(|place| snapshot.entries.get(place).cloned())
+    };
+    let mut event = LibraryEvent {
+        kind: LibraryEventKind::Changed,
+        added: Vec::new(),
+        changed: Vec::new(),
+        removed: Vec::new(),
+    };
+    for item in &after.entries {
+        match place(before, &item.path) {
+            None => event.added.push(shown(item)),
+            Some(old) if old != *item => event.changed.push(shown(item)),
+            Some(_) => (),
+        }
+    }
+    event.removed = before.entries.iter().filter(|item| at(after, &item.path).is_none()).map(shown).collect();
+    let nothing = event.added.is_empty() && event.changed.is_empty() && event.removed.is_empty();
+    (!nothing).then_some(event)
+}

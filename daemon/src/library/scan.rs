@@ -1,0 +1,214 @@
+//! One walk over the models folders.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use latentd_client::protocol::{LibraryKind, LibraryProblem};
+use latentd_models::files::{self, FileKind};
+use tracing::{debug, info};
+
+use super::index::{Index, Verdict};
+use super::{Facts, Item, Snapshot, Stamp};
+
+/// A1111's folders, for files whose content does not tell their kind.
+const FOLDERS: [(&str, LibraryKind); 16] = [
+    ("stable-diffusion", LibraryKind::Checkpoint),
+    ("vae", LibraryKind::Vae),
+    ("vae-approx", LibraryKind::Taesd),
+    ("lora", LibraryKind::Lora),
+    ("lycoris", LibraryKind::Lora),
+    ("embeddings", LibraryKind::Embedding),
+    ("hypernetworks", LibraryKind::Hypernetwork),
+    ("controlnet", LibraryKind::Controlnet),
+    ("esrgan", LibraryKind::Upscaler),
+    ("realesrgan", LibraryKind::Upscaler),
+    ("swinir", LibraryKind::Upscaler),
+    ("dat", LibraryKind::Upscaler),
+    ("hat", LibraryKind::Upscaler),
+    ("ldsr", LibraryKind::Upscaler),
+    ("adetailer", LibraryKind::Detector),
+    ("faces", LibraryKind::Face),
+];
+
+/// Weights in forms that are not read yet.
+const UNREAD: [&str; 6] = ["ckpt", "pt", "pth", "bin", "gguf", "onnx"];
+
+/// Folders inside folders that are looked into: enough for any collection, an end for anything odd.
+const DEPTH: usize = 16;
+
+/// A file with a weights' name.
+struct Candidate {
+    path: PathBuf,
+    stamp: Stamp,
+    /// The kind its folder stands for, if it is one of A1111's.
+    folder: Option<LibraryKind>,
+}
+
+/// Walks all folders. Files that the index knows, with the same size and time, are not opened.
+pub(super) fn scan(folders: &[PathBuf], index: &Index) -> Snapshot {
+    let started = std::time::Instant::now();
+    let mut walk = Walk { candidates: Vec::new(), visited: HashSet::new() };
+    for folder in folders {
+        walk.folder(folder, None, DEPTH);
+    }
+    let known = index.verdicts();
+    let mut snapshot = Snapshot::default();
+    let mut learnt = Vec::new();
+    for candidate in &walk.candidates {
+        let judged = readable(candidate).map(|()| judge(candidate, &known, &mut learnt));
+        match judged.and_then(|verdict| sort_in(candidate, verdict)) {
+            Ok(item) => snapshot.entries.push(item),
+            Err(reason) => {
+                snapshot.problems.push(LibraryProblem { path: candidate.path.display().to_string(), reason });
+            }
+        }
+    }
+    index.remember(&learnt);
+    snapshot.entries.sort_by(|a, b| (a.kind, &a.name, &a.path).cmp(&(b.kind, &b.name, &b.path)));
+    snapshot.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    info!(
+        entries = snapshot.entries.len(),
+        problems = snapshot.problems.len(),
+        read = learnt.len(),
+        ms = started.elapsed().as_millis() as u64,
+        "scanned the models folders"
+    );
+    snapshot
+}
+
+/// Whether the file is of a form that is read at all.
+fn readable(candidate: &Candidate) -> Result<(), String> {
+    match extension(&candidate.path).as_str() {
+        "safetensors" => Ok(()),
+        other => Err(format!("'.{other}' files are not read yet; convert it to .safetensors")),
+    }
+}
+
+/// What is in the file: from the index, or from its header.
+fn judge(
+    candidate: &Candidate,
+    known: &HashMap<String, (Stamp, Verdict)>,
+    learnt: &mut Vec<(String, Stamp, Verdict)>,
+) -> Verdict {
+    let key = candidate.path.to_str();
+    if let Some((stamp, verdict)) = key.and_then(|key| known.get(key))
+        && *stamp == candidate.stamp
+    {
+        return verdict.clone();
+    }
+    let verdict = match files::inspect(&candidate.path) {
+        Ok(found) => {
+            let kind = match found.kind {
+                FileKind::Checkpoint => Some(LibraryKind::Checkpoint),
+                FileKind::Vae => Some(LibraryKind::Vae),
+                FileKind::Lora => Some(LibraryKind::Lora),
+                FileKind::Embedding => Some(LibraryKind::Embedding),
+                FileKind::ControlNet => Some(LibraryKind::Controlnet),
+                FileKind::Unknown => None,
+            };
+            Verdict::Sound(
+                kind,
+                Facts {
+                    architecture: found.family.map(str::to_owned),
+                    dtype: found.dtype,
+                    parameters: found.parameters,
+                },
+            )
+        }
+        // A file that is still being copied looks like this. Its size or time changes when it is whole.
+        Err(error) => Verdict::Broken(without_path(&error.to_string(), &candidate.path)),
+    };
+    if let Some(key) = key {
+        learnt.push((key.to_owned(), candidate.stamp, verdict.clone()));
+    }
+    verdict
+}
+
+/// The problem's list names the file already.
+fn without_path(text: &str, path: &Path) -> String {
+    text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(text).to_owned()
+}
+
+fn sort_in(candidate: &Candidate, verdict: Verdict) -> Result<Item, String> {
+    let (kind, facts) = match verdict {
+        Verdict::Sound(kind, facts) => (kind, facts),
+        Verdict::Broken(reason) => return Err(reason),
+    };
+    let kind = match (kind, candidate.folder) {
+        // These kinds have marks of their own; a file in their folder without them is not one.
+        (None, Some(LibraryKind::Checkpoint | LibraryKind::Vae | LibraryKind::Lora) | None) => {
+            return Err("its tensors are of no model that is known".into());
+        }
+        (Some(kind), _) | (None, Some(kind)) => kind,
+    };
+    let Some(name) = candidate.path.file_stem().and_then(|stem| stem.to_str()) else {
+        return Err("its name is not UTF-8".into());
+    };
+    Ok(Item { kind, name: name.to_owned(), path: candidate.path.clone(), stamp: candidate.stamp, facts })
+}
+
+struct Walk {
+    candidates: Vec<Candidate>,
+    /// Real paths of folders that were entered: links may lead in circles.
+    visited: HashSet<PathBuf>,
+}
+
+impl Walk {
+    fn folder(&mut self, folder: &Path, kind: Option<LibraryKind>, depth: usize) {
+        let entries = match fs::canonicalize(folder).map(|real| self.visited.insert(real)) {
+            Ok(false) => return,
+            Ok(true) => fs::read_dir(folder),
+            Err(error) => Err(error),
+        };
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => {
+                debug!(folder = %folder.display(), %error, "folder cannot be read");
+                return;
+            }
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            // Through links: a collection is often a folder of links.
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            if hidden {
+                continue;
+            }
+            if metadata.is_dir() && depth > 0 {
+                self.folder(&path, kind.or_else(|| folder_kind(&path)), depth - 1);
+            } else if metadata.is_file() {
+                self.file(path, &metadata, kind);
+            }
+        }
+    }
+
+    fn file(&mut self, path: PathBuf, metadata: &fs::Metadata, folder: Option<LibraryKind>) {
+        let extension = extension(&path);
+        // Outside A1111's folders only the form that is read is of interest; a .bin may be anything.
+        let weights =
+            extension == "safetensors" || (folder.is_some() && UNREAD.contains(&extension.as_str()));
+        if weights {
+            self.candidates.push(Candidate { path, stamp: stamp(metadata), folder });
+        }
+    }
+}
+
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let modified_ns = modified.and_then(|time| i64::try_from(time.as_nanos()).ok()).unwrap_or_default();
+    Stamp { size: metadata.len(), modified_ns }
+}
+
+fn folder_kind(folder: &Path) -> Option<LibraryKind> {
+    let name = folder.file_name()?.to_str()?.to_lowercase();
+    FOLDERS.iter().find(|(each, _)| *each == name).map(|(_, kind)| *kind)
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase()
+}

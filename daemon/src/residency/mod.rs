@@ -1,0 +1,167 @@
+//! Which models are in memory: under a budget, the least recently used first to go.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use latentd_client::protocol::{ErrorName, ResidentModel, WireError};
+use latentd_models::pipeline::Model;
+use tracing::info;
+
+use crate::clock;
+use crate::engine::wire_error;
+use crate::library::{Found, Library, Sha256Task};
+
+/// The models in memory.
+pub(crate) struct Residency {
+    budget: u64,
+    /// The least recently used first.
+    residents: Mutex<Vec<Resident>>,
+    /// Held while a file is read, so that two loads do not both count on the same room.
+    loading: Mutex<()>,
+}
+
+struct Resident {
+    item: Found,
+    model: Arc<Model>,
+    bytes: u64,
+    pinned: bool,
+    last_used_at: f64,
+    sha256: Sha256Task,
+}
+
+/// A model that is in memory, and stays for as long as this is held.
+pub(crate) struct Loaded {
+    pub model: Arc<Model>,
+    pub item: Found,
+    pub sha256: Sha256Task,
+}
+
+impl Residency {
+    /// Nothing in memory yet; `budget` is in bytes.
+    pub(crate) fn new(budget: u64) -> Self {
+        Self { budget, residents: Mutex::default(), loading: Mutex::default() }
+    }
+
+    /// The model of `item`, read from its file if it is not in memory or the file is another one now. Runs kernels:
+    /// call it inside the compute pool.
+    pub(crate) fn acquire(&self, library: &Arc<Library>, item: &Found) -> Result<Loaded, WireError> {
+        if let Some(loaded) = self.resident(item) {
+            return Ok(loaded);
+        }
+        let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = self.resident(item) {
+            return Ok(loaded);
+        }
+        // Before it is read only the file's size is known.
+        self.make_room(item, item.stamp.size)?;
+        let sha256 = library.sha256(item);
+        let started = std::time::Instant::now();
+        let model = Arc::new(Model::open(&item.path).map_err(|error| wire_error(&error))?);
+        let bytes = model.summary().weight_bytes;
+        self.make_room(item, bytes)?;
+        info!(name = item.name, bytes, ms = started.elapsed().as_millis() as u64, "loaded");
+        self.lock().push(Resident {
+            item: item.clone(),
+            model: Arc::clone(&model),
+            bytes,
+            pinned: false,
+            last_used_at: clock::now(),
+            sha256: sha256.clone(),
+        });
+        Ok(Loaded { model, item: item.clone(), sha256 })
+    }
+
+    /// Drops a model from memory; a job that draws with it keeps it to its end.
+    pub(crate) fn unload(&self, item: &Found) -> bool {
+        let mut residents = self.lock();
+        let before = residents.len();
+        residents.retain(|resident| resident.item.path != item.path);
+        residents.len() < before
+    }
+
+    /// Pins or unpins a model that is in memory.
+    pub(crate) fn pin(&self, item: &Found, pinned: bool) -> Result<ResidentModel, WireError> {
+        let mut residents = self.lock();
+        let resident =
+            residents.iter_mut().find(|resident| resident.item.path == item.path).ok_or_else(|| {
+                let text = format!("checkpoint '{}' is not in memory; call models.load first", item.name);
+                WireError::new(ErrorName::NotFound, text)
+            })?;
+        resident.pinned = pinned;
+        Ok(resident.view())
+    }
+
+    /// What is in memory, the least recently used first.
+    pub(crate) fn list(&self) -> Vec<ResidentModel> {
+        self.lock().iter().map(Resident::view).collect()
+    }
+
+    /// Bytes that may be taken by models and pictures together.
+    pub(crate) fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Bytes that models take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().iter().map(|resident| resident.bytes).sum()
+    }
+
+    fn resident(&self, item: &Found) -> Option<Loaded> {
+        let mut residents = self.lock();
+        let place = residents.iter().position(|resident| resident.item.path == item.path)?;
+        let mut resident = residents.remove(place);
+        if resident.item.stamp != item.stamp {
+            info!(name = item.name, "its file changed; unloaded");
+            return None;
+        }
+        resident.last_used_at = clock::now();
+        let loaded = Loaded {
+            model: Arc::clone(&resident.model),
+            item: resident.item.clone(),
+            sha256: resident.sha256.clone(),
+        };
+        residents.push(resident);
+        Some(loaded)
+    }
+
+    /// Drops unpinned models, the least recently used first, until `bytes` more fit.
+    fn make_room(&self, item: &Found, bytes: u64) -> Result<(), WireError> {
+        let mut residents = self.lock();
+        loop {
+            let taken: u64 = residents.iter().map(|resident| resident.bytes).sum();
+            if taken.saturating_add(bytes) <= self.budget {
+                return Ok(());
+            }
+            let Some(place) = residents.iter().position(|resident| !resident.pinned) else {
+                return Err(WireError::new(
+                    ErrorName::Memory,
+                    format!(
+                        "'{}' needs {bytes} bytes, the budget is {} of which pinned models take {taken}; \
+                         raise memory_bytes or unpin one",
+                        item.name, self.budget
+                    ),
+                ));
+            };
+            let gone = residents.remove(place);
+            info!(name = gone.item.name, bytes = gone.bytes, "unloaded to make room");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Resident>> {
+        self.residents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resident {
+    fn view(&self) -> ResidentModel {
+        let summary = self.model.summary();
+        ResidentModel {
+            name: self.item.name.clone(),
+            path: self.item.path.display().to_string(),
+            architecture: summary.family.to_owned(),
+            dtype: summary.dtype,
+            bytes: self.bytes,
+            pinned: self.pinned,
+            last_used_at: self.last_used_at,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The methods, one file per group. Each is a typed function; its schemas are derived from its types.
+
+// All methods have one shape, also those that cannot fail.
+#![allow(clippy::unnecessary_wraps, clippy::trivially_copy_pass_by_ref)]
+
+mod jobs;
+mod library;
+mod models;
+mod server;
+mod txt2img;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use latentd_client::protocol::{ErrorName, WireError};
+use rmpv::Value;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::Daemon;
+use super::outbox::Outbox;
+use crate::jobs::Watcher;
+use crate::schema;
+use crate::suggest::nearest;
+
+/// An encoded result.
+pub(super) type Reply = Result<Vec<u8>, WireError>;
+
+/// Who calls.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub daemon: Arc<Daemon>,
+    pub outbox: Arc<Outbox>,
+    /// Whether this connection follows the jobs it submits.
+    pub follows_own: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// This connection as one who is told what happens.
+    fn watcher(&self) -> Arc<dyn Watcher> {
+        Arc::clone(&self.outbox) as Arc<dyn Watcher>
+    }
+}
+
+type Now = Box<dyn Fn(&Session, Value) -> Reply + Send + Sync>;
+type Later = Box<dyn Fn(Session, Value) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
+
+/// How a method runs.
+pub(super) enum Run {
+    /// At once, before the next request is read: it never waits.
+    Now(Now),
+    /// In a task of its own.
+    Later(Later),
+}
+
+/// One method.
+pub(super) struct Method {
+    pub name: &'static str,
+    /// JSON Schema of the parameters' map.
+    pub params: Json,
+    /// JSON Schema of the result.
+    pub result: Json,
+    pub run: Run,
+}
+
+/// All methods by name.
+pub(super) struct Methods {
+    by_name: BTreeMap<&'static str, Method>,
+}
+
+impl Methods {
+    pub(super) fn new() -> Self {
+        let groups =
+            [server::methods(), txt2img::methods(), jobs::methods(), library::methods(), models::methods()];
+        Self { by_name: groups.into_iter().flatten().map(|method| (method.name, method)).collect() }
+    }
+
+    /// The method of this name, or an error with the nearest one.
+    pub(super) fn find(&self, name: &str) -> Result<&Method, WireError> {
+        self.by_name.get(name).ok_or_else(|| {
+            let meant = nearest(name, self.by_name.keys().copied()).unwrap_or_default();
+            let shown = schema::shorten(name);
+            let text = format!("no method '{shown}'; did you mean '{meant}'? api_info lists all");
+            WireError::new(ErrorName::NotFound, text)
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Method> {
+        self.by_name.values()
+    }
+}
+
+/// A method that never waits.
+fn now<P, R>(name: &'static str, run: fn(&Session, &P) -> Result<R, WireError>) -> Method
+where
+    P: DeserializeOwned + JsonSchema + 'static,
+    R: Serialize + JsonSchema + 'static,
+{
+    let params = schema::of::<P>();
+    let check = params.clone();
+    let run = Run::Now(Box::new(move |session, value| {
+        let params = schema::decode::<P>(&check, &value)?;
+        encode(&run(session, &params)?)
+    }));
+    Method { name, params, result: schema::of::<R>(), run }
+}
+
+/// A method that reads files or waits for a thread: it runs where that holds up nobody.
+fn blocking<P, R>(name: &'static str, run: fn(&Session, &P) -> Result<R, WireError>) -> Method
+where
+    P: DeserializeOwned + JsonSchema + Send + 'static,
+    R: Serialize + JsonSchema + 'static,
+{
+    let params = schema::of::<P>();
+    let check = params.clone();
+    let run = Run::Later(Box::new(move |session, value| {
+        let params = schema::decode::<P>(&check, &value);
+        Box::pin(async move {
+            let params = params?;
+            let work = move || encode(&run(&session, &params)?);
+            tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed(&error)))
+        })
+    }));
+    Method { name, params, result: schema::of::<R>(), run }
+}
+
+/// A method that waits for a job, whose result `R` is encoded already.
+fn waiting<P, R, F>(name: &'static str, run: fn(Session, P) -> F) -> Method
+where
+    P: DeserializeOwned + JsonSchema + Send + 'static,
+    R: JsonSchema,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let params = schema::of::<P>();
+    let check = params.clone();
+    let run = Run::Later(Box::new(move |session, value| match schema::decode::<P>(&check, &value) {
+        // Called here, not in the task, so that jobs are queued in the order in which they were asked for.
+        Ok(params) => Box::pin(run(session, params)),
+        Err(error) => Box::pin(std::future::ready(Err(error))),
+    }));
+    Method { name, params, result: schema::of::<R>(), run }
+}
+
+fn encode<R: Serialize>(result: &R) -> Reply {
+    rmp_serde::to_vec_named(result).map_err(|error| {
+        WireError::new(ErrorName::Internal, format!("the result cannot be encoded: {error}"))
+    })
+}
+
+fn failed(error: &tokio::task::JoinError) -> WireError {
+    WireError::new(
+        ErrorName::Internal,
+        format!("the daemon failed at this request: {error}; please report it"),
+    )
+}

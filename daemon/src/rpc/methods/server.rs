@@ -1,0 +1,112 @@
+//! `initialize`, `api_info`, `ping`, `status`, `shutdown`.
+
+use std::sync::atomic::Ordering;
+
+use latentd_client::protocol::{
+    ApiInfo, Capabilities, DEFAULT_EVENT_METHOD, Device, Empty, ErrorName, Event, InitializeParams,
+    InitializeResult, LIBRARY_EVENT_METHOD, LibraryEvent, MemoryStatus, MethodInfo, PROTOCOL, Server,
+    ServerLimits, Status, WireError,
+};
+use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
+use tracing::info;
+
+use super::{Method, Session, blocking, now};
+use crate::rpc::Phase;
+use crate::{machine, schema};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        now("initialize", initialize),
+        blocking("api_info", api_info),
+        now("ping", |_, _: &Empty| Ok(Empty {})),
+        now("status", status),
+        now("shutdown", shutdown),
+    ]
+}
+
+fn initialize(session: &Session, params: &InitializeParams) -> Result<InitializeResult, WireError> {
+    info!(client = params.client.name, version = params.client.version, "introduced");
+    if let Some(method) = &params.events {
+        if method.is_empty() {
+            return Err(WireError::new(
+                ErrorName::InvalidParams,
+                "events: must be a method name, such as 'job.event'",
+            ));
+        }
+        session.outbox.set_event_method(method.clone(), params.event_args.clone());
+        session.follows_own.store(true, Ordering::Relaxed);
+    }
+    let config = &session.daemon.config;
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    Ok(InitializeResult {
+        server: Server { name: "latentd".into(), version: VERSION.into() },
+        protocol: PROTOCOL,
+        capabilities: Capabilities {
+            methods: session.daemon.methods.all().map(|method| method.name.to_owned()).collect(),
+            samplers: Sampler::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
+            schedulers: Schedule::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
+            rngs: NoiseSource::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
+            precisions: names(&["auto", "f32"]),
+            output_formats: names(&["png", "raw", "file"]),
+            preview_kinds: names(&["latent"]),
+        },
+        limits: ServerLimits {
+            message_bytes: config.message_bytes,
+            message_elements: config.message_elements,
+            message_depth: latentd_client::codec::Limits::default().depth as u64,
+            queue: config.queue,
+            result_bytes: config.result_bytes,
+            result_ttl_s: config.result_ttl_s,
+            requests_per_connection: config.requests_per_connection,
+        },
+    })
+}
+
+fn api_info(session: &Session, _: &Empty) -> Result<ApiInfo, WireError> {
+    let methods = session.daemon.methods.all().map(|method| {
+        let info = MethodInfo {
+            since: PROTOCOL,
+            deprecated: None,
+            params: method.params.clone(),
+            result: method.result.clone(),
+        };
+        (method.name.to_owned(), info)
+    });
+    let notifications = [
+        (DEFAULT_EVENT_METHOD.to_owned(), schema::of::<Event>()),
+        (LIBRARY_EVENT_METHOD.to_owned(), schema::of::<LibraryEvent>()),
+    ];
+    Ok(ApiInfo { protocol: PROTOCOL, methods: methods.collect(), notifications: notifications.into() })
+}
+
+fn status(session: &Session, _: &Empty) -> Result<Status, WireError> {
+    let daemon = &session.daemon;
+    let engine = &daemon.engine;
+    Ok(Status {
+        version: VERSION.into(),
+        pid: std::process::id(),
+        uptime_s: daemon.started.elapsed().as_secs_f64(),
+        devices: vec![Device {
+            kind: "cpu".into(),
+            name: machine::cpu_name().unwrap_or_else(|| "CPU".into()),
+            threads: engine.threads() as u32,
+        }],
+        memory: MemoryStatus {
+            budget_bytes: engine.residency.budget(),
+            models_bytes: engine.residency.bytes(),
+            rss_bytes: machine::resident_memory(),
+        },
+        models: engine.residency.list(),
+        queue: engine.jobs.queue_status(),
+        connections: daemon.connections.load(Ordering::Relaxed),
+        stopping: engine.jobs.is_stopping(),
+    })
+}
+
+fn shutdown(session: &Session, _: &Empty) -> Result<Empty, WireError> {
+    info!("asked to stop");
+    session.daemon.advance(Phase::Stopping);
+    Ok(Empty {})
+}

@@ -1,0 +1,56 @@
+//! Takes connections.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use interprocess::local_socket::tokio::{Listener, Stream};
+use interprocess::local_socket::traits::{StreamCommon as _, tokio::Listener as _};
+use latentd_client::socket::effective_user;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use super::{Daemon, Phase, connection};
+
+/// Takes connections until the daemon closes, then waits for them to end.
+pub(crate) async fn serve(daemon: Arc<Daemon>, listener: Listener) {
+    let mut phase = daemon.phase.subscribe();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(stream) => accept(&daemon, stream, &mut connections),
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait for one to be given back.
+                    warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            },
+            Some(_) = connections.join_next() => (),
+            () = closing(&mut phase) => break,
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn closing(phase: &mut watch::Receiver<Phase>) {
+    // The sender lives in the daemon, which we hold: waiting cannot fail.
+    phase.wait_for(|phase| *phase == Phase::Closing).await.ok();
+}
+
+fn accept(daemon: &Arc<Daemon>, stream: Stream, connections: &mut JoinSet<()>) {
+    let peer = stream.peer_creds().ok().and_then(|peer| peer.euid());
+    if peer != Some(effective_user()) {
+        warn!(?peer, "a connection of another user was refused");
+        return;
+    }
+    let open = daemon.connections.fetch_add(1, Ordering::Relaxed) + 1;
+    debug!(open, "connected");
+    let daemon = Arc::clone(daemon);
+    connections.spawn(async move {
+        let refused = open > daemon.config.connections;
+        connection::run(&daemon, stream, refused).await;
+        daemon.connections.fetch_sub(1, Ordering::Relaxed);
+        daemon.activity.send_modify(|changes| *changes += 1);
+    });
+}

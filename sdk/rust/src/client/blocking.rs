@@ -1,0 +1,101 @@
+//! The same client for programs without an async runtime.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::{Builder, Runtime};
+
+use super::Error;
+use crate::protocol::{
+    Event, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList, LibraryListParams,
+    Status, Txt2ImgParams, Txt2ImgResult,
+};
+
+/// A connection to a daemon; every call waits for its answer. Not for use inside an async runtime.
+#[derive(Debug)]
+pub struct Client {
+    // Dropped before the runtime it lives on.
+    client: super::Client,
+    runtime: Runtime,
+}
+
+impl Client {
+    /// Connects to the daemon at `path`, or at [`crate::socket::default_path`].
+    pub fn connect(path: Option<&Path>) -> Result<Self, Error> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+        let client = runtime.block_on(super::Client::connect(path))?;
+        Ok(Self { client, runtime })
+    }
+
+    /// Calls any method.
+    pub fn call<P, R>(&mut self, method: &str, params: &P) -> Result<R, Error>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.runtime.block_on(self.client.call(method, params))
+    }
+
+    /// Introduces this program and learns what the daemon can do.
+    pub fn initialize(&mut self, params: &InitializeParams) -> Result<InitializeResult, Error> {
+        self.runtime.block_on(self.client.initialize(params))
+    }
+
+    /// Whether the daemon answers.
+    pub fn ping(&mut self) -> Result<(), Error> {
+        self.runtime.block_on(self.client.ping())
+    }
+
+    /// Devices, memory, models, queue.
+    pub fn status(&mut self) -> Result<Status, Error> {
+        self.runtime.block_on(self.client.status())
+    }
+
+    /// Draws, and waits for the pictures.
+    pub fn txt2img(&mut self, params: &Txt2ImgParams) -> Result<Txt2ImgResult, Error> {
+        self.runtime.block_on(self.client.txt2img(params))
+    }
+
+    /// Draws, waits, and hands over what happens meanwhile.
+    pub fn txt2img_with(
+        &mut self,
+        params: &Txt2ImgParams,
+        on_event: impl FnMut(&Event),
+    ) -> Result<Txt2ImgResult, Error> {
+        self.runtime.block_on(self.client.txt2img_with(params, on_event))
+    }
+
+    /// Queues a request and gives the job's id at once.
+    pub fn submit<P>(&mut self, method: &str, params: &P, id: Option<&str>) -> Result<String, Error>
+    where
+        P: Serialize + ?Sized,
+    {
+        self.runtime.block_on(self.client.submit(method, params, id))
+    }
+
+    /// Waits for a job's result.
+    pub fn wait(&mut self, job: &str) -> Result<Txt2ImgResult, Error> {
+        self.runtime.block_on(self.client.wait(job))
+    }
+
+    /// A job as it stands.
+    pub fn job(&mut self, job: &str) -> Result<JobView, Error> {
+        self.runtime.block_on(self.client.job(job))
+    }
+
+    /// The newest jobs.
+    pub fn jobs(&mut self, params: &JobListParams) -> Result<Vec<JobView>, Error> {
+        self.runtime.block_on(self.client.jobs(params))
+    }
+
+    /// Cancels a job; it ends within one step.
+    pub fn cancel(&mut self, job: &str) -> Result<JobView, Error> {
+        self.runtime.block_on(self.client.cancel(job))
+    }
+
+    /// The files in the models folders.
+    pub fn library(&mut self, params: &LibraryListParams) -> Result<LibraryList, Error> {
+        self.runtime.block_on(self.client.library(params))
+    }
+}

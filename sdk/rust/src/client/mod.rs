@@ -1,0 +1,214 @@
+//! The async client.
+
+pub mod blocking;
+mod connection;
+mod error;
+mod events;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use interprocess::local_socket::tokio::Stream;
+use interprocess::local_socket::{GenericFilePath, ToFsName, traits::tokio::Stream as _};
+use rmpv::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::codec::{decode_value, encode_request};
+use crate::protocol::{
+    ApiInfo, Empty, Event, InitializeParams, InitializeResult, JobList, JobListParams, JobParams, JobRef,
+    JobView, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, LoadedModels, ModelParams,
+    PinParams, RescanResult, ResidentModel, Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
+    Txt2ImgResult, UnloadResult,
+};
+use crate::socket;
+use connection::Shared;
+pub use error::Error;
+pub use events::EventStream;
+
+/// A connection to a daemon, for use inside a tokio runtime. Calls may overlap; cancelling one (dropping its
+/// future) only stops the waiting.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    messages: mpsc::UnboundedSender<Vec<u8>>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Client {
+    /// Connects to the daemon at `path`, or at [`socket::default_path`].
+    pub async fn connect(path: Option<&Path>) -> Result<Self, Error> {
+        let path = path.map_or_else(socket::default_path, Path::to_owned);
+        let connect = async {
+            let name = path.as_os_str().to_fs_name::<GenericFilePath>()?;
+            Stream::connect(name).await
+        };
+        let stream = connect.await.map_err(|error| Error::Connect { path: path.clone(), error })?;
+        let stream = Arc::new(stream);
+        let shared = Arc::new(Shared::default());
+        let (messages, outgoing) = mpsc::unbounded_channel();
+        let tasks = [
+            tokio::spawn(connection::read(Arc::clone(&shared), Arc::clone(&stream))),
+            tokio::spawn(connection::write(outgoing, stream)),
+        ];
+        Ok(Self { shared, messages, tasks })
+    }
+
+    /// Calls any method.
+    pub async fn call<P, R>(&self, method: &str, params: &P) -> Result<R, Error>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        let value = self.call_value(method, params).await?;
+        decode_value(&value).map_err(|error| Error::Protocol(format!("the result of {method}: {error}")))
+    }
+
+    /// Calls any method and gives the result undecoded.
+    pub async fn call_value<P: Serialize + ?Sized>(&self, method: &str, params: &P) -> Result<Value, Error> {
+        let (id, answer) = self.shared.expect_answer()?;
+        let bytes = encode_request(id, method, params)?;
+        // If the writer is gone, so is the connection: the reader answers everybody with the reason.
+        drop(self.messages.send(bytes));
+        answer.await.map_err(|_| Error::Closed("the reader stopped".into()))?
+    }
+
+    /// Introduces this program and learns what the daemon can do. Leave `events` out, or at
+    /// [`DEFAULT_EVENT_METHOD`](crate::protocol::DEFAULT_EVENT_METHOD): event streams listen to that name.
+    pub async fn initialize(&self, params: &InitializeParams) -> Result<InitializeResult, Error> {
+        self.call("initialize", params).await
+    }
+
+    /// Whether the daemon answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.call::<_, Empty>("ping", &Empty {}).await.map(drop)
+    }
+
+    /// Every method with its schemas.
+    pub async fn api_info(&self) -> Result<ApiInfo, Error> {
+        self.call("api_info", &Empty {}).await
+    }
+
+    /// Devices, memory, models, queue.
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.call("status", &Empty {}).await
+    }
+
+    /// Asks the daemon to finish what runs and end.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        self.call::<_, Empty>("shutdown", &Empty {}).await.map(drop)
+    }
+
+    /// Draws, and waits for the pictures.
+    pub async fn txt2img(&self, params: &Txt2ImgParams) -> Result<Txt2ImgResult, Error> {
+        self.call("txt2img", params).await
+    }
+
+    /// Draws, waits, and hands over what happens meanwhile. Dropping the future leaves the job running.
+    pub async fn txt2img_with(
+        &self,
+        params: &Txt2ImgParams,
+        mut on_event: impl FnMut(&Event),
+    ) -> Result<Txt2ImgResult, Error> {
+        let job = self.submit("txt2img", params, None).await?;
+        let mut events = self.subscribe(&job, 0).await?;
+        while let Some(event) = events.next().await {
+            on_event(&event);
+        }
+        self.wait(&job).await
+    }
+
+    /// Queues a request and gives the job's id at once.
+    pub async fn submit<P>(&self, method: &str, params: &P, id: Option<&str>) -> Result<String, Error>
+    where
+        P: Serialize + ?Sized,
+    {
+        let bytes = rmp_serde::to_vec_named(params)?;
+        let params = rmpv::decode::read_value(&mut bytes.as_slice())
+            .map_err(|error| Error::Protocol(format!("parameters that were just encoded: {error}")))?;
+        let submit = SubmitParams { method: method.into(), params, id: id.map(str::to_owned) };
+        self.call::<_, JobRef>("jobs.submit", &submit).await.map(|answer| answer.job)
+    }
+
+    /// Waits for a job's result.
+    pub async fn wait(&self, job: &str) -> Result<Txt2ImgResult, Error> {
+        self.call("jobs.wait", &JobParams { job: job.into() }).await
+    }
+
+    /// A job as it stands.
+    pub async fn job(&self, job: &str) -> Result<JobView, Error> {
+        self.call("jobs.get", &JobParams { job: job.into() }).await
+    }
+
+    /// The newest jobs.
+    pub async fn jobs(&self, params: &JobListParams) -> Result<Vec<JobView>, Error> {
+        self.call::<_, JobList>("jobs.list", params).await.map(|answer| answer.jobs)
+    }
+
+    /// Cancels a job; it ends within one step.
+    pub async fn cancel(&self, job: &str) -> Result<JobView, Error> {
+        self.call("jobs.cancel", &JobParams { job: job.into() }).await
+    }
+
+    /// Follows a job from event number `since` on (0: from the start, as far as the daemon remembers) to its end.
+    pub async fn subscribe(&self, job: &str, since: u64) -> Result<EventStream, Error> {
+        let queue = self.shared.listen(Some(job));
+        let params = SubscribeParams { job: Some(job.into()), since: Some(since) };
+        self.call::<_, Subscribed>("jobs.subscribe", &params).await?;
+        Ok(EventStream::new(queue, true))
+    }
+
+    /// Follows all jobs from now on.
+    pub async fn subscribe_all(&self) -> Result<EventStream, Error> {
+        let queue = self.shared.listen(None);
+        self.call::<_, Subscribed>("jobs.subscribe", &SubscribeParams::default()).await?;
+        Ok(EventStream::new(queue, false))
+    }
+
+    /// The files in the models folders.
+    pub async fn library(&self, params: &LibraryListParams) -> Result<LibraryList, Error> {
+        self.call("library.list", params).await
+    }
+
+    /// One file by kind and name.
+    pub async fn library_entry(&self, params: &LibraryGetParams) -> Result<LibraryEntry, Error> {
+        self.call("library.get", params).await
+    }
+
+    /// Looks through the models folders now.
+    pub async fn rescan(&self) -> Result<RescanResult, Error> {
+        self.call("library.rescan", &Empty {}).await
+    }
+
+    /// Brings a checkpoint into memory.
+    pub async fn load_model(&self, checkpoint: &str) -> Result<ResidentModel, Error> {
+        self.call("models.load", &ModelParams { checkpoint: checkpoint.into() }).await
+    }
+
+    /// Drops a checkpoint from memory; false if it was not there.
+    pub async fn unload_model(&self, checkpoint: &str) -> Result<bool, Error> {
+        let answer: UnloadResult =
+            self.call("models.unload", &ModelParams { checkpoint: checkpoint.into() }).await?;
+        Ok(answer.unloaded)
+    }
+
+    /// What is in memory.
+    pub async fn loaded_models(&self) -> Result<Vec<ResidentModel>, Error> {
+        self.call::<_, LoadedModels>("models.loaded", &Empty {}).await.map(|answer| answer.models)
+    }
+
+    /// Keeps a loaded checkpoint in memory, or lets it go when another needs the room.
+    pub async fn pin_model(&self, checkpoint: &str, pinned: bool) -> Result<ResidentModel, Error> {
+        self.call("models.pin", &PinParams { checkpoint: checkpoint.into(), pinned }).await
+    }
+}

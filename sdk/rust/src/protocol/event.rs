@@ -1,0 +1,89 @@
+//! What a daemon tells those who subscribed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ImageOut, WireError};
+
+/// One thing that happened to a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// The job's id.
+    pub job: String,
+    /// Counts this job's events from 1.
+    pub seq: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened to a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum EventKind {
+    /// It waits for its turn.
+    Queued,
+    /// Its turn came.
+    Started,
+    /// A stage or step is done.
+    Progress {
+        /// "loading", "conditioning", "denoising" or "decoding".
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stage: Option<String>,
+        /// Sampler steps done.
+        step: u32,
+        /// Sampler steps in all.
+        steps: u32,
+        /// Seconds to go, once that can be told.
+        #[serde(default)]
+        eta_s: Option<f64>,
+    },
+    /// A picture of the way there.
+    Preview {
+        /// Sampler steps done when it was made.
+        step: u32,
+        /// The picture.
+        image: Box<ImageOut>,
+    },
+    /// Done; `jobs.wait` gives the result.
+    Finished,
+    /// It went wrong, or the daemon ended.
+    Failed {
+        /// Why.
+        error: WireError,
+    },
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl EventKind {
+    /// Whether nothing more happens to the job.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Finished | Self::Failed { .. } | Self::Cancelled => true,
+            Self::Queued | Self::Started | Self::Progress { .. } | Self::Preview { .. } => false,
+        }
+    }
+}
+
+/// Something changed in the models folders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LibraryEvent {
+    /// Always "changed" today.
+    #[serde(rename = "type")]
+    pub kind: LibraryEventKind,
+    /// New entries, as `KIND/NAME`.
+    pub added: Vec<String>,
+    /// Entries whose file is another one now, as `KIND/NAME`.
+    pub changed: Vec<String>,
+    /// Entries that are gone, as `KIND/NAME`.
+    pub removed: Vec<String>,
+}
+
+/// What happened to the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LibraryEventKind {
+    /// Entries came, went or changed.
+    Changed,
+}

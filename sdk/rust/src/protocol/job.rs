@@ -1,0 +1,166 @@
+//! `jobs.*`: what was asked for and what became of it.
+
+use std::fmt;
+
+use rmpv::Value;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::WireError;
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Waiting for its turn.
+    Queued,
+    /// Being drawn.
+    Running,
+    /// Done; the result is kept for a while.
+    Finished,
+    /// It went wrong.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// The daemon ended before the job did.
+    Interrupted,
+}
+
+impl JobState {
+    /// All of them with their names.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Queued, "queued"),
+        (Self::Running, "running"),
+        (Self::Finished, "finished"),
+        (Self::Failed, "failed"),
+        (Self::Cancelled, "cancelled"),
+        (Self::Interrupted, "interrupted"),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(each, _)| *each == self).map_or("", |(_, name)| name)
+    }
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, each)| *each == name).map(|(each, _)| *each)
+    }
+
+    /// Whether nothing more happens.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// `jobs.submit`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitParams {
+    /// What to do: "txt2img".
+    pub method: String,
+    /// That method's parameters; an empty map if left out.
+    #[serde(default = "empty_map")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub params: Value,
+    /// The job's id. Submitting the same request with the same id again gives the same job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+fn empty_map() -> Value {
+    Value::Map(Vec::new())
+}
+
+/// A job by its id: `jobs.wait`, `jobs.get`, `jobs.cancel`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobParams {
+    /// The job's id.
+    pub job: String,
+}
+
+/// What `jobs.submit` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobRef {
+    /// The job's id.
+    pub job: String,
+}
+
+/// `jobs.list`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobListParams {
+    /// Only jobs in this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<JobState>,
+    /// How many at most, the newest first; 100 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub limit: Option<u32>,
+}
+
+/// What `jobs.list` answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobList {
+    /// The newest first.
+    pub jobs: Vec<JobView>,
+}
+
+/// One job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobView {
+    /// The job's id.
+    pub job: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// The method that was submitted.
+    pub method: String,
+    /// When it was submitted, seconds since 1970.
+    pub created_at: f64,
+    /// When its turn came, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<f64>,
+    /// When it ended, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<f64>,
+    /// Sampler steps done.
+    pub step: u32,
+    /// Sampler steps in all.
+    pub steps: u32,
+    /// Seconds to go, once that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<f64>,
+    /// Why it did not finish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<WireError>,
+    /// Jobs before it in the queue, while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
+}
+
+/// `jobs.subscribe`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubscribeParams {
+    /// One job; every job, and the library, if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// With `job`: replay what came after this event number; 0 (everything still known) if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+}
+
+/// What `jobs.subscribe` answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Subscribed {
+    /// The job as it stood, if one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobView>,
+}

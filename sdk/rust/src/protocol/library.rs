@@ -1,0 +1,124 @@
+//! `library.*`: the files in the models folders.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LibraryKind {
+    Checkpoint,
+    Vae,
+    Lora,
+    Embedding,
+    Hypernetwork,
+    Controlnet,
+    Upscaler,
+    Taesd,
+    Detector,
+    Face,
+}
+
+impl LibraryKind {
+    /// All of them with their names.
+    pub const ALL: [(Self, &'static str); 10] = [
+        (Self::Checkpoint, "checkpoint"),
+        (Self::Vae, "vae"),
+        (Self::Lora, "lora"),
+        (Self::Embedding, "embedding"),
+        (Self::Hypernetwork, "hypernetwork"),
+        (Self::Controlnet, "controlnet"),
+        (Self::Upscaler, "upscaler"),
+        (Self::Taesd, "taesd"),
+        (Self::Detector, "detector"),
+        (Self::Face, "face"),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(each, _)| *each == self).map_or("", |(_, name)| name)
+    }
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, each)| *each == name).map(|(each, _)| *each)
+    }
+}
+
+impl fmt::Display for LibraryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// `library.list`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LibraryListParams {
+    /// Only this kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<LibraryKind>,
+}
+
+/// `library.get`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LibraryGetParams {
+    /// Its kind.
+    pub kind: LibraryKind,
+    /// Its name, its path inside a models folder, or the first 8 or more hex digits of its hash.
+    pub name: String,
+}
+
+/// What `library.list` answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LibraryList {
+    /// Files that can be used, by kind and name.
+    pub entries: Vec<LibraryEntry>,
+    /// Files in the folders that cannot be used, and why. With `kind` given, none.
+    pub problems: Vec<LibraryProblem>,
+}
+
+/// One usable file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LibraryEntry {
+    /// What it is for, told by its content.
+    pub kind: LibraryKind,
+    /// The file's name without extension.
+    pub name: String,
+    /// Where it is.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 in hex, once something needed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+    /// The model family, such as "sd1", where it can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+    /// The type most weights are stored in.
+    pub dtype: String,
+    /// Number of weights.
+    pub parameters: u64,
+}
+
+/// A file that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LibraryProblem {
+    /// Where it is.
+    pub path: String,
+    /// Why: broken, still being copied, or of a format that is not read yet.
+    pub reason: String,
+}
+
+/// What `library.rescan` answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RescanResult {
+    /// Usable files.
+    pub entries: u32,
+    /// Files that cannot be used.
+    pub problems: u32,
+}

@@ -1,0 +1,65 @@
+//! What the methods take and give: protocol 1.
+//!
+//! The daemon decodes requests into these types and checks them against the JSON Schemas derived from them, so
+//! `api_info` shows what is true. Conventions of the wire beyond the types:
+//!
+//! - `params` is an array with one map; an empty array stands for an empty map, there and
+//!   wherever a map belongs (Lua's `{}` is one).
+//! - An unknown field, at any depth, is an error that names the nearest known one.
+//! - **Job ids.** An `id` given to `jobs.submit` *is* the job's id: 1–64 of `A–Z a–z 0–9 . _ -`, beginning with a
+//!   letter or digit. The same id with the same request gives the same job, also after a restart; with another
+//!   request it is E_INVALID_PARAMS.
+//! - **Events** go to those who subscribed. `jobs.subscribe {job}` replays what is still known of that job after
+//!   event number `since` (0, everything, if left out), follows it, and ends by itself with the job.
+//!   `jobs.subscribe {}` follows every job from now on, and the library (`library.event`), until the connection
+//!   ends. `initialize` with `events` chooses the notification's method name instead of `job.event`, and follows
+//!   the jobs that this connection submits from then on. A subscriber gets an event once however often it asked.
+//! - `seq` counts a job's events from 1. Numbers may be missing: progress and previews that a slow reader did not
+//!   take are replaced by newer ones. The last event (finished, failed, cancelled) always comes.
+//! - A job that the daemon's end cut off is in state `interrupted`; its last event is `failed`, and waiting for it
+//!   is E_INTERNAL.
+//! - `preview` events carry the first image of the batch, at 1/8 of the size.
+//! - `library.event` is `[{type: "changed", added, changed, removed}]`, with names as `KIND/NAME`.
+//! - Bytes that are no MessagePack end the connection after a last notification `rpc.error [[code, text]]`; a
+//!   request of the wrong shape is answered with E_INVALID_PARAMS, and the connection goes on.
+//! - Errors are `[code, "E_NAME: text"]` with the codes of [`ErrorName`].
+
+mod error;
+mod event;
+mod image;
+mod job;
+mod library;
+mod models;
+mod server;
+mod txt2img;
+
+pub use error::{ErrorName, WireError};
+pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind};
+pub use image::{Bytes, ImageOut};
+pub use job::{
+    JobList, JobListParams, JobParams, JobRef, JobState, JobView, SubmitParams, SubscribeParams, Subscribed,
+};
+pub use library::{
+    LibraryEntry, LibraryGetParams, LibraryKind, LibraryList, LibraryListParams, LibraryProblem, RescanResult,
+};
+pub use models::{LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult};
+pub use server::{
+    ApiInfo, Capabilities, Client, Device, Empty, InitializeParams, InitializeResult, MemoryStatus,
+    MethodInfo, QueueStatus, Server, ServerLimits, Status,
+};
+pub use txt2img::{
+    OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings, Txt2ImgParams,
+    Txt2ImgResult,
+};
+
+/// The protocol's number. It changes only when a method's meaning does.
+pub const PROTOCOL: u32 = 1;
+
+/// The method name of event notifications, unless `initialize` chose another.
+pub const DEFAULT_EVENT_METHOD: &str = "job.event";
+
+/// The method name of library notifications.
+pub const LIBRARY_EVENT_METHOD: &str = "library.event";
+
+/// The notification that says why a connection ends.
+pub const CONNECTION_ERROR_METHOD: &str = "rpc.error";

@@ -1,0 +1,196 @@
+//! `txt2img`: text to pictures.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ImageOut;
+
+/// What to draw. Names, meaning and defaults are A1111's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Txt2ImgParams {
+    /// What to draw, with A1111's emphasis and BREAK.
+    pub prompt: String,
+    /// What to steer away from.
+    pub negative_prompt: String,
+    /// Seed of the first image; image i of the request has seed + i. -1 draws one and reports it.
+    #[schemars(range(min = -1))]
+    pub seed: i64,
+    /// Sampler steps.
+    #[schemars(range(min = 1, max = 1000))]
+    pub steps: u32,
+    /// Guidance scale; 1 leaves the negative prompt out.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub cfg_scale: f64,
+    /// Pixels in a row; 512 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 8, max = 4096), extend("multipleOf" = 8))]
+    pub width: Option<u32>,
+    /// Rows; 512 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 8, max = 4096), extend("multipleOf" = 8))]
+    pub height: Option<u32>,
+    /// The sampler. Joint names such as "DPM++ 2M Karras" set the scheduler too.
+    pub sampler_name: String,
+    /// The schedule of sigmas; "Automatic" is the sampler's own.
+    pub scheduler: String,
+    /// Images drawn at once.
+    #[schemars(range(min = 1, max = 64))]
+    pub batch_size: u32,
+    /// Batches drawn one after the other.
+    #[schemars(range(min = 1, max = 1000))]
+    pub n_iter: u32,
+    /// Which hidden state of the text encoder conditions: 1 the last, 2 the one before it.
+    #[schemars(range(min = 1, max = 12))]
+    pub clip_skip: u32,
+    /// Pads the shorter of both prompts with empty chunks, A1111's option of that name. Off, as it is there by
+    /// default, prompts of different length are encoded and used at their own.
+    pub pad_cond_uncond: bool,
+    /// A checkpoint's name in the library, its path inside a models folder, or the first 8 or more hex digits of its
+    /// hash. If left out: the configured one, else the first of the library.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+    /// Where noise comes from.
+    pub rng: Rng,
+    /// What to compute in.
+    pub precision: Precision,
+    /// How pictures come back.
+    pub output: OutputParams,
+    /// Pictures of the way there, as events. None if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview: Option<PreviewParams>,
+}
+
+impl Default for Txt2ImgParams {
+    fn default() -> Self {
+        Self {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            seed: -1,
+            steps: 20,
+            cfg_scale: 7.0,
+            width: None,
+            height: None,
+            sampler_name: "Euler a".into(),
+            scheduler: "Automatic".into(),
+            batch_size: 1,
+            n_iter: 1,
+            clip_skip: 1,
+            pad_cond_uncond: false,
+            checkpoint: None,
+            rng: Rng::default(),
+            precision: Precision::default(),
+            output: OutputParams::default(),
+            preview: None,
+        }
+    }
+}
+
+/// Where noise comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Rng {
+    /// What a CUDA card draws; A1111's "NV".
+    #[default]
+    Nv,
+    /// What torch draws on a CPU; A1111's "CPU".
+    Cpu,
+}
+
+/// What to compute in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The best this machine has. Today: f32.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16 with f32 sums. Not in this build: E_UNSUPPORTED.
+    Bf16,
+    /// 16-bit floats. Not in this build: E_UNSUPPORTED.
+    F16,
+}
+
+/// How pictures come back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputParams {
+    /// As what.
+    pub format: OutputFormat,
+    /// For "file": an absolute, existing folder. If left out: `outputs` in the daemon's state folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<String>,
+}
+
+/// The form of a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// PNG bytes in the answer.
+    #[default]
+    Png,
+    /// 8-bit pixels in the answer.
+    Raw,
+    /// A PNG file; its path in the answer.
+    File,
+    /// Not in this build: E_UNSUPPORTED.
+    Jpeg,
+    /// Not in this build: E_UNSUPPORTED.
+    Webp,
+}
+
+/// Pictures of the way there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PreviewParams {
+    /// Steps from one preview to the next.
+    #[schemars(range(min = 1, max = 1000))]
+    pub every: u32,
+    /// How they are made.
+    pub kind: PreviewKind,
+}
+
+impl Default for PreviewParams {
+    fn default() -> Self {
+        Self { every: 1, kind: PreviewKind::Latent }
+    }
+}
+
+/// How previews are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PreviewKind {
+    /// A linear map of the latents, at 1/8 of the size; costs next to nothing.
+    #[default]
+    Latent,
+}
+
+/// What was drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Txt2ImgResult {
+    /// The pictures, `n_iter * batch_size` of them.
+    pub images: Vec<ImageOut>,
+    /// The job that drew them.
+    pub job: String,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Seconds spent in each stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Timings {
+    /// Waiting for its turn.
+    pub queue_s: f64,
+    /// Reading the checkpoint; near 0 when it was in memory.
+    pub load_s: f64,
+    /// Prompts to conditioning.
+    pub conditioning_s: f64,
+    /// The sampler's loop.
+    pub denoise_s: f64,
+    /// Latents to pixels.
+    pub decode_s: f64,
+    /// From its turn to the result, encoding and writing included.
+    pub total_s: f64,
+}
