@@ -60,7 +60,7 @@ impl<'a> Walk<'a> {
                 Some(text) if text.contains('\0') => {
                     Err(self.say(format_args!("text has a NUL character; remove it")))
                 }
-                Some(_) => Ok(()),
+                Some(text) => self.check_length(schema, text),
             },
             Value::Array(items) => self.check_items(schema, items),
             Value::Map(entries) => self.check_fields(schema, entries),
@@ -159,6 +159,20 @@ impl<'a> Walk<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_length(&self, schema: &Json, text: &str) -> Result<(), String> {
+        let Some(most) = schema.get("maxLength").and_then(Json::as_u64) else {
+            return Ok(());
+        };
+        // Cheap first: there are no more characters than bytes.
+        let length = if text.len() as u64 <= most { 0 } else { text.chars().count() as u64 };
+        if length > most {
+            return Err(
+                self.say(format_args!("text is {length} characters long, {most} are allowed; shorten it"))
+            );
+        }
+        Ok(())
     }
 
     fn check_items(&mut self, schema: &'a Json, items: &[Value]) -> Result<(), String> {

@@ -97,8 +97,8 @@ fn conditioning_is_a1111s() {
             if !golden.has(&part("positive")) {
                 continue;
             }
-            let mut cond = encode(&clip, text(&case["positive"]), skip).expect("encodes");
-            let mut uncond = encode(&clip, text(&case["negative"]), skip).expect("encodes");
+            let mut cond = encode(&clip, text(&case["positive"]), skip, &|| false).expect("encodes");
+            let mut uncond = encode(&clip, text(&case["negative"]), skip, &|| false).expect("encodes");
             pad_alike(&clip, &mut cond, &mut uncond, skip).expect("pads");
             assert_close(
                 &part("positive"),

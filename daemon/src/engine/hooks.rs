@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use latentd_client::protocol::{Bytes, ImageOut, Timings};
-use latentd_models::Result;
 use latentd_models::image::{RgbImage, encode_png};
 use latentd_models::pipeline::{Hooks, Progress, Stage};
 use tracing::warn;
@@ -16,13 +15,14 @@ pub(super) struct JobHooks<'a> {
     job: &'a Job,
     /// When the last stage or step was done.
     last: Instant,
-    pass: usize,
+    /// Steps done, over all passes.
+    step: u32,
     pub(super) timings: Timings,
 }
 
 impl<'a> JobHooks<'a> {
     pub(super) fn new(jobs: &'a Jobs, job: &'a Job, timings: Timings) -> Self {
-        Self { jobs, job, last: Instant::now(), pass: 0, timings }
+        Self { jobs, job, last: Instant::now(), step: 0, timings }
     }
 }
 
@@ -44,14 +44,15 @@ impl Hooks for JobHooks<'_> {
         let left = progress.steps.saturating_sub(progress.step);
         let per_step = self.timings.denoise_s / progress.step.max(1) as f64;
         let eta_s = (progress.step > 0).then_some(per_step * left as f64);
-        self.jobs.progress(self.job, stage, progress.step as u32, eta_s);
+        self.step = progress.step as u32;
+        self.jobs.progress(self.job, stage, (self.step, progress.steps as u32), eta_s);
     }
 
     fn wants_preview(&self, step: usize) -> bool {
         self.job.request.preview.is_some_and(|preview| step.is_multiple_of(preview.every as usize))
     }
 
-    fn preview(&mut self, step: usize, images: Vec<RgbImage>) {
+    fn preview(&mut self, _step: usize, images: Vec<RgbImage>) {
         let Some(image) = images.first() else {
             return;
         };
@@ -63,15 +64,9 @@ impl Hooks for JobHooks<'_> {
                     height: image.height as u32,
                     ..Default::default()
                 };
-                let step = self.pass * self.job.request.steps as usize + step;
-                self.jobs.preview(self.job, step as u32, image);
+                self.jobs.preview(self.job, self.step, image);
             }
             Err(error) => warn!(job = self.job.id, %error, "preview"),
         }
-    }
-
-    fn pass_begin(&mut self, index: usize, _seeds: &[u64]) -> Result<()> {
-        self.pass = index;
-        Ok(())
     }
 }

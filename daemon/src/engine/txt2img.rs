@@ -25,7 +25,7 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
         Err(_) => crate::random::u64()? % DRAWN_SEEDS,
     };
 
-    engine.jobs.progress(job, "loading", 0, None);
+    engine.jobs.progress(job, "loading", (0, params.steps.saturating_mul(params.n_iter)), None);
     let item = engine.checkpoint(params.checkpoint.as_deref())?;
     let loaded = engine.residency.acquire(&engine.library, &item)?;
     timings.load_s = started.elapsed().as_secs_f64();

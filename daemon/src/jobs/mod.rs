@@ -158,12 +158,12 @@ impl Jobs {
         Some(job)
     }
 
-    /// Where a running job stands.
-    pub(crate) fn progress(&self, job: &Job, stage: &str, step: u32, eta_s: Option<f64>) {
+    /// Where a running job stands: `step` of `steps`, which some samplers make more or fewer than were asked for.
+    pub(crate) fn progress(&self, job: &Job, stage: &str, (step, steps): (u32, u32), eta_s: Option<f64>) {
         self.tell(job, |inner| {
-            inner.step = step;
+            (inner.step, inner.steps) = (step, steps);
             inner.eta_s = eta_s;
-            Some(EventKind::Progress { stage: Some(stage.to_owned()), step, steps: inner.steps, eta_s })
+            Some(EventKind::Progress { stage: Some(stage.to_owned()), step, steps, eta_s })
         });
     }
 

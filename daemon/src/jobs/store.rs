@@ -80,7 +80,7 @@ impl Store {
         let rows = self
             .connection
             .prepare_cached(
-                "UPDATE job SET state = ?, started_at = ?, finished_at = ?, step = ?, error_code = ?, \
+                "UPDATE job SET state = ?, started_at = ?, finished_at = ?, step = ?, steps = ?, error_code = ?, \
                  error_text = ?, last_seq = ?, result_bytes = ? WHERE id = ?",
             )?
             .execute(params![
@@ -88,6 +88,7 @@ impl Store {
                 inner.started_at,
                 inner.finished_at,
                 inner.step,
+                inner.steps,
                 inner.error.as_ref().map(|error| error.name.code()),
                 inner.error.as_ref().map(|error| &error.text),
                 inner.last_seq.cast_signed(),

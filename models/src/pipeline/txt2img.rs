@@ -123,8 +123,9 @@ fn conditioning(
 ) -> Result<(Conditioning, Conditioning)> {
     let (mut prompt, mut negative) = (request.prompt.clone(), request.negative_prompt.clone());
     hooks.prompt_rewrite(&mut prompt, &mut negative)?;
-    let mut cond = encode(&model.clip, &prompt, request.clip_skip)?;
-    let mut uncond = encode(&model.clip, &negative, request.clip_skip)?;
+    let encode = |prompt: &str| encode(&model.clip, prompt, request.clip_skip, &|| hooks.cancelled());
+    let mut cond = encode(&prompt)?;
+    let mut uncond = encode(&negative)?;
     if request.pad_cond_uncond {
         pad_alike(&model.clip, &mut cond, &mut uncond, request.clip_skip)?;
     }

@@ -14,8 +14,13 @@ pub type Conditioning = Tensor;
 
 /// Encodes a prompt: each chunk alone, joined along the tokens. `clip_skip` 1 takes the last hidden state, 2 the
 /// one before it, and so on; the final layer norm follows in any case. Weights multiply the states, whose mean
-/// over the chunk is then restored.
-pub fn encode(clip: &ClipText, prompt: &str, clip_skip: usize) -> Result<Conditioning> {
+/// over the chunk is then restored. A long prompt takes a while: `cancelled` is asked between batches of chunks.
+pub fn encode(
+    clip: &ClipText,
+    prompt: &str,
+    clip_skip: usize,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Conditioning> {
     let layers = clip.config().layers;
     if clip_skip == 0 || clip_skip > layers {
         return Err(Error::Request(format!(
@@ -25,6 +30,9 @@ pub fn encode(clip: &ClipText, prompt: &str, clip_skip: usize) -> Result<Conditi
     let chunks = chunks(prompt)?;
     let mut encoded = vec![];
     for batch in chunks.chunks(BATCH) {
+        if cancelled() {
+            return Err(Error::Cancelled);
+        }
         let ids: Vec<Vec<u32>> = batch.iter().map(|chunk| chunk.ids.clone()).collect();
         let states = clip.hidden_states(&ids)?;
         let state = &states[states.len() - clip_skip];
@@ -47,7 +55,7 @@ pub fn pad_alike(
     if a == b {
         return Ok(());
     }
-    let empty = encode(clip, "", clip_skip)?;
+    let empty = encode(clip, "", clip_skip, &|| false)?;
     let shorter = if a < b { cond } else { uncond };
     while shorter.dim(1)? < a.max(b) {
         *shorter = Tensor::cat(&[&*shorter, &empty], 1)?;

@@ -10,8 +10,10 @@ use super::ImageOut;
 #[serde(default, deny_unknown_fields)]
 pub struct Txt2ImgParams {
     /// What to draw, with A1111's emphasis and BREAK.
+    #[schemars(length(max = 200_000))]
     pub prompt: String,
     /// What to steer away from.
+    #[schemars(length(max = 200_000))]
     pub negative_prompt: String,
     /// Seed of the first image; image i of the request has seed + i. -1 draws one and reports it.
     #[schemars(range(min = -1))]
