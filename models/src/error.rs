@@ -54,10 +54,20 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
-        Self::File { path: path.into(), reason: reason.into() }
+        Self::File { path: path.into(), reason: shortened(reason.into()) }
     }
 
     pub(crate) fn model(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
-        Self::Model { path: path.into(), reason: reason.into() }
+        Self::Model { path: path.into(), reason: shortened(reason.into()) }
     }
+}
+
+/// Names and shapes in a file can be megabytes long; an error, which ends up in logs and on the wire, cannot.
+fn shortened(mut reason: String) -> String {
+    const LONGEST: usize = 2000;
+    if reason.len() > LONGEST {
+        reason.truncate(reason.floor_char_boundary(LONGEST));
+        reason.push('…');
+    }
+    reason
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use latentd_models::files::{FileKind, SafeTensors, inspect};
+use latentd_models::files::{FileKind, Loader, SafeTensors, inspect};
 use latentd_models::pipeline::Model;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -166,10 +166,117 @@ fn missing_extra_and_misshapen_tensors_are_named() {
     }
 }
 
+/// Whichever tensor a block lacks, it is named: none is taken for the end of the network.
+#[test]
+fn any_missing_tensor_is_named() {
+    for name in [
+        "model.diffusion_model.input_blocks.1.0.in_layers.2.weight",
+        "model.diffusion_model.input_blocks.2.0.op.weight",
+        "model.diffusion_model.output_blocks.1.0.in_layers.2.weight",
+        "model.diffusion_model.input_blocks.3.1.transformer_blocks.0.norm1.weight",
+        "model.diffusion_model.middle_block.1.transformer_blocks.0.norm1.weight",
+        "first_stage_model.encoder.down.0.block.0.conv1.weight",
+        "first_stage_model.encoder.down.2.block.0.conv1.weight",
+        "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight",
+        "cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.weight",
+    ] {
+        let mut parts = Parts::tiny();
+        parts.remove(name);
+        let error = refusal(&parts.bytes());
+        assert!(error.contains(&format!("missing tensor {name}")), "{error}");
+    }
+    let mut parts = Parts::tiny();
+    let names: Vec<String> =
+        parts.header.keys().filter(|name| name.contains("output_blocks.5.")).cloned().collect();
+    for name in names {
+        parts.remove(&name);
+    }
+    let error = refusal(&parts.bytes());
+    assert!(error.contains("does not mirror"), "{error}");
+}
+
+/// Tensors without elements take no space and can claim any size; blocks without end cost their maker little.
+#[test]
+fn sizes_beyond_reason_are_refused() {
+    let huge = 1usize << 60;
+    for (name, shape) in [
+        ("model.diffusion_model.input_blocks.0.0.weight", vec![huge, 4, 0, 3]),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.2.weight", vec![huge, 0, 3, 3]),
+        ("model.diffusion_model.time_embed.0.weight", vec![huge, 0]),
+        ("first_stage_model.post_quant_conv.weight", vec![1 << 63, 0, 1, 1]),
+        ("first_stage_model.encoder.down.1.block.0.conv1.weight", vec![huge, 0]),
+        ("cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight", vec![huge, 0]),
+        ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", vec![0, huge]),
+    ] {
+        let mut parts = Parts::tiny();
+        parts.remove(name);
+        parts.add(name, &[0]);
+        parts.header[name]["shape"] = json!(shape);
+        let error = refusal(&parts.bytes());
+        assert!(error.contains(name) && error.contains("shape"), "{error}");
+    }
+    // So many levels that 2 to their power wraps round to the right factor.
+    for levels in [64, 65, 68, 300] {
+        let mut parts = Parts::tiny();
+        for level in 0..levels {
+            let name = format!("first_stage_model.encoder.down.{level}.block.0.conv1.weight");
+            if !parts.header.contains_key(&name) {
+                parts.add(&name, &[32, 0]);
+            }
+        }
+        let error = refusal(&parts.bytes());
+        assert!(error.contains("the VAE scales by"), "{levels} levels: {error}");
+    }
+    let mut parts = Parts::tiny();
+    for index in 0..20_000 {
+        parts.add(&format!("model.diffusion_model.input_blocks.{index}.0.in_layers.2.weight"), &[32, 0]);
+    }
+    let error = refusal(&parts.bytes());
+    assert!(error.len() < 3000, "{} bytes of error", error.len());
+    // Names and shapes of any length do not make an error of any length.
+    let mut parts = Parts::tiny();
+    parts.add(&format!("model.diffusion_model.{}", "ß".repeat(1 << 20)), &[1]);
+    parts.add("first_stage_model.post_quant_conv.bia", &vec![1; 1 << 20]);
+    let error = refusal(&parts.bytes());
+    assert!(error.contains("extra tensor") && error.len() < 3000, "{} bytes of error", error.len());
+}
+
+/// Elements of 8 bits, which a later version may read: told by tensor and type.
+#[test]
+fn types_that_weights_do_not_have_are_named() {
+    let name = "model.diffusion_model.out.2.bias";
+    for dtype in ["F8_E4M3", "F8_E5M2", "I8", "BOOL"] {
+        let mut parts = Parts::tiny();
+        parts.remove(name);
+        parts.add(name, &[1]);
+        parts.header[name]["shape"] = json!([4]);
+        parts.header[name]["dtype"] = json!(dtype);
+        let error = refusal(&parts.bytes());
+        assert!(error.contains(name) && error.contains(dtype), "{error}");
+    }
+}
+
+/// A network read without the check before it still takes no tensor of another shape.
+#[test]
+fn a_shape_that_does_not_fit_is_no_layer() {
+    let file = SafeTensors::open(&tiny()).expect("opens");
+    let name = "model.diffusion_model.time_embed.0.weight";
+    let shape = file.shape(name).expect("there").to_vec();
+    let loader = Loader::file(&file);
+    assert!(loader.linear(name, shape[0], shape[1]).is_ok());
+    let error = loader.linear(name, shape[1], shape[0]).err().expect("turned round").to_string();
+    assert!(error.contains(name) && error.contains("is needed"), "{error}");
+}
+
 #[test]
 fn weights_that_are_no_numbers_are_refused() {
     for (bits, what) in [(0x7e00u16, "NaN"), (0x7c00, "infinity")] {
-        for name in ["model.diffusion_model.out.2.weight", "first_stage_model.decoder.norm_out.bias"] {
+        for name in [
+            "model.diffusion_model.out.2.weight",
+            "first_stage_model.decoder.norm_out.bias",
+            "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+            "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight",
+        ] {
             let mut parts = Parts::tiny();
             let start = parts.range(name).start;
             parts.data[start..start + 2].copy_from_slice(&bits.to_le_bytes());
@@ -215,6 +322,38 @@ fn a_file_cut_off_while_it_is_read_is_an_error() {
     assert!(error.contains("was cut off by another program"), "{error}");
     let other = SafeTensors::open(&tiny()).expect("another file is fine");
     other.check_intact().expect("and whole");
+}
+
+/// Files come and go on several threads while some are cut off: only those that were notice it.
+#[test]
+fn only_the_file_that_was_cut_off_is_in_error() {
+    let folder = tempfile::tempdir().expect("folder");
+    let folder = folder.path();
+    let sum = |file: &SafeTensors| -> u64 {
+        let bytes = |name| file.weights(name).ok().flatten().map_or(&[][..], |weights| weights.bytes);
+        file.names().flat_map(bytes).map(|byte| u64::from(*byte)).sum()
+    };
+    let whole = sum(&SafeTensors::open(&tiny()).expect("opens"));
+    std::thread::scope(|scope| {
+        for thread in 0..6u64 {
+            scope.spawn(move || {
+                for round in 0..12u64 {
+                    let path = folder.join(format!("{thread}-{round}"));
+                    fs::copy(tiny(), &path).expect("copied");
+                    let file = SafeTensors::open(&path).expect("opens");
+                    let cut = (thread + round) % 2 == 0;
+                    if cut {
+                        let shorter = 150_000 + 4096 * round + thread;
+                        let file = fs::File::options().write(true).open(&path).expect("opens");
+                        file.set_len(shorter).expect("shortened");
+                    }
+                    assert_eq!(sum(&file) == whole, !cut);
+                    assert_eq!(file.check_intact().is_err(), cut);
+                    fs::remove_file(&path).expect("removed");
+                }
+            });
+        }
+    });
 }
 
 proptest! {

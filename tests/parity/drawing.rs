@@ -150,6 +150,28 @@ fn pictures_are_the_references() {
     assert!(pictures >= entries.len() && entries.len() >= 75, "only {pictures} pictures were compared");
 }
 
+/// A header alone, without the pixels it promises: refused by its size, before memory is taken.
+#[test]
+fn pngs_beyond_reason_are_refused() {
+    let white = RgbImage { width: 1, height: 1, pixels: vec![255; 3] };
+    let mut png = latentd_models::image::encode_png(&white, "").expect("encodes");
+    let crc = |bytes: &[u8]| {
+        !bytes.iter().fold(u32::MAX, |crc, byte| {
+            (0..8)
+                .fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        })
+    };
+    for (side, colour) in [(i32::MAX as u32, 0), (i32::MAX as u32, 6), (1 << 16, 2)] {
+        png[16..20].copy_from_slice(&side.to_be_bytes());
+        png[20..24].copy_from_slice(&side.to_be_bytes());
+        png[25] = colour;
+        let sum = crc(&png[12..29]);
+        png[29..33].copy_from_slice(&sum.to_be_bytes());
+        let error = decode_png(&png).expect_err("refused").to_string();
+        assert!(error.contains("png"), "{error}");
+    }
+}
+
 fn draw(model: &Model, request: &Txt2Img, threads: usize) -> Vec<Output> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
     pool.install(|| txt2img(model, request, &mut NoHooks)).expect("draws")
@@ -203,6 +225,9 @@ fn what_does_not_fit_is_refused() {
         assert!(error(Txt2Img { width, height, ..request.clone() }).contains("multiple of 8"));
     }
     assert!(error(Txt2Img { steps: 0, ..request.clone() }).contains("steps is 0"));
+    assert!(error(Txt2Img { steps: usize::MAX, ..request.clone() }).contains("steps is"));
+    assert!(error(Txt2Img { batch_size: usize::MAX, ..request.clone() }).contains("batch_size is"));
+    assert!(error(Txt2Img { n_iter: 0, ..request.clone() }).contains("n_iter is 0"));
     assert!(error(Txt2Img { cfg_scale: f64::NAN, ..request.clone() }).contains("cfg_scale is NaN"));
     assert!(error(Txt2Img { clip_skip: 9, ..request.clone() }).contains("clip_skip is 9"));
     assert!(error(Txt2Img { memory_limit: Some(1), ..request }).contains("bytes of memory"));

@@ -68,14 +68,52 @@ fn emphasis_is_a1111s() {
     }
 }
 
+fn clip() -> ClipText {
+    let file = SafeTensors::open(&checkpoint("tiny-sd1")).expect("opens");
+    let prefix = "cond_stage_model.transformer.text_model.";
+    let config = ClipConfig::detect(&file, prefix).expect("config");
+    ClipText::load(&Loader::file(&file), prefix, config).expect("loads")
+}
+
+/// Weights of any size are numbers or an error, and brackets of any depth are no reason to wait.
+#[test]
+fn weights_beyond_reason_are_refused() {
+    let clip = clip();
+    let encode = |prompt: &str| encode(&clip, prompt, 1, &|| false);
+    let nines = "9".repeat(400);
+    for prompt in [
+        format!("(cat:{nines})"),
+        format!("(cat:-{nines})"),
+        format!("((cat:0):{nines})"),
+        "(".repeat(2000) + "x",
+    ] {
+        let error = encode(&prompt).expect_err("refused").to_string();
+        assert!(error.contains("too large"), "{error}");
+    }
+    for prompt in [
+        "(cat:99999999)".to_owned(),
+        "(cat:0)".to_owned(),
+        "(cat:-5) dog".to_owned(),
+        "(cat:1e999) (dog:nan) (cow:inf) (x:1.2.3) (y:.) (z:+-1) (:1) :".to_owned(),
+        "[".repeat(50_000) + "x",
+        format!("(cat:0.{}1)", "0".repeat(400)),
+    ] {
+        let values = crate::golden::values(&encode(&prompt).expect("encodes"));
+        assert!(values.iter().all(|value| value.is_finite()), "{}", &prompt[..20.min(prompt.len())]);
+    }
+    let start = std::time::Instant::now();
+    for prompt in ["(a".repeat(100_000), "(a".repeat(66_000) + &")".repeat(66_000), "[(a".repeat(66_000)] {
+        assert!(!parse_emphasis(&prompt).is_empty());
+    }
+    // Some tenths of a second; without a bound on the depth it is half a minute.
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}
+
 #[test]
 fn conditioning_is_a1111s() {
     let cases = json("conditioning");
     let golden = Golden::open("conditioning");
-    let file = SafeTensors::open(&checkpoint("tiny-sd1")).expect("opens");
-    let prefix = "cond_stage_model.transformer.text_model.";
-    let config = ClipConfig::detect(&file, prefix).expect("config");
-    let clip = ClipText::load(&Loader::file(&file), prefix, config).expect("loads");
+    let clip = clip();
     for case in list(&cases["conditioning"]) {
         let name = text(&case["name"]);
         for side in ["positive", "negative"] {

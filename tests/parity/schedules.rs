@@ -1,8 +1,10 @@
 //! Sigmas of every schedule against k-diffusion's, within 1e-5 relative (f32 logarithms and powers).
 
-use latentd_models::sampling::{ModelSigmas, Sampler, Schedule};
+use candle_core::{DType, Device, Tensor};
+use latentd_models::Result;
+use latentd_models::sampling::{Denoise, ModelSigmas, Sampler, Schedule, sample};
 
-use crate::golden::Golden;
+use crate::golden::{Golden, values};
 
 #[track_caller]
 fn check(name: &str, found: &[f32], wanted: &[f32]) {
@@ -56,5 +58,40 @@ fn every_schedule() {
     for n in [1, 2, 5, 6, 8, 20, 31, 50] {
         let found: Vec<i64> = model.ddim_timesteps(n).iter().map(|t| *t as i64).collect();
         assert_eq!(found, golden.integers(&format!("ddim_timesteps.{n}")), "ddim, {n} steps");
+    }
+}
+
+/// A model that finds nothing but noise, and noise that is always one.
+struct Nothing;
+
+impl Denoise for Nothing {
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        assert!(sigma > 0.0, "there is nothing to denoise at {sigma}");
+        Ok(x.zeros_like()?)
+    }
+
+    fn noise(&mut self) -> Result<Tensor> {
+        Ok(Tensor::ones((1, 4, 1, 1), DType::F32, &Device::Cpu)?)
+    }
+
+    fn step(&mut self, x: &Tensor, _denoised: &Tensor) -> Result<()> {
+        assert!(values(x).iter().all(|value| value.is_finite()));
+        Ok(())
+    }
+}
+
+#[test]
+fn any_number_of_steps_ends_in_numbers() {
+    let model = ModelSigmas::default();
+    let noise = Tensor::ones((1, 4, 1, 1), DType::F32, &Device::Cpu).expect("noise");
+    for (sampler, name) in Sampler::ALL {
+        for (schedule, _) in Schedule::ALL {
+            for steps in [1, 2, 3, 501, 1000, 1001, 10_000] {
+                let sigmas = model.schedule(*sampler, *schedule, steps).expect("schedule");
+                assert!(sigmas.levels.is_sorted_by(|a, b| a >= b), "{name}, {steps} steps: levels fall");
+                let last = values(&sample(*sampler, &noise, &sigmas, &mut Nothing).expect("samples"));
+                assert!(last.iter().all(|value| value.is_finite()), "{name}, {steps} steps: {last:?}");
+            }
+        }
     }
 }

@@ -3,12 +3,12 @@
 
 use rayon::prelude::*;
 
-use crate::Isa;
 use crate::activation::exp;
 use crate::isa::multiversion;
 use crate::matmul::SharedMut;
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::PANEL;
+use crate::{Isa, elements};
 
 /// Keys handled between two updates of the running maximum. Fixed: part of the result's definition.
 const KEY_BLOCK: usize = 256;
@@ -40,13 +40,19 @@ pub struct AttentionShape {
 /// If lengths do not fit the shape, or there is no key.
 pub fn attention(isa: Isa, q: &[f32], k: &[f32], v: &[f32], shape: AttentionShape, out: &mut [f32]) {
     let AttentionShape { batch, heads, head_dim, queries, keys, .. } = shape;
-    let width = heads * head_dim;
-    assert!(q.len() == batch * queries * width && out.len() == q.len(), "attention: queries");
-    assert!(k.len() == batch * keys * width && v.len() == k.len(), "attention: keys and values");
+    assert!(
+        q.len() == elements(&[batch, queries, heads, head_dim]) && out.len() == q.len(),
+        "attention: queries"
+    );
+    assert!(
+        k.len() == elements(&[batch, keys, heads, head_dim]) && v.len() == k.len(),
+        "attention: keys and values"
+    );
     if out.is_empty() {
         return;
     }
     assert!(keys > 0, "attention: no keys");
+    let width = heads * head_dim;
     let packed: Vec<PackedHead> = (0..batch * heads)
         .into_par_iter()
         .map(|index| {
@@ -101,6 +107,7 @@ impl PackedHead {
 struct Scratch {
     queries: Vec<f32>,
     scores: Vec<f32>,
+    scores_stride: usize,
     sums: Vec<f32>,
     sums_stride: usize,
     maxima: Vec<f32>,
@@ -127,7 +134,9 @@ impl Scratch {
             let row = &q[row * q_stride..row * q_stride + head_dim];
             self.queries.extend(row.iter().map(|value| value * scale));
         }
-        self.scores.resize(QUERY_BLOCK * KEY_BLOCK, 0.0);
+        // No larger than needed: small attentions would spend their time clearing it.
+        self.scores_stride = KEY_BLOCK.min(keys.next_multiple_of(PANEL));
+        self.scores.resize(count * self.scores_stride, 0.0);
         self.sums.clear();
         self.sums.resize(count * self.sums_stride, 0.0);
         self.maxima.clear();
@@ -141,7 +150,7 @@ impl Scratch {
             for row in 0..count {
                 let seen =
                     if causal { (first + row + 1).saturating_sub(first_key).min(block) } else { block };
-                let scores = &mut self.scores[row * KEY_BLOCK..][..block];
+                let scores = &mut self.scores[row * self.scores_stride..][..block];
                 let sums = &mut self.sums[row * self.sums_stride..][..self.sums_stride];
                 softmax_row(isa, scores, seen, &mut self.maxima[row], &mut self.totals[row], sums);
             }
@@ -172,11 +181,12 @@ impl Scratch {
                 for (offset, pointer) in pointers[..rows].iter_mut().enumerate() {
                     *pointer = self.queries[(row + offset) * head_dim..][..head_dim].as_ptr();
                 }
-                let c = self.scores[row * KEY_BLOCK + panel * PANEL..].as_mut_ptr();
-                // SAFETY: rows hold head_dim values; the panel head_dim * 32 (sliced above); scores has
-                // KEY_BLOCK columns for each of up to QUERY_BLOCK rows.
+                let stride = self.scores_stride;
+                let c = self.scores[row * stride + panel * PANEL..].as_mut_ptr();
+                // SAFETY: rows hold head_dim values; the panel head_dim * 32 (sliced above); scores has for each
+                // of `count` rows a multiple of 32 columns that covers the block.
                 unsafe {
-                    tile(isa, &pointers[..rows], head_dim, keys.as_ptr(), c, KEY_BLOCK, false, false);
+                    tile(isa, &pointers[..rows], head_dim, keys.as_ptr(), c, stride, false, false);
                 };
             }
         }
@@ -200,7 +210,7 @@ impl Scratch {
                 let mut pointers = [std::ptr::null(); TILE_ROWS];
                 let rows = TILE_ROWS.min(count - row);
                 for (offset, pointer) in pointers[..rows].iter_mut().enumerate() {
-                    *pointer = self.scores[(row + offset) * KEY_BLOCK..][..block].as_ptr();
+                    *pointer = self.scores[(row + offset) * self.scores_stride..][..block].as_ptr();
                 }
                 let c = self.sums[row * self.sums_stride + panel * PANEL..].as_mut_ptr();
                 // SAFETY: rows hold `block` values; the panel block * 32 (sliced above); sums has a multiple

@@ -1,9 +1,9 @@
 //! 2-d convolution over channels-last activations, without a patch buffer: the product's row pointers walk the
 //! picture itself.
 
-use crate::Isa;
 use crate::matmul::{Rows, SEGMENT, multiply, segments};
 use crate::pack::PackedMatrix;
+use crate::{Isa, elements};
 
 /// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Rows for Pixels<'_> {
 /// `weights` packed by [`PackedMatrix::convolution`].
 ///
 /// # Panics
-/// If lengths do not fit the shape and the weights.
+/// If lengths do not fit the shape and the weights, or there are no channels, kernel, stride or factor.
 pub fn conv2d(
     isa: Isa,
     x: &[f32],
@@ -95,12 +95,20 @@ pub fn conv2d(
     bias: Option<&[f32]>,
     out: &mut [f32],
 ) {
-    let taps = shape.kernel * shape.kernel;
-    assert_eq!(x.len(), shape.batch * shape.height * shape.width * shape.channels, "convolution: input");
-    assert_eq!(weights.k, shape.channels * taps, "convolution: weights for {} channels", shape.channels);
-    assert!(shape.stride > 0 && shape.upsample > 0, "convolution: stride and factor are at least 1");
+    let ConvShape { batch, height, width, channels, kernel, stride, upsample, .. } = shape;
+    assert!(
+        channels > 0 && kernel > 0 && stride > 0 && upsample > 0,
+        "convolution: channels, kernel, stride and factor are at least 1"
+    );
+    assert_eq!(x.len(), elements(&[batch, height, width, channels]), "convolution: input");
+    assert_eq!(
+        weights.k,
+        elements(&[channels, kernel, kernel]),
+        "convolution: weights for {channels} channels"
+    );
+    let taps = kernel * kernel;
     let output = shape.output();
-    let segments = (0..taps).flat_map(|tap| segments(tap * shape.channels, shape.channels)).collect();
+    let segments = (0..taps).flat_map(|tap| segments(tap * channels, channels)).collect();
     let rows = Pixels { values: x, shape, output, segments };
-    multiply(isa, &rows, shape.batch * output.0 * output.1, weights, bias, out);
+    multiply(isa, &rows, elements(&[batch, output.0, output.1]), weights, bias, out);
 }

@@ -4,19 +4,6 @@ use rayon::prelude::*;
 
 const CHUNK: usize = 1 << 14;
 
-/// `a += b`.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn add(a: &mut [f32], b: &[f32]) {
-    assert_eq!(a.len(), b.len(), "add: lengths");
-    a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| {
-        for (a, b) in a.iter_mut().zip(b) {
-            *a += b;
-        }
-    });
-}
-
 /// `x (batch, positions, channels) += bias (batch, channels)`.
 ///
 /// # Panics

@@ -2,20 +2,24 @@
 
 use std::sync::OnceLock;
 
-/// An instruction set with a code path of its own.
+/// An instruction set with a code path of its own. A value is proof that this processor has it: other crates
+/// cannot name a variant, they get one from [`Isa::current`] or [`Isa::available`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// Plain Rust; any processor.
+    #[non_exhaustive]
     Portable,
     /// AVX2 with FMA and F16C.
+    #[non_exhaustive]
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
+    #[non_exhaustive]
     Avx512,
 }
 
 impl Isa {
     /// All of them with the names that `LATENTD_KERNELS` takes.
-    pub const ALL: &[(Self, &'static str)] =
+    const ALL: &[(Self, &'static str)] =
         &[(Self::Portable, "portable"), (Self::Avx2, "avx2"), (Self::Avx512, "avx512")];
 
     /// The best this processor has; the environment variable `LATENTD_KERNELS` can choose a lesser one. Found

@@ -17,10 +17,17 @@ mod microkernel;
 mod norm;
 mod pack;
 
+/// Number of elements of these dimensions, which lengths are held against before anything is written through a
+/// pointer: a product that wrapped round could fit by chance.
+fn elements(dimensions: &[usize]) -> usize {
+    let product = dimensions.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    product.expect("dimensions whose product is no size in memory")
+}
+
 pub use activation::{erf, exp, geglu, gelu_erf, quick_gelu, sigmoid, silu};
 pub use attention::{AttentionShape, attention};
 pub use convolution::{ConvShape, conv2d};
-pub use elementwise::{add, add_per_channel};
+pub use elementwise::add_per_channel;
 pub use isa::Isa;
 pub use matmul::linear;
 pub use norm::{GroupNormShape, group_norm, layer_norm};

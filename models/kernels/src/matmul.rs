@@ -3,9 +3,9 @@
 
 use rayon::prelude::*;
 
-use crate::Isa;
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::{PANEL, PackedMatrix, Storage};
+use crate::{Isa, elements};
 
 /// Most values of `k` in one segment: a panel's part (48 KiB widened) stays in cache while rows pass by.
 pub(crate) const SEGMENT: usize = 384;
@@ -53,7 +53,7 @@ impl Rows for Dense<'_> {
 /// If the lengths of `x`, `bias` or `out` do not fit the weights' shape and `m`.
 pub fn linear(isa: Isa, x: &[f32], m: usize, weights: &PackedMatrix, bias: Option<&[f32]>, out: &mut [f32]) {
     let (_, k) = weights.shape();
-    assert_eq!(x.len(), m * k, "linear: input of {m} rows");
+    assert_eq!(x.len(), elements(&[m, k]), "linear: input of {m} rows");
     let rows = Dense { values: x, k, segments: segments(0, k).collect() };
     multiply(isa, &rows, m, weights, bias, out);
 }
@@ -84,7 +84,7 @@ pub(crate) fn multiply(
     out: &mut [f32],
 ) {
     let n = weights.n;
-    assert_eq!(out.len(), m * n, "matrix product: output of {m} rows and {n} columns");
+    assert_eq!(out.len(), elements(&[m, n]), "matrix product: output of {m} rows and {n} columns");
     assert!(bias.is_none_or(|bias| bias.len() == n), "matrix product: bias for {n} columns");
     assert_eq!(rows.segments().iter().map(|(_, length)| length).sum::<usize>(), weights.k);
     if m == 0 || n == 0 {
@@ -219,10 +219,16 @@ fn widen<'a>(
 ) -> &'a [f32] {
     let start = (panel * weights.k + first_k) * PANEL;
     let range = start..start + length * PANEL;
-    buffer.resize(SEGMENT * PANEL, 0.0);
+    if let Storage::F32(values) = &weights.storage {
+        return &values[range];
+    }
+    // Grown to what is needed only: for small layers, clearing a whole segment would cost more than the product.
+    if buffer.len() < length * PANEL {
+        buffer.resize(length * PANEL, 0.0);
+    }
     let buffer = &mut buffer[..length * PANEL];
     match &weights.storage {
-        Storage::F32(values) => return &values[range],
+        Storage::F32(_) => {}
         Storage::F16(values) => widen_f16(isa, &values[range], buffer),
         Storage::Bf16(values) => {
             for (out, bits) in buffer.iter_mut().zip(&values[range]) {

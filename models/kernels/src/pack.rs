@@ -58,6 +58,15 @@ impl Weights<'_> {
         }
     }
 
+    /// Whether none is NaN or infinite.
+    pub fn all_finite(&self) -> bool {
+        match self.dtype {
+            WeightDtype::F32 => self.bytes.chunks_exact(4).all(|b| b[3] & 0x7f != 0x7f || b[2] & 0x80 == 0),
+            WeightDtype::F16 => self.halves().all(|bits| bits & 0x7c00 != 0x7c00),
+            WeightDtype::Bf16 => self.halves().all(|bits| bits & 0x7f80 != 0x7f80),
+        }
+    }
+
     fn halves(&self) -> impl Iterator<Item = u16> + '_ {
         self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
     }
@@ -116,12 +125,15 @@ impl PackedMatrix {
         inputs: usize,
         taps: usize,
     ) -> Result<Self, PackError> {
-        Self::pack(weights, outputs, inputs * taps, taps)
+        let Some(k) = inputs.checked_mul(taps) else {
+            return Err(PackError::Length { found: weights.len(), wanted: usize::MAX });
+        };
+        Self::pack(weights, outputs, k, taps)
     }
 
     fn pack(weights: Weights<'_>, n: usize, k: usize, taps: usize) -> Result<Self, PackError> {
-        let (found, wanted) = (weights.len(), n * k);
-        if found != wanted || taps == 0 || !k.is_multiple_of(taps) {
+        let (found, wanted) = (weights.len(), n.saturating_mul(k));
+        if found != wanted || taps == 0 {
             return Err(PackError::Length { found, wanted });
         }
         let bytes = weights.bytes;
@@ -169,11 +181,11 @@ fn panels<T: Copy + Default + Send + Sync>(
     taps: usize,
     read: impl Fn(usize) -> Option<T> + Sync,
 ) -> Result<Vec<T>, PackError> {
+    if n == 0 || k == 0 {
+        return Ok(Vec::new());
+    }
     let inputs = k / taps;
     let mut packed = vec![T::default(); n.div_ceil(PANEL) * PANEL * k];
-    if k == 0 {
-        return Ok(packed);
-    }
     packed.par_chunks_mut(PANEL * k).enumerate().try_for_each(|(panel, out)| {
         let first = panel * PANEL;
         // The source is read in its own order; the panel being written stays in cache.

@@ -5,8 +5,8 @@
 //! `√k · 2⁻²⁴` typically; `k · 2⁻²³` of the sum of magnitudes is the bound used.
 
 use latentd_kernels::{
-    AttentionShape, ConvShape, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights, attention, conv2d,
-    geglu, group_norm, layer_norm, linear, silu,
+    AttentionShape, ConvShape, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights, add_per_channel,
+    attention, conv2d, geglu, gelu_erf, group_norm, layer_norm, linear, silu,
 };
 use proptest::prelude::*;
 
@@ -275,4 +275,95 @@ fn nan_and_infinite_weights_are_refused() {
             assert_eq!(error, Some(latentd_kernels::PackError::NotFinite));
         }
     }
+}
+
+/// Sizes of zero in every place give an output without elements, or one of biases.
+#[test]
+fn sizes_of_zero_are_fine() {
+    let none = Weights { dtype: WeightDtype::F16, bytes: &[] };
+    for isa in Isa::available() {
+        let empty = PackedMatrix::linear(none, 0, 5).expect("packs");
+        linear(isa, &[1.0; 10], 2, &empty, Some(&[]), &mut []);
+        let no_inputs = PackedMatrix::linear(none, 40, 0).expect("packs");
+        let bias = random(1, 40);
+        let mut out = vec![f32::NAN; 80];
+        linear(isa, &[], 2, &no_inputs, Some(&bias), &mut out);
+        assert_eq!(out, [&bias[..], &bias].concat());
+        linear(isa, &[], 0, &no_inputs, None, &mut []);
+        let shape = AttentionShape { batch: 2, heads: 2, head_dim: 3, queries: 0, keys: 0, causal: false };
+        attention(isa, &[], &[], &[], shape, &mut []);
+        let shape = AttentionShape { heads: 0, queries: 4, keys: 4, ..shape };
+        attention(isa, &[], &[], &[], shape, &mut []);
+        let (bytes, _) = stored(&[1.0; 9], WeightDtype::F32);
+        let weights = Weights { dtype: WeightDtype::F32, bytes: &bytes };
+        let packed = PackedMatrix::convolution(weights, 1, 1, 9).expect("packs");
+        let shape = ConvShape {
+            batch: 1,
+            height: 0,
+            width: 7,
+            channels: 1,
+            kernel: 3,
+            stride: 1,
+            pad_before: 1,
+            pad_after: 1,
+            upsample: 1,
+        };
+        conv2d(isa, &[], shape, &packed, None, &mut []);
+        let shape =
+            GroupNormShape { batch: 0, positions: 3, channels: 4, groups: 2, epsilon: 1e-5, silu: true };
+        group_norm(isa, &[], shape, &[1.0; 4], &[0.0; 4], &mut []);
+        layer_norm(isa, &[], &[1.0; 4], &[0.0; 4], 1e-5, &mut []);
+    }
+}
+
+/// Dimensions whose product wraps round to the length that is given: refused, where the kernels would write far
+/// outside their output.
+#[test]
+fn dimensions_that_overflow_are_refused() {
+    let half = 1usize << (usize::BITS / 2);
+    let none = Weights { dtype: WeightDtype::F32, bytes: &[] };
+    assert!(PackedMatrix::linear(none, half, half).is_err());
+    assert!(PackedMatrix::convolution(none, 0, half, half).is_err());
+    let (bytes, _) = stored(&[1.0; 4], WeightDtype::F32);
+    let weights = Weights { dtype: WeightDtype::F32, bytes: &bytes };
+    let packed = PackedMatrix::convolution(weights, 4, 1, 1).expect("packs");
+    let shape = ConvShape {
+        batch: 1,
+        height: 1 << (usize::BITS - 1),
+        width: 2,
+        channels: 1,
+        kernel: 1,
+        stride: 2,
+        pad_before: 0,
+        pad_after: 0,
+        upsample: 1,
+    };
+    let refused = |run: &dyn Fn(Isa)| {
+        for isa in Isa::available() {
+            let run = std::panic::AssertUnwindSafe(|| run(isa));
+            assert!(std::panic::catch_unwind(run).is_err(), "{isa:?}: must be refused");
+        }
+    };
+    refused(&|isa| conv2d(isa, &[], shape, &packed, None, &mut []));
+    let packed = PackedMatrix::linear(weights, 4, 1).expect("packs");
+    refused(&|isa| linear(isa, &[], 1 << (usize::BITS - 2), &packed, None, &mut []));
+    let wide = AttentionShape { batch: 1, heads: half, head_dim: half, queries: 1, keys: 1, causal: false };
+    refused(&|isa| attention(isa, &[], &[], &[], wide, &mut []));
+}
+
+#[test]
+fn gelu_is_exact_and_biases_are_added_per_channel() {
+    for isa in Isa::available() {
+        let x: Vec<f32> = random(3, 1000).iter().map(|v| v * 6.0).collect();
+        let mut out = x.clone();
+        gelu_erf(isa, &mut out);
+        for (x, found) in x.iter().zip(&out) {
+            let x = f64::from(*x);
+            let wanted = x * 0.5 * (1.0 + erf_f64(x / 2f64.sqrt()));
+            assert!((f64::from(*found) - wanted).abs() <= 6.0 * 2f64.powi(-22), "gelu({x}) = {found}");
+        }
+    }
+    let mut x = vec![1.0; 2 * 3 * 2];
+    add_per_channel(&mut x, &[1.0, 2.0, 3.0, 4.0], 2, 2);
+    assert_eq!(x, [2.0, 3.0, 2.0, 3.0, 2.0, 3.0, 4.0, 5.0, 4.0, 5.0, 4.0, 5.0]);
 }

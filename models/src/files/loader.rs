@@ -28,7 +28,23 @@ enum Source<'a> {
 pub struct Loader<'a> {
     source: Source<'a>,
     used: RefCell<BTreeSet<String>>,
-    problems: RefCell<Vec<String>>,
+    problems: RefCell<Problems>,
+}
+
+/// What was wrong: the first few in words, all by number. A file can have any number of them.
+#[derive(Default)]
+struct Problems {
+    named: Vec<String>,
+    count: usize,
+}
+
+impl Problems {
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.named.len() < NAMED_PROBLEMS {
+            self.named.push(text());
+        }
+        self.count += 1;
+    }
 }
 
 impl<'a> Loader<'a> {
@@ -74,16 +90,17 @@ impl<'a> Loader<'a> {
     /// A vector of f32: a bias, or a norm's weight.
     pub fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>> {
         self.with(name, &[&[length]], |weights| {
-            let values = weights.to_f32();
-            if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(PackError::NotFinite) }
+            if weights.all_finite() { Ok(weights.to_f32()) } else { Err(PackError::NotFinite) }
         })
         .map(Option::unwrap_or_default)
     }
 
     /// A table of `rows` vectors of `width`, kept in the type it is stored in: little-endian bytes.
     pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<(WeightDtype, Vec<u8>)> {
-        let table =
-            self.with(name, &[&[rows, width]], |weights| Ok((weights.dtype, weights.bytes.to_vec())))?;
+        let table = self.with(name, &[&[rows, width]], |weights| {
+            let table = (weights.dtype, weights.bytes.to_vec());
+            if weights.all_finite() { Ok(table) } else { Err(PackError::NotFinite) }
+        })?;
         Ok(table.unwrap_or((WeightDtype::F32, Vec::new())))
     }
 
@@ -96,21 +113,26 @@ impl<'a> Loader<'a> {
         let used = self.used.into_inner();
         let mut problems = self.problems.into_inner();
         let extra = file.names().filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
-        problems.extend(
-            extra
-                .filter(|name| !used.contains(*name) && !ignored(name))
-                .map(|name| format!("extra tensor {name}")),
-        );
-        if problems.is_empty() {
+        for name in extra.filter(|name| !used.contains(*name) && !ignored(name)) {
+            problems.add(|| format!("extra tensor {name}"));
+        }
+        if problems.count == 0 {
             return Ok(());
         }
-        let more = problems.len().saturating_sub(NAMED_PROBLEMS);
-        problems.truncate(NAMED_PROBLEMS);
-        let mut reason = format!("does not make a model: {}", problems.join("; "));
+        let more = problems.count - problems.named.len();
+        let mut reason = format!("does not make a model: {}", problems.named.join("; "));
         if more > 0 {
             reason = format!("{reason}; and {more} more");
         }
         Err(Error::model(file.path(), reason))
+    }
+
+    /// An error for a network that cannot be built, naming the file.
+    pub(crate) fn refusal(&self, reason: &str) -> Error {
+        match self.source {
+            Source::Check(file) | Source::File(file) => Error::model(file.path(), reason),
+            Source::Random(_) => Error::Request(reason.to_owned()),
+        }
     }
 
     fn packed(
@@ -142,30 +164,40 @@ impl<'a> Loader<'a> {
                 Ok(Some(value))
             }
             Source::Check(file) => {
-                self.used.borrow_mut().insert(name.to_owned());
-                match file.shape(name) {
-                    None => self.problem(format!("missing tensor {name} {shape:?}")),
-                    Some(found) if !shapes.contains(&found) => {
-                        self.problem(format!("tensor {name} is {found:?}, {shape:?} is needed"));
-                    }
-                    Some(_) => {
+                if file.shape(name).is_some() {
+                    self.used.borrow_mut().insert(name.to_owned());
+                }
+                match fitting(file, name, shapes) {
+                    Ok(()) => {
                         file.weights(name)?;
                     }
+                    Err(found) => self.problems.borrow_mut().add(|| unfit(name, found, shape)),
                 }
                 Ok(None)
             }
             Source::File(file) => {
-                let missing = || Error::model(file.path(), format!("missing tensor {name} {shape:?}"));
-                let weights = file.weights(name)?.ok_or_else(missing)?;
-                let value = read(weights)
-                    .map_err(|error| Error::model(file.path(), format!("tensor {name} {error}")))?;
+                let wrong = |reason: String| Error::model(file.path(), reason);
+                fitting(file, name, shapes).map_err(|found| wrong(unfit(name, found, shape)))?;
+                let weights = file.weights(name)?.ok_or_else(|| wrong(unfit(name, None, shape)))?;
+                let value = read(weights).map_err(|error| wrong(format!("tensor {name} {error}")))?;
                 Ok(Some(value))
             }
         }
     }
+}
 
-    fn problem(&self, text: String) {
-        self.problems.borrow_mut().push(text);
+/// Whether a file has a tensor of one of the shapes; if not, the shape it has.
+fn fitting<'a>(file: &'a SafeTensors, name: &str, shapes: &[&[usize]]) -> Result<(), Option<&'a [usize]>> {
+    match file.shape(name) {
+        Some(found) if shapes.contains(&found) => Ok(()),
+        found => Err(found),
+    }
+}
+
+fn unfit(name: &str, found: Option<&[usize]>, wanted: &[usize]) -> String {
+    match found {
+        None => format!("missing tensor {name} {wanted:?}"),
+        Some(found) => format!("tensor {name} is {found:?}, {wanted:?} is needed"),
     }
 }
 

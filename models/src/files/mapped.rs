@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -21,6 +22,8 @@ const SLOTS: usize = 64;
 /// One mapped range, as the signal handler sees it: atomics only.
 struct Slot {
     taken: AtomicBool,
+    /// Odd while `start` and `length` are those of a map; counted up each time that begins or ends.
+    generation: AtomicUsize,
     start: AtomicUsize,
     length: AtomicUsize,
     faulted: AtomicBool,
@@ -29,11 +32,24 @@ struct Slot {
 static GUARDED: [Slot; SLOTS] = [const {
     Slot {
         taken: AtomicBool::new(false),
+        generation: AtomicUsize::new(0),
         start: AtomicUsize::new(0),
         length: AtomicUsize::new(0),
         faulted: AtomicBool::new(false),
     }
 }; SLOTS];
+
+impl Slot {
+    /// The mapped range, if there is one. A slot that changes hands during the look has none: the map in which
+    /// a thread faults is one that it holds open. Without that, one file's address and another's length could be
+    /// taken for a range, and what lies in it be overwritten.
+    fn range(&self) -> Option<Range<usize>> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let (start, length) = (self.start.load(Ordering::Acquire), self.length.load(Ordering::Acquire));
+        let settled = !generation.is_multiple_of(2) && self.generation.load(Ordering::Acquire) == generation;
+        settled.then(|| start..start + length)
+    }
+}
 
 static PAGE: AtomicUsize = AtomicUsize::new(4096);
 static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
@@ -69,6 +85,7 @@ impl MappedFile {
         slot.faulted.store(false, Ordering::Release);
         slot.start.store(map.as_ptr() as usize, Ordering::Release);
         slot.length.store(map.len(), Ordering::Release);
+        slot.generation.fetch_add(1, Ordering::AcqRel);
         Ok(Self { path: path.to_owned(), slot, map })
     }
 
@@ -87,7 +104,7 @@ impl MappedFile {
         if self.slot.faulted.load(Ordering::Acquire) {
             return Err(Error::file(
                 &self.path,
-                "was cut off by another program while it was read; try again",
+                "was cut off by another program while it was read, or its disk failed; try again",
             ));
         }
         Ok(())
@@ -96,7 +113,8 @@ impl MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        self.slot.length.store(0, Ordering::Release);
+        // Before the slot is free for others and before the map, a field, is dropped.
+        self.slot.generation.fetch_add(1, Ordering::AcqRel);
         self.slot.taken.store(false, Ordering::Release);
     }
 }
@@ -129,17 +147,16 @@ extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _co
     // SAFETY: the kernel hands a valid `info` to a handler installed with SA_SIGINFO.
     let address = unsafe { (*info).si_addr() } as usize;
     for slot in &GUARDED {
-        let (start, length) = (slot.start.load(Ordering::Acquire), slot.length.load(Ordering::Acquire));
-        if length == 0 || !(start..start + length).contains(&address) {
+        let Some(range) = slot.range().filter(|range| range.contains(&address)) else {
             continue;
-        }
+        };
         let page = PAGE.load(Ordering::Acquire);
         let from = address / page * page;
         slot.faulted.store(true, Ordering::Release);
         // SAFETY: replaces pages of a map that this module owns and that have no file behind them any more.
         let zeros = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-            libc::mmap(from as *mut libc::c_void, start + length - from, libc::PROT_READ, flags, -1, 0)
+            libc::mmap(from as *mut libc::c_void, range.end - from, libc::PROT_READ, flags, -1, 0)
         };
         if zeros != libc::MAP_FAILED {
             return;

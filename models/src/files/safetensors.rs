@@ -1,6 +1,7 @@
 //! A `.safetensors` file, mapped: header checked against the file's size, tensors as slices of the map.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::Path;
 
 use latentd_kernels::{WeightDtype, Weights};
@@ -48,6 +49,12 @@ impl SafeTensors {
     /// Names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether any tensor's name begins so.
+    pub fn has_under(&self, prefix: &str) -> bool {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        self.tensors.range::<str, _>(from).next().is_some_and(|(name, _)| name.starts_with(prefix))
     }
 
     /// The shape of a tensor, if there is one of that name.

@@ -26,10 +26,15 @@ pub fn encode_png(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads an 8-bit RGB(A) or grey PNG as RGB. At most `64 Mi` bytes of pixels are taken.
+/// Most bytes that a PNG's pixels may take, as the file has them.
+const LARGEST: usize = 64 << 20;
+
+/// Reads a PNG as 8-bit RGB; an alpha channel is left out. One of more than 64 MiB of pixels is refused.
 pub fn decode_png(bytes: &[u8]) -> Result<RgbImage> {
     let mut reader = open(bytes)?;
-    let size = reader.output_buffer_size().ok_or_else(|| Error::Request("png: image too large".into()))?;
+    // The decoder's own limit does not hold for the buffer that it is given.
+    let size = reader.output_buffer_size().filter(|size| *size <= LARGEST);
+    let size = size.ok_or_else(|| Error::Request("png: image too large".into()))?;
     let mut pixels = vec![0; size];
     let frame = reader.next_frame(&mut pixels).map_err(|error| Error::Request(format!("png: {error}")))?;
     pixels.truncate(frame.buffer_size());
@@ -57,7 +62,7 @@ pub fn png_infotext(bytes: &[u8]) -> Result<Option<String>> {
 
 fn open(bytes: &[u8]) -> Result<png::Reader<std::io::Cursor<&[u8]>>> {
     let mut decoder =
-        png::Decoder::new_with_limits(std::io::Cursor::new(bytes), png::Limits { bytes: 64 << 20 });
+        png::Decoder::new_with_limits(std::io::Cursor::new(bytes), png::Limits { bytes: LARGEST });
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     decoder.read_info().map_err(|error| Error::Request(format!("png: {error}")))
 }

@@ -35,7 +35,7 @@ impl ClipConfig {
             width: dim(file, &table, 1)?,
             positions: dim(file, &format!("{prefix}embeddings.position_embedding.weight"), 0)?,
             intermediate: dim(file, &format!("{prefix}encoder.layers.0.mlp.fc1.weight"), 0)?,
-            layers: count(file, |i| format!("{prefix}encoder.layers.{i}.mlp.fc1.weight")),
+            layers: count(file, |i| format!("{prefix}encoder.layers.{i}.")),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{D, Device, Result, Tensor, bail};
 
-use super::{count, dim};
+use super::{MOST_IN_A_ROW, count, dim};
 use crate::files::{Loader, SafeTensors};
 use crate::nn::{
     Conv2d, ConvConfig, GroupNorm, LayerNorm, Linear, add_per_channel, attention, geglu, resize_nearest,
@@ -92,29 +92,22 @@ impl UNetConfig {
     pub fn detect(file: &SafeTensors, prefix: &str) -> crate::Result<Self> {
         let name = |part: &str| format!("{prefix}{part}");
         let has = |part: &str| file.shape(&name(part)).is_some();
-        let depth =
-            |part: &str| count(file, |i| name(&format!("{part}.transformer_blocks.{i}.norm1.weight")));
+        let depth = |part: &str| count(file, |i| name(&format!("{part}.transformer_blocks.{i}.")));
         let residual = |part: &str, upsample: bool| -> crate::Result<Block> {
             let channels = dim(file, &name(&format!("{part}.0.in_layers.2.weight")), 0)?;
             Ok(Block::Residual { channels, depth: depth(&format!("{part}.1")), upsample })
         };
         let mut input_blocks = vec![];
-        for index in 1.. {
-            let part = format!("input_blocks.{index}");
-            if has(&format!("{part}.0.op.weight")) {
-                input_blocks.push(Block::Downsample);
-            } else if has(&format!("{part}.0.in_layers.2.weight")) {
-                input_blocks.push(residual(&part, false)?);
-            } else {
-                break;
-            }
+        let blocks = |way: &str, from: usize| {
+            let parts = (from..MOST_IN_A_ROW).map(move |index| format!("{way}.{index}"));
+            parts.take_while(|part| file.has_under(&name(&format!("{part}.")))).collect::<Vec<_>>()
+        };
+        for part in blocks("input_blocks", 1) {
+            let downsample = file.has_under(&name(&format!("{part}.0.op.")));
+            input_blocks.push(if downsample { Block::Downsample } else { residual(&part, false)? });
         }
         let mut output_blocks = vec![];
-        for index in 0.. {
-            let part = format!("output_blocks.{index}");
-            if !has(&format!("{part}.0.in_layers.2.weight")) {
-                break;
-            }
+        for part in blocks("output_blocks", 0) {
             let upsample = has(&format!("{part}.1.conv.weight")) || has(&format!("{part}.2.conv.weight"));
             output_blocks.push(residual(&part, upsample)?);
         }
@@ -203,9 +196,7 @@ impl UNet {
             let part = format!("output_blocks.{index}");
             let (Block::Residual { channels: out, depth, upsample }, Some(skip)) = (block, skips.pop())
             else {
-                return Err(crate::Error::Unsupported(
-                    "the UNet's way up does not mirror its way down".to_owned(),
-                ));
+                return Err(loader.refusal("the UNet's way up does not mirror its way down"));
             };
             let residual = residual(&format!("{part}.0"), channels + skip, *out)?;
             channels = *out;
@@ -220,9 +211,7 @@ impl UNet {
             output_blocks.push(OutputBlock { residual, transformer, upsample });
         }
         if !skips.is_empty() {
-            return Err(crate::Error::Unsupported(
-                "the UNet's way up does not mirror its way down".to_owned(),
-            ));
+            return Err(loader.refusal("the UNet's way up does not mirror its way down"));
         }
         Ok(Self {
             time_1: Linear::load(loader, &name("time_embed.0"), first, time_width)?,
@@ -328,8 +317,9 @@ impl UNet {
             let (_, rows, columns, _) = skip.dims4()?;
             let input = Tensor::cat(&[&resize_nearest(&h, rows, columns)?, &skip], 3)?;
             drop((h, skip));
-            h = transform(block.transformer.as_ref(), block.residual.forward(&input, &time)?, context)?;
+            h = block.residual.forward(&input, &time)?;
             drop(input);
+            h = transform(block.transformer.as_ref(), h, context)?;
             if let Some(conv) = &block.upsample {
                 h = conv.forward(&h)?;
             }

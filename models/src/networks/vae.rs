@@ -1,6 +1,6 @@
 //! The autoencoder between pixels and latents (Rombach et al. 2022), in the LDM key layout.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::{count, dim};
 use crate::files::{Loader, SafeTensors};
@@ -25,19 +25,21 @@ impl VaeConfig {
 
     /// Reads it from the tensors under `prefix`.
     pub fn detect(file: &SafeTensors, prefix: &str) -> crate::Result<Self> {
-        let conv =
-            |level: usize, block: usize| format!("{prefix}encoder.down.{level}.block.{block}.conv1.weight");
-        let levels = count(file, |level| conv(level, 0));
+        let level = |level: usize| format!("{prefix}encoder.down.{level}.");
+        let width = |index: usize| dim(file, &format!("{}block.0.conv1.weight", level(index)), 0);
+        // At least one, so that a file without an encoder is told what it lacks.
+        let levels = count(file, level).max(1);
         Ok(Self {
             latent_channels: dim(file, &format!("{prefix}post_quant_conv.weight"), 0)?,
-            widths: (0..levels).map(|level| dim(file, &conv(level, 0), 0)).collect::<crate::Result<_>>()?,
-            blocks: count(file, |block| conv(0, block)),
+            widths: (0..levels).map(width).collect::<crate::Result<_>>()?,
+            blocks: count(file, |block| format!("{}block.{block}.", level(0))),
         })
     }
 
     /// Pixels of one latent's side.
     pub fn scale(&self) -> usize {
-        1 << self.widths.len().saturating_sub(1)
+        let halvings = self.widths.len().saturating_sub(1) as u32;
+        1usize.checked_shl(halvings).unwrap_or(usize::MAX)
     }
 }
 
@@ -129,9 +131,12 @@ impl Vae {
 
     /// As [`Self::decode`], in square tiles of `tile` latents that overlap by `overlap` and are blended there,
     /// so that memory does not grow with the image. Norms see one tile at a time, so large flat areas can
-    /// differ slightly from tile to tile before they are blended.
+    /// differ slightly from tile to tile before they are blended. A tile is larger than what it shares.
     pub fn decode_tiled(&self, latents: &Tensor, tile: usize, overlap: usize) -> Result<Tensor> {
         let (batch, _, height, width) = latents.dims4()?;
+        if tile <= overlap {
+            bail!("vae: tiles of {tile} latents cannot overlap by {overlap}");
+        }
         let scale = self.config.scale();
         let (rows, columns) = (height * scale, width * scale);
         let mut sum = vec![0f32; batch * 3 * rows * columns];

@@ -144,6 +144,9 @@ fn draw(
 }
 
 impl Txt2Img {
+    /// Most steps, images of a pass, and passes.
+    const MOST: usize = 10_000;
+
     /// What the types do not rule out. Limits of the wire are its own; these are the pipeline's.
     fn check(&self, model: &Model) -> Result<()> {
         let wrong = |text: String| Err(Error::Request(text));
@@ -155,8 +158,12 @@ impl Txt2Img {
         if !self.cfg_scale.is_finite() {
             return wrong(format!("cfg_scale is {}; a finite number is needed", self.cfg_scale));
         }
-        if self.batch_size == 0 || self.n_iter == 0 {
-            return wrong("batch_size and n_iter are at least 1".to_owned());
+        // Beyond any use, so that what is reckoned with them stays in range.
+        for (name, count) in [("steps", self.steps), ("batch_size", self.batch_size), ("n_iter", self.n_iter)]
+        {
+            if count == 0 || count > Self::MOST {
+                return wrong(format!("{name} is {count}; 1 to {} are possible", Self::MOST));
+            }
         }
         let layers = model.clip.config().layers;
         if self.clip_skip == 0 || self.clip_skip > layers {

@@ -14,7 +14,8 @@ pub type Conditioning = Tensor;
 
 /// Encodes a prompt: each chunk alone, joined along the tokens. `clip_skip` 1 takes the last hidden state, 2 the
 /// one before it, and so on; the final layer norm follows in any case. Weights multiply the states, whose mean
-/// over the chunk is then restored. A long prompt takes a while: `cancelled` is asked between batches of chunks.
+/// over the chunk is then restored; weights too large for that are an error. A long prompt takes a while:
+/// `cancelled` is asked between batches of chunks.
 pub fn encode(
     clip: &ClipText,
     prompt: &str,
@@ -78,6 +79,9 @@ fn emphasise(state: &Tensor, chunk: &Chunk) -> Result<Tensor> {
     let factor = Some((before / mean(&values)) as f32).filter(|factor| factor.is_finite()).unwrap_or(1.0);
     for value in &mut values {
         *value *= factor;
+    }
+    if before.is_finite() && values.iter().any(|value| !value.is_finite()) {
+        return Err(Error::Request("the weights in the prompt are too large to compute with".to_owned()));
     }
     Ok(Tensor::from_vec(values, (batch, tokens, width), state.device())?)
 }

@@ -12,11 +12,15 @@ pub enum Piece {
 const MORE: f64 = 1.1;
 const LESS: f64 = 1.0 / 1.1;
 
+/// Brackets within this many others weigh nothing: by then a weight has left the range of f32, and each bracket
+/// more would cost another pass over all that stands in it.
+const DEEPEST: usize = 1000;
+
 /// Splits a prompt into weighted stretches, neighbours of equal weight joined. Never fails: a bracket without a
-/// partner lasts to the end, a closing one without a partner is text.
+/// partner lasts to the end, a closing one without a partner is text. Time is linear in the prompt's length.
 pub fn parse_emphasis(prompt: &str) -> Vec<Piece> {
     let mut found: Vec<(String, f64)> = vec![];
-    let (mut round, mut square) = (vec![], vec![]);
+    let (mut round, mut square): (Vec<usize>, Vec<usize>) = (vec![], vec![]);
     let scale = |found: &mut [(String, f64)], start: usize, factor: f64| {
         for (_, weight) in found.iter_mut().skip(start) {
             *weight *= factor;
@@ -31,12 +35,11 @@ pub fn parse_emphasis(prompt: &str) -> Vec<Piece> {
                 found.push((escaped.map(String::from).unwrap_or_default(), 1.0));
                 1 + escaped.map_or(0, char::len_utf8)
             }
-            '(' => {
-                round.push(found.len());
-                1
-            }
-            '[' => {
-                square.push(found.len());
+            '(' | '[' => {
+                // Where nothing ever stands, for one that is too deep: its partner still finds it.
+                let start = if round.len() + square.len() < DEEPEST { found.len() } else { usize::MAX };
+                let open = if first == '(' { &mut round } else { &mut square };
+                open.push(start);
                 1
             }
             ':' => {
