@@ -84,6 +84,20 @@ fn a_sound_file_opens() {
     assert_eq!((info.kind, info.family), (FileKind::Checkpoint, Some("sd1")));
 }
 
+/// As the oldest checkpoints name the text encoder, without `text_model.`.
+#[test]
+fn older_names_of_the_text_encoder_will_do() {
+    let mut parts = Parts::tiny();
+    let old = |name: &str| {
+        name.replace("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer.")
+    };
+    parts.header = parts.header.iter().map(|(name, entry)| (old(name), entry.clone())).collect();
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("old.safetensors");
+    fs::write(&path, parts.bytes()).expect("written");
+    Model::open(&path).expect("opens");
+}
+
 #[test]
 fn broken_containers_are_refused() {
     let sound = fs::read(tiny()).expect("fixture");

@@ -10,6 +10,8 @@ use crate::sampling::ModelSigmas;
 use crate::{Error, Result};
 
 const CLIP: &str = "cond_stage_model.transformer.text_model.";
+/// How some older files name the same.
+const OLD_CLIP: &str = "cond_stage_model.transformer.";
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
 
@@ -17,6 +19,7 @@ const VAE: &str = "first_stage_model.";
 /// leftovers of training. Names of the networks' own that no network uses are errors instead.
 const HARMLESS: &[&str] = &[
     "cond_stage_model.transformer.text_model.embeddings.position_ids",
+    "cond_stage_model.transformer.embeddings.position_ids",
     "first_stage_model.loss.",
     "first_stage_model.model_ema.",
 ];
@@ -43,6 +46,7 @@ pub struct ModelSummary {
 }
 
 struct Configs {
+    clip_prefix: &'static str,
     clip: ClipConfig,
     unet: UNetConfig,
     vae: VaeConfig,
@@ -57,15 +61,19 @@ impl Model {
     pub fn open(path: &Path) -> Result<Self> {
         let file = SafeTensors::open(path)?;
         refuse_other_families(&file)?;
+        let clip_prefix = if file.has_under(CLIP) { CLIP } else { OLD_CLIP };
         let configs = Configs {
-            clip: ClipConfig::detect(&file, CLIP)?,
+            clip_prefix,
+            clip: ClipConfig::detect(&file, clip_prefix)?,
             unet: UNetConfig::detect(&file, UNET)?,
             vae: VaeConfig::detect(&file, VAE)?,
         };
         check_sizes(&file, &configs)?;
         let check = Loader::check(&file);
         Self::build(&check, &configs, String::new())?;
-        check.finish(&[CLIP, UNET, VAE], |name| HARMLESS.iter().any(|prefix| name.starts_with(prefix)))?;
+        check.finish(&[clip_prefix, UNET, VAE], |name| {
+            HARMLESS.iter().any(|prefix| name.starts_with(prefix))
+        })?;
         let dtype = crate::files::main_dtype(&file);
         let model = Self::build(&Loader::file(&file), &configs, dtype);
         // Asked first: a file cut off meanwhile also shows as strange weights.
@@ -75,13 +83,18 @@ impl Model {
 
     /// SD 1.5 at its real size with random f16 weights, for measurements.
     pub fn synthetic_sd15() -> Result<Self> {
-        let configs = Configs { clip: ClipConfig::SD15, unet: UNetConfig::sd15(), vae: VaeConfig::sd15() };
+        let configs = Configs {
+            clip_prefix: CLIP,
+            clip: ClipConfig::SD15,
+            unet: UNetConfig::sd15(),
+            vae: VaeConfig::sd15(),
+        };
         Self::build(&Loader::random(15), &configs, "f16".to_owned())
     }
 
     fn build(loader: &Loader, configs: &Configs, dtype: String) -> Result<Self> {
         Ok(Self {
-            clip: ClipText::load(loader, CLIP, configs.clip.clone())?,
+            clip: ClipText::load(loader, configs.clip_prefix, configs.clip.clone())?,
             unet: UNet::load(loader, UNET, configs.unet.clone())?,
             vae: Vae::load(loader, VAE, configs.vae.clone())?,
             sigmas: ModelSigmas::default(),
@@ -143,7 +156,7 @@ fn refuse_other_families(file: &SafeTensors) -> Result<()> {
 
 /// Relations between the parts that no single tensor shows.
 fn check_sizes(file: &SafeTensors, configs: &Configs) -> Result<()> {
-    let Configs { clip, unet, vae } = configs;
+    let Configs { clip, unet, vae, .. } = configs;
     let wrong = |reason: String| Err(Error::model(file.path(), reason));
     if unet.context_width != 0 && unet.context_width != clip.width {
         return wrong(format!(

@@ -1,0 +1,464 @@
+"""Trains the demo model: `python train.py --run FOLDER`. Start it again after an interruption and it goes on.
+
+Stages: the VAE, then text encoder and UNet together, then the file. Every random draw of a step is seeded by the
+stage and the step's number, so a run that was stopped and resumed takes the same steps as one that was not.
+"""
+
+import argparse
+import csv
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import captions
+import data
+import judge
+import networks
+import sampling
+import scenes
+import tokens
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a full run does; the presets differ in how much."""
+
+    vae_pictures: int
+    vae_steps: int
+    vae_batch: int
+    vae_crop: int
+    vae_rate: float
+    unet_scenes: int
+    unet_steps: int
+    unet_batch: int
+    unet_rate: float
+    ema: float
+    save_every: int
+    sample_every: int
+    judged: int
+
+
+PLANS = {
+    "gpu": Plan(40_000, 16_000, 64, 128, 1e-3, 200_000, 40_000, 512, 1e-3, 0.9995, 2_000, 4_000, 96),
+    "cpu": Plan(12_000, 16_000, 12, 64, 1e-3, 60_000, 120_000, 32, 6e-4, 0.9995, 250, 4_000, 48),
+    "smoke": Plan(64, 6, 4, 64, 1e-3, 64, 6, 8, 1e-3, 0.9, 3, 6, 4),
+}
+
+SEED = 20_26
+KL_WEIGHT = 1e-3
+EMPTY_CAPTIONS = 0.1
+UNKNOWN_WORDS = 0.12
+OFFSET_NOISE = 0.1
+TERMINAL = 990
+
+
+class Stop(Exception):
+    """The time given to this call is used up; everything is saved."""
+
+
+class Run:
+    """One run folder: its plan, its clock, its logs and its checkpoints."""
+
+    def __init__(self, folder, plan, device, minutes, workers, seed):
+        self.folder, self.plan, self.device, self.workers, self.seed = folder, plan, device, workers, seed
+        self.deadline = time.monotonic() + 60 * minutes if minutes else None
+        folder.mkdir(parents=True, exist_ok=True)
+        about = folder / "plan.json"
+        wanted = {"plan": asdict(plan), "sizes": asdict(networks.SIZES), "seed": seed}
+        if about.exists() and json.loads(about.read_text()) != json.loads(json.dumps(wanted)):
+            raise SystemExit(f"{folder} was begun with another plan: see {about}; give another --run")
+        data.save(about, lambda file: file.write(json.dumps(wanted, indent=1).encode()))
+
+    def generators(self, stage, step):
+        """(numpy's, torch's on the device) for one step."""
+        device = torch.Generator(self.device).manual_seed(hash_of(self.seed, stage, step))
+        return np.random.default_rng([self.seed, stage, step]), device
+
+    def log(self, stage, row):
+        """Appends to the stage's CSV, without rows that a stopped run wrote after its last checkpoint."""
+        path = self.folder / f"log-{stage}.csv"
+        rows = read_log(path)
+        rows = [old for old in rows if int(old["step"]) < row["step"]] + [row]
+        names = list(dict.fromkeys(name for old in rows for name in old))
+        with open(path.with_suffix(".part"), "w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+        path.with_suffix(".part").replace(path)
+        print(stage, *(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
+
+    def save(self, stage, state):
+        data.save(self.folder / f"{stage}.pt", lambda file: torch.save(state, file))
+
+    def load(self, stage):
+        path = self.folder / f"{stage}.pt"
+        return torch.load(path, map_location=self.device, weights_only=True) if path.exists() else None
+
+    def out_of_time(self):
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+
+def hash_of(*numbers):
+    return int(np.random.SeedSequence(numbers).generate_state(2, np.uint32).astype(np.uint64) @ [1, 1 << 31]) >> 1
+
+
+def read_log(path):
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def rate_at(step, steps, peak):
+    """Warm-up, a plateau, then a fall along a cosine over the last 60 %."""
+    warm = min(1.0, (step + 1) / min(500, max(1, steps // 10)))
+    along = max(0.0, (step / steps - 0.4) / 0.6)
+    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * along)))
+
+
+class Average:
+    """An exponential moving average of a network's weights."""
+
+    def __init__(self, network, decay):
+        self.decay = decay
+        self.weights = {key: value.clone() for key, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network, step):
+        decay = min(self.decay, (1 + step) / (10 + step))
+        pairs = [(self.weights[key], value) for key, value in network.state_dict().items()
+                 if value.dtype.is_floating_point]
+        torch._foreach_lerp_([mine for mine, _ in pairs], [value for _, value in pairs], 1 - decay)
+
+
+def steps_of(run, stage, number, network, steps, rate, advance, show):
+    """Trains `network` from its last checkpoint to `steps`. `advance(step)` is the loss and what to log of it;
+    `show(average, step)` looks at the averaged weights now and then and may log more."""
+    plan = run.plan
+    optimiser = torch.optim.AdamW(network.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.01,
+                                  fused=run.device.type == "cuda")
+    average, start, spent = Average(network, plan.ema), 0, 0.0
+    if saved := run.load(stage):
+        network.load_state_dict(saved["network"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average.weights, start, spent = saved["average"], saved["step"], saved["seconds"]
+    begun, sums, count = time.monotonic(), {}, 0
+
+    def save(step):
+        run.save(stage, {"network": network.state_dict(), "optimiser": optimiser.state_dict(),
+                         "average": average.weights, "step": step, "seconds": spent + time.monotonic() - begun,
+                         "done": step == steps})
+
+    for step in range(start, steps):
+        if run.out_of_time():
+            save(step)
+            raise Stop(f"{stage}: stopped after step {step} of {steps}")
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, steps, rate)
+        loss, facts = advance(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        average.update(network, step)
+        for name, value in facts.items():
+            sums[name] = sums.get(name, 0) + value.detach()
+        count += 1
+        done = step + 1
+        if done % plan.save_every == 0 or done == steps:
+            means = {name: float(value) / count for name, value in sums.items()}
+            if not all(np.isfinite(value) for value in means.values()):
+                raise SystemExit(f"{stage}: the loss is no number any more at step {done}: {means}")
+            row = {"step": done, "seconds": spent + time.monotonic() - begun, **means}
+            if done % plan.sample_every == 0 or done == steps:
+                row |= show(average.weights, done)
+            run.log(stage, row)
+            sums, count = {}, 0
+            save(done)
+    network.load_state_dict(average.weights)
+    network.eval().requires_grad_(False)
+
+
+def sheet(path, pictures, columns=8):
+    """Writes pictures (n, h, w, 3) as one, side by side."""
+    padded = np.pad(pictures, ((0, -len(pictures) % columns), (1, 1), (1, 1), (0, 0)))
+    rows = padded.reshape(-1, columns, *padded.shape[1:])
+    Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows])).save(path)
+
+
+# --- stage 1: the VAE -----------------------------------------------------------------------------------------------
+
+def to_images(pictures, device):
+    """(n, h, w, 3) uint8 → (n, 3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def picture_loss(made, wanted):
+    """(absolute error, error of the slopes between neighbours): the second keeps edges clean and fills flat."""
+    error = made - wanted
+    slopes = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean(), slopes
+
+
+def train_vae(run):
+    plan, device = run.plan, run.device
+    torch.manual_seed(run.seed)
+    vae = networks.make_vae().to(device)
+    if device.type == "cuda":
+        vae = vae.to(memory_format=torch.channels_last)
+    saved = run.load("vae")
+    if saved and saved["done"]:
+        vae.load_state_dict(saved["average"])
+        return vae.eval().requires_grad_(False)
+    pictures = data.pictures(run.folder / "pictures.npy", plan.vae_pictures, run.seed, run.workers)
+    held = np.stack([scenes.draw(scenes.random_scene(data.scene_rng(run.seed + 1, i))) for i in range(16)])
+
+    def advance(step):
+        numpy_rng, generator = run.generators(1, step)
+        images = to_images(pictures[np.sort(numpy_rng.integers(len(pictures), size=plan.vae_batch))], device)
+        if step < 0.8 * plan.vae_steps:
+            top, left = numpy_rng.integers(scenes.SIZE - plan.vae_crop + 1, size=2)
+            images = images[:, :, top:top + plan.vae_crop, left:left + plan.vae_crop]
+        # Tiny changes of hue and light, so that the VAE learns colours and not twelve names.
+        gain = 1 + 0.06 * torch.randn(len(images), 3, 1, 1, generator=generator, device=device)
+        images = (images * gain).clamp(-1, 1)
+        posterior = vae.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=device)
+        made = vae.decode(posterior.mean + posterior.std * noise).sample
+        error, slopes = picture_loss(made, images)
+        kl = 0.5 * (posterior.mean ** 2 + posterior.var - 1 - posterior.logvar).mean()
+        return error + slopes + KL_WEIGHT * kl, {"l1": error, "slopes": slopes, "kl": kl}
+
+    def show(weights, step):
+        viewer = networks.make_vae().to(device)
+        viewer.load_state_dict(weights)
+        with torch.no_grad():
+            images = to_images(held, device)
+            made = viewer.decode(viewer.encode(images).latent_dist.mean).sample
+        sheet(run.folder / f"vae-{step:06d}.png", np.concatenate([held, sampling.pixels(made)]))
+        error = ((made.clamp(-1, 1) - images) / 2).pow(2).mean()
+        return {"held_out_psnr": float(-10 * torch.log10(error))}
+
+    steps_of(run, "vae", 1, vae, plan.vae_steps, plan.vae_rate, advance, show)
+    return vae
+
+
+@torch.no_grad()
+def settle_scale(run, vae):
+    """Folds the measured mean and deviation of the latents into the VAE."""
+    pictures = np.stack([scenes.draw(scenes.random_scene(data.scene_rng(run.seed + 2, i))) for i in range(256)])
+    parts = [vae.encode(to_images(part, run.device)).latent_dist for part in np.split(pictures, 16)]
+    values = torch.cat([part.mean + part.std * 0 for part in parts])
+    spread = torch.cat([part.var for part in parts]).mean((0, 2, 3))
+    networks.fold_scale(vae, values.mean((0, 2, 3)), (values.var((0, 2, 3)) + spread).sqrt())
+
+
+# --- stage 2: text encoder and UNet ---------------------------------------------------------------------------------
+
+class Drawer(torch.nn.Module):
+    """What is trained together: the text encoder and the UNet."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.text = networks.make_text(rows)
+        self.unet = networks.make_unet()
+
+    def context(self, rows):
+        """(n, 77) rows of the vocabulary → (n, 77, width)."""
+        return self.text(input_ids=rows).last_hidden_state
+
+    def forward(self, x, t, rows):
+        return self.unet(x, t, self.context(rows)).sample
+
+
+def make_vocabulary(seed, count=8_000):
+    """The tokens of the first captions of a set: every word that captions can have is among them."""
+    used = set(tokens.encode(captions.UNCONDITIONAL))
+    for index in range(count):
+        rng = data.scene_rng(seed + 3, index)
+        scene = scenes.random_scene(rng)
+        for _ in range(3):
+            used.update(tokens.encode(captions.phrase(rng, scene)))
+    return networks.Vocabulary(used)
+
+
+@torch.no_grad()
+def encoder(run, vae):
+    """Pictures → moments (n, 2, 4, 16, 16) as the UNet sees them."""
+    def encode(pictures):
+        parts = []
+        for start in range(0, len(pictures), 64):
+            found = vae.encode(to_images(pictures[start:start + 64], run.device)).latent_dist
+            parts.append(torch.stack([found.mean, found.std], 1) * networks.SCALE_FACTOR)
+        return torch.cat(parts).cpu().numpy()
+
+    return torch.no_grad()(encode)
+
+
+def noised(x0, t, products, generator):
+    """(what the UNet sees, the eps it should tell, the weight of each sample's error).
+
+    Three things make flat backgrounds come out in the wanted colour on the standard schedule, which at its last step
+    still shows 7 % of the picture. From step 990 on the UNet sees noise alone, as it does when drawing begins, but
+    should tell the eps that leads to this picture: it learns to take colour from the words, not from the remainder.
+    Half of the noise has a random mean per channel, so that guidance may overshoot. And errors at high noise, where
+    colour and place are decided but eps is hardly moved by them, weigh more.
+    """
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, device=x0.device)
+
+    product = products[t][:, None, None, None]
+    signal, level = product.sqrt(), (1 - product).sqrt()
+    count = len(x0)
+    offset = (torch.rand(count, 1, 1, 1, generator=generator, device=x0.device) < 0.5) * OFFSET_NOISE
+    terminal = (t >= TERMINAL)[:, None, None, None]
+    noise = draw(*x0.shape) + torch.where(terminal, 0, offset) * draw(count, x0.shape[1], 1, 1)
+    x = torch.where(terminal, level * noise, signal * x0 + level * noise)
+    eps = (x - signal * x0) / level
+    ratio = product / (1 - product)
+    return x, eps, ratio.clamp(0.1, 5) / ratio
+
+
+def train_unet(run, vae, vocabulary, compiled):
+    plan, device = run.plan, run.device
+    torch.manual_seed(run.seed + 1)
+    drawer = Drawer(len(vocabulary)).to(device)
+    saved = run.load("unet")
+    if saved and saved["done"]:
+        drawer.load_state_dict(saved["average"])
+        return drawer.eval().requires_grad_(False)
+    moments, rows = data.latents(run.folder / "latents.npz", plan.unet_scenes, run.seed + 3, run.workers,
+                                 encoder(run, vae), vocabulary)
+    moments, rows = torch.from_numpy(moments).to(device), torch.from_numpy(rows).to(device)
+    products = sampling.alphas_cumprod().to(device)
+    empty = torch.tensor(vocabulary.encode(captions.UNCONDITIONAL), device=device)
+    end = vocabulary.row[tokens.END]
+    forward = torch.compile(drawer) if compiled else drawer
+
+    def advance(step):
+        _, generator = run.generators(2, step)
+        batch = plan.unet_batch
+
+        def uniform(*shape):
+            return torch.rand(*shape, generator=generator, device=device)
+
+        picked = torch.randint(len(rows), (batch,), generator=generator, device=device)
+        spoken = torch.randint(rows.shape[1], (batch,), generator=generator, device=device)
+        words = rows[picked, spoken].long()
+        # Words that no caption has mean nothing: now and then one of ours becomes such a word, or one is added.
+        stray = (uniform(*words.shape) < 0.06) & (uniform(batch, 1) < UNKNOWN_WORDS)
+        first_end = (words == end).int().argmax(1, keepdim=True)
+        at = torch.arange(words.shape[1], device=device)
+        added = (at == first_end) & (uniform(batch, 1) < UNKNOWN_WORDS) & (at < words.shape[1] - 1)
+        words = torch.where((stray & (at > 0) & (at < first_end)) | added, 0, words)
+        words = torch.where(uniform(batch, 1) < EMPTY_CAPTIONS, empty, words)
+        mean, deviation = moments[picked].float().unbind(1)
+        x0 = mean + deviation * torch.randn(mean.shape, generator=generator, device=device)
+        t = torch.randint(sampling.STEPS, (batch,), generator=generator, device=device)
+        # One sample in 16 is at the start of drawing.
+        t = torch.where(uniform(batch) < 1 / 16, sampling.STEPS - 1, t)
+        x, eps, weight = noised(x0, t, products, generator)
+        error = (forward(x, t, words) - eps).pow(2)
+        return (error * weight).mean(), {"loss": (error * weight).mean(), "eps_mse": error.mean()}
+
+    def show(weights, step):
+        viewer = Drawer(len(vocabulary)).to(device).eval()
+        viewer.load_state_dict(weights)
+        return look(run, viewer, vae, vocabulary, step)
+
+    steps_of(run, "unet", 2, drawer, plan.unet_steps, plan.unet_rate, advance, show)
+    return drawer
+
+
+@torch.no_grad()
+def look(run, drawer, vae, vocabulary, step):
+    """Draws the judge's held-out scenes, keeps a sheet of them, and scores them."""
+    wanted = judge.exam(run.plan.judged)
+    rows = [vocabulary.encode(captions.prompt(scene)) for scene in wanted]
+    rows = torch.tensor([*rows, vocabulary.encode(captions.UNCONDITIONAL)], device=run.device)
+    contexts = drawer.context(rows)
+    pictures = np.concatenate([
+        sampling.draw(drawer.unet, vae, contexts[:-1][start:start + 32], contexts[-1:], seed=start)
+        for start in range(0, len(wanted), 32)])
+    sheet(run.folder / f"unet-{step:06d}.png", pictures[:48])
+    return judge.tally([judge.judge(picture, scene) for picture, scene in zip(pictures, wanted)])
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+def plot(run):
+    """Every column of the logs over its steps."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    logs = {stage: read_log(run.folder / f"log-{stage}.csv") for stage in ("vae", "unet")}
+    logs = {stage: rows for stage, rows in logs.items() if rows}
+    if not logs:
+        return
+    figure, axes = pyplot.subplots(2, len(logs), figsize=(7 * len(logs), 8), squeeze=False)
+    for column, (stage, rows) in zip(axes.T, logs.items()):
+        for name in dict.fromkeys(name for row in rows for name in row):
+            if name in ("step", "seconds"):
+                continue
+            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+            shares = name not in ("l1", "slopes", "kl", "loss", "eps_mse")
+            column[int(shares)].plot(*zip(*points), label=name, marker="." if shares else None)
+        column[0].set(title=f"{stage}: losses", xlabel="step", yscale="log")
+        column[1].set(title=f"{stage}: held-out pictures", xlabel="step")
+        for axis in column:
+            axis.grid(alpha=0.3)
+            if axis.lines:
+                axis.legend(fontsize="small", ncols=2)
+    figure.tight_layout()
+    figure.savefig(run.folder / "curves.png", dpi=90)
+    pyplot.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints, logs, samples and the result")
+    parser.add_argument("--plan", choices=PLANS, help="how much to train [default: gpu with CUDA, else cpu]")
+    parser.add_argument("--smoke", action="store_true", help="the smallest plan: a few steps of each stage")
+    parser.add_argument("--stage", choices=("vae", "unet"), help="stop after this stage [default: all, and the file]")
+    parser.add_argument("--minutes", type=float, help="save and stop after this time")
+    parser.add_argument("--threads", type=int, help="CPU threads [default: torch's]")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw the training set")
+    parser.add_argument("--no-compile", action="store_true", help="do not compile the UNet on a GPU")
+    parser.add_argument("--seed", type=int, default=SEED)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_float32_matmul_precision("high")
+    name = "smoke" if args.smoke else args.plan or ("gpu" if device.type == "cuda" else "cpu")
+    run = Run(args.run, PLANS[name], device, args.minutes, args.workers, args.seed)
+    try:
+        train(run, args.stage, device.type == "cuda" and not args.no_compile)
+    except Stop as stop:
+        print(stop, "— start again to go on")
+    plot(run)
+
+
+def train(run, last_stage, compiled):
+    vae = train_vae(run)
+    settle_scale(run, vae)
+    if last_stage == "vae":
+        return
+    vocabulary = make_vocabulary(run.seed, 200 if run.plan is PLANS["smoke"] else 8_000)
+    drawer = train_unet(run, vae, vocabulary, compiled)
+    if last_stage == "unet":
+        return
+    path = run.folder / "latentd-demo.safetensors"
+    size = networks.export(path, drawer.text, drawer.unet, vae, vocabulary)
+    print(f"{path}: {size} bytes")
+
+
+if __name__ == "__main__":
+    main()
