@@ -33,6 +33,9 @@ pub(crate) struct Config {
     /// Jobs that may wait; above it a submit is E_BUSY.
     #[schemars(range(min = 1, max = 100_000))]
     pub queue: u32,
+    /// Ended jobs that are remembered; the oldest go first.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub history: u32,
     /// Connections at the same time.
     #[schemars(range(min = 1, max = 10_000))]
     pub connections: u32,
@@ -45,7 +48,8 @@ pub(crate) struct Config {
     /// Values in one message a client may send.
     #[schemars(range(min = 64, max = 100_000_000))]
     pub message_elements: u64,
-    /// Bytes that may wait for one slow client before its previews, then its connection, are dropped.
+    /// Bytes that may wait for one slow client: above it previews are dropped, above half of it no further answers
+    /// are made, and a client that lets this many bytes of events pile up is disconnected.
     #[schemars(range(min = 65_536))]
     pub outbox_bytes: u64,
     /// Seconds a client may take nothing of what waits for it before its connection is closed.
@@ -57,7 +61,7 @@ pub(crate) struct Config {
     /// Seconds a job and its result are kept.
     #[schemars(range(min = 1))]
     pub result_ttl_s: u64,
-    /// Bytes of all kept results; the oldest go first.
+    /// Bytes of all kept results; the oldest go first, the newest stays in any case.
     pub results_total_bytes: u64,
     /// Seconds without connections and jobs after which the daemon ends; 0 for never.
     pub idle_exit_s: u64,
@@ -87,6 +91,7 @@ impl Default for Config {
             threads: 0,
             memory_bytes: 0,
             queue: 512,
+            history: 10_000,
             connections: 256,
             requests_per_connection: 4096,
             message_bytes: 256 << 20,

@@ -3,15 +3,18 @@
 mod cli;
 mod clock;
 mod config;
+mod database;
 mod engine;
 mod jobs;
 mod library;
+mod lock_file;
 mod machine;
 mod process;
 mod random;
 mod residency;
 mod rpc;
 mod schema;
+mod state_dir;
 mod suggest;
 mod whole_file;
 

@@ -176,6 +176,10 @@ impl<'a> Walk<'a> {
     }
 
     fn check_items(&mut self, schema: &'a Json, items: &[Value]) -> Result<(), String> {
+        let most = schema.get("maxItems").and_then(Json::as_u64).unwrap_or(u64::MAX);
+        if items.len() as u64 > most {
+            return Err(self.say(format_args!("{} items, {most} are allowed; send fewer", items.len())));
+        }
         let Some(each) = schema.get("items") else {
             return Ok(());
         };

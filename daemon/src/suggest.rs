@@ -2,7 +2,7 @@
 
 /// The name closest to `wanted`, if there is one at all.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted = wanted.to_lowercase();
+    let wanted = comparable(wanted);
     names
         .into_iter()
         .map(|name| (strsim::jaro_winkler(&wanted, &name.to_lowercase()), name))
@@ -16,12 +16,18 @@ pub(crate) fn nearest_few<'a>(
     names: impl IntoIterator<Item = &'a str>,
     count: usize,
 ) -> Vec<&'a str> {
-    let wanted = wanted.to_lowercase();
+    let wanted = comparable(wanted);
     let mut scored: Vec<_> =
         names.into_iter().map(|name| (strsim::jaro_winkler(&wanted, &name.to_lowercase()), name)).collect();
     scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     scored.truncate(count);
     scored.into_iter().map(|(_, name)| name).collect()
+}
+
+/// In lower case, and no longer than a name may be: the comparison's time grows with the length, which is a client's
+/// to choose.
+fn comparable(wanted: &str) -> String {
+    wanted.chars().take(64).collect::<String>().to_lowercase()
 }
 
 #[cfg(test)]

@@ -88,3 +88,92 @@ fn jobs_models_and_doctor_answer() {
     assert!(code == Some(1) && errors.contains("E_NOT_FOUND"), "{errors}");
     assert!(text(&["--version"]).starts_with("latentd "));
 }
+
+#[test]
+fn signals_cancel_the_job_that_generate_waits_for() {
+    use std::io::BufRead;
+    let daemon = Daemon::start();
+    for (signal, job) in [(libc::SIGINT, 0), (libc::SIGTERM, 1)] {
+        let mut command = daemon.command(&["generate", "x", "-o", "x.png", "--steps=60"]);
+        command.args(["--width=256", "--height=256", "--checkpoint", "tiny-sd1"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawned");
+        let mut errors = std::io::BufReader::new(child.stderr.take().expect("piped"));
+        // A step is done: it draws.
+        let mut line = String::new();
+        while !line.starts_with("step") {
+            line.clear();
+            assert!(errors.read_line(&mut line).expect("read") > 0, "it ended");
+        }
+        let process = i32::try_from(child.id()).expect("a process id");
+        // SAFETY: the process is our child and not yet waited for, so its id is its own.
+        assert_eq!(unsafe { libc::kill(process, signal) }, 0);
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut errors, &mut rest).expect("read");
+        assert!(rest.contains("cancelled (job "), "{rest}");
+        assert_eq!(child.wait().expect("ended").code(), Some(130));
+        let id = rest.split("(job ").nth(1).and_then(|rest| rest.split(')').next()).expect("an id");
+        let (_, out, _) = output(daemon.command(&["jobs", "wait", id]));
+        assert!(out.is_empty());
+        let (_, out, _) = output(daemon.command(&["jobs", "list", "--state", "cancelled"]));
+        assert_eq!(String::from_utf8_lossy(&out).lines().count(), job + 1);
+    }
+    assert!(!daemon.folder.path().join("x.png").exists());
+}
+
+#[test]
+fn odd_arguments_do_what_they_say() {
+    let daemon = Daemon::start();
+    let generate = |arguments: &[&str]| {
+        let mut command = daemon.command(&["generate"]);
+        command.args(SMALL).args(arguments);
+        output(command)
+    };
+    let here = daemon.folder.path();
+    // Several on stdout follow each other.
+    let (code, out, errors) = generate(&["x", "-o", "-", "--n-iter=2"]);
+    let starts = out.windows(8).filter(|bytes| *bytes == b"\x89PNG\r\n\x1a\n").count();
+    assert_eq!((code, starts), (Some(0), 2), "{errors}");
+    assert_eq!(generate(&["x", "-o", "plain"]).1, b"plain\n");
+    assert_eq!(generate(&["x", "-o", "plain", "--n-iter=2"]).1, b"plain-1.png\nplain-2.png\n");
+    assert_eq!(generate(&["", "-o", "empty.png"]).0, Some(0), "an empty prompt is one");
+    assert_eq!(generate(&["-o", "dash.png", "--", "-x"]).0, Some(0));
+    let (code, _, errors) = generate(&["-x"]);
+    assert!(code == Some(2) && errors.contains("-- -x"), "{errors}");
+    // Nothing is drawn for a place that cannot be written to.
+    std::fs::create_dir(here.join("folder")).expect("made");
+    for (target, expected) in [("folder", "directory"), ("nowhere/a.png", "No such file"), ("plain/a", "")] {
+        let (code, _, errors) = generate(&["never drawn", "-o", target]);
+        assert!(code == Some(1) && errors.contains(&format!("cannot write {target}")), "{errors}");
+        assert!(errors.contains(expected) && !errors.contains("step"), "{errors}");
+    }
+    // A reader that went away.
+    let mut command = daemon.command(&["generate", "x", "-o", "-"]);
+    let mut child = command.args(SMALL).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ran");
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().expect("ended");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("cannot write to stdout"));
+    assert!(
+        std::fs::read_dir(here)
+            .expect("read")
+            .all(|entry| { !entry.expect("read").file_name().to_string_lossy().ends_with(".part") })
+    );
+}
+
+#[test]
+fn without_home_and_xdg_there_are_still_places() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = program(folder.path());
+    for name in ["HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
+        command.env_remove(name);
+    }
+    let (code, out, errors) = output({
+        command.args(["doctor", "--json"]);
+        command
+    });
+    assert_eq!(code, Some(0), "{errors}");
+    let report: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    let socket = report["settings"]["socket"].as_str().expect("a path");
+    assert!(socket.ends_with(&format!("latentd-{}/latentd.sock", latentd_client::socket::effective_user())));
+    assert!(report["settings"]["state_dir"].as_str().is_some_and(|path| path.starts_with('/')));
+}

@@ -15,7 +15,7 @@ async fn results_are_delivered_from_memory_and_files_fail_alone() {
     let job = within(client.submit("txt2img", &big, None)).await.expect("submitted");
     assert_eq!(within(client.wait(&job)).await.expect("delivered").images.len(), 12);
     assert_eq!(within(client.wait(&job)).await.expect("and again").images.len(), 12);
-    assert!(daemon.log().contains("kept in memory"), "{}", daemon.log());
+    daemon.wait_log("kept in memory");
 
     let file = Txt2ImgParams {
         width: Some(256),

@@ -36,6 +36,8 @@ pub(crate) struct Options {
     pub config: String,
     /// Bytes that no file of the daemon may exceed.
     pub file_size_limit: Option<u64>,
+    /// The user it runs as, who must then own its folder; ours if `None`.
+    pub user: Option<u32>,
 }
 
 impl Daemon {
@@ -52,6 +54,9 @@ impl Daemon {
     pub(crate) fn with(options: Options) -> Self {
         let folder = tempfile::Builder::new().prefix("latentd-").tempdir().expect("a folder");
         let socket = folder.path().join("run/latentd/latentd.sock");
+        if options.user.is_some() {
+            std::os::unix::fs::chown(folder.path(), options.user, None).expect("given away");
+        }
         let process = spawn(folder.path(), &options);
         let mut daemon = Self { folder, process, socket, options };
         daemon.wait_ready();
@@ -71,6 +76,15 @@ impl Daemon {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until the log, which comes through a pipe, says `text`.
+    pub(crate) fn wait_log(&self, text: &str) {
+        let deadline = Instant::now() + SOON;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "no '{text}' in\n{}", self.log());
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -136,6 +150,9 @@ pub(crate) fn serve(folder: &Path, options: &Options) -> Command {
     command.arg("serve").arg("--config").arg(config);
     command.arg("--models-dir").arg(options.models.clone().unwrap_or_else(fixtures));
     command.args(&options.flags);
+    if let Some(user) = options.user {
+        command.uid(user).current_dir("/");
+    }
     if let Some(bytes) = options.file_size_limit {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
         // SAFETY: setrlimit is async-signal-safe and reads the limit, which the closure owns.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use latentd_client::protocol::{ErrorName, LibraryGetParams, LibraryKind, LibraryListParams};
+use latentd_client::protocol::{ErrorName, LibraryGetParams, LibraryKind, LibraryListParams, Txt2ImgParams};
 
 use crate::harness::{Daemon, Options, SOON, fixtures, refused, small, within};
 
@@ -167,4 +167,146 @@ async fn folders_may_be_links_in_circles_or_empty() {
     params.checkpoint = None;
     let text = refused(within(daemon.client().await.txt2img(&params)).await, ErrorName::NotFound);
     assert!(text.contains("put a .safetensors file into"), "{text}");
+}
+
+/// Makes a folder in a folder, and so on, deeper than a path may be long: one chain is hung under the other.
+fn nest_folders(models: &Path) {
+    const CHAIN: usize = 1800;
+    let chain = |name: &str| models.join(name).join("d/".repeat(CHAIN));
+    let end = chain("deep");
+    fs::create_dir_all(&end).expect("made");
+    for _ in 0..2 {
+        fs::create_dir_all(chain("next")).expect("made");
+        // Under the first chain's end; the longer chain becomes the tail of the next.
+        fs::rename(models.join("deep"), chain("next").join("d")).expect("moved");
+        fs::rename(models.join("next"), models.join("deep")).expect("moved");
+    }
+}
+
+#[tokio::test]
+async fn odd_things_in_a_models_folder_hurt_nobody() {
+    let (folder, models) = folder();
+    let fifo = std::ffi::CString::new(models.join("pipe.safetensors").into_os_string().into_encoded_bytes());
+    // SAFETY: the path is a NUL-terminated string that lives through the call.
+    assert_eq!(unsafe { libc::mkfifo(fifo.expect("no NUL").as_ptr(), 0o600) }, 0);
+    for (target, name) in [("/dev/zero", "device"), ("nowhere", "dangling"), ("self.safetensors", "self")] {
+        std::os::unix::fs::symlink(target, models.join(format!("{name}.safetensors"))).expect("linked");
+    }
+    fs::create_dir(models.join("folder.safetensors")).expect("made");
+    fs::write(models.join("empty.safetensors"), b"").expect("written");
+    nest_folders(&models);
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let library = within(client.library(&LibraryListParams::default())).await.expect("listed");
+    let names: Vec<_> = library.entries.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["good"]);
+    assert!(library.problems.iter().any(|problem| problem.path.ends_with("empty.safetensors")));
+    // And changes are seen all the same.
+    fs::copy(tiny(), models.join("later.safetensors")).expect("copied");
+    let params = Txt2ImgParams { checkpoint: Some("later".into()), ..small(1) };
+    within(client.txt2img(&params)).await.expect("drawn");
+    // Too deep for the folder's own end.
+    assert!(std::process::Command::new("rm").arg("-rf").arg(&models).status().expect("ran").success());
+}
+
+#[tokio::test]
+async fn a_new_or_replaced_file_is_used_by_the_very_next_job() {
+    let (folder, models) = folder();
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let draw = async |name: &str| {
+        let params = Txt2ImgParams { checkpoint: Some(name.into()), ..small(1) };
+        within(client.txt2img(&params)).await.expect("drawn").images.remove(0)
+    };
+    let first = draw("good").await;
+    within(client.pin_model("good", true)).await.expect("pinned");
+    // Nobody waits for the daemon to notice.
+    let other = fixtures().join("Stable-diffusion/tiny-sd1-ema.safetensors");
+    fs::copy(&other, folder.path().join("new")).expect("copied");
+    fs::rename(folder.path().join("new"), models.join("good.safetensors")).expect("replaced");
+    let second = draw("good").await;
+    assert!(first.png != second.png, "the new content is drawn with");
+    let hash = |image: &latentd_client::protocol::ImageOut| {
+        let infotext = image.infotext.clone().expect("an infotext");
+        infotext.split("Model hash: ").nth(1).expect("a hash")[..10].to_owned()
+    };
+    assert_ne!(hash(&first), hash(&second), "and named");
+    let loaded = within(client.loaded_models()).await.expect("listed");
+    assert!(loaded.len() == 1 && loaded[0].pinned, "pinned by its name: {loaded:?}");
+    fs::copy(&other, models.join("added.safetensors")).expect("copied");
+    assert_eq!(hash(&draw("added").await), hash(&second));
+    fs::remove_file(models.join("added.safetensors")).expect("removed");
+    let gone = Txt2ImgParams { checkpoint: Some("added".into()), ..small(1) };
+    refused(within(client.txt2img(&gone)).await, ErrorName::NotFound);
+}
+
+#[tokio::test]
+async fn a_file_copied_in_pieces_is_never_half_there() {
+    let (folder, models) = folder();
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let bytes = fs::read(tiny()).expect("read");
+    let mut copy = fs::File::create(models.join("slow.safetensors")).expect("made");
+    let params = Txt2ImgParams { checkpoint: Some("slow".into()), ..small(1) };
+    for piece in bytes.chunks(bytes.len() / 7) {
+        refused(within(client.txt2img(&params)).await, ErrorName::Model);
+        std::io::Write::write_all(&mut copy, piece).expect("written");
+    }
+    within(client.txt2img(&params)).await.expect("whole");
+}
+
+#[tokio::test]
+async fn a_models_folder_that_cannot_be_made_is_no_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("file"), b"").expect("written");
+    let models = folder.path().join("file/models");
+    let daemon = self::daemon(&models);
+    let client = daemon.client().await;
+    let params = Txt2ImgParams { checkpoint: None, ..small(1) };
+    let text = refused(within(client.txt2img(&params)).await, ErrorName::NotFound);
+    assert!(text.contains("--models-dir"), "{text}");
+    daemon.wait_log("models folder cannot be made");
+    // Once it is there it is found.
+    fs::remove_file(folder.path().join("file")).expect("removed");
+    fs::create_dir_all(models.join("Stable-diffusion")).expect("made");
+    fs::copy(tiny(), models.join("Stable-diffusion/tiny.safetensors")).expect("copied");
+    within(client.txt2img(&params)).await.expect("drawn");
+}
+
+/// A daemon of another user, who cannot read everything. `None` where this cannot be tried.
+#[allow(clippy::print_stderr)]
+fn daemon_of_nobody(models: &Path) -> Option<Daemon> {
+    if latentd_client::socket::effective_user() != 0 {
+        eprintln!("skipped: only root can act as another user");
+        return None;
+    }
+    Some(Daemon::with(Options { models: Some(models.to_owned()), user: Some(65534), ..Options::default() }))
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_be_read_is_named_and_taken_up_when_it_may() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, models) = folder();
+    let secret = models.join("secret.safetensors");
+    fs::copy(tiny(), &secret).expect("copied");
+    let rights = |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("set");
+    rights(&secret, 0o600);
+    rights(folder.path(), 0o755);
+    let Some(daemon) = daemon_of_nobody(folder.path()) else {
+        return;
+    };
+    // The daemon serves its own user alone, so its command line asks.
+    let list = || {
+        let mut command = daemon.command(&["models", "list"]);
+        std::os::unix::process::CommandExt::uid(&mut command, 65534);
+        String::from_utf8_lossy(&command.output().expect("ran").stdout).into_owned()
+    };
+    let text = list();
+    assert!(text.contains("secret.safetensors: cannot be read: Permission denied"), "{text}");
+    rights(&secret, 0o644);
+    let mut rescan = daemon.command(&["models", "rescan"]);
+    std::os::unix::process::CommandExt::uid(&mut rescan, 65534);
+    assert!(rescan.status().expect("ran").success());
+    let text = list();
+    assert!(!text.contains("Permission denied") && text.contains("secret"), "{text}");
 }

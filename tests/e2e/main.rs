@@ -1,10 +1,14 @@
 //! A real daemon process, driven through its real socket. Every wait has an end; nothing sleeps and hopes.
 
+mod cancel;
 mod command_line;
+mod crash;
 mod disk;
 mod harness;
 mod hostile;
 mod jobs;
 mod library;
 mod lifecycle;
+mod limits;
+mod memory;
 mod pictures;

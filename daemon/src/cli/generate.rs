@@ -1,6 +1,6 @@
 //! `latentd generate`: text in, picture files out.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use latentd_client::Client;
 use latentd_client::protocol::{
     Event, EventKind, ImageOut, OutputFormat, OutputParams, Precision, Rng, Txt2ImgParams, Txt2ImgResult,
 };
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::launch::connect_or_start;
 use super::{Failure, GlobalArgs, print};
@@ -21,7 +22,7 @@ use crate::whole_file;
 pub(super) struct GenerateArgs {
     /// What to draw, with A1111's emphasis and BREAK
     prompt: String,
-    /// The file to write; `-` for stdout. Several pictures become NAME-1.png, NAME-2.png, … [default: latentd-SEED.png]
+    /// The file to write; `-` for stdout, where several follow each other. In files, several pictures become NAME-1.png, NAME-2.png, … [default: latentd-SEED.png]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// What to steer away from
@@ -129,6 +130,7 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
     let config = global.config()?;
     // Relative folders mean ours, not the daemon's.
     let folders: Result<Vec<_>, _> = args.models_dirs.iter().map(std::path::absolute).collect();
+    check_target(args.output.as_deref())?;
     let client = connect_or_start(global, &config, &folders.map_err(Failure::usage)?).await?;
     let drawn = draw(&client, &args.params()).await?;
     let images = drawn.images.len();
@@ -138,27 +140,70 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
+/// Finds out before anything is drawn that the picture could not be written.
+fn check_target(output: Option<&Path>) -> Result<(), Failure> {
+    let output = output.unwrap_or(Path::new("picture"));
+    let refuse = |error: io::Error| Err(Failure::new(format!("cannot write {}: {error}", output.display())));
+    if output == Path::new("-") {
+        return Ok(());
+    }
+    match std::fs::metadata(output) {
+        Ok(found) if found.is_dir() => refuse(io::ErrorKind::IsADirectory.into()),
+        // A pipe or a device: what it takes is seen when it is written to.
+        Ok(found) if !found.is_file() => Ok(()),
+        _ => whole_file::check_folder(output).or_else(refuse),
+    }
+}
+
 /// Submits, follows, and cancels on Ctrl-C.
 async fn draw(client: &Client, params: &Txt2ImgParams) -> Result<Txt2ImgResult, Failure> {
+    // From before there is a job, so that none is left behind.
+    let mut stopped = Stopped::listen()?;
     let job = client.submit("txt2img", params, None).await?;
-    let mut events = client.subscribe(&job, 0).await?;
     let mut meter = Meter::new();
-    loop {
+    let outcome = tokio::select! {
+        drawn = follow(client, &job, &mut meter) => Some(drawn),
+        () = stopped.wait() => None,
+    };
+    meter.end();
+    if let Some(drawn) = outcome {
+        return drawn;
+    }
+    tokio::select! {
+        cancelled = client.cancel(&job) => drop(cancelled?),
+        // Again: a daemon that does not answer holds nobody up.
+        () = stopped.wait() => (),
+    }
+    Err(Failure { text: format!("cancelled (job {job})"), code: 130 })
+}
+
+async fn follow(client: &Client, job: &str, meter: &mut Meter) -> Result<Txt2ImgResult, Failure> {
+    let mut events = client.subscribe(job, 0).await?;
+    while let Some(event) = events.next().await {
+        meter.show(&event);
+    }
+    Ok(client.wait(job).await?)
+}
+
+/// Ctrl-C, or a polite kill.
+struct Stopped {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stopped {
+    fn listen() -> Result<Self, Failure> {
+        let handle =
+            |kind| signal(kind).map_err(|error| Failure::new(format!("cannot handle signals: {error}")));
+        Ok(Self { interrupt: handle(SignalKind::interrupt())?, terminate: handle(SignalKind::terminate())? })
+    }
+
+    async fn wait(&mut self) {
         tokio::select! {
-            event = events.next() => match event {
-                Some(event) => meter.show(&event),
-                None => break,
-            },
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.map_err(|error| Failure::new(format!("cannot handle Ctrl-C: {error}")))?;
-                meter.end();
-                client.cancel(&job).await?;
-                return Err(Failure { text: format!("cancelled (job {job})"), code: 130 });
-            }
+            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => (),
         }
     }
-    meter.end();
-    Ok(client.wait(&job).await?)
 }
 
 /// Progress on stderr: a bar on a terminal, else a line now and then.

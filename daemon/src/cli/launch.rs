@@ -10,7 +10,7 @@ use latentd_client::{Client, Error};
 
 use super::{Failure, GlobalArgs};
 use crate::config::Config;
-use crate::process;
+use crate::{process, state_dir};
 
 /// How long a daemon that `generate` started stays when nobody uses it, unless the configuration says otherwise.
 const IDLE_EXIT_S: u64 = 600;
@@ -63,7 +63,7 @@ fn daemon_command(
     log: &Path,
 ) -> Result<Command, Failure> {
     let open_log = || -> io::Result<File> {
-        fs::create_dir_all(&config.state_dir)?;
+        state_dir::make_private(&config.state_dir)?;
         File::options().create(true).append(true).open(log)
     };
     let log = open_log().map_err(|error| Failure::new(format!("cannot write {}: {error}", log.display())))?;

@@ -134,7 +134,10 @@ pub(crate) fn main() -> ExitCode {
 fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
-    runtime.block_on(command)
+    let outcome = runtime.block_on(command);
+    // Not by dropping it: that would wait for a daemon that hangs at its start.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Prints lines; a reader that went away (`| head`) is no failure.

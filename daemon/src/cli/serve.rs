@@ -18,6 +18,7 @@ use crate::library::Library;
 use crate::process;
 use crate::residency::Residency;
 use crate::rpc::{self, Daemon, Phase};
+use crate::state_dir::{self, StateDir};
 
 /// Threads that speak to clients; drawing has its own.
 const RPC_THREADS: usize = 2;
@@ -92,7 +93,8 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     let mut terminate = handle(SignalKind::terminate())?;
     let mut interrupt = handle(SignalKind::interrupt())?;
     let listening = rpc::listen(&config.socket).map_err(Failure::new)?;
-    let engine = build(&config)?;
+    let state_dir = state_dir::claim(&config.state_dir).map_err(Failure::new)?;
+    let engine = build(&config, &state_dir)?;
     let drawing = engine.start().map_err(Failure::new)?;
     engine.library.start().map_err(Failure::new)?;
     let daemon = Arc::new(Daemon::new(config, Arc::clone(&engine)));
@@ -135,10 +137,7 @@ fn abort(socket: &Path) -> ExitCode {
     std::process::exit(1)
 }
 
-fn build(config: &Config) -> Result<Arc<Engine>, Failure> {
-    let outputs_dir = config.state_dir.join("outputs");
-    std::fs::create_dir_all(&outputs_dir)
-        .map_err(|error| Failure::new(format!("cannot make {}: {error}", outputs_dir.display())))?;
+fn build(config: &Config, state_dir: &StateDir) -> Result<Arc<Engine>, Failure> {
     for folder in &config.models_dirs {
         if !folder.is_dir() {
             // Made, so that it can be watched: a new user puts a first file there.
@@ -150,6 +149,7 @@ fn build(config: &Config) -> Result<Arc<Engine>, Failure> {
     }
     let limits = JobLimits {
         queue: config.queue as usize,
+        history: config.history,
         ttl_s: config.result_ttl_s,
         total_bytes: config.results_total_bytes,
         memory_bytes: config.result_bytes,
@@ -164,7 +164,7 @@ fn build(config: &Config) -> Result<Arc<Engine>, Failure> {
         Arc::new(Residency::new(config.memory_budget())),
         PlanLimits { result_bytes: config.result_bytes },
         config.default_checkpoint.clone(),
-        outputs_dir,
+        state_dir.outputs.clone(),
         config.compute_threads(),
     );
     engine.map(Arc::new).map_err(|error| Failure::new(format!("cannot start the compute threads: {error}")))

@@ -14,13 +14,16 @@ use crate::clock;
 /// a handful.
 const KEPT_EVENTS: usize = 64;
 
+/// SHA-256 of an encoded request.
+pub(super) type RequestDigest = [u8; 32];
+
 /// What was asked for.
 pub(crate) struct Job {
     pub id: String,
     pub method: &'static str,
     pub request: Txt2ImgParams,
-    /// The request as it is stored, to tell a repeated submit from a different one.
-    pub encoded: Vec<u8>,
+    /// Tells a repeated submit from a different one.
+    pub digest: RequestDigest,
     pub created_at: f64,
     cancelled: AtomicBool,
     ended: watch::Sender<bool>,
@@ -44,13 +47,18 @@ pub(super) struct Inner {
 }
 
 impl Job {
-    pub(super) fn new(id: String, method: &'static str, request: Txt2ImgParams, encoded: Vec<u8>) -> Self {
+    pub(super) fn new(
+        id: String,
+        method: &'static str,
+        request: Txt2ImgParams,
+        digest: RequestDigest,
+    ) -> Self {
         let steps = request.steps.saturating_mul(request.n_iter);
         Self {
             id,
             method,
             request,
-            encoded,
+            digest,
             created_at: clock::now(),
             cancelled: AtomicBool::new(false),
             ended: watch::Sender::new(false),
@@ -97,6 +105,7 @@ impl Job {
             watcher.event(event);
         }
         let watcher = Arc::downgrade(watcher);
+        inner.watchers.retain(|other| other.strong_count() > 0);
         if !inner.state.is_terminal() && !inner.watchers.iter().any(|other| Weak::ptr_eq(other, &watcher)) {
             inner.watchers.push(watcher);
         }

@@ -4,6 +4,7 @@
 //! outlive the daemon. Where the disk refuses, memory keeps what it can and the log says so.
 
 mod job;
+mod results;
 mod store;
 
 use std::collections::{HashMap, VecDeque};
@@ -14,12 +15,14 @@ use latentd_client::protocol::{
     ErrorName, Event, EventKind, JobListParams, JobState, JobView, LibraryEvent, QueueStatus, Txt2ImgParams,
     WireError,
 };
+use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::clock;
 pub(crate) use job::Job;
+use results::Results;
 pub(crate) use store::StoreError;
-use store::{Store, StoredJob};
+use store::{Keep, Store, StoredJob};
 
 /// Ended jobs that stay in memory, for those who ask for their events.
 const RECENT: usize = 256;
@@ -39,12 +42,20 @@ pub(crate) trait Watcher: Send + Sync {
 pub(crate) struct JobLimits {
     /// Jobs that may wait.
     pub queue: usize,
+    /// Ended jobs that are remembered.
+    pub history: u32,
     /// Seconds a job and its result are kept.
     pub ttl_s: u64,
     /// Bytes of all kept results.
     pub total_bytes: u64,
     /// Bytes of results that the disk refused.
     pub memory_bytes: u64,
+}
+
+/// A job that nothing more happens to, if there ever was one of this id.
+pub(crate) struct Ended {
+    id: String,
+    job: Option<Arc<Job>>,
 }
 
 /// All jobs.
@@ -55,6 +66,8 @@ pub(crate) struct Jobs {
     queued: Condvar,
     /// Taken after `state` and never the other way round.
     store: Mutex<Store>,
+    /// Apart from the store, so that nobody who asks for a row waits for a large file.
+    results: Results,
     everyone: Mutex<Vec<Weak<dyn Watcher>>>,
 }
 
@@ -71,7 +84,8 @@ struct State {
 impl Jobs {
     /// Opens the history; what a daemon before this one left unfinished is interrupted.
     pub(crate) fn open(state_dir: &Path, limits: JobLimits) -> Result<Self, StoreError> {
-        let store = Store::open(state_dir)?;
+        let results = Results::open(state_dir);
+        let store = Store::open(state_dir, results.clone())?;
         match store.interrupt_unfinished(&interrupted(), clock::now()) {
             Ok(0) => (),
             Ok(count) => warn!(count, "jobs of an earlier daemon were interrupted"),
@@ -82,6 +96,7 @@ impl Jobs {
             state: Mutex::default(),
             queued: Condvar::new(),
             store: Mutex::new(store),
+            results,
             everyone: Mutex::default(),
         };
         jobs.purge();
@@ -99,17 +114,18 @@ impl Jobs {
         let encoded = rmp_serde::to_vec_named(&request).map_err(|error| {
             WireError::new(ErrorName::Internal, format!("the request cannot be stored: {error}"))
         })?;
+        let digest = Sha256::digest(&encoded).into();
         let id = id.map_or_else(new_id, check_id)?;
         let mut state = self.lock();
         if let Some(job) = state.jobs.get(&id) {
-            same_request(&id, job.encoded == encoded)?;
+            same_request(&id, job.digest == digest)?;
             if let Some(watcher) = watcher {
                 job.watch(watcher, 0);
             }
             return Ok(id);
         }
         if let Some(stored) = self.stored(&id) {
-            same_request(&id, stored.request == encoded && stored.view.method == method)?;
+            same_request(&id, stored.digest == digest && stored.view.method == method)?;
             return Ok(id);
         }
         if state.stopping {
@@ -120,7 +136,7 @@ impl Jobs {
                 format!("{} jobs wait, which is the limit; retry when some are done", state.queue.len());
             return Err(WireError::new(ErrorName::Busy, text));
         }
-        let job = Arc::new(Job::new(id.clone(), method, request, encoded));
+        let job = Arc::new(Job::new(id.clone(), method, request, digest));
         // Before the answer, so that a job somebody knows of is not forgotten by a crash. One small write to the
         // log of SQLite, no waiting for the disk.
         self.in_store("a job", |store| store.insert(&job));
@@ -228,11 +244,19 @@ impl Jobs {
         views
     }
 
-    /// Waits for a job and gives its encoded result.
-    pub(crate) async fn wait(&self, id: &str) -> Result<Vec<u8>, WireError> {
+    /// Waits for a job's end.
+    pub(crate) async fn wait(&self, id: &str) -> Result<Ended, WireError> {
         let job = self.lock().jobs.get(id).cloned();
-        if let Some(job) = job {
+        if let Some(job) = &job {
             job.wait_ended().await;
+        }
+        Ok(Ended { id: id.to_owned(), job })
+    }
+
+    /// The encoded result of a job that has ended. Reads a file.
+    pub(crate) fn result(&self, ended: &Ended) -> Result<Vec<u8>, WireError> {
+        let id = ended.id.as_str();
+        if let Some(job) = &ended.job {
             let inner = job.lock();
             if let Some(error) = &inner.error {
                 return Err(error.clone());
@@ -333,7 +357,8 @@ impl Jobs {
     /// Forgets what is older, or more, than is kept.
     pub(crate) fn purge(&self) {
         let oldest = clock::now() - self.limits.ttl_s as f64;
-        self.in_store("old jobs", |store| store.purge(oldest, self.limits.total_bytes));
+        let keep = Keep { oldest, jobs: self.limits.history, result_bytes: self.limits.total_bytes };
+        self.in_store("old jobs", |store| store.purge(keep));
         let mut state = self.lock();
         let mut held = 0u64;
         let mut keep = state.recent.len();
@@ -341,7 +366,7 @@ impl Jobs {
             let inner = job.lock();
             held += inner.result.as_ref().map_or(0, |result| result.len() as u64);
             let expired = inner.finished_at.is_some_and(|finished| finished < oldest);
-            if age >= RECENT || expired || held > self.limits.memory_bytes {
+            if age >= RECENT || expired || (age > 0 && held > self.limits.memory_bytes) {
                 keep = age;
                 break;
             }
@@ -358,7 +383,7 @@ impl Jobs {
         let mut result_bytes = None;
         let (state, kind, error, held) = match outcome {
             Ok(bytes) => {
-                let held = match self.store().write_result(&job.id, &bytes) {
+                let held = match self.results.write(&job.id, &bytes) {
                     Ok(()) => {
                         result_bytes = Some(bytes.len());
                         None
@@ -390,7 +415,7 @@ impl Jobs {
         let updated = self.in_store("a job", |store| store.update(job, result_bytes));
         if updated.is_none() && result_bytes.is_some() {
             // The file is there but no row will say so: the answer must come from memory.
-            let result = self.store().read_result(&job.id).ok().map(Arc::new);
+            let result = self.results.read(&job.id).ok().map(Arc::new);
             job.lock().result = result;
         }
         job.tell_ended();
@@ -408,7 +433,7 @@ impl Jobs {
     }
 
     fn read_result(&self, id: &str) -> Result<Vec<u8>, WireError> {
-        self.store().read_result(id).map_err(|error| {
+        self.results.read(id).map_err(|error| {
             warn!(job = id, %error, "result cannot be read");
             expired(id)
         })
@@ -450,7 +475,7 @@ fn unknown(id: &str) -> WireError {
 fn expired(id: &str) -> WireError {
     WireError::new(
         ErrorName::NotFound,
-        format!("the result of job '{id}' is no longer kept; submit it again"),
+        format!("the result of job '{id}' is no longer kept; submit the request again, with a new id"),
     )
 }
 
@@ -458,7 +483,7 @@ fn expired(id: &str) -> WireError {
 fn interrupted() -> WireError {
     WireError::new(
         ErrorName::Internal,
-        "the job was interrupted: the daemon ended before it did; submit it again",
+        "the job was interrupted: the daemon ended before it did; submit the request again, with a new id",
     )
 }
 

@@ -1,18 +1,18 @@
-//! Jobs that outlive the daemon: a row each in SQLite, and a file for each result.
+//! Jobs that outlive the daemon: a row each in SQLite. Which of them, and of their results, are kept.
 
-use std::fs;
-use std::io;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::{ErrorName, JobState, JobView, WireError};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::job::Job;
-use crate::whole_file;
+use super::results::Results;
+use crate::database;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS job (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, method TEXT NOT NULL, request BLOB NOT NULL,
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, method TEXT NOT NULL, request_sha256 BLOB NOT NULL,
         state TEXT NOT NULL, created_at REAL NOT NULL, started_at REAL, finished_at REAL,
         step INTEGER NOT NULL, steps INTEGER NOT NULL, error_code INTEGER, error_text TEXT,
         last_seq INTEGER NOT NULL, result_bytes INTEGER
@@ -20,38 +20,48 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS job_finished ON job (finished_at);
 ";
 
-const COLUMNS: &str = "id, method, request, state, created_at, started_at, finished_at, step, steps, error_code, \
+const COLUMNS: &str = "id, method, request_sha256, state, created_at, started_at, finished_at, step, steps, error_code, \
                        error_text, last_seq, result_bytes";
 
-/// The rows and the files.
+/// The rows, and the files whose life they decide.
 pub(super) struct Store {
     connection: Connection,
-    results: PathBuf,
+    results: Results,
+}
+
+/// What is kept.
+#[derive(Clone, Copy)]
+pub(super) struct Keep {
+    /// Jobs that ended before this go.
+    pub oldest: f64,
+    /// Jobs that are remembered.
+    pub jobs: u32,
+    /// Bytes of all results; the newest stays in any case.
+    pub result_bytes: u64,
 }
 
 /// A job as its row says.
 pub(super) struct StoredJob {
     pub view: JobView,
-    pub request: Vec<u8>,
+    /// SHA-256 of the request.
+    pub digest: Vec<u8>,
     pub last_seq: u64,
     pub has_result: bool,
 }
 
 impl Store {
-    /// Opens `state.db` and `results/` in the state folder.
-    pub(super) fn open(state_dir: &Path) -> Result<Self, StoreError> {
+    /// Opens `state.db` in the state folder, and forgets results that no row speaks of.
+    pub(super) fn open(state_dir: &Path, results: Results) -> Result<Self, StoreError> {
         let path = state_dir.join("state.db");
-        let results = state_dir.join("results");
-        fs::create_dir_all(&results).map_err(|error| StoreError::Folder { path: results.clone(), error })?;
         let open = || {
-            let connection = Connection::open(&path)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
-            connection.execute_batch(SCHEMA)?;
-            Ok(connection)
+            let connection = database::open(&path, "NORMAL", SCHEMA)?;
+            let mut with_result = connection.prepare("SELECT id FROM job WHERE result_bytes IS NOT NULL")?;
+            let known = with_result.query_map([], |row| row.get(0))?.collect::<Result<HashSet<_>, _>>()?;
+            results.retain(&known);
+            drop(with_result);
+            Ok(Self { connection, results })
         };
-        let connection = open().map_err(|error| StoreError::Database { path, error })?;
-        Ok(Self { connection, results })
+        open().map_err(|error| StoreError { path: path.clone(), error })
     }
 
     /// Marks what a daemon before this one left unfinished. Gives how many there were.
@@ -67,10 +77,10 @@ impl Store {
     pub(super) fn insert(&self, job: &Job) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
-                "INSERT INTO job (id, method, request, state, created_at, step, steps, last_seq) \
+                "INSERT INTO job (id, method, request_sha256, state, created_at, step, steps, last_seq) \
                  VALUES (?, ?, ?, 'queued', ?, 0, ?, 0)",
             )?
-            .execute(params![job.id, job.method, job.encoded, job.created_at, job.lock().steps])
+            .execute(params![job.id, job.method, job.digest, job.created_at, job.lock().steps])
             .map(drop)
     }
 
@@ -115,48 +125,30 @@ impl Store {
         rows.collect()
     }
 
-    /// Forgets jobs that ended before `oldest`, and the oldest results beyond `total_bytes`.
-    pub(super) fn purge(&self, oldest: f64, total_bytes: u64) -> rusqlite::Result<()> {
-        let mut expired = self.connection.prepare_cached("SELECT id FROM job WHERE finished_at < ?")?;
-        for id in expired.query_map([oldest], |row| row.get::<_, String>(0))? {
-            self.remove_result(&id?);
+    /// Forgets jobs and results that are older, or more, than is kept.
+    pub(super) fn purge(&self, keep: Keep) -> rusqlite::Result<()> {
+        let mut expired = self.connection.prepare_cached(
+            "DELETE FROM job WHERE finished_at < ?1 \
+             OR (finished_at IS NOT NULL AND number <= (SELECT max(number) FROM job) - ?2) RETURNING id",
+        )?;
+        for id in expired.query_map(params![keep.oldest, keep.jobs], |row| row.get::<_, String>(0))? {
+            self.results.remove(&id?);
         }
-        self.connection.execute("DELETE FROM job WHERE finished_at < ?", [oldest])?;
         let mut kept = self.connection.prepare_cached(
-            "SELECT id, result_bytes FROM job WHERE result_bytes IS NOT NULL ORDER BY finished_at DESC",
+            "SELECT id, result_bytes FROM job WHERE result_bytes IS NOT NULL ORDER BY finished_at DESC, number DESC",
         )?;
         let rows =
             kept.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
         let mut sum = 0u64;
-        for row in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+        for (age, row) in rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().enumerate() {
             let (id, bytes) = row;
             sum = sum.saturating_add(bytes);
-            if sum > total_bytes {
-                self.remove_result(&id);
+            if age > 0 && sum > keep.result_bytes {
+                self.results.remove(&id);
                 self.connection.execute("UPDATE job SET result_bytes = NULL WHERE id = ?", [&id])?;
             }
         }
         Ok(())
-    }
-
-    /// Writes a result, whole or not at all.
-    pub(super) fn write_result(&self, id: &str, bytes: &[u8]) -> io::Result<()> {
-        whole_file::write(&self.result_path(id), bytes)
-    }
-
-    /// Reads a result.
-    pub(super) fn read_result(&self, id: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.result_path(id))
-    }
-
-    fn remove_result(&self, id: &str) {
-        // It may never have had one.
-        fs::remove_file(self.result_path(id)).ok();
-    }
-
-    fn result_path(&self, id: &str) -> PathBuf {
-        // Ids are checked when they come in: no separators, no leading dot.
-        self.results.join(format!("{id}.msgpack"))
     }
 }
 
@@ -178,7 +170,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
             error: code.zip(text).map(|(code, text)| WireError::new(ErrorName::from_code(code), text)),
             position: None,
         },
-        request: row.get(2)?,
+        digest: row.get(2)?,
         last_seq: row.get::<_, i64>(11)?.cast_unsigned(),
         has_result: row.get::<_, Option<i64>>(12)?.is_some(),
     })
@@ -186,9 +178,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    #[error("cannot make {}: {error}", path.display())]
-    Folder { path: PathBuf, error: io::Error },
-    #[error("cannot open {}: {error}; if it is damaged, move it away (job history is lost, nothing else)", path.display())]
-    Database { path: PathBuf, error: rusqlite::Error },
+#[error("cannot open {}: {error}; move it away (job history and results are lost, nothing else), or give another --state-dir", path.display())]
+pub(crate) struct StoreError {
+    path: PathBuf,
+    error: rusqlite::Error,
 }

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tracing::warn;
 
 use super::{Facts, Stamp};
+use crate::database;
 
 /// What an earlier look found in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,15 +40,8 @@ const SCHEMA: &str = "
 impl Index {
     /// Opens or makes the index.
     pub(super) fn open(path: &Path) -> Self {
-        let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open(path)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            // A lost index costs a scan, so it is not worth waiting for the disk.
-            connection.pragma_update(None, "synchronous", "OFF")?;
-            connection.execute_batch(SCHEMA)?;
-            Ok(connection)
-        };
-        let connection = open()
+        // A lost index costs a scan, so it is not worth waiting for the disk.
+        let connection = database::open(path, "OFF", SCHEMA)
             .inspect_err(|error| warn!(path = %path.display(), %error, "no library index; every start reads all headers"))
             .ok();
         Self { connection: Mutex::new(connection) }

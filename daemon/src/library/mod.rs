@@ -9,11 +9,13 @@ mod lookup;
 mod scan;
 mod watch;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use latentd_client::protocol::{
-    LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind, LibraryProblem, WireError,
+    ErrorName, LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind, LibraryProblem, WireError,
 };
 
 pub(crate) use hash::Sha256Task;
@@ -56,12 +58,27 @@ pub(crate) struct Item {
     pub facts: Facts,
 }
 
+impl Item {
+    /// Whether its file is still the one that was looked at.
+    fn is_unchanged(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
+    }
+}
+
 /// What tells a file from a later one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub size: u64,
     /// Nanoseconds since 1970.
     pub modified_ns: i64,
+}
+
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Self {
+        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified_ns = modified.and_then(|time| i64::try_from(time.as_nanos()).ok()).unwrap_or_default();
+        Self { size: metadata.len(), modified_ns }
+    }
 }
 
 /// What the file's header says.
@@ -130,7 +147,7 @@ impl Library {
 
     /// The entry of this kind that `name` means: a name, a path inside a models folder, or a hash.
     pub(crate) fn find(&self, kind: LibraryKind, name: &str) -> Result<Found, WireError> {
-        lookup::find(&self.folders, &self.snapshot(), &self.index, kind, name)
+        self.up_to_date(|snapshot| lookup::find(&self.folders, snapshot, &self.index, kind, name))
     }
 
     /// The checkpoint to use when nobody names one.
@@ -138,7 +155,17 @@ impl Library {
         if !configured.is_empty() {
             return self.find(LibraryKind::Checkpoint, configured);
         }
-        lookup::first_checkpoint(&self.folders, &self.snapshot())
+        self.up_to_date(|snapshot| lookup::first_checkpoint(&self.folders, snapshot))
+    }
+
+    /// What `look` finds, after another scan if it finds nothing or a file that is another one by now: who has just
+    /// put a file there means that file, also before the change was noticed.
+    fn up_to_date(&self, look: impl Fn(&Snapshot) -> Result<Found, WireError>) -> Result<Found, WireError> {
+        match look(&self.snapshot()) {
+            Ok(found) if found.is_unchanged() => Ok(found),
+            Err(error) if error.name == ErrorName::InvalidParams => Err(error),
+            Ok(_) | Err(_) => look(&self.rescan()),
+        }
     }
 
     /// The file's SHA-256: at once if it is known, else computed on a thread of its own.

@@ -1,9 +1,8 @@
 //! One walk over the models folders.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use latentd_client::protocol::{LibraryKind, LibraryProblem};
 use latentd_models::files::{self, FileKind};
@@ -97,6 +96,10 @@ fn judge(
         && *stamp == candidate.stamp
     {
         return verdict.clone();
+    }
+    // Not remembered: giving the right to read changes neither size nor time.
+    if let Err(error) = File::open(&candidate.path) {
+        return Verdict::Broken(format!("cannot be read: {error}"));
     }
     let verdict = match files::inspect(&candidate.path) {
         Ok(found) => {
@@ -193,15 +196,9 @@ impl Walk {
         let weights =
             extension == "safetensors" || (folder.is_some() && UNREAD.contains(&extension.as_str()));
         if weights {
-            self.candidates.push(Candidate { path, stamp: stamp(metadata), folder });
+            self.candidates.push(Candidate { path, stamp: Stamp::of(metadata), folder });
         }
     }
-}
-
-fn stamp(metadata: &fs::Metadata) -> Stamp {
-    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let modified_ns = modified.and_then(|time| i64::try_from(time.as_nanos()).ok()).unwrap_or_default();
-    Stamp { size: metadata.len(), modified_ns }
 }
 
 fn folder_kind(folder: &Path) -> Option<LibraryKind> {

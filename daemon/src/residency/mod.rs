@@ -51,6 +51,7 @@ impl Residency {
         if let Some(loaded) = self.resident(item) {
             return Ok(loaded);
         }
+        let pinned = self.replace(item);
         // Before it is read only the file's size is known.
         self.make_room(item, item.stamp.size)?;
         let sha256 = library.sha256(item);
@@ -63,7 +64,7 @@ impl Residency {
             item: item.clone(),
             model: Arc::clone(&model),
             bytes,
-            pinned: false,
+            pinned,
             last_used_at: clock::now(),
             sha256: sha256.clone(),
         });
@@ -107,12 +108,9 @@ impl Residency {
 
     fn resident(&self, item: &Found) -> Option<Loaded> {
         let mut residents = self.lock();
-        let place = residents.iter().position(|resident| resident.item.path == item.path)?;
+        let same = |resident: &Resident| resident.item.path == item.path && resident.item.stamp == item.stamp;
+        let place = residents.iter().position(same)?;
         let mut resident = residents.remove(place);
-        if resident.item.stamp != item.stamp {
-            info!(name = item.name, "its file changed; unloaded");
-            return None;
-        }
         resident.last_used_at = clock::now();
         let loaded = Loaded {
             model: Arc::clone(&resident.model),
@@ -123,27 +121,46 @@ impl Residency {
         Some(loaded)
     }
 
-    /// Drops unpinned models, the least recently used first, until `bytes` more fit.
+    /// Drops what was read from the file before it changed; gives whether that was pinned.
+    fn replace(&self, item: &Found) -> bool {
+        let mut residents = self.lock();
+        let place = residents.iter().position(|resident| resident.item.path == item.path);
+        place.is_some_and(|place| {
+            info!(name = item.name, "its file changed; unloaded");
+            residents.remove(place).pinned
+        })
+    }
+
+    /// Drops models that may go, the least recently used first, until `bytes` more fit. Where they cannot fit,
+    /// nothing is dropped.
     fn make_room(&self, item: &Found, bytes: u64) -> Result<(), WireError> {
         let mut residents = self.lock();
+        let held: u64 =
+            residents.iter().filter(|resident| resident.stays()).map(|resident| resident.bytes).sum();
+        if held.saturating_add(bytes) > self.budget {
+            return Err(self.no_room(item, bytes, held));
+        }
         loop {
             let taken: u64 = residents.iter().map(|resident| resident.bytes).sum();
-            if taken.saturating_add(bytes) <= self.budget {
+            let place = residents.iter().position(|resident| !resident.stays());
+            let Some(place) = place.filter(|_| taken.saturating_add(bytes) > self.budget) else {
                 return Ok(());
-            }
-            let Some(place) = residents.iter().position(|resident| !resident.pinned) else {
-                return Err(WireError::new(
-                    ErrorName::Memory,
-                    format!(
-                        "'{}' needs {bytes} bytes, the budget is {} of which pinned models take {taken}; \
-                         raise memory_bytes or unpin one",
-                        item.name, self.budget
-                    ),
-                ));
             };
             let gone = residents.remove(place);
             info!(name = gone.item.name, bytes = gone.bytes, "unloaded to make room");
         }
+    }
+
+    fn no_room(&self, item: &Found, bytes: u64, held: u64) -> WireError {
+        let budget = self.budget;
+        let (reason, advice) = if held == 0 {
+            (String::new(), "raise memory_bytes or use a smaller model")
+        } else {
+            let reason = format!(" of which {held} are pinned or being drawn with");
+            (reason, "raise memory_bytes, unpin a model, or wait for the job that runs")
+        };
+        let text = format!("'{}' needs {bytes} bytes, the budget is {budget}{reason}; {advice}", item.name);
+        WireError::new(ErrorName::Memory, text)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Resident>> {
@@ -152,6 +169,11 @@ impl Residency {
 }
 
 impl Resident {
+    /// Whether dropping it is forbidden, or would give nothing back because a job draws with it.
+    fn stays(&self) -> bool {
+        self.pinned || Arc::strong_count(&self.model) > 1
+    }
+
     fn view(&self) -> ResidentModel {
         let summary = self.model.summary();
         ResidentModel {

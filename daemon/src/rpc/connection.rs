@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::methods::{Run, Session};
+use super::methods::{Reply, Run, Session, failed};
 use super::outbox::Outbox;
 use super::{Daemon, Phase};
+use crate::jobs::{Ended, Jobs};
 
 const READ_BYTES: usize = 64 << 10;
 
@@ -74,6 +75,10 @@ impl Connection<'_> {
         let mut last_sent = Instant::now();
         let (mut reader, mut writer) = (stream, stream);
         loop {
+            if self.outbox.has_overflowed() {
+                debug!("a client leaves too many events unread; closed");
+                return;
+            }
             if sending.is_none() {
                 sending = self.outbox.pop().map(|bytes| Sending { bytes, sent: 0 });
                 last_sent = Instant::now();
@@ -144,18 +149,31 @@ impl Connection<'_> {
             Ok(found) => found,
             Err(error) => return self.outbox.respond(id, Err(error)),
         };
+        let limit = self.daemon.config.requests_per_connection as usize;
+        if self.requests.len() >= limit && !matches!(method.run, Run::Now(_)) {
+            let text = format!(
+                "{limit} requests of this connection are under way, which is the limit; wait for some"
+            );
+            return self.outbox.respond(id, Err(WireError::new(ErrorName::Busy, text)));
+        }
+        let outbox = Arc::clone(&self.outbox);
         match &method.run {
-            Run::Now(run) => self.outbox.respond(id, run(&self.session, params)),
+            Run::Now(run) => outbox.respond(id, run(&self.session, params)),
             Run::Later(run) => {
-                let limit = self.daemon.config.requests_per_connection as usize;
-                if self.requests.len() >= limit {
-                    let text =
-                        format!("{limit} requests of this connection are under way, which is the limit");
-                    return self.outbox.respond(id, Err(WireError::new(ErrorName::Busy, text)));
-                }
-                let outbox = Arc::clone(&self.outbox);
                 let answer = run(self.session.clone(), params);
-                self.requests.spawn(async move { outbox.respond(id, answer.await) });
+                self.requests.spawn(async move {
+                    let _slot = outbox.slot().await;
+                    outbox.respond(id, answer.await);
+                });
+            }
+            Run::Job(run) => {
+                let ended = run(self.session.clone(), params);
+                let jobs = Arc::clone(&self.daemon.engine.jobs);
+                self.requests.spawn(async move {
+                    let ended = ended.await;
+                    let _turn = outbox.turn().await;
+                    outbox.respond(id, result(jobs, ended).await);
+                });
             }
         }
     }
@@ -165,6 +183,13 @@ impl Connection<'_> {
         self.outbox.last_words(reason);
         self.ending = true;
     }
+}
+
+/// Reads a job's result, where that holds up nobody.
+async fn result(jobs: Arc<Jobs>, ended: Result<Ended, WireError>) -> Reply {
+    let ended = ended?;
+    let read = tokio::task::spawn_blocking(move || jobs.result(&ended)).await;
+    read.unwrap_or_else(|error| Err(failed(&error)))
 }
 
 /// `params` is an array with one map; an empty one stands for the empty map.

@@ -1,6 +1,6 @@
 //! The socket: one daemon per path, and nobody but its user gets in.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -11,6 +11,8 @@ use interprocess::local_socket::tokio::Listener;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use latentd_client::socket::effective_user;
+
+use crate::lock_file;
 
 /// Bytes of a path that every system takes in a socket's address.
 const PATH_BYTES: usize = 100;
@@ -71,18 +73,13 @@ fn prepare_folder(folder: &Path) -> Result<(), ListenError> {
     Ok(())
 }
 
-/// The lock file stays when the daemon ends: removing it would let two daemons hold different files of one name.
+/// Locks the file beside the socket.
 fn lock(path: &Path) -> Result<File, ListenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ListenError::Running { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(ListenError::Io { path: lock_path, error }),
-    }
+    let locked = lock_file::lock(&lock_path).map_err(at(&lock_path))?;
+    locked.ok_or_else(|| ListenError::Running { path: path.to_owned() })
 }
 
 /// Removes a socket that nobody listens on any more.

@@ -48,9 +48,18 @@ fn accept(daemon: &Arc<Daemon>, stream: Stream, connections: &mut JoinSet<()>) {
     debug!(open, "connected");
     let daemon = Arc::clone(daemon);
     connections.spawn(async move {
-        let refused = open > daemon.config.connections;
-        connection::run(&daemon, stream, refused).await;
-        daemon.connections.fetch_sub(1, Ordering::Relaxed);
-        daemon.activity.send_modify(|changes| *changes += 1);
+        let counted = Counted(daemon);
+        let refused = open > counted.0.config.connections;
+        connection::run(&counted.0, stream, refused).await;
     });
+}
+
+/// Counts a connection as open until it is dropped, also by a panic.
+struct Counted(Arc<Daemon>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.activity.send_modify(|changes| *changes += 1);
+    }
 }

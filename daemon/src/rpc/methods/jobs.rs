@@ -8,7 +8,8 @@ use latentd_client::protocol::{
 };
 use serde_json::Value as Json;
 
-use super::{Method, Reply, Session, blocking, now, txt2img, waiting};
+use super::{Method, Session, blocking, now, txt2img, waiting};
+use crate::jobs::Ended;
 use crate::schema;
 use crate::suggest::nearest;
 
@@ -39,7 +40,7 @@ fn submit(session: &Session, params: &SubmitParams) -> Result<JobRef, WireError>
     txt2img::submit(session, request, params.id.clone()).map(|job| JobRef { job })
 }
 
-async fn wait(session: Session, params: JobParams) -> Reply {
+async fn wait(session: Session, params: JobParams) -> Result<Ended, WireError> {
     session.daemon.engine.jobs.wait(&params.job).await
 }
 

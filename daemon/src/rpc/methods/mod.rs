@@ -24,7 +24,7 @@ use serde_json::Value as Json;
 
 use super::Daemon;
 use super::outbox::Outbox;
-use crate::jobs::Watcher;
+use crate::jobs::{Ended, Watcher};
 use crate::schema;
 use crate::suggest::nearest;
 
@@ -48,14 +48,17 @@ impl Session {
 }
 
 type Now = Box<dyn Fn(&Session, Value) -> Reply + Send + Sync>;
-type Later = Box<dyn Fn(Session, Value) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
+type Promise<T> = Pin<Box<dyn Future<Output = Result<T, WireError>> + Send>>;
+type Start<T> = Box<dyn Fn(Session, Value) -> Promise<T> + Send + Sync>;
 
 /// How a method runs.
 pub(super) enum Run {
     /// At once, before the next request is read: it never waits.
     Now(Now),
     /// In a task of its own.
-    Later(Later),
+    Later(Start<Vec<u8>>),
+    /// In a task of its own, which waits for a job; the job's result is the answer.
+    Job(Start<Ended>),
 }
 
 /// One method.
@@ -129,16 +132,16 @@ where
     Method { name, params, result: schema::of::<R>(), run }
 }
 
-/// A method that waits for a job, whose result `R` is encoded already.
+/// A method that waits for a job, whose result is an `R`.
 fn waiting<P, R, F>(name: &'static str, run: fn(Session, P) -> F) -> Method
 where
     P: DeserializeOwned + JsonSchema + Send + 'static,
     R: JsonSchema,
-    F: Future<Output = Reply> + Send + 'static,
+    F: Future<Output = Result<Ended, WireError>> + Send + 'static,
 {
     let params = schema::of::<P>();
     let check = params.clone();
-    let run = Run::Later(Box::new(move |session, value| match schema::decode::<P>(&check, &value) {
+    let run = Run::Job(Box::new(move |session, value| match schema::decode::<P>(&check, &value) {
         // Called here, not in the task, so that jobs are queued in the order in which they were asked for.
         Ok(params) => Box::pin(run(session, params)),
         Err(error) => Box::pin(std::future::ready(Err(error))),
@@ -152,7 +155,7 @@ fn encode<R: Serialize>(result: &R) -> Reply {
     })
 }
 
-fn failed(error: &tokio::task::JoinError) -> WireError {
+pub(super) fn failed(error: &tokio::task::JoinError) -> WireError {
     WireError::new(
         ErrorName::Internal,
         format!("the daemon failed at this request: {error}; please report it"),

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use latentd_client::protocol::{Txt2ImgParams, Txt2ImgResult, WireError};
 
-use super::{Method, Reply, Session, waiting};
+use super::{Method, Session, waiting};
 use crate::engine::Plan;
+use crate::jobs::Ended;
 
 /// The method's name, also for `jobs.submit`.
 pub(super) const NAME: &str = "txt2img";
@@ -14,7 +15,10 @@ pub(super) fn methods() -> Vec<Method> {
     vec![waiting::<Txt2ImgParams, Txt2ImgResult, _>(NAME, txt2img)]
 }
 
-fn txt2img(session: Session, params: Txt2ImgParams) -> impl Future<Output = Reply> + Send + 'static {
+fn txt2img(
+    session: Session,
+    params: Txt2ImgParams,
+) -> impl Future<Output = Result<Ended, WireError>> + Send + 'static {
     let submitted = submit(&session, params, None);
     async move { session.daemon.engine.jobs.wait(&submitted?).await }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Error;
 use super::events::EventQueue;
 use crate::codec::{Decoder, Limits, Message, decode_value};
-use crate::protocol::{CONNECTION_ERROR_METHOD, DEFAULT_EVENT_METHOD, Event, WireError};
+use crate::protocol::{CONNECTION_ERROR_METHOD, DEFAULT_EVENT_METHOD, Event, EventKind, WireError};
 
 /// What the reader hands answers and events to.
 #[derive(Debug, Default)]
@@ -25,7 +25,36 @@ struct State {
     waiting: HashMap<u32, oneshot::Sender<Result<Value, Error>>>,
     listeners: Vec<Listener>,
     /// Why the connection ended.
-    closed: Option<String>,
+    ended: Option<Ending>,
+}
+
+/// Why a connection ended, told to everybody who waits.
+#[derive(Clone, Debug)]
+enum Ending {
+    Closed(String),
+    Protocol(String),
+    Daemon(WireError),
+}
+
+impl From<Ending> for Error {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Closed(reason) => Self::Closed(reason),
+            Ending::Protocol(reason) => Self::Protocol(reason),
+            Ending::Daemon(error) => Self::Daemon(error),
+        }
+    }
+}
+
+impl From<Error> for Ending {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Protocol(reason) => Self::Protocol(reason),
+            Error::Daemon(error) => Self::Daemon(error),
+            Error::Closed(reason) => Self::Closed(reason),
+            other => Self::Closed(other.to_string()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -38,8 +67,8 @@ impl Shared {
     /// A number for a request, and where its answer will be.
     pub(super) fn expect_answer(&self) -> Result<(u32, oneshot::Receiver<Result<Value, Error>>), Error> {
         let mut state = self.lock();
-        if let Some(reason) = &state.closed {
-            return Err(Error::Closed(reason.clone()));
+        if let Some(ending) = &state.ended {
+            return Err(ending.clone().into());
         }
         state.last_id = state.last_id.wrapping_add(1);
         let id = state.last_id;
@@ -52,7 +81,7 @@ impl Shared {
     pub(super) fn listen(&self, job: Option<&str>) -> Arc<EventQueue> {
         let queue = Arc::new(EventQueue::default());
         let mut state = self.lock();
-        if state.closed.is_some() {
+        if state.ended.is_some() {
             queue.close();
         }
         state.listeners.retain(|listener| listener.queue.strong_count() > 0);
@@ -88,6 +117,9 @@ impl Shared {
     }
 
     fn event(&self, value: &Value) -> Result<(), Error> {
+        if is_of_a_newer_kind(value) {
+            return Ok(());
+        }
         let event: Event =
             decode_value(value).map_err(|error| Error::Protocol(format!("an event: {error}")))?;
         for listener in &self.lock().listeners {
@@ -101,11 +133,11 @@ impl Shared {
     }
 
     /// Answers everybody who still waits.
-    fn close(&self, reason: &str) {
+    fn end(&self, ending: &Ending) {
         let mut state = self.lock();
-        state.closed = Some(reason.to_owned());
+        state.ended = Some(ending.clone());
         for (_, sender) in state.waiting.drain() {
-            drop(sender.send(Err(Error::Closed(reason.to_owned()))));
+            drop(sender.send(Err(ending.clone().into())));
         }
         for queue in state.listeners.drain(..).filter_map(|listener| listener.queue.upgrade()) {
             queue.close();
@@ -115,6 +147,14 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether an event is of a kind that a later daemon may have and this client does not know.
+fn is_of_a_newer_kind(event: &Value) -> bool {
+    let entries = event.as_map().map_or(&[][..], Vec::as_slice);
+    let kind =
+        entries.iter().find(|(key, _)| key.as_str() == Some("type")).and_then(|(_, kind)| kind.as_str());
+    kind.is_some_and(|kind| !EventKind::NAMES.contains(&kind))
 }
 
 /// Writes whole messages. A task of its own, so that a caller who stops waiting cannot leave half a message on
@@ -130,11 +170,12 @@ pub(super) async fn write(mut messages: mpsc::UnboundedReceiver<Vec<u8>>, stream
 
 /// Reads until the connection ends.
 pub(super) async fn read(shared: Arc<Shared>, stream: Arc<Stream>) {
-    let reason = match read_all(&shared, &stream).await {
-        Ok(()) => "the daemon closed it".to_owned(),
-        Err(error) => error.to_string(),
+    let ending = match read_all(&shared, &stream).await {
+        Ok(()) => Ending::Closed("the daemon closed it".into()),
+        Err(error) => error.into(),
     };
-    shared.close(&reason);
+    // Who asks from now on learns it at once, and the writer stops at the latest with the client.
+    shared.end(&ending);
 }
 
 async fn read_all(shared: &Shared, mut stream: &Stream) -> Result<(), Error> {

@@ -17,7 +17,7 @@ pub enum Error {
         /// The system's reason.
         error: io::Error,
     },
-    /// The daemon answered with an error.
+    /// The daemon answered with an error, or gave one as its reason to end the connection.
     #[error("{0}")]
     Daemon(#[from] WireError),
     /// The connection ended before the answer came.

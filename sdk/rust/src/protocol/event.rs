@@ -57,6 +57,10 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// The names of all kinds on the wire.
+    pub const NAMES: [&str; 7] =
+        ["queued", "started", "progress", "preview", "finished", "failed", "cancelled"];
+
     /// Whether nothing more happens to the job.
     pub fn is_last(&self) -> bool {
         match self {

@@ -20,10 +20,12 @@ pub struct InitializeParams {
     pub client: Client,
     /// The method name under which this connection gets events of the jobs it submits.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub events: Option<String>,
     /// What stands before the event in such a notification: with `["CODE"]` its params are `["CODE", [event]]`
     /// instead of `[event]`. Neovim takes events so, under the name `nvim_exec_lua`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 65536)))]
     pub event_args: Vec<String>,
 }
 
@@ -32,8 +34,10 @@ pub struct InitializeParams {
 #[serde(default, deny_unknown_fields)]
 pub struct Client {
     /// Its name.
+    #[schemars(length(max = 256))]
     pub name: String,
     /// Its version.
+    #[schemars(length(max = 256))]
     pub version: String,
 }
 
