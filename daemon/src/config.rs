@@ -145,6 +145,19 @@ impl Config {
         Ok(config)
     }
 
+    /// Every setting as a configuration file would have it, with what it means.
+    pub(crate) fn to_commented_toml(&self) -> Result<String, toml::ser::Error> {
+        let schema = schema::of::<Self>();
+        let meaning =
+            |name: &str| schema.pointer(&format!("/properties/{name}/description")).and_then(Json::as_str);
+        let values = toml::Table::try_from(self)?;
+        let lines = values.iter().map(|(name, value)| {
+            let meaning = meaning(name).unwrap_or_default().replace('\n', "\n# ");
+            format!("# {meaning}\n{name} = {value}\n")
+        });
+        Ok(lines.collect::<Vec<_>>().join("\n"))
+    }
+
     /// Where the file is looked for.
     pub(crate) fn default_file() -> PathBuf {
         xdg("XDG_CONFIG_HOME", ".config").join("latentd").join("config.toml")
@@ -226,6 +239,14 @@ mod tests {
         let file = folder.path().join("config.toml");
         std::fs::write(&file, text).expect("written");
         Config::load(Some(&file)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_doctor_prints_is_a_configuration_file() {
+        let config = Config { queue: 7, ..Config::default() };
+        let text = config.to_commented_toml().expect("printed");
+        assert!(text.contains("# Jobs that may wait; above it a submit is E_BUSY.\nqueue = 7\n"), "{text}");
+        assert_eq!(load(&text), Ok(config));
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(super) struct DoctorArgs {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// Only the settings in force, as a configuration file with what each means
+    #[arg(long, conflicts_with = "json")]
+    settings: bool,
 }
 
 /// Everything it says.
@@ -53,6 +56,10 @@ struct Folder {
 /// Looks around and reports.
 pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCode, Failure> {
     let config = global.config()?;
+    if args.settings {
+        print(&config.to_commented_toml().map_err(Failure::new)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config_file = global.config.clone().unwrap_or_else(Config::default_file);
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),

@@ -418,9 +418,10 @@ impl Jobs {
             let result = self.results.read(&job.id).ok().map(Arc::new);
             job.lock().result = result;
         }
-        job.tell_ended();
+        // Those who wait come last: what they look at next is settled.
         self.lock().recent.push_back(Arc::clone(job));
         self.purge();
+        job.tell_ended();
     }
 
     fn tell(&self, job: &Job, change: impl FnOnce(&mut job::Inner) -> Option<EventKind>) {
