@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import tokens
@@ -21,10 +21,10 @@ class Sizes:
     """Widths and depths; the README says why these."""
 
     text_width: int = 48
-    text_layers: int = 5
-    unet_channels: tuple = (64, 64, 96)
-    unet_blocks: int = 2
-    vae_channels: tuple = (32, 32, 64, 64)
+    text_layers: int = 4
+    unet_channels: tuple = (96, 128)
+    unet_blocks: int = 1
+    vae_channels: tuple = (64, 32, 64, 64)
     vae_blocks: int = 1
 
 
@@ -201,16 +201,3 @@ def export(path, text, unet, vae, vocabulary, sizes=SIZES):
         raise ValueError(f"{path} would have {size} bytes, more than {LARGEST_FILE}")
     os.replace(part, path)
     return size
-
-
-def restore(path, text, unet, vae, vocabulary, sizes=SIZES):
-    """Reads a file of `export` back into networks of the same sizes, to train on from it."""
-    state = load_file(path)
-    for key, value in named(text, unet, vae, vocabulary, sizes):
-        found = state[key].float()
-        if key.endswith("token_embedding.weight"):
-            # Row 0 is whatever an unused token has; all of them are alike.
-            unused = next(i for i in range(tokens.VOCABULARY) if i not in vocabulary.row)
-            found = found[[unused, *vocabulary.ids]]
-            value = text.get_input_embeddings().weight.data
-        value.copy_(found.reshape(value.shape))

@@ -7,6 +7,7 @@ stage and the step's number, so a run that was stopped and resumed takes the sam
 import argparse
 import csv
 import json
+import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ TERMINAL = 990
 
 
 class Stop(Exception):
-    """The time given to this call is used up; everything is saved."""
+    """The time given to this call is used up, or it was told to end; everything is saved."""
 
 
 class Run:
@@ -100,8 +101,12 @@ class Run:
         path = self.folder / f"{stage}.pt"
         return torch.load(path, map_location=self.device, weights_only=True) if path.exists() else None
 
+    def stop(self):
+        """Ends the run after the step it is in."""
+        self.deadline = time.monotonic()
+
     def out_of_time(self):
-        return self.deadline is not None and time.monotonic() > self.deadline
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 def hash_of(*numbers):
@@ -119,7 +124,7 @@ def rate_at(step, steps, peak):
     """Warm-up, a plateau, then a fall along a cosine over the last 60 %."""
     warm = min(1.0, (step + 1) / min(500, max(1, steps // 10)))
     along = max(0.0, (step / steps - 0.4) / 0.6)
-    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * along)))
+    return float(peak * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * along))))
 
 
 class Average:
@@ -439,6 +444,8 @@ def main():
     torch.set_float32_matmul_precision("high")
     name = "smoke" if args.smoke else args.plan or ("gpu" if device.type == "cuda" else "cpu")
     run = Run(args.run, PLANS[name], device, args.minutes, args.workers, args.seed)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: run.stop())
     try:
         train(run, args.stage, device.type == "cuda" and not args.no_compile)
     except Stop as stop:

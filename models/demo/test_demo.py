@@ -1,0 +1,159 @@
+"""Tests of the demo model's data, captions and judge; those of the networks run where torch and diffusers are."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import captions  # noqa: E402
+import judge  # noqa: E402
+import scenes  # noqa: E402
+import tokens  # noqa: E402
+
+
+def sample(count, kind=None, seed=7):
+    return [scenes.random_scene(np.random.default_rng([seed, i]), kind) for i in range(count)]
+
+
+def test_the_same_seed_draws_the_same_picture():
+    first, second = sample(3), sample(3)
+    assert first == second
+    assert all(np.array_equal(scenes.draw(a), scenes.draw(b)) for a, b in zip(first, second))
+
+
+@pytest.mark.parametrize("kind", scenes.KINDS)
+def test_everything_is_wholly_inside_the_picture(kind):
+    for scene in sample(30, kind):
+        picture = scenes.draw(scene)
+        rim = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+        assert (rim == scenes.COLOURS[scene.background]).all(), scene
+
+
+def test_fills_are_flat_and_edges_are_antialiased():
+    scene = scenes.Scene("blue", (scenes.Shape("circle", "red", "plain", "medium", "centre", 64.0, 64.0, 25.0),))
+    colours = {tuple(c) for c in scenes.draw(scene).reshape(-1, 3).tolist()}
+    flat = {scenes.COLOURS["red"], scenes.COLOURS["blue"]}
+    assert flat < colours and len(colours) > 10
+    between = scenes.draw(scene).reshape(-1, 3)
+    assert sum(tuple(c) not in flat for c in between.tolist()) < 260, "an edge is one pixel wide"
+
+
+def test_training_never_sees_what_is_held_out():
+    assert not any(scenes.is_held_out(scene) for scene in sample(300))
+    asked = judge.exam(40)
+    assert all(scenes.held_out(t.shape, t.colour, s.background, t.position) for s in asked for t in s.shapes)
+    every = [(a, b, c, d) for a in scenes.SHAPES for b in scenes.COLOURS for c in scenes.COLOURS if b != c
+             for d in scenes.POSITIONS]
+    share = np.mean([scenes.held_out(*one) for one in every])
+    assert 0.08 < share < 0.12
+
+
+def test_captions_say_it_in_several_ways():
+    thing = scenes.Shape("circle", "red", "plain", "medium", "centre", 64.0, 64.0, 25.0)
+    scene = scenes.Scene("blue", (thing,))
+    rng = np.random.default_rng(0)
+    said = {captions.phrase(rng, scene) for _ in range(600)}
+    assert "a red circle on a blue background" in said
+    assert len(said) > 100
+    assert captions.prompt(scene) == "a red circle in the centre on a blue background"
+    assert captions.UNCONDITIONAL == ""
+
+
+def test_captions_are_true_and_short_enough():
+    rng = np.random.default_rng(1)
+    for scene in sample(400):
+        for text in (captions.phrase(rng, scene), captions.prompt(scene)):
+            assert tokens.encode(text)[-1] == tokens.END and len(tokens.encode(text)) == tokens.LENGTH
+            assert text == text.strip() and "  " not in text and not re.search(r"\ba [aeiou](?!ni)", text), text
+            named = [word for word in re.findall(r"[a-z]+(?= background)", text) if word in scenes.COLOURS]
+            assert all(word == scene.background for word in named), (text, scene)
+            if not scene.face:
+                assert not re.search(r"face|hair|hat\b|glasses", text), text
+
+
+@pytest.mark.parametrize(("text", "ids"), [
+    ("", []),
+    ("a red circle on a blue background", [320, 736, 7117, 525, 320, 1746, 5994]),
+])
+def test_tokens_are_those_of_clip(text, ids):
+    assert tokens.encode(text) == [tokens.START, *ids] + [tokens.END] * (tokens.LENGTH - 1 - len(ids))
+
+
+MARKS = {"background", "count", "colour", "shape", "position", "fill", "face", "hair", "cut", "glasses", "mouth", "hat",
+         "skin"}
+
+
+@pytest.mark.parametrize(("spoil", "least"), [(False, 0.985), (True, 0.96)])
+def test_the_judge_reads_pictures_whose_contents_are_known(spoil, least):
+    rng = np.random.default_rng(2)
+    answers = []
+    for kind, count in (("one", 60), ("two", 12), ("three", 6), ("face", 14), ("small face", 8)):
+        for scene in sample(count, kind, seed=9):
+            picture = scenes.draw(scene)
+            answers.append(judge.judge(judge.degrade(picture, rng) if spoil else picture, scene))
+    marks = judge.tally(answers)
+    assert marks.keys() == MARKS
+    # A few small classes: one wrong answer there is more than the bound, so one may be wrong.
+    for name, share in marks.items():
+        count = sum(name in answer for answer in answers)
+        assert share >= min(least, 1 - 1 / count), (name, marks)
+
+
+def test_the_judge_does_not_believe_wrong_pictures():
+    asked = sample(90, "one", seed=11)
+    marks = judge.tally([judge.judge(scenes.draw(b), a) for a, b in zip(asked, asked[1:] + asked[:1])])
+    for name, most in (("background", 0.2), ("colour", 0.2), ("shape", 0.25), ("position", 0.35)):
+        assert marks[name] < most, marks
+    faces = sample(20, "face", seed=12)
+    shapes = sample(20, "one", seed=13)
+    assert judge.tally([judge.judge(scenes.draw(b), a) for a, b in zip(faces, shapes)])["face"] <= 0.05
+    empty = np.full((128, 128, 3), 128)
+    noise = np.random.default_rng(3).integers(0, 256, (128, 128, 3))
+    for picture in (empty, noise):
+        answers = judge.judge(picture, asked[0])
+        assert not answers["colour"] and not answers["shape"]
+
+
+def test_shapes_are_told_apart():
+    """A confusion matrix: every shape is read as itself, small or large."""
+    for shape in scenes.SHAPES:
+        for radius in (15.0, 24.0, 37.0):
+            thing = scenes.Shape(shape, "yellow", "plain", "medium", "centre", 63.3, 64.8, radius)
+            picture = scenes.draw(scenes.Scene("blue", (thing,))).astype(float)
+            found = judge.blobs(picture, judge.border(picture))
+            assert [judge.shape_of(blob)[0] for blob in found] == [shape]
+
+
+def test_the_scale_is_folded_without_changing_pictures():
+    torch = pytest.importorskip("torch")
+    networks = pytest.importorskip("networks")
+    torch.manual_seed(0)
+    vae = networks.make_vae().eval().requires_grad_(False)
+    images = torch.rand(4, 3, 64, 64) * 2 - 1
+    before = vae.encode(images).latent_dist
+    made = vae.decode(before.mean).sample
+    networks.fold_scale(vae, before.mean.mean((0, 2, 3)), before.mean.std((0, 2, 3)))
+    after = vae.encode(images).latent_dist
+    assert torch.allclose(vae.decode(after.mean).sample, made, atol=1e-4)
+    scaled = after.mean * networks.SCALE_FACTOR
+    assert torch.allclose(scaled.mean((0, 2, 3)), torch.zeros(4), atol=1e-3)
+    assert torch.allclose(scaled.std((0, 2, 3)), torch.ones(4), atol=1e-3)
+    ratio = (after.logvar - before.logvar).exp().sqrt() * before.mean.std((0, 2, 3))[:, None, None]
+    assert torch.allclose(ratio * networks.SCALE_FACTOR, torch.ones_like(ratio), atol=1e-2)
+
+
+def test_the_largest_file_is_large_enough(tmp_path):
+    torch = pytest.importorskip("torch")
+    networks = pytest.importorskip("networks")
+    torch.manual_seed(0)
+    vocabulary = networks.Vocabulary({tokens.START, tokens.END, 320, 736})
+    text = networks.make_text(len(vocabulary))
+    size = networks.export(tmp_path / "demo.safetensors", text, networks.make_unet(), networks.make_vae(), vocabulary)
+    assert size <= networks.LARGEST_FILE
+    table = vocabulary.spread(text.get_input_embeddings().weight)
+    assert torch.equal(table[736], text.get_input_embeddings().weight[vocabulary.row[736]])
+    assert torch.equal(table[1000], table[2000])
