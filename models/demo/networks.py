@@ -6,25 +6,30 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import tokens
 
 SCALE_FACTOR = 0.18215
 LARGEST_FILE = 16_000_000
+# After Stability AI's model metadata standard; the engine takes its default size of pictures from there.
+ABOUT = {"format": "pt", "modelspec.sai_model_spec": "1.0.1", "modelspec.architecture": "stable-diffusion-v1",
+         "modelspec.title": "latentd-demo", "modelspec.license": "MIT OR Apache-2.0",
+         "modelspec.resolution": "128x128"}
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Widths and depths; the README says why these."""
 
-    text_width: int = 48
-    text_layers: int = 4
+    text_width: int = 32
+    text_layers: int = 3
     unet_channels: tuple = (96, 128)
     unet_blocks: int = 1
-    vae_channels: tuple = (64, 32, 64, 64)
+    vae_channels: tuple = (64, 32, 32, 96)
     vae_blocks: int = 1
 
 
@@ -38,21 +43,64 @@ def make_vae(sizes=SIZES):
         sample_size=128, scaling_factor=SCALE_FACTOR)
 
 
+@torch.no_grad()
+def begin_simple(vae):
+    """Starts the VAE as little more than a blur: residual branches add nothing, the rest passes channels through.
+
+    From the usual start colours take thousands of steps to find a way past the norms.
+    """
+    for name, layer in vae.named_modules():
+        if name.endswith(("conv2", "to_out.0")):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        elif name.endswith(("conv_shortcut", "samplers.0.conv")):
+            out, inside, height, width = layer.weight.shape
+            channel = torch.arange(max(out, inside))
+            layer.weight *= 0.3
+            layer.bias.zero_()
+            if "downsamplers" in name:
+                layer.weight[channel % out, channel % inside, :2, :2] += 0.25
+            else:
+                layer.weight[channel % out, channel % inside, height // 2, width // 2] += 1
+    # Hardly any noise on the first latents.
+    vae.quant_conv.weight[4:] *= 0.1
+    vae.quant_conv.bias[4:] = -5
+
+
+EDGES = ("encoder.conv_in", "encoder.conv_out", "quant_conv", "decoder.conv_in", "decoder.conv_out",
+         "unet.conv_in", "unet.conv_out", "token_embedding", "position_embedding")
+
+
+def is_edge(weight):
+    """Whether a weight is a table, or of a layer where pictures or latents enter or leave."""
+    return any(edge in weight for edge in EDGES)
+
+
 def make_unet(sizes=SIZES, in_channels=4):
     levels = len(sizes.unet_channels)
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=16, in_channels=in_channels, block_out_channels=sizes.unet_channels,
         layers_per_block=sizes.unet_blocks,
-        down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+        down_block_types=("DownBlock2D",) * (levels - 1) + ("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
         attention_head_dim=8, cross_attention_dim=sizes.text_width)  # diffusers' name for eight heads
+    if not torch.cuda.is_available():
+        # On a CPU PyTorch's own attention is slow backwards when heads are narrow.
+        unet.set_attn_processor(AttnProcessor())
+    with torch.no_grad():
+        # As Stable Diffusion's training did: every residual branch begins by adding nothing.
+        for name, layer in unet.named_modules():
+            if name.endswith(("conv2", "proj_out", "conv_out")):
+                layer.weight.zero_()
+                layer.bias.zero_()
+    return unet
 
 
 def make_text(rows, sizes=SIZES):
     """CLIP's text encoder over `rows` tokens only: training keeps no weights for words that no caption has."""
     width = sizes.text_width
     return CLIPTextModel(CLIPTextConfig(
-        vocab_size=rows, hidden_size=width, intermediate_size=4 * width, projection_dim=width,
+        vocab_size=rows, hidden_size=width, intermediate_size=2 * width, projection_dim=width,
         num_hidden_layers=sizes.text_layers, num_attention_heads=max(1, width // 64),
         max_position_embeddings=tokens.LENGTH, hidden_act="quick_gelu", bos_token_id=0, eos_token_id=1))
 
@@ -122,7 +170,7 @@ def unet_key(key, blocks):
     else:
         first = level * (blocks + 1)
         if kind == "upsamplers":
-            return f"output_blocks.{first + blocks}.{1 if level == 0 else 2}.conv.{leaf}"
+            return f"output_blocks.{first + blocks}.{2 if level == 0 else 1}.conv.{leaf}"
         name = f"output_blocks.{first + block}.{int(kind == 'attentions')}"
     return ".".join([name, *unet_inside(kind, parts[4:])])
 
@@ -186,7 +234,24 @@ def verify(state, unet, vae):
                 raise ValueError(f"another weight under the name of {key}")
 
 
-def export(path, text, unet, vae, vocabulary, sizes=SIZES):
+def load(path, vocabulary, sizes=SIZES):
+    """(text encoder, UNet, VAE) of a file that `export` wrote; `vocabulary` may have words that it did not know."""
+    state = {key: value.float() for key, value in load_file(path).items()}
+    text, unet, vae = make_text(len(vocabulary), sizes), make_unet(sizes), make_vae(sizes)
+    unet.load_state_dict(convert_ldm_unet_checkpoint(dict(state), dict(unet.config)))
+    vae.load_state_dict(convert_ldm_vae_checkpoint(dict(state), dict(vae.config)))
+    words = {key.removeprefix(TEXT_PREFIX): value for key, value in state.items() if key.startswith(TEXT_PREFIX)}
+    table = words["embeddings.token_embedding.weight"]
+    known = torch.zeros(tokens.VOCABULARY, dtype=torch.bool)
+    known[vocabulary.ids] = True
+    # Row 0 is that of all other words.
+    words["embeddings.token_embedding.weight"] = torch.cat([table[~known][:1], table[vocabulary.ids]])
+    own = {key: key.removeprefix("text_model.") for key in text.state_dict()}
+    text.load_state_dict({key: words[name] for key, name in own.items() if name in words}, strict=False)
+    return text, unet, vae
+
+
+def export(path, text, unet, vae, vocabulary, sizes=SIZES, about=ABOUT, largest=LARGEST_FILE):
     """Writes the f16 checkpoint, whole or not at all; its size in bytes."""
     state = {key: value.detach().cpu().half().contiguous() for key, value in named(text, unet, vae, vocabulary, sizes)}
     broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
@@ -195,9 +260,9 @@ def export(path, text, unet, vae, vocabulary, sizes=SIZES):
     verify(state, unet, vae)
     path = Path(path)
     part = path.with_suffix(".part")
-    save_file(state, part, {"format": "pt"})
+    save_file(state, part, about)
     size = part.stat().st_size
-    if size > LARGEST_FILE:
-        raise ValueError(f"{path} would have {size} bytes, more than {LARGEST_FILE}")
+    if size > largest:
+        raise ValueError(f"{path} would have {size} bytes, more than {largest}")
     os.replace(part, path)
     return size

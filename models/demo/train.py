@@ -7,6 +7,7 @@ stage and the step's number, so a run that was stopped and resumed takes the sam
 import argparse
 import csv
 import json
+import os
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 import captions
@@ -24,6 +25,8 @@ import networks
 import sampling
 import scenes
 import tokens
+from optimiser import Muon
+from team import Team
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,14 @@ class Plan:
 
 
 PLANS = {
-    "gpu": Plan(40_000, 16_000, 64, 128, 1e-3, 200_000, 40_000, 512, 1e-3, 0.9995, 2_000, 4_000, 96),
-    "cpu": Plan(12_000, 16_000, 12, 64, 1e-3, 60_000, 120_000, 32, 6e-4, 0.9995, 250, 4_000, 48),
-    "smoke": Plan(64, 6, 4, 64, 1e-3, 64, 6, 8, 1e-3, 0.9, 3, 6, 4),
+    "gpu": Plan(40_000, 10_000, 128, 48, 0.012, 200_000, 30_000, 512, 0.02, 0.999, 1_000, 3_000, 96),
+    "cpu": Plan(12_000, 9_500, 16, 48, 0.012, 48_000, 12_000, 64, 0.02, 0.998, 250, 1_500, 48),
+    "smoke": Plan(64, 6, 8, 48, 0.02, 64, 6, 8, 0.02, 0.9, 3, 6, 4),
 }
 
 SEED = 20_26
 KL_WEIGHT = 1e-3
+WHOLE_PICTURES = 0.85
 EMPTY_CAPTIONS = 0.1
 UNKNOWN_WORDS = 0.12
 OFFSET_NOISE = 0.1
@@ -66,20 +70,22 @@ class Stop(Exception):
 class Run:
     """One run folder: its plan, its clock, its logs and its checkpoints."""
 
-    def __init__(self, folder, plan, device, minutes, workers, seed):
+    def __init__(self, folder, plan, device, minutes, workers, seed, team):
         self.folder, self.plan, self.device, self.workers, self.seed = folder, plan, device, workers, seed
+        self.team = team
         self.deadline = time.monotonic() + 60 * minutes if minutes else None
         folder.mkdir(parents=True, exist_ok=True)
         about = folder / "plan.json"
-        wanted = {"plan": asdict(plan), "sizes": asdict(networks.SIZES), "seed": seed}
+        wanted = {"plan": asdict(plan), "sizes": asdict(networks.SIZES), "seed": seed, "processes": team.size}
         if about.exists() and json.loads(about.read_text()) != json.loads(json.dumps(wanted)):
             raise SystemExit(f"{folder} was begun with another plan: see {about}; give another --run")
-        data.save(about, lambda file: file.write(json.dumps(wanted, indent=1).encode()))
+        if team.leads:
+            data.save(about, lambda file: file.write(json.dumps(wanted, indent=1).encode()))
 
     def generators(self, stage, step):
-        """(numpy's, torch's on the device) for one step."""
-        device = torch.Generator(self.device).manual_seed(hash_of(self.seed, stage, step))
-        return np.random.default_rng([self.seed, stage, step]), device
+        """(numpy's, torch's on the device) for this process's share of one step."""
+        numbers = [self.seed, stage, step, self.team.rank]
+        return np.random.default_rng(numbers), torch.Generator(self.device).manual_seed(hash_of(*numbers))
 
     def log(self, stage, row):
         """Appends to the stage's CSV, without rows that a stopped run wrote after its last checkpoint."""
@@ -105,6 +111,11 @@ class Run:
         """Ends the run after the step it is in."""
         self.deadline = time.monotonic()
 
+    def bf16(self):
+        """Products in bf16 where the hardware has units for them."""
+        fast = self.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
+
     def out_of_time(self):
         return self.deadline is not None and time.monotonic() >= self.deadline
 
@@ -120,11 +131,11 @@ def read_log(path):
         return list(csv.DictReader(file))
 
 
-def rate_at(step, steps, peak):
-    """Warm-up, a plateau, then a fall along a cosine over the last 60 %."""
-    warm = min(1.0, (step + 1) / min(500, max(1, steps // 10)))
+def rate_at(step, steps):
+    """The share of the peak rate: warm-up, a plateau, then a fall along a cosine over the last 60 %."""
+    warm = min(1.0, (step + 1) / min(100, max(1, steps // 10)))
     along = max(0.0, (step / steps - 0.4) / 0.6)
-    return float(peak * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * along))))
+    return float(warm * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * along))))
 
 
 class Average:
@@ -142,16 +153,15 @@ class Average:
         torch._foreach_lerp_([mine for mine, _ in pairs], [value for _, value in pairs], 1 - decay)
 
 
-def steps_of(run, stage, number, network, steps, rate, advance, show):
+def steps_of(run, stage, network, steps, optimiser, advance, show):
     """Trains `network` from its last checkpoint to `steps`. `advance(step)` is the loss and what to log of it;
     `show(average, step)` looks at the averaged weights now and then and may log more."""
     plan = run.plan
-    optimiser = torch.optim.AdamW(network.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.01,
-                                  fused=run.device.type == "cuda")
     average, start, spent = Average(network, plan.ema), 0, 0.0
     if saved := run.load(stage):
         network.load_state_dict(saved["network"])
-        optimiser.load_state_dict(saved["optimiser"])
+        if saved["optimiser"]:
+            optimiser.load_state_dict(saved["optimiser"])
         average.weights, start, spent = saved["average"], saved["step"], saved["seconds"]
     begun, sums, count = time.monotonic(), {}, 0
 
@@ -161,31 +171,34 @@ def steps_of(run, stage, number, network, steps, rate, advance, show):
                          "done": step == steps})
 
     for step in range(start, steps):
-        if run.out_of_time():
-            save(step)
-            raise Stop(f"{stage}: stopped after step {step} of {steps}")
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, steps, rate)
         loss, facts = advance(step)
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         loss.backward()
+        numbers = [float(run.out_of_time()), *(float(fact.detach()) for fact in facts.values())]
+        numbers = run.team.average(network.parameters(), numbers)
+        stopping = numbers.pop(0) > 0
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
+        optimiser.step(rate_at(step, steps))
         average.update(network, step)
-        for name, value in facts.items():
-            sums[name] = sums.get(name, 0) + value.detach()
+        for name, value in zip(facts, numbers):
+            sums[name] = sums.get(name, 0) + value
         count += 1
         done = step + 1
-        if done % plan.save_every == 0 or done == steps:
-            means = {name: float(value) / count for name, value in sums.items()}
+        if run.team.leads and (done % plan.save_every == 0 or done == steps):
+            means = {name: value / count for name, value in sums.items()}
             if not all(np.isfinite(value) for value in means.values()):
                 raise SystemExit(f"{stage}: the loss is no number any more at step {done}: {means}")
             row = {"step": done, "seconds": spent + time.monotonic() - begun, **means}
             if done % plan.sample_every == 0 or done == steps:
-                row |= show(average.weights, done)
+                with run.team.all_threads():
+                    row |= show(average.weights, done)
             run.log(stage, row)
             sums, count = {}, 0
             save(done)
+        if stopping and done < steps:
+            if run.team.leads:
+                save(done)
+            raise Stop(f"{stage}: stopped after step {done} of {steps}")
     network.load_state_dict(average.weights)
     network.eval().requires_grad_(False)
 
@@ -211,32 +224,47 @@ def picture_loss(made, wanted):
     return error.abs().mean(), slopes
 
 
+def crop_of(rng, picture, size):
+    """A square around a pixel that is not background: most of a picture is flat, and soon learned."""
+    y, x = rng.choice(np.argwhere((picture != picture[0, 0]).any(-1)))
+    top, left = (int(np.clip(at - rng.integers(size), 0, scenes.SIZE - size)) for at in (y, x))
+    return picture[top:top + size, left:left + size]
+
+
 def train_vae(run):
     plan, device = run.plan, run.device
     torch.manual_seed(run.seed)
     vae = networks.make_vae().to(device)
+    networks.begin_simple(vae)
     if device.type == "cuda":
         vae = vae.to(memory_format=torch.channels_last)
     saved = run.load("vae")
     if saved and saved["done"]:
         vae.load_state_dict(saved["average"])
         return vae.eval().requires_grad_(False)
-    pictures = data.pictures(run.folder / "pictures.npy", plan.vae_pictures, run.seed, run.workers)
+    with run.team.leader_first():
+        pictures = data.pictures(run.folder / "pictures.npy", plan.vae_pictures, run.seed, run.workers)
     held = np.stack([scenes.draw(scenes.random_scene(data.scene_rng(run.seed + 1, i))) for i in range(16)])
 
     def advance(step):
         numpy_rng, generator = run.generators(1, step)
-        images = to_images(pictures[np.sort(numpy_rng.integers(len(pictures), size=plan.vae_batch))], device)
-        if step < 0.8 * plan.vae_steps:
-            top, left = numpy_rng.integers(scenes.SIZE - plan.vae_crop + 1, size=2)
-            images = images[:, :, top:top + plan.vae_crop, left:left + plan.vae_crop]
+        whole = step >= WHOLE_PICTURES * plan.vae_steps
+        count = plan.vae_batch // run.team.size
+        if whole:
+            count = max(1, round(count * (plan.vae_crop / scenes.SIZE) ** 2))
+        chosen = pictures[np.sort(numpy_rng.integers(len(pictures), size=count))]
+        if not whole:
+            chosen = np.stack([crop_of(numpy_rng, picture, plan.vae_crop) for picture in chosen])
+        images = to_images(chosen, device)
         # Tiny changes of hue and light, so that the VAE learns colours and not twelve names.
         gain = 1 + 0.06 * torch.randn(len(images), 3, 1, 1, generator=generator, device=device)
         images = (images * gain).clamp(-1, 1)
-        posterior = vae.encode(images).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator, device=device)
-        made = vae.decode(posterior.mean + posterior.std * noise).sample
-        error, slopes = picture_loss(made, images)
+        with run.bf16():
+            posterior = vae.encode(images).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator, device=device)
+            made = vae.decode(posterior.mean + posterior.std * noise).sample
+        error, slopes = picture_loss(made.float(), images)
+        posterior = DiagonalGaussianDistribution(posterior.parameters.float())
         kl = 0.5 * (posterior.mean ** 2 + posterior.var - 1 - posterior.logvar).mean()
         return error + slopes + KL_WEIGHT * kl, {"l1": error, "slopes": slopes, "kl": kl}
 
@@ -250,7 +278,7 @@ def train_vae(run):
         error = ((made.clamp(-1, 1) - images) / 2).pow(2).mean()
         return {"held_out_psnr": float(-10 * torch.log10(error))}
 
-    steps_of(run, "vae", 1, vae, plan.vae_steps, plan.vae_rate, advance, show)
+    steps_of(run, "vae", vae, plan.vae_steps, Muon(vae, plan.vae_rate, networks.is_edge), advance, show)
     return vae
 
 
@@ -259,7 +287,7 @@ def settle_scale(run, vae):
     """Folds the measured mean and deviation of the latents into the VAE."""
     pictures = np.stack([scenes.draw(scenes.random_scene(data.scene_rng(run.seed + 2, i))) for i in range(256)])
     parts = [vae.encode(to_images(part, run.device)).latent_dist for part in np.split(pictures, 16)]
-    values = torch.cat([part.mean + part.std * 0 for part in parts])
+    values = torch.cat([part.mean for part in parts])
     spread = torch.cat([part.var for part in parts]).mean((0, 2, 3))
     networks.fold_scale(vae, values.mean((0, 2, 3)), (values.var((0, 2, 3)) + spread).sqrt())
 
@@ -299,11 +327,37 @@ def encoder(run, vae):
     def encode(pictures):
         parts = []
         for start in range(0, len(pictures), 64):
-            found = vae.encode(to_images(pictures[start:start + 64], run.device)).latent_dist
+            with run.bf16():
+                found = vae.encode(to_images(pictures[start:start + 64], run.device)).latent_dist
             parts.append(torch.stack([found.mean, found.std], 1) * networks.SCALE_FACTOR)
-        return torch.cat(parts).cpu().numpy()
+        return torch.cat(parts).float().cpu().numpy()
 
     return torch.no_grad()(encode)
+
+
+def batch_of(moments, rows, empty, end, count, generator):
+    """(scenes' numbers, latents, timesteps, words) of `count` samples by lot."""
+    device = moments.device
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator, device=device)
+
+    picked = torch.randint(len(rows), (count,), generator=generator, device=device)
+    spoken = torch.randint(rows.shape[1], (count,), generator=generator, device=device)
+    words = rows[picked, spoken].long()
+    # Words that no caption has mean nothing: now and then one of ours becomes such a word, or one is added.
+    stray = (uniform(*words.shape) < 0.06) & (uniform(count, 1) < UNKNOWN_WORDS)
+    first_end = (words == end).int().argmax(1, keepdim=True)
+    at = torch.arange(words.shape[1], device=device)
+    added = (at == first_end) & (uniform(count, 1) < UNKNOWN_WORDS) & (at < words.shape[1] - 1)
+    words = torch.where((stray & (at > 0) & (at < first_end)) | added, 0, words)
+    words = torch.where(uniform(count, 1) < EMPTY_CAPTIONS, empty, words)
+    mean, deviation = moments[picked].float().unbind(1)
+    x0 = mean + deviation * torch.randn(mean.shape, generator=generator, device=device)
+    t = torch.randint(sampling.STEPS, (count,), generator=generator, device=device)
+    # One sample in 16 is at the start of drawing.
+    t = torch.where(uniform(count) < 1 / 16, sampling.STEPS - 1, t)
+    return picked, x0, t, words
 
 
 def noised(x0, t, products, generator):
@@ -338,8 +392,9 @@ def train_unet(run, vae, vocabulary, compiled):
     if saved and saved["done"]:
         drawer.load_state_dict(saved["average"])
         return drawer.eval().requires_grad_(False)
-    moments, rows = data.latents(run.folder / "latents.npz", plan.unet_scenes, run.seed + 3, run.workers,
-                                 encoder(run, vae), vocabulary)
+    with run.team.leader_first():
+        moments, rows = data.latents(run.folder / "latents.npz", plan.unet_scenes, run.seed + 3, run.workers,
+                                     encoder(run, vae), vocabulary)
     moments, rows = torch.from_numpy(moments).to(device), torch.from_numpy(rows).to(device)
     products = sampling.alphas_cumprod().to(device)
     empty = torch.tensor(vocabulary.encode(captions.UNCONDITIONAL), device=device)
@@ -348,28 +403,11 @@ def train_unet(run, vae, vocabulary, compiled):
 
     def advance(step):
         _, generator = run.generators(2, step)
-        batch = plan.unet_batch
-
-        def uniform(*shape):
-            return torch.rand(*shape, generator=generator, device=device)
-
-        picked = torch.randint(len(rows), (batch,), generator=generator, device=device)
-        spoken = torch.randint(rows.shape[1], (batch,), generator=generator, device=device)
-        words = rows[picked, spoken].long()
-        # Words that no caption has mean nothing: now and then one of ours becomes such a word, or one is added.
-        stray = (uniform(*words.shape) < 0.06) & (uniform(batch, 1) < UNKNOWN_WORDS)
-        first_end = (words == end).int().argmax(1, keepdim=True)
-        at = torch.arange(words.shape[1], device=device)
-        added = (at == first_end) & (uniform(batch, 1) < UNKNOWN_WORDS) & (at < words.shape[1] - 1)
-        words = torch.where((stray & (at > 0) & (at < first_end)) | added, 0, words)
-        words = torch.where(uniform(batch, 1) < EMPTY_CAPTIONS, empty, words)
-        mean, deviation = moments[picked].float().unbind(1)
-        x0 = mean + deviation * torch.randn(mean.shape, generator=generator, device=device)
-        t = torch.randint(sampling.STEPS, (batch,), generator=generator, device=device)
-        # One sample in 16 is at the start of drawing.
-        t = torch.where(uniform(batch) < 1 / 16, sampling.STEPS - 1, t)
+        _, x0, t, words = batch_of(moments, rows, empty, end, plan.unet_batch // run.team.size, generator)
         x, eps, weight = noised(x0, t, products, generator)
-        error = (forward(x, t, words) - eps).pow(2)
+        with run.bf16():
+            made = forward(x, t, words)
+        error = (made.float() - eps).pow(2)
         return (error * weight).mean(), {"loss": (error * weight).mean(), "eps_mse": error.mean()}
 
     def show(weights, step):
@@ -377,7 +415,7 @@ def train_unet(run, vae, vocabulary, compiled):
         viewer.load_state_dict(weights)
         return look(run, viewer, vae, vocabulary, step)
 
-    steps_of(run, "unet", 2, drawer, plan.unet_steps, plan.unet_rate, advance, show)
+    steps_of(run, "unet", drawer, plan.unet_steps, Muon(drawer, plan.unet_rate, networks.is_edge), advance, show)
     return drawer
 
 
@@ -397,13 +435,13 @@ def look(run, drawer, vae, vocabulary, step):
 
 # --- all of it ------------------------------------------------------------------------------------------------------
 
-def plot(run):
+def plot(run, stages=("vae", "unet")):
     """Every column of the logs over its steps."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    logs = {stage: read_log(run.folder / f"log-{stage}.csv") for stage in ("vae", "unet")}
+    logs = {stage: read_log(run.folder / f"log-{stage}.csv") for stage in stages}
     logs = {stage: rows for stage, rows in logs.items() if rows}
     if not logs:
         return
@@ -432,25 +470,48 @@ def main():
     parser.add_argument("--plan", choices=PLANS, help="how much to train [default: gpu with CUDA, else cpu]")
     parser.add_argument("--smoke", action="store_true", help="the smallest plan: a few steps of each stage")
     parser.add_argument("--stage", choices=("vae", "unet"), help="stop after this stage [default: all, and the file]")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="begin a new run with the weights of a finished file")
     parser.add_argument("--minutes", type=float, help="save and stop after this time")
-    parser.add_argument("--threads", type=int, help="CPU threads [default: torch's]")
+    parser.add_argument("--processes", type=int,
+                        help="processes of one thread that train together [default: one a core; one on a GPU]")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw the training set")
     parser.add_argument("--no-compile", action="store_true", help="do not compile the UNet on a GPU")
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    team = Team(args.processes or (1 if device.type == "cuda" else len(os.sched_getaffinity(0))))
+    torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
     name = "smoke" if args.smoke else args.plan or ("gpu" if device.type == "cuda" else "cpu")
-    run = Run(args.run, PLANS[name], device, args.minutes, args.workers, args.seed)
+    run = Run(args.run, PLANS[name], device, args.minutes, args.workers, args.seed, team)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: run.stop())
+        signal.signal(number, (lambda *_: run.stop()) if team.leads else signal.SIG_IGN)
+    if args.start:
+        with team.leader_first():
+            if team.leads:
+                if (args.run / "vae.pt").exists():
+                    parser.error(f"{args.run} has begun already: leave --start away")
+                begin_from(run, args.start)
     try:
         train(run, args.stage, device.type == "cuda" and not args.no_compile)
     except Stop as stop:
-        print(stop, "— start again to go on")
-    plot(run)
+        if team.leads:
+            print(stop, "— start again to go on")
+    if team.leads:
+        plot(run)
+        team.end()
+
+
+def begin_from(run, path):
+    """Makes the checkpoints of a run folder from a finished file: its VAE stays, its other weights are trained on."""
+    vocabulary = make_vocabulary(run.seed)
+    text, unet, vae = networks.load(path, vocabulary)
+    drawer = Drawer(len(vocabulary))
+    drawer.text, drawer.unet = text, unet
+    for stage, network, done in (("vae", vae, True), ("unet", drawer, False)):
+        weights = network.state_dict()
+        run.save(stage, {"network": weights, "average": weights, "optimiser": None, "step": 0, "seconds": 0.0,
+                         "done": done})
 
 
 def train(run, last_stage, compiled):
@@ -461,6 +522,8 @@ def train(run, last_stage, compiled):
     vocabulary = make_vocabulary(run.seed, 200 if run.plan is PLANS["smoke"] else 8_000)
     drawer = train_unet(run, vae, vocabulary, compiled)
     if last_stage == "unet":
+        return
+    if not run.team.leads:
         return
     path = run.folder / "latentd-demo.safetensors"
     size = networks.export(path, drawer.text, drawer.unet, vae, vocabulary)
