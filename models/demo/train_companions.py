@@ -1,0 +1,135 @@
+"""Trains what goes with the demo model: `python train_companions.py KIND --run FOLDER --base FILE`; KIND may be `all`.
+
+Start it again after an interruption and it goes on. Files and sheets of their pictures come to FOLDER/files.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+import data
+import train
+from companions.base import Base, wearing
+from companions.controlnet import ControlNet
+from companions.embedding import Embedding
+from companions.hypernetwork import Hypernetwork
+from companions.inpainting import Inpainting
+from companions.lora import Lora
+from companions.velocity import Velocity
+from team import Team
+
+KINDS = {kind.NAME: kind for kind in (Lora, Embedding, Hypernetwork, ControlNet, Inpainting, Velocity)}
+LARGEST_FILE = {"lora": 1_000_000, "embedding": 1_000_000, "hypernetwork": 1_000_000}
+LARGEST_OTHER = 12_000_000
+# The base, its companions and the pictures of both.
+LARGEST_TOGETHER = 45_000_000
+SHOWN = 16
+
+
+def train_one(kind, run, base):
+    torch.manual_seed(run.seed + kind.STAGE)
+    one = kind(run, base)
+
+    def show(weights, step):
+        with wearing(one.network, weights), torch.no_grad():
+            pictures, marks = one.look()
+        train.sheet(run.folder / f"{kind.NAME}-{step:06d}.png", pictures[:SHOWN])
+        return marks
+
+    train.steps_of(run, kind.NAME, one.network, run.plan.steps, one.optimiser, one.advance, show)
+    if not run.team.leads:
+        return
+    folder = run.folder.parent / "files"
+    folder.mkdir(exist_ok=True)
+    paths = one.write(folder)
+    # Writing has rounded the weights: these are the file's pictures.
+    with torch.no_grad():
+        pictures, marks = one.look()
+    train.sheet(paths[0].with_suffix(".png"), pictures[:SHOWN])
+    train.plot(run, [kind.NAME])
+    sizes = {path.name: path.stat().st_size for path in paths}
+    for name, size in sizes.items():
+        if size > LARGEST_FILE.get(kind.NAME, LARGEST_OTHER):
+            raise ValueError(f"{name} has {size} bytes")
+    report = {"bytes": sizes, "marks": {name: round(value, 4) for name, value in marks.items()}}
+    (run.folder / "result.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(kind.NAME, json.dumps(report), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=(*KINDS, "all"))
+    parser.add_argument("--run", type=Path, required=True, help="folder of training sets, checkpoints and results")
+    parser.add_argument("--base", type=Path, default=Path(__file__).parent / "latentd-demo.safetensors",
+                        help="the finished demo model [default: the one beside this script]")
+    parser.add_argument("--smoke", action="store_true", help="a few steps of each, to see that all of it works")
+    parser.add_argument("--minutes", type=float, help="save and stop after this time")
+    parser.add_argument("--processes", type=int,
+                        help="processes of one thread that train together [default: one a core; one on a GPU]")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw the training sets")
+    parser.add_argument("--seed", type=int, default=train.SEED)
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    team = Team(args.processes or (1 if device.type == "cuda" else len(os.sched_getaffinity(0))))
+    torch.set_num_threads(1)
+    same_base(args, team)
+    begun, runs, told = time.monotonic(), [], []
+
+    def end(*_):
+        told.append(True)
+        for run in runs:
+            run.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end if team.leads else signal.SIG_IGN)
+    try:
+        for name in KINDS if args.kind == "all" else [args.kind]:
+            if (args.run / name / "result.json").exists():
+                if team.leads:
+                    print(f"{name}: done already")
+                continue
+            # Never quite nothing: all processes must find together, in a step, that the time is over.
+            left = args.minutes and max(0.001, args.minutes - (time.monotonic() - begun) / 60)
+            kind = KINDS[name]
+            run = train.Run(args.run / name, kind.SMOKE if args.smoke else kind.PLAN, device, left, args.workers,
+                            args.seed, team)
+            runs.append(run)
+            if told:
+                run.stop()
+            # Each kind hooks itself into the networks, so each gets fresh ones.
+            train_one(kind, run, Base(args.base, device, args.seed, args.smoke))
+    except train.Stop as stop:
+        if team.leads:
+            print(stop, "— start again to go on")
+    if team.leads:
+        team.end()
+        weigh(args)
+
+
+def weigh(args):
+    """Says whether the base and what there is of its companions may be committed."""
+    files = [args.base, *(args.run / "files").glob("*")]
+    whole = sum(path.stat().st_size for path in files)
+    print(f"base and companions: {whole} of at most {LARGEST_TOGETHER} bytes")
+    if whole > LARGEST_TOGETHER:
+        raise SystemExit("too large to be committed")
+
+
+def same_base(args, team):
+    """A run folder belongs to one base: its training sets are that one's latents."""
+    about, found = args.run / "base.txt", hashlib.sha256(args.base.read_bytes()).hexdigest()
+    if about.exists() and about.read_text() != found:
+        raise SystemExit(f"{args.run} was begun with another base than {args.base}; give another --run")
+    if team.leads:
+        args.run.mkdir(parents=True, exist_ok=True)
+        data.save(about, lambda file: file.write(found.encode()))
+
+
+if __name__ == "__main__":
+    main()
