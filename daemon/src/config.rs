@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use latentd_client::socket;
+use latentd_models::nn::Precision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -19,7 +20,8 @@ use crate::{machine, schema};
 pub(crate) struct Config {
     /// Folders with models in A1111's layout.
     pub models_dirs: Vec<PathBuf>,
-    /// The checkpoint used when a request names none; the first of the library if empty.
+    /// The checkpoint used when a request names none; if empty the first file of the library, else the built-in
+    /// latentd-demo.
     pub default_checkpoint: String,
     /// Where the daemon listens; at most 100 bytes.
     pub socket: PathBuf,
@@ -28,6 +30,9 @@ pub(crate) struct Config {
     /// Threads that compute; 0 for one per core.
     #[schemars(range(min = 0, max = 1024))]
     pub threads: u32,
+    /// What requests are computed in that do not say: auto is bf16 where the processor has matrix tiles for it (AMX),
+    /// else f32.
+    pub precision: DefaultPrecision,
     /// Bytes that models and pictures may take together; 0 for three quarters of the machine's memory.
     pub memory_bytes: u64,
     /// Jobs that may wait; above it a submit is E_BUSY.
@@ -71,6 +76,29 @@ pub(crate) struct Config {
     pub log_format: LogFormat,
 }
 
+/// What requests are computed in that do not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DefaultPrecision {
+    /// The quickest here.
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16 with f32 sums.
+    Bf16,
+}
+
+impl DefaultPrecision {
+    /// What that is on this machine.
+    pub(crate) fn resolve(self) -> Precision {
+        match self {
+            Self::Auto => Precision::best(),
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -89,6 +117,7 @@ impl Default for Config {
             socket: socket::default_path(),
             state_dir: xdg("XDG_STATE_HOME", ".local/state").join("latentd"),
             threads: 0,
+            precision: DefaultPrecision::Auto,
             memory_bytes: 0,
             queue: 512,
             history: 10_000,

@@ -4,6 +4,7 @@ mod cli;
 mod clock;
 mod config;
 mod database;
+mod demo;
 mod engine;
 mod jobs;
 mod library;

@@ -264,5 +264,6 @@ def export(path, text, unet, vae, vocabulary, sizes=SIZES, about=ABOUT, largest=
     size = part.stat().st_size
     if size > largest:
         raise ValueError(f"{path} would have {size} bytes, more than {largest}")
+    part.chmod(0o644)
     os.replace(part, path)
     return size

@@ -5,11 +5,13 @@ worth splitting.
 """
 
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -28,10 +30,11 @@ class Team:
             rank, meeting = place.split(":", 1)
             self.rank = int(rank)
         else:
-            meeting = tempfile.mktemp(prefix="latentd-demo-")
+            meeting = str(Path(tempfile.gettempdir()) / f"latentd-demo-{secrets.token_hex(8)}")
             self.followers = [
                 subprocess.Popen([sys.executable, *sys.argv], env=os.environ | {PLACE: f"{rank}:{meeting}"})
                 for rank in range(1, size)]
+        self.meeting = meeting
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=self.rank, world_size=size,
                                 timeout=timedelta(hours=6))
 
@@ -73,3 +76,5 @@ class Team:
     def end(self):
         for follower in self.followers:
             follower.wait()
+        if self.size > 1:
+            Path(self.meeting).unlink(missing_ok=True)

@@ -1,11 +1,15 @@
-"""The stages of a picture side by side with PyTorch and diffusers: same sizes, same threads, turn and turn about.
+"""The stages of a picture side by side with other engines: same sizes, same threads, turn and turn about.
 
     cargo build --release -p latentd
-    python tests/bench/peers.py [--rounds 3] [--threads 2] [--side 512]     # needs tests/fixtures/requirements.txt
+    python tests/bench/peers.py [--rounds 3] [--threads 2] [--side 512] [--engines latentd-bf16 openvino-bf16 …]
 
 SD 1.5 at its real size with random weights; one CFG step (UNet, batch 2), VAE decode, text encoder (2 x 77). Each
-round runs every engine once in a process of its own; figures are medians over the rounds, ratios are ours / theirs.
-Machines are noisy: compare within one run of this script only.
+round runs every engine once, in a process of its own; figures are medians over the rounds, ratios are the first
+engine's time over this one's. Machines are noisy: compare within one run of this script only.
+
+Needs tests/fixtures/requirements.txt; `openvino-*` needs `pip install openvino`, and `sdcpp` needs
+`pip install stable-diffusion-cpp-python` and `--checkpoint`, a file from tests/bench/real_size.py.
+`diffusers-f32-avx2` holds PyTorch to AVX2, as `LATENTD_KERNELS=avx2` does us (`latentd-f32-avx2`).
 """
 
 import argparse
@@ -19,24 +23,39 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("unet_step_s", "vae_decode_s", "clip_s")
+AVX2_ONLY = {"LATENTD_KERNELS": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
+             "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+ENGINES = ["latentd-bf16", "latentd-f32", "diffusers-f32", "diffusers-bf16", "diffusers-bf16-channels_last",
+           "openvino-bf16", "openvino-f32"]
 
 
-def latentd(side, threads):
+def peak():
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def second_run(run):
+    """Seconds of the second call: the first one warms up."""
+    run()
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def latentd(kind, args):
     program = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "latentd"
-    command = [program, "bench", "--synthetic", "sd15", "--json", "--runs", "1", "--steps", "0", "--width", side,
-               "--height", side, "--threads", threads]
+    precision = kind.split("-")[0]
+    command = [program, "bench", "--synthetic", "sd15", "--json", "--runs", "1", "--steps", "0", "--width", args.side,
+               "--height", args.side, "--threads", args.threads, "--precision", precision]
     report = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True).stdout)
     return {stage: report[stage] for stage in STAGES} | {"peak": report["peak_rss_bytes"]}
 
 
-def diffusers(side, threads, kind):
+def networks(dtype):
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    torch.set_num_threads(threads)
-    dtype = torch.bfloat16 if "bf16" in kind else torch.float32
-    layout = torch.channels_last if "channels_last" in kind else torch.contiguous_format
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
     vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
                         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
@@ -44,23 +63,105 @@ def diffusers(side, threads, kind):
                                         num_attention_heads=12, hidden_act="quick_gelu"))
     for net in (unet, vae, clip):
         net.eval().requires_grad_(False).to(dtype=dtype)
+    return unet, vae, clip
+
+
+def inputs(side, dtype):
+    import torch
+
+    x = torch.randn(2, 4, side // 8, side // 8, dtype=dtype)
+    return x, torch.tensor([500.0, 500.0], dtype=dtype), torch.randn(2, 77, 768, dtype=dtype), torch.full((2, 77), 49407)
+
+
+def diffusers(kind, args):
+    import torch
+
+    torch.set_num_threads(args.threads)
+    dtype = torch.bfloat16 if "bf16" in kind else torch.float32
+    layout = torch.channels_last if "channels_last" in kind else torch.contiguous_format
+    unet, vae, clip = networks(dtype)
     unet.to(memory_format=layout)
     vae.to(memory_format=layout)
-    ids = torch.full((2, 77), 49407)
-    context = torch.randn(2, 77, 768, dtype=dtype)
-    x = torch.randn(2, 4, side // 8, side // 8, dtype=dtype).to(memory_format=layout)
+    x, t, context, ids = inputs(args.side, dtype)
+    x = x.to(memory_format=layout)
     z = x[:1].contiguous(memory_format=layout)
-    t = torch.tensor([500.0, 500.0], dtype=dtype)
-    runs = {"unet_step_s": lambda: unet(x, t, context), "vae_decode_s": lambda: vae.decode(z), "clip_s": lambda: clip(ids)}
-    times = {}
     with torch.inference_mode():
-        for stage, run in runs.items():
-            run()
-            begun = time.perf_counter()
-            run()
-            times[stage] = time.perf_counter() - begun
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return times | {"peak": int(peak.split()[1]) * 1024}
+        return {
+            "unet_step_s": second_run(lambda: unet(x, t, context)),
+            "vae_decode_s": second_run(lambda: vae.decode(z)),
+            "clip_s": second_run(lambda: clip(ids)),
+            "peak": peak(),
+        }
+
+
+def openvino(kind, args):
+    import openvino as ov
+    import torch
+
+    class Flat(torch.nn.Module):
+        """One tensor out, which is what can be traced."""
+
+        def __init__(self, call):
+            super().__init__()
+            self.call = call
+
+        def forward(self, *inputs):
+            return self.call(*inputs)
+
+    unet, vae, clip = networks(torch.float32)
+    x, t, context, ids = inputs(args.side, torch.float32)
+    core = ov.Core()
+    settings = {"INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": args.threads, "PERFORMANCE_HINT": "LATENCY"}
+
+    def seconds(call, *example):
+        folder = Path(args.cache) if args.cache else None
+        file = folder and folder / f"{call.__name__}-{args.side}.xml"
+        if file is None or not file.exists():
+            with torch.inference_mode():
+                model = ov.convert_model(Flat(call), example_input=example)
+            if file is not None:
+                ov.save_model(model, file)
+        else:
+            model = core.read_model(file)
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        feed = [ov.Tensor(tensor.numpy()) for tensor in example]
+        return second_run(lambda: request.infer(feed))
+
+    def unet_step(x, t, context):
+        return unet(x, t, context, return_dict=False)[0]
+
+    def vae_decode(z):
+        return vae.decode(z, return_dict=False)[0]
+
+    def text(ids):
+        return clip(ids, return_dict=False)[0]
+
+    return {
+        "unet_step_s": seconds(unet_step, x, t, context),
+        "vae_decode_s": seconds(vae_decode, x[:1].contiguous()),
+        "clip_s": seconds(text, ids),
+        "peak": peak(),
+    }
+
+
+def sdcpp(_, args):
+    """It shows whole pictures only: a step is the difference of two, the rest is text and VAE together."""
+    from stable_diffusion_cpp import StableDiffusion
+
+    engine = StableDiffusion(model_path=args.checkpoint, n_threads=args.threads, verbose=False)
+
+    def picture(steps):
+        begun = time.perf_counter()
+        engine.generate_image(prompt="a lighthouse", width=args.side, height=args.side, sample_steps=steps,
+                              cfg_scale=7.0, sample_method="euler_a", seed=1)
+        return time.perf_counter() - begun
+
+    one, three = picture(1), picture(3)
+    step = (three - one) / 2
+    return {"unet_step_s": step, "vae_decode_s": one - step, "clip_s": float("nan"), "peak": peak()}
+
+
+RUN = {"latentd": latentd, "diffusers": diffusers, "openvino": openvino, "sdcpp": sdcpp}
 
 
 def main():
@@ -68,29 +169,31 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--peers", nargs="*", default=["f32"], help="f32, f32_channels_last, bf16, bf16_channels_last")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # the child that measures one peer
+    parser.add_argument("--engines", nargs="+", default=ENGINES, help="the first is the one ratios are of")
+    parser.add_argument("--checkpoint", help="for sdcpp")
+    parser.add_argument("--cache", help="a folder that keeps OpenVINO's converted networks")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # the child that measures one engine
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(diffusers(args.side, args.threads, args.one)))
+        engine, _, kind = args.one.partition("-")
+        print(json.dumps(RUN[engine](kind.removesuffix("-avx2"), args)))
         return
     seen = {}
     for round_ in range(args.rounds):
-        ours = latentd(args.side, args.threads)
-        seen.setdefault("latentd f32", []).append(ours)
-        for peer in args.peers:
-            command = [sys.executable, __file__, "--one", peer, "--side", str(args.side), "--threads", str(args.threads)]
-            done = subprocess.run(command, check=True, capture_output=True)
-            seen.setdefault(f"diffusers {peer}", []).append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"round {round_ + 1} of {args.rounds}", file=sys.stderr)
+        for engine in args.engines:
+            command = [sys.executable, __file__, *sys.argv[1:], "--one", engine]
+            environment = os.environ | (AVX2_ONLY if engine.endswith("-avx2") else {})
+            done = subprocess.run(command, check=True, capture_output=True, env=environment)
+            seen.setdefault(engine, []).append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"round {round_ + 1}, {engine}: {seen[engine][-1]}", file=sys.stderr)
     median = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in seen.items()}
-    ours = median["latentd f32"]
+    ours = median[args.engines[0]]
     print(f"| {args.side}x{args.side}, {args.threads} threads | UNet step | VAE decode | CLIP | peak memory |")
     print("|---|---|---|---|---|")
     for name, row in median.items():
-        cells = [f"{row[stage]:.2f} s ({ours[stage] / row[stage]:.2f})" for stage in STAGES]
+        cells = [f"{row[stage]:.3f} s ({ours[stage] / row[stage]:.2f})" for stage in STAGES]
         print(f"| {name} | {' | '.join(cells)} | {row['peak'] / 2**30:.2f} GiB |")
-    print("In brackets: latentd's time over this engine's.")
+    print(f"In brackets: the time of {args.engines[0]} over this engine's.")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor};
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
@@ -15,7 +16,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     };
     let start = Instant::now();
-    let model = Model::open(&folder.join("Stable-diffusion/sd15-random.safetensors"))?;
+    let model = Model::open(&folder.join("Stable-diffusion/sd15-random.safetensors"), Precision::F32)?;
     let summary = model.summary();
     println!(
         "loaded in {:.2} s: {} bytes of {}",

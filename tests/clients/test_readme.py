@@ -154,7 +154,7 @@ def test_every_block_runs_as_written(reader: Reader) -> None:
     for block in todo:
         reader.run(block)
     pictures = sorted(path.name for path in reader.folder.glob("*.png"))
-    assert {"lighthouse.png", "shell.png", "pipe.png", "python.png", "rust.png"} < set(pictures)
+    assert {"circle.png", "shell.png", "pipe.png", "python.png", "rust.png"} < set(pictures)
     assert len(pictures) == 6, f"Neovim's is missing or there are too many: {pictures}"
     for name in pictures:
         with Image.open(reader.folder / name) as picture:

@@ -82,7 +82,9 @@ fn jobs_models_and_doctor_answer() {
     assert!(text(&["jobs", "watch", job]).contains("finished"));
     assert!(text(&["jobs", "cancel", job]).contains("finished"));
     let report: serde_json::Value = serde_json::from_str(&text(&["doctor", "--json"])).expect("JSON");
-    assert_eq!(report["library_entries"].as_u64(), Some(2));
+    let built_in = u64::from(cfg!(feature = "demo"));
+    assert_eq!(report["library_entries"].as_u64(), Some(2 + built_in));
+    assert_eq!(report["default_checkpoint"].as_str(), Some("tiny-sd1"));
     assert!(text(&["doctor"]).contains("socket"));
     let (code, _, errors) = output(daemon.command(&["jobs", "get", "nothing"]));
     assert!(code == Some(1) && errors.contains("E_NOT_FOUND"), "{errors}");

@@ -23,6 +23,17 @@ fn daemon(folder: &Path) -> Daemon {
     Daemon::with(Options { models: Some(folder.to_owned()), ..Options::default() })
 }
 
+/// What a request gets that names no checkpoint where there is none: the built-in one and a notice, or an error.
+async fn without_checkpoints(daemon: &Daemon) -> String {
+    let params = Txt2ImgParams { checkpoint: None, ..small(1) };
+    let outcome = within(daemon.client().await.txt2img(&params)).await;
+    if cfg!(feature = "demo") {
+        outcome.expect("drawn").notices.concat()
+    } else {
+        refused(outcome, ErrorName::NotFound)
+    }
+}
+
 /// The header's length, and the header.
 fn header(bytes: &[u8]) -> (usize, serde_json::Value) {
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
@@ -132,7 +143,8 @@ async fn a_file_is_taken_up_once_it_is_whole() {
     let watching = client.subscribe_all().await.expect("subscribed");
     let names = async || {
         let library = within(client.library(&LibraryListParams::default())).await.expect("listed");
-        library.entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>()
+        let files = library.entries.into_iter().filter(|entry| !entry.built_in);
+        files.map(|entry| entry.name).collect::<Vec<_>>()
     };
     assert_eq!(names().await, ["good"]);
     let bytes = fs::read(tiny()).expect("read");
@@ -160,12 +172,10 @@ async fn folders_may_be_links_in_circles_or_empty() {
     std::os::unix::fs::symlink(folder.path(), models.join("up")).expect("linked");
     let daemon = daemon(folder.path());
     let library = within(daemon.client().await.library(&LibraryListParams::default())).await.expect("listed");
-    assert_eq!(library.entries.len(), 1, "{library:?}");
+    assert_eq!(library.entries.iter().filter(|entry| !entry.built_in).count(), 1, "{library:?}");
     let empty = tempfile::tempdir().expect("a folder");
     let daemon = Daemon::with(Options { models: Some(empty.path().to_owned()), ..Options::default() });
-    let mut params = small(1);
-    params.checkpoint = None;
-    let text = refused(within(daemon.client().await.txt2img(&params)).await, ErrorName::NotFound);
+    let text = without_checkpoints(&daemon).await;
     assert!(text.contains("put a .safetensors file into"), "{text}");
 }
 
@@ -198,8 +208,8 @@ async fn odd_things_in_a_models_folder_hurt_nobody() {
     let daemon = daemon(folder.path());
     let client = daemon.client().await;
     let library = within(client.library(&LibraryListParams::default())).await.expect("listed");
-    let names: Vec<_> = library.entries.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["good"]);
+    let files = library.entries.iter().filter(|entry| !entry.built_in);
+    assert_eq!(files.map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["good"]);
     assert!(library.problems.iter().any(|problem| problem.path.ends_with("empty.safetensors")));
     // And changes are seen all the same.
     fs::copy(tiny(), models.join("later.safetensors")).expect("copied");
@@ -261,16 +271,17 @@ async fn a_models_folder_that_cannot_be_made_is_no_end() {
     fs::write(folder.path().join("file"), b"").expect("written");
     let models = folder.path().join("file/models");
     let daemon = self::daemon(&models);
-    let client = daemon.client().await;
-    let params = Txt2ImgParams { checkpoint: None, ..small(1) };
-    let text = refused(within(client.txt2img(&params)).await, ErrorName::NotFound);
+    let text = without_checkpoints(&daemon).await;
     assert!(text.contains("--models-dir"), "{text}");
     daemon.wait_log("models folder cannot be made");
     // Once it is there it is found.
     fs::remove_file(folder.path().join("file")).expect("removed");
     fs::create_dir_all(models.join("Stable-diffusion")).expect("made");
     fs::copy(tiny(), models.join("Stable-diffusion/tiny.safetensors")).expect("copied");
-    within(client.txt2img(&params)).await.expect("drawn");
+    let params = Txt2ImgParams { checkpoint: None, ..small(1) };
+    let drawn = within(daemon.client().await.txt2img(&params)).await.expect("drawn");
+    assert_eq!(drawn.notices, [""; 0]);
+    assert!(drawn.images[0].infotext.as_ref().is_some_and(|text| text.contains("Model: tiny,")));
 }
 
 /// A daemon of another user, who cannot read everything. `None` where this cannot be tried.

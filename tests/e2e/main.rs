@@ -3,6 +3,8 @@
 mod cancel;
 mod command_line;
 mod crash;
+#[cfg(feature = "demo")]
+mod demo;
 mod disk;
 mod harness;
 mod hostile;

@@ -16,7 +16,8 @@ async fn largest() -> u64 {
     let mut most = 0;
     for name in [ONE, OTHER] {
         let model = within(client.load_model(name)).await.expect("loaded");
-        most = most.max(model.bytes).max(std::fs::metadata(model.path).expect("there").len());
+        most =
+            most.max(model.bytes).max(std::fs::metadata(model.path.expect("a file")).expect("there").len());
     }
     most
 }

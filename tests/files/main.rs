@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use latentd_models::files::{FileKind, Loader, SafeTensors, inspect};
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -64,13 +65,17 @@ impl Parts {
     }
 }
 
-/// Opens bytes as a model and returns the error's text.
+/// Opens bytes as a model, from a file and from memory, and returns the error's text.
 fn refusal(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("model.safetensors");
     fs::write(&path, bytes).expect("written");
-    let error = Model::open(&path).err().expect("must be refused").to_string();
+    let error = Model::open(&path, Precision::F32).err().expect("must be refused").to_string();
     assert!(error.contains("model.safetensors"), "the file is named: {error}");
+    let held =
+        Model::from_bytes(&path, bytes.to_vec(), Precision::F32).err().expect("must be refused").to_string();
+    // There is no file of no bytes to look into.
+    assert!(held == error || bytes.is_empty(), "the same checks: {held}");
     error
 }
 
@@ -79,9 +84,21 @@ fn a_sound_file_opens() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("again.safetensors");
     fs::write(&path, Parts::tiny().bytes()).expect("written");
-    assert_eq!(Model::open(&path).expect("opens").summary().dtype, "f16");
+    let model = Model::open(&path, Precision::F32).expect("opens");
+    assert_eq!(model.summary().dtype, "f16");
+    assert_eq!(model.native_size(), (512, 512), "the file says nothing else");
+    let held = Model::from_bytes("held", Parts::tiny().bytes(), Precision::F32).expect("opens");
+    assert_eq!(held.summary(), model.summary());
     let info = inspect(&path).expect("inspects");
     assert_eq!((info.kind, info.family), (FileKind::Checkpoint, Some("sd1")));
+}
+
+#[test]
+fn a_file_says_how_large_its_pictures_are() {
+    let mut parts = Parts::tiny();
+    parts.header.insert("__metadata__".to_owned(), json!({"modelspec.resolution": "128x192"}));
+    let model = Model::from_bytes("held", parts.bytes(), Precision::F32).expect("opens");
+    assert_eq!(model.native_size(), (128, 192));
 }
 
 /// As the oldest checkpoints name the text encoder, without `text_model.`.
@@ -95,7 +112,7 @@ fn older_names_of_the_text_encoder_will_do() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("old.safetensors");
     fs::write(&path, parts.bytes()).expect("written");
-    Model::open(&path).expect("opens");
+    Model::open(&path, Precision::F32).expect("opens");
 }
 
 #[test]
@@ -312,9 +329,9 @@ fn other_families_are_told_by_name() {
     assert!(rename("cond_stage_model.transformer.", "cond_stage_model.model.").contains("SD2"));
     assert!(rename("cond_stage_model.", "conditioner.embedders.0.").contains("SDXL"));
     assert!(rename("model.diffusion_model.", "unet.").contains("no Stable Diffusion checkpoint"));
-    let refused = Model::open(Path::new("/dev/zero")).err().expect("a device").to_string();
+    let refused = Model::open(Path::new("/dev/zero"), Precision::F32).err().expect("a device").to_string();
     assert!(refused.contains("not a regular file"), "{refused}");
-    let refused = Model::open(Path::new("/")).err().expect("a folder").to_string();
+    let refused = Model::open(Path::new("/"), Precision::F32).err().expect("a folder").to_string();
     assert!(refused.contains("not a regular file"), "{refused}");
 }
 
@@ -380,7 +397,7 @@ proptest! {
         let path = folder.path().join("x");
         fs::write(&path, &bytes).expect("written");
         let _ = inspect(&path);
-        let _ = Model::open(&path);
+        let _ = Model::open(&path, Precision::F32);
     }
 
     #[test]
@@ -391,6 +408,6 @@ proptest! {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("x");
         fs::write(&path, &parts).expect("written");
-        let _ = Model::open(&path);
+        let _ = Model::open(&path, Precision::F32);
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use latentd_models::image::{RgbImage, decode_png, tensor_to_image};
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::{Hooks, Model, NoHooks, Output, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::golden::{Golden, checkpoint, fixture, relative_error, values};
 
 fn model() -> Model {
-    Model::open(&checkpoint("tiny-sd1")).expect("opens")
+    Model::open(&checkpoint("tiny-sd1"), Precision::F32).expect("opens")
 }
 
 /// Collects the guided predictions and the last latents.
@@ -81,7 +82,7 @@ fn samplers_take_the_references_path() {
     }
 }
 
-fn psnr(found: &RgbImage, wanted: &RgbImage) -> f64 {
+pub fn psnr(found: &RgbImage, wanted: &RgbImage) -> f64 {
     assert_eq!((found.width, found.height), (wanted.width, wanted.height));
     let squares =
         found.pixels.iter().zip(&wanted.pixels).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));

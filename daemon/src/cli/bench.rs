@@ -1,26 +1,27 @@
 //! `latentd bench`: how fast and how large the stages of a picture are here.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use latentd_client::protocol::LibraryKind;
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::{Model, NoHooks, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule};
 use serde::Serialize;
 
 use super::{Failure, GlobalArgs};
 use crate::config::Config;
-use crate::library::Library;
+use crate::library::{Found, Library};
 use crate::machine;
 
 /// Measures the stages of a picture: one UNet step under guidance (batch 2), VAE decode and encode, the text
 /// encoder over two prompts, loading, and a whole picture. Medians over the runs, after one run that is not counted.
 #[derive(Debug, clap::Args)]
 pub(super) struct BenchArgs {
-    /// A checkpoint: a name in the library, or a file [default: the library's first]
+    /// A checkpoint: a name in the library, or a file [default: as for a request that names none]
     #[arg(long, value_name = "NAME", conflicts_with = "synthetic")]
     checkpoint: Option<String>,
     /// Random weights in the size of a real model; `load_s` is then the time to make and pack them
@@ -29,12 +30,12 @@ pub(super) struct BenchArgs {
     /// A folder with models in A1111's layout; may be given several times
     #[arg(long = "models-dir", value_name = "DIR")]
     models_dirs: Vec<PathBuf>,
-    /// Pixels in a row.
-    #[arg(long, default_value_t = 512)]
-    width: usize,
-    /// Rows.
-    #[arg(long, default_value_t = 512)]
-    height: usize,
+    /// Pixels in a row [default: the checkpoint's own, mostly 512]
+    #[arg(long)]
+    width: Option<usize>,
+    /// Rows [default: the checkpoint's own, mostly 512]
+    #[arg(long)]
+    height: Option<usize>,
     /// Runs of each stage that count.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
@@ -45,7 +46,7 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     threads: Option<usize>,
     /// What to compute in.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "f32"])]
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
     precision: String,
     /// Prints one JSON object instead of a table.
     #[arg(long)]
@@ -94,15 +95,17 @@ struct Report {
 
 /// Runs the benchmark and prints its report.
 pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<ExitCode, Failure> {
-    if args.width == 0 || args.height == 0 || !args.width.is_multiple_of(8) || !args.height.is_multiple_of(8)
-    {
-        let (width, height) = (args.width, args.height);
-        return Err(Failure::usage(format!("width {width} and height {height} must be multiples of 8")));
+    let is_wrong = |side: &usize| *side == 0 || !side.is_multiple_of(8);
+    if let Some(side) = [args.width, args.height].into_iter().flatten().find(is_wrong) {
+        return Err(Failure::usage(format!("width and height must be multiples of 8, {side} is none")));
     }
-    let file = if args.synthetic.is_some() { None } else { Some(checkpoint(global.config()?, args)?) };
+    let weights = match args.synthetic {
+        Some(Synthetic::Sd15) => Weights::Random,
+        None => weights(global.config()?, args)?,
+    };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or_default()).build();
     let pool = pool.map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
-    let report = pool.install(|| measure(args, file.as_deref())).map_err(Failure::new)?;
+    let report = pool.install(|| measure(args, &weights)).map_err(Failure::new)?;
     if args.json {
         // One line, for programs that read line by line.
         super::print(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::new)?))?;
@@ -112,10 +115,17 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where the weights come from.
+enum Weights {
+    Random,
+    File(PathBuf),
+    Library(Box<Found>),
+}
+
 /// The file to measure: as named, if it is one, else from the library.
-fn checkpoint(config: Config, args: &BenchArgs) -> Result<PathBuf, Failure> {
+fn weights(config: Config, args: &BenchArgs) -> Result<Weights, Failure> {
     if let Some(file) = args.checkpoint.as_ref().map(PathBuf::from).filter(|file| file.is_file()) {
-        return Ok(file);
+        return Ok(Weights::File(file));
     }
     let folders = if args.models_dirs.is_empty() { config.models_dirs } else { args.models_dirs.clone() };
     let library = Library::open(folders, &config.state_dir, |_| ());
@@ -124,17 +134,21 @@ fn checkpoint(config: Config, args: &BenchArgs) -> Result<PathBuf, Failure> {
         Some(name) => library.find(LibraryKind::Checkpoint, name),
         None => library.default_checkpoint(&config.default_checkpoint),
     };
-    found.map(|item| item.path).map_err(Failure::new)
+    found.map(|item| Weights::Library(Box::new(item))).map_err(Failure::new)
 }
 
-fn measure(args: &BenchArgs, file: Option<&Path>) -> latentd_models::Result<Report> {
+fn measure(args: &BenchArgs, weights: &Weights) -> latentd_models::Result<Report> {
+    let precision = Precision::from_name(&args.precision).unwrap_or_else(Precision::best);
     let start = Instant::now();
-    let model = match file {
-        Some(file) => Model::open(file)?,
-        None => Model::synthetic_sd15()?,
+    let model = match weights {
+        Weights::Random => Model::synthetic_sd15(precision)?,
+        Weights::File(file) => Model::open(file, precision)?,
+        Weights::Library(item) => item.open_model(precision)?,
     };
     let load_s = start.elapsed().as_secs_f64();
-    let (rows, columns) = (args.height / 8, args.width / 8);
+    let native = model.native_size();
+    let (width, height) = (args.width.unwrap_or(native.0), args.height.unwrap_or(native.1));
+    let (rows, columns) = (height / 8, width / 8);
     let normal = |shape: (usize, usize, usize, usize)| {
         let count = shape.0 * shape.1 * shape.2 * shape.3;
         Tensor::from_vec(NoiseGenerator::new(NoiseSource::Nv, 1).normal(count), shape, &Device::Cpu)
@@ -148,13 +162,13 @@ fn measure(args: &BenchArgs, file: Option<&Path>) -> latentd_models::Result<Repo
         median(args.runs, || Ok(model.unet().forward(&x, &[500.0, 500.0], &context, None).map(drop)?))?;
     let latents = normal((1, channels, rows, columns))?;
     let vae_decode_s = median(args.runs, || Ok(model.vae().decode(&latents).map(drop)?))?;
-    let image = normal((1, 3, args.height, args.width))?;
+    let image = normal((1, 3, height, width))?;
     let vae_encode_s = median(args.runs, || Ok(model.vae().encode(&image).map(drop)?))?;
-    let txt2img_s = (args.steps > 0).then(|| draw(&model, args)).transpose()?;
+    let txt2img_s = (args.steps > 0).then(|| draw(&model, args.steps, (width, height))).transpose()?;
     let weight_bytes = model.summary().weight_bytes;
     let widths = &model.vae().config().widths;
     let widest = widths.iter().take(2).max().copied().unwrap_or_default();
-    let largest_activation_bytes = (args.width * args.height * widest * size_of::<f32>()) as u64;
+    let largest_activation_bytes = (width * height * widest * precision.size()) as u64;
     let peak_rss_bytes = machine::peak_memory().unwrap_or_default();
     Ok(Report {
         unet_step_s,
@@ -169,10 +183,10 @@ fn measure(args: &BenchArgs, file: Option<&Path>) -> latentd_models::Result<Repo
         largest_activation_bytes,
         peak_ratio: peak_rss_bytes as f64 / (weight_bytes + largest_activation_bytes) as f64,
         threads: rayon::current_num_threads(),
-        precision: "f32",
+        precision: precision.name(),
         kernels: latentd_models::nn::kernels(),
-        width: args.width,
-        height: args.height,
+        width,
+        height,
         runs: args.runs,
     })
 }
@@ -190,15 +204,15 @@ fn median(runs: u64, mut run: impl FnMut() -> latentd_models::Result<()>) -> lat
     Ok(times.get(times.len() / 2).copied().unwrap_or_default())
 }
 
-fn draw(model: &Model, args: &BenchArgs) -> latentd_models::Result<f64> {
+fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd_models::Result<f64> {
     let request = Txt2Img {
         prompt: "a lighthouse on a cliff at dusk, oil painting".to_owned(),
         negative_prompt: "blurry".to_owned(),
         seed: 1,
-        steps: args.steps,
+        steps,
         cfg_scale: 7.0,
-        width: args.width,
-        height: args.height,
+        width,
+        height,
         sampler: Sampler::EulerAncestral,
         schedule: Schedule::Automatic,
         batch_size: 1,

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use latentd_client::Client;
-use latentd_client::protocol::{LibraryListParams, Status};
+use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, Status};
 use serde::Serialize;
 
 use super::models::size;
 use super::{Failure, GlobalArgs, print, print_json};
 use crate::config::Config;
+use crate::demo::{self, DemoModel};
 use crate::machine;
 
 /// Flags of `doctor`.
@@ -40,10 +41,14 @@ struct Report {
     compute_threads: usize,
     memory_budget_bytes: u64,
     models_dirs: Vec<Folder>,
+    /// Whether this program carries the demo model.
+    demo_model: bool,
     daemon: Option<Status>,
     daemon_error: Option<String>,
     library_entries: Option<usize>,
     library_problems: Vec<String>,
+    /// What draws when a request names no checkpoint.
+    default_checkpoint: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,11 +78,13 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
         compute_threads: config.compute_threads(),
         memory_budget_bytes: config.memory_budget(),
         models_dirs: config.models_dirs.iter().map(|path| folder(path)).collect(),
+        demo_model: DemoModel::find().is_some(),
         settings: config,
         daemon: None,
         daemon_error: None,
         library_entries: None,
         library_problems: Vec::new(),
+        default_checkpoint: None,
     };
     if let Err(error) = ask_daemon(&mut report).await {
         report.daemon_error = Some(error.to_string());
@@ -95,9 +102,20 @@ async fn ask_daemon(report: &mut Report) -> Result<(), latentd_client::Error> {
     report.daemon = Some(client.status().await?);
     let library = client.library(&LibraryListParams::default()).await?;
     report.library_entries = Some(library.entries.len());
+    report.default_checkpoint = default_checkpoint(&report.settings, &library.entries);
     report.library_problems =
         library.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.reason)).collect();
     Ok(())
+}
+
+/// As the daemon chooses, if it has these settings: the configured one, the first file, what is built in.
+fn default_checkpoint(settings: &Config, entries: &[LibraryEntry]) -> Option<String> {
+    if !settings.default_checkpoint.is_empty() {
+        return Some(settings.default_checkpoint.clone());
+    }
+    let checkpoints = || entries.iter().filter(|entry| entry.kind == LibraryKind::Checkpoint);
+    let chosen = checkpoints().find(|entry| !entry.built_in).or_else(|| checkpoints().next());
+    chosen.map(|entry| entry.name.clone())
 }
 
 fn folder(path: &Path) -> Folder {
@@ -142,6 +160,11 @@ fn text(report: &Report) -> String {
         };
         line("models folder", format!("{}: {what}", folder.path.display()));
     }
+    let demo = match DemoModel::find() {
+        Some(demo) => format!("{}, built in ({} of this program)", demo::NAME, size(demo.packed_size)),
+        None => "not in this build (feature demo)".into(),
+    };
+    line("demo model", demo);
     let settings = &report.settings;
     line(
         "limits",
@@ -163,7 +186,9 @@ fn text(report: &Report) -> String {
                 format!("{} (process {}), up {uptime:.0} s, {queued} jobs wait", daemon.version, daemon.pid),
             );
             let entries = report.library_entries.unwrap_or_default();
-            line("library", format!("{entries} usable files, {} not", report.library_problems.len()));
+            line("library", format!("{entries} usable, {} not", report.library_problems.len()));
+            let default = report.default_checkpoint.as_deref().unwrap_or("none");
+            line("checkpoint", format!("{default} (when a request names none)"));
         }
         (None, error) => line("daemon", format!("not running ({})", error.as_deref().unwrap_or("no answer"))),
     }

@@ -28,7 +28,7 @@ pub(super) struct GenerateArgs {
     /// What to steer away from
     #[arg(short, long, value_name = "TEXT")]
     negative_prompt: Option<String>,
-    /// A checkpoint's name, path inside a models folder, or hash [default: the configured one, else the first]
+    /// A checkpoint's name, path inside a models folder, or hash [default: the configured one, else the library's first, else the built-in latentd-demo]
     #[arg(short, long, value_name = "NAME")]
     checkpoint: Option<String>,
     /// Seed of the first picture; -1 draws one [default: -1]
@@ -40,10 +40,10 @@ pub(super) struct GenerateArgs {
     /// Guidance scale [default: 7]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     cfg_scale: Option<f64>,
-    /// Pixels in a row, a multiple of 8 [default: 512]
+    /// Pixels in a row, a multiple of 8 [default: the checkpoint's own, mostly 512]
     #[arg(short = 'W', long, value_name = "N")]
     width: Option<u32>,
-    /// Rows, a multiple of 8 [default: 512]
+    /// Rows, a multiple of 8 [default: the checkpoint's own, mostly 512]
     #[arg(short = 'H', long, value_name = "N")]
     height: Option<u32>,
     /// The sampler [default: Euler a]
@@ -126,6 +126,7 @@ impl GenerateArgs {
 }
 
 /// Draws, shows how far it is, writes the files.
+#[allow(clippy::print_stderr)]
 pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitCode, Failure> {
     let config = global.config()?;
     // Relative folders mean ours, not the daemon's.
@@ -133,6 +134,9 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
     check_target(args.output.as_deref())?;
     let client = connect_or_start(global, &config, &folders.map_err(Failure::usage)?).await?;
     let drawn = draw(&client, &args.params()).await?;
+    for notice in &drawn.notices {
+        eprintln!("latentd: {notice}");
+    }
     let images = drawn.images.len();
     for (index, image) in drawn.images.into_iter().enumerate() {
         write_image(args.output.as_deref(), image, index, images)?;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use latentd_client::protocol::{LibraryKind, LibraryListParams, ResidentModel};
+use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, ResidentModel};
 
 use super::{Failure, GlobalArgs, print, print_json};
 
@@ -17,7 +17,7 @@ pub(super) struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// List the files in the models folders, and those that cannot be used
+    /// List the files in the models folders and what is built in, and files that cannot be used
     List {
         /// Only this kind: checkpoint, vae, lora, embedding, …
         #[arg(long, value_parser = parse_kind)]
@@ -75,8 +75,9 @@ pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCod
             for entry in &library.entries {
                 let family = entry.architecture.as_deref().unwrap_or("-");
                 let size = size(entry.size);
-                let _ =
-                    writeln!(text, "{:12} {:32} {family:6} {:5} {size}", entry.kind, entry.name, entry.dtype);
+                let built_in = if entry.built_in { "  built in" } else { "" };
+                let LibraryEntry { kind, name, dtype, .. } = entry;
+                let _ = writeln!(text, "{kind:12} {name:32} {family:6} {dtype:5} {size}{built_in}");
             }
             for problem in &library.problems {
                 let _ = writeln!(text, "unusable     {}: {}", problem.path, problem.reason);

@@ -33,7 +33,7 @@ pub(super) struct ServeArgs {
     /// A folder with models in A1111's layout; may be given several times
     #[arg(long = "models-dir", value_name = "DIR")]
     models_dirs: Vec<PathBuf>,
-    /// The checkpoint used when a request names none [default: the library's first]
+    /// The checkpoint used when a request names none [default: the library's first, else the built-in latentd-demo]
     #[arg(long, value_name = "NAME")]
     default_checkpoint: Option<String>,
     /// Threads that compute; 0 for one per core
@@ -164,6 +164,7 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<Arc<Engine>, Failure> 
         Arc::new(Residency::new(config.memory_budget())),
         PlanLimits { result_bytes: config.result_bytes },
         config.default_checkpoint.clone(),
+        config.precision.resolve(),
         state_dir.outputs.clone(),
         config.compute_threads(),
     );

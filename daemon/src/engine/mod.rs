@@ -8,12 +8,13 @@ mod txt2img;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 
 use latentd_client::protocol::{ErrorName, ModelParams, ResidentModel, WireError};
 use latentd_models::Error;
-use tracing::{error, info};
+use latentd_models::nn::Precision;
+use tracing::{error, info, warn};
 
 use crate::jobs::Jobs;
 use crate::library::{Found, Library};
@@ -28,9 +29,13 @@ pub(crate) struct Engine {
     pub plan_limits: PlanLimits,
     /// The checkpoint used when a request names none; the library's first if empty.
     pub default_checkpoint: String,
+    /// What requests that leave it open are computed in.
+    pub precision: Precision,
     /// Where `output.format = "file"` writes when a request names no folder.
     pub outputs_dir: PathBuf,
     pool: rayon::ThreadPool,
+    /// The log says once that only the built-in checkpoint is there.
+    told_built_in: Once,
 }
 
 impl Engine {
@@ -41,6 +46,7 @@ impl Engine {
         residency: Arc<Residency>,
         plan_limits: PlanLimits,
         default_checkpoint: String,
+        precision: Precision,
         outputs_dir: PathBuf,
         threads: usize,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
@@ -48,7 +54,17 @@ impl Engine {
             .num_threads(threads)
             .thread_name(|index| format!("compute-{index}"))
             .build()?;
-        Ok(Self { jobs, library, residency, plan_limits, default_checkpoint, outputs_dir, pool })
+        Ok(Self {
+            jobs,
+            library,
+            residency,
+            plan_limits,
+            default_checkpoint,
+            precision,
+            outputs_dir,
+            pool,
+            told_built_in: Once::new(),
+        })
     }
 
     /// Draws on a thread of its own until the jobs stop.
@@ -71,10 +87,10 @@ impl Engine {
     /// Brings a checkpoint into memory, now, on the caller's time.
     pub(crate) fn load(&self, params: &ModelParams) -> Result<ResidentModel, WireError> {
         let item = self.checkpoint(Some(&params.checkpoint))?;
-        contain(|| self.pool.install(|| self.residency.acquire(&self.library, &item)))?;
+        contain(|| self.pool.install(|| self.residency.acquire(&self.library, &item, self.precision)))?;
         let gone =
             || WireError::new(ErrorName::Memory, format!("'{}' was unloaded again for another", item.name));
-        let path = item.path.display().to_string();
+        let path = item.path().map(|path| path.display().to_string());
         self.residency.list().into_iter().find(|model| model.path == path).ok_or_else(gone)
     }
 
@@ -84,6 +100,16 @@ impl Engine {
             Some(name) => self.library.find(latentd_client::protocol::LibraryKind::Checkpoint, name),
             None => self.library.default_checkpoint(&self.default_checkpoint),
         }
+    }
+
+    /// What to tell who gets `item` without having chosen it, if there is nothing but what is built in.
+    fn built_in_notice(&self, name: Option<&str>, item: &Found) -> Option<String> {
+        if name.is_some() || !self.default_checkpoint.is_empty() || !item.is_built_in() {
+            return None;
+        }
+        let notice = self.library.only_built_in();
+        self.told_built_in.call_once(|| warn!("{notice}"));
+        Some(notice)
     }
 }
 

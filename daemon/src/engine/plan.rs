@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use latentd_client::protocol::{ErrorName, OutputFormat, Precision, Rng, Txt2ImgParams, WireError};
+use latentd_client::protocol::{
+    ErrorName, OutputFormat, Precision as WirePrecision, Rng, Txt2ImgParams, WireError,
+};
+use latentd_models::nn::Precision;
+use latentd_models::pipeline::Model;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 use crate::schema::shorten;
 use crate::suggest::nearest;
-
-/// Pixels per side when a request gives none.
-const DEFAULT_SIDE: u32 = 512;
 
 /// What a request may ask for beyond its fields' own ranges.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,14 @@ pub(crate) struct PlanLimits {
 /// A request that can be drawn, as far as can be told without the model.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
-    pub width: usize,
-    pub height: usize,
+    /// Pixels in a row; the model's own if `None`.
+    width: Option<u32>,
+    /// Rows; the model's own if `None`.
+    height: Option<u32>,
+    pictures: u64,
+    result_bytes: u64,
+    /// The daemon's own if `None`.
+    pub precision: Option<Precision>,
     pub sampler: Sampler,
     pub schedule: Schedule,
     pub rng: NoiseSource,
@@ -35,20 +42,13 @@ impl Plan {
     /// Reads a request whose fields are in their ranges.
     pub(crate) fn new(params: &Txt2ImgParams, limits: PlanLimits) -> Result<Self, WireError> {
         let (sampler, schedule) = sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
-        check_precision(params.precision)?;
         check_format(params.output.format)?;
-        let (width, height) = (params.width.unwrap_or(DEFAULT_SIDE), params.height.unwrap_or(DEFAULT_SIDE));
-        let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
-        let bytes = u64::from(width) * u64::from(height) * 3 * pictures;
-        if bytes > limits.result_bytes {
-            return Err(invalid(format!(
-                "{pictures} pictures of {width}×{height} are {bytes} bytes, {} are allowed; lower n_iter or batch_size",
-                limits.result_bytes
-            )));
-        }
-        Ok(Self {
-            width: width as usize,
-            height: height as usize,
+        let plan = Self {
+            width: params.width,
+            height: params.height,
+            pictures: u64::from(params.batch_size) * u64::from(params.n_iter),
+            result_bytes: limits.result_bytes,
+            precision: precision(params.precision)?,
             sampler,
             schedule,
             rng: match params.rng {
@@ -57,7 +57,26 @@ impl Plan {
             },
             format: params.output.format,
             dir: params.output.dir.as_deref().map(output_dir).transpose()?,
-        })
+        };
+        // What is too much for the model with the smallest pictures is too much for every model.
+        let smallest = *Model::NATIVE_SIDES.start();
+        plan.size((smallest, smallest))?;
+        Ok(plan)
+    }
+
+    /// Width and height of the pictures in pixels, with those of the model, `native`, where the request names none.
+    pub(crate) fn size(&self, native: (usize, usize)) -> Result<(usize, usize), WireError> {
+        let given = |side: Option<u32>| side.map(|side| side as usize);
+        let (width, height) = (given(self.width).unwrap_or(native.0), given(self.height).unwrap_or(native.1));
+        let (pictures, allowed) = (self.pictures, self.result_bytes);
+        let bytes = (width as u64) * (height as u64) * 3 * pictures;
+        if bytes > allowed {
+            return Err(invalid(format!(
+                "{pictures} pictures of {width}×{height} are {bytes} bytes, {allowed} are allowed; lower n_iter or \
+                 batch_size"
+            )));
+        }
+        Ok((width, height))
     }
 }
 
@@ -77,14 +96,16 @@ fn sampler_and_schedule(sampler: &str, schedule: &str) -> Result<(Sampler, Sched
     Ok((sampler, if given == Schedule::Automatic { suffix } else { given }))
 }
 
-fn check_precision(precision: Precision) -> Result<(), WireError> {
-    let name = match precision {
-        Precision::Auto | Precision::F32 => return Ok(()),
-        Precision::Bf16 => "bf16",
-        Precision::F16 => "f16",
-    };
-    let text = format!("precision: '{name}' is not in this build; use auto or f32");
-    Err(WireError::new(ErrorName::Unsupported, text))
+fn precision(wanted: WirePrecision) -> Result<Option<Precision>, WireError> {
+    match wanted {
+        WirePrecision::Auto => Ok(None),
+        WirePrecision::F32 => Ok(Some(Precision::F32)),
+        WirePrecision::Bf16 => Ok(Some(Precision::Bf16)),
+        WirePrecision::F16 => {
+            let text = "precision: 'f16' is not in this build; use auto, f32 or bf16";
+            Err(WireError::new(ErrorName::Unsupported, text))
+        }
+    }
 }
 
 fn check_format(format: OutputFormat) -> Result<(), WireError> {
@@ -149,11 +170,19 @@ mod tests {
         let mut many = small();
         many.n_iter = 100;
         assert!(Plan::new(&many, limits).is_err_and(|error| error.text.contains("lower n_iter")));
+        let unsized_many = |n_iter| Plan::new(&Txt2ImgParams { n_iter, ..Default::default() }, limits);
+        assert!(unsized_many(100).is_err_and(|error| error.text.contains("lower n_iter")));
+        let few = unsized_many(20).expect("may be small enough");
+        assert_eq!(few.size((128, 128)), Ok((128, 128)));
+        assert!(few.size((192, 128)).is_err_and(|error| error.text.contains("20 pictures of 192×128")));
+        let wide =
+            Plan::new(&Txt2ImgParams { width: Some(96), ..Default::default() }, limits).expect("sound");
+        assert_eq!(wide.size((128, 64)), Ok((96, 64)));
         let mut jpeg = small();
         jpeg.output.format = OutputFormat::Jpeg;
         assert!(Plan::new(&jpeg, limits).is_err_and(|error| error.name == ErrorName::Unsupported));
         let mut half = small();
-        half.precision = Precision::F16;
+        half.precision = WirePrecision::F16;
         assert!(Plan::new(&half, limits).is_err_and(|error| error.name == ErrorName::Unsupported));
         let mut elsewhere = small();
         elsewhere.output.dir = Some("relative".into());

@@ -27,7 +27,10 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
 
     engine.jobs.progress(job, "loading", (0, params.steps.saturating_mul(params.n_iter)), None);
     let item = engine.checkpoint(params.checkpoint.as_deref())?;
-    let loaded = engine.residency.acquire(&engine.library, &item)?;
+    let notice = engine.built_in_notice(params.checkpoint.as_deref(), &item);
+    let loaded =
+        engine.residency.acquire(&engine.library, &item, plan.precision.unwrap_or(engine.precision))?;
+    let (width, height) = plan.size(loaded.model.native_size())?;
     timings.load_s = started.elapsed().as_secs_f64();
 
     let request = Txt2Img {
@@ -36,8 +39,8 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
         seed,
         steps: params.steps as usize,
         cfg_scale: params.cfg_scale,
-        width: plan.width,
-        height: plan.height,
+        width,
+        height,
         sampler: plan.sampler,
         schedule: plan.schedule,
         batch_size: params.batch_size as usize,
@@ -61,7 +64,14 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
         })
         .collect::<Result<Vec<_>, WireError>>()?;
     timings.total_s = started.elapsed().as_secs_f64();
-    rmp_serde::to_vec_named(&Txt2ImgResult { images, job: job.id.clone(), timings }).map_err(|error| {
+    let result = Txt2ImgResult {
+        images,
+        job: job.id.clone(),
+        precision: loaded.model.precision().name().to_owned(),
+        timings,
+        notices: notice.into_iter().collect(),
+    };
+    rmp_serde::to_vec_named(&result).map_err(|error| {
         WireError::new(ErrorName::Internal, format!("the result cannot be encoded: {error}"))
     })
 }

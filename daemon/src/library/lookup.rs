@@ -1,18 +1,19 @@
-//! From what a request calls a file to the file.
+//! From what a request calls a checkpoint or another file to the entry.
 
 use std::path::{Component, Path, PathBuf};
 
 use latentd_client::protocol::{ErrorName, LibraryKind, LibraryProblem, WireError};
 
 use super::index::Index;
-use super::{Item, Snapshot};
+use super::{Item, Snapshot, Source};
+use crate::demo;
 use crate::schema::shorten;
 use crate::suggest::nearest_few;
 
 /// Hex digits that a hash in a request has at least.
 const HASH_DIGITS: usize = 8;
 
-/// The file that was meant.
+/// The entry that was meant.
 pub(crate) type Found = Item;
 
 /// Finds the entry of `kind` that `wanted` means.
@@ -26,13 +27,13 @@ pub(super) fn find(
     check_name(folders, kind, wanted)?;
     let of_kind = || snapshot.entries.iter().filter(|item| item.kind == kind);
     let by_name = of_kind().find(|item| item.name == wanted);
-    let by_path = || of_kind().find(|item| is_path_of(folders, &item.path, wanted));
+    let by_path = || of_kind().find(|item| item.path().is_some_and(|path| is_path_of(folders, path, wanted)));
     let by_hash = || {
         let digits = wanted.len() >= HASH_DIGITS && wanted.chars().all(|digit| digit.is_ascii_hexdigit());
         let wanted = wanted.to_lowercase();
-        of_kind().filter(|_| digits).find(|item| {
-            index.sha256(&item.path, item.stamp).is_some_and(|sha256| sha256.starts_with(&wanted))
-        })
+        of_kind()
+            .filter(|_| digits)
+            .find(|item| known_sha256(index, item).is_some_and(|sha256| sha256.starts_with(&wanted)))
     };
     if let Some(item) = by_name.or_else(by_path).or_else(by_hash) {
         return Ok(item.clone());
@@ -52,17 +53,39 @@ pub(super) fn find(
     ))
 }
 
-/// The first checkpoint by name.
+/// The first checkpoint of the models folders by name.
 pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Result<Found, WireError> {
-    let first = snapshot.entries.iter().find(|item| item.kind == LibraryKind::Checkpoint);
-    first.cloned().ok_or_else(|| {
+    let is_wanted = |item: &&Item| item.kind == LibraryKind::Checkpoint && !item.is_built_in();
+    snapshot.entries.iter().find(is_wanted).cloned().ok_or_else(|| {
         let advice = how_to_add(folders, LibraryKind::Checkpoint);
-        let broken = match snapshot.problems.first() {
-            Some(problem) => format!(" ({}: {})", problem.path, problem.reason),
-            None => String::new(),
-        };
+        let broken = first_problem(snapshot);
         WireError::new(ErrorName::NotFound, format!("no checkpoint in the library{broken}; {advice}"))
     })
+}
+
+/// Says that there is no checkpoint but what is built in, and how to add one.
+pub(super) fn only_built_in(folders: &[PathBuf], snapshot: &Snapshot) -> String {
+    format!(
+        "no checkpoint is configured or in the library{}: using the built-in '{}', which knows shapes and cartoon \
+         faces only; {}",
+        first_problem(snapshot),
+        demo::NAME,
+        how_to_add(folders, LibraryKind::Checkpoint)
+    )
+}
+
+/// Why there may be less in the library than its owner thinks.
+fn first_problem(snapshot: &Snapshot) -> String {
+    let first = snapshot.problems.first();
+    first.map(|problem| format!(" ({}: {})", problem.path, problem.reason)).unwrap_or_default()
+}
+
+/// The entry's SHA-256 in hex, if it was ever computed.
+pub(super) fn known_sha256(index: &Index, item: &Item) -> Option<String> {
+    match &item.source {
+        Source::File { path, stamp } => index.sha256(path, *stamp),
+        Source::BuiltIn(demo) => Some(demo.sha256.to_owned()),
+    }
 }
 
 /// Refuses names that could mean a place outside the models folders.

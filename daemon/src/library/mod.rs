@@ -2,17 +2,18 @@
 //!
 //! A background thread scans them once after the daemon listens, and again whenever they change. Readers get a
 //! [`Snapshot`], which never changes under them. Tensors are not read here.
+//!
+//! The demo model is listed beside the files where the program carries it. A file of the same name takes its place.
 
 mod hash;
 mod index;
+mod item;
 mod lookup;
 mod scan;
 mod watch;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
 
 use latentd_client::protocol::{
     ErrorName, LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind, LibraryProblem, WireError,
@@ -20,6 +21,8 @@ use latentd_client::protocol::{
 
 pub(crate) use hash::Sha256Task;
 use index::Index;
+pub(crate) use item::Item;
+use item::{Facts, Source, Stamp};
 pub(crate) use lookup::Found;
 
 /// The folders and what is in them.
@@ -42,51 +45,10 @@ struct State {
 /// What a scan found.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    /// Usable files, by kind and name, then path.
+    /// What can be used, by kind and name, then path.
     pub entries: Vec<Item>,
     /// Files that cannot be used.
     pub problems: Vec<LibraryProblem>,
-}
-
-/// One usable file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
-    pub kind: LibraryKind,
-    pub name: String,
-    pub path: PathBuf,
-    pub stamp: Stamp,
-    pub facts: Facts,
-}
-
-impl Item {
-    /// Whether its file is still the one that was looked at.
-    fn is_unchanged(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
-    }
-}
-
-/// What tells a file from a later one of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    pub size: u64,
-    /// Nanoseconds since 1970.
-    pub modified_ns: i64,
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified_ns = modified.and_then(|time| i64::try_from(time.as_nanos()).ok()).unwrap_or_default();
-        Self { size: metadata.len(), modified_ns }
-    }
-}
-
-/// What the file's header says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub architecture: Option<String>,
-    pub dtype: String,
-    pub parameters: u64,
 }
 
 impl Library {
@@ -150,12 +112,18 @@ impl Library {
         self.up_to_date(|snapshot| lookup::find(&self.folders, snapshot, &self.index, kind, name))
     }
 
-    /// The checkpoint to use when nobody names one.
+    /// The checkpoint to use when nobody names one: the configured one, else the first file, else what is built in.
     pub(crate) fn default_checkpoint(&self, configured: &str) -> Result<Found, WireError> {
         if !configured.is_empty() {
             return self.find(LibraryKind::Checkpoint, configured);
         }
         self.up_to_date(|snapshot| lookup::first_checkpoint(&self.folders, snapshot))
+            .or_else(|none| Item::built_in().ok_or(none))
+    }
+
+    /// Says that there is no checkpoint but what is built in, and how to add one.
+    pub(crate) fn only_built_in(&self) -> String {
+        lookup::only_built_in(&self.folders, &self.snapshot())
     }
 
     /// What `look` finds, after another scan if it finds nothing or a file that is another one by now: who has just
@@ -170,12 +138,17 @@ impl Library {
 
     /// The file's SHA-256: at once if it is known, else computed on a thread of its own.
     pub(crate) fn sha256(self: &Arc<Self>, item: &Item) -> Sha256Task {
-        if let Some(known) = self.index.sha256(&item.path, item.stamp) {
+        if let Some(known) = lookup::known_sha256(&self.index, item) {
             return Sha256Task::done(known);
         }
-        let library = Arc::clone(self);
-        let (path, stamp) = (item.path.clone(), item.stamp);
-        Sha256Task::spawn(item.path.clone(), move |digest| library.index.set_sha256(&path, stamp, digest))
+        match item.source.clone() {
+            Source::File { path, stamp } => {
+                let library = Arc::clone(self);
+                let file = path.clone();
+                Sha256Task::spawn(path, move |digest| library.index.set_sha256(&file, stamp, digest))
+            }
+            Source::BuiltIn(demo) => Sha256Task::done(demo.sha256.to_owned()),
+        }
     }
 
     /// An entry as it goes over the wire.
@@ -183,9 +156,10 @@ impl Library {
         LibraryEntry {
             kind: item.kind,
             name: item.name.clone(),
-            path: item.path.display().to_string(),
-            size: item.stamp.size,
-            hash: self.index.sha256(&item.path, item.stamp),
+            path: item.path().map(|path| path.display().to_string()),
+            built_in: item.is_built_in(),
+            size: item.size(),
+            hash: lookup::known_sha256(&self.index, item),
             architecture: item.facts.architecture.clone(),
             dtype: item.facts.dtype.clone(),
             parameters: item.facts.parameters,
@@ -200,9 +174,8 @@ impl Library {
 /// What changed from one scan to the next, if anything did.
 fn difference(before: &Snapshot, after: &Snapshot) -> Option<LibraryEvent> {
     let shown = |item: &Item| format!("{}/{}", item.kind, item.name);
-    let at = |snapshot: &Snapshot, path: &Path| snapshot.entries.iter().position(|item| item.path == path);
-    let place = |snapshot: &Snapshot, path: &Path| {
-        at(snapshot, path).and_then(|place| snapshot.entries.get(place).cloned())
+    let at = |snapshot: &Snapshot, item: &Item| {
+        snapshot.entries.iter().find(|other| other.is_same_place(item)).cloned()
     };
     let mut event = LibraryEvent {
         kind: LibraryEventKind::Changed,
@@ -211,13 +184,13 @@ fn difference(before: &Snapshot, after: &Snapshot) -> Option<LibraryEvent> {
         removed: Vec::new(),
     };
     for item in &after.entries {
-        match place(before, &item.path) {
+        match at(before, item) {
             None => event.added.push(shown(item)),
             Some(old) if old != *item => event.changed.push(shown(item)),
             Some(_) => (),
         }
     }
-    event.removed = before.entries.iter().filter(|item| at(after, &item.path).is_none()).map(shown).collect();
+    event.removed = before.entries.iter().filter(|item| at(after, item).is_none()).map(shown).collect();
     let nothing = event.added.is_empty() && event.changed.is_empty() && event.removed.is_empty();
     (!nothing).then_some(event)
 }

@@ -9,7 +9,7 @@ use latentd_models::files::{self, FileKind};
 use tracing::{debug, info};
 
 use super::index::{Index, Verdict};
-use super::{Facts, Item, Snapshot, Stamp};
+use super::{Facts, Item, Snapshot, Source, Stamp};
 
 /// A1111's folders, for files whose content does not tell their kind.
 const FOLDERS: [(&str, LibraryKind); 16] = [
@@ -65,7 +65,8 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index) -> Snapshot {
         }
     }
     index.remember(&learnt);
-    snapshot.entries.sort_by(|a, b| (a.kind, &a.name, &a.path).cmp(&(b.kind, &b.name, &b.path)));
+    snapshot.entries.extend(Item::built_in().filter(|built_in| !is_name_taken(&snapshot, &built_in.name)));
+    snapshot.entries.sort_by(|a, b| (a.kind, &a.name, a.path()).cmp(&(b.kind, &b.name, b.path())));
     snapshot.problems.sort_by(|a, b| a.path.cmp(&b.path));
     info!(
         entries = snapshot.entries.len(),
@@ -75,6 +76,13 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index) -> Snapshot {
         "scanned the models folders"
     );
     snapshot
+}
+
+/// Whether a file has this name, also one that cannot be used: who asks for it means that file.
+fn is_name_taken(snapshot: &Snapshot, name: &str) -> bool {
+    let stem =
+        |problem: &LibraryProblem| Path::new(&problem.path).file_stem().is_some_and(|stem| stem == name);
+    snapshot.entries.iter().any(|item| item.name == name) || snapshot.problems.iter().any(stem)
 }
 
 /// Whether the file is of a form that is read at all.
@@ -149,7 +157,8 @@ fn sort_in(candidate: &Candidate, verdict: Verdict) -> Result<Item, String> {
     let Some(name) = candidate.path.file_stem().and_then(|stem| stem.to_str()) else {
         return Err("its name is not UTF-8".into());
     };
-    Ok(Item { kind, name: name.to_owned(), path: candidate.path.clone(), stamp: candidate.stamp, facts })
+    let source = Source::File { path: candidate.path.clone(), stamp: candidate.stamp };
+    Ok(Item { kind, name: name.to_owned(), source, facts })
 }
 
 struct Walk {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use latentd_client::protocol::{ErrorName, ResidentModel, WireError};
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
 use tracing::info;
 
@@ -41,25 +42,36 @@ impl Residency {
         Self { budget, residents: Mutex::default(), loading: Mutex::default() }
     }
 
-    /// The model of `item`, read from its file if it is not in memory or the file is another one now. Runs kernels:
+    /// The model of `item` in a precision, read from its file if it is not in memory or the file is another one now. Runs kernels:
     /// call it inside the compute pool.
-    pub(crate) fn acquire(&self, library: &Arc<Library>, item: &Found) -> Result<Loaded, WireError> {
-        if let Some(loaded) = self.resident(item) {
+    pub(crate) fn acquire(
+        &self,
+        library: &Arc<Library>,
+        item: &Found,
+        precision: Precision,
+    ) -> Result<Loaded, WireError> {
+        if let Some(loaded) = self.resident(item, precision) {
             return Ok(loaded);
         }
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = self.resident(item) {
+        if let Some(loaded) = self.resident(item, precision) {
             return Ok(loaded);
         }
         let pinned = self.replace(item);
         // Before it is read only the file's size is known.
-        self.make_room(item, item.stamp.size)?;
+        self.make_room(item, item.size())?;
         let sha256 = library.sha256(item);
         let started = std::time::Instant::now();
-        let model = Arc::new(Model::open(&item.path).map_err(|error| wire_error(&error))?);
+        let model = Arc::new(item.open_model(precision).map_err(|error| wire_error(&error))?);
         let bytes = model.summary().weight_bytes;
         self.make_room(item, bytes)?;
-        info!(name = item.name, bytes, ms = started.elapsed().as_millis() as u64, "loaded");
+        info!(
+            name = item.name,
+            precision = precision.name(),
+            bytes,
+            ms = started.elapsed().as_millis() as u64,
+            "loaded"
+        );
         self.lock().push(Resident {
             item: item.clone(),
             model: Arc::clone(&model),
@@ -71,24 +83,27 @@ impl Residency {
         Ok(Loaded { model, item: item.clone(), sha256 })
     }
 
-    /// Drops a model from memory; a job that draws with it keeps it to its end.
+    /// Drops a model from memory, in every precision; a job that draws with it keeps it to its end.
     pub(crate) fn unload(&self, item: &Found) -> bool {
         let mut residents = self.lock();
         let before = residents.len();
-        residents.retain(|resident| resident.item.path != item.path);
+        residents.retain(|resident| !resident.item.is_same_place(item));
         residents.len() < before
     }
 
     /// Pins or unpins a model that is in memory.
     pub(crate) fn pin(&self, item: &Found, pinned: bool) -> Result<ResidentModel, WireError> {
         let mut residents = self.lock();
-        let resident =
-            residents.iter_mut().find(|resident| resident.item.path == item.path).ok_or_else(|| {
-                let text = format!("checkpoint '{}' is not in memory; call models.load first", item.name);
-                WireError::new(ErrorName::NotFound, text)
-            })?;
-        resident.pinned = pinned;
-        Ok(resident.view())
+        // In every precision that it is there in; the one used last is told of.
+        let same = residents.iter_mut().filter(|resident| resident.item.is_same_place(item));
+        let view = same.fold(None, |_, resident| {
+            resident.pinned = pinned;
+            Some(resident.view())
+        });
+        view.ok_or_else(|| {
+            let text = format!("checkpoint '{}' is not in memory; call models.load first", item.name);
+            WireError::new(ErrorName::NotFound, text)
+        })
     }
 
     /// What is in memory, the least recently used first.
@@ -106,9 +121,11 @@ impl Residency {
         self.lock().iter().map(|resident| resident.bytes).sum()
     }
 
-    fn resident(&self, item: &Found) -> Option<Loaded> {
+    fn resident(&self, item: &Found, precision: Precision) -> Option<Loaded> {
         let mut residents = self.lock();
-        let same = |resident: &Resident| resident.item.path == item.path && resident.item.stamp == item.stamp;
+        let same = |resident: &Resident| {
+            resident.item.source == item.source && resident.model.precision() == precision
+        };
         let place = residents.iter().position(same)?;
         let mut resident = residents.remove(place);
         resident.last_used_at = clock::now();
@@ -124,11 +141,16 @@ impl Residency {
     /// Drops what was read from the file before it changed; gives whether that was pinned.
     fn replace(&self, item: &Found) -> bool {
         let mut residents = self.lock();
-        let place = residents.iter().position(|resident| resident.item.path == item.path);
-        place.is_some_and(|place| {
-            info!(name = item.name, "its file changed; unloaded");
-            residents.remove(place).pinned
-        })
+        let mut pinned = false;
+        residents.retain(|resident| {
+            let stays = !resident.item.is_same_place(item) || resident.item.source == item.source;
+            if !stays {
+                info!(name = item.name, "its file changed; unloaded");
+                pinned |= resident.pinned;
+            }
+            stays
+        });
+        pinned
     }
 
     /// Drops models that may go, the least recently used first, until `bytes` more fit. Where they cannot fit,
@@ -178,9 +200,10 @@ impl Resident {
         let summary = self.model.summary();
         ResidentModel {
             name: self.item.name.clone(),
-            path: self.item.path.display().to_string(),
+            path: self.item.path().map(|path| path.display().to_string()),
             architecture: summary.family.to_owned(),
             dtype: summary.dtype,
+            precision: self.model.precision().name().to_owned(),
             bytes: self.bytes,
             pinned: self.pinned,
             last_used_at: self.last_used_at,

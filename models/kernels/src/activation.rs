@@ -63,7 +63,7 @@ fn gelu(x: f32) -> f32 {
 }
 
 multiversion! {
-    fn silu_chunk(isa: Isa, values: &mut [f32]) {
+    pub(crate) fn silu_chunk(isa: Isa, values: &mut [f32]) {
         for value in values {
             *value *= sigmoid(*value);
         }
@@ -71,7 +71,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn quick_gelu_chunk(isa: Isa, values: &mut [f32]) {
+    pub(crate) fn quick_gelu_chunk(isa: Isa, values: &mut [f32]) {
         for value in values {
             *value *= sigmoid(1.702 * *value);
         }

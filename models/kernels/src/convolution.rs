@@ -3,7 +3,7 @@
 
 use crate::matmul::{Rows, SEGMENT, multiply, segments};
 use crate::pack::PackedMatrix;
-use crate::{Isa, elements};
+use crate::{Epilogue, Isa, elements};
 
 /// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +83,17 @@ impl Rows for Pixels<'_> {
 }
 
 /// `x (batch, height, width, channels)` → `out (batch, rows, columns, outputs)`, see [`ConvShape::output`];
-/// `weights` packed by [`PackedMatrix::convolution`].
+/// `weights` packed by [`PackedMatrix::convolution`]; finished by `epilogue`.
 ///
 /// # Panics
-/// If lengths do not fit the shape and the weights, or there are no channels, kernel, stride or factor.
+/// If lengths do not fit the shape and the weights, there are no channels, kernel, stride or factor, or the epilogue
+/// asks for GEGLU.
 pub fn conv2d(
     isa: Isa,
     x: &[f32],
     shape: ConvShape,
     weights: &PackedMatrix,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<f32>,
     out: &mut [f32],
 ) {
     let ConvShape { batch, height, width, channels, kernel, stride, upsample, .. } = shape;
@@ -110,5 +111,5 @@ pub fn conv2d(
     let output = shape.output();
     let segments = (0..taps).flat_map(|tap| segments(tap * channels, channels)).collect();
     let rows = Pixels { values: x, shape, output, segments };
-    multiply(isa, &rows, elements(&[batch, output.0, output.1]), weights, bias, out);
+    multiply(isa, &rows, elements(&[batch, output.0, output.1]), weights, epilogue, out);
 }

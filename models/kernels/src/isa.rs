@@ -15,12 +15,15 @@ pub enum Isa {
     /// AVX-512 F, BW, DQ and VL.
     #[non_exhaustive]
     Avx512,
+    /// The same with BF16, and AMX's tiles with their bf16 product.
+    #[non_exhaustive]
+    Amx,
 }
 
 impl Isa {
     /// All of them with the names that `LATENTD_KERNELS` takes.
     const ALL: &[(Self, &'static str)] =
-        &[(Self::Portable, "portable"), (Self::Avx2, "avx2"), (Self::Avx512, "avx512")];
+        &[(Self::Portable, "portable"), (Self::Avx2, "avx2"), (Self::Avx512, "avx512"), (Self::Amx, "amx")];
 
     /// The best this processor has; the environment variable `LATENTD_KERNELS` can choose a lesser one. Found
     /// once per process.
@@ -55,6 +58,7 @@ impl Isa {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         match (avx2, avx512) {
+            (true, true) if is_x86_feature_detected!("avx512bf16") && amx::permitted() => Self::Amx,
             (true, true) => Self::Avx512,
             (true, false) => Self::Avx2,
             _ => Self::Portable,
@@ -64,6 +68,42 @@ impl Isa {
     #[cfg(not(target_arch = "x86_64"))]
     fn detect() -> Self {
         Self::Portable
+    }
+}
+
+/// Whether this processor has tiles and the system lets this process use them.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[allow(unsafe_code)]
+mod amx {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use std::sync::OnceLock;
+
+    /// Asked once: the answer holds for all threads of the process.
+    pub(super) fn permitted() -> bool {
+        static PERMITTED: OnceLock<bool> = OnceLock::new();
+        *PERMITTED.get_or_init(|| present() && request())
+    }
+
+    fn present() -> bool {
+        const BF16: u32 = 1 << 22;
+        const TILE: u32 = 1 << 24;
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & (BF16 | TILE) == BF16 | TILE
+    }
+
+    /// The kernel gives a process the tiles' large state only when it is asked to.
+    fn request() -> bool {
+        const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
+        const TILE_DATA: libc::c_ulong = 18;
+        // SAFETY: takes two numbers and changes nothing but what this process may use.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
+    }
+}
+
+/// Other systems' ways to the tiles are not known here.
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+mod amx {
+    pub(super) fn permitted() -> bool {
+        false
     }
 }
 
@@ -89,7 +129,7 @@ macro_rules! multiversion {
             match $isa {
                 // SAFETY: `Isa` values other than Portable are only made where the processor has the features.
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Amx => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },

@@ -1,7 +1,8 @@
 //! CPU kernels for diffusion networks, usable without any tensor library.
 //!
-//! Everything is f32 arithmetic on channels-last activations over weights packed once ([`PackedMatrix`], f32, f16
-//! or bf16 in memory). The code path is chosen at run time ([`Isa`]).
+//! The kernels at the crate's root are f32 arithmetic on channels-last activations over weights packed once
+//! ([`PackedMatrix`], f32, f16 or bf16 in memory); those in [`tiled`] take bf16 activations and weights and add up in
+//! f32. The code path is chosen at run time ([`Isa`]).
 //!
 //! **Results do not depend on how work is cut.** Each output element is one chain of multiply-adds in the order
 //! of `k`, whatever the tile, the batch beside it, or the number of threads; reductions have a fixed shape. That
@@ -9,13 +10,15 @@
 
 mod activation;
 mod attention;
+mod buffer;
 mod convolution;
-mod elementwise;
+mod epilogue;
 mod isa;
 mod matmul;
 mod microkernel;
 mod norm;
 mod pack;
+pub mod tiled;
 
 /// Number of elements of these dimensions, which lengths are held against before anything is written through a
 /// pointer: a product that wrapped round could fit by chance.
@@ -26,8 +29,9 @@ fn elements(dimensions: &[usize]) -> usize {
 
 pub use activation::{erf, exp, geglu, gelu_erf, quick_gelu, sigmoid, silu};
 pub use attention::{AttentionShape, attention};
+pub use buffer::{Buffer, Plain, release_buffers};
 pub use convolution::{ConvShape, conv2d};
-pub use elementwise::add_per_channel;
+pub use epilogue::{Activation, Epilogue};
 pub use isa::Isa;
 pub use matmul::linear;
 pub use norm::{GroupNormShape, group_norm, layer_norm};

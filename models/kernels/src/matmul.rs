@@ -3,9 +3,10 @@
 
 use rayon::prelude::*;
 
+use crate::activation::{quick_gelu_chunk, silu_chunk};
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::{PANEL, PackedMatrix, Storage};
-use crate::{Isa, elements};
+use crate::{Activation, Epilogue, Isa, elements};
 
 /// Most values of `k` in one segment: a panel's part (48 KiB widened) stays in cache while rows pass by.
 pub(crate) const SEGMENT: usize = 384;
@@ -47,45 +48,60 @@ impl Rows for Dense<'_> {
     }
 }
 
-/// `out (m, n) = x (m, k) · weightsᵀ + bias`.
+/// `x (m, k)` times `weights (n, k)` → `out (m, n)`, finished by `epilogue`.
 ///
 /// # Panics
-/// If the lengths of `x`, `bias` or `out` do not fit the weights' shape and `m`.
-pub fn linear(isa: Isa, x: &[f32], m: usize, weights: &PackedMatrix, bias: Option<&[f32]>, out: &mut [f32]) {
+/// If the lengths of `x`, `out` or the epilogue do not fit the weights' shape and `m`, or it asks for GEGLU.
+pub fn linear(
+    isa: Isa,
+    x: &[f32],
+    m: usize,
+    weights: &PackedMatrix,
+    epilogue: &Epilogue<f32>,
+    out: &mut [f32],
+) {
     let (_, k) = weights.shape();
     assert_eq!(x.len(), elements(&[m, k]), "linear: input of {m} rows");
     let rows = Dense { values: x, k, segments: segments(0, k).collect() };
-    multiply(isa, &rows, m, weights, bias, out);
+    multiply(isa, &rows, m, weights, epilogue, out);
 }
 
 /// A pointer that tasks writing disjoint places share.
-#[derive(Clone, Copy)]
-pub(crate) struct SharedMut(pub(crate) *mut f32);
+pub(crate) struct SharedMut<T = f32>(pub(crate) *mut T);
+
+impl<T> Clone for SharedMut<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SharedMut<T> {}
 
 // SAFETY: tasks write disjoint elements; each use says which.
-unsafe impl Send for SharedMut {}
+unsafe impl<T: Send> Send for SharedMut<T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedMut {}
+unsafe impl<T: Send> Sync for SharedMut<T> {}
 
-impl SharedMut {
+impl<T> SharedMut<T> {
     // A method, so that closures capture the whole wrapper and not the bare pointer in it.
-    pub(crate) fn get(self) -> *mut f32 {
+    pub(crate) fn get(self) -> *mut T {
         self.0
     }
 }
 
-/// The driver: `out (m, n) = rows (m, k) · weightsᵀ + bias`.
+/// The driver: `out (m, n) = finished(rows (m, k) · weightsᵀ)`.
 pub(crate) fn multiply(
     isa: Isa,
     rows: &impl Rows,
     m: usize,
     weights: &PackedMatrix,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<f32>,
     out: &mut [f32],
 ) {
     let n = weights.n;
-    assert_eq!(out.len(), elements(&[m, n]), "matrix product: output of {m} rows and {n} columns");
-    assert!(bias.is_none_or(|bias| bias.len() == n), "matrix product: bias for {n} columns");
+    assert_eq!(out.len(), elements(&[m, n]), "product: output of {m} rows and {n} columns");
+    assert_ne!(epilogue.activation, Activation::Geglu, "product: GEGLU is a function of its own here");
+    epilogue.check(m, n, out.len());
     assert_eq!(rows.segments().iter().map(|(_, length)| length).sum::<usize>(), weights.k);
     if m == 0 || n == 0 {
         return;
@@ -105,7 +121,7 @@ pub(crate) fn multiply(
         let last_row = m.min(first_row + task_rows);
         let first_panel = column_task * task_panels;
         let last_panel = weights.panel_count().min(first_panel + task_panels);
-        block(isa, rows, first_row..last_row, weights, first_panel..last_panel, bias, out, scratch);
+        block(isa, rows, first_row..last_row, weights, first_panel..last_panel, epilogue, m, out, scratch);
     });
 }
 
@@ -122,11 +138,13 @@ fn block(
     row_range: std::ops::Range<usize>,
     weights: &PackedMatrix,
     panels: std::ops::Range<usize>,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<f32>,
+    m: usize,
     out: SharedMut,
     scratch: &mut Scratch,
 ) {
     let n = weights.n;
+    let bias = epilogue.bias;
     scratch.pointers.resize(row_range.len(), std::ptr::null());
     for (segment, &(first_k, length)) in rows.segments().iter().enumerate() {
         rows.locate(segment, row_range.start, &mut scratch.pointers);
@@ -162,9 +180,44 @@ fn block(
                             bias.map(|b| &b[panel * PANEL..]),
                         );
                     }
+                    if segment + 1 == rows.segments().len() {
+                        for index in row..row + pointers.len() {
+                            let sums = std::slice::from_raw_parts_mut(c.add((index - row) * n), columns);
+                            finish(isa, epilogue, m, n, (index, panel * PANEL), sums);
+                        }
+                    }
                 }
             }
         }
+    }
+}
+
+/// What follows the biased sums of a part of row `at.0`, from column `at.1` on.
+fn finish(
+    isa: Isa,
+    epilogue: &Epilogue<f32>,
+    rows: usize,
+    columns: usize,
+    at: (usize, usize),
+    sums: &mut [f32],
+) {
+    if let Some(bias) = epilogue.image_bias {
+        let image = at.0 / epilogue.rows_per_image(rows, columns);
+        add(sums, &bias[image * columns + at.1..]);
+    }
+    match epilogue.activation {
+        Activation::Silu => silu_chunk(isa, sums),
+        Activation::QuickGelu => quick_gelu_chunk(isa, sums),
+        Activation::None | Activation::Geglu => {}
+    }
+    if let Some(residual) = epilogue.residual {
+        add(sums, &residual[at.0 * columns + at.1..]);
+    }
+}
+
+fn add(to: &mut [f32], terms: &[f32]) {
+    for (to, term) in to.iter_mut().zip(terms) {
+        *to += term;
     }
 }
 

@@ -5,7 +5,7 @@
 //! `√k · 2⁻²⁴` typically; `k · 2⁻²³` of the sum of magnitudes is the bound used.
 
 use latentd_kernels::{
-    AttentionShape, ConvShape, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights, add_per_channel,
+    Activation, AttentionShape, ConvShape, Epilogue, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights,
     attention, conv2d, geglu, gelu_erf, group_norm, layer_norm, linear, silu,
 };
 use proptest::prelude::*;
@@ -32,6 +32,10 @@ fn stored(values: &[f32], dtype: WeightDtype) -> (Vec<u8>, Vec<f32>) {
     };
     let exact = Weights { dtype, bytes: &bytes }.to_f32();
     (bytes, exact)
+}
+
+fn with_bias(bias: Option<&[f32]>) -> Epilogue<'_, f32> {
+    Epilogue { bias, ..Epilogue::default() }
 }
 
 fn pool(threads: usize) -> rayon::ThreadPool {
@@ -89,7 +93,9 @@ proptest! {
                 bound.push((k + 2) as f64 * 2f64.powi(-23) * size);
             }
         }
-        check(&expected, &bound, |isa, out| linear(isa, &x, m, &packed, bias.as_deref(), out))?;
+        check(&expected, &bound, |isa, out| {
+            linear(isa, &x, m, &packed, &with_bias(bias.as_deref()), out);
+        })?;
     }
 
     #[test]
@@ -127,7 +133,9 @@ proptest! {
             expected.push(sum);
             bound.push((channels * kernel * kernel + 2) as f64 * 2f64.powi(-23) * size);
         }
-        check(&expected, &bound, |isa, out| conv2d(isa, &x, shape, &packed, Some(&bias), out))?;
+        check(&expected, &bound, |isa, out| {
+            conv2d(isa, &x, shape, &packed, &with_bias(Some(&bias)), out);
+        })?;
     }
 
     #[test]
@@ -283,13 +291,13 @@ fn sizes_of_zero_are_fine() {
     let none = Weights { dtype: WeightDtype::F16, bytes: &[] };
     for isa in Isa::available() {
         let empty = PackedMatrix::linear(none, 0, 5).expect("packs");
-        linear(isa, &[1.0; 10], 2, &empty, Some(&[]), &mut []);
+        linear(isa, &[1.0; 10], 2, &empty, &with_bias(Some(&[])), &mut []);
         let no_inputs = PackedMatrix::linear(none, 40, 0).expect("packs");
         let bias = random(1, 40);
         let mut out = vec![f32::NAN; 80];
-        linear(isa, &[], 2, &no_inputs, Some(&bias), &mut out);
+        linear(isa, &[], 2, &no_inputs, &with_bias(Some(&bias)), &mut out);
         assert_eq!(out, [&bias[..], &bias].concat());
-        linear(isa, &[], 0, &no_inputs, None, &mut []);
+        linear(isa, &[], 0, &no_inputs, &with_bias(None), &mut []);
         let shape = AttentionShape { batch: 2, heads: 2, head_dim: 3, queries: 0, keys: 0, causal: false };
         attention(isa, &[], &[], &[], shape, &mut []);
         let shape = AttentionShape { heads: 0, queries: 4, keys: 4, ..shape };
@@ -308,7 +316,7 @@ fn sizes_of_zero_are_fine() {
             pad_after: 1,
             upsample: 1,
         };
-        conv2d(isa, &[], shape, &packed, None, &mut []);
+        conv2d(isa, &[], shape, &packed, &with_bias(None), &mut []);
         let shape =
             GroupNormShape { batch: 0, positions: 3, channels: 4, groups: 2, epsilon: 1e-5, silu: true };
         group_norm(isa, &[], shape, &[1.0; 4], &[0.0; 4], &mut []);
@@ -344,15 +352,15 @@ fn dimensions_that_overflow_are_refused() {
             assert!(std::panic::catch_unwind(run).is_err(), "{isa:?}: must be refused");
         }
     };
-    refused(&|isa| conv2d(isa, &[], shape, &packed, None, &mut []));
+    refused(&|isa| conv2d(isa, &[], shape, &packed, &with_bias(None), &mut []));
     let packed = PackedMatrix::linear(weights, 4, 1).expect("packs");
-    refused(&|isa| linear(isa, &[], 1 << (usize::BITS - 2), &packed, None, &mut []));
+    refused(&|isa| linear(isa, &[], 1 << (usize::BITS - 2), &packed, &with_bias(None), &mut []));
     let wide = AttentionShape { batch: 1, heads: half, head_dim: half, queries: 1, keys: 1, causal: false };
     refused(&|isa| attention(isa, &[], &[], &[], wide, &mut []));
 }
 
 #[test]
-fn gelu_is_exact_and_biases_are_added_per_channel() {
+fn gelu_is_exact() {
     for isa in Isa::available() {
         let x: Vec<f32> = random(3, 1000).iter().map(|v| v * 6.0).collect();
         let mut out = x.clone();
@@ -363,7 +371,34 @@ fn gelu_is_exact_and_biases_are_added_per_channel() {
             assert!((f64::from(*found) - wanted).abs() <= 6.0 * 2f64.powi(-22), "gelu({x}) = {found}");
         }
     }
-    let mut x = vec![1.0; 2 * 3 * 2];
-    add_per_channel(&mut x, &[1.0, 2.0, 3.0, 4.0], 2, 2);
-    assert_eq!(x, [2.0, 3.0, 2.0, 3.0, 2.0, 3.0, 4.0, 5.0, 4.0, 5.0, 4.0, 5.0]);
+}
+
+/// Bias of the image, activation, residual: in this order, over panels that are whole and one that is not.
+#[test]
+fn ends_follow_the_product() {
+    let (images, rows, n, k) = (2, 10, 37, 5);
+    let (x, w) = (random(1, rows * k), random(2, n * k));
+    let (bytes, _) = stored(&w, WeightDtype::F32);
+    let weights = Weights { dtype: WeightDtype::F32, bytes: &bytes };
+    let packed = PackedMatrix::linear(weights, n, k).expect("packs");
+    let (bias, image_bias, residual) = (random(3, n), random(4, images * n), random(5, rows * n));
+    let epilogue = Epilogue {
+        bias: Some(&bias),
+        image_bias: Some(&image_bias),
+        activation: Activation::Silu,
+        residual: Some(&residual),
+    };
+    for isa in Isa::available() {
+        let mut plain = vec![f32::NAN; rows * n];
+        linear(isa, &x, rows, &packed, &with_bias(Some(&bias)), &mut plain);
+        for (index, value) in plain.iter_mut().enumerate() {
+            *value += image_bias[index / n / (rows / images) * n + index % n];
+        }
+        silu(isa, &mut plain);
+        let wanted: Vec<f32> =
+            plain.iter().zip(&residual).map(|(value, residual)| value + residual).collect();
+        let mut out = vec![f32::NAN; rows * n];
+        linear(isa, &x, rows, &packed, &epilogue, &mut out);
+        assert_eq!(out, wanted, "{isa:?}");
+    }
 }

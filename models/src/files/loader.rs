@@ -7,9 +7,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 use half::f16;
+use latentd_kernels::tiled::TiledMatrix;
 use latentd_kernels::{PackError, PackedMatrix, WeightDtype, Weights};
 
 use super::SafeTensors;
+use crate::nn::Precision;
 use crate::{Error, Result};
 
 /// Problems that an error spells out; beyond it only their number is told.
@@ -27,6 +29,7 @@ enum Source<'a> {
 /// Gives tensors to the networks' constructors.
 pub struct Loader<'a> {
     source: Source<'a>,
+    precision: Precision,
     used: RefCell<BTreeSet<String>>,
     problems: RefCell<Problems>,
 }
@@ -64,13 +67,41 @@ impl<'a> Loader<'a> {
     }
 
     fn new(source: Source<'a>) -> Self {
-        Self { source, used: RefCell::default(), problems: RefCell::default() }
+        Self { source, precision: Precision::F32, used: RefCell::default(), problems: RefCell::default() }
+    }
+
+    /// The same, for networks that compute in this precision; f32 otherwise.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// What the networks compute in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// A linear layer's weights `(outputs, inputs)`; a 1×1 convolution's `(outputs, inputs, 1, 1)` do as well.
     pub fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<PackedMatrix> {
         let shapes: [&[usize]; 2] = [&[outputs, inputs], &[outputs, inputs, 1, 1]];
-        self.packed(name, &shapes, |weights| PackedMatrix::linear(weights, outputs, inputs))
+        let pack = |weights: Weights<'_>| PackedMatrix::linear(weights, outputs, inputs);
+        self.packed(name, &shapes, pack, |none| PackedMatrix::linear(none, 0, 0))
+    }
+
+    /// As [`Self::linear`], for bf16.
+    pub(crate) fn tiled_linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<TiledMatrix> {
+        let shapes: [&[usize]; 2] = [&[outputs, inputs], &[outputs, inputs, 1, 1]];
+        let pack = |weights: Weights<'_>| TiledMatrix::linear(weights, outputs, inputs);
+        self.packed(name, &shapes, pack, |none| TiledMatrix::linear(none, 0, 0))
+    }
+
+    /// As [`Self::linear`], for bf16, where the second half of the outputs are gates.
+    pub(crate) fn tiled_gated(&self, name: &str, outputs: usize, inputs: usize) -> Result<TiledMatrix> {
+        if !outputs.is_multiple_of(32) {
+            return Err(self.refusal(&format!("{name} gives {outputs} outputs, no multiple of 32")));
+        }
+        let pack = |weights: Weights<'_>| TiledMatrix::gated(weights, outputs, inputs);
+        self.packed(name, &[&[outputs, inputs]], pack, |none| TiledMatrix::linear(none, 0, 0))
     }
 
     /// A convolution's weights `(outputs, inputs, kernel, kernel)`.
@@ -82,9 +113,22 @@ impl<'a> Loader<'a> {
         kernel: usize,
     ) -> Result<PackedMatrix> {
         let shape = [outputs, inputs, kernel, kernel];
-        self.packed(name, &[&shape], |weights| {
-            PackedMatrix::convolution(weights, outputs, inputs, kernel * kernel)
-        })
+        let pack =
+            |weights: Weights<'_>| PackedMatrix::convolution(weights, outputs, inputs, kernel * kernel);
+        self.packed(name, &[&shape], pack, |none| PackedMatrix::linear(none, 0, 0))
+    }
+
+    /// As [`Self::convolution`], for bf16.
+    pub(crate) fn tiled_convolution(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        kernel: usize,
+    ) -> Result<TiledMatrix> {
+        let shape = [outputs, inputs, kernel, kernel];
+        let pack = |weights: Weights<'_>| TiledMatrix::convolution(weights, outputs, inputs, kernel * kernel);
+        self.packed(name, &[&shape], pack, |none| TiledMatrix::linear(none, 0, 0))
     }
 
     /// A vector of f32: a bias, or a norm's weight.
@@ -135,15 +179,17 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn packed(
+    /// Packs a tensor; `empty` stands for it while checking.
+    fn packed<T>(
         &self,
         name: &str,
         shapes: &[&[usize]],
-        pack: impl FnOnce(Weights<'_>) -> Result<PackedMatrix, PackError>,
-    ) -> Result<PackedMatrix> {
+        pack: impl FnOnce(Weights<'_>) -> Result<T, PackError>,
+        empty: impl FnOnce(Weights<'_>) -> Result<T, PackError>,
+    ) -> Result<T> {
         match self.with(name, shapes, pack)? {
             Some(packed) => Ok(packed),
-            None => PackedMatrix::linear(Weights { dtype: WeightDtype::F32, bytes: &[] }, 0, 0)
+            None => empty(Weights { dtype: WeightDtype::F32, bytes: &[] })
                 .map_err(|error| Error::Request(error.to_string())),
         }
     }
@@ -180,6 +226,7 @@ impl<'a> Loader<'a> {
                 fitting(file, name, shapes).map_err(|found| wrong(unfit(name, found, shape)))?;
                 let weights = file.weights(name)?.ok_or_else(|| wrong(unfit(name, None, shape)))?;
                 let value = read(weights).map_err(|error| wrong(format!("tensor {name} {error}")))?;
+                file.let_go(name);
                 Ok(Some(value))
             }
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::{Error, Result};
 
@@ -97,6 +97,20 @@ impl MappedFile {
     /// Its bytes. Zeros where the file was cut off since; [`Self::check`] tells.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Lets go of the pages that lie wholly within these bytes: they count as this process's memory for as long as it
+    /// maps them. Read again, they come from the file again.
+    pub(super) fn let_go(&self, range: Range<usize>) {
+        let page = PAGE.load(Ordering::Acquire);
+        let (start, end) = (range.start.next_multiple_of(page), range.end.min(self.map.len()) / page * page);
+        if start < end {
+            // SAFETY: the pages are the file's, which nobody writes through this map, so they come back as they were;
+            // or zeros of the handler's, which do as well. Where the system refuses nothing is lost.
+            unsafe {
+                self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start).ok();
+            }
+        }
     }
 
     /// An error if anything read so far was no longer there.

@@ -1,11 +1,14 @@
 //! Reading weights: what is in a file, and its tensors, with every size checked before memory is taken.
 
+mod bytes;
 mod inspect;
 mod loader;
 mod mapped;
+mod resolution;
 mod safetensors;
 
 pub use inspect::{FileInfo, FileKind, inspect};
 pub(crate) use inspect::{family, main_dtype};
 pub use loader::Loader;
+pub(crate) use resolution::{SIDES, resolution};
 pub use safetensors::SafeTensors;

@@ -1,19 +1,20 @@
-//! A `.safetensors` file, mapped: header checked against the file's size, tensors as slices of the map.
+//! A `.safetensors` file: header checked against the file's size, tensors as slices of its bytes.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use latentd_kernels::{WeightDtype, Weights};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::bytes::FileBytes;
 use super::mapped::MappedFile;
 use crate::{Error, Result};
 
 /// An open `.safetensors` file. Nothing is read of a tensor until it is asked for.
 pub struct SafeTensors {
-    file: MappedFile,
+    file: FileBytes,
     tensors: BTreeMap<String, TensorInfo>,
     data_start: usize,
     metadata: BTreeMap<String, String>,
@@ -23,10 +24,19 @@ impl SafeTensors {
     /// Maps the file and checks its header: length within the file, valid JSON, every tensor's bytes equal to
     /// its shape times its type, no overlap, no gap, no byte too many or too few.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = MappedFile::open(path)?;
+        Self::read(FileBytes::Mapped(MappedFile::open(path)?))
+    }
+
+    /// The same of a file's bytes in memory, with the same checks; errors call it `name`.
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self> {
+        Self::read(FileBytes::Held { name: name.into(), bytes })
+    }
+
+    fn read(file: FileBytes) -> Result<Self> {
         let length = file.bytes().len();
         if length < 8 {
-            return Err(Error::file(path, format!("is {length} bytes long, too short for safetensors")));
+            let reason = format!("is {length} bytes long, too short for safetensors");
+            return Err(Error::file(file.path(), reason));
         }
         let (header, parsed) =
             safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|error| explain(&file, &error))?;
@@ -36,7 +46,7 @@ impl SafeTensors {
         Ok(Self { file, tensors, data_start: header + 8, metadata })
     }
 
-    /// The file.
+    /// The file, or the name that was given to its bytes.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
@@ -90,6 +100,14 @@ impl SafeTensors {
         Ok(Some(Weights { dtype, bytes }))
     }
 
+    /// A tensor's elements will not be needed again soon: only what was made of them should take memory.
+    pub(crate) fn let_go(&self, name: &str) {
+        if let Some(info) = self.tensors.get(name) {
+            let (start, end) = info.data_offsets;
+            self.file.let_go(self.data_start + start..self.data_start + end);
+        }
+    }
+
     /// The file's `__metadata__`.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
@@ -101,7 +119,7 @@ fn own_tensors(parsed: &Metadata) -> BTreeMap<String, TensorInfo> {
 }
 
 /// Says what is wrong in words that tell a user what to do.
-fn explain(file: &MappedFile, error: &SafeTensorError) -> Error {
+fn explain(file: &FileBytes, error: &SafeTensorError) -> Error {
     let bytes = file.bytes();
     let pickle = bytes.starts_with(b"PK\x03\x04") || (bytes[0] == 0x80 && bytes[1] <= 5);
     let reason = if pickle {

@@ -1,11 +1,11 @@
 //! CLIP's text encoder (Radford et al. 2021), as Stable Diffusion 1.x uses it: a causal transformer.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use latentd_kernels::{WeightDtype, Weights};
 
 use super::{count, dim};
 use crate::files::{Loader, SafeTensors};
-use crate::nn::{LayerNorm, Linear, attention, quick_gelu};
+use crate::nn::{Activation, Activations, Ends, Keys, LayerNorm, Linear, Precision, attention};
 
 /// What can be told from the tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub struct ClipText {
     positions: Vec<f32>,
     layers: Vec<Layer>,
     final_norm: LayerNorm,
+    precision: Precision,
 }
 
 struct Layer {
@@ -92,6 +93,7 @@ impl ClipText {
             positions: Weights { dtype, bytes: &table }.to_f32(),
             layers,
             final_norm: LayerNorm::load(loader, &format!("{prefix}final_layer_norm"), width)?,
+            precision: loader.precision(),
             config,
         })
     }
@@ -117,24 +119,29 @@ impl ClipText {
     pub fn hidden_states(&self, ids: &[Vec<u32>]) -> Result<Vec<Tensor>> {
         let mut x = self.embed(ids)?;
         let heads = self.config.heads();
-        let mut states = vec![x.clone()];
+        let mut states = vec![x.to_tensor()?];
         for layer in &self.layers {
-            let h = layer.norm_1.forward(&x)?;
-            let (q, k, v) = (layer.query.forward(&h)?, layer.key.forward(&h)?, layer.value.forward(&h)?);
-            x = (x + layer.out.forward(&attention(&q, &k, &v, heads, true)?)?)?;
-            let h = quick_gelu(&layer.fc_1.forward(&layer.norm_2.forward(&x)?)?)?;
-            x = (x + layer.fc_2.forward(&h)?)?;
-            states.push(x.clone());
+            // The stream between layers is f32 in any precision.
+            let h = layer.norm_1.forward(&x, self.precision)?;
+            let keys = Keys::new(&layer.key.forward(&h)?, &layer.value.forward(&h)?, heads)?;
+            let h = attention(&layer.query.forward(&h)?, &keys, true)?;
+            x = layer.out.forward_with(&h, &Ends::add(&x))?;
+            let h = layer.norm_2.forward(&x, self.precision)?;
+            let h = layer
+                .fc_1
+                .forward_with(&h, &Ends { activation: Activation::QuickGelu, ..Ends::default() })?;
+            x = layer.fc_2.forward_with(&h, &Ends::add(&x))?;
+            states.push(x.to_tensor()?);
         }
         Ok(states)
     }
 
     /// The final layer norm of any hidden state.
     pub fn final_norm(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.final_norm.forward(hidden)
+        self.final_norm.forward(&Activations::from_tensor(hidden)?, Precision::F32)?.to_tensor()
     }
 
-    fn embed(&self, ids: &[Vec<u32>]) -> Result<Tensor> {
+    fn embed(&self, ids: &[Vec<u32>]) -> Result<Activations> {
         let ClipConfig { vocabulary, positions, width, .. } = self.config;
         let length = ids.first().map_or(0, Vec::len);
         if length == 0 || length > positions || ids.iter().any(|sequence| sequence.len() != length) {
@@ -153,6 +160,6 @@ impl ClipText {
                 values.extend(row.iter().zip(position).map(|(token, position)| token + position));
             }
         }
-        Tensor::from_vec(values, (ids.len(), length, width), &Device::Cpu)
+        Activations::from_f32(&values, [ids.len(), length, width])
     }
 }

@@ -1,12 +1,12 @@
 //! The denoising UNet with cross-attention (Rombach et al. 2022), in the LDM key layout.
 
-use candle_core::{D, Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::{MOST_IN_A_ROW, count, dim};
 use crate::files::{Loader, SafeTensors};
 use crate::nn::{
-    Conv2d, ConvConfig, GroupNorm, LayerNorm, Linear, add_per_channel, attention, geglu, resize_nearest,
-    silu, to_channels_first, to_channels_last,
+    Activations, Conv2d, ConvConfig, Ends, GatedLinear, GroupNorm, Keys, LayerNorm, Linear, Precision,
+    attention, attention_of_each, silu,
 };
 
 /// One step of the path down or up.
@@ -140,7 +140,14 @@ pub struct UNet {
     output_blocks: Vec<OutputBlock>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    precision: Precision,
 }
+
+/// One timestep as every residual block takes it, for any number of calls.
+pub struct TimeEmbedding(Vec<Activations>);
+
+/// Conditioning as every cross-attention takes it, for any number of calls.
+pub struct Context(Vec<Keys>);
 
 enum InputBlock {
     Residual(Box<Residual>, Option<Transformer>),
@@ -214,9 +221,9 @@ impl UNet {
             return Err(loader.refusal("the UNet's way up does not mirror its way down"));
         }
         Ok(Self {
-            time_1: Linear::load(loader, &name("time_embed.0"), first, time_width)?,
-            time_2: Linear::load(loader, &name("time_embed.2"), time_width, time_width)?,
-            conv_in: Conv2d::load(
+            time_1: Linear::load_f32(loader, &name("time_embed.0"), first, time_width)?,
+            time_2: Linear::load_f32(loader, &name("time_embed.2"), time_width, time_width)?,
+            conv_in: Conv2d::load_f32(
                 loader,
                 &name("input_blocks.0.0"),
                 ConvConfig::same(config.in_channels, first),
@@ -226,6 +233,7 @@ impl UNet {
             output_blocks,
             norm_out: GroupNorm::load(loader, &name("out.0"), channels, Residual::EPSILON)?,
             conv_out: Conv2d::load(loader, &name("out.2"), ConvConfig::same(channels, config.out_channels))?,
+            precision: loader.precision(),
             config,
         })
     }
@@ -268,7 +276,7 @@ impl UNet {
             }
             skips += channels * height * width;
         }
-        ((skips + largest) * samples * size_of::<f32>()) as u64
+        ((skips + largest) * samples * self.precision.size()) as u64
     }
 
     /// Predicts from noisy latents `x (batch, in_channels, height, width)`, one timestep per sample (fractional
@@ -293,21 +301,38 @@ impl UNet {
                 x.shape()
             );
         }
-        let time = self.time_embedding(timesteps)?;
-        let mut h = self.conv_in.forward(&to_channels_last(x)?)?;
+        let times = timesteps.iter().map(|t| self.time_embedding(*t)).collect::<Result<Vec<_>>>()?;
+        let context = self.context(context)?;
+        self.denoise(x, &times.iter().collect::<Vec<_>>(), &[&context], residuals)
+    }
+
+    /// The same with what does not change from call to call made before: one `times` per sample, and `contexts` whose
+    /// batches make up that of `x` one after the other.
+    pub fn denoise(
+        &self,
+        x: &Tensor,
+        times: &[&TimeEmbedding],
+        contexts: &[&Context],
+        residuals: Option<&[Tensor]>,
+    ) -> Result<Tensor> {
+        if times.len() != x.dim(0)? {
+            bail!("unet: {} timesteps for latents {:?}", times.len(), x.shape());
+        }
+        let mut call = Call { times, contexts, residual_block: 0, cross_attention: 0 };
+        let mut h = self.conv_in.forward(&Activations::from_channels_first(x)?)?.to(self.precision);
         let mut skips = vec![h.clone()];
         for block in &self.input_blocks {
             h = match block {
                 InputBlock::Residual(residual, transformer) => {
-                    transform(transformer.as_ref(), residual.forward(&h, &time)?, context)?
+                    transform(transformer.as_ref(), residual.forward(&h, &mut call)?, &mut call)?
                 }
                 InputBlock::Downsample(conv) => conv.forward(&h)?,
             };
             skips.push(h.clone());
         }
-        h = self.middle.0.forward(&h, &time)?;
-        h = transform(self.middle.1.as_ref(), h, context)?;
-        h = self.middle.2.forward(&h, &time)?;
+        h = self.middle.0.forward(&h, &mut call)?;
+        h = transform(self.middle.1.as_ref(), h, &mut call)?;
+        h = self.middle.2.forward(&h, &mut call)?;
         if let Some(residuals) = residuals {
             h = add_residuals(residuals, &mut skips, h)?;
         }
@@ -315,59 +340,116 @@ impl UNet {
             let Some(skip) = skips.pop() else { bail!("unet: more blocks up than down") };
             // An odd size rounds up when halved, and comes back one too large.
             let (_, rows, columns, _) = skip.dims4()?;
-            let input = Tensor::cat(&[&resize_nearest(&h, rows, columns)?, &skip], 3)?;
+            let input = h.resized_nearest(rows, columns)?.cat_channels(&skip)?;
             drop((h, skip));
-            h = block.residual.forward(&input, &time)?;
+            h = block.residual.forward(&input, &mut call)?;
             drop(input);
-            h = transform(block.transformer.as_ref(), h, context)?;
+            h = transform(block.transformer.as_ref(), h, &mut call)?;
             if let Some(conv) = &block.upsample {
                 h = conv.forward(&h)?;
             }
         }
-        to_channels_first(&self.conv_out.forward(&self.norm_out.forward_silu(&h)?)?)
+        let ends = Ends { widen: true, ..Ends::default() };
+        self.conv_out.forward_normed(&self.norm_out, &h, &ends)?.to_channels_first()
     }
 
-    /// Sinusoids of the timesteps (cosines first), then two layers. In f32 throughout.
-    fn time_embedding(&self, timesteps: &[f32]) -> Result<Tensor> {
+    /// Keys and values of conditioning `(batch, tokens, context_width)`.
+    pub fn context(&self, context: &Tensor) -> Result<Context> {
+        let context = Activations::from_tensor(context)?.to(self.precision);
+        let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
+        blocks.map(|block| block.attention_2.keys(&context)).collect::<Result<_>>().map(Context)
+    }
+
+    /// A timestep, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32
+    /// throughout.
+    pub fn time_embedding(&self, timestep: f32) -> Result<TimeEmbedding> {
         let half = self.config.channels / 2;
-        let mut values = Vec::with_capacity(timesteps.len() * half * 2);
-        for t in timesteps {
-            let angle = |i: usize| {
-                let frequency = (-(10000f64.ln()) * i as f64 / half as f64).exp() as f32;
-                f64::from(t * frequency)
-            };
-            values.extend((0..half).map(|i| angle(i).cos() as f32));
-            values.extend((0..half).map(|i| angle(i).sin() as f32));
-        }
-        let x = Tensor::from_vec(values, (timesteps.len(), half * 2), &Device::Cpu)?;
+        let angle = |i: usize| {
+            let frequency = (-(10000f64.ln()) * i as f64 / half as f64).exp() as f32;
+            f64::from(timestep * frequency)
+        };
+        let cosines = (0..half).map(|i| angle(i).cos() as f32);
+        let values: Vec<f32> = cosines.chain((0..half).map(|i| angle(i).sin() as f32)).collect();
+        let x = Activations::from_f32(&values, [1, half * 2])?;
         let x = self.time_2.forward(&silu(&self.time_1.forward(&x)?)?)?;
         // Every residual block begins with this activation: done once.
-        silu(&x)
+        let x = silu(&x)?;
+        self.residual_blocks().map(|block| block.time.forward(&x)).collect::<Result<_>>().map(TimeEmbedding)
+    }
+
+    /// In the order in which they are run.
+    fn residual_blocks(&self) -> impl Iterator<Item = &Residual> {
+        let input = self.input_blocks.iter().filter_map(|block| match block {
+            InputBlock::Residual(residual, _) => Some(&**residual),
+            InputBlock::Downsample(_) => None,
+        });
+        let output = self.output_blocks.iter().map(|block| &block.residual);
+        input.chain([&self.middle.0, &self.middle.2]).chain(output)
+    }
+
+    /// In the order in which they are run.
+    fn transformers(&self) -> impl Iterator<Item = &Transformer> {
+        let input = self.input_blocks.iter().filter_map(|block| match block {
+            InputBlock::Residual(_, transformer) => transformer.as_ref(),
+            InputBlock::Downsample(_) => None,
+        });
+        input.chain(&self.middle.1).chain(self.output_blocks.iter().filter_map(|b| b.transformer.as_ref()))
     }
 }
 
-fn transform(transformer: Option<&Transformer>, h: Tensor, context: &Tensor) -> Result<Tensor> {
+/// What a call's blocks take, each its own, in the order in which they are run.
+struct Call<'a> {
+    times: &'a [&'a TimeEmbedding],
+    contexts: &'a [&'a Context],
+    /// Residual blocks run so far.
+    residual_block: usize,
+    /// Cross-attentions run so far.
+    cross_attention: usize,
+}
+
+impl Call<'_> {
+    /// The next residual block's `(batch, channels)`.
+    fn time(&mut self) -> Result<Activations> {
+        let of_each =
+            self.times.iter().filter_map(|time| time.0.get(self.residual_block)).collect::<Vec<_>>();
+        self.residual_block += 1;
+        Activations::stack(&of_each)
+    }
+
+    /// The next cross-attention's keys.
+    fn keys(&mut self) -> Vec<&Keys> {
+        let index = self.cross_attention;
+        self.cross_attention += 1;
+        self.contexts.iter().filter_map(|context| context.0.get(index)).collect()
+    }
+}
+
+fn transform(transformer: Option<&Transformer>, h: Activations, call: &mut Call) -> Result<Activations> {
     match transformer {
-        Some(transformer) => transformer.forward(&h, context),
+        Some(transformer) => transformer.forward(&h, call),
         None => Ok(h),
     }
 }
 
 /// Adds a ControlNet's residuals to the skip connections and the middle.
-fn add_residuals(residuals: &[Tensor], skips: &mut [Tensor], middle: Tensor) -> Result<Tensor> {
+fn add_residuals(
+    residuals: &[Tensor],
+    skips: &mut [Activations],
+    middle: Activations,
+) -> Result<Activations> {
     let Some((last, rest)) = residuals.split_last() else {
         return Ok(middle);
     };
     if rest.len() != skips.len() {
         bail!("unet: {} residuals were given, {} are needed", residuals.len(), skips.len() + 1);
     }
-    let add = |to: &Tensor, residual: &Tensor, index: usize| -> Result<Tensor> {
+    let add = |to: &Activations, residual: &Tensor, index: usize| -> Result<Activations> {
         let (batch, height, width, channels) = to.dims4()?;
         if residual.dims() != [batch, channels, height, width] {
             let wanted = [batch, channels, height, width];
             bail!("unet: residual {index} is {:?}, {wanted:?} is needed", residual.dims());
         }
-        to + to_channels_last(residual)?
+        to.add(&Activations::from_channels_first(residual)?)
     };
     for (index, (skip, residual)) in skips.iter_mut().zip(rest).enumerate() {
         *skip = add(skip, residual, index)?;
@@ -393,7 +475,7 @@ impl Residual {
         Ok(Self {
             norm_1: GroupNorm::load(loader, &part("in_layers.0"), inputs, Self::EPSILON)?,
             conv_1: Conv2d::load(loader, &part("in_layers.2"), ConvConfig::same(inputs, outputs))?,
-            time: Linear::load(loader, &part("emb_layers.1"), time, outputs)?,
+            time: Linear::load_f32(loader, &part("emb_layers.1"), time, outputs)?,
             norm_2: GroupNorm::load(loader, &part("out_layers.0"), outputs, Self::EPSILON)?,
             conv_2: Conv2d::load(loader, &part("out_layers.3"), ConvConfig::same(outputs, outputs))?,
             skip: (inputs != outputs)
@@ -408,14 +490,14 @@ impl Residual {
         self.conv_1.bytes() + self.conv_2.bytes() + self.time.bytes() + norms + skip
     }
 
-    /// `x (batch, height, width, inputs)`, `time (batch, time width)` already activated.
-    fn forward(&self, x: &Tensor, time: &Tensor) -> Result<Tensor> {
-        let h = self.conv_1.forward(&self.norm_1.forward_silu(x)?)?;
-        let h = add_per_channel(&h, &self.time.forward(time)?)?;
-        let h = self.conv_2.forward(&self.norm_2.forward_silu(&h)?)?;
+    /// `x (batch, height, width, inputs)`.
+    fn forward(&self, x: &Activations, call: &mut Call) -> Result<Activations> {
+        let time = call.time()?;
+        let ends = Ends { image_bias: Some(&time), ..Ends::default() };
+        let h = self.conv_1.forward_normed(&self.norm_1, x, &ends)?;
         match &self.skip {
-            Some(skip) => h + skip.forward(x)?,
-            None => h + x,
+            Some(skip) => self.conv_2.forward_normed(&self.norm_2, &h, &Ends::add(&skip.forward(x)?)),
+            None => self.conv_2.forward_normed(&self.norm_2, &h, &Ends::add(x)),
         }
     }
 }
@@ -454,15 +536,15 @@ impl Transformer {
         self.norm.bytes() + self.proj_in.bytes() + self.proj_out.bytes() + blocks
     }
 
-    /// `x (batch, height, width, channels)`, `context (batch, tokens, context width)`.
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// `x (batch, height, width, channels)`.
+    fn forward(&self, x: &Activations, call: &mut Call) -> Result<Activations> {
         let (batch, height, width, channels) = x.dims4()?;
         let h = self.proj_in.forward(&self.norm.forward(x)?)?;
-        let mut h = h.reshape((batch, height * width, channels))?;
+        let mut h = h.reshaped([batch, height * width, channels])?;
         for block in &self.blocks {
-            h = block.forward(&h, context)?;
+            h = block.forward(h, call)?;
         }
-        self.proj_out.forward(&h)?.reshape((batch, height, width, channels))? + x
+        self.proj_out.forward_with(&h.reshaped([batch, height, width, channels])?, &Ends::add(x))
     }
 }
 
@@ -473,7 +555,7 @@ struct TransformerBlock {
     norm_2: LayerNorm,
     attention_2: Attention,
     norm_3: LayerNorm,
-    feed_in: Linear,
+    feed_in: GatedLinear,
     feed_out: Linear,
 }
 
@@ -488,7 +570,7 @@ impl TransformerBlock {
             norm_2: LayerNorm::load(loader, &part("norm2"), channels)?,
             attention_2: Attention::load(loader, &part("attn2"), channels, config.context_width, heads)?,
             norm_3: LayerNorm::load(loader, &part("norm3"), channels)?,
-            feed_in: Linear::load(loader, &part("ff.net.0.proj"), channels, inner * 2)?,
+            feed_in: GatedLinear::load(loader, &part("ff.net.0.proj"), channels, inner)?,
             feed_out: Linear::load(loader, &part("ff.net.2"), inner, channels)?,
         })
     }
@@ -499,12 +581,18 @@ impl TransformerBlock {
         norms + attention + self.feed_in.bytes() + self.feed_out.bytes()
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let h = self.norm_1.forward(x)?;
-        let x = (self.attention_1.forward(&h, &h)? + x)?;
-        let x = (self.attention_2.forward(&self.norm_2.forward(&x)?, context)? + x)?;
-        let h = geglu(&self.feed_in.forward(&self.norm_3.forward(&x)?)?)?;
-        self.feed_out.forward(&h)? + x
+    fn forward(&self, x: Activations, call: &mut Call) -> Result<Activations> {
+        let precision = x.precision();
+        let h = self.norm_1.forward(&x, precision)?;
+        let h = attention(&self.attention_1.query.forward(&h)?, &self.attention_1.keys(&h)?, false)?;
+        let h = self.attention_1.out.forward_with(&h, &Ends::add(&x))?;
+        drop(x);
+        let x = h;
+        let q = self.attention_2.query.forward(&self.norm_2.forward(&x, precision)?)?;
+        let h = attention_of_each(&q, &call.keys(), false)?;
+        let x = self.attention_2.out.forward_with(&h, &Ends::add(&x))?;
+        let h = self.feed_in.forward(&self.norm_3.forward(&x, precision)?)?;
+        self.feed_out.forward_with(&h, &Ends::add(&x))
     }
 }
 
@@ -538,11 +626,8 @@ impl Attention {
         self.query.bytes() + self.key.bytes() + self.value.bytes() + self.out.bytes()
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (self.query.forward(x)?, self.key.forward(context)?, self.value.forward(context)?);
-        if q.dim(D::Minus1)? % self.heads != 0 {
-            bail!("unet: {} channels do not divide into {} heads", q.dim(D::Minus1)?, self.heads);
-        }
-        self.out.forward(&attention(&q, &k, &v, self.heads, false)?)
+    /// Keys and values of `x (batch, tokens, context width)`.
+    fn keys(&self, x: &Activations) -> Result<Keys> {
+        Keys::new(&self.key.forward(x)?, &self.value.forward(x)?, self.heads)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::{count, dim};
 use crate::files::{Loader, SafeTensors};
-use crate::nn::{Conv2d, ConvConfig, GroupNorm, Linear, attention, to_channels_first, to_channels_last};
+use crate::nn::{Activations, Conv2d, ConvConfig, Ends, GroupNorm, Keys, Linear, Precision, attention};
 
 /// What can be told from the tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub struct Vae {
     decoder: Decoder,
     quant: Linear,
     post_quant: Linear,
+    precision: Precision,
 }
 
 /// Where an encoder puts an image: a normal distribution per latent value.
@@ -74,8 +75,9 @@ impl Vae {
         Ok(Self {
             encoder: Encoder::load(loader, &format!("{prefix}encoder"), &config)?,
             decoder: Decoder::load(loader, &format!("{prefix}decoder"), &config)?,
-            quant: Linear::load(loader, &format!("{prefix}quant_conv"), 2 * latent, 2 * latent)?,
-            post_quant: Linear::load(loader, &format!("{prefix}post_quant_conv"), latent, latent)?,
+            quant: Linear::load_f32(loader, &format!("{prefix}quant_conv"), 2 * latent, 2 * latent)?,
+            post_quant: Linear::load_f32(loader, &format!("{prefix}post_quant_conv"), latent, latent)?,
+            precision: loader.precision(),
             config,
         })
     }
@@ -99,14 +101,15 @@ impl Vae {
         let first = self.config.widths.first().copied().unwrap_or_default();
         let second = self.config.widths.get(1).copied().unwrap_or(first);
         let image = whole * self.config.scale().pow(2) * 8;
-        ((pixels * (2 * second + 2 * first) + image) * size_of::<f32>()) as u64
+        ((pixels * (2 * second + 2 * first) + image) * self.precision.size()) as u64
     }
 
     /// Images `(batch, 3, height, width)` in [−1, 1] → the distribution of their latents. Height and width are
     /// multiples of 8.
     pub fn encode(&self, images: &Tensor) -> Result<Posterior> {
-        let moments = self.quant.forward(&self.encoder.forward(&to_channels_last(images)?)?)?;
-        let moments = to_channels_first(&moments)?;
+        let images = Activations::from_channels_first(images)?;
+        let moments = self.quant.forward(&self.encoder.forward(&images, self.precision)?)?;
+        let moments = moments.to_channels_first()?;
         let latent = self.config.latent_channels;
         let mean = moments.narrow(1, 0, latent)?.contiguous()?;
         let logvar = moments.narrow(1, latent, latent)?.contiguous()?.clamp(-30f32, 20f32)?;
@@ -125,8 +128,8 @@ impl Vae {
     }
 
     fn decode_whole(&self, latents: &Tensor) -> Result<Tensor> {
-        let z = self.post_quant.forward(&to_channels_last(latents)?)?;
-        to_channels_first(&self.decoder.forward(&z)?)
+        let z = self.post_quant.forward(&Activations::from_channels_first(latents)?)?;
+        self.decoder.forward(&z, self.precision)?.to_channels_first()
     }
 
     /// As [`Self::decode`], in square tiles of `tile` latents that overlap by `overlap` and are blended there,
@@ -221,7 +224,7 @@ impl Encoder {
         }
         let outputs = 2 * config.latent_channels;
         Ok(Self {
-            conv_in: Conv2d::load(loader, &format!("{name}.conv_in"), ConvConfig::same(3, first))?,
+            conv_in: Conv2d::load_f32(loader, &format!("{name}.conv_in"), ConvConfig::same(3, first))?,
             levels,
             middle: Middle::load(loader, &format!("{name}.mid"), channels)?,
             norm_out: GroupNorm::load(loader, &format!("{name}.norm_out"), channels, Residual::EPSILON)?,
@@ -237,8 +240,9 @@ impl Encoder {
             + self.conv_out.bytes()
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut h = self.conv_in.forward(x)?;
+    /// From f32 to f32.
+    fn forward(&self, x: &Activations, precision: Precision) -> Result<Activations> {
+        let mut h = self.conv_in.forward(x)?.to(precision);
         for (blocks, downsample) in &self.levels {
             for block in blocks {
                 h = block.forward(h)?;
@@ -248,7 +252,7 @@ impl Encoder {
             }
         }
         h = self.middle.forward(h)?;
-        self.conv_out.forward(&self.norm_out.forward_silu(&h)?)
+        self.conv_out.forward_normed(&self.norm_out, &h, &Ends { widen: true, ..Ends::default() })
     }
 }
 
@@ -285,7 +289,7 @@ impl Decoder {
             levels.push((blocks, upsample));
         }
         Ok(Self {
-            conv_in: Conv2d::load(
+            conv_in: Conv2d::load_f32(
                 loader,
                 &format!("{name}.conv_in"),
                 ConvConfig::same(config.latent_channels, deepest),
@@ -305,8 +309,9 @@ impl Decoder {
             + self.conv_out.bytes()
     }
 
-    fn forward(&self, z: &Tensor) -> Result<Tensor> {
-        let mut h = self.middle.forward(self.conv_in.forward(z)?)?;
+    /// From f32 to f32.
+    fn forward(&self, z: &Activations, precision: Precision) -> Result<Activations> {
+        let mut h = self.middle.forward(self.conv_in.forward(z)?.to(precision))?;
         for (blocks, upsample) in &self.levels {
             for block in blocks {
                 h = block.forward(h)?;
@@ -315,9 +320,7 @@ impl Decoder {
                 h = conv.forward(&h)?;
             }
         }
-        let normed = self.norm_out.forward_silu(&h)?;
-        drop(h);
-        self.conv_out.forward(&normed)
+        self.conv_out.forward_normed(&self.norm_out, &h, &Ends { widen: true, ..Ends::default() })
     }
 }
 
@@ -359,13 +362,15 @@ impl Middle {
         self.block_1.bytes() + self.norm.bytes() + attention + self.block_2.bytes()
     }
 
-    fn forward(&self, x: Tensor) -> Result<Tensor> {
+    fn forward(&self, x: Activations) -> Result<Activations> {
         let x = self.block_1.forward(x)?;
         let (batch, height, width, channels) = x.dims4()?;
-        let h = self.norm.forward(&x)?.reshape((batch, height * width, channels))?;
-        let (q, k, v) = (self.query.forward(&h)?, self.key.forward(&h)?, self.value.forward(&h)?);
-        let h = self.out.forward(&attention(&q, &k, &v, 1, false)?)?;
-        self.block_2.forward((x + h.reshape((batch, height, width, channels))?)?)
+        let h = self.norm.forward(&x)?.reshaped([batch, height * width, channels])?;
+        let keys = Keys::new(&self.key.forward(&h)?, &self.value.forward(&h)?, 1)?;
+        let h = attention(&self.query.forward(&h)?, &keys, false)?;
+        let h = self.out.forward_with(&h.reshaped([batch, height, width, channels])?, &Ends::add(&x))?;
+        drop(x);
+        self.block_2.forward(h)
     }
 }
 
@@ -399,10 +404,10 @@ impl Residual {
         self.conv_1.bytes() + self.conv_2.bytes() + self.norm_1.bytes() + self.norm_2.bytes() + skip
     }
 
-    /// Takes its input, and names no intermediate twice: at full size each is the largest tensor there is, and must
-    /// be freed as soon as the next one is made.
-    fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let h = self.conv_1.forward(&self.norm_1.forward_silu(&x)?)?;
+    /// Takes its input, and names no intermediate twice: at full size each is the largest there is, and must be freed
+    /// as soon as the next one is made.
+    fn forward(&self, x: Activations) -> Result<Activations> {
+        let h = self.conv_1.forward_normed(&self.norm_1, &x, &Ends::default())?;
         let x = match &self.skip {
             Some(skip) => {
                 let around = skip.forward(&x)?;
@@ -411,10 +416,6 @@ impl Residual {
             }
             None => x,
         };
-        let normed = self.norm_2.forward_silu(&h)?;
-        drop(h);
-        let h = self.conv_2.forward(&normed)?;
-        drop(normed);
-        h + x
+        self.conv_2.forward_normed(&self.norm_2, &h, &Ends::add(&x))
     }
 }

@@ -1,22 +1,76 @@
 //! Scaled dot-product attention.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, bail};
+use latentd_kernels::tiled::{PackedKeys, attention_packed};
 use latentd_kernels::{AttentionShape, Isa};
 
-use super::op;
+use super::Activations;
+use super::activations::Values;
 
-/// softmax(q kᵀ / √head_dim) v for each head. `q` `(batch, queries, channels)`, `k` and `v`
-/// `(batch, keys, channels)` → `(batch, queries, channels)`; `channels` is a multiple of `heads`. With `causal`,
-/// query `i` sees keys up to `i`. The matrix of scores never exists as a whole.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
-    let (batch, queries, channels) = q.dims3()?;
-    let (_, keys, _) = k.dims3()?;
-    let fits = k.dims3()? == (batch, keys, channels) && v.dims3()? == (batch, keys, channels);
-    if !fits || heads == 0 || !channels.is_multiple_of(heads) || keys == 0 {
-        bail!("attention: q {:?}, k {:?}, v {:?} with {heads} heads", q.shape(), k.shape(), v.shape());
+/// Keys and values, which many queries can look up.
+pub struct Keys {
+    batch: usize,
+    count: usize,
+    channels: usize,
+    heads: usize,
+    kind: Kind,
+}
+
+enum Kind {
+    F32 { keys: Activations, values: Activations },
+    Bf16(PackedKeys),
+}
+
+impl Keys {
+    /// `k` and `v` are `(batch, keys, channels)`; `channels` is a multiple of `heads`.
+    pub fn new(k: &Activations, v: &Activations, heads: usize) -> Result<Self> {
+        let (batch, count, channels) = k.dims3()?;
+        if v.dims() != k.dims() || heads == 0 || !channels.is_multiple_of(heads) || count == 0 {
+            bail!("attention: keys {:?}, values {:?} with {heads} heads", k.dims(), v.dims());
+        }
+        let kind = match k.values() {
+            Values::F32(_) => Kind::F32 { keys: k.clone(), values: v.clone() },
+            Values::Bf16(k) => {
+                Kind::Bf16(PackedKeys::new(k, v.bf16()?, batch, heads, channels / heads, count))
+            }
+        };
+        Ok(Self { batch, count, channels, heads, kind })
     }
-    let shape = AttentionShape { batch, heads, head_dim: channels / heads, queries, keys, causal };
-    op::ternary("attention", [q, k, v], q.shape(), |q, k, v, out| {
-        latentd_kernels::attention(Isa::current(), q, k, v, shape, out);
-    })
+}
+
+/// softmax(q kᵀ / √head_dim) v for each head: `q (batch, queries, channels)` → the same shape. With `causal`, query
+/// `i` sees keys up to `i`. The matrix of scores never exists as a whole.
+pub fn attention(q: &Activations, keys: &Keys, causal: bool) -> Result<Activations> {
+    attention_of_each(q, &[keys], causal)
+}
+
+/// As [`attention`], where the batch is that of all `keys` one after the other. They may differ in length.
+pub fn attention_of_each(q: &Activations, keys: &[&Keys], causal: bool) -> Result<Activations> {
+    let (batch, queries, channels) = q.dims3()?;
+    let fits = keys.iter().all(|keys| keys.channels == channels)
+        && keys.iter().map(|keys| keys.batch).sum::<usize>() == batch;
+    if !fits {
+        let lengths: Vec<_> = keys.iter().map(|keys| (keys.batch, keys.count, keys.channels)).collect();
+        bail!("attention: queries {:?} for keys {lengths:?}", q.dims());
+    }
+    let mut out = Values::new(q.precision(), batch * queries * channels);
+    let mut first = 0;
+    for keys in keys {
+        let range = first * queries * channels..(first + keys.batch) * queries * channels;
+        first += keys.batch;
+        match (&keys.kind, &mut out) {
+            (Kind::F32 { keys: k, values: v }, Values::F32(out)) => {
+                let Keys { batch, count, heads, .. } = **keys;
+                let shape =
+                    AttentionShape { batch, heads, head_dim: channels / heads, queries, keys: count, causal };
+                let q = &q.f32()?[range.clone()];
+                latentd_kernels::attention(Isa::current(), q, k.f32()?, v.f32()?, shape, &mut out[range]);
+            }
+            (Kind::Bf16(packed), Values::Bf16(out)) => {
+                attention_packed(Isa::current(), &q.bf16()?[range.clone()], packed, causal, &mut out[range]);
+            }
+            _ => bail!("attention: queries and keys of different precision"),
+        }
+    }
+    Ok(Activations::new(out, q.dims()))
 }

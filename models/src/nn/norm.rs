@@ -1,9 +1,11 @@
 //! Normalisation layers.
 
-use candle_core::{D, Result, Tensor, bail};
-use latentd_kernels::{GroupNormShape, Isa};
+use candle_core::{Result, bail};
+use latentd_kernels::tiled::{self, ChannelScales};
+use latentd_kernels::{Buffer, GroupNormShape, Isa};
 
-use super::op;
+use super::activations::Values;
+use super::{Activations, Precision};
 use crate::files::Loader;
 
 /// Group norm over channels-last pictures or sequences.
@@ -28,27 +30,47 @@ impl GroupNorm {
     }
 
     /// `(batch, …, channels)` of the same shape.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Activations) -> Result<Activations> {
         self.run(x, false)
     }
 
     /// The norm, then SiLU.
-    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward_silu(&self, x: &Activations) -> Result<Activations> {
         self.run(x, true)
     }
 
-    fn run(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+    /// What the norm and SiLU do to these bf16 activations, for a convolution to apply.
+    pub(super) fn scales_silu(&self, x: &Activations) -> Result<ChannelScales> {
+        let shape = self.shape(x, true)?;
+        Ok(ChannelScales::group_norm(Isa::current(), x.bf16()?, shape, &self.weight, &self.bias))
+    }
+
+    fn shape(&self, x: &Activations, silu: bool) -> Result<GroupNormShape> {
         let channels = self.weight.len();
-        let batch = x.dim(0)?;
-        if x.dim(D::Minus1)? != channels || !channels.is_multiple_of(self.groups) {
-            bail!("group norm: input {:?} for {channels} channels in {} groups", x.shape(), self.groups);
+        let batch = x.dims().first().copied().unwrap_or(1);
+        if x.channels() != channels || !channels.is_multiple_of(self.groups) {
+            bail!("group norm: input {:?} for {channels} channels in {} groups", x.dims(), self.groups);
         }
-        let positions = x.elem_count() / (batch * channels).max(1);
-        let shape =
-            GroupNormShape { batch, positions, channels, groups: self.groups, epsilon: self.epsilon, silu };
-        op::unary("group norm", x, x.shape(), |x, out| {
-            latentd_kernels::group_norm(Isa::current(), x, shape, &self.weight, &self.bias, out);
-        })
+        let positions = x.rows() / batch.max(1);
+        Ok(GroupNormShape { batch, positions, channels, groups: self.groups, epsilon: self.epsilon, silu })
+    }
+
+    fn run(&self, x: &Activations, silu: bool) -> Result<Activations> {
+        let shape = self.shape(x, silu)?;
+        let (isa, weight, bias) = (Isa::current(), &self.weight, &self.bias);
+        let out = match x.values() {
+            Values::F32(x) => {
+                let mut out = Buffer::new(x.len());
+                latentd_kernels::group_norm(isa, x, shape, weight, bias, &mut out);
+                Values::F32(out)
+            }
+            Values::Bf16(x) => {
+                let mut out = Buffer::new(x.len());
+                tiled::group_norm(isa, x, shape, weight, bias, &mut out);
+                Values::Bf16(out)
+            }
+        };
+        Ok(Activations::new(out, x.dims()))
     }
 }
 
@@ -73,13 +95,25 @@ impl LayerNorm {
         (self.weight.len() + self.bias.len()) * 4
     }
 
-    /// `(…, width)` of the same shape.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if x.dim(D::Minus1)? != self.weight.len() {
-            bail!("layer norm: input {:?} for width {}", x.shape(), self.weight.len());
+    /// `(…, width)` of the same shape, in `precision`.
+    pub fn forward(&self, x: &Activations, precision: Precision) -> Result<Activations> {
+        if x.channels() != self.weight.len() {
+            bail!("layer norm: input {:?} for width {}", x.dims(), self.weight.len());
         }
-        op::unary("layer norm", x, x.shape(), |x, out| {
-            latentd_kernels::layer_norm(Isa::current(), x, &self.weight, &self.bias, Self::EPSILON, out);
-        })
+        let mut out = Values::new(precision, x.rows() * x.channels());
+        let (isa, weight, bias) = (Isa::current(), &self.weight, &self.bias);
+        match (x.values(), &mut out) {
+            (Values::F32(x), Values::F32(out)) => {
+                latentd_kernels::layer_norm(isa, x, weight, bias, Self::EPSILON, out);
+            }
+            (Values::F32(x), Values::Bf16(out)) => {
+                tiled::layer_norm(isa, &x[..], weight, bias, Self::EPSILON, out);
+            }
+            (Values::Bf16(x), Values::Bf16(out)) => {
+                tiled::layer_norm(isa, &x[..], weight, bias, Self::EPSILON, out);
+            }
+            (Values::Bf16(_), Values::F32(_)) => bail!("layer norm: bf16 activations to f32"),
+        }
+        Ok(Activations::new(out, x.dims()))
     }
 }

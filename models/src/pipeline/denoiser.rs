@@ -1,18 +1,23 @@
 //! "Denoise x at sigma": the UNet under guidance, with the hooks around it.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use candle_core::Tensor;
 
 use super::{Hooks, Model, Progress, Stage};
 use crate::image::latent_preview;
-use crate::prompt::Conditioning;
+use crate::networks::unet::{Context, TimeEmbedding};
 use crate::sampling::Denoise;
 use crate::{Error, Result};
 
 pub(super) struct Denoiser<'a> {
     pub(super) model: &'a Model,
     pub(super) hooks: &'a mut dyn Hooks,
-    pub(super) cond: Conditioning,
-    pub(super) uncond: Conditioning,
+    pub(super) cond: Context,
+    pub(super) uncond: Context,
+    /// Timesteps that were seen, by their bits; schedules repeat themselves from pass to pass.
+    pub(super) times: &'a mut HashMap<u32, TimeEmbedding>,
     pub(super) cfg_scale: f64,
     /// Latents that go through the UNet together. Kernels give each the same bits whatever stands beside it, so
     /// this never shows in the picture.
@@ -67,31 +72,30 @@ impl Denoise for Denoiser<'_> {
 
 impl Denoiser<'_> {
     /// The UNet's prediction for conditional, then unconditional samples: `(2 · batch, 4, height, width)`.
-    fn predict(&self, scaled: &Tensor, timestep: f32, residuals: Option<&[Tensor]>) -> Result<Tensor> {
+    fn predict(&mut self, scaled: &Tensor, timestep: f32, residuals: Option<&[Tensor]>) -> Result<Tensor> {
+        let time = match self.times.entry(timestep.to_bits()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(self.model.unet.time_embedding(timestep)?),
+        };
         let batch = scaled.dim(0)?;
-        let total = 2 * batch;
-        let equal_lengths = self.cond.dim(1)? == self.uncond.dim(1)?;
+        let samples: Vec<usize> = (0..2 * batch).collect();
         let mut parts = vec![];
-        let mut start = 0;
-        while start < total {
-            // Prompts of different length cannot share a call.
-            let end = if equal_lengths || start >= batch { total } else { batch };
-            let count = self.samples_at_once.max(1).min(end - start);
-            let range = start..start + count;
+        for samples in samples.chunks(self.samples_at_once.max(1)) {
             let x: Vec<Tensor> =
-                range.clone().map(|i| scaled.narrow(0, i % batch, 1)).collect::<Result<_, _>>()?;
-            let context: Vec<&Tensor> =
-                range.map(|i| if i < batch { &self.cond } else { &self.uncond }).collect();
+                samples.iter().map(|i| scaled.narrow(0, i % batch, 1)).collect::<Result<_, _>>()?;
+            let contexts: Vec<&Context> =
+                samples.iter().map(|i| if *i < batch { &self.cond } else { &self.uncond }).collect();
+            let (start, count) = (samples.first().copied().unwrap_or_default(), samples.len());
             let residuals: Option<Vec<Tensor>> = residuals
                 .map(|residuals| residuals.iter().map(|residual| residual.narrow(0, start, count)).collect())
                 .transpose()?;
-            parts.push(self.model.unet.forward(
+            let times = vec![&*time; count];
+            parts.push(self.model.unet.denoise(
                 &Tensor::cat(&x, 0)?,
-                &vec![timestep; count],
-                &Tensor::cat(&context, 0)?,
+                &times,
+                &contexts,
                 residuals.as_deref(),
             )?);
-            start += count;
         }
         Ok(Tensor::cat(&parts, 0)?)
     }

@@ -1,11 +1,14 @@
 //! A checkpoint in memory: text encoder, UNet and VAE, ready to draw.
 
-use std::path::Path;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
-use crate::files::{Loader, SafeTensors, family};
+use crate::files::{Loader, SIDES, SafeTensors, family, resolution};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::{Vae, VaeConfig};
+use crate::nn::Precision;
+use crate::prompt::ConditioningCache;
 use crate::sampling::ModelSigmas;
 use crate::{Error, Result};
 
@@ -31,6 +34,9 @@ pub struct Model {
     pub(super) unet: UNet,
     pub(super) vae: Vae,
     pub(super) sigmas: ModelSigmas,
+    pub(super) conditioning: ConditioningCache,
+    precision: Precision,
+    native_size: (usize, usize),
     dtype: String,
 }
 
@@ -50,46 +56,64 @@ struct Configs {
     clip: ClipConfig,
     unet: UNetConfig,
     vae: VaeConfig,
+    native_size: (usize, usize),
 }
 
 impl Model {
+    /// Pixels that a side of [`Self::native_size`] may have, whatever a file says.
+    pub const NATIVE_SIDES: RangeInclusive<usize> = SIDES;
+
+    /// The size of pictures that Stable Diffusion 1.x was trained on.
+    const SD1_SIZE: (usize, usize) = (512, 512);
+
     /// Latents are multiplied by this before the UNet sees them.
     pub(super) const LATENT_SCALE: f64 = 0.18215;
 
     /// Reads a checkpoint file: one `.safetensors` in the LDM key layout. Names and shapes of all tensors are
     /// checked first, so that a file that is no such model costs nothing and one error names all that is wrong.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = SafeTensors::open(path)?;
-        refuse_other_families(&file)?;
+    /// It computes in `precision`; another one takes another model.
+    pub fn open(path: &Path, precision: Precision) -> Result<Self> {
+        Self::read(&SafeTensors::open(path)?, precision)
+    }
+
+    /// The same of a checkpoint file's bytes in memory, with the same checks; errors call it `name`.
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>, precision: Precision) -> Result<Self> {
+        Self::read(&SafeTensors::from_bytes(name, bytes)?, precision)
+    }
+
+    fn read(file: &SafeTensors, precision: Precision) -> Result<Self> {
+        refuse_other_families(file)?;
         let clip_prefix = if file.has_under(CLIP) { CLIP } else { OLD_CLIP };
         let configs = Configs {
             clip_prefix,
-            clip: ClipConfig::detect(&file, clip_prefix)?,
-            unet: UNetConfig::detect(&file, UNET)?,
-            vae: VaeConfig::detect(&file, VAE)?,
+            clip: ClipConfig::detect(file, clip_prefix)?,
+            unet: UNetConfig::detect(file, UNET)?,
+            vae: VaeConfig::detect(file, VAE)?,
+            native_size: resolution(file.metadata()).unwrap_or(Self::SD1_SIZE),
         };
-        check_sizes(&file, &configs)?;
-        let check = Loader::check(&file);
+        check_sizes(file, &configs)?;
+        let check = Loader::check(file).with_precision(precision);
         Self::build(&check, &configs, String::new())?;
         check.finish(&[clip_prefix, UNET, VAE], |name| {
             HARMLESS.iter().any(|prefix| name.starts_with(prefix))
         })?;
-        let dtype = crate::files::main_dtype(&file);
-        let model = Self::build(&Loader::file(&file), &configs, dtype);
+        let dtype = crate::files::main_dtype(file);
+        let model = Self::build(&Loader::file(file).with_precision(precision), &configs, dtype);
         // Asked first: a file cut off meanwhile also shows as strange weights.
         file.check_intact()?;
         model
     }
 
     /// SD 1.5 at its real size with random f16 weights, for measurements.
-    pub fn synthetic_sd15() -> Result<Self> {
+    pub fn synthetic_sd15(precision: Precision) -> Result<Self> {
         let configs = Configs {
             clip_prefix: CLIP,
             clip: ClipConfig::SD15,
             unet: UNetConfig::sd15(),
             vae: VaeConfig::sd15(),
+            native_size: Self::SD1_SIZE,
         };
-        Self::build(&Loader::random(15), &configs, "f16".to_owned())
+        Self::build(&Loader::random(15).with_precision(precision), &configs, "f16".to_owned())
     }
 
     fn build(loader: &Loader, configs: &Configs, dtype: String) -> Result<Self> {
@@ -98,6 +122,9 @@ impl Model {
             unet: UNet::load(loader, UNET, configs.unet.clone())?,
             vae: Vae::load(loader, VAE, configs.vae.clone())?,
             sigmas: ModelSigmas::default(),
+            conditioning: ConditioningCache::default(),
+            precision: loader.precision(),
+            native_size: configs.native_size,
             dtype,
         })
     }
@@ -106,6 +133,17 @@ impl Model {
     pub fn summary(&self) -> ModelSummary {
         let weight_bytes = self.clip.bytes() + self.unet.bytes() + self.vae.bytes();
         ModelSummary { family: "sd1", weight_bytes: weight_bytes as u64, dtype: self.dtype.clone() }
+    }
+
+    /// Width and height in pixels of the pictures it was made to draw: as its file says in
+    /// `modelspec.resolution`, else 512×512.
+    pub fn native_size(&self) -> (usize, usize) {
+        self.native_size
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The text encoder.

@@ -1,11 +1,14 @@
 //! Text to image.
 
+use std::collections::HashMap;
+
 use candle_core::{Device, Tensor};
 
 use super::denoiser::Denoiser;
 use super::{Hooks, Model, Progress, Stage};
 use crate::image::{Infotext, RgbImage, tensor_to_image};
-use crate::prompt::{Conditioning, encode, pad_alike};
+use crate::nn::Precision;
+use crate::prompt::{Conditioning, pad_alike};
 use crate::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule, sample};
 use crate::{Error, Result};
 
@@ -60,10 +63,12 @@ pub struct Output {
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only.
 pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Result<Vec<Output>> {
     request.check(model)?;
+    let _memory = FreedAtTheEnd;
     let samples_at_once = request.samples_at_once(model)?;
     let sigmas = model.sigmas.schedule(request.sampler, request.schedule, request.steps)?;
     let steps = sigmas.levels.len() - 1;
     let mut outputs = vec![];
+    let mut times = HashMap::new();
     for pass in 0..request.n_iter {
         let first = pass * request.batch_size;
         let seeds: Vec<u64> =
@@ -84,8 +89,9 @@ pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Resul
         let mut denoiser = Denoiser {
             model,
             hooks: &mut *hooks,
-            cond,
-            uncond,
+            cond: model.unet.context(&cond)?,
+            uncond: model.unet.context(&uncond)?,
+            times: &mut times,
             cfg_scale: request.cfg_scale,
             samples_at_once,
             noise: Box::new(|| draw(&mut generators, shape)),
@@ -108,11 +114,20 @@ pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Resul
         }
         hooks.batch_post(&mut images)?;
         outputs.extend(images.into_iter().zip(seeds).map(|(image, seed)| {
-            let infotext = request.infotext(seed, &image);
+            let infotext = request.infotext(seed, &image, model.precision());
             Output { image, seed, infotext }
         }));
     }
     Ok(outputs)
+}
+
+/// Gives memory that layers kept for their next results back to the system, however the request ends.
+struct FreedAtTheEnd;
+
+impl Drop for FreedAtTheEnd {
+    fn drop(&mut self) {
+        latentd_kernels::release_buffers();
+    }
 }
 
 /// Conditioning `(1, tokens, width)`, positive and negative.
@@ -123,7 +138,8 @@ fn conditioning(
 ) -> Result<(Conditioning, Conditioning)> {
     let (mut prompt, mut negative) = (request.prompt.clone(), request.negative_prompt.clone());
     hooks.prompt_rewrite(&mut prompt, &mut negative)?;
-    let encode = |prompt: &str| encode(&model.clip, prompt, request.clip_skip, &|| hooks.cancelled());
+    let encode =
+        |prompt: &str| model.conditioning.get(&model.clip, prompt, request.clip_skip, &|| hooks.cancelled());
     let mut cond = encode(&prompt)?;
     let mut uncond = encode(&negative)?;
     if request.pad_cond_uncond {
@@ -183,7 +199,7 @@ impl Txt2Img {
         fitting.ok_or_else(|| Error::Memory { needed_bytes: needed(1), allowed_bytes })
     }
 
-    fn infotext(&self, seed: u64, image: &RgbImage) -> Infotext {
+    fn infotext(&self, seed: u64, image: &RgbImage, precision: Precision) -> Infotext {
         let mut text = Infotext {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
@@ -202,6 +218,9 @@ impl Txt2Img {
             text.push("Pad conds", "True");
         }
         text.push("RNG", self.rng.name().to_uppercase());
+        if precision != Precision::F32 {
+            text.push("Precision", precision.name());
+        }
         text
     }
 }

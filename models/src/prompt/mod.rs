@@ -1,10 +1,12 @@
 //! From text to conditioning: tokenizer, A1111's emphasis grammar, chunks, and the text encoder's states.
 
+mod cache;
 mod chunks;
 mod conditioning;
 mod emphasis;
 mod tokenizer;
 
+pub(crate) use cache::ConditioningCache;
 pub use chunks::{Chunk, chunks};
 pub use conditioning::{Conditioning, encode, pad_alike};
 pub use emphasis::{Piece, parse_emphasis};

@@ -44,9 +44,9 @@ class Txt2ImgFields(TypedDict, total=False):
     cfg_scale: float
     """How strongly the prompt guides; 1 leaves the negative prompt out."""
     width: int
-    """Pixels, a multiple of 8."""
+    """Pixels, a multiple of 8; the checkpoint's own if left out, mostly 512."""
     height: int
-    """Pixels, a multiple of 8."""
+    """Pixels, a multiple of 8; the checkpoint's own if left out, mostly 512."""
     sampler_name: str
     scheduler: str
     batch_size: int
@@ -145,6 +145,8 @@ class Result:
     images: List[Image]
     timings: Dict[str, Any]
     """Seconds of each stage, as the daemon measured them."""
+    notices: List[str] = field(default_factory=list)
+    """What the person who asked should know, such as that only the demo model was there to draw with."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,9 @@ def parse_result(value: Any) -> Result:
     if not isinstance(value, dict) or not isinstance(value.get("images"), list):
         raise ProtocolError("the daemon sent a result without images")
     images = [parse_image(image) for image in value["images"]]
-    return Result(job=str(value.get("job", "")), images=images, timings=dict(value.get("timings") or {}))
+    notices = [str(notice) for notice in value.get("notices") or []]
+    job = str(value.get("job", ""))
+    return Result(job=job, images=images, timings=dict(value.get("timings") or {}), notices=notices)
 
 
 def parse_event(value: Any) -> Event:

@@ -48,7 +48,7 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
             samplers: Sampler::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             schedulers: Schedule::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             rngs: NoiseSource::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
-            precisions: names(&["auto", "f32"]),
+            precisions: names(&["auto", "f32", "bf16"]),
             output_formats: names(&["png", "raw", "file"]),
             preview_kinds: names(&["latent"]),
         },

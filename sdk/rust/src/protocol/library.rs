@@ -1,4 +1,4 @@
-//! `library.*`: the files in the models folders.
+//! `library.*`: the files in the models folders, and what is built in.
 
 use std::fmt;
 
@@ -76,21 +76,25 @@ pub struct LibraryGetParams {
 /// What `library.list` answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LibraryList {
-    /// Files that can be used, by kind and name.
+    /// What can be used, by kind and name.
     pub entries: Vec<LibraryEntry>,
     /// Files in the folders that cannot be used, and why. With `kind` given, none.
     pub problems: Vec<LibraryProblem>,
 }
 
-/// One usable file.
+/// One usable file, or the demo model that latentd carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LibraryEntry {
     /// What it is for, told by its content.
     pub kind: LibraryKind,
     /// The file's name without extension.
     pub name: String,
-    /// Where it is.
-    pub path: String,
+    /// Where it is; absent if it is built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Whether latentd carries it itself. A file of the same name in a models folder takes its place.
+    #[serde(default)]
+    pub built_in: bool,
     /// Bytes.
     pub size: u64,
     /// SHA-256 in hex, once something needed it.

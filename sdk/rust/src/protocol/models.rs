@@ -31,12 +31,16 @@ fn yes() -> bool {
 pub struct ResidentModel {
     /// Its name in the library.
     pub name: String,
-    /// Its file.
-    pub path: String,
+    /// Its file; absent if it is built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// The model family.
     pub architecture: String,
     /// The type most weights are stored in.
     pub dtype: String,
+    /// What it computes in: "f32" or "bf16". A model that is used in both is in memory twice.
+    #[serde(default)]
+    pub precision: String,
     /// Bytes its weights take.
     pub bytes: u64,
     /// Whether it stays when another needs the room.

@@ -24,11 +24,11 @@ pub struct Txt2ImgParams {
     /// Guidance scale; 1 leaves the negative prompt out.
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg_scale: f64,
-    /// Pixels in a row; 512 if left out.
+    /// Pixels in a row; if left out what the checkpoint's file says (`modelspec.resolution`), else 512.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 8, max = 4096), extend("multipleOf" = 8))]
     pub width: Option<u32>,
-    /// Rows; 512 if left out.
+    /// Rows; if left out as `width`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 8, max = 4096), extend("multipleOf" = 8))]
     pub height: Option<u32>,
@@ -49,7 +49,7 @@ pub struct Txt2ImgParams {
     /// default, prompts of different length are encoded and used at their own.
     pub pad_cond_uncond: bool,
     /// A checkpoint's name in the library, its path inside a models folder, or the first 8 or more hex digits of its
-    /// hash. If left out: the configured one, else the first of the library.
+    /// hash. If left out: the configured one, else the first file of the library, else the built-in `latentd-demo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
     /// Where noise comes from.
@@ -103,12 +103,12 @@ pub enum Rng {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// The best this machine has. Today: f32.
+    /// As the daemon is set: by default bf16 where the processor has matrix tiles for it (AMX), else f32.
     #[default]
     Auto,
     /// 32-bit floats.
     F32,
-    /// bfloat16 with f32 sums. Not in this build: E_UNSUPPORTED.
+    /// bfloat16 with f32 sums: half the memory, and quicker with AMX; slower than f32 elsewhere.
     Bf16,
     /// 16-bit floats. Not in this build: E_UNSUPPORTED.
     F16,
@@ -175,8 +175,14 @@ pub struct Txt2ImgResult {
     pub images: Vec<ImageOut>,
     /// The job that drew them.
     pub job: String,
+    /// What was computed in: "f32" or "bf16".
+    #[serde(default)]
+    pub precision: String,
     /// Where the time went.
     pub timings: Timings,
+    /// What the person who asked should know, such as that only the demo model was there to draw with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// Seconds spent in each stage.

@@ -1,0 +1,61 @@
+//! What can follow a product before its result is stored.
+
+/// A function of each sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// As it is.
+    #[default]
+    None,
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// `x · sigmoid(1.702 x)`, CLIP's.
+    QuickGelu,
+    /// Values times the exact GELU of their gates: half as many columns. For
+    /// [`TiledMatrix::gated`](crate::tiled::TiledMatrix::gated) only.
+    Geglu,
+}
+
+/// `out = activation(sum + bias + bias of the image) + residual`.
+#[derive(Clone, Copy)]
+pub struct Epilogue<'a, O> {
+    /// One value per column.
+    pub bias: Option<&'a [f32]>,
+    /// `(images, columns)`, for rows that are that many images' pixels one after the other.
+    pub image_bias: Option<&'a [f32]>,
+    /// Applied to the biased sum.
+    pub activation: Activation,
+    /// Of the output's shape.
+    pub residual: Option<&'a [O]>,
+}
+
+impl<O> Default for Epilogue<'_, O> {
+    fn default() -> Self {
+        Self { bias: None, image_bias: None, activation: Activation::None, residual: None }
+    }
+}
+
+impl<O> Epilogue<'_, O> {
+    /// That all lengths fit sums of `rows` and `columns` and an output of `length` values.
+    pub(crate) fn check(&self, rows: usize, columns: usize, length: usize) {
+        assert!(self.bias.is_none_or(|bias| bias.len() == columns), "product: bias for {columns} columns");
+        assert!(
+            self.residual.is_none_or(|residual| residual.len() == length),
+            "product: residual of {length} values"
+        );
+        let images = self.images(columns);
+        assert!(
+            self.image_bias.is_none_or(|bias| bias.len() == images * columns)
+                && (rows == 0 || images > 0 && rows.is_multiple_of(images)),
+            "product: biases of images for {rows} rows"
+        );
+    }
+
+    /// Rows of one image.
+    pub(crate) fn rows_per_image(&self, rows: usize, columns: usize) -> usize {
+        (rows / self.images(columns).max(1)).max(1)
+    }
+
+    fn images(&self, columns: usize) -> usize {
+        self.image_bias.map_or(1, |bias| bias.len() / columns.max(1))
+    }
+}

@@ -1,0 +1,347 @@
+//! The innermost product of bf16: one block of 32 × 32 sums, on AMX's tiles or emulated.
+#![allow(unsafe_code)]
+
+use half::bf16;
+
+use crate::Isa;
+
+/// Rows, or columns, of one tile.
+pub(crate) const TILE: usize = 16;
+/// Rows, or columns, of one block: two tiles.
+pub(crate) const BLOCK: usize = 2 * TILE;
+/// `k` of one tile product.
+pub(crate) const STEP: usize = 32;
+/// f32 values of a block.
+pub(crate) const BLOCK_VALUES: usize = BLOCK * BLOCK;
+/// bf16 values of a panel's part for one step: two tiles of `[k / 2][column][k % 2]`.
+pub(crate) const PANEL_STEP: usize = STEP * BLOCK;
+
+/// Where a block's rows stand: row `i` of tile `t` begins `i · stride` values behind `tiles[t]`, and its `k` runs
+/// in pieces of `steps · 32` values, each at one of `offsets` from there.
+pub(crate) struct BlockRows<'a> {
+    pub(crate) tiles: [*const bf16; 2],
+    pub(crate) stride: usize,
+    /// In bytes.
+    pub(crate) offsets: &'a [usize],
+    pub(crate) steps: usize,
+}
+
+/// How the 32 × 32 sums of a block lie in memory.
+pub(crate) trait BlockLayout {
+    /// Values from a row of a tile to the next.
+    const ROW: usize;
+    /// Values from a tile to the one to its right.
+    const RIGHT: usize;
+    /// Values from a tile to the one below.
+    const BELOW: usize;
+
+    /// Where row `row` begins, in its left tile.
+    fn row(row: usize) -> usize {
+        row / TILE * Self::BELOW + row % TILE * Self::ROW
+    }
+}
+
+/// Tile after tile: `[row / 16][column / 16][row % 16][column % 16]`.
+pub(crate) struct Dense;
+
+impl BlockLayout for Dense {
+    const ROW: usize = TILE;
+    const RIGHT: usize = TILE * TILE;
+    const BELOW: usize = 2 * TILE * TILE;
+}
+
+/// Memory that will be read soon: some of its cache lines are asked for with each step.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) from: *const bf16,
+    pub(crate) lines_per_step: usize,
+}
+
+impl Ahead {
+    pub(crate) const NONE: Self = Self { from: std::ptr::null(), lines_per_step: 0 };
+}
+
+/// While it lives, this thread's tiles are set up; a thread uses one at a time.
+pub(crate) struct Tiles {
+    isa: Isa,
+    /// Tiles belong to a thread.
+    _here: std::marker::PhantomData<*const ()>,
+}
+
+impl Tiles {
+    pub(crate) fn new(isa: Isa) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Amx {
+            // SAFETY: `Isa::Amx` is proof that tiles exist and are permitted.
+            unsafe { amx::configure() };
+        }
+        Self { isa, _here: std::marker::PhantomData }
+    }
+
+    /// `block (+)= rows · panel`, the sums of each element in the order of `k`; with `accumulate` they go on from
+    /// what the block holds.
+    ///
+    /// # Safety
+    /// All 16 rows of both tiles must be readable over all pieces, `panel` for 1024 values per step, `block`
+    /// writable for its layout; panel and block on 64-byte boundaries.
+    pub(crate) unsafe fn product<C: BlockLayout>(
+        &self,
+        rows: &BlockRows,
+        panel: *const bf16,
+        block: *mut f32,
+        accumulate: bool,
+        ahead: Ahead,
+    ) {
+        if rows.offsets.is_empty() || rows.steps == 0 {
+            for row in (0..BLOCK).filter(|_| !accumulate) {
+                for right in [0, C::RIGHT] {
+                    // SAFETY: the caller's promise about `block`.
+                    unsafe { block.add(C::row(row) + right).write_bytes(0, TILE) };
+                }
+            }
+            return;
+        }
+        // SAFETY: the caller's promises are passed on; instructions exist where `Isa` says so.
+        unsafe {
+            match self.isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Amx => amx::product::<C>(rows, panel, block, accumulate, ahead),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => emulated_avx512::<C>(rows, panel, block, accumulate),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => emulated_avx2::<C>(rows, panel, block, accumulate),
+                _ => emulated::<C>(rows, panel, block, accumulate),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        if self.isa == Isa::Amx {
+            // SAFETY: as in `new`. Without it the system would save the tiles' state at each switch of threads.
+            unsafe { amx::release() };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn emulated_avx512<C: BlockLayout>(
+    rows: &BlockRows,
+    panel: *const bf16,
+    block: *mut f32,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's promises are passed on.
+    unsafe { emulated::<C>(rows, panel, block, accumulate) };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn emulated_avx2<C: BlockLayout>(
+    rows: &BlockRows,
+    panel: *const bf16,
+    block: *mut f32,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's promises are passed on.
+    unsafe { emulated::<C>(rows, panel, block, accumulate) };
+}
+
+/// The same sums in f32, a few rows at a time so that they stay in registers.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "compiled into each variant")]
+unsafe fn emulated<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: *mut f32, accumulate: bool) {
+    const ROWS: usize = 4;
+    for tile in 0..2 {
+        for first in (0..TILE).step_by(ROWS) {
+            for half in 0..2 {
+                // SAFETY: offsets within a block, 16 rows, and the panel's steps, as the caller promised.
+                unsafe {
+                    let out = block.add(C::row(tile * TILE + first) + half * C::RIGHT);
+                    let mut sums = [[0f32; TILE]; ROWS];
+                    if accumulate {
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            std::ptr::copy_nonoverlapping(out.add(row * C::ROW), sums.as_mut_ptr(), TILE);
+                        }
+                    }
+                    let mut b = panel.add(half * PANEL_STEP / 2);
+                    for offset in rows.offsets {
+                        let base = rows.tiles[tile].byte_add(*offset).add(first * rows.stride);
+                        for step in 0..rows.steps {
+                            for pair in 0..STEP / 2 {
+                                let b = b.add(pair * BLOCK).cast::<[[bf16; 2]; TILE]>().read();
+                                for (row, sums) in sums.iter_mut().enumerate() {
+                                    let a = base.add(row * rows.stride + step * STEP + pair * 2);
+                                    let (low, high) = (a.read().to_f32(), a.add(1).read().to_f32());
+                                    for (sum, b) in sums.iter_mut().zip(b) {
+                                        *sum += low * b[0].to_f32();
+                                        *sum += high * b[1].to_f32();
+                                    }
+                                }
+                            }
+                            b = b.add(PANEL_STEP);
+                        }
+                    }
+                    for (row, sums) in sums.iter().enumerate() {
+                        std::ptr::copy_nonoverlapping(sums.as_ptr(), out.add(row * C::ROW), TILE);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use std::arch::asm;
+
+    use half::bf16;
+
+    use super::{Ahead, BlockLayout, BlockRows};
+
+    #[repr(C, align(64))]
+    struct Config([u8; 64]);
+
+    /// Palette 1; all eight tiles of 16 rows of 64 bytes.
+    static CONFIG: Config = {
+        let mut bytes = [0u8; 64];
+        bytes[0] = 1;
+        let mut tile = 0;
+        while tile < 8 {
+            bytes[16 + 2 * tile] = 64;
+            bytes[48 + tile] = 16;
+            tile += 1;
+        }
+        Config(bytes)
+    };
+
+    /// # Safety
+    /// Tiles exist and are permitted.
+    pub(super) unsafe fn configure() {
+        // SAFETY: reads 64 bytes of a valid configuration.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    }
+
+    /// # Safety
+    /// As [`configure`].
+    pub(super) unsafe fn release() {
+        // SAFETY: touches the tiles only.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+
+    /// The loop, with as many lines asked for ahead in each step as there are offsets given.
+    ///
+    /// Tiles 0 to 3 hold the sums, 4 and 5 the rows, 6 and 7 the panel. Each load stands before the first product
+    /// that needs it and behind one that does not, which measured best.
+    macro_rules! product {
+        ($layout:ident, $rows:ident, $panel:ident, $block:ident, $accumulate:ident, $ahead:ident,
+         [$($line:literal),*], $lines:literal) => {
+            asm!(
+                "mov {n}, {row}",
+                "test {c:l}, 1",
+                "jz 3f",
+                "xor {c}, 1",
+                "tileloadd tmm0, [{c} + {n}]",
+                "tileloadd tmm1, [{c} + {n} + {right}]",
+                "tileloadd tmm2, [{c} + {n} + {below}]",
+                "tileloadd tmm3, [{c} + {n} + {below} + {right}]",
+                "jmp 4f",
+                "3:",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "4:",
+                "mov {a0}, [{offsets}]",
+                "mov {a1}, {a0}",
+                "add {a0}, {tile0}",
+                "add {a1}, {tile1}",
+                "mov {n}, {steps}",
+                "5:",
+                "tileloadd tmm6, [{b} + {dense}]",
+                "tileloadd tmm4, [{a0} + {stride}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{a1} + {stride}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloadd tmm7, [{b} + {dense} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                $(concat!("prefetcht1 [{ahead} + ", $line, "]"),)*
+                "add {ahead}, {lines}",
+                "add {a0}, 64",
+                "add {a1}, 64",
+                "add {b}, 2048",
+                "dec {n}",
+                "jnz 5b",
+                "add {offsets}, 8",
+                "dec {pieces}",
+                "jnz 4b",
+                "mov {n}, {row}",
+                "tilestored [{c} + {n}], tmm0",
+                "tilestored [{c} + {n} + {right}], tmm1",
+                "tilestored [{c} + {n} + {below}], tmm2",
+                "tilestored [{c} + {n} + {below} + {right}], tmm3",
+                // A block stands on a 64-byte boundary, so its lowest bit is free to say whether it accumulates.
+                c = inout(reg) $block.map_addr(|address| address | usize::from($accumulate)) => _,
+                row = const 4 * $layout::ROW,
+                right = const 4 * $layout::RIGHT,
+                below = const 4 * $layout::BELOW,
+                dense = in(reg) 64usize,
+                offsets = inout(reg) $rows.offsets.as_ptr() => _,
+                pieces = inout(reg) $rows.offsets.len() => _,
+                tile0 = in(reg) $rows.tiles[0],
+                tile1 = in(reg) $rows.tiles[1],
+                steps = in(reg) $rows.steps,
+                stride = in(reg) $rows.stride * size_of::<bf16>(),
+                b = inout(reg) $panel => _,
+                ahead = inout(reg) $ahead.from => _,
+                lines = const 64 * $lines,
+                a0 = out(reg) _,
+                a1 = out(reg) _,
+                n = out(reg) _,
+                out("tmm0") _,
+                out("tmm1") _,
+                out("tmm2") _,
+                out("tmm3") _,
+                out("tmm4") _,
+                out("tmm5") _,
+                out("tmm6") _,
+                out("tmm7") _,
+                options(nostack),
+            )
+        };
+    }
+
+    /// # Safety
+    /// As `Tiles::product`, with at least one step, on a thread whose tiles are configured.
+    pub(super) unsafe fn product<C: BlockLayout>(
+        rows: &BlockRows,
+        panel: *const bf16,
+        block: *mut f32,
+        accumulate: bool,
+        ahead: Ahead,
+    ) {
+        // SAFETY: reads rows and panel, reads and writes the block, as the caller promised; asking for lines ahead
+        // reads nothing; all tiles used are declared.
+        unsafe {
+            match ahead.lines_per_step {
+                0 => product!(C, rows, panel, block, accumulate, ahead, [], 0),
+                1..=2 => product!(C, rows, panel, block, accumulate, ahead, ["0", "64"], 2),
+                3..=4 => product!(C, rows, panel, block, accumulate, ahead, ["0", "64", "128", "192"], 4),
+                _ => product!(
+                    C,
+                    rows,
+                    panel,
+                    block,
+                    accumulate,
+                    ahead,
+                    ["0", "64", "128", "192", "256", "320", "384", "448"],
+                    8
+                ),
+            }
+        }
+    }
+}
