@@ -1,59 +1,170 @@
 //! Aligned memory that is used again: fresh pages cost more than most kernels that fill them.
+#![allow(unsafe_code)]
 
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use half::bf16;
 use memmap2::MmapMut;
 
-/// Bytes from which huge pages are asked for.
-const HUGE: usize = 1 << 21;
+/// Bytes from which huge pages are asked for, and of such a page.
+const HUGE: usize = 2 << 20;
+/// Bytes from which a buffer counts as large.
+const LARGE: usize = 256 << 10;
+/// Bytes of a region that several buffers share.
+const REGION: usize = 16 << 20;
+/// Where buffers may begin: a cache line; large ones at a page.
+const LINE: usize = 64;
+const PAGE: usize = 4096;
 
-/// The process's blocks.
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), free_bytes: 0, used_bytes: 0, most_bytes: 0 });
+/// The process's memory for buffers.
+static POOL: Mutex<Pool> = Mutex::new(Pool::EMPTY);
 
-/// Free blocks, the longest unused first, and how much is out.
+/// Small and large buffers lie apart, so that a small one that stays does not split what a large one needs.
 struct Pool {
-    free: Vec<MmapMut>,
-    free_bytes: usize,
-    used_bytes: usize,
-    /// The most that was ever used at once since the pool was emptied.
-    most_bytes: usize,
+    small: Vec<Region>,
+    large: Vec<Region>,
+    /// Bytes of all regions, of what is lent of them, and the most that ever was since the pool was emptied.
+    mapped: usize,
+    used: usize,
+    most: usize,
+}
+
+/// Memory that buffers are cut from.
+struct Region {
+    map: MmapMut,
+    start: NonNull<u8>,
+    /// What is not lent, in order; two that touch are one.
+    free: Vec<Range<usize>>,
+}
+
+// SAFETY: `start` is that of `map`, which is `Send`; the region reads and writes nothing through it.
+unsafe impl Send for Region {}
+
+impl Region {
+    fn new(bytes: usize) -> Self {
+        let mut map = fresh(bytes);
+        let start = NonNull::new(map.as_mut_ptr()).expect("a map has an address");
+        Self { free: std::iter::once(0..map.len()).collect(), map, start }
+    }
+
+    fn is_free(&self) -> bool {
+        self.free.first() == Some(&(0..self.map.len()))
+    }
+
+    fn cut(&mut self, index: usize, bytes: usize) -> Lent {
+        let place = &mut self.free[index];
+        let start = place.start;
+        place.start += bytes;
+        if place.start == place.end {
+            self.free.remove(index);
+        }
+        // SAFETY: within the map.
+        Lent { start: unsafe { self.start.add(start) }, bytes }
+    }
+
+    /// Where in the region this is, if it is of this one.
+    fn place_of(&self, lent: &Lent) -> Option<Range<usize>> {
+        let start = lent.start.addr().get().checked_sub(self.start.addr().get())?;
+        (start < self.map.len()).then_some(start..start + lent.bytes)
+    }
+
+    fn join(&mut self, place: Range<usize>) {
+        let index = self.free.partition_point(|free| free.start < place.start);
+        self.free.insert(index, place);
+        if self.free.get(index + 1).is_some_and(|next| next.start == self.free[index].end) {
+            self.free[index].end = self.free.remove(index + 1).end;
+        }
+        if index > 0 && self.free[index - 1].end == self.free[index].start {
+            self.free[index - 1].end = self.free.remove(index).end;
+        }
+    }
 }
 
 impl Pool {
-    /// The smallest free block of at least `bytes` that is not twice as large.
-    fn take(&mut self, bytes: usize) -> Option<MmapMut> {
-        let fits = |index: &usize| (bytes..=2 * bytes).contains(&self.free[*index].len());
-        let index = (0..self.free.len()).filter(fits).min_by_key(|index| self.free[*index].len())?;
-        let block = self.free.remove(index);
-        self.free_bytes -= block.len();
-        Some(block)
+    const EMPTY: Self = Self { small: vec![], large: vec![], mapped: 0, used: 0, most: 0 };
+
+    fn regions(&mut self, bytes: usize) -> &mut Vec<Region> {
+        if bytes < LARGE { &mut self.small } else { &mut self.large }
     }
 
-    /// Blocks that are too many once `bytes` more are used: sizes change from network to network, and old ones must
-    /// not pile up.
-    fn outgrown(&mut self, bytes: usize) -> Vec<MmapMut> {
-        let most = self.most_bytes.max(self.used_bytes + bytes);
-        let allowed = most + most / 8 + HUGE;
+    /// The tightest free place.
+    fn take(&mut self, bytes: usize) -> Option<Lent> {
+        let regions = self.regions(bytes);
+        let places = regions.iter().enumerate().flat_map(|(at, region)| {
+            region.free.iter().enumerate().map(move |(index, free)| (free.len(), at, index))
+        });
+        let (_, at, index) = places.filter(|(length, ..)| *length >= bytes).min()?;
+        let lent = regions[at].cut(index, bytes);
+        self.count(bytes);
+        Some(lent)
+    }
+
+    /// A new region, of which `bytes` are lent at once.
+    fn add(&mut self, mut region: Region, bytes: usize) -> Lent {
+        let lent = region.cut(0, bytes);
+        self.regions(bytes).push(region);
+        self.count(bytes);
+        lent
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.used += bytes;
+        self.most = self.most.max(self.used);
+    }
+
+    /// Regions that are too many once `bytes` more are mapped: sizes change from network to network, and old ones
+    /// must not pile up.
+    fn outgrown(&mut self, bytes: usize) -> Vec<Region> {
+        let most = self.most.max(self.used + bytes);
+        let allowed = most + most / 8 + REGION;
         let mut gone = vec![];
-        while !self.free.is_empty() && self.used_bytes + bytes + self.free_bytes > allowed {
-            let block = self.free.remove(0);
-            self.free_bytes -= block.len();
-            gone.push(block);
+        for regions in [&mut self.large, &mut self.small] {
+            let mut at = 0;
+            while at < regions.len() && self.mapped + bytes > allowed {
+                if regions[at].is_free() {
+                    let region = regions.remove(at);
+                    self.mapped -= region.map.len();
+                    gone.push(region);
+                } else {
+                    at += 1;
+                }
+            }
         }
         gone
     }
 
-    fn count(&mut self, bytes: usize) {
-        self.used_bytes += bytes;
-        self.most_bytes = self.most_bytes.max(self.used_bytes);
+    fn give_back(&mut self, lent: &Lent) {
+        self.used -= lent.bytes;
+        for region in self.regions(lent.bytes) {
+            if let Some(place) = region.place_of(lent) {
+                return region.join(place);
+            }
+        }
     }
 }
 
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A part of a region that is one buffer's alone.
+struct Lent {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: nobody else has this part of the region, which stays mapped until it is given back.
+unsafe impl Send for Lent {}
+// SAFETY: as above; through `&Lent` nothing is written.
+unsafe impl Sync for Lent {}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        pool().give_back(self);
+    }
 }
 
 mod sealed {
@@ -72,97 +183,187 @@ impl Plain for u16 {}
 /// Values on 64-byte boundaries, on huge pages where they are many and the system allows it. What is dropped stays
 /// with the process for the next buffer, until [`release_buffers`].
 pub struct Buffer<T: Plain> {
-    /// Always there until dropped.
-    block: Option<MmapMut>,
+    memory: Memory,
     length: usize,
-    keep: bool,
     values: PhantomData<T>,
+}
+
+enum Memory {
+    #[cfg_attr(feature = "guard-pages", allow(dead_code, reason = "every buffer has memory of its own then"))]
+    Lent(Lent),
+    /// Values begin this many bytes behind the map's start.
+    Own(MmapMut, usize),
+}
+
+impl Memory {
+    #[cfg(not(feature = "guard-pages"))]
+    fn own(bytes: usize) -> Self {
+        Self::Own(fresh(bytes), 0)
+    }
+
+    /// With a page behind it that nobody may touch.
+    #[cfg(feature = "guard-pages")]
+    fn own(bytes: usize) -> Self {
+        let before = bytes.next_multiple_of(PAGE) - bytes;
+        let mut map = fresh(before + bytes + PAGE);
+        // SAFETY: the last page of the map.
+        let denied =
+            unsafe { libc::mprotect(map[before + bytes..].as_mut_ptr().cast(), PAGE, libc::PROT_NONE) };
+        assert_eq!(denied, 0, "a page can be guarded");
+        Self::Own(map, before)
+    }
 }
 
 impl<T: Plain> Buffer<T> {
     /// For results: what it holds at first is unspecified, zeros or something older.
     pub fn new(length: usize) -> Self {
-        Self { block: Some(take(bytes::<T>(length))), length, keep: true, values: PhantomData }
+        #[cfg(not(feature = "guard-pages"))]
+        let memory = Memory::Lent(take(bytes::<T>(length)));
+        #[cfg(feature = "guard-pages")]
+        let memory = Memory::own(bytes::<T>(length));
+        Self { memory, length, values: PhantomData }
     }
 
     /// For weights: zeros in memory of its own, given back to the system when dropped.
     pub fn fixed(length: usize) -> Self {
-        Self { block: Some(fresh(bytes::<T>(length))), length, keep: false, values: PhantomData }
-    }
-}
-
-impl<T: Plain> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        if let Some(block) = self.block.take().filter(|_| self.keep) {
-            let mut pool = pool();
-            pool.used_bytes -= block.len();
-            pool.free_bytes += block.len();
-            pool.free.push(block);
-        }
+        Self { memory: Memory::own(bytes::<T>(length)), length, values: PhantomData }
     }
 }
 
 impl<T: Plain> Deref for Buffer<T> {
     type Target = [T];
 
-    #[allow(unsafe_code)]
     fn deref(&self) -> &[T] {
-        let Some(block) = &self.block else { return &[] };
-        // SAFETY: the block is mapped for at least `length` values, initialised (zeros or what was written before),
-        // any bits are a `T`, and a map begins on a page boundary.
-        unsafe { std::slice::from_raw_parts(block.as_ptr().cast(), self.length) }
+        let start = match &self.memory {
+            Memory::Lent(lent) => lent.start.as_ptr().cast_const(),
+            Memory::Own(map, start) => map[*start..].as_ptr(),
+        };
+        // SAFETY: there are at least `length` values, initialised (zeros or what was written before), any bits are a
+        // `T`, and memory begins at a cache line.
+        unsafe { std::slice::from_raw_parts(start.cast(), self.length) }
     }
 }
 
 impl<T: Plain> DerefMut for Buffer<T> {
-    #[allow(unsafe_code)]
     fn deref_mut(&mut self) -> &mut [T] {
-        let Some(block) = &mut self.block else { return &mut [] };
+        let start = match &mut self.memory {
+            Memory::Lent(lent) => lent.start.as_ptr(),
+            Memory::Own(map, start) => map[*start..].as_mut_ptr(),
+        };
         // SAFETY: as in `deref`; the borrow is unique because `self` is.
-        unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast(), self.length) }
+        unsafe { std::slice::from_raw_parts_mut(start.cast(), self.length) }
     }
 }
 
 /// Gives memory that no buffer uses back to the system.
 pub fn release_buffers() {
     let mut pool = pool();
-    let free = std::mem::take(&mut pool.free);
-    pool.free_bytes = 0;
-    pool.most_bytes = pool.used_bytes;
+    let mut gone = vec![];
+    let Pool { small, large, mapped, .. } = &mut *pool;
+    for regions in [small, large] {
+        gone.extend(regions.extract_if(.., |region| region.is_free()));
+    }
+    *mapped -= gone.iter().map(|region| region.map.len()).sum::<usize>();
+    pool.most = pool.used;
     drop(pool);
     // Outside of the lock: it takes a while.
-    drop(free);
+    drop(gone);
 }
 
-/// Sizes are rounded up to eighths of a power of two, so that nearly equal ones share blocks.
 fn bytes<T: Plain>(length: usize) -> usize {
-    let bytes = length.checked_mul(size_of::<T>()).expect("a size in memory").max(4096);
-    let unit = (bytes.next_power_of_two() / 16).max(4096);
-    bytes.next_multiple_of(unit)
+    let bytes = length.checked_mul(size_of::<T>()).expect("a size in memory").max(1);
+    bytes.next_multiple_of(if bytes < LARGE { LINE } else { PAGE })
 }
 
-fn take(bytes: usize) -> MmapMut {
+#[cfg_attr(feature = "guard-pages", allow(dead_code, reason = "every buffer has memory of its own then"))]
+fn take(bytes: usize) -> Lent {
+    let mapped = region_bytes(bytes);
     let outgrown = {
         let mut pool = pool();
-        if let Some(block) = pool.take(bytes) {
-            pool.count(block.len());
-            return block;
+        if let Some(lent) = pool.take(bytes) {
+            return lent;
         }
-        let outgrown = pool.outgrown(bytes);
-        pool.count(bytes);
+        let outgrown = pool.outgrown(mapped);
+        pool.mapped += mapped;
         outgrown
     };
-    // Outside of the lock, and before more is taken.
+    // Outside of the lock, and before more is mapped.
     drop(outgrown);
-    fresh(bytes)
+    let region = Region::new(mapped);
+    pool().add(region, bytes)
+}
+
+/// Bytes of a new region for a buffer that fits in none.
+fn region_bytes(bytes: usize) -> usize {
+    if bytes < REGION / 2 { REGION } else { bytes.next_multiple_of(HUGE) }
 }
 
 fn fresh(bytes: usize) -> MmapMut {
-    let block = MmapMut::map_anon(bytes).expect("memory");
+    let map = MmapMut::map_anon(bytes).expect("memory");
     #[cfg(target_os = "linux")]
     if bytes >= HUGE {
         // Faster where it is allowed, no matter where not.
-        block.advise(memmap2::Advice::HugePage).ok();
+        map.advise(memmap2::Advice::HugePage).ok();
     }
-    block
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::ManuallyDrop;
+
+    use super::*;
+
+    const SIZES: [usize; 9] = [64, 640, 280_000, 16_000_000, 128, 3_600_000, 70_000_000, 262_144, 8_000_000];
+
+    /// As `take`, from a pool of the test's own. What is lent must not drop: it would go to the process's pool.
+    fn lend(pool: &mut Pool, bytes: usize) -> ManuallyDrop<Lent> {
+        let lent = pool.take(bytes).unwrap_or_else(|| {
+            let region = Region::new(region_bytes(bytes));
+            pool.mapped += region.map.len();
+            pool.add(region, bytes)
+        });
+        ManuallyDrop::new(lent)
+    }
+
+    #[test]
+    fn the_same_again_needs_no_new_memory() {
+        let mut pool = Pool::EMPTY;
+        let mut mapped = vec![];
+        for _ in 0..3 {
+            let mut held: Vec<ManuallyDrop<Lent>> = vec![];
+            for (turn, bytes) in SIZES.iter().cycle().take(40).enumerate() {
+                let lent = lend(&mut pool, bytes.next_multiple_of(LINE));
+                let range = |lent: &Lent| lent.start.addr().get()..lent.start.addr().get() + lent.bytes;
+                let new = range(&lent);
+                assert!(new.start.is_multiple_of(LINE));
+                assert!(
+                    held.iter().map(|old| range(old)).all(|old| old.end <= new.start || new.end <= old.start)
+                );
+                held.push(lent);
+                if turn % 3 == 2 {
+                    let lent = held.remove(turn * 7 % held.len());
+                    pool.give_back(&lent);
+                }
+            }
+            held.iter().for_each(|lent| pool.give_back(lent));
+            assert_eq!(pool.used, 0);
+            assert!(pool.small.iter().chain(&pool.large).all(Region::is_free));
+            mapped.push(pool.mapped);
+        }
+        assert_eq!(mapped, [mapped[0]; 3]);
+        pool.most = 0;
+        let gone: usize = pool.outgrown(0).iter().map(|region| region.map.len()).sum();
+        assert_eq!(gone + pool.mapped, mapped[0]);
+        assert!(pool.mapped <= REGION);
+    }
+
+    #[test]
+    fn buffers_keep_what_is_written_to_them() {
+        let mut buffers: Vec<Buffer<f32>> = SIZES.iter().map(|size| Buffer::new(size / 8)).collect();
+        buffers.iter_mut().zip(1u8..).for_each(|(buffer, value)| buffer.fill(value.into()));
+        for (buffer, value) in buffers.iter().zip(1u8..) {
+            assert!(buffer.iter().all(|found| *found == f32::from(value)));
+        }
+    }
 }

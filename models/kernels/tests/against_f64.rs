@@ -4,11 +4,18 @@
 //! Tolerances: a sum of `k` products in f32 errs by about `k · 2⁻²⁴` of the sum of magnitudes at worst and
 //! `√k · 2⁻²⁴` typically; `k · 2⁻²³` of the sum of magnitudes is the bound used.
 
+#[cfg(feature = "guard-pages")]
+mod guard;
+
 use latentd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights,
     attention, conv2d, geglu, gelu_erf, group_norm, layer_norm, linear, silu,
 };
 use proptest::prelude::*;
+
+#[cfg(feature = "guard-pages")]
+#[global_allocator]
+static GUARD: guard::Guard = guard::Guard;
 
 /// Values in [−1, 1] from a small generator of its own.
 fn random(seed: u64, count: usize) -> Vec<f32> {

@@ -4,6 +4,9 @@
 //! Tolerances: the inputs are exact, a sum of `k` products errs by at most `k · 2⁻²³` of the sum of magnitudes, and
 //! storing as bf16 by 2⁻⁸ of the result (2⁻⁹ rounded, doubled for what the f32 error moves across a boundary).
 
+#[cfg(feature = "guard-pages")]
+mod guard;
+
 use half::bf16;
 use latentd_kernels::tiled::{
     ChannelScales, Element, PackedKeys, TiledMatrix, attention, attention_packed, conv2d, conv2d_normed,
@@ -13,6 +16,10 @@ use latentd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, GroupNormShape, Isa, WeightDtype, Weights,
 };
 use proptest::prelude::*;
+
+#[cfg(feature = "guard-pages")]
+#[global_allocator]
+static GUARD: guard::Guard = guard::Guard;
 
 /// Values in [−1, 1] from a small generator of its own, exact in bf16.
 fn random(seed: u64, count: usize) -> Vec<bf16> {
