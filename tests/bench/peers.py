@@ -9,6 +9,7 @@ engine's time over this one's. Machines are noisy: compare within one run of thi
 
 Needs tests/fixtures/requirements.txt; `openvino-*` needs `pip install openvino`, and `sdcpp` needs
 `pip install stable-diffusion-cpp-python` and `--checkpoint`, a file from tests/bench/real_size.py.
+`onednn-bf16` measures what the matrix units give PyTorch's library at best, for comparison with the step's rate.
 `diffusers-f32-avx2` holds PyTorch to AVX2, as `LATENTD_KERNELS=avx2` does us (`latentd-f32-avx2`).
 """
 
@@ -161,7 +162,22 @@ def sdcpp(_, args):
     return {"unet_step_s": step, "vae_decode_s": one - step, "clip_s": float("nan"), "peak": peak()}
 
 
-RUN = {"latentd": latentd, "diffusers": diffusers, "openvino": openvino, "sdcpp": sdcpp}
+def onednn(_, args):
+    """No engine but a yardstick: the best rate of a bf16 product with PyTorch's library."""
+    import torch
+
+    torch.set_num_threads(args.threads)
+    best = 0.0
+    with torch.inference_mode():
+        for m, k, n in ((2048, 1024, 4096), (2048, 2048, 2048), (8192, 1280, 1280), (4096, 4096, 4096)):
+            x, layer = torch.randn(m, k, dtype=torch.bfloat16), torch.nn.Linear(k, n, dtype=torch.bfloat16)
+            best = max(best, *(2 * m * k * n / second_run(lambda: layer(x)) for _ in range(5)))
+    return {"best_product": best}
+
+
+RUN = {"latentd": latentd, "diffusers": diffusers, "openvino": openvino, "sdcpp": sdcpp, "onednn": onednn}
+# Of one CFG step of SD 1.5 at 512 x 512, multiplications and additions.
+STEP_512 = 1606e9
 
 
 def main():
@@ -190,10 +206,15 @@ def main():
     ours = median[args.engines[0]]
     print(f"| {args.side}x{args.side}, {args.threads} threads | UNet step | VAE decode | CLIP | peak memory |")
     print("|---|---|---|---|---|")
+    yardstick = median.pop("onednn-bf16", None)
     for name, row in median.items():
         cells = [f"{row[stage]:.3f} s ({ours[stage] / row[stage]:.2f})" for stage in STAGES]
         print(f"| {name} | {' | '.join(cells)} | {row['peak'] / 2**30:.2f} GiB |")
     print(f"In brackets: the time of {args.engines[0]} over this engine's.")
+    if yardstick and args.side == 512:
+        best, step = yardstick["best_product"], STEP_512 / ours["unet_step_s"]
+        print(f"oneDNN's best bf16 product: {best / 1e12:.2f} TFLOP/s. The UNet step of {args.engines[0]}: "
+              f"{step / 1e12:.2f} TFLOP/s, {100 * step / best:.0f} % of it.")
 
 
 if __name__ == "__main__":

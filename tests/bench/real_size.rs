@@ -1,13 +1,16 @@
-//! A checkpoint of the real size: how long it takes to load, and how far its networks are from diffusers' in
-//! float32. `tests/bench/real_size.py` makes the folder this takes.
+//! A checkpoint of the real size, in f32 and in bf16: how long it takes to load, how far its networks are from
+//! diffusers' in float32, and how far a picture in bf16 is from the one in f32. `tests/bench/real_size.py` makes the
+//! folder this takes.
 #![allow(clippy::print_stdout, reason = "the report is what this is for")]
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor};
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::Model;
+use latentd_models::pipeline::{Model, NoHooks, Txt2Img, txt2img};
+use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
@@ -15,16 +18,55 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         println!("real_size: no folder given, nothing measured; see tests/bench/real_size.py");
         return Ok(());
     };
-    let start = Instant::now();
-    let model = Model::open(&folder.join("Stable-diffusion/sd15-random.safetensors"), Precision::F32)?;
-    let summary = model.summary();
-    println!(
-        "loaded in {:.2} s: {} bytes of {}",
-        start.elapsed().as_secs_f64(),
-        summary.weight_bytes,
-        summary.dtype
-    );
     let golden = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu)?;
+    let mut pictures = vec![];
+    for precision in [Precision::F32, Precision::Bf16] {
+        let start = Instant::now();
+        let model = Model::open(&folder.join("Stable-diffusion/sd15-random.safetensors"), precision)?;
+        let summary = model.summary();
+        println!(
+            "{precision:?}: loaded in {:.2} s, {} bytes of {}",
+            start.elapsed().as_secs_f64(),
+            summary.weight_bytes,
+            summary.dtype
+        );
+        compare(&model, &golden)?;
+        pictures.push(txt2img(&model, &request(), &mut NoHooks)?.remove(0).image);
+    }
+    let squares = pictures[0].pixels.iter().zip(&pictures[1].pixels);
+    let error: f64 = squares.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+    let mean = error / pictures[0].pixels.len() as f64;
+    println!(
+        "picture of 256 × 256, 20 steps: {:.1} dB between both",
+        10.0 * (255.0f64.powi(2) / mean).log10()
+    );
+    Ok(())
+}
+
+fn request() -> Txt2Img {
+    Txt2Img {
+        prompt: "a red circle on a blue background".to_owned(),
+        negative_prompt: "blurry".to_owned(),
+        seed: 11,
+        steps: 20,
+        cfg_scale: 7.0,
+        width: 256,
+        height: 256,
+        sampler: Sampler::EulerAncestral,
+        schedule: Schedule::Automatic,
+        batch_size: 1,
+        n_iter: 1,
+        clip_skip: 1,
+        rng: NoiseSource::Nv,
+        pad_cond_uncond: false,
+        memory_limit: None,
+    }
+}
+
+fn compare(
+    model: &Model,
+    golden: &HashMap<String, Tensor>,
+) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let get = |name: &str| golden.get(name).ok_or_else(|| format!("golden.safetensors has no {name}"));
     let ids: Vec<Vec<i64>> = get("ids")?.to_vec2()?;
     let ids: Vec<Vec<u32>> =

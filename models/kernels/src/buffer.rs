@@ -18,6 +18,8 @@ const REGION: usize = 16 << 20;
 /// Where buffers may begin: a cache line; large ones at a page.
 const LINE: usize = 64;
 const PAGE: usize = 4096;
+/// Most bytes of a buffer: half of what Rust allows, so that rounding never overflows.
+const MOST: usize = isize::MAX as usize / 2;
 
 /// The process's memory for buffers.
 static POOL: Mutex<Pool> = Mutex::new(Pool::EMPTY);
@@ -104,6 +106,7 @@ impl Pool {
 
     /// A new region, of which `bytes` are lent at once.
     fn add(&mut self, mut region: Region, bytes: usize) -> Lent {
+        self.mapped += region.map.len();
         let lent = region.cut(0, bytes);
         self.regions(bytes).push(region);
         self.count(bytes);
@@ -181,7 +184,7 @@ impl Plain for bf16 {}
 impl Plain for u16 {}
 
 /// Values on 64-byte boundaries, on huge pages where they are many and the system allows it. What is dropped stays
-/// with the process for the next buffer, until [`release_buffers`].
+/// with the process for the next buffer, until it is in the way of one of another size or [`release_buffers`] is called.
 pub struct Buffer<T: Plain> {
     memory: Memory,
     length: usize,
@@ -212,6 +215,16 @@ impl Memory {
         assert_eq!(denied, 0, "a page can be guarded");
         Self::Own(map, before)
     }
+
+    /// All NaN, whatever the type: who reads what was never written should show it.
+    #[cfg(feature = "guard-pages")]
+    fn poisoned(mut self) -> Self {
+        if let Self::Own(map, start) = &mut self {
+            let end = map.len() - PAGE;
+            map[*start..end].fill(0xff);
+        }
+        self
+    }
 }
 
 impl<T: Plain> Buffer<T> {
@@ -220,7 +233,7 @@ impl<T: Plain> Buffer<T> {
         #[cfg(not(feature = "guard-pages"))]
         let memory = Memory::Lent(take(bytes::<T>(length)));
         #[cfg(feature = "guard-pages")]
-        let memory = Memory::own(bytes::<T>(length));
+        let memory = Memory::own(bytes::<T>(length)).poisoned();
         Self { memory, length, values: PhantomData }
     }
 
@@ -271,26 +284,20 @@ pub fn release_buffers() {
 }
 
 fn bytes<T: Plain>(length: usize) -> usize {
-    let bytes = length.checked_mul(size_of::<T>()).expect("a size in memory").max(1);
-    bytes.next_multiple_of(if bytes < LARGE { LINE } else { PAGE })
+    let bytes = length.checked_mul(size_of::<T>()).filter(|bytes| *bytes <= MOST).expect("a size in memory");
+    let unit = if bytes < LARGE || cfg!(feature = "guard-pages") { LINE } else { PAGE };
+    bytes.max(1).next_multiple_of(unit)
 }
 
 #[cfg_attr(feature = "guard-pages", allow(dead_code, reason = "every buffer has memory of its own then"))]
 fn take(bytes: usize) -> Lent {
-    let mapped = region_bytes(bytes);
-    let outgrown = {
-        let mut pool = pool();
-        if let Some(lent) = pool.take(bytes) {
-            return lent;
-        }
-        let outgrown = pool.outgrown(mapped);
-        pool.mapped += mapped;
-        outgrown
-    };
-    // Outside of the lock, and before more is mapped.
-    drop(outgrown);
-    let region = Region::new(mapped);
-    pool().add(region, bytes)
+    // Held throughout, so that threads that all find nothing do not all map a region.
+    let mut pool = pool();
+    pool.take(bytes).unwrap_or_else(|| {
+        let size = region_bytes(bytes);
+        drop(pool.outgrown(size));
+        pool.add(Region::new(size), bytes)
+    })
 }
 
 /// Bytes of a new region for a buffer that fits in none.
@@ -318,11 +325,7 @@ mod tests {
 
     /// As `take`, from a pool of the test's own. What is lent must not drop: it would go to the process's pool.
     fn lend(pool: &mut Pool, bytes: usize) -> ManuallyDrop<Lent> {
-        let lent = pool.take(bytes).unwrap_or_else(|| {
-            let region = Region::new(region_bytes(bytes));
-            pool.mapped += region.map.len();
-            pool.add(region, bytes)
-        });
+        let lent = pool.take(bytes).unwrap_or_else(|| pool.add(Region::new(region_bytes(bytes)), bytes));
         ManuallyDrop::new(lent)
     }
 

@@ -20,7 +20,7 @@ pub enum Activation {
 pub struct Epilogue<'a, O> {
     /// One value per column.
     pub bias: Option<&'a [f32]>,
-    /// `(images, columns)`, for rows that are that many images' pixels one after the other.
+    /// `(images, columns)`, for rows that are that many images' pixels one after the other. Not with GEGLU.
     pub image_bias: Option<&'a [f32]>,
     /// Applied to the biased sum.
     pub activation: Activation,

@@ -301,7 +301,7 @@ impl UNet {
                 x.shape()
             );
         }
-        let times = timesteps.iter().map(|t| self.time_embedding(*t)).collect::<Result<Vec<_>>>()?;
+        let times = self.time_embeddings(timesteps)?;
         let context = self.context(context)?;
         self.denoise(x, &times.iter().collect::<Vec<_>>(), &[&context], residuals)
     }
@@ -360,21 +360,32 @@ impl UNet {
         blocks.map(|block| block.attention_2.keys(&context)).collect::<Result<_>>().map(Context)
     }
 
-    /// A timestep, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32
-    /// throughout.
-    pub fn time_embedding(&self, timestep: f32) -> Result<TimeEmbedding> {
+    /// Timesteps, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32
+    /// throughout. Many cost little more than one, whose work is to read the weights; each is the same alone.
+    pub fn time_embeddings(&self, timesteps: &[f32]) -> Result<Vec<TimeEmbedding>> {
         let half = self.config.channels / 2;
-        let angle = |i: usize| {
+        let angle = |timestep: f32, i: usize| {
             let frequency = (-(10000f64.ln()) * i as f64 / half as f64).exp() as f32;
             f64::from(timestep * frequency)
         };
-        let cosines = (0..half).map(|i| angle(i).cos() as f32);
-        let values: Vec<f32> = cosines.chain((0..half).map(|i| angle(i).sin() as f32)).collect();
-        let x = Activations::from_f32(&values, [1, half * 2])?;
+        let values: Vec<f32> = timesteps
+            .iter()
+            .flat_map(|t| {
+                let cosines = (0..half).map(|i| angle(*t, i).cos() as f32);
+                cosines.chain((0..half).map(|i| angle(*t, i).sin() as f32))
+            })
+            .collect();
+        let x = Activations::from_f32(&values, [timesteps.len(), half * 2])?;
         let x = self.time_2.forward(&silu(&self.time_1.forward(&x)?)?)?;
         // Every residual block begins with this activation: done once.
         let x = silu(&x)?;
-        self.residual_blocks().map(|block| block.time.forward(&x)).collect::<Result<_>>().map(TimeEmbedding)
+        let mut times: Vec<_> = timesteps.iter().map(|_| TimeEmbedding(vec![])).collect();
+        for block in self.residual_blocks() {
+            for (time, row) in times.iter_mut().zip(block.time.forward(&x)?.split_rows()?) {
+                time.0.push(row);
+            }
+        }
+        Ok(times)
     }
 
     /// In the order in which they are run.

@@ -109,6 +109,12 @@ impl Activations {
         Self::from_f32(&values, dims)
     }
 
+    /// f32 `(rows, width)` → each row `(1, width)`.
+    pub fn split_rows(&self) -> Result<Vec<Self>> {
+        let width = self.channels();
+        self.f32()?.chunks_exact(width.max(1)).map(|row| Self::from_f32(row, [1, width])).collect()
+    }
+
     /// `(batch, channels, height, width)` f32, as files and users have it → channels last.
     pub fn from_channels_first(tensor: &Tensor) -> Result<Self> {
         tensor.dims4()?;
@@ -235,6 +241,9 @@ impl Activations {
             bail!("activations {:?} and {:?} cannot be joined", self.dims, other.dims);
         }
         let widths = (self.channels(), other.channels());
+        if widths.0 == 0 || widths.1 == 0 {
+            bail!("activations {:?} and {:?} have no channels to join", self.dims, other.dims);
+        }
         let values = match (&*self.values, &*other.values) {
             (Values::F32(a), Values::F32(b)) => Values::F32(interleaved(a, b, widths)),
             (Values::Bf16(a), Values::Bf16(b)) => Values::Bf16(interleaved(a, b, widths)),

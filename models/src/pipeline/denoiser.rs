@@ -1,13 +1,11 @@
 //! "Denoise x at sigma": the UNet under guidance, with the hooks around it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use candle_core::Tensor;
 
+use super::times::Times;
 use super::{Hooks, Model, Progress, Stage};
 use crate::image::latent_preview;
-use crate::networks::unet::{Context, TimeEmbedding};
+use crate::networks::unet::Context;
 use crate::sampling::Denoise;
 use crate::{Error, Result};
 
@@ -16,8 +14,7 @@ pub(super) struct Denoiser<'a> {
     pub(super) hooks: &'a mut dyn Hooks,
     pub(super) cond: Context,
     pub(super) uncond: Context,
-    /// Timesteps that were seen, by their bits; schedules repeat themselves from pass to pass.
-    pub(super) times: &'a mut HashMap<u32, TimeEmbedding>,
+    pub(super) times: &'a mut Times,
     pub(super) cfg_scale: f64,
     /// Latents that go through the UNet together. Kernels give each the same bits whatever stands beside it, so
     /// this never shows in the picture.
@@ -73,10 +70,7 @@ impl Denoise for Denoiser<'_> {
 impl Denoiser<'_> {
     /// The UNet's prediction for conditional, then unconditional samples: `(2 · batch, 4, height, width)`.
     fn predict(&mut self, scaled: &Tensor, timestep: f32, residuals: Option<&[Tensor]>) -> Result<Tensor> {
-        let time = match self.times.entry(timestep.to_bits()) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(self.model.unet.time_embedding(timestep)?),
-        };
+        let time = self.times.get(&self.model.unet, timestep)?;
         let batch = scaled.dim(0)?;
         let samples: Vec<usize> = (0..2 * batch).collect();
         let mut parts = vec![];
@@ -89,7 +83,7 @@ impl Denoiser<'_> {
             let residuals: Option<Vec<Tensor>> = residuals
                 .map(|residuals| residuals.iter().map(|residual| residual.narrow(0, start, count)).collect())
                 .transpose()?;
-            let times = vec![&*time; count];
+            let times = vec![time; count];
             parts.push(self.model.unet.denoise(
                 &Tensor::cat(&x, 0)?,
                 &times,

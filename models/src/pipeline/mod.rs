@@ -4,6 +4,7 @@
 mod denoiser;
 mod hooks;
 mod model;
+mod times;
 mod txt2img;
 
 pub use hooks::{Hooks, NoHooks, Progress, Stage};

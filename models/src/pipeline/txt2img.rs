@@ -1,10 +1,9 @@
 //! Text to image.
 
-use std::collections::HashMap;
-
 use candle_core::{Device, Tensor};
 
 use super::denoiser::Denoiser;
+use super::times::Times;
 use super::{Hooks, Model, Progress, Stage};
 use crate::image::{Infotext, RgbImage, tensor_to_image};
 use crate::nn::Precision;
@@ -68,7 +67,9 @@ pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Resul
     let sigmas = model.sigmas.schedule(request.sampler, request.schedule, request.steps)?;
     let steps = sigmas.levels.len() - 1;
     let mut outputs = vec![];
-    let mut times = HashMap::new();
+    let mut times = Times::new(
+        sigmas.levels[..steps].iter().map(|level| model.sigmas.sigma_to_t(f64::from(*level))).collect(),
+    );
     for pass in 0..request.n_iter {
         let first = pass * request.batch_size;
         let seeds: Vec<u64> =

@@ -293,7 +293,7 @@ impl<'a> Stream<'a> {
         unsafe {
             let rows =
                 BlockRows { tiles: [queries, queries.add(TILE * stride)], stride, offsets: &[0], steps };
-            self.tiles.product::<Scores>(&rows, keys.as_ptr(), scores, false, Ahead::NONE);
+            self.tiles.product::<Scores>(&rows, keys.as_ptr(), scores, false, Ahead::NONE, || ());
         }
     }
 
@@ -312,7 +312,7 @@ impl<'a> Stream<'a> {
                 offsets: &[0],
                 steps,
             };
-            self.tiles.product::<Dense>(&rows, values.as_ptr(), sums, block > 0, Ahead::NONE);
+            self.tiles.product::<Dense>(&rows, values.as_ptr(), sums, block > 0, Ahead::NONE, || ());
         }
     }
 
@@ -383,8 +383,7 @@ unsafe fn weights<L: Lanes>(parts: &mut Parts, block: usize, scale: f32, rows: R
                 let second = L::load(scores.add(key + LANES), LANES).mul_add(factor, base).exp2();
                 even = even.add(first);
                 odd = odd.add(second);
-                first.store_bf16(weights.add(key), LANES);
-                second.store_bf16(weights.add(key + LANES), LANES);
+                first.store_bf16_pair(second, weights.add(key));
             }
             let totals = totals[row].as_mut_ptr();
             L::load(totals, LANES).mul_add(L::splat(corrections[row]), even.add(odd)).store(totals, LANES);

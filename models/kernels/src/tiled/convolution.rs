@@ -75,6 +75,8 @@ fn convolve<O: Element>(
         "convolution: channels, kernel, stride and factor are at least 1"
     );
     assert_eq!(x.len(), elements(&[batch, height, width, channels]), "convolution: input");
+    // Distances between rows of tiles are products of these.
+    assert!(stride <= 1 << 16 && upsample <= 1 << 16, "convolution: stride {stride}, factor {upsample}");
     assert!(
         weights.inputs == channels && weights.taps == elements(&[kernel, kernel]),
         "convolution: weights for {channels} channels"

@@ -23,6 +23,18 @@ pub trait ElementLanes: Copy {
     /// # Safety
     /// As [`Lanes`].
     unsafe fn write<L: Lanes>(to: *mut Self, value: L, count: usize);
+    /// Two vectors, one behind the other.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    #[inline(always)]
+    unsafe fn write_pair<L: Lanes>(to: *mut Self, first: L, second: L) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self::write(to, first, LANES);
+            Self::write(to.add(LANES), second, LANES);
+        }
+    }
 }
 
 impl ElementLanes for f32 {
@@ -51,6 +63,12 @@ impl ElementLanes for bf16 {
         // SAFETY: the caller's promise.
         unsafe { value.store_bf16(to, count) }
     }
+
+    #[inline(always)]
+    unsafe fn write_pair<L: Lanes>(to: *mut Self, first: L, second: L) {
+        // SAFETY: the caller's promise.
+        unsafe { first.store_bf16_pair(second, to) }
+    }
 }
 
 /// An [`Epilogue`] whose lengths were checked against `rows` and `columns` of sums.
@@ -71,33 +89,12 @@ impl<'a, O: Element> Finish<'a, O> {
         out: &mut [O],
     ) -> Self {
         assert_eq!(gated, epilogue.activation == Activation::Geglu, "product: gates need GEGLU, and it them");
+        assert!(!gated || epilogue.image_bias.is_none(), "product: GEGLU takes no bias per image");
         let width = if gated { columns / 2 } else { columns };
         assert_eq!(out.len(), elements(&[rows, width]), "product: output of {rows} rows and {width} columns");
         epilogue.check(rows, columns, out.len());
         let rows_per_image = epilogue.rows_per_image(rows, columns);
         Self { epilogue, columns, rows_per_image, out: SharedMut(out.as_mut_ptr()) }
-    }
-
-    /// Asks for the memory that [`Self::block`] will touch, while the sums are still being taken.
-    pub(crate) fn expect(&self, isa: Isa, panel: usize, rows: &[u32]) {
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Amx {
-            use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
-            let gated = self.epilogue.activation == Activation::Geglu;
-            let (width, column) =
-                if gated { (self.columns / 2, panel * TILE) } else { (self.columns, panel * BLOCK) };
-            for row in rows.iter().filter(|row| **row != NO_ROW) {
-                let at = *row as usize * width + column;
-                // SAFETY: asking for memory ahead reads and writes nothing.
-                unsafe {
-                    _mm_prefetch::<_MM_HINT_ET0>(self.out.get().wrapping_add(at).cast());
-                    if let Some(residual) = self.epilogue.residual {
-                        _mm_prefetch::<_MM_HINT_T0>(residual.as_ptr().wrapping_add(at).cast());
-                    }
-                }
-            }
-        }
-        let _ = (isa, panel, rows);
     }
 
     /// Finishes the block of sums of one panel; `rows` says which row of the output each of its rows is.
@@ -126,36 +123,65 @@ pub(crate) const NO_ROW: u32 = u32::MAX;
 
 #[inline(always)]
 unsafe fn finish<L: Lanes, O: Element>(finish: &Finish<O>, block: *const f32, panel: usize, rows: &[u32]) {
-    let Finish { epilogue, columns, .. } = finish;
-    for half in 0..2 {
-        let column = panel * BLOCK + half * TILE;
-        if column >= *columns {
-            break;
-        }
-        let count = LANES.min(columns - column);
-        // SAFETY: columns `column..column + count` of rows that exist; lengths were checked in `new`.
-        unsafe {
-            let bias = epilogue.bias.map_or(L::splat(0.0), |bias| L::load(bias.as_ptr().add(column), count));
-            for (index, row) in rows.iter().enumerate().filter(|(_, row)| **row != NO_ROW) {
-                let row = *row as usize;
-                let from = block.add(Dense::row(index) + half * Dense::RIGHT);
-                let mut value = L::load(from, LANES).add(bias);
-                if let Some(image_bias) = epilogue.image_bias {
-                    let at = row / finish.rows_per_image * columns + column;
-                    value = value.add(L::load(image_bias.as_ptr().add(at), count));
+    let columns = finish.columns;
+    let [left, right] = [0, TILE].map(|half| panel * BLOCK + half);
+    let counts = [left, right].map(|column| LANES.min(columns.saturating_sub(column)));
+    // SAFETY: columns `left..left + counts[0]` and `right..right + counts[1]` of rows that exist; lengths were checked
+    // in `new`.
+    unsafe {
+        let bias = |column: usize, count: usize| match finish.epilogue.bias {
+            Some(bias) if count > 0 => L::load(bias.as_ptr().add(column), count),
+            _ => L::splat(0.0),
+        };
+        let biases = [bias(left, counts[0]), bias(right, counts[1])];
+        for (index, row) in rows.iter().enumerate().filter(|(_, row)| **row != NO_ROW) {
+            let row = *row as usize;
+            let from = block.add(Dense::row(index));
+            let to = finish.out.get().add(row * columns + left);
+            let first = finished::<L, O>(finish, from, biases[0], row, left, counts[0]);
+            if counts[1] == LANES {
+                // A whole cache line at once.
+                let second = finished::<L, O>(finish, from.add(Dense::RIGHT), biases[1], row, right, LANES);
+                O::write_pair(to, first, second);
+            } else {
+                O::write(to, first, counts[0]);
+                if counts[1] > 0 {
+                    let from = from.add(Dense::RIGHT);
+                    let second = finished::<L, O>(finish, from, biases[1], row, right, counts[1]);
+                    O::write(to.add(TILE), second, counts[1]);
                 }
-                value = match epilogue.activation {
-                    Activation::None | Activation::Geglu => value,
-                    Activation::Silu => value.mul(value.sigmoid(1.0)),
-                    Activation::QuickGelu => value.mul(value.sigmoid(1.702)),
-                };
-                let at = row * columns + column;
-                if let Some(residual) = epilogue.residual {
-                    value = value.add(O::read(residual.as_ptr().add(at), count));
-                }
-                O::write(finish.out.get().add(at), value, count);
             }
         }
+    }
+}
+
+/// `count` columns of one row, from `column` on.
+#[inline(always)]
+unsafe fn finished<L: Lanes, O: Element>(
+    finish: &Finish<O>,
+    from: *const f32,
+    bias: L,
+    row: usize,
+    column: usize,
+    count: usize,
+) -> L {
+    let Finish { epilogue, columns, .. } = finish;
+    // SAFETY: a row of a tile; columns of a row that exist, as in `finish`.
+    unsafe {
+        let mut value = L::load(from, LANES).add(bias);
+        if let Some(image_bias) = epilogue.image_bias {
+            let at = row / finish.rows_per_image * columns + column;
+            value = value.add(L::load(image_bias.as_ptr().add(at), count));
+        }
+        value = match epilogue.activation {
+            Activation::None | Activation::Geglu => value,
+            Activation::Silu => value.mul(value.sigmoid(1.0)),
+            Activation::QuickGelu => value.mul(value.sigmoid(1.702)),
+        };
+        if let Some(residual) = epilogue.residual {
+            value = value.add(O::read(residual.as_ptr().add(row * columns + column), count));
+        }
+        value
     }
 }
 

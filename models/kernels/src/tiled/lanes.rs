@@ -17,6 +17,15 @@ pub trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32, count: usize);
     unsafe fn load_bf16(from: *const bf16, count: usize) -> Self;
     unsafe fn store_bf16(self, to: *mut bf16, count: usize);
+    /// All of this, then all of `next`.
+    #[inline(always)]
+    unsafe fn store_bf16_pair(self, next: Self, to: *mut bf16) {
+        // SAFETY: as the caller promised.
+        unsafe {
+            self.store_bf16(to, LANES);
+            next.store_bf16(to.add(LANES), LANES);
+        }
+    }
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -29,12 +38,12 @@ pub trait Lanes: Copy {
     unsafe fn reciprocal(self) -> Self;
     /// To the nearest integer.
     unsafe fn round(self) -> Self;
-    /// `self · 2^exponent` for integers; 0 where that is below −126, no larger than 2¹²⁷.
+    /// `self · 2^exponent` for integers; about 0 where that is below −126, at least 2¹²⁷ where it is above.
     unsafe fn scale(self, exponent: Self) -> Self;
     /// The largest lane.
     unsafe fn largest(self) -> f32;
 
-    /// 2^x within 3e-6; 0 for x below −126, infinite or at least 2¹²⁷ for x above. x is finite.
+    /// 2^x within 3e-6; about 0 for x below −126, at least 2¹²⁷ for x above 127. x is finite.
     #[inline(always)]
     unsafe fn exp2(self) -> Self {
         // SAFETY: as the caller promised.
@@ -191,13 +200,14 @@ pub(crate) use x86::Avx512;
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256bh, __m256i, __m512, __mmask16, _CMP_UNORD_Q, _mm256_loadu_si256, _mm256_mask_storeu_epi16,
-        _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
-        _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16,
-        _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_epi32,
-        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-        _mm512_rcp14_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+        __m256bh, __m256i, __m512, __m512bh, __m512i, __mmask16, _CMP_UNORD_Q, _mm256_loadu_si256,
+        _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_add_epi32,
+        _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+        _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_epi32, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_rcp14_ps,
+        _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
     };
 
     use half::bf16;
@@ -272,6 +282,19 @@ mod x86 {
                     _mm256_storeu_si256(to.cast(), halves);
                 } else {
                     _mm256_mask_storeu_epi16(to.cast(), mask(count), halves);
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bf16_pair(self, next: Self, to: *mut bf16) {
+            unsafe {
+                if ROUNDS {
+                    let both = _mm512_cvtne2ps_pbh(next.0, self.0);
+                    _mm512_storeu_si512(to.cast(), std::mem::transmute::<__m512bh, __m512i>(both));
+                } else {
+                    self.store_bf16(to, LANES);
+                    next.store_bf16(to.add(LANES), LANES);
                 }
             }
         }

@@ -112,10 +112,10 @@ impl Task<'_> {
         let mut rows = vec![];
         source.place(self.lines.clone(), &mut rows);
         let blocks = rows.len().div_ceil(BLOCK);
-        // With one segment two blocks take turns: one is finished while the other's sums are taken, which the
-        // processor does side by side. With more, all wait here from segment to segment.
-        let slots = if segments.len() > 1 { blocks * self.panels.len() } else { 2 };
+        // With more than one segment all blocks wait here from segment to segment.
+        let slots = if segments.len() > 1 { blocks * self.panels.len() } else { 1 };
         let mut sums = Buffer::<f32>::new(slots * BLOCK_VALUES);
+        let sums = sums.as_mut_ptr();
         let mut unfinished: Option<(usize, usize, &[u32])> = None;
         let mut place = Place::default();
         let mut first_step = 0;
@@ -137,11 +137,8 @@ impl Task<'_> {
                     };
                     for panel in panels.clone() {
                         let values = &self.weights.values[panel_start(panel)..][..panel_values];
-                        let slot = if segments.len() > 1 {
-                            (panel - self.panels.start) * blocks + block
-                        } else {
-                            unfinished.map_or(0, |(slot, ..)| 1 - slot)
-                        };
+                        let slot =
+                            if segments.len() > 1 { (panel - self.panels.start) * blocks + block } else { 0 };
                         let ahead = if panel + group < self.panels.end {
                             // The next group's panel, a part of it with each block.
                             let next = &self.weights.values[panel_start(panel + group)..];
@@ -162,15 +159,15 @@ impl Task<'_> {
                             Ahead::NONE
                         };
                         let last = index + 1 == segments.len();
-                        if last {
-                            finish.expect(self.isa, panel, rows);
-                        }
-                        let to = sums[slot * BLOCK_VALUES..][..BLOCK_VALUES].as_mut_ptr();
+                        let before = if last { unfinished.replace((slot, panel, rows)) } else { None };
                         // SAFETY: `locate` gave tiles that are readable for this segment's steps at each tap; the
-                        // panel holds that many steps (sliced above); blocks begin on multiples of 4 KiB of a buffer.
-                        unsafe { tiles.product::<Dense>(&block_rows, values.as_ptr(), to, index > 0, ahead) };
-                        if last && let Some(block) = unfinished.replace((slot, panel, rows)) {
-                            self.finish(finish, &sums, block);
+                        // panel holds that many steps (sliced above); slots are within the sums, whose blocks begin
+                        // on multiples of 4 KiB. The block before is finished before its slot is used again.
+                        unsafe {
+                            let to = sums.add(slot * BLOCK_VALUES);
+                            let work =
+                                || before.into_iter().for_each(|block| self.finish(finish, sums, block));
+                            tiles.product::<Dense>(&block_rows, values.as_ptr(), to, index > 0, ahead, work);
                         }
                     }
                 }
@@ -178,19 +175,21 @@ impl Task<'_> {
             first_step += steps * self.weights.taps;
         }
         if let Some(block) = unfinished {
-            self.finish(finish, &sums, block);
+            // SAFETY: a slot that was filled last.
+            unsafe { self.finish(finish, sums, block) };
         }
     }
 
-    fn finish<O: Element>(
+    /// # Safety
+    /// `sums` has this slot, whose sums are all taken.
+    unsafe fn finish<O: Element>(
         &self,
         finish: &Finish<O>,
-        sums: &[f32],
+        sums: *const f32,
         (slot, panel, rows): (usize, usize, &[u32]),
     ) {
-        let block = &sums[slot * BLOCK_VALUES..][..BLOCK_VALUES];
         // SAFETY: a whole block; rows and panels are this task's alone.
-        unsafe { finish.block(self.isa, block.as_ptr(), panel, rows) };
+        unsafe { finish.block(self.isa, sums.add(slot * BLOCK_VALUES), panel, rows) };
     }
 }
 

@@ -81,9 +81,12 @@ impl Tiles {
     /// `block (+)= rows · panel`, the sums of each element in the order of `k`; with `accumulate` they go on from
     /// what the block holds.
     ///
+    /// `meanwhile` is work for the vector units, done before anything is written to the block: the processor does it
+    /// beside the products, as far as it looks ahead.
+    ///
     /// # Safety
     /// All 16 rows of both tiles must be readable over all pieces, `panel` for 1024 values per step, `block`
-    /// writable for its layout; panel and block on 64-byte boundaries.
+    /// writable for its layout; panel and block on 64-byte boundaries. `meanwhile` touches no tiles.
     pub(crate) unsafe fn product<C: BlockLayout>(
         &self,
         rows: &BlockRows,
@@ -91,8 +94,10 @@ impl Tiles {
         block: *mut f32,
         accumulate: bool,
         ahead: Ahead,
+        meanwhile: impl FnOnce(),
     ) {
         if rows.offsets.is_empty() || rows.steps == 0 {
+            meanwhile();
             for row in (0..BLOCK).filter(|_| !accumulate) {
                 for right in [0, C::RIGHT] {
                     // SAFETY: the caller's promise about `block`.
@@ -101,11 +106,20 @@ impl Tiles {
             }
             return;
         }
+        #[cfg(target_arch = "x86_64")]
+        if self.isa == Isa::Amx {
+            // SAFETY: the caller's promises are passed on; there are tiles.
+            unsafe {
+                amx::multiply::<C>(rows, panel, block, accumulate, ahead);
+                meanwhile();
+                amx::store::<C>(block);
+            }
+            return;
+        }
+        meanwhile();
         // SAFETY: the caller's promises are passed on; instructions exist where `Isa` says so.
         unsafe {
             match self.isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Amx => amx::product::<C>(rows, panel, block, accumulate, ahead),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => emulated_avx512::<C>(rows, panel, block, accumulate),
                 #[cfg(target_arch = "x86_64")]
@@ -279,11 +293,6 @@ mod amx {
                 "add {offsets}, 8",
                 "dec {pieces}",
                 "jnz 4b",
-                "mov {n}, {row}",
-                "tilestored [{c} + {n}], tmm0",
-                "tilestored [{c} + {n} + {right}], tmm1",
-                "tilestored [{c} + {n} + {below}], tmm2",
-                "tilestored [{c} + {n} + {below} + {right}], tmm3",
                 // A block stands on a 64-byte boundary, so its lowest bit is free to say whether it accumulates.
                 c = inout(reg) $block.map_addr(|address| address | usize::from($accumulate)) => _,
                 row = const 4 * $layout::ROW,
@@ -315,17 +324,19 @@ mod amx {
         };
     }
 
+    /// Leaves the sums in tiles 0 to 3, which compiled code never touches.
+    ///
     /// # Safety
     /// As `Tiles::product`, with at least one step, on a thread whose tiles are configured.
-    pub(super) unsafe fn product<C: BlockLayout>(
+    pub(super) unsafe fn multiply<C: BlockLayout>(
         rows: &BlockRows,
         panel: *const bf16,
         block: *mut f32,
         accumulate: bool,
         ahead: Ahead,
     ) {
-        // SAFETY: reads rows and panel, reads and writes the block, as the caller promised; asking for lines ahead
-        // reads nothing; all tiles used are declared.
+        // SAFETY: reads rows and panel, and the block, as the caller promised; asking for lines ahead reads nothing;
+        // all tiles used are declared.
         unsafe {
             match ahead.lines_per_step {
                 0 => product!(C, rows, panel, block, accumulate, ahead, [], 0),
@@ -342,6 +353,27 @@ mod amx {
                     8
                 ),
             }
+        }
+    }
+
+    /// Stores tiles 0 to 3.
+    ///
+    /// # Safety
+    /// Behind [`multiply`] with the same layout; `block` is writable for it.
+    pub(super) unsafe fn store<C: BlockLayout>(block: *mut f32) {
+        // SAFETY: writes the block, as the caller promised.
+        unsafe {
+            asm!(
+                "tilestored [{c} + {row}], tmm0",
+                "tilestored [{c} + {row} + {right}], tmm1",
+                "tilestored [{c} + {row} + {below}], tmm2",
+                "tilestored [{c} + {row} + {below} + {right}], tmm3",
+                c = in(reg) block,
+                row = in(reg) 4 * C::ROW,
+                right = const 4 * C::RIGHT,
+                below = const 4 * C::BELOW,
+                options(nostack),
+            );
         }
     }
 }
