@@ -12,6 +12,7 @@ import captions
 import scenes
 
 CAPTIONS_PER_SCENE = 6
+SMALL_FACES = 0.35  # more of them for the VAE, which finds them hardest
 
 
 def scene_rng(seed, index):
@@ -20,19 +21,19 @@ def scene_rng(seed, index):
 
 def make(job):
     """Pictures (n, 128, 128, 3) and captions (n, 6) of scenes `start` to `stop`."""
-    seed, start, stop = job
+    seed, start, stop, small_faces = job
     pictures, texts = [], []
     for index in range(start, stop):
         rng = scene_rng(seed, index)
-        scene = scenes.random_scene(rng)
+        scene = scenes.random_scene(rng, "small face" if small_faces and rng.random() < small_faces else None)
         pictures.append(scenes.draw(scene))
         texts.append([captions.phrase(rng, scene) for _ in range(CAPTIONS_PER_SCENE)])
     return np.stack(pictures), texts
 
 
-def chunks(count, seed, workers, size=256):
-    """(pictures, captions) of `count` scenes, in order, a chunk at a time."""
-    jobs = [(seed, start, min(count, start + size)) for start in range(0, count, size)]
+def chunks(count, seed, workers, small_faces=0.0, size=256):
+    """(pictures, captions) of `count` scenes, in order, a chunk at a time; `small_faces` is the share of extra ones."""
+    jobs = [(seed, start, min(count, start + size), small_faces) for start in range(0, count, size)]
     if workers <= 1:
         yield from map(make, jobs)
         return
@@ -53,7 +54,7 @@ def save(path, write):
 def pictures(path, count, seed, workers):
     """(count, 128, 128, 3) uint8, from the file if it is there."""
     if not path.exists():
-        whole = np.concatenate([part for part, _ in chunks(count, seed, workers)])
+        whole = np.concatenate([part for part, _ in chunks(count, seed, workers, SMALL_FACES)])
         save(path, lambda file: np.save(file, whole))
     found = np.load(path, mmap_mode="r")
     if len(found) != count:

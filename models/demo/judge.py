@@ -291,7 +291,7 @@ class Head:
     def is_face(self):
         """Whether eyes, and the rest of what makes a face, are where they should be."""
         parts = self.parts(self.face)
-        blank = np.where(np.isin(parts, ("eye", "ink", "nose", "mouth")), "skin", parts)
+        blank = np.where(np.isin(parts, ("eye", "ink", "mouth")), "skin", parts)
         x, y = (self.grid[0] - self.face.x) / self.face.radius, (self.grid[1] - self.face.y) / self.face.radius
         middle = (np.abs(x) < 0.7) & (y > -0.35) & (y < 0.9)
 

@@ -99,7 +99,9 @@ def make_unet(sizes=SIZES, in_channels=4):
 def make_text(rows, sizes=SIZES):
     """CLIP's text encoder over `rows` tokens only: training keeps no weights for words that no caption has."""
     width = sizes.text_width
+    # Plain attention: on a CPU PyTorch's own is slow backwards when heads are narrow.
     return CLIPTextModel(CLIPTextConfig(
+        attn_implementation="eager",
         vocab_size=rows, hidden_size=width, intermediate_size=2 * width, projection_dim=width,
         num_hidden_layers=sizes.text_layers, num_attention_heads=max(1, width // 64),
         max_position_embeddings=tokens.LENGTH, hidden_act="quick_gelu", bos_token_id=0, eos_token_id=1))

@@ -259,17 +259,17 @@ def face_layers(face, x, y):
     sides = 0.62 if face.cut == "long" else 0.0
     fringe = np.maximum(ellipse(x, y, 0, -0.04, 0.81, 0.98), -ellipse(x, y, 0, 0.38, 0.68, 0.84))
     yield "hair", np.maximum(fringe, y - sides)
-    for side in (-0.3, 0.3):
-        yield "eye", ellipse(x, y, side, 0.04, 0.15, 0.17)
-        yield "ink", circle(x, y, side, 0.06, 0.095)
-    yield "nose", ellipse(x, y, 0, 0.31, 0.075, 0.1)
+    # Eyes, mouth and glasses are as bold as they are so that those of small heads pass through a VAE of 8 x 8 cells.
+    for side in (-0.32, 0.32):
+        yield "eye", ellipse(x, y, side, 0.05, 0.22, 0.24)
+        yield "ink", circle(x, y, side, 0.08, 0.14)
     if face.mouth == "smile":
-        yield "mouth", np.maximum(np.abs(circle(x, y, 0, 0.36, 0.34)) - 0.065, 0.47 - y)
+        yield "mouth", np.maximum(np.abs(circle(x, y, 0, 0.3, 0.4)) - 0.095, 0.46 - y)
     else:
-        yield "mouth", np.maximum(np.abs(circle(x, y, 0, 0.93, 0.34)) - 0.065, y - 0.82)
+        yield "mouth", np.maximum(np.abs(circle(x, y, 0, 0.9, 0.4)) - 0.095, y - 0.76)
     if face.glasses:
-        rims = [np.abs(circle(x, y, side, 0.05, 0.25)) - 0.05 for side in (-0.31, 0.31)]
-        bars = [segment(x, y, a, 0.0, b, 0.0, 0.045) for a, b in ((-0.08, 0.08), (-0.76, -0.55), (0.55, 0.76))]
+        rims = [np.abs(circle(x, y, side, 0.05, 0.27)) - 0.075 for side in (-0.34, 0.34)]
+        bars = [segment(x, y, a, 0.0, b, 0.0, 0.065) for a, b in ((-0.08, 0.08), (-0.76, -0.58), (0.58, 0.76))]
         yield "ink", np.minimum.reduce(rims + bars)
     if face.hat:
         yield "hat", box(x, y, -0.6, -1.46, 0.6, -0.55, 0.12)
@@ -280,7 +280,7 @@ def face_layers(face, x, y):
 def face_colours(face):
     """The colour of each part."""
     skin = np.array(SKINS[face.skin], float)
-    colours = {"skin": skin, "ear": skin * 0.93, "nose": skin * 0.8, "hair": np.array(HAIR[face.hair], float),
+    colours = {"skin": skin, "ear": skin * 0.93, "hair": np.array(HAIR[face.hair], float),
                "eye": np.array((252.0, 252, 252)), "ink": np.array(INK, float), "mouth": np.array((176.0, 24, 44))}
     if face.hat:
         colours |= {"hat": np.array(COLOURS[face.hat], float), "band": tint(face.hat)}
@@ -393,9 +393,9 @@ def random_things(rng, kind, background):
         case "small face":
             if rng.random() < 0.3:
                 where = choose(rng, list(POSITIONS))
-                return [random_face(rng, background, where, rng.uniform(15, 19), "small")]
+                return [random_face(rng, background, where, rng.uniform(20, 23), "small")]
             where = [int(i) for i in rng.permutation(2)]
-            face = random_face(rng, background, row[where[0]], rng.uniform(15, 19), "small")
+            face = random_face(rng, background, row[where[0]], rng.uniform(20, 23), "small")
             shape = random_shape(rng, background, row[where[1]], choose(rng, ("small", "medium")))
             return [face, shape] if where[0] == 0 else [shape, face]
     raise ValueError(kind)

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ class Plan:
 
 PLANS = {
     "gpu": Plan(40_000, 10_000, 128, 48, 0.012, 200_000, 30_000, 512, 0.02, 0.999, 1_000, 3_000, 96),
-    "cpu": Plan(12_000, 9_500, 16, 48, 0.012, 48_000, 12_000, 64, 0.02, 0.998, 250, 1_500, 48),
+    "cpu": Plan(12_000, 9_500, 16, 48, 0.012, 24_000, 12_000, 64, 0.02, 0.998, 250, 1_500, 48),
     "smoke": Plan(64, 6, 8, 48, 0.02, 64, 6, 8, 0.02, 0.9, 3, 6, 4),
 }
 
@@ -61,6 +61,7 @@ EMPTY_CAPTIONS = 0.1
 UNKNOWN_WORDS = 0.12
 OFFSET_NOISE = 0.1
 TERMINAL = 990
+UNSEEN = (780, 970)
 
 
 class Stop(Exception):
@@ -81,6 +82,17 @@ class Run:
             raise SystemExit(f"{folder} was begun with another plan: see {about}; give another --run")
         if team.leads:
             data.save(about, lambda file: file.write(json.dumps(wanted, indent=1).encode()))
+
+    @classmethod
+    def reopened(cls, folder, device):
+        """A run whose checkpoints are only read."""
+        try:
+            known = json.loads((folder / "plan.json").read_text())
+        except FileNotFoundError:
+            raise SystemExit(f"{folder} is no run folder: it has no plan.json") from None
+        run = cls.__new__(cls)
+        run.folder, run.device, run.plan, run.seed = folder, device, Plan(**known["plan"]), known["seed"]
+        return run
 
     def generators(self, stage, step):
         """(numpy's, torch's on the device) for this process's share of one step."""
@@ -218,16 +230,18 @@ def to_images(pictures, device):
 
 
 def picture_loss(made, wanted):
-    """(absolute error, error of the slopes between neighbours): the second keeps edges clean and fills flat."""
+    """(absolute error, squared error, error of the slopes between neighbours): the second finds small features, which
+    the first would rather blur; the third keeps edges clean and fills flat."""
     error = made - wanted
     slopes = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-    return error.abs().mean(), slopes
+    return error.abs().mean(), error.pow(2).mean(), slopes
 
 
 def crop_of(rng, picture, size):
-    """A square around a pixel that is not background: most of a picture is flat, and soon learned."""
-    y, x = rng.choice(np.argwhere((picture != picture[0, 0]).any(-1)))
-    top, left = (int(np.clip(at - rng.integers(size), 0, scenes.SIZE - size)) for at in (y, x))
+    """A square around a place where something begins or ends: most of a picture is flat, and soon learned."""
+    steps = [np.abs(np.diff(picture.astype(np.int16), axis=axis)).max(-1) > 24 for axis in (0, 1)]
+    y, x = rng.choice(np.argwhere(steps[0][:, 1:] | steps[1][1:]))
+    top, left = (int(np.clip(at - rng.integers(size // 6, size - size // 6), 0, scenes.SIZE - size)) for at in (y, x))
     return picture[top:top + size, left:left + size]
 
 
@@ -263,10 +277,11 @@ def train_vae(run):
             posterior = vae.encode(images).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator, device=device)
             made = vae.decode(posterior.mean + posterior.std * noise).sample
-        error, slopes = picture_loss(made.float(), images)
+        error, squares, slopes = picture_loss(made.float(), images)
         posterior = DiagonalGaussianDistribution(posterior.parameters.float())
         kl = 0.5 * (posterior.mean ** 2 + posterior.var - 1 - posterior.logvar).mean()
-        return error + slopes + KL_WEIGHT * kl, {"l1": error, "slopes": slopes, "kl": kl}
+        loss = error + 2 * squares + slopes + KL_WEIGHT * kl
+        return loss, {"l1": error, "squares": squares, "slopes": slopes, "kl": kl}
 
     def show(weights, step):
         viewer = networks.make_vae().to(device)
@@ -321,6 +336,10 @@ def make_vocabulary(seed, count=8_000):
     return networks.Vocabulary(used)
 
 
+def vocabulary_of(run):
+    return make_vocabulary(run.seed, min(8_000, 4 * run.plan.unet_scenes))
+
+
 @torch.no_grad()
 def encoder(run, vae):
     """Pictures → moments (n, 2, 4, 16, 16) as the UNet sees them."""
@@ -355,6 +374,9 @@ def batch_of(moments, rows, empty, end, count, generator):
     mean, deviation = moments[picked].float().unbind(1)
     x0 = mean + deviation * torch.randn(mean.shape, generator=generator, device=device)
     t = torch.randint(sampling.STEPS, (count,), generator=generator, device=device)
+    # Half of the samples are where a shape can hardly be seen: there it is learned which word means it.
+    unseen = torch.randint(*UNSEEN, (count,), generator=generator, device=device)
+    t = torch.where(uniform(count) < 0.5, unseen, t)
     # One sample in 16 is at the start of drawing.
     t = torch.where(uniform(count) < 1 / 16, sampling.STEPS - 1, t)
     return picked, x0, t, words
@@ -451,7 +473,7 @@ def plot(run, stages=("vae", "unet")):
             if name in ("step", "seconds"):
                 continue
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-            shares = name not in ("l1", "slopes", "kl", "loss", "eps_mse")
+            shares = name not in ("l1", "squares", "slopes", "kl", "loss", "eps_mse")
             column[int(shares)].plot(*zip(*points), label=name, marker="." if shares else None)
         column[0].set(title=f"{stage}: losses", xlabel="step", yscale="log")
         column[1].set(title=f"{stage}: held-out pictures", xlabel="step")
@@ -471,6 +493,10 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="the smallest plan: a few steps of each stage")
     parser.add_argument("--stage", choices=("vae", "unet"), help="stop after this stage [default: all, and the file]")
     parser.add_argument("--start", type=Path, metavar="FILE", help="begin a new run with the weights of a finished file")
+    parser.add_argument("--export", action="store_true", help="train nothing: write the file as far as the run has come")
+    parser.add_argument("--train-vae", action="store_true", help="with --start: train its VAE on as well")
+    parser.add_argument("--vae-steps", type=int, metavar="N", help="steps of the VAE [default: the plan's]")
+    parser.add_argument("--unet-steps", type=int, metavar="N", help="steps of text encoder and UNet [default: the plan's]")
     parser.add_argument("--minutes", type=float, help="save and stop after this time")
     parser.add_argument("--processes", type=int,
                         help="processes of one thread that train together [default: one a core; one on a GPU]")
@@ -479,11 +505,15 @@ def main():
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    team = Team(args.processes or (1 if device.type == "cuda" else len(os.sched_getaffinity(0))))
+    team = Team(1 if args.export else args.processes or (1 if device.type == "cuda" else len(os.sched_getaffinity(0))))
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
     name = "smoke" if args.smoke else args.plan or ("gpu" if device.type == "cuda" else "cpu")
-    run = Run(args.run, PLANS[name], device, args.minutes, args.workers, args.seed, team)
+    own = {"vae_steps": args.vae_steps, "unet_steps": args.unet_steps}
+    plan = replace(PLANS[name], **{key: value for key, value in own.items() if value})
+    if args.export:
+        return write_as_it_is(Run.reopened(args.run, device))
+    run = Run(args.run, plan, device, args.minutes, args.workers, args.seed, team)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, (lambda *_: run.stop()) if team.leads else signal.SIG_IGN)
     if args.start:
@@ -491,7 +521,7 @@ def main():
             if team.leads:
                 if (args.run / "vae.pt").exists():
                     parser.error(f"{args.run} has begun already: leave --start away")
-                begin_from(run, args.start)
+                begin_from(run, args.start, args.train_vae)
     try:
         train(run, args.stage, device.type == "cuda" and not args.no_compile)
     except Stop as stop:
@@ -502,13 +532,17 @@ def main():
         team.end()
 
 
-def begin_from(run, path):
-    """Makes the checkpoints of a run folder from a finished file: its VAE stays, its other weights are trained on."""
+def begin_from(run, path, vae_too):
+    """Makes the checkpoints of a run folder from a finished file, whose weights are trained on; its VAE stays unless
+    `vae_too`."""
     vocabulary = make_vocabulary(run.seed)
     text, unet, vae = networks.load(path, vocabulary)
+    if vae_too:
+        # Latents as the KL term wants them, of variance 1; `settle_scale` will undo it.
+        networks.fold_scale(vae, torch.zeros(4), torch.full((4,), networks.SCALE_FACTOR ** -2))
     drawer = Drawer(len(vocabulary))
     drawer.text, drawer.unet = text, unet
-    for stage, network, done in (("vae", vae, True), ("unet", drawer, False)):
+    for stage, network, done in (("vae", vae, not vae_too), ("unet", drawer, False)):
         weights = network.state_dict()
         run.save(stage, {"network": weights, "average": weights, "optimiser": None, "step": 0, "seconds": 0.0,
                          "done": done})
@@ -519,15 +553,32 @@ def train(run, last_stage, compiled):
     settle_scale(run, vae)
     if last_stage == "vae":
         return
-    vocabulary = make_vocabulary(run.seed, 200 if run.plan is PLANS["smoke"] else 8_000)
+    vocabulary = vocabulary_of(run)
     drawer = train_unet(run, vae, vocabulary, compiled)
     if last_stage == "unet":
         return
-    if not run.team.leads:
-        return
+    if run.team.leads:
+        write(run, vae, drawer, vocabulary)
+
+
+def write(run, vae, drawer, vocabulary):
     path = run.folder / "latentd-demo.safetensors"
     size = networks.export(path, drawer.text, drawer.unet, vae, vocabulary)
     print(f"{path}: {size} bytes")
+
+
+def write_as_it_is(run):
+    """The file of a run that is not finished, from the averages of its last checkpoints."""
+    vae, vocabulary = networks.make_vae(), vocabulary_of(run)
+    drawer = Drawer(len(vocabulary))
+    for stage, network in (("vae", vae), ("unet", drawer)):
+        saved = run.load(stage)
+        if saved is None:
+            raise SystemExit(f"{run.folder} has no {stage}.pt yet")
+        network.load_state_dict(saved["average"])
+        network.to(run.device).eval()
+    settle_scale(run, vae)
+    write(run, vae, drawer, vocabulary)
 
 
 if __name__ == "__main__":
