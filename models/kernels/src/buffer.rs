@@ -349,7 +349,9 @@ mod tests {
                     pool.give_back(&lent);
                 }
             }
-            held.iter().for_each(|lent| pool.give_back(lent));
+            for lent in &held {
+                pool.give_back(lent);
+            }
             assert_eq!(pool.used, 0);
             assert!(pool.small.iter().chain(&pool.large).all(Region::is_free));
             mapped.push(pool.mapped);
@@ -364,7 +366,9 @@ mod tests {
     #[test]
     fn buffers_keep_what_is_written_to_them() {
         let mut buffers: Vec<Buffer<f32>> = SIZES.iter().map(|size| Buffer::new(size / 8)).collect();
-        buffers.iter_mut().zip(1u8..).for_each(|(buffer, value)| buffer.fill(value.into()));
+        for (buffer, value) in buffers.iter_mut().zip(1u8..) {
+            buffer.fill(value.into());
+        }
         for (buffer, value) in buffers.iter().zip(1u8..) {
             assert!(buffer.iter().all(|found| *found == f32::from(value)));
         }
