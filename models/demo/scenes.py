@@ -356,6 +356,7 @@ def random_face(rng, background, position, radius, size):
     x, y = place(rng, position, 1.15 * radius)
     if size == "large":
         y += 5 if hat else 0
+    y = max(y, 1.47 * radius + 2)  # room for hats and spikes
     return Face(skin, hair, choose(rng, CUTS), bool(rng.random() < 0.4), choose(rng, MOUTHS), hat, size, position,
                 x, y, radius)
 
