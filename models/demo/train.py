@@ -535,7 +535,7 @@ def main():
 def begin_from(run, path, vae_too):
     """Makes the checkpoints of a run folder from a finished file, whose weights are trained on; its VAE stays unless
     `vae_too`."""
-    vocabulary = make_vocabulary(run.seed)
+    vocabulary = vocabulary_of(run)
     text, unet, vae = networks.load(path, vocabulary)
     if vae_too:
         # Latents as the KL term wants them, of variance 1; `settle_scale` will undo it.
