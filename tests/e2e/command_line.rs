@@ -179,3 +179,13 @@ fn without_home_and_xdg_there_are_still_places() {
     assert!(socket.ends_with(&format!("latentd-{}/latentd.sock", latentd_client::socket::effective_user())));
     assert!(report["settings"]["state_dir"].as_str().is_some_and(|path| path.starts_with('/')));
 }
+
+#[test]
+fn kernels_that_do_not_exist_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = program(folder.path());
+    command.arg("doctor").env("LATENTD_KERNELS", "AVX2");
+    let (code, _, errors) = output(command);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("LATENTD_KERNELS") && errors.contains("avx2, avx512"), "{errors}");
+}

@@ -77,6 +77,28 @@ async fn a_model_that_is_drawn_with_is_not_dropped_for_another() {
 }
 
 #[tokio::test]
+async fn loads_and_pictures_at_once_never_wait_for_each_other_for_ever() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    for _ in 0..8 {
+        let picture = Txt2ImgParams { checkpoint: Some(OTHER.into()), ..small(1) };
+        let all = async {
+            tokio::join!(
+                client.load_model(ONE),
+                client.txt2img(&picture),
+                client.load_model(OTHER),
+                client.load_model(ONE)
+            )
+        };
+        let (one, picture, other, again) = within(all).await;
+        assert!(picture.is_ok() && one.is_ok() && other.is_ok() && again.is_ok());
+        for name in [ONE, OTHER] {
+            within(client.unload_model(name)).await.expect("unloaded");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_model_that_can_never_fit_evicts_nothing_and_says_so() {
     let size = |name: &str| {
         let path = crate::harness::fixtures().join(format!("Stable-diffusion/{name}.safetensors"));

@@ -1,8 +1,10 @@
 //! The same request gives the same bytes, whatever else happens.
 
-use latentd_client::protocol::{ImageOut, LibraryListParams, OutputFormat, OutputParams, Txt2ImgParams};
+use latentd_client::protocol::{
+    ImageOut, LibraryListParams, OutputFormat, OutputParams, Precision, Txt2ImgParams,
+};
 
-use crate::harness::{Daemon, small, within};
+use crate::harness::{Daemon, Options, small, within};
 
 async fn draw(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<ImageOut> {
     let client = daemon.client().await;
@@ -86,4 +88,27 @@ async fn texts_of_any_kind_are_drawn() {
         let images = draw(&daemon, &Txt2ImgParams { prompt: prompt.into(), steps: 1, ..small(1) }).await;
         assert_eq!(images.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn precision_is_the_requests_else_the_configurations() {
+    let options = Options { config: "precision = \"bf16\"".into(), ..Options::default() };
+    let (bf16, auto) = (Daemon::with(options), Daemon::start());
+    let drawn = async |daemon: &Daemon, precision| {
+        let params = Txt2ImgParams { precision, ..small(3) };
+        let result = within(daemon.client().await.txt2img(&params)).await.expect("drawn");
+        (result.precision, pixels(&result.images[0]))
+    };
+    let in_bf16 = drawn(&bf16, Precision::Auto).await;
+    let in_f32 = drawn(&bf16, Precision::F32).await;
+    assert_eq!((in_bf16.0.as_str(), in_f32.0.as_str()), ("bf16", "f32"));
+    assert!(in_bf16.1 != in_f32.1, "computed in something else");
+    let resident = within(bf16.client().await.loaded_models()).await.expect("listed");
+    let precisions: Vec<&str> = resident.iter().map(|model| model.precision.as_str()).collect();
+    assert_eq!(precisions, ["bf16", "f32"], "both stay, the last used last");
+    // What is loaded beforehand is what the configuration says, and that is what is told of.
+    assert_eq!(within(bf16.client().await.load_model("tiny-sd1")).await.expect("loaded").precision, "bf16");
+    assert!(drawn(&auto, Precision::Bf16).await == in_bf16 && drawn(&auto, Precision::F32).await == in_f32);
+    let best = latentd_models::nn::Precision::best().name();
+    assert_eq!(drawn(&auto, Precision::Auto).await.0, best, "what this machine is quickest in");
 }

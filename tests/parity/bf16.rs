@@ -66,3 +66,17 @@ fn nothing_but_the_request_shows_in_the_picture() {
     let tight = Txt2Img { memory_limit: Some(model.activation_bytes(72, 64, 1)), ..batch };
     assert_eq!(draw(&model, &tight, 2)[1].image, wanted[0].image, "with little memory");
 }
+
+/// Its files hold f16: nothing of it may grow to f32 in memory. Panels are filled up to whole tiles, which shows in small
+/// networks; the demo model's widths need hardly any.
+#[test]
+fn weights_take_what_they_take_in_the_file() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/latentd-demo.safetensors");
+    let file = std::fs::metadata(&path).expect("there").len();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let model = Model::open(&path, precision).expect("opens");
+        let bytes = model.summary().weight_bytes;
+        println!("{}: {bytes} bytes of a file of {file}", precision.name());
+        assert!(bytes < file + file / 10, "{}: {bytes} bytes of a file of {file}", precision.name());
+    }
+}

@@ -9,6 +9,7 @@ use latentd_models::files::{Loader, SafeTensors};
 use latentd_models::networks::clip::{ClipConfig, ClipText};
 use latentd_models::networks::unet::{UNet, UNetConfig};
 use latentd_models::networks::vae::{Vae, VaeConfig};
+use latentd_models::nn::Precision;
 
 use crate::golden::{Golden, assert_close, checkpoint};
 
@@ -94,6 +95,27 @@ fn unet_refuses_residuals_that_do_not_fit() {
     residuals.push(golden.get("case5.res_0").clone());
     let error = run(&residuals).expect_err("wrong shape");
     assert!(error.contains("residual 6 is"), "{error}");
+}
+
+/// Some thirty layers, each of which rounds by 2⁻⁹ of what it gives: √30 · 2⁻⁹ ≈ 1.1e-2, and as much again where
+/// errors add up.
+#[test]
+fn vae_encodes_and_decodes_in_bf16() {
+    let golden = Golden::open("vae");
+    let file = open("tiny-sd1");
+    let loader = Loader::file(&file).with_precision(Precision::Bf16);
+    let vae = Vae::load(&loader, VAE, VaeConfig::detect(&file, VAE).expect("config")).expect("loads");
+    for case in ["encode0", "encode1"] {
+        let posterior = vae.encode(golden.get(&format!("{case}.image"))).expect("runs");
+        for (name, found) in [("mean", &posterior.mean), ("logvar", &posterior.logvar)] {
+            let name = format!("{case}.{name}");
+            assert_close(&name, found, golden.get(&name), 2.2e-2);
+        }
+    }
+    for case in ["decode0", "decode1", "decode2"] {
+        let image = vae.decode(golden.get(&format!("{case}.latents"))).expect("runs");
+        assert_close(case, &image, golden.get(&format!("{case}.image")), 2.2e-2);
+    }
 }
 
 #[test]

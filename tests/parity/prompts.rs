@@ -137,7 +137,7 @@ fn conditioning_is_a1111s() {
             }
             let mut cond = encode(&clip, text(&case["positive"]), skip, &|| false).expect("encodes");
             let mut uncond = encode(&clip, text(&case["negative"]), skip, &|| false).expect("encodes");
-            pad_alike(&clip, &mut cond, &mut uncond, skip).expect("pads");
+            pad_alike(&mut cond, &mut uncond, || encode(&clip, "", skip, &|| false)).expect("pads");
             assert_close(
                 &part("positive"),
                 &cond.squeeze(0).expect("one"),

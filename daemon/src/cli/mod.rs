@@ -116,14 +116,15 @@ impl From<Error> for Failure {
 #[allow(clippy::print_stderr)]
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.command {
-        Command::Serve(args) => serve::run(&cli.global, args),
-        Command::Generate(args) => block_on(generate::run(&cli.global, *args)),
-        Command::Jobs(args) => block_on(jobs::run(&cli.global, args)),
-        Command::Models(args) => block_on(models::run(&cli.global, args)),
-        Command::Doctor(args) => block_on(doctor::run(&cli.global, args)),
-        Command::Bench(args) => bench::run(&cli.global, &args),
-    };
+    let outcome =
+        latentd_models::nn::check_kernels().map_err(Failure::usage).and_then(|()| match cli.command {
+            Command::Serve(args) => serve::run(&cli.global, args),
+            Command::Generate(args) => block_on(generate::run(&cli.global, *args)),
+            Command::Jobs(args) => block_on(jobs::run(&cli.global, args)),
+            Command::Models(args) => block_on(models::run(&cli.global, args)),
+            Command::Doctor(args) => block_on(doctor::run(&cli.global, args)),
+            Command::Bench(args) => bench::run(&cli.global, &args),
+        });
     outcome.unwrap_or_else(|failure| {
         eprintln!("latentd: {}", failure.text);
         ExitCode::from(failure.code)

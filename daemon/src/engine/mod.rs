@@ -73,7 +73,7 @@ impl Engine {
         std::thread::Builder::new().name("engine".into()).spawn(move || {
             while let Some(job) = engine.jobs.next() {
                 info!(job = job.id, method = job.method, "started");
-                let outcome = contain(|| engine.pool.install(|| txt2img::run(&engine, &job)));
+                let outcome = contain(|| txt2img::run(&engine, &job));
                 engine.jobs.finish(&job, outcome);
             }
         })
@@ -87,11 +87,11 @@ impl Engine {
     /// Brings a checkpoint into memory, now, on the caller's time.
     pub(crate) fn load(&self, params: &ModelParams) -> Result<ResidentModel, WireError> {
         let item = self.checkpoint(Some(&params.checkpoint))?;
-        contain(|| self.pool.install(|| self.residency.acquire(&self.library, &item, self.precision)))?;
+        let precision = self.precision;
+        contain(|| self.residency.acquire(&self.library, &item, precision, &self.pool))?;
         let gone =
             || WireError::new(ErrorName::Memory, format!("'{}' was unloaded again for another", item.name));
-        let path = item.path().map(|path| path.display().to_string());
-        self.residency.list().into_iter().find(|model| model.path == path).ok_or_else(gone)
+        self.residency.view(&item, precision).ok_or_else(gone)
     }
 
     /// The checkpoint that a request means.

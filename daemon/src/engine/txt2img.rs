@@ -28,8 +28,8 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
     engine.jobs.progress(job, "loading", (0, params.steps.saturating_mul(params.n_iter)), None);
     let item = engine.checkpoint(params.checkpoint.as_deref())?;
     let notice = engine.built_in_notice(params.checkpoint.as_deref(), &item);
-    let loaded =
-        engine.residency.acquire(&engine.library, &item, plan.precision.unwrap_or(engine.precision))?;
+    let precision = plan.precision.unwrap_or(engine.precision);
+    let loaded = engine.residency.acquire(&engine.library, &item, precision, &engine.pool)?;
     let (width, height) = plan.size(loaded.model.native_size())?;
     timings.load_s = started.elapsed().as_secs_f64();
 
@@ -51,7 +51,8 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
         memory_limit: Some(engine.residency.budget().saturating_sub(engine.residency.bytes())),
     };
     let mut hooks = JobHooks::new(&engine.jobs, job, timings);
-    let drawn = pipeline::txt2img(&loaded.model, &request, &mut hooks).map_err(|error| wire_error(&error))?;
+    let drawn = engine.pool.install(|| pipeline::txt2img(&loaded.model, &request, &mut hooks));
+    let drawn = drawn.map_err(|error| wire_error(&error))?;
     let mut timings = hooks.timings;
 
     let dir = plan.dir.clone().unwrap_or_else(|| engine.outputs_dir.clone());

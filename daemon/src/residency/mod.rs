@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use latentd_client::protocol::{ErrorName, ResidentModel, WireError};
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
+use rayon::ThreadPool;
 use tracing::info;
 
 use crate::clock;
@@ -42,14 +43,18 @@ impl Residency {
         Self { budget, residents: Mutex::default(), loading: Mutex::default() }
     }
 
-    /// The model of `item` in a precision, read from its file if it is not in memory or the file is another one now. Runs kernels:
-    /// call it inside the compute pool.
+    /// The model of `item` in a precision, read from its file if it is not in memory or the file is another one now.
+    ///
+    /// Call it from outside of `compute`, where the kernels run: one of its threads that waits for a piece of its own
+    /// work takes up other work meanwhile, which may be a second load, and would wait for this one's lock for ever.
     pub(crate) fn acquire(
         &self,
         library: &Arc<Library>,
         item: &Found,
         precision: Precision,
+        compute: &ThreadPool,
     ) -> Result<Loaded, WireError> {
+        debug_assert!(compute.current_thread_index().is_none(), "a load from inside the pool");
         if let Some(loaded) = self.resident(item, precision) {
             return Ok(loaded);
         }
@@ -62,7 +67,8 @@ impl Residency {
         self.make_room(item, item.size())?;
         let sha256 = library.sha256(item);
         let started = std::time::Instant::now();
-        let model = Arc::new(item.open_model(precision).map_err(|error| wire_error(&error))?);
+        let model = compute.install(|| item.open_model(precision)).map_err(|error| wire_error(&error))?;
+        let model = Arc::new(model);
         let bytes = model.summary().weight_bytes;
         self.make_room(item, bytes)?;
         info!(
@@ -111,6 +117,13 @@ impl Residency {
         self.lock().iter().map(Resident::view).collect()
     }
 
+    /// The model of `item` in a precision, if it is in memory.
+    pub(crate) fn view(&self, item: &Found, precision: Precision) -> Option<ResidentModel> {
+        let residents = self.lock();
+        let found = residents.iter().find(|resident| resident.is(item, precision));
+        found.map(Resident::view)
+    }
+
     /// Bytes that may be taken by models and pictures together.
     pub(crate) fn budget(&self) -> u64 {
         self.budget
@@ -123,10 +136,7 @@ impl Residency {
 
     fn resident(&self, item: &Found, precision: Precision) -> Option<Loaded> {
         let mut residents = self.lock();
-        let same = |resident: &Resident| {
-            resident.item.source == item.source && resident.model.precision() == precision
-        };
-        let place = residents.iter().position(same)?;
+        let place = residents.iter().position(|resident| resident.is(item, precision))?;
         let mut resident = residents.remove(place);
         resident.last_used_at = clock::now();
         let loaded = Loaded {
@@ -191,6 +201,10 @@ impl Residency {
 }
 
 impl Resident {
+    fn is(&self, item: &Found, precision: Precision) -> bool {
+        self.item.source == item.source && self.model.precision() == precision
+    }
+
     /// Whether dropping it is forbidden, or would give nothing back because a job draws with it.
     fn stays(&self) -> bool {
         self.pinned || Arc::strong_count(&self.model) > 1

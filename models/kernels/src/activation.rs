@@ -79,15 +79,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn gelu_chunk(isa: Isa, values: &mut [f32]) {
-        for value in values {
-            *value = gelu(*value);
-        }
-    }
-}
-
-multiversion! {
-    fn geglu_row(isa: Isa, value: &[f32], gate: &[f32], out: &mut [f32]) {
+    pub(crate) fn geglu_row(isa: Isa, value: &[f32], gate: &[f32], out: &mut [f32]) {
         for ((out, value), gate) in out.iter_mut().zip(value).zip(gate) {
             *out = value * gelu(*gate);
         }
@@ -97,32 +89,4 @@ multiversion! {
 /// `x · sigmoid(x)` in place.
 pub fn silu(isa: Isa, values: &mut [f32]) {
     values.par_chunks_mut(CHUNK).for_each(|chunk| silu_chunk(isa, chunk));
-}
-
-/// `x · sigmoid(1.702 x)` in place, CLIP's activation.
-pub fn quick_gelu(isa: Isa, values: &mut [f32]) {
-    values.par_chunks_mut(CHUNK).for_each(|chunk| quick_gelu_chunk(isa, chunk));
-}
-
-/// The exact GELU in place.
-pub fn gelu_erf(isa: Isa, values: &mut [f32]) {
-    values.par_chunks_mut(CHUNK).for_each(|chunk| gelu_chunk(isa, chunk));
-}
-
-/// `x (rows, 2 · width)` → `out (rows, width)`: the first half of each row times the exact GELU of the second.
-///
-/// # Panics
-/// If the lengths do not fit.
-pub fn geglu(isa: Isa, x: &[f32], width: usize, out: &mut [f32]) {
-    assert!(
-        width > 0 && x.len() == out.len() * 2 && out.len().is_multiple_of(width),
-        "geglu: {width} columns"
-    );
-    let rows = (CHUNK / width).max(1);
-    out.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width * 2)).for_each(|(out, x)| {
-        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width * 2)) {
-            let (value, gate) = x.split_at(width);
-            geglu_row(isa, value, gate, out);
-        }
-    });
 }

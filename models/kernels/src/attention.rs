@@ -8,7 +8,7 @@ use crate::isa::multiversion;
 use crate::matmul::SharedMut;
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::PANEL;
-use crate::{Isa, elements};
+use crate::{Buffer, Isa, elements};
 
 /// Keys handled between two updates of the running maximum. Fixed: part of the result's definition.
 const KEY_BLOCK: usize = 256;
@@ -39,27 +39,28 @@ pub struct AttentionShape {
 /// # Panics
 /// If lengths do not fit the shape, or there is no key.
 pub fn attention(isa: Isa, q: &[f32], k: &[f32], v: &[f32], shape: AttentionShape, out: &mut [f32]) {
-    let AttentionShape { batch, heads, head_dim, queries, keys, .. } = shape;
+    let AttentionShape { batch, heads, head_dim, queries, keys, causal } = shape;
+    assert_eq!(q.len(), elements(&[batch, queries, heads, head_dim]), "attention: queries");
+    attention_packed(isa, q, &PackedKeys::new(k, v, batch, heads, head_dim, keys), causal, out);
+}
+
+/// As [`attention`], with keys and values that were packed before.
+///
+/// # Panics
+/// If the lengths of `q` and `out` do not fit the keys, or there is none.
+pub fn attention_packed(isa: Isa, q: &[f32], packed: &PackedKeys, causal: bool, out: &mut [f32]) {
+    let PackedKeys { batch, heads, head_dim, keys, .. } = *packed;
+    let queries = q.len() / (batch * heads * head_dim).max(1);
     assert!(
         q.len() == elements(&[batch, queries, heads, head_dim]) && out.len() == q.len(),
         "attention: queries"
-    );
-    assert!(
-        k.len() == elements(&[batch, keys, heads, head_dim]) && v.len() == k.len(),
-        "attention: keys and values"
     );
     if out.is_empty() {
         return;
     }
     assert!(keys > 0, "attention: no keys");
+    let shape = AttentionShape { batch, heads, head_dim, queries, keys, causal };
     let width = heads * head_dim;
-    let packed: Vec<PackedHead> = (0..batch * heads)
-        .into_par_iter()
-        .map(|index| {
-            let start = (index / heads) * keys * width + (index % heads) * head_dim;
-            PackedHead::new(&k[start..], &v[start..], keys, width, head_dim)
-        })
-        .collect();
     let blocks = queries.div_ceil(QUERY_BLOCK);
     let out = SharedMut(out.as_mut_ptr());
     (0..batch * heads * blocks).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
@@ -67,7 +68,7 @@ pub fn attention(isa: Isa, q: &[f32], k: &[f32], v: &[f32], shape: AttentionShap
         let first = block * QUERY_BLOCK;
         let count = QUERY_BLOCK.min(queries - first);
         let start = ((index / heads) * queries + first) * width + (index % heads) * head_dim;
-        scratch.run(isa, &q[start..], width, &packed[index], shape, first, count);
+        scratch.run(isa, &q[start..], width, packed.head(index), shape, first, count);
         for row in 0..count {
             let from = &scratch.sums[row * scratch.sums_stride..][..head_dim];
             // SAFETY: this task alone writes these rows of this head, within `out` (asserted above).
@@ -78,17 +79,62 @@ pub fn attention(isa: Isa, q: &[f32], k: &[f32], v: &[f32], shape: AttentionShap
     });
 }
 
-/// One head's keys and values as panels: keys `[key / 32][channel][key % 32]`, values
-/// `[channel / 32][key][channel % 32]`.
-struct PackedHead {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+/// Keys and values of an attention as panels. Cross-attention packs them once for many queries.
+pub struct PackedKeys {
+    batch: usize,
+    heads: usize,
+    head_dim: usize,
+    keys: usize,
+    /// Per batch and head: keys `[key / 32][channel][key % 32]`, then values `[channel / 32][key][channel % 32]`.
+    panels: Buffer<f32>,
 }
 
-impl PackedHead {
-    fn new(k: &[f32], v: &[f32], count: usize, stride: usize, head_dim: usize) -> Self {
-        let mut keys = vec![0f32; count.div_ceil(PANEL) * PANEL * head_dim];
-        let mut values = vec![0f32; head_dim.div_ceil(PANEL) * PANEL * count];
+/// One head's part of [`PackedKeys`].
+#[derive(Clone, Copy)]
+struct PackedHead<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
+}
+
+impl PackedKeys {
+    /// `k` and `v` are `(batch, keys, heads · head_dim)`.
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    pub fn new(k: &[f32], v: &[f32], batch: usize, heads: usize, head_dim: usize, keys: usize) -> Self {
+        let length = elements(&[batch, keys, heads, head_dim]);
+        assert!(k.len() == length && v.len() == length, "attention: keys and values");
+        let width = heads * head_dim;
+        let mut packed = Self { batch, heads, head_dim, keys, panels: Buffer::new(0) };
+        let (of_keys, of_values) = packed.head_values();
+        let mut panels = Buffer::new(elements(&[batch, heads, of_keys + of_values]));
+        if length > 0 {
+            panels.par_chunks_mut(of_keys + of_values).enumerate().for_each(|(index, panels)| {
+                let start = index / heads * keys * width + index % heads * head_dim;
+                let (to_keys, to_values) = panels.split_at_mut(of_keys);
+                packed.pack(&k[start..], &v[start..], width, to_keys, to_values);
+            });
+        }
+        packed.panels = panels;
+        packed
+    }
+
+    /// Values of a head's keys and of its values.
+    fn head_values(&self) -> (usize, usize) {
+        (self.keys.next_multiple_of(PANEL) * self.head_dim, self.head_dim.next_multiple_of(PANEL) * self.keys)
+    }
+
+    fn head(&self, index: usize) -> PackedHead<'_> {
+        let (of_keys, of_values) = self.head_values();
+        let (keys, values) =
+            self.panels[index * (of_keys + of_values)..][..of_keys + of_values].split_at(of_keys);
+        PackedHead { keys, values }
+    }
+
+    fn pack(&self, k: &[f32], v: &[f32], stride: usize, keys: &mut [f32], values: &mut [f32]) {
+        let Self { head_dim, keys: count, .. } = *self;
+        keys.fill(0.0);
+        values.fill(0.0);
         for key in 0..count {
             let panel = &mut keys[key / PANEL * PANEL * head_dim..];
             for (channel, value) in k[key * stride..key * stride + head_dim].iter().enumerate() {
@@ -99,7 +145,6 @@ impl PackedHead {
                 values[start..start + channels.len()].copy_from_slice(channels);
             }
         }
-        Self { keys, values }
     }
 }
 
@@ -121,7 +166,7 @@ impl Scratch {
         isa: Isa,
         q: &[f32],
         q_stride: usize,
-        head: &PackedHead,
+        head: PackedHead<'_>,
         shape: AttentionShape,
         first: usize,
         count: usize,
@@ -167,7 +212,7 @@ impl Scratch {
     fn score(
         &mut self,
         isa: Isa,
-        head: &PackedHead,
+        head: PackedHead<'_>,
         head_dim: usize,
         first_key: usize,
         block: usize,
@@ -196,7 +241,7 @@ impl Scratch {
     fn weigh(
         &mut self,
         isa: Isa,
-        head: &PackedHead,
+        head: PackedHead<'_>,
         head_dim: usize,
         keys: usize,
         first_key: usize,

@@ -1,5 +1,7 @@
 //! What can follow a product before its result is stored.
 
+use crate::elements;
+
 /// A function of each sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Activation {
@@ -10,12 +12,13 @@ pub enum Activation {
     Silu,
     /// `x · sigmoid(1.702 x)`, CLIP's.
     QuickGelu,
-    /// Values times the exact GELU of their gates: half as many columns. For
-    /// [`TiledMatrix::gated`](crate::tiled::TiledMatrix::gated) only.
+    /// Values times the exact GELU of their gates: half as many columns. For weights packed by
+    /// [`PackedMatrix::gated`](crate::PackedMatrix::gated) or
+    /// [`TiledMatrix::gated`](crate::tiled::TiledMatrix::gated), and these need it.
     Geglu,
 }
 
-/// `out = activation(sum + bias + bias of the image) + residual`.
+/// `out = scale · activation(sum + bias + bias of the image) + residual`.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a, O> {
     /// One value per column.
@@ -24,19 +27,26 @@ pub struct Epilogue<'a, O> {
     pub image_bias: Option<&'a [f32]>,
     /// Applied to the biased sum.
     pub activation: Activation,
+    /// Of what the activation gives: 1 by default.
+    pub scale: f32,
     /// Of the output's shape.
     pub residual: Option<&'a [O]>,
 }
 
 impl<O> Default for Epilogue<'_, O> {
     fn default() -> Self {
-        Self { bias: None, image_bias: None, activation: Activation::None, residual: None }
+        Self { bias: None, image_bias: None, activation: Activation::None, scale: 1.0, residual: None }
     }
 }
 
 impl<O> Epilogue<'_, O> {
-    /// That all lengths fit sums of `rows` and `columns` and an output of `length` values.
-    pub(crate) fn check(&self, rows: usize, columns: usize, length: usize) {
+    /// That all lengths fit sums of `rows` and `columns` and an output of `length` values, and that weights are
+    /// `gated` where the activation is.
+    pub(crate) fn check(&self, rows: usize, columns: usize, gated: bool, length: usize) {
+        assert_eq!(gated, self.activation == Activation::Geglu, "product: gates need GEGLU, and it them");
+        assert!(!gated || self.image_bias.is_none(), "product: GEGLU takes no bias per image");
+        let width = if gated { columns / 2 } else { columns };
+        assert_eq!(length, elements(&[rows, width]), "product: output of {rows} rows and {width} columns");
         assert!(self.bias.is_none_or(|bias| bias.len() == columns), "product: bias for {columns} columns");
         assert!(
             self.residual.is_none_or(|residual| residual.len() == length),

@@ -15,25 +15,44 @@ pub enum Isa {
     /// AVX-512 F, BW, DQ and VL.
     #[non_exhaustive]
     Avx512,
-    /// The same with BF16, and AMX's tiles with their bf16 product.
+    /// The same with BF16's product of pairs.
+    #[non_exhaustive]
+    Avx512Bf16,
+    /// The same, and AMX's tiles with their bf16 product.
     #[non_exhaustive]
     Amx,
 }
 
 impl Isa {
     /// All of them with the names that `LATENTD_KERNELS` takes.
-    const ALL: &[(Self, &'static str)] =
-        &[(Self::Portable, "portable"), (Self::Avx2, "avx2"), (Self::Avx512, "avx512"), (Self::Amx, "amx")];
+    const ALL: &[(Self, &'static str)] = &[
+        (Self::Portable, "portable"),
+        (Self::Avx2, "avx2"),
+        (Self::Avx512, "avx512"),
+        (Self::Avx512Bf16, "avx512bf16"),
+        (Self::Amx, "amx"),
+    ];
 
     /// The best this processor has; the environment variable `LATENTD_KERNELS` can choose a lesser one. Found
     /// once per process.
     pub fn current() -> Self {
         static CURRENT: OnceLock<Isa> = OnceLock::new();
         *CURRENT.get_or_init(|| {
-            let wanted = std::env::var("LATENTD_KERNELS").ok();
-            let wanted = Self::ALL.iter().find(|(_, name)| wanted.as_deref() == Some(name));
             let best = Self::detect();
-            wanted.map_or(best, |(isa, _)| (*isa).min(best))
+            Self::wanted().ok().flatten().map_or(best, |wanted| wanted.min(best))
+        })
+    }
+
+    /// What `LATENTD_KERNELS` asks for; an error says which names there are. Programs ask at their start, because
+    /// [`Isa::current`] takes the best where the name is none.
+    pub fn wanted() -> Result<Option<Self>, String> {
+        let Some(wanted) = std::env::var_os("LATENTD_KERNELS").filter(|wanted| !wanted.is_empty()) else {
+            return Ok(None);
+        };
+        let found = Self::ALL.iter().find(|(_, name)| wanted == *name);
+        found.map(|(isa, _)| Some(*isa)).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            format!("LATENTD_KERNELS is '{}'; it may be one of {}", wanted.display(), names.join(", "))
         })
     }
 
@@ -57,10 +76,12 @@ impl Isa {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
-        match (avx2, avx512) {
-            (true, true) if is_x86_feature_detected!("avx512bf16") && amx::permitted() => Self::Amx,
-            (true, true) => Self::Avx512,
-            (true, false) => Self::Avx2,
+        let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
+        match (avx2, avx512, bf16) {
+            (true, _, true) if amx::permitted() => Self::Amx,
+            (true, _, true) => Self::Avx512Bf16,
+            (true, true, _) => Self::Avx512,
+            (true, ..) => Self::Avx2,
             _ => Self::Portable,
         }
     }
@@ -129,7 +150,7 @@ macro_rules! multiversion {
             match $isa {
                 // SAFETY: `Isa` values other than Portable are only made where the processor has the features.
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx512 | $crate::Isa::Amx => unsafe { avx512($($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 | $crate::Isa::Amx => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },

@@ -27,8 +27,8 @@ fn elements(dimensions: &[usize]) -> usize {
     product.expect("dimensions whose product is no size in memory")
 }
 
-pub use activation::{erf, exp, geglu, gelu_erf, quick_gelu, sigmoid, silu};
-pub use attention::{AttentionShape, attention};
+pub use activation::{erf, exp, sigmoid, silu};
+pub use attention::{AttentionShape, PackedKeys, attention, attention_packed};
 pub use buffer::{Buffer, Plain, release_buffers};
 pub use convolution::{ConvShape, conv2d};
 pub use epilogue::{Activation, Epilogue};

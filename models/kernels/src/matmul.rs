@@ -3,10 +3,11 @@
 
 use rayon::prelude::*;
 
-use crate::activation::{quick_gelu_chunk, silu_chunk};
+use crate::activation::{geglu_row, quick_gelu_chunk, silu_chunk};
+use crate::isa::multiversion;
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::{PANEL, PackedMatrix, Storage};
-use crate::{Activation, Epilogue, Isa, elements};
+use crate::{Activation, Buffer, Epilogue, Isa, elements};
 
 /// Most values of `k` in one segment: a panel's part (48 KiB widened) stays in cache while rows pass by.
 pub(crate) const SEGMENT: usize = 384;
@@ -48,10 +49,10 @@ impl Rows for Dense<'_> {
     }
 }
 
-/// `x (m, k)` times `weights (n, k)` → `out (m, n)`, finished by `epilogue`.
+/// `x (m, k)` times `weights (n, k)` → `out (m, n)`, or `(m, n / 2)` for gated weights, finished by `epilogue`.
 ///
 /// # Panics
-/// If the lengths of `x`, `out` or the epilogue do not fit the weights' shape and `m`, or it asks for GEGLU.
+/// If the lengths of `x`, `out` or the epilogue do not fit the weights' shape and `m`, or GEGLU and gates do not meet.
 pub fn linear(
     isa: Isa,
     x: &[f32],
@@ -99,9 +100,7 @@ pub(crate) fn multiply(
     out: &mut [f32],
 ) {
     let n = weights.n;
-    assert_eq!(out.len(), elements(&[m, n]), "product: output of {m} rows and {n} columns");
-    assert_ne!(epilogue.activation, Activation::Geglu, "product: GEGLU is a function of its own here");
-    epilogue.check(m, n, out.len());
+    epilogue.check(m, n, weights.gated, out.len());
     assert_eq!(rows.segments().iter().map(|(_, length)| length).sum::<usize>(), weights.k);
     if m == 0 || n == 0 {
         return;
@@ -115,7 +114,7 @@ pub(crate) fn multiply(
     let task_panels = weights.panel_count().div_ceil(column_tasks);
     let column_tasks = weights.panel_count().div_ceil(task_panels);
     let out = SharedMut(out.as_mut_ptr());
-    (0..row_tasks * column_tasks).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
+    (0..row_tasks * column_tasks).into_par_iter().for_each_init(Scratch::new, |scratch, task| {
         let (row_task, column_task) = (task / column_tasks, task % column_tasks);
         let first_row = row_task * task_rows;
         let last_row = m.min(first_row + task_rows);
@@ -125,10 +124,17 @@ pub(crate) fn multiply(
     });
 }
 
-#[derive(Default)]
 struct Scratch {
-    panel: Vec<f32>,
+    panel: Buffer<f32>,
+    /// Of a task whose output has fewer columns than sums.
+    sums: Buffer<f32>,
     pointers: Vec<*const f32>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { panel: Buffer::new(0), sums: Buffer::new(0), pointers: vec![] }
+    }
 }
 
 /// One task: some rows times some panels.
@@ -144,52 +150,72 @@ fn block(
     scratch: &mut Scratch,
 ) {
     let n = weights.n;
-    let bias = epilogue.bias;
     scratch.pointers.resize(row_range.len(), std::ptr::null());
+    // Values between rows of sums: they wait in the output, where that has as many columns.
+    let stride = if weights.gated { panels.len() * PANEL } else { n };
+    if weights.gated && scratch.sums.len() < row_range.len() * stride {
+        scratch.sums = Buffer::new(row_range.len() * stride);
+    }
+    let waiting = scratch.sums.as_mut_ptr();
     for (segment, &(first_k, length)) in rows.segments().iter().enumerate() {
         rows.locate(segment, row_range.start, &mut scratch.pointers);
         for panel in panels.clone() {
             let columns = PANEL.min(n - panel * PANEL);
+            let bias = epilogue.bias.map(|bias| panel_bias(bias, panel, columns, weights.gated));
             let values = widen(isa, weights, panel, first_k, length, &mut scratch.panel);
             for (tile_index, pointers) in scratch.pointers.chunks(TILE_ROWS).enumerate() {
                 let row = row_range.start + tile_index * TILE_ROWS;
-                // SAFETY: rows and columns of this task alone, within `out` (asserted in `multiply`); `locate`
-                // gave pointers to `length` readable values; the panel holds `length * 32`.
+                // SAFETY: rows and columns of this task alone, within `out` (asserted in `multiply`) or `waiting`,
+                // which has `stride` values for each row; `locate` gave pointers to `length` readable values; the
+                // panel holds `length * 32`.
                 unsafe {
-                    let c = out.get().add(row * n + panel * PANEL);
+                    let c = if weights.gated {
+                        waiting.add((row - row_range.start) * stride + (panel - panels.start) * PANEL)
+                    } else {
+                        out.get().add(row * n + panel * PANEL)
+                    };
                     let first = segment == 0;
                     if columns == PANEL {
-                        if first && let Some(bias) = bias {
+                        if first && let Some(bias) = &bias {
                             for index in 0..pointers.len() {
-                                let from = bias[panel * PANEL..].as_ptr();
-                                std::ptr::copy_nonoverlapping(from, c.add(index * n), PANEL);
+                                std::ptr::copy_nonoverlapping(bias.as_ptr(), c.add(index * stride), PANEL);
                             }
                         }
                         let accumulate = !first || bias.is_some();
-                        tile(isa, pointers, length, values.as_ptr(), c, n, false, accumulate);
+                        tile(isa, pointers, length, values.as_ptr(), c, stride, false, accumulate);
                     } else {
-                        partial_tile(
-                            isa,
-                            pointers,
-                            length,
-                            values,
-                            c,
-                            n,
-                            columns,
-                            first,
-                            bias.map(|b| &b[panel * PANEL..]),
-                        );
+                        partial_tile(isa, pointers, length, values, c, stride, columns, first, bias.as_ref());
                     }
                     if segment + 1 == rows.segments().len() {
                         for index in row..row + pointers.len() {
-                            let sums = std::slice::from_raw_parts_mut(c.add((index - row) * n), columns);
-                            finish(isa, epilogue, m, n, (index, panel * PANEL), sums);
+                            let sums = std::slice::from_raw_parts_mut(c.add((index - row) * stride), columns);
+                            if weights.gated {
+                                let at = index * n / 2 + panel * PANEL / 2;
+                                let to = std::slice::from_raw_parts_mut(out.get().add(at), PANEL / 2);
+                                finish_gated(isa, epilogue, at, sums, to);
+                            } else {
+                                finish(isa, epilogue, m, n, (index, panel * PANEL), sums);
+                            }
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// The biases of a panel's columns.
+fn panel_bias(bias: &[f32], panel: usize, columns: usize, gated: bool) -> [f32; PANEL] {
+    const HALF: usize = PANEL / 2;
+    let mut of_panel = [0.0; PANEL];
+    if gated {
+        let (values, gates) = bias.split_at(bias.len() / 2);
+        of_panel[..HALF].copy_from_slice(&values[panel * HALF..][..HALF]);
+        of_panel[HALF..].copy_from_slice(&gates[panel * HALF..][..HALF]);
+    } else {
+        of_panel[..columns].copy_from_slice(&bias[panel * PANEL..][..columns]);
+    }
+    of_panel
 }
 
 /// What follows the biased sums of a part of row `at.0`, from column `at.1` on.
@@ -203,21 +229,54 @@ fn finish(
 ) {
     if let Some(bias) = epilogue.image_bias {
         let image = at.0 / epilogue.rows_per_image(rows, columns);
-        add(sums, &bias[image * columns + at.1..]);
+        add(isa, sums, &bias[image * columns + at.1..]);
     }
     match epilogue.activation {
         Activation::Silu => silu_chunk(isa, sums),
         Activation::QuickGelu => quick_gelu_chunk(isa, sums),
         Activation::None | Activation::Geglu => {}
     }
+    finish_scaled(isa, epilogue, at.0 * columns + at.1, sums);
+}
+
+/// What follows a panel's biased sums of one row, values then gates; `at` is where in the output `to` begins.
+fn finish_gated(isa: Isa, epilogue: &Epilogue<f32>, at: usize, sums: &[f32], to: &mut [f32]) {
+    let (values, gates) = sums.split_at(PANEL / 2);
+    geglu_row(isa, values, gates, to);
+    finish_scaled(isa, epilogue, at, to);
+}
+
+/// What follows the activation.
+fn finish_scaled(isa: Isa, epilogue: &Epilogue<f32>, at: usize, to: &mut [f32]) {
+    if epilogue.scale != 1.0 {
+        scale(isa, to, epilogue.scale);
+    }
     if let Some(residual) = epilogue.residual {
-        add(sums, &residual[at.0 * columns + at.1..]);
+        add(isa, to, &residual[at..]);
     }
 }
 
-fn add(to: &mut [f32], terms: &[f32]) {
-    for (to, term) in to.iter_mut().zip(terms) {
-        *to += term;
+multiversion! {
+    fn add(isa: Isa, to: &mut [f32], terms: &[f32]) {
+        for (to, term) in to.iter_mut().zip(terms) {
+            *to += term;
+        }
+    }
+}
+
+multiversion! {
+    fn scale(isa: Isa, values: &mut [f32], factor: f32) {
+        for value in values {
+            *value *= factor;
+        }
+    }
+}
+
+multiversion! {
+    fn widen_bf16(isa: Isa, from: &[u16], to: &mut [f32]) {
+        for (to, bits) in to.iter_mut().zip(from) {
+            *to = f32::from_bits(u32::from(*bits) << 16);
+        }
     }
 }
 
@@ -234,7 +293,7 @@ unsafe fn partial_tile(
     c_stride: usize,
     columns: usize,
     first: bool,
-    bias: Option<&[f32]>,
+    bias: Option<&[f32; PANEL]>,
 ) {
     let mut buffer = [0f32; TILE_ROWS * PANEL];
     for row in 0..rows.len() {
@@ -268,26 +327,21 @@ fn widen<'a>(
     panel: usize,
     first_k: usize,
     length: usize,
-    buffer: &'a mut Vec<f32>,
+    buffer: &'a mut Buffer<f32>,
 ) -> &'a [f32] {
     let start = (panel * weights.k + first_k) * PANEL;
     let range = start..start + length * PANEL;
     if let Storage::F32(values) = &weights.storage {
         return &values[range];
     }
-    // Grown to what is needed only: for small layers, clearing a whole segment would cost more than the product.
     if buffer.len() < length * PANEL {
-        buffer.resize(length * PANEL, 0.0);
+        *buffer = Buffer::new(length * PANEL);
     }
     let buffer = &mut buffer[..length * PANEL];
     match &weights.storage {
         Storage::F32(_) => {}
         Storage::F16(values) => widen_f16(isa, &values[range], buffer),
-        Storage::Bf16(values) => {
-            for (out, bits) in buffer.iter_mut().zip(&values[range]) {
-                *out = f32::from_bits(u32::from(*bits) << 16);
-            }
-        }
+        Storage::Bf16(values) => widen_bf16(isa, &values[range], buffer),
     }
     buffer
 }

@@ -30,7 +30,9 @@ pub(crate) unsafe fn tile(
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx => x86::tile_avx512(rows, k, panel, c, c_stride, narrow, accumulate),
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
+                x86::tile_avx512(rows, k, panel, c, c_stride, narrow, accumulate);
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::tile_avx2(rows, k, panel, c, c_stride, narrow, accumulate),
             _ => tile_portable(rows, k, panel, c, c_stride, narrow, accumulate),

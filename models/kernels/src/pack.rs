@@ -3,6 +3,8 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::{Buffer, Plain};
+
 /// Output columns of one panel.
 pub(crate) const PANEL: usize = 32;
 
@@ -98,9 +100,9 @@ impl std::fmt::Display for PackError {
 impl std::error::Error for PackError {}
 
 pub(crate) enum Storage {
-    F32(Vec<f32>),
-    F16(Vec<u16>),
-    Bf16(Vec<u16>),
+    F32(Buffer<f32>),
+    F16(Buffer<u16>),
+    Bf16(Buffer<u16>),
 }
 
 /// A matrix `(n, k)` of weights in panels: element `(n, k)` stands at `[n / 32][k][n % 32]`, missing columns of
@@ -108,13 +110,25 @@ pub(crate) enum Storage {
 pub struct PackedMatrix {
     pub(crate) n: usize,
     pub(crate) k: usize,
+    /// Each panel has 16 columns of the first half of `n`, then their gates, the same of the second half.
+    pub(crate) gated: bool,
     pub(crate) storage: Storage,
 }
 
 impl PackedMatrix {
     /// Packs a linear layer's weights `(n, k)`, row-major: n outputs, k inputs.
     pub fn linear(weights: Weights<'_>, n: usize, k: usize) -> Result<Self, PackError> {
-        Self::pack(weights, n, k, 1)
+        Self::pack(weights, n, k, 1, false)
+    }
+
+    /// As [`Self::linear`] for [`Activation::Geglu`](crate::Activation::Geglu): the second half of the `n` outputs are
+    /// the gates of the first.
+    ///
+    /// # Panics
+    /// If `n` is no multiple of 32.
+    pub fn gated(weights: Weights<'_>, n: usize, k: usize) -> Result<Self, PackError> {
+        assert!(n.is_multiple_of(PANEL), "gates: {n} outputs");
+        Self::pack(weights, n, k, 1, true)
     }
 
     /// Packs a convolution's weights `(outputs, inputs, kernel height, kernel width)`; the packed `k` runs over
@@ -128,31 +142,32 @@ impl PackedMatrix {
         let Some(k) = inputs.checked_mul(taps) else {
             return Err(PackError::Length { found: weights.len(), wanted: usize::MAX });
         };
-        Self::pack(weights, outputs, k, taps)
+        Self::pack(weights, outputs, k, taps, false)
     }
 
-    fn pack(weights: Weights<'_>, n: usize, k: usize, taps: usize) -> Result<Self, PackError> {
+    fn pack(weights: Weights<'_>, n: usize, k: usize, taps: usize, gated: bool) -> Result<Self, PackError> {
         let (found, wanted) = (weights.len(), n.saturating_mul(k));
         if found != wanted || taps == 0 {
             return Err(PackError::Length { found, wanted });
         }
         let bytes = weights.bytes;
+        let panels = Panels { n, k, taps, gated };
         let storage = match weights.dtype {
-            WeightDtype::F32 => Storage::F32(panels(n, k, taps, |index| {
+            WeightDtype::F32 => Storage::F32(panels.fill(|index| {
                 let b = &bytes[index * 4..index * 4 + 4];
                 let value = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
                 value.is_finite().then_some(value)
             })?),
-            WeightDtype::F16 => Storage::F16(panels(n, k, taps, |index| {
+            WeightDtype::F16 => Storage::F16(panels.fill(|index| {
                 let bits = u16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]);
                 (bits & 0x7c00 != 0x7c00).then_some(bits)
             })?),
-            WeightDtype::Bf16 => Storage::Bf16(panels(n, k, taps, |index| {
+            WeightDtype::Bf16 => Storage::Bf16(panels.fill(|index| {
                 let bits = u16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]);
                 (bits & 0x7f80 != 0x7f80).then_some(bits)
             })?),
         };
-        Ok(Self { n, k, storage })
+        Ok(Self { n, k, gated, storage })
     }
 
     /// Outputs and inputs: `(n, k)`.
@@ -173,32 +188,46 @@ impl PackedMatrix {
     }
 }
 
-/// Fills panels from `read(index in the (n, k / taps, taps) source)`, which gives `None` for a weight that is not
-/// finite.
-fn panels<T: Copy + Default + Send + Sync>(
+/// How a matrix lies in its panels.
+struct Panels {
     n: usize,
     k: usize,
     taps: usize,
-    read: impl Fn(usize) -> Option<T> + Sync,
-) -> Result<Vec<T>, PackError> {
-    if n == 0 || k == 0 {
-        return Ok(Vec::new());
-    }
-    let inputs = k / taps;
-    let mut packed = vec![T::default(); n.div_ceil(PANEL) * PANEL * k];
-    packed.par_chunks_mut(PANEL * k).enumerate().try_for_each(|(panel, out)| {
-        let first = panel * PANEL;
-        // The source is read in its own order; the panel being written stays in cache.
-        for column in 0..PANEL.min(n - first) {
-            let row = (first + column) * k;
-            for input in 0..inputs {
-                for tap in 0..taps {
-                    let value = read(row + input * taps + tap).ok_or(PackError::NotFinite)?;
-                    out[(tap * inputs + input) * PANEL + column] = value;
+    gated: bool,
+}
+
+impl Panels {
+    /// Filled from `read(index in the (n, k / taps, taps) source)`, which gives `None` for a weight that is not finite.
+    fn fill<T: Plain>(&self, read: impl Fn(usize) -> Option<T> + Sync) -> Result<Buffer<T>, PackError> {
+        let Self { n, k, taps, .. } = *self;
+        if n == 0 || k == 0 {
+            return Ok(Buffer::fixed(0));
+        }
+        let inputs = k / taps;
+        let mut packed = Buffer::fixed(n.div_ceil(PANEL) * PANEL * k);
+        packed.par_chunks_mut(PANEL * k).enumerate().try_for_each(|(panel, out)| {
+            // The source is read in its own order; the panel being written stays in cache.
+            for column in 0..PANEL.min(n - panel * PANEL) {
+                let row = self.row(panel, column) * k;
+                for input in 0..inputs {
+                    for tap in 0..taps {
+                        let value = read(row + input * taps + tap).ok_or(PackError::NotFinite)?;
+                        out[(tap * inputs + input) * PANEL + column] = value;
+                    }
                 }
             }
+            Ok(())
+        })?;
+        Ok(packed)
+    }
+
+    /// The source's row that is this column of a panel.
+    fn row(&self, panel: usize, column: usize) -> usize {
+        const HALF: usize = PANEL / 2;
+        if self.gated {
+            column / HALF * self.n / 2 + panel * HALF + column % HALF
+        } else {
+            panel * PANEL + column
         }
-        Ok(())
-    })?;
-    Ok(packed)
+    }
 }

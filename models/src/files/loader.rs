@@ -95,11 +95,23 @@ impl<'a> Loader<'a> {
         self.packed(name, &shapes, pack, |none| TiledMatrix::linear(none, 0, 0))
     }
 
-    /// As [`Self::linear`], for bf16, where the second half of the outputs are gates.
-    pub(crate) fn tiled_gated(&self, name: &str, outputs: usize, inputs: usize) -> Result<TiledMatrix> {
-        if !outputs.is_multiple_of(32) {
-            return Err(self.refusal(&format!("{name} gives {outputs} outputs, no multiple of 32")));
+    /// As [`Self::linear`], where the second half of the outputs are gates.
+    pub(crate) fn gated(&self, name: &str, outputs: usize, inputs: usize) -> Result<PackedMatrix> {
+        self.check_gates(name, outputs)?;
+        let pack = |weights: Weights<'_>| PackedMatrix::gated(weights, outputs, inputs);
+        self.packed(name, &[&[outputs, inputs]], pack, |none| PackedMatrix::linear(none, 0, 0))
+    }
+
+    fn check_gates(&self, name: &str, outputs: usize) -> Result<()> {
+        if outputs.is_multiple_of(32) {
+            return Ok(());
         }
+        Err(self.refusal(&format!("{name} gives {outputs} outputs, no multiple of 32")))
+    }
+
+    /// As [`Self::gated`], for bf16.
+    pub(crate) fn tiled_gated(&self, name: &str, outputs: usize, inputs: usize) -> Result<TiledMatrix> {
+        self.check_gates(name, outputs)?;
         let pack = |weights: Weights<'_>| TiledMatrix::gated(weights, outputs, inputs);
         self.packed(name, &[&[outputs, inputs]], pack, |none| TiledMatrix::linear(none, 0, 0))
     }

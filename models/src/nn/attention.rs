@@ -1,8 +1,8 @@
 //! Scaled dot-product attention.
 
 use candle_core::{Result, bail};
+use latentd_kernels::Isa;
 use latentd_kernels::tiled::{PackedKeys, attention_packed};
-use latentd_kernels::{AttentionShape, Isa};
 
 use super::Activations;
 use super::activations::Values;
@@ -12,12 +12,11 @@ pub struct Keys {
     batch: usize,
     count: usize,
     channels: usize,
-    heads: usize,
     kind: Kind,
 }
 
 enum Kind {
-    F32 { keys: Activations, values: Activations },
+    F32(latentd_kernels::PackedKeys),
     Bf16(PackedKeys),
 }
 
@@ -29,12 +28,15 @@ impl Keys {
             bail!("attention: keys {:?}, values {:?} with {heads} heads", k.dims(), v.dims());
         }
         let kind = match k.values() {
-            Values::F32(_) => Kind::F32 { keys: k.clone(), values: v.clone() },
+            Values::F32(k) => {
+                let v = v.f32()?;
+                Kind::F32(latentd_kernels::PackedKeys::new(k, v, batch, heads, channels / heads, count))
+            }
             Values::Bf16(k) => {
                 Kind::Bf16(PackedKeys::new(k, v.bf16()?, batch, heads, channels / heads, count))
             }
         };
-        Ok(Self { batch, count, channels, heads, kind })
+        Ok(Self { batch, count, channels, kind })
     }
 }
 
@@ -59,12 +61,9 @@ pub fn attention_of_each(q: &Activations, keys: &[&Keys], causal: bool) -> Resul
         let range = first * queries * channels..(first + keys.batch) * queries * channels;
         first += keys.batch;
         match (&keys.kind, &mut out) {
-            (Kind::F32 { keys: k, values: v }, Values::F32(out)) => {
-                let Keys { batch, count, heads, .. } = **keys;
-                let shape =
-                    AttentionShape { batch, heads, head_dim: channels / heads, queries, keys: count, causal };
+            (Kind::F32(packed), Values::F32(out)) => {
                 let q = &q.f32()?[range.clone()];
-                latentd_kernels::attention(Isa::current(), q, k.f32()?, v.f32()?, shape, &mut out[range]);
+                latentd_kernels::attention_packed(Isa::current(), q, packed, causal, &mut out[range]);
             }
             (Kind::Bf16(packed), Values::Bf16(out)) => {
                 attention_packed(Isa::current(), &q.bf16()?[range.clone()], packed, causal, &mut out[range]);

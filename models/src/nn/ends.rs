@@ -36,13 +36,15 @@ impl<'a> Ends<'a> {
     /// For the kernels; with a residual of bf16 only where the output is, and so on.
     pub(super) fn f32(&self, bias: Option<&'a [f32]>, rows: usize) -> Result<Epilogue<'a, f32>> {
         let residual = self.residual.map(Activations::f32).transpose()?;
-        Ok(Epilogue { bias, image_bias: self.image_bias(rows)?, activation: self.activation, residual })
+        let image_bias = self.image_bias(rows)?;
+        Ok(Epilogue { bias, image_bias, activation: self.activation, residual, ..Epilogue::default() })
     }
 
     /// As [`Self::f32`] for bf16 outputs.
     pub(super) fn bf16(&self, bias: Option<&'a [f32]>, rows: usize) -> Result<Epilogue<'a, half::bf16>> {
         let residual = self.residual.map(Activations::bf16).transpose()?;
-        Ok(Epilogue { bias, image_bias: self.image_bias(rows)?, activation: self.activation, residual })
+        let image_bias = self.image_bias(rows)?;
+        Ok(Epilogue { bias, image_bias, activation: self.activation, residual, ..Epilogue::default() })
     }
 
     fn image_bias(&self, rows: usize) -> Result<Option<&'a [f32]>> {

@@ -5,7 +5,7 @@ use latentd_kernels::tiled::{self, TiledMatrix};
 use latentd_kernels::{Activation, Isa, PackedMatrix};
 
 use super::activations::Values;
-use super::{Activations, Ends, Precision, geglu};
+use super::{Activations, Ends, Precision};
 use crate::files::Loader;
 
 /// Packed weights, which say what they are multiplied in.
@@ -107,7 +107,10 @@ impl GatedLinear {
     /// Tensors `{name}.weight` and `{name}.bias`, for `2 · outputs`; `outputs` a multiple of 16.
     pub fn load(loader: &Loader, name: &str, inputs: usize, outputs: usize) -> crate::Result<Self> {
         let linear = match loader.precision() {
-            Precision::F32 => Linear::plain(loader, name, inputs, outputs * 2)?,
+            Precision::F32 => {
+                let weight = loader.gated(&format!("{name}.weight"), outputs * 2, inputs)?;
+                Linear { inputs, outputs: outputs * 2, weight: Weight::F32(weight), bias: None }
+            }
             Precision::Bf16 => {
                 let weight = loader.tiled_gated(&format!("{name}.weight"), outputs * 2, inputs)?;
                 Linear { inputs, outputs: outputs * 2, weight: Weight::Bf16(weight), bias: None }
@@ -123,21 +126,25 @@ impl GatedLinear {
 
     /// `(…, inputs) → (…, outputs)`.
     pub fn forward(&self, x: &Activations) -> Result<Activations> {
-        let Weight::Bf16(weight) = &self.0.weight else {
-            return geglu(&self.0.forward(x)?);
-        };
         if x.channels() != self.0.inputs {
             bail!("linear: input {:?} for {} inputs", x.dims(), self.0.inputs);
         }
-        let rows = x.rows();
+        let (rows, bias) = (x.rows(), self.0.bias.as_deref());
         let ends = Ends { activation: Activation::Geglu, ..Ends::default() };
-        let mut out = latentd_kernels::Buffer::new(rows * self.0.outputs / 2);
-        let epilogue = ends.bf16(self.0.bias.as_deref(), rows)?;
-        tiled::linear(Isa::current(), x.bf16()?, rows, weight, &epilogue, &mut out);
+        let mut out = Values::new(x.precision(), rows * self.0.outputs / 2);
+        match (&self.0.weight, &mut out) {
+            (Weight::F32(weight), Values::F32(out)) => {
+                latentd_kernels::linear(Isa::current(), x.f32()?, rows, weight, &ends.f32(bias, rows)?, out);
+            }
+            (Weight::Bf16(weight), Values::Bf16(out)) => {
+                tiled::linear(Isa::current(), x.bf16()?, rows, weight, &ends.bf16(bias, rows)?, out);
+            }
+            _ => bail!("linear: weights and activations of different precision"),
+        }
         let mut dims = x.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = self.0.outputs / 2;
         }
-        Ok(Activations::new(Values::Bf16(out), dims))
+        Ok(Activations::new(out, dims))
     }
 }

@@ -19,9 +19,14 @@ pub use ends::Ends;
 pub use latentd_kernels::Activation;
 pub use linear::{GatedLinear, Linear};
 pub use norm::{GroupNorm, LayerNorm};
-pub use pointwise::{geglu, silu};
+pub use pointwise::silu;
 
-/// Which kernels run here: "amx", "avx512", "avx2" or "portable".
+/// An error if the environment variable `LATENTD_KERNELS` names none of them; for a program's start.
+pub fn check_kernels() -> Result<(), String> {
+    latentd_kernels::Isa::wanted().map(drop)
+}
+
+/// Which kernels run here: "amx", "avx512bf16", "avx512", "avx2" or "portable".
 pub fn kernels() -> &'static str {
     latentd_kernels::Isa::current().name()
 }

@@ -1,6 +1,6 @@
 //! Activation functions that follow no product.
 
-use candle_core::{Result, bail};
+use candle_core::Result;
 use latentd_kernels::{Buffer, Isa};
 
 use super::Activations;
@@ -12,19 +12,4 @@ pub fn silu(x: &Activations) -> Result<Activations> {
     out.copy_from_slice(x.f32()?);
     latentd_kernels::silu(Isa::current(), &mut out);
     Ok(Activations::new(Values::F32(out), x.dims()))
-}
-
-/// `(…, 2 · width) → (…, width)` of f32 activations: the first half times the exact (erf) GELU of the second.
-pub fn geglu(x: &Activations) -> Result<Activations> {
-    let width = x.channels() / 2;
-    if width == 0 || x.channels() != width * 2 {
-        bail!("geglu: input {:?} does not split in halves", x.dims());
-    }
-    let mut out = Buffer::new(x.rows() * width);
-    latentd_kernels::geglu(Isa::current(), x.f32()?, width, &mut out);
-    let mut dims = x.dims().to_vec();
-    if let Some(last) = dims.last_mut() {
-        *last = width;
-    }
-    Ok(Activations::new(Values::F32(out), dims))
 }

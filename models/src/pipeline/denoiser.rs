@@ -12,8 +12,8 @@ use crate::{Error, Result};
 pub(super) struct Denoiser<'a> {
     pub(super) model: &'a Model,
     pub(super) hooks: &'a mut dyn Hooks,
-    pub(super) cond: Context,
-    pub(super) uncond: Context,
+    pub(super) cond: &'a Context,
+    pub(super) uncond: &'a Context,
     pub(super) times: &'a mut Times,
     pub(super) cfg_scale: f64,
     /// Latents that go through the UNet together. Kernels give each the same bits whatever stands beside it, so
@@ -78,7 +78,7 @@ impl Denoiser<'_> {
             let x: Vec<Tensor> =
                 samples.iter().map(|i| scaled.narrow(0, i % batch, 1)).collect::<Result<_, _>>()?;
             let contexts: Vec<&Context> =
-                samples.iter().map(|i| if *i < batch { &self.cond } else { &self.uncond }).collect();
+                samples.iter().map(|i| if *i < batch { self.cond } else { self.uncond }).collect();
             let (start, count) = (samples.first().copied().unwrap_or_default(), samples.len());
             let residuals: Option<Vec<Tensor>> = residuals
                 .map(|residuals| residuals.iter().map(|residual| residual.narrow(0, start, count)).collect())

@@ -6,8 +6,9 @@ use super::denoiser::Denoiser;
 use super::times::Times;
 use super::{Hooks, Model, Progress, Stage};
 use crate::image::{Infotext, RgbImage, tensor_to_image};
+use crate::networks::unet::Context;
 use crate::nn::Precision;
-use crate::prompt::{Conditioning, pad_alike};
+use crate::prompt::{Conditioning, encode, pad_alike};
 use crate::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule, sample};
 use crate::{Error, Result};
 
@@ -67,6 +68,7 @@ pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Resul
     let sigmas = model.sigmas.schedule(request.sampler, request.schedule, request.steps)?;
     let steps = sigmas.levels.len() - 1;
     let mut outputs = vec![];
+    let mut contexts: Option<Contexts> = None;
     let mut times = Times::new(
         sigmas.levels[..steps].iter().map(|level| model.sigmas.sigma_to_t(f64::from(*level))).collect(),
     );
@@ -78,7 +80,12 @@ pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Resul
         if hooks.cancelled() {
             return Err(Error::Cancelled);
         }
-        let (cond, uncond) = conditioning(model, request, hooks)?;
+        let prompts = conditioning(model, request, hooks)?;
+        // Hooks may change it from pass to pass; mostly they do not.
+        let contexts = match contexts.take() {
+            Some(before) if alike(&before.of, &prompts)? => contexts.insert(before),
+            _ => contexts.insert(Contexts::new(model, prompts)?),
+        };
         let progress =
             Progress { stage: Stage::Conditioning, step: pass * steps, steps: request.n_iter * steps };
         hooks.progress(progress);
@@ -90,8 +97,8 @@ pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Resul
         let mut denoiser = Denoiser {
             model,
             hooks: &mut *hooks,
-            cond: model.unet.context(&cond)?,
-            uncond: model.unet.context(&uncond)?,
+            cond: &contexts.cond,
+            uncond: &contexts.uncond,
             times: &mut times,
             cfg_scale: request.cfg_scale,
             samples_at_once,
@@ -131,6 +138,27 @@ impl Drop for FreedAtTheEnd {
     }
 }
 
+/// What the UNet's cross-attentions look up, positive and negative.
+struct Contexts {
+    of: (Conditioning, Conditioning),
+    cond: Context,
+    uncond: Context,
+}
+
+impl Contexts {
+    fn new(model: &Model, of: (Conditioning, Conditioning)) -> Result<Self> {
+        Ok(Self { cond: model.unet.context(&of.0)?, uncond: model.unet.context(&of.1)?, of })
+    }
+}
+
+fn alike(a: &(Conditioning, Conditioning), b: &(Conditioning, Conditioning)) -> Result<bool> {
+    let same = |a: &Tensor, b: &Tensor| -> Result<bool> {
+        let values = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
+        Ok(a.dims() == b.dims() && values(a)? == values(b)?)
+    };
+    Ok(same(&a.0, &b.0)? && same(&a.1, &b.1)?)
+}
+
 /// Conditioning `(1, tokens, width)`, positive and negative.
 fn conditioning(
     model: &Model,
@@ -139,12 +167,15 @@ fn conditioning(
 ) -> Result<(Conditioning, Conditioning)> {
     let (mut prompt, mut negative) = (request.prompt.clone(), request.negative_prompt.clone());
     hooks.prompt_rewrite(&mut prompt, &mut negative)?;
-    let encode =
-        |prompt: &str| model.conditioning.get(&model.clip, prompt, request.clip_skip, &|| hooks.cancelled());
+    let clip_skip = request.clip_skip;
+    let encode = |prompt: &str| {
+        let encode = || encode(&model.clip, prompt, clip_skip, &|| hooks.cancelled());
+        model.conditioning.get(prompt, clip_skip, encode)
+    };
     let mut cond = encode(&prompt)?;
     let mut uncond = encode(&negative)?;
     if request.pad_cond_uncond {
-        pad_alike(&model.clip, &mut cond, &mut uncond, request.clip_skip)?;
+        pad_alike(&mut cond, &mut uncond, || encode(""))?;
     }
     hooks.conditioning(&mut cond, &mut uncond)?;
     Ok((cond, uncond))

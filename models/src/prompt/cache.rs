@@ -2,9 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::conditioning::{Conditioning, encode};
+use super::conditioning::Conditioning;
 use crate::Result;
-use crate::networks::clip::ClipText;
 
 /// Encoded prompts of one text encoder, the last used last. Encoding the same text gives the same numbers, so this
 /// never shows in a picture.
@@ -23,18 +22,17 @@ impl ConditioningCache {
     /// Values of a longest one: 16 chunks of SD 1.x, 3.6 MiB.
     const VALUES: usize = 16 * 77 * 768;
 
-    /// As [`encode`], if need be.
+    /// What `encode` gives for this prompt, or gave before.
     pub(crate) fn get(
         &self,
-        clip: &ClipText,
         prompt: &str,
         clip_skip: usize,
-        cancelled: &dyn Fn() -> bool,
+        encode: impl FnOnce() -> Result<Conditioning>,
     ) -> Result<Conditioning> {
         if let Some(found) = self.find(prompt, clip_skip) {
             return Ok(found);
         }
-        let conditioning = encode(clip, prompt, clip_skip, cancelled)?;
+        let conditioning = encode()?;
         if conditioning.elem_count() <= Self::VALUES {
             let entry = Entry { prompt: prompt.to_owned(), clip_skip, conditioning: conditioning.clone() };
             let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,5 +52,42 @@ impl ConditioningCache {
         let conditioning = entry.conditioning.clone();
         entries.push(entry);
         Some(conditioning)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn what_was_encoded_is_not_encoded_again() {
+        let cache = ConditioningCache::default();
+        let mut encoded = vec![];
+        let long = "long";
+        let mut ask = |prompt: &'static str, clip_skip| {
+            let values = if prompt == long { ConditioningCache::VALUES + 1 } else { 1 };
+            let conditioning = cache.get(prompt, clip_skip, || {
+                encoded.push((prompt, clip_skip));
+                Ok(Conditioning::zeros((1, 1, values), DType::F32, &Device::Cpu)?)
+            });
+            conditioning.expect("encoded");
+        };
+        for (prompt, clip_skip) in [("a", 1), ("b", 1), ("a", 1), ("a", 2), ("b", 1), (long, 1), (long, 1)] {
+            ask(prompt, clip_skip);
+        }
+        // The oldest leaves for a seventeenth; "a" was used since.
+        ask("a", 1);
+        for prompt in ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14"] {
+            ask(prompt, 1);
+        }
+        ask("a", 1);
+        ask("a", 2);
+        let again = [("a", 2)];
+        let once = [("a", 1), ("b", 1), ("a", 2), (long, 1), (long, 1)];
+        assert_eq!(encoded[..5], once);
+        assert_eq!(encoded[encoded.len() - 1..], again);
+        assert_eq!(encoded.len(), once.len() + 14 + again.len());
     }
 }

@@ -45,18 +45,17 @@ pub fn encode(
     Ok(Tensor::cat(&encoded, 1)?)
 }
 
-/// Repeats the encoded empty prompt behind the shorter one until both have as many tokens.
+/// Repeats the encoded empty prompt, which `empty` gives, behind the shorter one until both have as many tokens.
 pub fn pad_alike(
-    clip: &ClipText,
     cond: &mut Conditioning,
     uncond: &mut Conditioning,
-    clip_skip: usize,
+    empty: impl FnOnce() -> Result<Conditioning>,
 ) -> Result<()> {
     let (a, b) = (cond.dim(1)?, uncond.dim(1)?);
     if a == b {
         return Ok(());
     }
-    let empty = encode(clip, "", clip_skip, &|| false)?;
+    let empty = empty()?;
     let shorter = if a < b { cond } else { uncond };
     while shorter.dim(1)? < a.max(b) {
         *shorter = Tensor::cat(&[&*shorter, &empty], 1)?;

@@ -10,17 +10,17 @@ use std::time::Instant;
 use half::bf16;
 use latentd_kernels::{
     Activation, AttentionShape, Buffer, ConvShape, Epilogue, GroupNormShape, Isa, PackedMatrix, WeightDtype,
-    Weights, attention, conv2d, geglu, group_norm, layer_norm, linear, tiled,
+    Weights, attention, conv2d, group_norm, layer_norm, linear, silu, tiled,
 };
 
 struct Bench {
     isa: Isa,
     filter: String,
-    /// GFLOP/s of f32, and of bf16 tiles.
-    peaks: [Option<f64>; 2],
+    /// GFLOP/s of f32, and of bf16.
+    peaks: [f64; 2],
 }
 
-/// Which peak a kernel is held against.
+/// What a kernel computes in, and which peak it is held against.
 #[derive(Clone, Copy)]
 enum Unit {
     F32,
@@ -28,11 +28,28 @@ enum Unit {
 }
 
 impl Bench {
-    fn measure(&self, name: &str, unit: Unit, flops: f64, mut run: impl FnMut()) {
-        let kind = ["f32", "bf16"][unit as usize];
-        let name = format!("{kind} {name}");
+    /// Against the multiply-adds that the units do at best.
+    fn products(&self, name: &str, unit: Unit, flops: f64, run: impl FnMut()) {
+        let Some((name, seconds)) = self.time(name, unit, run) else { return };
+        let rate = flops / seconds * 1e-9;
+        let share = rate / self.peaks[unit as usize] * 100.0;
+        println!("{name:<52} {:>9.3} ms {rate:>8.1} GFLOP/s {share:>5.0} % of peak", seconds * 1e3);
+    }
+
+    /// Against a copy of as many bytes, where hardly anything is computed.
+    fn bytes(&self, name: &str, unit: Unit, (read, written): (usize, usize), run: impl FnMut()) {
+        let Some((name, seconds)) = self.time(name, unit, run) else { return };
+        let size = [4, 2][unit as usize];
+        let rate = ((read + written) * size) as f64 / seconds * 1e-9;
+        let share = rate / peak::copy_rate(read * size, written * size) * 100.0;
+        println!("{name:<52} {:>9.3} ms {rate:>8.1} GB/s    {share:>5.0} % of a copy", seconds * 1e3);
+    }
+
+    /// The full name and the median of seven runs in seconds, unless it is filtered out.
+    fn time(&self, name: &str, unit: Unit, mut run: impl FnMut()) -> Option<(String, f64)> {
+        let name = format!("{} {name}", ["f32", "bf16"][unit as usize]);
         if !name.contains(&self.filter) {
-            return;
+            return None;
         }
         run();
         let mut times: Vec<f64> = (0..7)
@@ -43,11 +60,7 @@ impl Bench {
             })
             .collect();
         times.sort_by(f64::total_cmp);
-        let seconds = times[times.len() / 2];
-        let rate = flops / seconds * 1e-9;
-        let share = self.peaks[unit as usize].filter(|_| flops > 0.0).map(|peak| rate / peak * 100.0);
-        let share = share.map_or(String::new(), |share| format!("{share:>5.0} % of peak"));
-        println!("{name:<52} {:>9.3} ms {rate:>8.1} GFLOP/s{share}", seconds * 1e3);
+        Some((name, times[times.len() / 2]))
     }
 }
 
@@ -74,12 +87,12 @@ fn f16(bytes: &[u8]) -> Weights<'_> {
 fn main() {
     let isa = Isa::current();
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let bench = Bench { isa, filter, peaks: [peak::f32_rate(isa), peak::tile_rate(isa)] };
+    let bench = Bench { isa, filter, peaks: [peak::f32_rate(isa), peak::bf16_rate(isa)] };
     println!("kernels: {}, threads: {}", isa.name(), rayon::current_num_threads());
-    for (kind, peak) in ["f32 multiply-adds", "bf16 tile products"].into_iter().zip(bench.peaks) {
-        println!("{kind} at best: {}", peak.map_or("—".to_owned(), |peak| format!("{peak:.0} GFLOP/s")));
-    }
+    let [f32, bf16] = bench.peaks;
+    println!("products of registers or tiles at best: f32 {f32:.0} GFLOP/s, bf16 {bf16:.0} GFLOP/s");
     linears(&bench);
+    epilogues(&bench);
     convolutions(&bench);
     attentions(&bench);
     norms(&bench);
@@ -103,117 +116,193 @@ fn linears(bench: &Bench) {
         let flops = 2.0 * (m * k * n) as f64;
         let (x, mut out) = (random(m * k), Buffer::<f32>::new(m * n));
         let packed = PackedMatrix::linear(f16(&bytes), n, k).expect("packs");
-        bench.measure(&name, Unit::F32, flops, || {
+        bench.products(&name, Unit::F32, flops, || {
             linear(bench.isa, &x, m, &packed, &Epilogue::default(), &mut out);
         });
         let (x, mut out) = (random_bf16(m * k), Buffer::<bf16>::new(m * n));
         let packed = tiled::TiledMatrix::linear(f16(&bytes), n, k).expect("packs");
         let epilogue = Epilogue::default();
-        bench.measure(&name, Unit::Bf16, flops, || {
+        bench.products(&name, Unit::Bf16, flops, || {
             tiled::linear(bench.isa, &x, m, &packed, &epilogue, &mut out);
         });
         if n == 8 * k {
+            let name = format!("{name}, GEGLU");
             let packed = tiled::TiledMatrix::gated(f16(&bytes), n, k).expect("packs");
             let epilogue = Epilogue { activation: Activation::Geglu, ..Epilogue::default() };
-            bench.measure(&format!("{name}, GEGLU"), Unit::Bf16, flops, || {
+            bench.products(&name, Unit::Bf16, flops, || {
                 tiled::linear(bench.isa, &x, m, &packed, &epilogue, &mut out[..m * n / 2]);
+            });
+            let (x, mut out) = (random(m * k), Buffer::<f32>::new(m * n / 2));
+            let packed = PackedMatrix::gated(f16(&bytes), n, k).expect("packs");
+            let epilogue = Epilogue { activation: Activation::Geglu, ..Epilogue::default() };
+            bench.products(&name, Unit::F32, flops, || {
+                linear(bench.isa, &x, m, &packed, &epilogue, &mut out);
             });
         }
     }
 }
 
+/// What follows a product, beside the product alone.
+fn epilogues(bench: &Bench) {
+    let (m, k, n) = (8192, 320, 320);
+    let flops = 2.0 * (m * k * n) as f64;
+    let bytes = f16_weights(n * k);
+    let (bias, image_bias) = (random(n), random(2 * n));
+    let (x, residual, mut out) = (random(m * k), random(m * n), Buffer::<f32>::new(m * n));
+    let packed = PackedMatrix::linear(f16(&bytes), n, k).expect("packs");
+    let (x16, residual16, mut out16) = (random_bf16(m * k), random_bf16(m * n), Buffer::<bf16>::new(m * n));
+    let packed16 = tiled::TiledMatrix::linear(f16(&bytes), n, k).expect("packs");
+    for (name, activation, with_residual) in
+        [("bias, SiLU", Activation::Silu, false), ("bias, residual", Activation::None, true)]
+    {
+        let name = format!("linear {m}×{k}×{n}, {name}");
+        let (bias, image_bias) = (Some(&bias[..]), Some(&image_bias[..]));
+        let epilogue = Epilogue {
+            bias,
+            image_bias,
+            activation,
+            residual: with_residual.then_some(&residual[..]),
+            ..Epilogue::default()
+        };
+        bench.products(&name, Unit::F32, flops, || linear(bench.isa, &x, m, &packed, &epilogue, &mut out));
+        let epilogue = Epilogue {
+            bias,
+            image_bias,
+            activation,
+            residual: with_residual.then_some(&residual16[..]),
+            ..Epilogue::default()
+        };
+        bench.products(&name, Unit::Bf16, flops, || {
+            tiled::linear(bench.isa, &x16, m, &packed16, &epilogue, &mut out16);
+        });
+    }
+}
+
 fn convolutions(bench: &Bench) {
-    for (batch, side, channels, outputs, upsample) in [
-        (2, 64, 320, 320, 1),
-        (2, 64, 640, 320, 1),
-        (2, 64, 960, 320, 1),
-        (2, 32, 640, 640, 1),
-        (2, 32, 1920, 640, 1),
-        (2, 16, 1280, 1280, 1),
-        (2, 16, 2560, 1280, 1),
-        (2, 8, 1280, 1280, 1),
-        (2, 32, 640, 640, 2),
-        (1, 64, 512, 512, 1),
-        (1, 128, 512, 512, 1),
-        (1, 256, 256, 256, 1),
-        (1, 512, 128, 128, 1),
-        (1, 256, 256, 256, 2),
+    let plain = |batch, side, channels, outputs| (batch, side, channels, outputs, 3, 1, 1);
+    for (batch, side, channels, outputs, kernel, stride, upsample) in [
+        plain(2, 64, 320, 320),
+        plain(2, 64, 640, 320),
+        plain(2, 64, 960, 320),
+        plain(2, 32, 640, 640),
+        plain(2, 32, 1920, 640),
+        plain(2, 16, 1280, 1280),
+        plain(2, 16, 2560, 1280),
+        plain(2, 8, 1280, 1280),
+        // The UNet's ends, shortcuts, downsampling and upsampling.
+        plain(2, 64, 4, 320),
+        plain(2, 64, 320, 4),
+        (2, 64, 640, 320, 1, 1, 1),
+        (2, 64, 320, 320, 3, 2, 1),
+        (2, 32, 640, 640, 3, 1, 2),
+        plain(1, 64, 512, 512),
+        plain(1, 128, 512, 512),
+        plain(1, 256, 256, 256),
+        plain(1, 512, 128, 128),
+        plain(1, 512, 128, 3),
+        (1, 256, 256, 256, 3, 1, 2),
     ] {
+        let pad = kernel / 2;
         let shape = ConvShape {
             batch,
             height: side,
             width: side,
             channels,
-            kernel: 3,
-            stride: 1,
-            pad_before: 1,
-            pad_after: 1,
+            kernel,
+            stride,
+            pad_before: pad,
+            pad_after: pad,
             upsample,
         };
         let (rows, columns) = shape.output();
-        let bytes = f16_weights(outputs * channels * 9);
+        let taps = kernel * kernel;
+        let bytes = f16_weights(outputs * channels * taps);
         let (inputs, outs) = (batch * side * side * channels, batch * rows * columns * outputs);
-        let flops = 18.0 * (batch * rows * columns * channels * outputs) as f64;
-        let name = format!("conv 3×3 {channels}→{outputs}, {rows}², batch {batch}");
+        let flops = 2.0 * (taps * batch * rows * columns * channels * outputs) as f64;
+        let name = format!("conv {kernel}×{kernel} {channels}→{outputs}, {side}²→{rows}², batch {batch}");
         let (x, mut out) = (random(inputs), Buffer::<f32>::new(outs));
-        let packed = PackedMatrix::convolution(f16(&bytes), outputs, channels, 9).expect("packs");
-        bench.measure(&name, Unit::F32, flops, || {
+        let packed = PackedMatrix::convolution(f16(&bytes), outputs, channels, taps).expect("packs");
+        bench.products(&name, Unit::F32, flops, || {
             conv2d(bench.isa, &x, shape, &packed, &Epilogue::default(), &mut out);
         });
         let (x, mut out) = (random_bf16(inputs), Buffer::<bf16>::new(outs));
-        let packed = tiled::TiledMatrix::convolution(f16(&bytes), outputs, channels, 9).expect("packs");
+        let packed = tiled::TiledMatrix::convolution(f16(&bytes), outputs, channels, taps).expect("packs");
         let epilogue = Epilogue::default();
-        bench.measure(&name, Unit::Bf16, flops, || {
+        bench.products(&name, Unit::Bf16, flops, || {
             tiled::conv2d(bench.isa, &x, shape, &packed, &epilogue, &mut out);
         });
+        if channels.is_multiple_of(32) && kernel == 3 && upsample == 1 {
+            let norm = group_norm_shape(batch, side * side, channels);
+            let ones = vec![1f32; channels];
+            bench.products(&format!("{name}, normed"), Unit::Bf16, flops, || {
+                let scales = tiled::ChannelScales::group_norm(bench.isa, &x, norm, &ones, &ones);
+                tiled::conv2d_normed(bench.isa, &x, &scales, shape, &packed, &epilogue, &mut out);
+            });
+        }
     }
 }
 
+fn group_norm_shape(batch: usize, positions: usize, channels: usize) -> GroupNormShape {
+    GroupNormShape { batch, positions, channels, groups: 32, epsilon: 1e-5, silu: true }
+}
+
 fn attentions(bench: &Bench) {
-    for (batch, heads, head_dim, queries, keys) in [
-        (2, 8, 40, 4096, 4096),
-        (2, 8, 80, 1024, 1024),
-        (2, 8, 160, 256, 256),
-        (2, 8, 40, 4096, 77),
-        (1, 1, 512, 4096, 4096),
+    for (batch, heads, head_dim, queries, keys, causal) in [
+        (2, 8, 40, 4096, 4096, false),
+        (2, 8, 80, 1024, 1024, false),
+        (2, 8, 160, 256, 256, false),
+        (2, 8, 40, 4096, 77, false),
+        (2, 12, 64, 77, 77, true),
+        (1, 1, 512, 4096, 4096, false),
     ] {
-        let shape = AttentionShape { batch, heads, head_dim, queries, keys, causal: false };
+        let shape = AttentionShape { batch, heads, head_dim, queries, keys, causal };
         let width = heads * head_dim;
+        // Of the whole square, though half of it is hidden from a causal one.
         let flops = 4.0 * (batch * width * queries * keys) as f64;
-        let name = format!("attention {queries}×{keys}, {heads} heads of {head_dim}, batch {batch}");
+        let kind = if causal { ", causal" } else { "" };
+        let name = format!("attention {queries}×{keys}, {heads} heads of {head_dim}, batch {batch}{kind}");
         let (q, k) = (random(batch * queries * width), random(batch * keys * width));
         let mut out = Buffer::<f32>::new(q.len());
-        bench.measure(&name, Unit::F32, flops, || attention(bench.isa, &q, &k, &k, shape, &mut out));
+        bench.products(&name, Unit::F32, flops, || attention(bench.isa, &q, &k, &k, shape, &mut out));
         let (q, k) = (random_bf16(q.len()), random_bf16(k.len()));
         let mut out = Buffer::<bf16>::new(q.len());
-        bench.measure(&name, Unit::Bf16, flops, || tiled::attention(bench.isa, &q, &k, &k, shape, &mut out));
+        bench.products(&name, Unit::Bf16, flops, || tiled::attention(bench.isa, &q, &k, &k, shape, &mut out));
+        if keys != queries {
+            let packed = tiled::PackedKeys::new(&k, &k, batch, heads, head_dim, keys);
+            bench.products(&format!("{name}, packed before"), Unit::Bf16, flops, || {
+                tiled::attention_packed(bench.isa, &q, &packed, causal, &mut out);
+            });
+        }
     }
 }
 
 fn norms(bench: &Bench) {
     for (batch, positions, channels) in [(2, 4096, 320), (2, 1024, 1280), (1, 512 * 512, 128)] {
-        let shape = GroupNormShape { batch, positions, channels, groups: 32, epsilon: 1e-5, silu: true };
+        let shape = group_norm_shape(batch, positions, channels);
         let (x, ones) = (random(batch * positions * channels), vec![1f32; channels]);
         let mut out = Buffer::<f32>::new(x.len());
+        // Read for the statistics, and again to be normed.
+        let touched = (2 * x.len(), x.len());
         let name = format!("group norm + SiLU {batch}×{positions}×{channels}");
-        bench.measure(&name, Unit::F32, 0.0, || group_norm(bench.isa, &x, shape, &ones, &ones, &mut out));
+        bench.bytes(&name, Unit::F32, touched, || group_norm(bench.isa, &x, shape, &ones, &ones, &mut out));
         let x = random_bf16(x.len());
         let mut out = Buffer::<bf16>::new(x.len());
-        bench.measure(&name, Unit::Bf16, 0.0, || {
+        bench.bytes(&name, Unit::Bf16, touched, || {
             tiled::group_norm(bench.isa, &x, shape, &ones, &ones, &mut out);
         });
     }
     let (x, ones) = (random(8192 * 320), vec![1f32; 320]);
     let mut out = Buffer::<f32>::new(x.len());
-    bench.measure("layer norm 8192×320", Unit::F32, 0.0, || {
+    let touched = (x.len(), x.len());
+    bench.bytes("layer norm 8192×320", Unit::F32, touched, || {
         layer_norm(bench.isa, &x, &ones, &ones, 1e-5, &mut out);
     });
     let x = random_bf16(x.len());
     let mut out = Buffer::<bf16>::new(x.len());
-    bench.measure("layer norm 8192×320", Unit::Bf16, 0.0, || {
+    bench.bytes("layer norm 8192×320", Unit::Bf16, touched, || {
         tiled::layer_norm(bench.isa, &x[..], &ones, &ones, 1e-5, &mut out);
     });
-    let x = random(8192 * 2560);
-    let mut out = Buffer::<f32>::new(x.len() / 2);
-    bench.measure("GEGLU 8192×2560", Unit::F32, 0.0, || geglu(bench.isa, &x, 1280, &mut out));
+    let mut x = random(8192 * 1280);
+    let touched = (x.len(), x.len());
+    bench.bytes("SiLU 8192×1280", Unit::F32, touched, || silu(bench.isa, &mut x));
 }

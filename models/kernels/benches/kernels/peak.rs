@@ -1,9 +1,10 @@
-//! What this machine's units do at best, measured on the spot: products of registers or tiles, nothing loaded.
+//! What this machine does at best, measured on the spot: products of registers or tiles, nothing loaded; copies.
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
 use latentd_kernels::Isa;
+use rayon::prelude::*;
 
 const WINDOW: Duration = Duration::from_millis(200);
 
@@ -24,35 +25,71 @@ fn rate(run: impl Fn() -> f64 + Sync) -> f64 {
 }
 
 /// f32 multiply-adds.
-pub fn f32_rate(isa: Isa) -> Option<f64> {
-    #[cfg(target_arch = "x86_64")]
-    return match isa.name() {
+pub fn f32_rate(isa: Isa) -> f64 {
+    match isa.name() {
         // SAFETY: the isa's name says that the instructions exist.
-        "amx" | "avx512" => Some(rate(|| unsafe { x86::avx512() })),
+        #[cfg(target_arch = "x86_64")]
+        "amx" | "avx512bf16" | "avx512" => rate(|| unsafe { x86::avx512() }),
         // SAFETY: as above.
-        "avx2" => Some(rate(|| unsafe { x86::avx2() })),
-        _ => None,
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    None
+        #[cfg(target_arch = "x86_64")]
+        "avx2" => rate(|| unsafe { x86::avx2() }),
+        _ => rate(portable),
+    }
 }
 
-/// bf16 tile products.
-pub fn tile_rate(isa: Isa) -> Option<f64> {
-    #[cfg(target_arch = "x86_64")]
-    if isa.name() == "amx" {
-        // SAFETY: `Isa::Amx` of that name is proof that tiles exist and are permitted.
-        return Some(rate(|| unsafe { x86::tiles() }));
+/// bf16 products with f32 sums: of tiles, of pairs, or in f32.
+pub fn bf16_rate(isa: Isa) -> f64 {
+    match isa.name() {
+        // SAFETY: the isa's name is proof that tiles exist and are permitted.
+        #[cfg(target_arch = "x86_64")]
+        "amx" => rate(|| unsafe { x86::tiles() }),
+        // SAFETY: as above, of the instruction.
+        #[cfg(target_arch = "x86_64")]
+        "avx512bf16" => rate(|| unsafe { x86::pairs() }),
+        _ => f32_rate(isa),
     }
-    None
+}
+
+/// GB/s of a copy from `read` bytes to `written` by all threads, both counted: what a kernel that does nothing but read
+/// and write would reach with as much. The best of seven.
+pub fn copy_rate(read: usize, written: usize) -> f64 {
+    let (from, mut to) = (vec![1u8; read], vec![1u8; written]);
+    let parts = 4 * rayon::current_num_threads();
+    let (read_part, written_part) = (read.div_ceil(parts).max(1), written.div_ceil(parts).max(1));
+    let once = || {
+        let begun = Instant::now();
+        to.par_chunks_mut(written_part).zip(from.par_chunks(read_part)).for_each(|(to, from)| {
+            let both = to.len().min(from.len());
+            to[..both].copy_from_slice(&from[..both]);
+            // What has no counterpart is read alone.
+            std::hint::black_box(from[both..].iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
+        });
+        begun.elapsed().as_secs_f64()
+    };
+    let best = std::iter::repeat_with(once).take(7).fold(f64::INFINITY, f64::min);
+    (read + written) as f64 / best * 1e-9
+}
+
+/// Multiply-adds as the compiler makes them of plain Rust.
+fn portable() -> f64 {
+    const LOOPS: usize = 20_000;
+    let factor = std::hint::black_box([0.5f32; 48]);
+    let mut sums = [0f32; 48];
+    for _ in 0..LOOPS {
+        for (sum, factor) in sums.iter_mut().zip(&factor) {
+            *sum = *sum * factor + factor;
+        }
+    }
+    std::hint::black_box(sums);
+    (LOOPS * 48 * 2) as f64
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::asm;
     use std::arch::x86_64::{
-        _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm512_fmadd_ps, _mm512_set1_ps,
-        _mm512_setzero_ps,
+        __m512bh, __m512i, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm512_dpbf16_ps,
+        _mm512_fmadd_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
     };
 
     const LOOPS: usize = 20_000;
@@ -68,6 +105,21 @@ mod x86 {
         }
         std::hint::black_box(sums);
         (LOOPS * 24 * 32) as f64
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn pairs() -> f64 {
+        // SAFETY: the same 512 bits.
+        let ones = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(0x3f80_3f80)) };
+        let factor = std::hint::black_box(ones);
+        let mut sums = [_mm512_setzero_ps(); 24];
+        for _ in 0..LOOPS {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, factor, factor);
+            }
+        }
+        std::hint::black_box(sums);
+        (LOOPS * 24 * 64) as f64
     }
 
     #[target_feature(enable = "avx2,fma")]

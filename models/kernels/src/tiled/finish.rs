@@ -8,7 +8,7 @@ use super::lanes::{LANES, Lanes, with_lanes};
 use super::tiles::{BLOCK, BlockLayout, Dense, TILE};
 use crate::buffer::Plain;
 use crate::matmul::SharedMut;
-use crate::{Activation, Epilogue, Isa, elements};
+use crate::{Activation, Epilogue, Isa};
 
 /// A type results are stored in.
 pub trait Element: Plain + ElementLanes {}
@@ -88,11 +88,7 @@ impl<'a, O: Element> Finish<'a, O> {
         gated: bool,
         out: &mut [O],
     ) -> Self {
-        assert_eq!(gated, epilogue.activation == Activation::Geglu, "product: gates need GEGLU, and it them");
-        assert!(!gated || epilogue.image_bias.is_none(), "product: GEGLU takes no bias per image");
-        let width = if gated { columns / 2 } else { columns };
-        assert_eq!(out.len(), elements(&[rows, width]), "product: output of {rows} rows and {width} columns");
-        epilogue.check(rows, columns, out.len());
+        epilogue.check(rows, columns, gated, out.len());
         let rows_per_image = epilogue.rows_per_image(rows, columns);
         Self { epilogue, columns, rows_per_image, out: SharedMut(out.as_mut_ptr()) }
     }
@@ -178,6 +174,7 @@ unsafe fn finished<L: Lanes, O: Element>(
             Activation::Silu => value.mul(value.sigmoid(1.0)),
             Activation::QuickGelu => value.mul(value.sigmoid(1.702)),
         };
+        value = value.mul(L::splat(epilogue.scale));
         if let Some(residual) = epilogue.residual {
             value = value.add(O::read(residual.as_ptr().add(row * columns + column), count));
         }
@@ -208,7 +205,7 @@ unsafe fn finish_gated<L: Lanes, O: Element>(
             let from = block.add(Dense::row(index));
             let value = L::load(from, LANES).add(value_bias);
             let gate = L::load(from.add(Dense::RIGHT), LANES).add(gate_bias);
-            let mut value = value.mul(gate.gelu());
+            let mut value = value.mul(gate.gelu()).mul(L::splat(finish.epilogue.scale));
             let at = *row as usize * width + column;
             if let Some(residual) = finish.epilogue.residual {
                 value = value.add(O::read(residual.as_ptr().add(at), LANES));

@@ -356,7 +356,7 @@ macro_rules! with_lanes {
     ($isa:expr, $function:ident $(<$element:ident>)? ($($arg:ident: $ty:ty = $value:expr),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-        unsafe fn amx $(<$element: $crate::tiled::finish::Element>)? ($($arg: $ty),*) {
+        unsafe fn avx512bf16 $(<$element: $crate::tiled::finish::Element>)? ($($arg: $ty),*) {
             // SAFETY: the caller's promises are passed on.
             unsafe { $function::<$crate::tiled::lanes::Avx512<true> $(, $element)?>($($arg),*) }
         }
@@ -374,7 +374,7 @@ macro_rules! with_lanes {
         }
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Amx => amx $(::<$element>)? ($($value),*),
+            $crate::Isa::Amx | $crate::Isa::Avx512Bf16 => avx512bf16 $(::<$element>)? ($($value),*),
             #[cfg(target_arch = "x86_64")]
             $crate::Isa::Avx512 => avx512 $(::<$element>)? ($($value),*),
             #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! The innermost product of bf16: one block of 32 × 32 sums, on AMX's tiles or emulated.
+//! The innermost product of bf16: one block of 32 × 32 sums, on AMX's tiles, by AVX-512's products of pairs, or in f32.
 #![allow(unsafe_code)]
 
 use half::bf16;
@@ -52,6 +52,7 @@ impl BlockLayout for Dense {
 
 /// Memory that will be read soon: some of its cache lines are asked for with each step.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only tiles ask ahead"))]
 pub(crate) struct Ahead {
     pub(crate) from: *const bf16,
     pub(crate) lines_per_step: usize,
@@ -116,10 +117,13 @@ impl Tiles {
             }
             return;
         }
+        let _ = ahead;
         meanwhile();
         // SAFETY: the caller's promises are passed on; instructions exist where `Isa` says so.
         unsafe {
             match self.isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512Bf16 | Isa::Amx => pairs::<C>(rows, panel, block, accumulate),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => emulated_avx512::<C>(rows, panel, block, accumulate),
                 #[cfg(target_arch = "x86_64")]
@@ -136,6 +140,55 @@ impl Drop for Tiles {
         if self.isa == Isa::Amx {
             // SAFETY: as in `new`. Without it the system would save the tiles' state at each switch of threads.
             unsafe { amx::release() };
+        }
+    }
+}
+
+/// Eight rows of the block at a time: their sixteen vectors of sums stay in registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn pairs<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: *mut f32, accumulate: bool) {
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+    const ROWS: usize = 8;
+    // SAFETY: the same 512 bits.
+    let halves = |bits: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) };
+    for first in (0..BLOCK).step_by(ROWS) {
+        // SAFETY: offsets within a block, 16 rows, and the panel's steps, as the caller promised.
+        unsafe {
+            let out = block.add(C::row(first));
+            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+            if accumulate {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let line = out.add(row * C::ROW);
+                    *sums = [_mm512_loadu_ps(line), _mm512_loadu_ps(line.add(C::RIGHT))];
+                }
+            }
+            let mut b = panel;
+            for offset in rows.offsets {
+                let base = rows.tiles[first / TILE].byte_add(*offset).add(first % TILE * rows.stride);
+                for step in 0..rows.steps {
+                    for pair in 0..STEP / 2 {
+                        let b = b.add(pair * BLOCK);
+                        let columns =
+                            [b, b.add(PANEL_STEP / 2)].map(|b| halves(_mm512_loadu_si512(b.cast())));
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            let a = base.add(row * rows.stride + step * STEP + pair * 2);
+                            let a = halves(_mm512_set1_epi32(a.cast::<i32>().read_unaligned()));
+                            sums[0] = _mm512_dpbf16_ps(sums[0], a, columns[0]);
+                            sums[1] = _mm512_dpbf16_ps(sums[1], a, columns[1]);
+                        }
+                    }
+                    b = b.add(PANEL_STEP);
+                }
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                let line = out.add(row * C::ROW);
+                _mm512_storeu_ps(line, sums[0]);
+                _mm512_storeu_ps(line.add(C::RIGHT), sums[1]);
+            }
         }
     }
 }
@@ -356,7 +409,8 @@ mod amx {
         }
     }
 
-    /// Stores tiles 0 to 3.
+    /// Stores tiles 0 to 3, as [`multiply`] left them. That they still hold the sums rests on two things: no compiler
+    /// allocates tiles, and what runs in between is ours and touches none.
     ///
     /// # Safety
     /// Behind [`multiply`] with the same layout; `block` is writable for it.
