@@ -75,7 +75,7 @@ def listing(parts):
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def face_words(rng, face, told=0.6):
+def face_words(rng, face, told=0.7):
     """A head with some of what can be said of it."""
     mood = {"smile": ("smiling", "happy"), "frown": ("frowning", "sad")}[face.mouth]
     mouth = {"smile": "a smile", "frown": "a frown"}[face.mouth]
@@ -87,14 +87,14 @@ def face_words(rng, face, told=0.6):
     if rng.random() < 0.85:
         cut = f"{face.cut} " if rng.random() < told else ""
         extras.append(f"{cut}{word(rng, HAIR_WORDS, face.hair)} hair")
-    if rng.random() < 0.35:
+    if rng.random() < 0.5:
         extras.append(f"{word(rng, SKIN_WORDS, face.skin)} skin")
     if face.glasses and rng.random() < 0.8:
         extras.append("glasses")
     if face.hat and rng.random() < 0.8:
         hat = f"{word(rng, COLOUR_WORDS, face.hat)} hat" if rng.random() < 0.85 else "hat"
         extras.append(article(hat))
-    lacks = [name for name, has in (("glasses", face.glasses), ("a hat", face.hat)) if not has and rng.random() < 0.3]
+    lacks = [name for name, has in (("glasses", face.glasses), ("a hat", face.hat)) if not has and rng.random() < 0.4]
     if lacks and rng.random() < 0.5:
         extras += [f"no {name.removeprefix('a ')}" for name in lacks]
         lacks = []
@@ -116,7 +116,7 @@ def thing_words(rng, thing):
 
 
 def alike(things):
-    kinds = {(t.shape, t.colour, t.fill) if isinstance(t, Shape) else t for t in things}
+    kinds = {(t.shape, t.colour, t.fill, t.size) if isinstance(t, Shape) else t for t in things}
     return len(things) > 1 and len(kinds) == 1
 
 
@@ -199,7 +199,7 @@ def shape_prompt(thing, position):
 
 
 def face_prompt(face, position):
-    extras = [f"{face.cut} {face.hair} hair"] + ["glasses"] * face.glasses
+    extras = [f"{face.skin} skin", f"{face.cut} {face.hair} hair"] + ["glasses"] * face.glasses
     extras += [f"{article(face.hat)} hat"] if face.hat else []
     extras += [f"no {name}" for name, has in (("glasses", face.glasses), ("hat", face.hat)) if not has]
     person = {"smile": "smiling", "frown": "frowning"}[face.mouth] + " face"

@@ -4,6 +4,7 @@ Scene `i` of a set depends on the seed and `i` only, not on how many processes m
 """
 
 import os
+import signal
 from multiprocessing import get_context
 
 import numpy as np
@@ -37,8 +38,13 @@ def chunks(count, seed, workers, small_faces=0.0, size=256):
     if workers <= 1:
         yield from map(make, jobs)
         return
-    with get_context("fork").Pool(workers) as pool:
-        yield from pool.imap(make, jobs)
+    with pool(workers) as drawers:
+        yield from drawers.imap(make, jobs)
+
+
+def pool(workers):
+    """Processes that draw. They may be ended, unlike the one that trains, which first saves."""
+    return get_context("fork").Pool(workers, signal.signal, (signal.SIGTERM, signal.SIG_DFL))
 
 
 def save(path, write):

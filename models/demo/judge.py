@@ -1,8 +1,8 @@
 """Scores a picture against the scene that was asked for, by the generator's own geometry.
 
 `judge` answers yes or no per class: background, count, and for shapes colour, shape, position and fill, each right
-only if it is right for every shape; for heads face (is there one), hair, cut, glasses, mouth, hat. `python judge.py`
-prints how well it does this on pictures whose contents are known.
+only if it is right for every shape; for heads face (is there one), hair, cut, glasses, mouth, hat, skin.
+`python judge.py` prints how well it does this on pictures whose contents are known.
 """
 
 from dataclasses import replace
@@ -63,9 +63,9 @@ class Blob:
         self.x, self.y = (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2
         self.area = int(mask.sum())
 
-    def inside(self, depth=2):
+    def inside(self):
         """The mask without its edge, if anything is left then."""
-        for steps in (depth, 1):
+        for steps in (2, 1):
             core = ndimage.binary_erosion(self.mask, iterations=steps)
             if core.sum() >= 20:
                 return core
@@ -116,7 +116,7 @@ def likeness(mask, shape, x, y, area, mass):
 
 def shape_of(blob):
     """(name, likeness) of the shape whose mask fits best."""
-    grid_x, grid_y = scenes.grid(SIZE)
+    grid_x, grid_y = scenes.grid()
     rows, columns = np.nonzero(blob.mask.any(1))[0], np.nonzero(blob.mask.any(0))[0]
     window = (slice(max(0, rows[0] - 8), rows[-1] + 9), slice(max(0, columns[0] - 8), columns[-1] + 9))
     mask, x, y = blob.mask[window].astype(float), grid_x[window], grid_y[window]
@@ -231,7 +231,7 @@ class Head:
         low = [max(0, int(c - reach)) for c in (y, x)]
         high = [min(SIZE, int(c + reach) + 1) for c in (y, x)]
         self.window = tuple(slice(a, b) for a, b in zip(low, high))
-        grid_x, grid_y = scenes.grid(SIZE)
+        grid_x, grid_y = scenes.grid()
         self.grid = grid_x[self.window], grid_y[self.window]
         self.pixels = picture[self.window]
 

@@ -243,13 +243,15 @@ def load(path, vocabulary, sizes=SIZES):
     unet.load_state_dict(convert_ldm_unet_checkpoint(dict(state), dict(unet.config)))
     vae.load_state_dict(convert_ldm_vae_checkpoint(dict(state), dict(vae.config)))
     words = {key.removeprefix(TEXT_PREFIX): value for key, value in state.items() if key.startswith(TEXT_PREFIX)}
+    own = {key: key.removeprefix("text_model.") for key in text.state_dict() if not key.endswith("position_ids")}
+    if missing := sorted(set(own.values()) - words.keys()):
+        raise ValueError(f"{path} lacks weights of the text encoder: {', '.join(missing)}")
     table = words["embeddings.token_embedding.weight"]
     known = torch.zeros(tokens.VOCABULARY, dtype=torch.bool)
     known[vocabulary.ids] = True
     # Row 0 is that of all other words.
     words["embeddings.token_embedding.weight"] = torch.cat([table[~known][:1], table[vocabulary.ids]])
-    own = {key: key.removeprefix("text_model.") for key in text.state_dict()}
-    text.load_state_dict({key: words[name] for key, name in own.items() if name in words}, strict=False)
+    text.load_state_dict({key: words[name] for key, name in own.items()}, strict=False)
     return text, unet, vae
 
 

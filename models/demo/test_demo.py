@@ -1,5 +1,6 @@
 """Tests of the demo model's data, captions and judge; those of the networks run where torch and diffusers are."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -43,9 +44,9 @@ def test_fills_are_flat_and_edges_are_antialiased():
 
 
 def test_training_never_sees_what_is_held_out():
-    assert not any(scenes.is_held_out(scene) for scene in sample(300))
+    assert not any(any(scenes.are_held_out(scene)) for scene in sample(300))
     asked = judge.exam(40)
-    assert all(scenes.held_out(t.shape, t.colour, s.background, t.position) for s in asked for t in s.shapes)
+    assert all(all(scenes.are_held_out(scene)) for scene in asked)
     every = [(a, b, c, d) for a in scenes.SHAPES for b in scenes.COLOURS for c in scenes.COLOURS if b != c
              for d in scenes.POSITIONS]
     share = np.mean([scenes.held_out(*one) for one in every])
@@ -157,3 +158,13 @@ def test_the_largest_file_is_large_enough(tmp_path):
     table = vocabulary.spread(text.get_input_embeddings().weight)
     assert torch.equal(table[736], text.get_input_embeddings().weight[vocabulary.row[736]])
     assert torch.equal(table[1000], table[2000])
+
+
+def test_a_run_goes_on_only_with_what_it_was_begun_with(tmp_path):
+    pytest.importorskip("torch")
+    train = pytest.importorskip("train")
+    about, begun = tmp_path / "plan.json", {"seed": 1, **train.made_from()}
+    about.write_text(json.dumps(begun))
+    train.check(about, begun)
+    with pytest.raises(SystemExit, match="another seed, captions.py:"):
+        train.check(about, begun | {"seed": 2, "captions.py": "changed"})

@@ -6,12 +6,14 @@ stage and the step's number, so a run that was stopped and resumed takes the sam
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import signal
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -50,7 +52,7 @@ class Plan:
 
 PLANS = {
     "gpu": Plan(40_000, 10_000, 128, 48, 0.012, 200_000, 30_000, 512, 0.02, 0.999, 1_000, 3_000, 96),
-    "cpu": Plan(12_000, 9_500, 16, 48, 0.012, 24_000, 12_000, 64, 0.02, 0.998, 250, 1_500, 48),
+    "cpu": Plan(12_000, 12_000, 16, 48, 0.012, 24_000, 12_000, 64, 0.02, 0.998, 250, 1_500, 48),
     "smoke": Plan(64, 6, 8, 48, 0.02, 64, 6, 8, 0.02, 0.9, 3, 6, 4),
 }
 
@@ -61,7 +63,11 @@ EMPTY_CAPTIONS = 0.1
 UNKNOWN_WORDS = 0.12
 OFFSET_NOISE = 0.1
 TERMINAL = 990
-UNSEEN = (780, 970)
+# (from, below, share): most samples are where a thing can hardly be seen, for there it is learned which word means it.
+# A compromise: by `visible.py` that is at some 610 to 950 for shapes and most of a face, 350 to 720 for its mouth.
+TIMESTEPS = ((0, 1000, 0.3), (780, 970, 0.35), (300, 800, 0.35))
+# What training sets and vocabulary are made from: changed in the middle of a run, words would become other rows.
+SOURCES = ("captions.py", "data.py", "scenes.py", "tokens.py")
 
 
 class Stop(Exception):
@@ -77,21 +83,23 @@ class Run:
         self.deadline = time.monotonic() + 60 * minutes if minutes else None
         folder.mkdir(parents=True, exist_ok=True)
         about = folder / "plan.json"
-        wanted = {"plan": asdict(plan), "sizes": asdict(networks.SIZES), "seed": seed, "processes": team.size}
-        if about.exists() and json.loads(about.read_text()) != json.loads(json.dumps(wanted)):
-            raise SystemExit(f"{folder} was begun with another plan: see {about}; give another --run")
-        if team.leads:
+        wanted = {"plan": asdict(plan), "seed": seed, "processes": team.size, **made_from()}
+        if about.exists():
+            check(about, wanted)
+        elif team.leads:
             data.save(about, lambda file: file.write(json.dumps(wanted, indent=1).encode()))
 
     @classmethod
     def reopened(cls, folder, device):
         """A run whose checkpoints are only read."""
-        try:
-            known = json.loads((folder / "plan.json").read_text())
-        except FileNotFoundError:
-            raise SystemExit(f"{folder} is no run folder: it has no plan.json") from None
+        about = folder / "plan.json"
+        if not about.exists():
+            raise SystemExit(f"{folder} is no run folder: it has no plan.json")
+        known = check(about, made_from())
         run = cls.__new__(cls)
-        run.folder, run.device, run.plan, run.seed = folder, device, Plan(**known["plan"]), known["seed"]
+        run.folder, run.device, run.seed = folder, device, known["seed"]
+        # All of the plan that the vocabulary depends on; the rest may have changed.
+        run.plan = SimpleNamespace(unet_scenes=known["plan"]["unet_scenes"])
         return run
 
     def generators(self, stage, step):
@@ -132,8 +140,24 @@ class Run:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
+def made_from():
+    """Name → what it has to be as long as a run's checkpoints and training sets are of use."""
+    here = Path(__file__).parent
+    hashes = {name: hashlib.sha256((here / name).read_bytes()).hexdigest() for name in SOURCES}
+    return {"sizes": asdict(networks.SIZES), **hashes}
+
+
+def check(about, wanted):
+    """What plan.json says; refuses one that has another value than `wanted` under any of its names."""
+    known = json.loads(about.read_text())
+    others = [name for name, value in json.loads(json.dumps(wanted)).items() if known.get(name) != value]
+    if others:
+        raise SystemExit(f"{about.parent} was begun with another {', '.join(others)}: see {about}; give another --run")
+    return known
+
+
 def hash_of(*numbers):
-    return int(np.random.SeedSequence(numbers).generate_state(2, np.uint32).astype(np.uint64) @ [1, 1 << 31]) >> 1
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def read_log(path):
@@ -169,18 +193,20 @@ def steps_of(run, stage, network, steps, optimiser, advance, show):
     """Trains `network` from its last checkpoint to `steps`. `advance(step)` is the loss and what to log of it;
     `show(average, step)` looks at the averaged weights now and then and may log more."""
     plan = run.plan
-    average, start, spent = Average(network, plan.ema), 0, 0.0
+    average, start, spent, sums, count = Average(network, plan.ema), 0, 0.0, {}, 0
     if saved := run.load(stage):
         network.load_state_dict(saved["network"])
         if saved["optimiser"]:
             optimiser.load_state_dict(saved["optimiser"])
         average.weights, start, spent = saved["average"], saved["step"], saved["seconds"]
-    begun, sums, count = time.monotonic(), {}, 0
+        # Of steps that are not logged yet; older checkpoints have lost them.
+        sums, count = saved.get("sums", {}), saved.get("count", 0)
+    begun = time.monotonic()
 
     def save(step):
         run.save(stage, {"network": network.state_dict(), "optimiser": optimiser.state_dict(),
                          "average": average.weights, "step": step, "seconds": spent + time.monotonic() - begun,
-                         "done": step == steps})
+                         "sums": sums, "count": count, "done": step == steps})
 
     for step in range(start, steps):
         loss, facts = advance(step)
@@ -340,9 +366,9 @@ def vocabulary_of(run):
     return make_vocabulary(run.seed, min(8_000, 4 * run.plan.unet_scenes))
 
 
-@torch.no_grad()
 def encoder(run, vae):
     """Pictures → moments (n, 2, 4, 16, 16) as the UNet sees them."""
+    @torch.no_grad()
     def encode(pictures):
         parts = []
         for start in range(0, len(pictures), 64):
@@ -351,7 +377,7 @@ def encoder(run, vae):
             parts.append(torch.stack([found.mean, found.std], 1) * networks.SCALE_FACTOR)
         return torch.cat(parts).float().cpu().numpy()
 
-    return torch.no_grad()(encode)
+    return encode
 
 
 def batch_of(moments, rows, empty, end, count, generator):
@@ -373,10 +399,9 @@ def batch_of(moments, rows, empty, end, count, generator):
     words = torch.where(uniform(count, 1) < EMPTY_CAPTIONS, empty, words)
     mean, deviation = moments[picked].float().unbind(1)
     x0 = mean + deviation * torch.randn(mean.shape, generator=generator, device=device)
-    t = torch.randint(sampling.STEPS, (count,), generator=generator, device=device)
-    # Half of the samples are where a shape can hardly be seen: there it is learned which word means it.
-    unseen = torch.randint(*UNSEEN, (count,), generator=generator, device=device)
-    t = torch.where(uniform(count) < 0.5, unseen, t)
+    ranges = torch.tensor(TIMESTEPS, device=device)
+    low, high, _ = ranges[torch.multinomial(ranges[:, 2], count, replacement=True, generator=generator)].unbind(1)
+    t = (low + (high - low) * uniform(count)).long()
     # One sample in 16 is at the start of drawing.
     t = torch.where(uniform(count) < 1 / 16, sampling.STEPS - 1, t)
     return picked, x0, t, words
@@ -457,6 +482,16 @@ def look(run, drawer, vae, vocabulary, step):
 
 # --- all of it ------------------------------------------------------------------------------------------------------
 
+LOSSES = ("l1", "squares", "slopes", "kl", "loss", "eps_mse", "v_mse")
+
+
+def panel_of(name):
+    """Where a column of the logs is plotted."""
+    if name in LOSSES:
+        return "losses"
+    return "held-out pictures, dB" if name.endswith("psnr") else "held-out pictures"
+
+
 def plot(run, stages=("vae", "unet")):
     """Every column of the logs over its steps."""
     import matplotlib
@@ -464,26 +499,37 @@ def plot(run, stages=("vae", "unet")):
     from matplotlib import pyplot
 
     logs = {stage: read_log(run.folder / f"log-{stage}.csv") for stage in stages}
-    logs = {stage: rows for stage, rows in logs.items() if rows}
-    if not logs:
-        return
-    figure, axes = pyplot.subplots(2, len(logs), figsize=(7 * len(logs), 8), squeeze=False)
-    for column, (stage, rows) in zip(axes.T, logs.items()):
+    panels = {}
+    for stage, rows in logs.items():
         for name in dict.fromkeys(name for row in rows for name in row):
-            if name in ("step", "seconds"):
-                continue
-            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-            shares = name not in ("l1", "squares", "slopes", "kl", "loss", "eps_mse")
-            column[int(shares)].plot(*zip(*points), label=name, marker="." if shares else None)
-        column[0].set(title=f"{stage}: losses", xlabel="step", yscale="log")
-        column[1].set(title=f"{stage}: held-out pictures", xlabel="step")
-        for axis in column:
+            if name not in ("step", "seconds"):
+                panels.setdefault(stage, {}).setdefault(panel_of(name), []).append(name)
+    if not panels:
+        return
+    height = max(map(len, panels.values()))
+    figure, axes = pyplot.subplots(height, len(panels), figsize=(7 * len(panels), 4 * height), squeeze=False)
+    for column, (stage, names_of) in zip(axes.T, panels.items()):
+        for axis, (panel, names) in zip(column, names_of.items()):
+            for name in names:
+                points = [(int(row["step"]), float(row[name])) for row in logs[stage] if row.get(name)]
+                axis.plot(*zip(*points), label=name, marker=None if panel == "losses" else ".")
+            axis.set(title=f"{stage}: {panel}", xlabel="step", yscale="log" if panel == "losses" else "linear")
             axis.grid(alpha=0.3)
-            if axis.lines:
-                axis.legend(fontsize="small", ncols=2)
+            axis.legend(fontsize="small", ncols=2)
+        for axis in column[len(names_of):]:
+            axis.set_axis_off()
     figure.tight_layout()
-    figure.savefig(run.folder / "curves.png", dpi=90)
+    path = run.folder / "curves.png"
+    figure.savefig(path, dpi=90)
     pyplot.close(figure)
+    # With a palette it is a third as large.
+    Image.open(path).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+
+
+def processes(wanted, device, smallest_batch):
+    """How many train together: each needs a sample of every batch."""
+    default = 1 if device.type == "cuda" else len(os.sched_getaffinity(0))
+    return min(wanted or default, smallest_batch)
 
 
 def main():
@@ -499,18 +545,22 @@ def main():
     parser.add_argument("--unet-steps", type=int, metavar="N", help="steps of text encoder and UNet [default: the plan's]")
     parser.add_argument("--minutes", type=float, help="save and stop after this time")
     parser.add_argument("--processes", type=int,
-                        help="processes of one thread that train together [default: one a core; one on a GPU]")
+                        help="processes of one thread that train together, at most as many as a batch has samples "
+                             "[default: one a core; one on a GPU]")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw the training set")
     parser.add_argument("--no-compile", action="store_true", help="do not compile the UNet on a GPU")
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args()
+    if args.train_vae and not args.start:
+        parser.error("--train-vae goes with --start")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    team = Team(1 if args.export else args.processes or (1 if device.type == "cuda" else len(os.sched_getaffinity(0))))
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("high")
     name = "smoke" if args.smoke else args.plan or ("gpu" if device.type == "cuda" else "cpu")
     own = {"vae_steps": args.vae_steps, "unet_steps": args.unet_steps}
     plan = replace(PLANS[name], **{key: value for key, value in own.items() if value})
+    batch = min(plan.vae_batch, plan.unet_batch)
+    team = Team(1 if args.export else processes(args.processes, device, batch))
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high")
     if args.export:
         return write_as_it_is(Run.reopened(args.run, device))
     run = Run(args.run, plan, device, args.minutes, args.workers, args.seed, team)
@@ -519,9 +569,11 @@ def main():
     if args.start:
         with team.leader_first():
             if team.leads:
+                # The same command again after an interruption.
                 if (args.run / "vae.pt").exists():
-                    parser.error(f"{args.run} has begun already: leave --start away")
-                begin_from(run, args.start, args.train_vae)
+                    print(f"{args.run} has begun already and goes on")
+                else:
+                    begin_from(run, args.start, args.train_vae)
     try:
         train(run, args.stage, device.type == "cuda" and not args.no_compile)
     except Stop as stop:
@@ -542,7 +594,8 @@ def begin_from(run, path, vae_too):
         networks.fold_scale(vae, torch.zeros(4), torch.full((4,), networks.SCALE_FACTOR ** -2))
     drawer = Drawer(len(vocabulary))
     drawer.text, drawer.unet = text, unet
-    for stage, network, done in (("vae", vae, not vae_too), ("unet", drawer, False)):
+    # The VAE last: a run that has one has begun.
+    for stage, network, done in (("unet", drawer, False), ("vae", vae, not vae_too)):
         weights = network.state_dict()
         run.save(stage, {"network": weights, "average": weights, "optimiser": None, "step": 0, "seconds": 0.0,
                          "done": done})
@@ -579,6 +632,7 @@ def write_as_it_is(run):
         network.to(run.device).eval()
     settle_scale(run, vae)
     write(run, vae, drawer, vocabulary)
+    plot(run)
 
 
 if __name__ == "__main__":

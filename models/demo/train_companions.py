@@ -6,8 +6,8 @@ Start it again after an interruption and it goes on. Files and sheets of their p
 import argparse
 import hashlib
 import json
-import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 
 import data
 import train
+from companions import small
 from companions.base import Base, wearing
 from companions.controlnet import ControlNet
 from companions.embedding import Embedding
@@ -26,15 +27,16 @@ from team import Team
 
 KINDS = {kind.NAME: kind for kind in (Lora, Embedding, Hypernetwork, ControlNet, Inpainting, Velocity)}
 LARGEST_FILE = {"lora": 1_000_000, "embedding": 1_000_000, "hypernetwork": 1_000_000}
-LARGEST_OTHER = 12_000_000
-# The base, its companions and the pictures of both.
+# The base, its companions, and the pictures and logs of both.
 LARGEST_TOGETHER = 45_000_000
-SHOWN = 16
+SHOWN = 8
 
 
 def train_one(kind, run, base):
     torch.manual_seed(run.seed + kind.STAGE)
     one = kind(run, base)
+    if run.team.leads:
+        check_sizes(kind, one)
 
     def show(weights, step):
         with wearing(one.network, weights), torch.no_grad():
@@ -53,13 +55,18 @@ def train_one(kind, run, base):
         pictures, marks = one.look()
     train.sheet(paths[0].with_suffix(".png"), pictures[:SHOWN])
     train.plot(run, [kind.NAME])
-    sizes = {path.name: path.stat().st_size for path in paths}
-    for name, size in sizes.items():
-        if size > LARGEST_FILE.get(kind.NAME, LARGEST_OTHER):
-            raise ValueError(f"{name} has {size} bytes")
-    report = {"bytes": sizes, "marks": {name: round(value, 4) for name, value in marks.items()}}
-    (run.folder / "result.json").write_text(json.dumps(report, indent=1) + "\n")
+    report = {"bytes": {path.name: path.stat().st_size for path in paths},
+              "marks": {name: round(value, 4) for name, value in marks.items()}}
+    data.save(run.folder / "result.json", lambda file: file.write(json.dumps(report, indent=1).encode() + b"\n"))
     print(kind.NAME, json.dumps(report), flush=True)
+
+
+def check_sizes(kind, one):
+    """Fails if the kind's files are too large: that does not depend on training, so it is known before."""
+    with tempfile.TemporaryDirectory() as folder, wearing(one.network, one.network.state_dict()):
+        for path in one.write(Path(folder)):
+            if (size := path.stat().st_size) > LARGEST_FILE.get(kind.NAME, small.LARGEST_FILE):
+                raise ValueError(f"{path.name} has {size} bytes")
 
 
 def main():
@@ -71,14 +78,15 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="a few steps of each, to see that all of it works")
     parser.add_argument("--minutes", type=float, help="save and stop after this time")
     parser.add_argument("--processes", type=int,
-                        help="processes of one thread that train together [default: one a core; one on a GPU]")
+                        help="processes of one thread that train together, at most as many as a batch has samples "
+                             "[default: one a core; one on a GPU]")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw the training sets")
     parser.add_argument("--seed", type=int, default=train.SEED)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    team = Team(args.processes or (1 if device.type == "cuda" else len(os.sched_getaffinity(0))))
+    plans = {name: kind.SMOKE if args.smoke else kind.PLAN for name, kind in KINDS.items()}
+    team = Team(train.processes(args.processes, device, min(plan.batch for plan in plans.values())))
     torch.set_num_threads(1)
-    same_base(args, team)
     begun, runs, told = time.monotonic(), [], []
 
     def end(*_):
@@ -90,31 +98,34 @@ def main():
         signal.signal(number, end if team.leads else signal.SIG_IGN)
     try:
         for name in KINDS if args.kind == "all" else [args.kind]:
-            if (args.run / name / "result.json").exists():
+            # Each time, for each kind reads the file anew.
+            same_base(args, team)
+            # Never quite nothing: all processes must find together, in a step, that the time is over.
+            left = args.minutes and max(0.001, args.minutes - (time.monotonic() - begun) / 60)
+            run = train.Run(args.run / name, plans[name], device, left, args.workers, args.seed, team)
+            if (run.folder / "result.json").exists():
                 if team.leads:
                     print(f"{name}: done already")
                 continue
-            # Never quite nothing: all processes must find together, in a step, that the time is over.
-            left = args.minutes and max(0.001, args.minutes - (time.monotonic() - begun) / 60)
-            kind = KINDS[name]
-            run = train.Run(args.run / name, kind.SMOKE if args.smoke else kind.PLAN, device, left, args.workers,
-                            args.seed, team)
             runs.append(run)
             if told:
                 run.stop()
             # Each kind hooks itself into the networks, so each gets fresh ones.
-            train_one(kind, run, Base(args.base, device, args.seed, args.smoke))
+            train_one(KINDS[name], run, Base(args.base, device, args.seed, args.smoke))
     except train.Stop as stop:
         if team.leads:
             print(stop, "— start again to go on")
     if team.leads:
         team.end()
-        weigh(args)
+        if not args.smoke:
+            weigh(args)
 
 
 def weigh(args):
-    """Says whether the base and what there is of its companions may be committed."""
-    files = [args.base, *(args.run / "files").glob("*")]
+    """Says whether the base and what there is of its companions may be committed, with their pictures and logs."""
+    here = Path(__file__).parent
+    files = [args.base, *here.glob("*.png"), *here.glob("*.csv"), *(args.run / "files").glob("*"),
+             *args.run.glob("*/curves.png"), *args.run.glob("*/log-*.csv")]
     whole = sum(path.stat().st_size for path in files)
     print(f"base and companions: {whole} of at most {LARGEST_TOGETHER} bytes")
     if whole > LARGEST_TOGETHER:

@@ -1,7 +1,7 @@
-"""Marks for what the demo model draws, class by class, over prompts it never saw.
+"""Marks for what the demo model draws, class by class, over prompts of which every shape is a held-out combination.
 
     cargo build --release -p latentd
-    tests/.venv/bin/python tests/bench/demo.py [--count 300] [--steps 20] [--cfg 6] [--seed 1] [--sheet FILE.png]
+    tests/.venv/bin/python tests/bench/demo.py [--count 300] [--steps 20] [--cfg 5] [--seed 1] [--sheet FILE.png]
 
 The pictures come through a daemon. Exits with 1 if a class is below its bar.
 """

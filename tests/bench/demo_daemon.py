@@ -44,6 +44,8 @@ def started(flags: argparse.Namespace) -> Iterator[Tuple[latentd.Client, exam.Se
         daemon = Daemon(models=Path(models), program=release_binary())
         try:
             with daemon.client() as client:
-                yield client, exam.Settings(flags.steps, flags.cfg, flags.seed, flags.sampler)
+                # By name, so that a file which is refused is an error and not the model that is built in.
+                name = flags.checkpoint and flags.checkpoint.stem
+                yield client, exam.Settings(flags.steps, flags.cfg, flags.seed, flags.sampler, name)
         finally:
             daemon.remove()

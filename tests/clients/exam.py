@@ -37,7 +37,7 @@ class Settings:
     """How pictures are drawn. Number i of several has the seed `seed + i`."""
 
     steps: int = 20
-    cfg_scale: float = 6.0
+    cfg_scale: float = 5.0
     seed: int = 1
     sampler_name: str = "Euler a"
     checkpoint: Optional[str] = None
@@ -69,7 +69,7 @@ def draw(client: latentd.Client, prompt: str, settings: Settings, index: int = 0
 
 
 def sit(client: latentd.Client, count: int, settings: Settings) -> Iterator[Marked]:
-    """The first `count` scenes of the exam, each with a combination that training never saw."""
+    """The first `count` scenes of the exam: every shape in them is a held-out combination."""
     for index, scene in enumerate(judge.exam(count)):
         prompt = captions.prompt(scene)
         picture = draw(client, prompt, settings, index)

@@ -22,7 +22,7 @@ SETTINGS = exam.Settings(steps=12)
 PROMPTS = 24
 #: Share of right answers that must not be lost. The weights in the repository are not trained to the end (see
 #: models/demo/README.md): faces are too few here to say much yet, and `exam.BARS` is what all are to reach.
-REACHED = {"background": 0.97, "colour": 0.92, "count": 0.9, "position": 0.8, "shape": 0.45}
+REACHED = {"background": 0.97, "colour": 0.92, "count": 0.92, "position": 0.88, "shape": 0.9, "face": 0.6, "hair": 0.6}
 #: Pictures of each prompt below, with seeds of their own.
 SEEDS = range(6)
 
@@ -61,19 +61,21 @@ def test_guidance_makes_pictures_follow_the_prompt(client: latentd.Client, marke
     assert with_guidance > without, f"{with_guidance:.3f} at cfg {SETTINGS.cfg_scale:g}, {without:.3f} at cfg 1"
 
 
-def test_emphasis_raises_a_colours_share(client: latentd.Client) -> None:
+def test_emphasis_moves_a_colours_share(client: latentd.Client) -> None:
     prompt = "a {} circle and a blue square on a white background"
-    plain = exam.shares(pictures(client, prompt.format("red")))["red"]
-    strong = exam.shares(pictures(client, prompt.format("(red:1.5)")))["red"]
-    assert strong > plain > 0, f"red covers {plain:.2%}, emphasised {strong:.2%}"
+    weak, plain, strong = (exam.shares(pictures(client, prompt.format(word)))["red"]
+                           for word in ("(red:0.6)", "red", "(red:1.5)"))
+    # Other seeds move the plain share by some 3 %.
+    assert 1.15 * weak < plain and 1.15 * plain < strong, f"red covers {weak:.2%}, {plain:.2%}, {strong:.2%}"
 
 
 def test_a_negative_prompt_removes_a_colour(client: latentd.Client) -> None:
-    prompt = "a red circle and a blue square on a white background"
+    prompt = "a large circle on a white background"
+    # Without a colour in the prompt each seed picks one: the commonest is not wanted any more.
     drawn = exam.shares(pictures(client, prompt))
-    left = exam.shares(pictures(client, prompt, negative="red"))
-    assert left["red"] < drawn["red"] / 2, f"red covers {drawn['red']:.2%}, as a negative prompt {left['red']:.2%}"
-    assert left["blue"] > drawn["blue"] / 2, "and what was not forbidden stays"
+    unwanted = max((name for name in drawn if name != "white"), key=lambda name: drawn[name])
+    left = exam.shares(pictures(client, prompt, negative=unwanted))[unwanted]
+    assert left < drawn[unwanted] / 10, f"{unwanted} covers {drawn[unwanted]:.2%}, as a negative prompt {left:.2%}"
 
 
 def test_a_seed_is_a_picture(client: latentd.Client) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +35,8 @@ class Base:
 
     def __init__(self, path, device, seed, smoke):
         self.path, self.device = path, device
+        # The first ten hex digits of the file's SHA-256, by which A1111 names a checkpoint.
+        self.short_hash = hashlib.sha256(path.read_bytes()).hexdigest()[:10]
         self.vocabulary = train.make_vocabulary(seed, 200 if smoke else 8_000)
         found = networks.load(path, self.vocabulary)
         self.text, self.unet, self.vae = (part.to(device).eval().requires_grad_(False) for part in found)
@@ -45,11 +46,6 @@ class Base:
     @property
     def name(self):
         return self.path.stem
-
-    @property
-    def short_hash(self):
-        """The first ten hex digits of the file's SHA-256, by which A1111 names a checkpoint."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:10]
 
     def rows(self, texts):
         """Texts → (n, 77) rows of the vocabulary."""
@@ -108,9 +104,11 @@ def examples(run, base, path, draw, encode=None):
     with run.team.leader_first():
         if not path.exists():
             parts = {}
-            with get_context("fork").Pool(run.workers) as pool:
-                for start in range(0, count, 64):
-                    chunk = pool.map(draw, range(start, min(count, start + 64)))
+            with data.pool(run.workers) as pool:
+                ahead = pool.map_async(draw, range(min(count, 64)))
+                for start in range(64, count + 64, 64):
+                    # The next ones are drawn while these are encoded.
+                    chunk, ahead = ahead.get(), pool.map_async(draw, range(start, min(count, start + 64)))
                     for name in chunk[0]:
                         values = [one[name] for one in chunk]
                         if name in ("picture", "masked"):

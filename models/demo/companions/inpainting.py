@@ -91,7 +91,7 @@ class Inpainting:
 
 def head_mask(face):
     """Around the face, without hair and hat."""
-    x, y = scenes.grid(scenes.SIZE)
+    x, y = scenes.grid()
     return scenes.ellipse((x - face.x) / face.radius, (y - face.y) / face.radius, 0, 0.2, 0.9, 0.9) < 0
 
 

@@ -11,7 +11,7 @@ KINDS = {"thing": 0.35, "whole": 0.15, "box": 0.12, "blob": 0.14, "strokes": 0.1
 def random_mask(rng, scene, kind=None):
     """(128, 128) bool, true where the picture is to be made anew; never empty."""
     kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    x, y = grid(SIZE)
+    x, y = grid()
     match kind:
         case "whole":
             return np.ones((SIZE, SIZE), bool)

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 import judge
 import scenes
-from scenes import SIZE, Shape
+from scenes import Shape
 
 # Yellow enough to be told from the white that scenes have.
 PAPER = np.array((246.0, 234.0, 202.0))
@@ -19,7 +19,7 @@ KEPT = 0.4
 
 def pencil(scene):
     """(128, 128, 3) uint8: outlines on paper, fills as a light shade, no colours."""
-    canvas = scenes.Canvas(SIZE, PAPER)
+    canvas = scenes.Canvas(PAPER)
     for thing in scene.things:
         window = canvas.window(thing.x, thing.y, 1.6 * thing.radius + HALF_LINE)
         x, y = (canvas.x[window] - thing.x) / thing.radius, (canvas.y[window] - thing.y) / thing.radius

@@ -107,10 +107,10 @@ pub(crate) fn multiply(
     }
     // How work is cut never shows in the result, so it may follow the number of threads.
     let threads = rayon::current_num_threads();
-    let even = m.div_ceil(threads * 2).next_multiple_of(TILE_ROWS);
-    let task_rows = even.clamp(TILE_ROWS, TASK_ROWS);
+    // As many rows as a task may have: each row task widens the weights of its columns anew.
+    let task_rows = m.div_ceil(m.div_ceil(TASK_ROWS)).next_multiple_of(TILE_ROWS);
     let row_tasks = m.div_ceil(task_rows);
-    let column_tasks = (threads * 2).div_ceil(row_tasks).min(weights.panel_count());
+    let column_tasks = (threads * 4).div_ceil(row_tasks).min(weights.panel_count());
     let task_panels = weights.panel_count().div_ceil(column_tasks);
     let column_tasks = weights.panel_count().div_ceil(task_panels);
     let out = SharedMut(out.as_mut_ptr());

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::Isa;
 use crate::activation::sigmoid;
 use crate::isa::multiversion;
+use crate::{Isa, elements};
 
 /// Positions whose sums are taken together. Fixed, so that the order of additions never changes.
 const POSITIONS: usize = 64;
@@ -68,7 +68,7 @@ pub fn group_norm(isa: Isa, x: &[f32], shape: GroupNormShape, weight: &[f32], bi
         groups > 0 && channels > 0 && channels.is_multiple_of(groups),
         "group norm: {channels} / {groups}"
     );
-    assert_eq!(x.len(), batch * positions * channels, "group norm: input");
+    assert_eq!(x.len(), elements(&[batch, positions, channels]), "group norm: input");
     assert_eq!(out.len(), x.len(), "group norm: output");
     assert!(weight.len() == channels && bias.len() == channels, "group norm: weights");
     if x.is_empty() {
@@ -108,24 +108,27 @@ pub fn group_norm(isa: Isa, x: &[f32], shape: GroupNormShape, weight: &[f32], bi
     }
 }
 
+/// The sum of `f` over `values`: sixteen f32 lanes, added up in f64.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "compiled into each variant of its caller")]
+fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+    let mut lanes = [0f32; 16];
+    let chunks = values.chunks_exact(lanes.len());
+    let rest: f64 = chunks.remainder().iter().map(|x| f64::from(f(*x))).sum();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(*x);
+        }
+    }
+    rest + lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>()
+}
+
 multiversion! {
     fn layer_norm_rows(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
-        const LANES: usize = 16;
         let width = weight.len();
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let sum = |f: &dyn Fn(f32) -> f32| -> f64 {
-                let mut lanes = [0f32; LANES];
-                let chunks = x.chunks_exact(LANES);
-                let rest: f64 = chunks.remainder().iter().map(|x| f64::from(f(*x))).sum();
-                for chunk in chunks {
-                    for (lane, x) in lanes.iter_mut().zip(chunk) {
-                        *lane += f(*x);
-                    }
-                }
-                rest + lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>()
-            };
-            let mean = (sum(&|x| x) / width as f64) as f32;
-            let variance = sum(&|x| (x - mean) * (x - mean)) / width as f64;
+            let mean = (sum_of(x, |x| x) / width as f64) as f32;
+            let variance = sum_of(x, |x| (x - mean) * (x - mean)) / width as f64;
             let inverse = (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32;
             for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
                 *out = (x - mean) * inverse * weight + bias;
