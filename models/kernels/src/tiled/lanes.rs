@@ -129,7 +129,9 @@ impl Lanes for Portable {
         let mut lanes = [0.0; LANES];
         for (index, lane) in lanes.iter_mut().enumerate().take(count) {
             // SAFETY: the caller promised `count` values.
-            *lane = unsafe { from.add(index).read_unaligned() }.to_f32();
+            let bits = unsafe { from.add(index).read_unaligned() }.to_bits();
+            // Not `to_f32`, whose look at NaN would keep this from being vectorised.
+            *lane = f32::from_bits(u32::from(bits) << 16);
         }
         Self(lanes)
     }

@@ -1,4 +1,4 @@
-//! The innermost product of bf16: one block of 32 × 32 sums, on AMX's tiles, by AVX-512's products of pairs, or in f32.
+//! The innermost product of bf16: one block of 32 × 32 sums, on AMX's tiles, by AVX-512's products of pairs, or widened to f32.
 #![allow(unsafe_code)]
 
 use half::bf16;
@@ -125,9 +125,9 @@ impl Tiles {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Bf16 | Isa::Amx => pairs::<C>(rows, panel, block, accumulate),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => emulated_avx512::<C>(rows, panel, block, accumulate),
+                Isa::Avx512 => widened_avx512::<C>(rows, panel, block, accumulate),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => emulated_avx2::<C>(rows, panel, block, accumulate),
+                Isa::Avx2 => widened_avx2::<C>(rows, panel, block, accumulate),
                 _ => emulated::<C>(rows, panel, block, accumulate),
             }
         }
@@ -193,33 +193,119 @@ unsafe fn pairs<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: *mu
     }
 }
 
+/// A loop over a block for vectors of `$width` sums: `$rows` rows of `$columns` at a time stay in registers. Pairs of
+/// bf16 become two f32 each, by shifting one to the upper half and masking the other.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn emulated_avx512<C: BlockLayout>(
-    rows: &BlockRows,
-    panel: *const bf16,
-    block: *mut f32,
-    accumulate: bool,
-) {
-    // SAFETY: the caller's promises are passed on.
-    unsafe { emulated::<C>(rows, panel, block, accumulate) };
+macro_rules! widened {
+    ($name:ident, $features:literal, $width:literal, $rows:literal, $columns:literal, $load:ident, $store:ident, $zero:ident,
+     $load_pairs:ident, $cast:ident, $shift:ident, $and:ident, $all:ident, $fmadd:ident) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name<C: BlockLayout>(
+            rows: &BlockRows,
+            panel: *const bf16,
+            block: *mut f32,
+            accumulate: bool,
+        ) {
+            use std::arch::x86_64::{$all, $and, $cast, $fmadd, $load, $load_pairs, $shift, $store, $zero};
+            const VECTORS: usize = $columns / $width;
+            let mask = $all(0xffff_0000_u32.cast_signed());
+            let widen = |pairs| [$cast($shift::<16>(pairs)), $cast($and(pairs, mask))];
+            // Where a vector's sums stand in a row of the block, and its columns in a row of the panel.
+            let places = |group: usize| -> [(usize, usize); VECTORS] {
+                std::array::from_fn(|vector| {
+                    let column = group * $columns + vector * $width;
+                    let (half, column) = (column / TILE, column % TILE);
+                    (half * C::RIGHT + column, half * PANEL_STEP / 2 + column * 2)
+                })
+            };
+            let groups = (0..BLOCK / $columns).map(places);
+            for (places, first) in
+                groups.flat_map(|group| (0..BLOCK).step_by($rows).map(move |row| (group, row)))
+            {
+                // SAFETY: offsets within a block, 16 rows, and the panel's steps, as the caller promised.
+                unsafe {
+                    let out = block.add(C::row(first));
+                    let mut sums = [[$zero(); VECTORS]; $rows];
+                    if accumulate {
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            for (sum, place) in sums.iter_mut().zip(&places) {
+                                *sum = $load(out.add(row * C::ROW + place.0));
+                            }
+                        }
+                    }
+                    let mut b = panel;
+                    for offset in rows.offsets {
+                        let base = rows.tiles[first / TILE].byte_add(*offset).add(first % TILE * rows.stride);
+                        for step in 0..rows.steps {
+                            for pair in 0..STEP / 2 {
+                                let mut columns = [[$zero(); 2]; VECTORS];
+                                for (columns, place) in columns.iter_mut().zip(&places) {
+                                    let from = b.add(pair * BLOCK + place.1);
+                                    *columns = widen($load_pairs(from.cast()));
+                                }
+                                for (row, sums) in sums.iter_mut().enumerate() {
+                                    let a = base.add(row * rows.stride + step * STEP + pair * 2);
+                                    let a = widen($all(a.cast::<i32>().read_unaligned()));
+                                    for (sum, columns) in sums.iter_mut().zip(&columns) {
+                                        *sum = $fmadd(a[1], columns[1], $fmadd(a[0], columns[0], *sum));
+                                    }
+                                }
+                            }
+                            b = b.add(PANEL_STEP);
+                        }
+                    }
+                    for (row, sums) in sums.iter().enumerate() {
+                        for (sum, place) in sums.iter().zip(&places) {
+                            $store(out.add(row * C::ROW + place.0), *sum);
+                        }
+                    }
+                }
+            }
+        }
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn emulated_avx2<C: BlockLayout>(
-    rows: &BlockRows,
-    panel: *const bf16,
-    block: *mut f32,
-    accumulate: bool,
-) {
-    // SAFETY: the caller's promises are passed on.
-    unsafe { emulated::<C>(rows, panel, block, accumulate) };
+widened!(
+    widened_avx512,
+    "avx512f",
+    16,
+    8,
+    32,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_setzero_ps,
+    _mm512_loadu_si512,
+    _mm512_castsi512_ps,
+    _mm512_slli_epi32,
+    _mm512_and_si512,
+    _mm512_set1_epi32,
+    _mm512_fmadd_ps
+);
+#[cfg(target_arch = "x86_64")]
+widened!(
+    widened_avx2,
+    "avx2,fma",
+    8,
+    4,
+    16,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_setzero_ps,
+    _mm256_loadu_si256,
+    _mm256_castsi256_ps,
+    _mm256_slli_epi32,
+    _mm256_and_si256,
+    _mm256_set1_epi32,
+    _mm256_fmadd_ps
+);
+
+/// As f32, without a look at whether it is NaN, which would keep loops from being vectorised.
+fn wide(value: bf16) -> f32 {
+    f32::from_bits(u32::from(value.to_bits()) << 16)
 }
 
 /// The same sums in f32, a few rows at a time so that they stay in registers.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "compiled into each variant")]
 unsafe fn emulated<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: *mut f32, accumulate: bool) {
     const ROWS: usize = 4;
     for tile in 0..2 {
@@ -242,10 +328,10 @@ unsafe fn emulated<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: 
                                 let b = b.add(pair * BLOCK).cast::<[[bf16; 2]; TILE]>().read();
                                 for (row, sums) in sums.iter_mut().enumerate() {
                                     let a = base.add(row * rows.stride + step * STEP + pair * 2);
-                                    let (low, high) = (a.read().to_f32(), a.add(1).read().to_f32());
+                                    let (low, high) = (wide(a.read()), wide(a.add(1).read()));
                                     for (sum, b) in sums.iter_mut().zip(b) {
-                                        *sum += low * b[0].to_f32();
-                                        *sum += high * b[1].to_f32();
+                                        *sum += low * wide(b[0]);
+                                        *sum += high * wide(b[1]);
                                     }
                                 }
                             }
