@@ -127,7 +127,7 @@ proptest! {
         let k: Vec<f32> = random(seed ^ 1, batch * keys * width).iter().map(|v| v * 4.0).collect();
         let v = random(seed ^ 2, batch * keys * width);
         let expected = reference::attention(&q, &k, &v, shape);
-        // A score of up to 16 · √90 ≈ 150 carries an absolute error of head_dim · 2⁻²³ · 16 / √head_dim, which
+        // A score of up to 16 · √512 ≈ 360 carries an absolute error of head_dim · 2⁻²³ · 16 / √head_dim, which
         // becomes the relative error of its weight; values are at most 1.
         let error = (16.0 * (head_dim as f64).sqrt() + (keys + 16) as f64) * 2f64.powi(-23) * 2.0;
         let bound = vec![error; expected.len()];
