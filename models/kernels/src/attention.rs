@@ -1,10 +1,11 @@
 //! Scaled dot-product attention in one pass over the keys: no score matrix in memory.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use crate::activation::exp;
-use crate::isa::multiversion;
+use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::PANEL;
@@ -151,6 +152,7 @@ impl PackedKeys {
 #[derive(Default)]
 struct Scratch {
     queries: Vec<f32>,
+    /// Of one tile's rows.
     scores: Vec<f32>,
     scores_stride: usize,
     sums: Vec<f32>,
@@ -172,16 +174,16 @@ impl Scratch {
         count: usize,
     ) {
         let AttentionShape { head_dim, keys, causal, .. } = shape;
-        let scale = 1.0 / (head_dim as f32).sqrt();
+        // Scores are exponents of two.
+        let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
         self.sums_stride = head_dim.next_multiple_of(PANEL);
         self.queries.clear();
         for row in 0..count {
             let row = &q[row * q_stride..row * q_stride + head_dim];
             self.queries.extend(row.iter().map(|value| value * scale));
         }
-        // No larger than needed: small attentions would spend their time clearing it.
         self.scores_stride = KEY_BLOCK.min(keys.next_multiple_of(PANEL));
-        self.scores.resize(count * self.scores_stride, 0.0);
+        self.scores.resize(TILE_ROWS * self.scores_stride, 0.0);
         self.sums.clear();
         self.sums.resize(count * self.sums_stride, 0.0);
         self.maxima.clear();
@@ -191,15 +193,27 @@ impl Scratch {
         let visible = if causal { keys.min(first + count) } else { keys };
         for first_key in (0..visible).step_by(KEY_BLOCK) {
             let block = KEY_BLOCK.min(keys - first_key);
-            self.score(isa, head, head_dim, first_key, block, count);
-            for row in 0..count {
-                let seen =
-                    if causal { (first + row + 1).saturating_sub(first_key).min(block) } else { block };
-                let scores = &mut self.scores[row * self.scores_stride..][..block];
-                let sums = &mut self.sums[row * self.sums_stride..][..self.sums_stride];
-                softmax_row(isa, scores, seen, &mut self.maxima[row], &mut self.totals[row], sums);
+            // Tile after tile, so that scores never leave the first-level cache.
+            for tile in (0..count).step_by(TILE_ROWS) {
+                let rows = tile..count.min(tile + TILE_ROWS);
+                self.score(isa, head, head_dim, first_key, block, rows.clone());
+                for row in rows.clone() {
+                    let seen =
+                        if causal { (first + row + 1).saturating_sub(first_key).min(block) } else { block };
+                    let scores = &mut self.scores[(row - tile) * self.scores_stride..];
+                    let scores = &mut scores[..block.next_multiple_of(LANES)];
+                    let sums = &mut self.sums[row * self.sums_stride..][..self.sums_stride];
+                    let (maximum, total) = (&mut self.maxima[row], &mut self.totals[row]);
+                    // SAFETY: `isa` is one this processor has; both slices are whole lanes.
+                    unsafe {
+                        with_lanes!(isa, softmax_row(
+                            scores: &mut [f32] = scores, seen: usize = seen, maximum: &mut f32 = maximum,
+                            total: &mut f32 = total, sums: &mut [f32] = sums
+                        ));
+                    }
+                }
+                self.weigh(isa, head, head_dim, keys, first_key, block, rows);
             }
-            self.weigh(isa, head, head_dim, keys, first_key, block, count);
         }
         for (sums, total) in self.sums.chunks_exact_mut(self.sums_stride).zip(&self.totals) {
             for sum in sums {
@@ -208,7 +222,7 @@ impl Scratch {
         }
     }
 
-    /// scores = queries · keysᵀ for one block of keys.
+    /// scores = queries · keysᵀ for a tile's rows and one block of keys.
     fn score(
         &mut self,
         isa: Isa,
@@ -216,28 +230,23 @@ impl Scratch {
         head_dim: usize,
         first_key: usize,
         block: usize,
-        count: usize,
+        rows: Range<usize>,
     ) {
+        let mut pointers = [std::ptr::null(); TILE_ROWS];
+        for (row, pointer) in rows.clone().zip(&mut pointers) {
+            *pointer = self.queries[row * head_dim..][..head_dim].as_ptr();
+        }
+        let pointers = &pointers[..rows.len()];
         for panel in 0..block.div_ceil(PANEL) {
             let keys = &head.keys[(first_key / PANEL + panel) * PANEL * head_dim..][..PANEL * head_dim];
-            for row in (0..count).step_by(TILE_ROWS) {
-                let mut pointers = [std::ptr::null(); TILE_ROWS];
-                let rows = TILE_ROWS.min(count - row);
-                for (offset, pointer) in pointers[..rows].iter_mut().enumerate() {
-                    *pointer = self.queries[(row + offset) * head_dim..][..head_dim].as_ptr();
-                }
-                let stride = self.scores_stride;
-                let c = self.scores[row * stride + panel * PANEL..].as_mut_ptr();
-                // SAFETY: rows hold head_dim values; the panel head_dim * 32 (sliced above); scores has for each
-                // of `count` rows a multiple of 32 columns that covers the block.
-                unsafe {
-                    tile(isa, &pointers[..rows], head_dim, keys.as_ptr(), c, stride, false, false);
-                };
-            }
+            let c = self.scores[panel * PANEL..].as_mut_ptr();
+            // SAFETY: rows hold head_dim values; the panel head_dim * 32 (sliced above); scores has for each row of
+            // a tile a multiple of 32 columns that covers the block.
+            unsafe { tile(isa, pointers, head_dim, keys.as_ptr(), c, self.scores_stride, false, false) };
         }
     }
 
-    /// sums += scores · values for one block of keys.
+    /// sums += scores · values for a tile's rows and one block of keys.
     fn weigh(
         &mut self,
         isa: Isa,
@@ -246,73 +255,71 @@ impl Scratch {
         keys: usize,
         first_key: usize,
         block: usize,
-        count: usize,
+        rows: Range<usize>,
     ) {
+        let mut pointers = [std::ptr::null(); TILE_ROWS];
+        for (pointer, scores) in pointers.iter_mut().zip(self.scores.chunks(self.scores_stride)) {
+            *pointer = scores[..block].as_ptr();
+        }
+        let pointers = &pointers[..rows.len()];
         for panel in 0..head_dim.div_ceil(PANEL) {
             let values = &head.values[(panel * keys + first_key) * PANEL..][..block * PANEL];
             let narrow = head_dim - panel * PANEL <= PANEL / 2;
-            for row in (0..count).step_by(TILE_ROWS) {
-                let mut pointers = [std::ptr::null(); TILE_ROWS];
-                let rows = TILE_ROWS.min(count - row);
-                for (offset, pointer) in pointers[..rows].iter_mut().enumerate() {
-                    *pointer = self.scores[(row + offset) * self.scores_stride..][..block].as_ptr();
-                }
-                let c = self.sums[row * self.sums_stride + panel * PANEL..].as_mut_ptr();
-                // SAFETY: rows hold `block` values; the panel block * 32 (sliced above); sums has a multiple
-                // of 32 columns for each of `count` rows.
-                unsafe {
-                    tile(isa, &pointers[..rows], block, values.as_ptr(), c, self.sums_stride, narrow, true);
-                };
-            }
+            let c = self.sums[rows.start * self.sums_stride + panel * PANEL..].as_mut_ptr();
+            // SAFETY: rows hold `block` values; the panel block * 32 (sliced above); sums has a multiple of 32
+            // columns for each of these rows.
+            unsafe { tile(isa, pointers, block, values.as_ptr(), c, self.sums_stride, narrow, true) };
         }
     }
 }
 
-multiversion! {
-    /// Scores to weights relative to the running maximum; what was summed so far is rescaled to the new one.
-    fn softmax_row(
-        isa: Isa,
-        scores: &mut [f32],
-        seen: usize,
-        maximum: &mut f32,
-        total: &mut f32,
-        sums: &mut [f32],
-    ) {
-        const LANES: usize = 16;
-        let (scores, hidden) = scores.split_at_mut(seen);
-        hidden.fill(0.0);
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        let chunks = scores.chunks_exact(LANES);
-        let rest = chunks.remainder().iter().fold(*maximum, |a, b| if *b > a { *b } else { a });
-        for chunk in chunks {
-            for (lane, score) in lanes.iter_mut().zip(chunk) {
-                *lane = if *score > *lane { *score } else { *lane };
-            }
+/// The first `seen` scores of a row, powers of two, to weights relative to the running maximum, the others to 0; what
+/// was summed so far is rescaled to the new maximum.
+///
+/// # Safety
+/// `scores` and `sums` are whole lanes.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "generic over lanes, compiled into each variant")]
+unsafe fn softmax_row<L: Lanes>(
+    scores: &mut [f32],
+    seen: usize,
+    maximum: &mut f32,
+    total: &mut f32,
+    sums: &mut [f32],
+) {
+    // Far below what adds to a sum, yet a normal number: others are slow. −∞ would make NaN; NaN stays.
+    const LEAST: f32 = -126.0;
+    scores[seen..].fill(f32::NEG_INFINITY);
+    // SAFETY: whole lanes.
+    unsafe {
+        let mut highest = L::splat(*maximum);
+        for chunk in scores.chunks_exact(LANES) {
+            highest = L::load(chunk.as_ptr(), LANES).max(highest);
         }
-        let highest = lanes.iter().fold(rest, |a, b| if *b > a { *b } else { a });
+        let highest = highest.largest();
         if highest == f32::NEG_INFINITY {
-            return;
+            return scores.fill(0.0);
         }
-        let correction = exp(*maximum - highest);
-        *maximum = highest;
+        let mut sum = L::splat(0.0);
+        for chunk in scores.chunks_exact_mut(LANES) {
+            let exponent = L::load(chunk.as_ptr(), LANES).sub(L::splat(highest));
+            let weight = L::splat(LEAST).max(exponent).exp2_f32();
+            sum = sum.add(weight);
+            weight.store(chunk.as_mut_ptr(), LANES);
+        }
+        scores[seen..].fill(0.0);
         let mut lanes = [0f32; LANES];
-        let mut chunks = scores.chunks_exact_mut(LANES);
-        for chunk in &mut chunks {
-            for (lane, score) in lanes.iter_mut().zip(chunk) {
-                *score = exp(*score - highest);
-                *lane += *score;
+        sum.store(lanes.as_mut_ptr(), LANES);
+        if *maximum < highest {
+            let correction = L::splat(LEAST).max(L::splat(*maximum - highest)).exp2_f32();
+            for chunk in sums.chunks_exact_mut(LANES) {
+                L::load(chunk.as_ptr(), LANES).mul(correction).store(chunk.as_mut_ptr(), LANES);
             }
+            let mut first = [0f32];
+            correction.store(first.as_mut_ptr(), 1);
+            *total *= first[0];
+            *maximum = highest;
         }
-        let mut sum = 0f32;
-        for score in chunks.into_remainder() {
-            *score = exp(*score - highest);
-            sum += *score;
-        }
-        *total = *total * correction + (sum + lanes.iter().sum::<f32>());
-        if correction != 1.0 {
-            for sum in sums {
-                *sum *= correction;
-            }
-        }
+        *total += lanes.iter().sum::<f32>();
     }
 }

@@ -14,6 +14,7 @@ mod buffer;
 mod convolution;
 mod epilogue;
 mod isa;
+mod lanes;
 mod matmul;
 mod microkernel;
 mod norm;
@@ -27,7 +28,7 @@ fn elements(dimensions: &[usize]) -> usize {
     product.expect("dimensions whose product is no size in memory")
 }
 
-pub use activation::{erf, exp, sigmoid, silu};
+pub use activation::silu;
 pub use attention::{AttentionShape, PackedKeys, attention, attention_packed};
 pub use buffer::{Buffer, Plain, release_buffers};
 pub use convolution::{ConvShape, conv2d};

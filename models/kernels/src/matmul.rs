@@ -1,10 +1,12 @@
 //! Products of activation rows with packed weights: the driver that linear layers and convolutions share.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use crate::activation::{geglu_row, quick_gelu_chunk, silu_chunk};
 use crate::isa::multiversion;
+use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::{PANEL, PackedMatrix, Storage};
 use crate::{Activation, Buffer, Epilogue, Isa, elements};
@@ -12,8 +14,8 @@ use crate::{Activation, Buffer, Epilogue, Isa, elements};
 /// Most values of `k` in one segment: a panel's part (48 KiB widened) stays in cache while rows pass by.
 pub(crate) const SEGMENT: usize = 384;
 
-/// Most rows of one task: their part of a segment (288 KiB) stays in the second-level cache while panels pass by.
-const TASK_ROWS: usize = 16 * TILE_ROWS;
+/// Most rows of one task: their part of a segment (576 KiB) stays in the second-level cache while panels pass by.
+const TASK_ROWS: usize = 32 * TILE_ROWS;
 
 /// Rows of activations as the driver reads them: piecewise contiguous along `k`.
 pub(crate) trait Rows: Sync {
@@ -113,14 +115,15 @@ pub(crate) fn multiply(
     let column_tasks = (threads * 4).div_ceil(row_tasks).min(weights.panel_count());
     let task_panels = weights.panel_count().div_ceil(column_tasks);
     let column_tasks = weights.panel_count().div_ceil(task_panels);
-    let out = SharedMut(out.as_mut_ptr());
+    let rows_per_image = epilogue.rows_per_image(m, n);
+    let ends = Finish { epilogue, columns: n, rows_per_image, out: SharedMut(out.as_mut_ptr()) };
     (0..row_tasks * column_tasks).into_par_iter().for_each_init(Scratch::new, |scratch, task| {
         let (row_task, column_task) = (task / column_tasks, task % column_tasks);
         let first_row = row_task * task_rows;
         let last_row = m.min(first_row + task_rows);
         let first_panel = column_task * task_panels;
         let last_panel = weights.panel_count().min(first_panel + task_panels);
-        block(isa, rows, first_row..last_row, weights, first_panel..last_panel, epilogue, m, out, scratch);
+        block(isa, rows, first_row..last_row, weights, first_panel..last_panel, &ends, scratch);
     });
 }
 
@@ -141,15 +144,13 @@ impl Scratch {
 fn block(
     isa: Isa,
     rows: &impl Rows,
-    row_range: std::ops::Range<usize>,
+    row_range: Range<usize>,
     weights: &PackedMatrix,
-    panels: std::ops::Range<usize>,
-    epilogue: &Epilogue<f32>,
-    m: usize,
-    out: SharedMut,
+    panels: Range<usize>,
+    ends: &Finish,
     scratch: &mut Scratch,
 ) {
-    let n = weights.n;
+    let Finish { epilogue, columns: n, out, .. } = *ends;
     scratch.pointers.resize(row_range.len(), std::ptr::null());
     // Values between rows of sums: they wait in the output, where that has as many columns.
     let stride = if weights.gated { panels.len() * PANEL } else { n };
@@ -186,17 +187,20 @@ fn block(
                     } else {
                         partial_tile(isa, pointers, length, values, c, stride, columns, first, bias.as_ref());
                     }
-                    if segment + 1 == rows.segments().len() {
-                        for index in row..row + pointers.len() {
-                            let sums = std::slice::from_raw_parts_mut(c.add((index - row) * stride), columns);
-                            if weights.gated {
-                                let at = index * n / 2 + panel * PANEL / 2;
-                                let to = std::slice::from_raw_parts_mut(out.get().add(at), PANEL / 2);
-                                finish_gated(isa, epilogue, at, sums, to);
-                            } else {
-                                finish(isa, epilogue, m, n, (index, panel * PANEL), sums);
-                            }
-                        }
+                    if segment + 1 < rows.segments().len() {
+                        continue;
+                    }
+                    let tile_rows = row..row + pointers.len();
+                    if weights.gated {
+                        with_lanes!(isa, finish_gated(
+                            ends: &Finish = ends, sums: *const f32 = c, stride: usize = stride,
+                            rows: Range<usize> = tile_rows, panel: usize = panel
+                        ));
+                    } else if !ends.is_nothing() {
+                        with_lanes!(isa, finish(
+                            ends: &Finish = ends, sums: *mut f32 = c, stride: usize = stride,
+                            rows: Range<usize> = tile_rows, panel: usize = panel
+                        ));
                     }
                 }
             }
@@ -218,56 +222,83 @@ fn panel_bias(bias: &[f32], panel: usize, columns: usize, gated: bool) -> [f32; 
     of_panel
 }
 
-/// What follows the biased sums of a part of row `at.0`, from column `at.1` on.
-fn finish(
-    isa: Isa,
-    epilogue: &Epilogue<f32>,
-    rows: usize,
+/// What follows the biased sums of all products of a call.
+struct Finish<'a> {
+    epilogue: &'a Epilogue<'a, f32>,
+    /// Columns of the sums.
     columns: usize,
-    at: (usize, usize),
-    sums: &mut [f32],
-) {
-    if let Some(bias) = epilogue.image_bias {
-        let image = at.0 / epilogue.rows_per_image(rows, columns);
-        add(isa, sums, &bias[image * columns + at.1..]);
-    }
-    match epilogue.activation {
-        Activation::Silu => silu_chunk(isa, sums),
-        Activation::QuickGelu => quick_gelu_chunk(isa, sums),
-        Activation::None | Activation::Geglu => {}
-    }
-    finish_scaled(isa, epilogue, at.0 * columns + at.1, sums);
+    rows_per_image: usize,
+    out: SharedMut,
 }
 
-/// What follows a panel's biased sums of one row, values then gates; `at` is where in the output `to` begins.
-fn finish_gated(isa: Isa, epilogue: &Epilogue<f32>, at: usize, sums: &[f32], to: &mut [f32]) {
-    let (values, gates) = sums.split_at(PANEL / 2);
-    geglu_row(isa, values, gates, to);
-    finish_scaled(isa, epilogue, at, to);
-}
-
-/// What follows the activation.
-fn finish_scaled(isa: Isa, epilogue: &Epilogue<f32>, at: usize, to: &mut [f32]) {
-    if epilogue.scale != 1.0 {
-        scale(isa, to, epilogue.scale);
-    }
-    if let Some(residual) = epilogue.residual {
-        add(isa, to, &residual[at..]);
+impl Finish<'_> {
+    fn is_nothing(&self) -> bool {
+        let Epilogue { image_bias, activation, scale, residual, .. } = *self.epilogue;
+        image_bias.is_none() && activation == Activation::None && scale == 1.0 && residual.is_none()
     }
 }
 
-multiversion! {
-    fn add(isa: Isa, to: &mut [f32], terms: &[f32]) {
-        for (to, term) in to.iter_mut().zip(terms) {
-            *to += term;
+/// Finishes a panel's sums of `rows`, which stand in the output itself.
+///
+/// # Safety
+/// `sums` has the panel's columns for each of the rows, `stride` values apart, and they are this task's alone.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "generic over lanes, compiled into each variant")]
+unsafe fn finish<L: Lanes>(finish: &Finish, sums: *mut f32, stride: usize, rows: Range<usize>, panel: usize) {
+    let Epilogue { image_bias, activation, scale, residual, .. } = *finish.epilogue;
+    let n = finish.columns;
+    for row in rows.clone() {
+        for column in (panel * PANEL..n.min((panel + 1) * PANEL)).step_by(LANES) {
+            let count = LANES.min(n - column);
+            // SAFETY: as the caller promised; the epilogue's lengths were checked for all rows and columns.
+            unsafe {
+                let sums = sums.add((row - rows.start) * stride + column - panel * PANEL);
+                let mut value = L::load(sums, count);
+                if let Some(bias) = image_bias {
+                    let at = row / finish.rows_per_image * n + column;
+                    value = value.add(L::load(bias.as_ptr().add(at), count));
+                }
+                value = match activation {
+                    Activation::Silu => value.mul(value.sigmoid_f32(1.0)),
+                    Activation::QuickGelu => value.mul(value.sigmoid_f32(1.702)),
+                    Activation::None | Activation::Geglu => value,
+                };
+                value = value.mul(L::splat(scale));
+                if let Some(residual) = residual {
+                    value = value.add(L::load(residual.as_ptr().add(row * n + column), count));
+                }
+                value.store(sums, count);
+            }
         }
     }
 }
 
-multiversion! {
-    fn scale(isa: Isa, values: &mut [f32], factor: f32) {
-        for value in values {
-            *value *= factor;
+/// As [`finish`] of sums beside the output, whose panels hold values, then as many gates.
+///
+/// # Safety
+/// As [`finish`], and this task alone writes these rows and columns of the output.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "generic over lanes, compiled into each variant")]
+unsafe fn finish_gated<L: Lanes>(
+    finish: &Finish,
+    sums: *const f32,
+    stride: usize,
+    rows: Range<usize>,
+    panel: usize,
+) {
+    const { assert!(PANEL == 2 * LANES) };
+    let Epilogue { scale, residual, .. } = *finish.epilogue;
+    for row in rows.clone() {
+        let at = row * finish.columns / 2 + panel * LANES;
+        // SAFETY: as the caller promised; gated weights have whole panels.
+        unsafe {
+            let sums = sums.add((row - rows.start) * stride);
+            let gate = L::load(sums.add(LANES), LANES).gelu_f32();
+            let mut value = L::load(sums, LANES).mul(gate).mul(L::splat(scale));
+            if let Some(residual) = residual {
+                value = value.add(L::load(residual.as_ptr().add(at), LANES));
+            }
+            value.store(finish.out.get().add(at), LANES);
         }
     }
 }
@@ -349,6 +380,12 @@ fn widen<'a>(
 fn widen_f16(isa: Isa, from: &[u16], to: &mut [f32]) {
     debug_assert!(from.len() == to.len() && from.len().is_multiple_of(PANEL));
     #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx512 {
+        // SAFETY: `isa` is one this processor has.
+        unsafe { widen_f16_avx512(from, to) };
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         // SAFETY: AVX2 paths are only chosen where F16C exists too.
         unsafe { widen_f16_f16c(from, to) };
@@ -368,6 +405,18 @@ unsafe fn widen_f16_f16c(from: &[u16], to: &mut [f32]) {
         // SAFETY: chunks of 8.
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())));
+        };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn widen_f16_avx512(from: &[u16], to: &mut [f32]) {
+    use std::arch::x86_64::{_mm256_loadu_si256, _mm512_cvtph_ps, _mm512_storeu_ps};
+    for (from, to) in from.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
+        // SAFETY: chunks of 16.
+        unsafe {
+            _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())));
         };
     }
 }

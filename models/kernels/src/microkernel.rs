@@ -76,13 +76,18 @@ unsafe fn tile_portable(
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        _MM_HINT_T0, _mm_prefetch, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
         _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
         _mm512_storeu_ps,
     };
 
     use super::TILE_ROWS;
     use crate::pack::PANEL;
+
+    /// Steps of `k` written out one after the other: counting them costs the units that multiply.
+    const UNROLL: usize = 4;
+    /// Steps of `k` between what is asked for from memory and what is used.
+    const AHEAD: usize = 8;
 
     /// Calls the variant for `rows.len()`.
     macro_rules! by_rows {
@@ -136,9 +141,8 @@ mod x86 {
                     }
                 }
             }
-            let mut b = panel;
-            for step in 0..k {
-                let mut columns: [__m512; VECTORS] = [_mm512_setzero_ps(); VECTORS];
+            let mut multiply_add = |step: usize, b: *const f32| {
+                let mut columns = [_mm512_setzero_ps(); VECTORS];
                 for vector in 0..VECTORS {
                     columns[vector] = _mm512_loadu_ps(b.add(vector * 16));
                 }
@@ -148,6 +152,20 @@ mod x86 {
                         sums[row][vector] = _mm512_fmadd_ps(a, columns[vector], sums[row][vector]);
                     }
                 }
+            };
+            let mut b = panel;
+            for first in (0..k - k % UNROLL).step_by(UNROLL) {
+                for step in 0..UNROLL {
+                    let b = b.add(step * PANEL);
+                    for vector in 0..VECTORS {
+                        _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * PANEL + vector * 16).cast());
+                    }
+                    multiply_add(first + step, b);
+                }
+                b = b.add(UNROLL * PANEL);
+            }
+            for step in k - k % UNROLL..k {
+                multiply_add(step, b);
                 b = b.add(PANEL);
             }
             for row in 0..ROWS {
@@ -201,9 +219,8 @@ mod x86 {
                     }
                 }
             }
-            let mut b = panel;
-            for step in 0..k {
-                let mut columns: [__m256; VECTORS] = [_mm256_setzero_ps(); VECTORS];
+            let mut multiply_add = |step: usize, b: *const f32| {
+                let mut columns = [_mm256_setzero_ps(); VECTORS];
                 for vector in 0..VECTORS {
                     columns[vector] = _mm256_loadu_ps(b.add(vector * 8));
                 }
@@ -213,6 +230,20 @@ mod x86 {
                         sums[row][vector] = _mm256_fmadd_ps(a, columns[vector], sums[row][vector]);
                     }
                 }
+            };
+            let mut b = panel;
+            for first in (0..k - k % UNROLL).step_by(UNROLL) {
+                for step in 0..UNROLL {
+                    let b = b.add(step * PANEL);
+                    for vector in 0..VECTORS {
+                        _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * PANEL + vector * 8).cast());
+                    }
+                    multiply_add(first + step, b);
+                }
+                b = b.add(UNROLL * PANEL);
+            }
+            for step in k - k % UNROLL..k {
+                multiply_add(step, b);
                 b = b.add(PANEL);
             }
             for row in 0..ROWS {

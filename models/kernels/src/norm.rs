@@ -1,9 +1,10 @@
 //! Group and layer normalisation.
+#![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
-use crate::activation::sigmoid;
 use crate::isa::multiversion;
+use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::{Isa, elements};
 
 /// Positions whose sums are taken together. Fixed, so that the order of additions never changes.
@@ -39,19 +40,22 @@ multiversion! {
     }
 }
 
-multiversion! {
-    fn scale_shift(isa: Isa, x: &[f32], scale: &[f32], shift: &[f32], silu: bool, out: &mut [f32]) {
-        let channels = scale.len();
-        for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-            if silu {
-                for (((out, x), scale), shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
-                    let y = x * scale + shift;
-                    *out = y * sigmoid(y);
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "generic over lanes, compiled into each variant")]
+unsafe fn scale_shift<L: Lanes>(x: &[f32], scale: &[f32], shift: &[f32], silu: bool, out: &mut [f32]) {
+    let channels = scale.len();
+    for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+        for channel in (0..channels).step_by(LANES) {
+            let count = LANES.min(channels - channel);
+            // SAFETY: `count` channels of this position, the scales and the shifts.
+            unsafe {
+                let value = L::load(x.as_ptr().add(channel), count);
+                let scale = L::load(scale.as_ptr().add(channel), count);
+                let mut value = value.mul_add(scale, L::load(shift.as_ptr().add(channel), count));
+                if silu {
+                    value = value.mul(value.sigmoid_f32(1.0));
                 }
-            } else {
-                for (((out, x), scale), shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
-                    *out = x * scale + shift;
-                }
+                value.store(out.as_mut_ptr().add(channel), count);
             }
         }
     }
@@ -102,9 +106,17 @@ pub fn group_norm(isa: Isa, x: &[f32], shape: GroupNormShape, weight: &[f32], bi
                 shift[channel] = (f64::from(bias[channel]) - mean * factor) as f32;
             }
         }
-        out.par_chunks_mut(POSITIONS * channels)
-            .zip(x.par_chunks(POSITIONS * channels))
-            .for_each(|(out, x)| scale_shift(isa, x, &scale, &shift, silu, out));
+        out.par_chunks_mut(POSITIONS * channels).zip(x.par_chunks(POSITIONS * channels)).for_each(
+            |(out, x)| {
+                // SAFETY: `isa` is one this processor has.
+                unsafe {
+                    with_lanes!(isa, scale_shift(
+                        x: &[f32] = x, scale: &[f32] = &scale, shift: &[f32] = &shift, silu: bool = silu,
+                        out: &mut [f32] = out
+                    ));
+                }
+            },
+        );
     }
 }
 

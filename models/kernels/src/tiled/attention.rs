@@ -7,10 +7,10 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::lanes::{LANES, Lanes, with_lanes};
 use super::tiles::{
     Ahead, BLOCK, BLOCK_VALUES, BlockLayout, BlockRows, Dense, PANEL_STEP, STEP, TILE, Tiles,
 };
+use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
 use crate::{AttentionShape, Buffer, Isa, elements};
 

@@ -4,9 +4,9 @@
 
 use half::bf16;
 
-use super::lanes::{LANES, Lanes, with_lanes};
 use super::tiles::{BLOCK, BlockLayout, Dense, TILE};
 use crate::buffer::Plain;
+use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
 use crate::{Activation, Epilogue, Isa};
 

@@ -7,7 +7,6 @@
 mod attention;
 mod convolution;
 mod finish;
-mod lanes;
 mod norm;
 mod pack;
 mod product;

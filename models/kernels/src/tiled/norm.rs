@@ -8,7 +8,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::finish::Element;
-use super::lanes::{LANES, Lanes, with_lanes};
+use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::{GroupNormShape, Isa};
 
 /// Positions whose sums are taken together in f32. Fixed, so that the order of additions never changes.
