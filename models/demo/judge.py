@@ -82,7 +82,9 @@ def blobs(picture, behind):
         strong = here & (far > 34)
         if strong.sum() < SMALLEST:
             continue
-        level = 0.5 * np.percentile(far[ndimage.binary_erosion(here)], 50) if here.sum() > 80 else 34
+        inner = far[ndimage.binary_erosion(here)]
+        # Mush may be large and all edge.
+        level = 0.5 * np.percentile(inner, 50) if here.sum() > 80 and inner.size else 34
         mask = here & (far > max(30, min(level, 75)))
         if mask.sum() >= SMALLEST:
             found.append(Blob(mask))

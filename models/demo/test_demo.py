@@ -119,6 +119,19 @@ def test_the_judge_does_not_believe_wrong_pictures():
         assert not answers["colour"] and not answers["shape"]
 
 
+def test_the_judge_has_marks_for_any_picture():
+    """What a network draws before it has learned much: noise, stripes and threads of all widths."""
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:scenes.SIZE, :scenes.SIZE]
+    for number, scene in enumerate(judge.exam(24)):
+        thread = np.abs(x - 64 - 50 * np.sin(y / (5 + number))) < 0.5 + number / 16
+        stripes = x // (1 + number) % 2 == 0
+        flat = [np.where(mask[..., None], 200, 10) * np.ones(3) for mask in (thread, stripes, stripes & False)]
+        for picture in (rng.integers(0, 256, (*x.shape, 3)), *flat):
+            marks = judge.judge(picture.astype(np.uint8), scene)
+            assert set(marks.values()) <= {True, False}
+
+
 def test_shapes_are_told_apart():
     """A confusion matrix: every shape is read as itself, small or large."""
     for shape in scenes.SHAPES:

@@ -27,6 +27,8 @@ pub trait Lanes: Copy {
             next.store_bf16(to.add(LANES), LANES);
         }
     }
+    /// This and `next` in turns: lane 0 of both, lane 1 of both, and so on.
+    unsafe fn store_bf16_interleaved(self, next: Self, to: *mut bf16);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -219,6 +221,16 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_bf16_interleaved(self, next: Self, to: *mut bf16) {
+        for (lane, (first, second)) in self.0.into_iter().zip(next.0).enumerate() {
+            // SAFETY: the caller promised twice as many places as there are lanes.
+            unsafe {
+                to.add(2 * lane).cast::<[bf16; 2]>().write_unaligned([first, second].map(bf16::from_f32))
+            };
+        }
+    }
+
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }
@@ -283,25 +295,39 @@ pub(crate) use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::{
         __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, __mmask16, _CMP_UNORD_Q, _MM_FROUND_NO_EXC,
-        _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-        _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepu16_epi32,
-        _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-        _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
-        _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps,
-        _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
-        _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-        _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
-        _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_epi32,
-        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-        _mm512_rcp14_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
-        _mm512_sub_ps,
+        _MM_FROUND_TO_NEAREST_INT, _MM_FROUND_TO_NEG_INF, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps,
+        _mm256_and_si256, _mm256_blendv_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps,
+        _mm256_cvtepu16_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_max_ps, _mm256_min_ps,
+        _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps,
+        _mm256_storeu_si256, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+        _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16,
+        _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_div_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_epi32, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
+        _mm512_permutexvar_epi16, _mm512_rcp14_ps, _mm512_reduce_max_ps, _mm512_reduce_ps,
+        _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32,
+        _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
     };
 
     use half::bf16;
 
     use super::{LANES, Lanes};
 
+    /// Places of lanes that take turns, behind all of one vector and all of another.
+    static TURNS: [u16; 2 * LANES] = {
+        let mut places = [0; 2 * LANES];
+        let mut lane = 0;
+        while lane < LANES {
+            places[2 * lane] = lane as u16;
+            places[2 * lane + 1] = (LANES + lane) as u16;
+            lane += 1;
+        }
+        places
+    };
+    /// Takes off what is left when rounded down.
+    const DOWN: i32 = _MM_FROUND_TO_NEG_INF;
     /// Rounds to the nearest integer.
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
@@ -375,6 +401,16 @@ mod x86 {
                 if count < LANES {
                     std::ptr::copy_nonoverlapping(at, to, count);
                 }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bf16_interleaved(self, next: Self, to: *mut bf16) {
+            unsafe {
+                let first = _mm256_or_si256(rounded(self.0), _mm256_slli_epi32::<16>(rounded(next.0)));
+                let second = _mm256_or_si256(rounded(self.1), _mm256_slli_epi32::<16>(rounded(next.1)));
+                _mm256_storeu_si256(to.cast(), first);
+                _mm256_storeu_si256(to.add(LANES).cast(), second);
             }
         }
 
@@ -467,6 +503,20 @@ mod x86 {
         }
     }
 
+    /// As [`rounded`].
+    #[inline(always)]
+    unsafe fn rounded_512(values: __m512) -> __m512i {
+        // SAFETY: as the caller promised.
+        unsafe {
+            let bits = _mm512_castps_si512(values);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let sums = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+            let chosen = _mm512_mask_mov_epi32(sums, nan, _mm512_set1_epi32(0x7fc0_0000));
+            _mm512_srli_epi32::<16>(chosen)
+        }
+    }
+
     /// `values · 2^exponents`, these between −127 and 127.
     #[inline(always)]
     unsafe fn scaled(values: __m256, exponents: __m256) -> __m256 {
@@ -530,13 +580,7 @@ mod x86 {
                 let halves = if ROUNDS {
                     std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0))
                 } else {
-                    // To nearest even, by adding to the bits; NaN apart, which that could turn into zero.
-                    let bits = _mm512_castps_si512(self.0);
-                    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                    let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-                    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-                    let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
-                    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded))
+                    _mm512_cvtepi32_epi16(rounded_512(self.0))
                 };
                 if count >= LANES {
                     _mm256_storeu_si256(to.cast(), halves);
@@ -556,6 +600,21 @@ mod x86 {
                     self.store_bf16(to, LANES);
                     next.store_bf16(to.add(LANES), LANES);
                 }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_bf16_interleaved(self, next: Self, to: *mut bf16) {
+            unsafe {
+                let both = if ROUNDS {
+                    // All of one, then all of the other: lanes take turns behind a permutation.
+                    let both = _mm512_cvtne2ps_pbh(next.0, self.0);
+                    let turns = _mm512_loadu_si512(TURNS.as_ptr().cast());
+                    _mm512_permutexvar_epi16(turns, std::mem::transmute::<__m512bh, __m512i>(both))
+                } else {
+                    _mm512_or_si512(rounded_512(self.0), _mm512_slli_epi32::<16>(rounded_512(next.0)))
+                };
+                _mm512_storeu_si512(to.cast(), both);
             }
         }
 
@@ -612,6 +671,19 @@ mod x86 {
         #[inline(always)]
         unsafe fn largest(self) -> f32 {
             unsafe { _mm512_reduce_max_ps(self.0) }
+        }
+
+        // Fewer instructions than in general: what is behind the point comes by one, and scaling rounds down by itself.
+        #[inline(always)]
+        unsafe fn exp2(self) -> Self {
+            unsafe {
+                let f = Self(_mm512_reduce_ps::<DOWN>(self.0));
+                // The polynomial with the least relative error on [0, 1] that is 1 at 0
+                let p = Self::splat(1.342_668_5e-2).mul_add(f, Self::splat(5.224_247_3e-2));
+                let p = p.mul_add(f, Self::splat(2.412_802e-1));
+                let p = p.mul_add(f, Self::splat(6.930_448_4e-1));
+                p.mul_add(f, Self::splat(1.0)).scale(self)
+            }
         }
     }
 }

@@ -193,6 +193,36 @@ proptest! {
     }
 }
 
+/// Scores that rise or fall by hundreds from key to key, so that the base of the weights must follow within a group, for
+/// some queries and not for others; and NaN, which stays in its row.
+#[test]
+fn the_base_of_weights_follows_scores() {
+    let (queries, keys, head_dim) = (50, 700, 40);
+    for causal in [false, true] {
+        let keys = if causal { queries } else { keys };
+        let shape = AttentionShape { batch: 1, heads: 1, head_dim, queries, keys, causal };
+        let mut q: Vec<bf16> =
+            (0..queries * head_dim).map(|i| bf16::from_f32((i / head_dim % 5) as f32 - 2.0)).collect();
+        let steepness = 1.0 / if causal { 4.0 } else { 16.0 };
+        let k: Vec<bf16> =
+            (0..keys * head_dim).map(|i| bf16::from_f32((i / head_dim) as f32 * steepness)).collect();
+        let v = random(4, keys * head_dim);
+        let expected = reference::attention(&floats(&q), &floats(&k), &floats(&v), shape);
+        // Scores of up to 1,100 in f32 err by 40 · 2⁻²⁴ of them at worst, and weights by as much.
+        let bound = vec![2f64.powi(-8) + 1100.0 * 40.0 * 2f64.powi(-23); expected.len()];
+        check::<bf16>(&expected, &bound, |isa, out| attention(isa, &q, &k, &v, shape, out))
+            .expect("the attention");
+        q[7 * head_dim] = bf16::NAN;
+        for isa in Isa::available() {
+            let mut out = vec![bf16::ZERO; q.len()];
+            attention(isa, &q, &k, &v, shape, &mut out);
+            for (query, row) in out.chunks(head_dim).enumerate() {
+                assert_eq!(row.iter().all(|value| value.is_nan()), query == 7, "{isa:?}, query {query}");
+            }
+        }
+    }
+}
+
 /// More panels than one group of weights holds, several segments, more rows than one task takes.
 #[test]
 fn large_products_are_cut_without_a_trace() {

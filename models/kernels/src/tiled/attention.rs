@@ -1,4 +1,7 @@
 //! Scaled dot-product attention on tiles, in one pass over the keys: no score matrix in memory.
+//!
+//! Scores are taken as keys · queriesᵀ: a row is a key, a lane a query. So maxima and totals are sums over rows, lane by
+//! lane, and weights, two keys in turns, are already what the tiles take as the right side of valuesᵀ · weights.
 #![allow(unsafe_code)]
 #![allow(clippy::inline_always, reason = "generic over lanes, compiled into each variant")]
 
@@ -14,27 +17,23 @@ use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
 use crate::{AttentionShape, Buffer, Isa, elements};
 
-/// Keys handled between two updates of the running maximum. Fixed: part of the result's definition.
-const KEY_BLOCK: usize = 256;
+/// Panels of 32 keys whose weights wait to be multiplied together.
+const GROUP: usize = 8;
 /// Queries of one task: as many as read a head's keys from the second-level cache before the next head's come.
 const TASK_QUERIES: usize = 16 * BLOCK;
-/// Values between rows of weights; a multiple of 64 bytes that spreads them over the cache's sets.
-const WEIGHTS_STRIDE: usize = KEY_BLOCK + STEP;
-
-/// Turns in which a block's vector work alternates with the tiles'.
-const TURNS: usize = 8;
+/// Vectors of a block's queries.
+const VECTORS: usize = BLOCK / LANES;
 
 /// Stands for no score: far below any, and finite, so that differences are.
 const HIDDEN: f32 = -1e30;
+/// Exponent of a weight that adds nothing; below it numbers are not normal, and slow.
+const LEAST: f32 = -126.0;
+/// Weights are powers of two relative to a base, the largest score at first. Later ones may be above it by this power:
+/// that costs f32 and bf16 no precision, while with a new base all sums have to be multiplied.
+const MOST: f32 = 16.0;
 
-/// Scores of 32 queries, each query's in a row; rows spread over the cache's sets.
-struct Scores;
-
-impl BlockLayout for Scores {
-    const ROW: usize = KEY_BLOCK + TILE;
-    const RIGHT: usize = TILE;
-    const BELOW: usize = TILE * Self::ROW;
-}
+/// One f32 per query of a block.
+type PerQuery = [[f32; LANES]; VECTORS];
 
 /// Keys and values of an attention, laid out for the tiles. Cross-attention packs them once for many queries.
 pub struct PackedKeys {
@@ -42,8 +41,8 @@ pub struct PackedKeys {
     heads: usize,
     head_dim: usize,
     keys: usize,
-    /// Per batch and head: keys `[key / 32][channel / 32]`, then values `[channel / 32][key / 32]`, in steps of two
-    /// tiles.
+    /// Per batch and head: keys `[key][channel]`, both padded to whole steps, then values as tiles
+    /// `[key / 32][channel / 16][channel % 16][key % 32]` of as many.
     tiles: Buffer<bf16>,
 }
 
@@ -71,54 +70,34 @@ impl PackedKeys {
         packed
     }
 
-    /// Steps over channels.
-    fn channel_steps(&self) -> usize {
-        self.head_dim.div_ceil(STEP)
-    }
-
-    /// Steps over keys.
-    fn key_steps(&self) -> usize {
-        self.keys.div_ceil(STEP)
+    /// Channels in whole steps.
+    fn channels(&self) -> usize {
+        self.head_dim.next_multiple_of(STEP)
     }
 
     fn head_values(&self) -> usize {
-        2 * self.channel_steps() * self.key_steps() * PANEL_STEP
+        2 * self.channels() * self.keys.next_multiple_of(STEP)
     }
 
-    /// A panel's columns are keys, its `k` channels.
     fn pack_keys(&self, k: &[bf16], width: usize, tiles: &mut [bf16]) {
-        tiles.fill(bf16::ZERO);
-        let panel = self.channel_steps() * PANEL_STEP;
-        for key in 0..self.keys {
-            let column = key % BLOCK / TILE * PANEL_STEP / 2 + key % TILE * 2;
-            let to = &mut tiles[key / BLOCK * panel + column..];
-            let from = &k[key * width..key * width + self.head_dim];
-            for (pair, values) in from.chunks(2).enumerate() {
-                let place = pair / TILE * PANEL_STEP + pair % TILE * BLOCK;
-                to[place..place + values.len()].copy_from_slice(values);
-            }
+        let mut rows = tiles.chunks_exact_mut(self.channels());
+        for (to, from) in (&mut rows).zip(k.chunks(width)).take(self.keys) {
+            to[..self.head_dim].copy_from_slice(&from[..self.head_dim]);
+            to[self.head_dim..].fill(bf16::ZERO);
         }
+        rows.for_each(|padding| padding.fill(bf16::ZERO));
     }
 
-    /// A panel's columns are channels, its `k` keys.
     fn pack_values(&self, v: &[bf16], width: usize, tiles: &mut [bf16]) {
         tiles.fill(bf16::ZERO);
-        let panel = self.key_steps() * PANEL_STEP;
+        let step_values = self.channels() * STEP;
+        let row = |key: usize| if key < self.keys { &v[key * width..][..self.head_dim] } else { &[] };
         for key in (0..self.keys).step_by(2) {
-            let row = key / STEP * PANEL_STEP + key % STEP / 2 * BLOCK;
-            let even = &v[key * width..key * width + self.head_dim];
-            // Behind the last of an odd number stands nothing, weighed with nothing.
-            let odd = if key + 1 < self.keys { &v[(key + 1) * width..][..self.head_dim] } else { &[] };
-            for (tile, even) in even.chunks(TILE).enumerate() {
-                let place = tile / 2 * panel + tile % 2 * PANEL_STEP / 2 + row;
-                let pairs = &mut tiles[place..place + even.len() * 2];
-                for (pair, even) in pairs.chunks_exact_mut(2).zip(even) {
-                    pair[0] = *even;
-                }
-                let odd = odd.get(tile * TILE..).unwrap_or_default();
-                for (pair, odd) in pairs.chunks_exact_mut(2).zip(odd) {
-                    pair[1] = *odd;
-                }
+            let step = &mut tiles[key / STEP * step_values..][..step_values];
+            let (even, odd) = (row(key), row(key + 1));
+            for (channel, to) in step.chunks_exact_mut(STEP).enumerate().take(self.head_dim) {
+                to[key % STEP] = even[channel];
+                to[key % STEP + 1] = odd.get(channel).copied().unwrap_or(bf16::ZERO);
             }
         }
     }
@@ -181,23 +160,27 @@ struct Stream<'a> {
 
 /// Buffers of a block of queries.
 struct Parts {
+    /// A panel: columns are queries, its `k` channels.
     queries: Buffer<bf16>,
-    /// Of a block of keys and of the one before it, in turns.
-    weights: [Buffer<bf16>; 2],
-    /// Of a block of keys and of the one after it, in turns.
-    scores: [Buffer<f32>; 2],
+    /// Of a panel of keys: rows are keys, columns queries.
+    scores: Buffer<f32>,
+    /// Of a group of panels of keys. A panel: columns are queries, its `k` keys.
+    weights: Buffer<bf16>,
+    /// Blocks of 32 channels; rows are channels, columns queries.
     sums: Buffer<f32>,
-    maxima: [f32; BLOCK],
-    totals: [[f32; LANES]; BLOCK],
-    /// What old sums are multiplied by when the maximum grows.
-    corrections: [f32; BLOCK],
+    /// The score whose weight is 1.
+    base: PerQuery,
+    /// Of all weights so far.
+    totals: PerQuery,
+    /// Pairs of channels of one vector of queries, on their way out.
+    pairs: Buffer<bf16>,
 }
 
 impl<'a> Stream<'a> {
     fn new(isa: Isa, keys: &'a PackedKeys, index: usize, causal: bool) -> Self {
         let head = keys.head_values();
         let (head_keys, head_values) = keys.tiles[index * head..(index + 1) * head].split_at(head / 2);
-        let channels = keys.channel_steps() * STEP;
+        let channels = keys.channels();
         Self {
             isa,
             tiles: Tiles::new(isa),
@@ -208,111 +191,153 @@ impl<'a> Stream<'a> {
             scale: (f64::from(std::f32::consts::LOG2_E) / (keys.head_dim as f64).sqrt()) as f32,
             parts: Parts {
                 queries: Buffer::new(BLOCK * channels),
-                weights: [(); 2].map(|()| Buffer::new(BLOCK * WEIGHTS_STRIDE)),
-                scores: [(); 2].map(|()| Buffer::new(BLOCK * Scores::ROW)),
+                scores: Buffer::new(BLOCK_VALUES),
+                weights: Buffer::new(GROUP * PANEL_STEP),
                 sums: Buffer::new(channels / BLOCK * BLOCK_VALUES),
-                maxima: [0.0; BLOCK],
-                totals: [[0.0; LANES]; BLOCK],
-                corrections: [0.0; BLOCK],
+                base: [[HIDDEN; LANES]; VECTORS],
+                totals: [[0.0; LANES]; VECTORS],
+                pairs: Buffer::new(channels * LANES),
             },
         }
     }
 
     /// Leaves the weighed values of `count` queries, the first of the sequence being `first`, in `sums`.
-    ///
-    /// While one block's scores become weights, which the vector units do, the tiles take the next block's scores and
-    /// weigh the last block's values: both are issued in turns, a few rows and a product at a time.
     fn run(&mut self, q: &[bf16], width: usize, first: usize, count: usize) {
-        let PackedKeys { head_dim, keys, .. } = *self.keys;
-        let channels = self.keys.channel_steps() * STEP;
-        for (row, to) in self.parts.queries.chunks_exact_mut(channels).enumerate() {
-            // Rows beyond the last query are computed for nothing.
-            let from = &q[row.min(count - 1) * width..][..head_dim];
-            to[..head_dim].copy_from_slice(from);
-            to[head_dim..].fill(bf16::ZERO);
-        }
-        self.parts.maxima.fill(HIDDEN);
-        self.parts.totals.fill([0.0; LANES]);
+        let keys = self.keys.keys;
+        self.pack_queries(q, width, count);
+        self.parts.base = [[HIDDEN; LANES]; VECTORS];
+        self.parts.totals = [[0.0; LANES]; VECTORS];
         let visible = if self.causal { keys.min(first + count) } else { keys };
-        let blocks = visible.div_ceil(KEY_BLOCK);
-        (0..self.score_products(0)).for_each(|panel| self.score(0, panel));
-        for block in 0..blocks {
-            let length = KEY_BLOCK.min(keys - block * KEY_BLOCK);
-            let mut seen = [length; BLOCK];
-            if self.causal {
-                for (row, seen) in seen.iter_mut().enumerate() {
-                    *seen = (first + row + 1).saturating_sub(block * KEY_BLOCK).min(length);
-                }
+        let panels = visible.div_ceil(BLOCK);
+        // Panels whose weights are there and wait.
+        let mut group = 0..0;
+        for panel in 0..panels {
+            self.score(panel);
+            let hidden = self.hide(panel, first);
+            if panel == 0 {
+                self.rebase(false);
             }
-            let padded = length.next_multiple_of(STEP);
-            // SAFETY: `isa` is one this processor has; both stay within their parts' lengths.
-            unsafe {
-                with_lanes!(self.isa, find_maxima(
-                    parts: &mut Parts = &mut self.parts, block: usize = block, scale: f32 = self.scale,
-                    seen: &[usize; BLOCK] = &seen, padded: usize = padded
-                ));
+            if !self.take_weights(group.len(), hidden) {
+                // Scores are far above the base: what has weights relative to it is weighed before it is another.
+                self.weigh(group);
+                self.rebase(panel > 0);
+                group = panel..panel;
+                self.take_weights(0, hidden);
             }
-            let score_products = if block + 1 < blocks { self.score_products(block + 1) } else { 0 };
-            let weigh_products = if block > 0 { self.keys.channel_steps() } else { 0 };
-            for turn in 0..TURNS {
-                let share = |products: usize| products * turn / TURNS..products * (turn + 1) / TURNS;
-                share(score_products).for_each(|panel| self.score(block + 1, panel));
-                share(weigh_products).for_each(|panel| self.weigh(block - 1, panel));
-                // SAFETY: as above.
-                unsafe {
-                    with_lanes!(self.isa, weights(
-                        parts: &mut Parts = &mut self.parts, block: usize = block, scale: f32 = self.scale,
-                        rows: Range<usize> = turn * BLOCK / TURNS..(turn + 1) * BLOCK / TURNS,
-                        padded: usize = padded
-                    ));
-                }
-            }
-            if block > 0 {
-                // SAFETY: `isa` is one this processor has.
-                unsafe { with_lanes!(self.isa, rescale(parts: &mut Parts = &mut self.parts)) };
+            group.end = panel + 1;
+            if group.len() == GROUP {
+                self.weigh(group);
+                group = panel + 1..panel + 1;
             }
         }
-        (0..self.keys.channel_steps()).for_each(|panel| self.weigh(blocks - 1, panel));
+        self.weigh(group);
     }
 
-    /// Products that a block's scores take.
-    fn score_products(&self, block: usize) -> usize {
-        KEY_BLOCK.min(self.keys.keys - block * KEY_BLOCK).div_ceil(BLOCK)
-    }
-
-    /// scores = queries · keysᵀ for 32 keys of a block.
-    fn score(&mut self, block: usize, panel: usize) {
-        let steps = self.keys.channel_steps();
-        let stride = steps * STEP;
-        let queries = self.parts.queries.as_ptr();
-        let from = (block * KEY_BLOCK / BLOCK + panel) * steps * PANEL_STEP;
-        let keys = &self.head_keys[from..from + steps * PANEL_STEP];
-        let scores = self.parts.scores[block % 2][panel * BLOCK..].as_mut_ptr();
-        // SAFETY: `queries` holds 32 rows of `stride` values; the panel `steps` (sliced above); `scores` 32 rows of
-        // 256, and its rows and blocks stand on 64-byte boundaries.
-        unsafe {
-            let rows =
-                BlockRows { tiles: [queries, queries.add(TILE * stride)], stride, offsets: &[0], steps };
-            self.tiles.product::<Scores>(&rows, keys.as_ptr(), scores, false, Ahead::NONE, || ());
+    fn pack_queries(&mut self, q: &[bf16], width: usize, count: usize) {
+        let queries = &mut self.parts.queries;
+        queries.fill(bf16::ZERO);
+        for (query, from) in q.chunks(width).take(count).enumerate() {
+            let column = query / TILE * PANEL_STEP / 2 + query % TILE * 2;
+            let (pairs, last) = from[..self.keys.head_dim].as_chunks::<2>();
+            let steps = queries[column..].chunks_mut(PANEL_STEP);
+            for (step, pairs) in steps.zip(pairs.chunks(TILE)) {
+                for (pair, to) in pairs.iter().zip(step.chunks_mut(BLOCK)) {
+                    to[..2].copy_from_slice(pair);
+                }
+            }
+            if let [last] = last {
+                queries[column + pairs.len() / TILE * PANEL_STEP + pairs.len() % TILE * BLOCK] = *last;
+            }
         }
     }
 
-    /// sums += weights · values of a block for 32 channels.
-    fn weigh(&mut self, block: usize, panel: usize) {
-        let steps = KEY_BLOCK.min(self.keys.keys - block * KEY_BLOCK).div_ceil(STEP);
-        let weights = self.parts.weights[block % 2].as_ptr();
-        let from = (panel * self.keys.key_steps() + block * KEY_BLOCK / STEP) * PANEL_STEP;
-        let values = &self.head_values[from..from + steps * PANEL_STEP];
-        let sums = self.parts.sums[panel * BLOCK_VALUES..][..BLOCK_VALUES].as_mut_ptr();
-        // SAFETY: `weights` holds 32 rows of at least `steps` steps; the rest as in `score`.
+    /// scores = keys · queriesᵀ for a panel of keys.
+    fn score(&mut self, panel: usize) {
+        let channels = self.keys.channels();
+        let keys = &self.head_keys[panel * BLOCK * channels..][..BLOCK * channels];
+        let rows = BlockRows {
+            tiles: [keys.as_ptr(), keys[TILE * channels..].as_ptr()],
+            stride: channels,
+            offsets: &[0],
+            steps: channels / STEP,
+        };
+        let (queries, scores) = (self.parts.queries.as_ptr(), self.parts.scores.as_mut_ptr());
+        // SAFETY: 32 rows of all channels; a panel of as many steps; a block of scores; both on 64-byte boundaries.
+        unsafe { self.tiles.product::<Dense>(&rows, queries, scores, false, Ahead::NONE, || ()) };
+    }
+
+    /// The panel's scores to weights, at a place in the group; whether none is too large.
+    fn take_weights(&mut self, place: usize, hidden: bool) -> bool {
+        let mut fits = false;
+        // SAFETY: `isa` is one this processor has; a group has that place.
         unsafe {
+            with_lanes!(self.isa, weights(
+                parts: &mut Parts = &mut self.parts, place: usize = place, scale: f32 = self.scale,
+                hidden: bool = hidden, fits: &mut bool = &mut fits
+            ));
+        }
+        fits
+    }
+
+    /// sums += valuesᵀ · weights of a group.
+    fn weigh(&mut self, group: Range<usize>) {
+        if group.is_empty() {
+            return;
+        }
+        let step = self.keys.channels() * STEP;
+        let values = &self.head_values[group.start * step..][..group.len() * step];
+        let offsets: [usize; GROUP] = std::array::from_fn(|panel| panel * step * size_of::<bf16>());
+        let weights = self.parts.weights.as_ptr();
+        for (block, sums) in self.parts.sums.chunks_exact_mut(BLOCK_VALUES).enumerate() {
+            let tile = |tile: usize| values[(block * 2 + tile) * TILE * STEP..].as_ptr();
             let rows = BlockRows {
-                tiles: [weights, weights.add(TILE * WEIGHTS_STRIDE)],
-                stride: WEIGHTS_STRIDE,
-                offsets: &[0],
-                steps,
+                tiles: [tile(0), tile(1)],
+                stride: STEP,
+                offsets: &offsets[..group.len()],
+                steps: 1,
             };
-            self.tiles.product::<Dense>(&rows, values.as_ptr(), sums, block > 0, Ahead::NONE, || ());
+            let accumulate = group.start > 0;
+            // SAFETY: two tiles at each offset; a panel of as many steps; a block of sums; both on 64-byte boundaries.
+            unsafe {
+                self.tiles.product::<Dense>(
+                    &rows,
+                    weights,
+                    sums.as_mut_ptr(),
+                    accumulate,
+                    Ahead::NONE,
+                    || (),
+                );
+            }
+        }
+    }
+
+    /// Hides scores of keys that do not exist, or that a query must not see; whether there are any.
+    fn hide(&mut self, panel: usize, first: usize) -> bool {
+        let begin = panel * BLOCK;
+        let hidden = begin + BLOCK > self.keys.keys || self.causal && begin + BLOCK > first + 1;
+        if hidden {
+            let scores = &mut self.parts.scores[..];
+            for row in 0..BLOCK {
+                let key = begin + row;
+                // A causal query sees the keys up to its own place.
+                let unseen = if self.causal { key.saturating_sub(first).min(BLOCK) } else { 0 };
+                let unseen = if key < self.keys.keys { unseen } else { BLOCK };
+                for vector in 0..VECTORS {
+                    let unseen = unseen.saturating_sub(vector * LANES).min(LANES);
+                    scores[Dense::row(row) + vector * Dense::RIGHT..][..unseen].fill(HIDDEN);
+                }
+            }
+        }
+        hidden
+    }
+
+    /// Takes the panel's maxima as base where they are above it, and brings totals and sums there.
+    fn rebase(&mut self, any_sums: bool) {
+        // SAFETY: `isa` is one this processor has.
+        unsafe {
+            with_lanes!(self.isa, rebase(
+                parts: &mut Parts = &mut self.parts, scale: f32 = self.scale, any_sums: bool = any_sums
+            ));
         }
     }
 
@@ -322,108 +347,108 @@ impl<'a> Stream<'a> {
     /// `count` rows of `head_dim` values, `width` apart, must be writable at `out`.
     unsafe fn store(&mut self, out: *mut bf16, width: usize, count: usize) {
         let head_dim = self.keys.head_dim;
-        // SAFETY: the caller's promise; `isa` is one this processor has.
-        unsafe {
-            with_lanes!(self.isa, divide(
-                parts: &Parts = &self.parts, out: *mut bf16 = out, width: usize = width, head_dim: usize = head_dim,
-                count: usize = count
-            ));
-        }
-    }
-}
-
-/// The running maximum of each row, over a block's scores; those that are not seen are hidden.
-#[inline(always)]
-unsafe fn find_maxima<L: Lanes>(
-    parts: &mut Parts,
-    block: usize,
-    scale: f32,
-    seen: &[usize; BLOCK],
-    padded: usize,
-) {
-    let Parts { scores, maxima, corrections, .. } = parts;
-    let scores = scores[block % 2].as_mut_ptr();
-    let old = *maxima;
-    // SAFETY: at most `padded` ≤ 256 values of each row of scores.
-    unsafe {
-        for (row, seen) in seen.iter().enumerate() {
-            let scores = scores.add(row * Scores::ROW);
-            for key in *seen..padded {
-                scores.add(key).write(HIDDEN);
+        for first in (0..count).step_by(LANES) {
+            // SAFETY: `isa` is one this processor has.
+            unsafe {
+                with_lanes!(self.isa, divide(parts: &mut Parts = &mut self.parts, vector: usize = first / LANES));
             }
-            let (mut even, mut odd) = (L::splat(maxima[row]), L::splat(maxima[row]));
-            for key in (0..padded).step_by(2 * LANES) {
-                even = L::load(scores.add(key), LANES).max(even);
-                odd = L::load(scores.add(key + LANES), LANES).max(odd);
-            }
-            maxima[row] = even.max(odd).largest();
-        }
-        for first in (0..BLOCK).step_by(LANES) {
-            let [old, new] = [&old, &*maxima].map(|maxima| L::load(maxima.as_ptr().add(first), LANES));
-            old.sub(new).mul(L::splat(scale)).exp2().store(corrections.as_mut_ptr().add(first), LANES);
-        }
-    }
-}
-
-/// Some rows' scores to weights relative to the running maximum, and their totals.
-#[inline(always)]
-unsafe fn weights<L: Lanes>(parts: &mut Parts, block: usize, scale: f32, rows: Range<usize>, padded: usize) {
-    let Parts { scores, weights, maxima, totals, corrections, .. } = parts;
-    let (scores, weights) = (scores[block % 2].as_ptr(), weights[block % 2].as_mut_ptr());
-    // SAFETY: at most `padded` ≤ 256 values of each row of scores and weights.
-    unsafe {
-        for row in rows {
-            let scores = scores.add(row * Scores::ROW);
-            let weights = weights.add(row * WEIGHTS_STRIDE);
-            let base = L::splat(-maxima[row] * scale);
-            let factor = L::splat(scale);
-            let (mut even, mut odd) = (L::splat(0.0), L::splat(0.0));
-            for key in (0..padded).step_by(2 * LANES) {
-                let first = L::load(scores.add(key), LANES).mul_add(factor, base).exp2();
-                let second = L::load(scores.add(key + LANES), LANES).mul_add(factor, base).exp2();
-                even = even.add(first);
-                odd = odd.add(second);
-                first.store_bf16_pair(second, weights.add(key));
-            }
-            let totals = totals[row].as_mut_ptr();
-            L::load(totals, LANES).mul_add(L::splat(corrections[row]), even.add(odd)).store(totals, LANES);
-        }
-    }
-}
-
-/// Old sums to the new maxima.
-#[inline(always)]
-unsafe fn rescale<L: Lanes>(parts: &mut Parts) {
-    let Parts { sums, corrections, .. } = parts;
-    for block in sums.chunks_exact_mut(BLOCK_VALUES) {
-        for (row, correction) in corrections.iter().enumerate() {
-            if *correction == 1.0 {
-                continue;
-            }
-            for tile in [0, Dense::RIGHT] {
-                // SAFETY: a row of a tile within the block.
+            let pairs = self.parts.pairs.as_ptr();
+            for query in first..count.min(first + LANES) {
+                // SAFETY: `pairs` holds pairs of all channels for each query of the vector; the rest is the caller's
+                // promise.
                 unsafe {
-                    let at = block.as_mut_ptr().add(Dense::row(row) + tile);
-                    L::load(at, LANES).mul(L::splat(*correction)).store(at, LANES);
+                    let to = out.add(query * width);
+                    let from = pairs.add(query % LANES * 2);
+                    for pair in 0..head_dim / 2 {
+                        let both = from.add(pair * 2 * LANES).cast::<[bf16; 2]>().read();
+                        to.add(pair * 2).cast::<[bf16; 2]>().write_unaligned(both);
+                    }
+                    if head_dim % 2 == 1 {
+                        to.add(head_dim - 1).write(from.add(head_dim / 2 * 2 * LANES).read());
+                    }
                 }
             }
         }
     }
 }
 
-/// # Safety
-/// As `Stream::store`.
+/// A panel's scores to weights relative to the base, and their totals if all weights fit.
 #[inline(always)]
-unsafe fn divide<L: Lanes>(parts: &Parts, out: *mut bf16, width: usize, head_dim: usize, count: usize) {
-    for row in 0..count {
-        let factor = 1.0 / parts.totals[row].iter().sum::<f32>();
-        for channel in (0..head_dim).step_by(LANES) {
-            let at = channel / BLOCK * BLOCK_VALUES + channel % BLOCK / TILE * Dense::RIGHT + Dense::row(row);
-            // SAFETY: a row of a block of sums, and places the caller promised.
-            unsafe {
-                let value = L::load(parts.sums.as_ptr().add(at), LANES).mul(L::splat(factor));
-                value.store_bf16(out.add(row * width + channel), LANES.min(head_dim - channel));
+unsafe fn weights<L: Lanes>(parts: &mut Parts, place: usize, scale: f32, hidden: bool, fits: &mut bool) {
+    let Parts { scores, weights, base, totals, .. } = parts;
+    let weights = weights[place * PANEL_STEP..][..PANEL_STEP].as_mut_ptr();
+    // SAFETY: pairs of rows of a panel of keys, each of whole vectors.
+    unsafe {
+        let factor = L::splat(scale);
+        let mut highest = L::splat(HIDDEN);
+        let mut new = [L::splat(0.0); VECTORS];
+        for (vector, new) in new.iter_mut().enumerate() {
+            let base = L::load(base[vector].as_ptr(), LANES).mul(L::splat(-scale));
+            let mut sums = [L::splat(0.0); 2];
+            for pair in 0..BLOCK / 2 {
+                let from = scores.as_ptr().add(Dense::row(2 * pair) + vector * Dense::RIGHT);
+                let mut both = [L::load(from, LANES), L::load(from.add(Dense::ROW), LANES)];
+                for (value, sum) in both.iter_mut().zip(&mut sums) {
+                    let mut exponent = value.mul_add(factor, base);
+                    highest = exponent.max(highest);
+                    if hidden {
+                        exponent = L::splat(LEAST).max(exponent);
+                    }
+                    *value = exponent.exp2();
+                    *sum = sum.add(*value);
+                }
+                both[0].store_bf16_interleaved(both[1], weights.add(vector * PANEL_STEP / 2 + pair * BLOCK));
             }
+            *new = L::load(totals[vector].as_ptr(), LANES).add(sums[0].add(sums[1]));
+        }
+        *fits = highest.largest() <= MOST;
+        if *fits {
+            for (new, totals) in new.into_iter().zip(totals) {
+                new.store(totals.as_mut_ptr(), LANES);
+            }
+        }
+    }
+}
+
+/// As `Stream::rebase`.
+#[inline(always)]
+unsafe fn rebase<L: Lanes>(parts: &mut Parts, scale: f32, any_sums: bool) {
+    let Parts { scores, base, totals, sums, .. } = parts;
+    // SAFETY: rows of tiles within the blocks of scores and sums.
+    unsafe {
+        for vector in 0..VECTORS {
+            let at = |row: usize| Dense::row(row) + vector * Dense::RIGHT;
+            let old = L::load(base[vector].as_ptr(), LANES);
+            let mut new = old;
+            for row in 0..BLOCK {
+                new = L::load(scores.as_ptr().add(at(row)), LANES).max(new);
+            }
+            new.store(base[vector].as_mut_ptr(), LANES);
+            let correction = L::splat(LEAST).max(old.sub(new).mul(L::splat(scale))).exp2();
+            let totals = totals[vector].as_mut_ptr();
+            L::load(totals, LANES).mul(correction).store(totals, LANES);
+            for block in sums.chunks_exact_mut(BLOCK_VALUES).filter(|_| any_sums) {
+                for row in 0..BLOCK {
+                    let at = block.as_mut_ptr().add(at(row));
+                    L::load(at, LANES).mul(correction).store(at, LANES);
+                }
+            }
+        }
+    }
+}
+
+/// Sums over totals of one vector of queries, as pairs of channels.
+#[inline(always)]
+unsafe fn divide<L: Lanes>(parts: &mut Parts, vector: usize) {
+    let Parts { sums, totals, pairs, .. } = parts;
+    // SAFETY: rows of tiles within the blocks of sums, and as many pairs.
+    unsafe {
+        let factor = L::splat(1.0).div(L::load(totals[vector].as_ptr(), LANES));
+        for (pair, to) in pairs.chunks_exact_mut(2 * LANES).enumerate() {
+            let row = pair * 2 / BLOCK * BLOCK_VALUES + Dense::row(pair * 2 % BLOCK);
+            let from = sums.as_ptr().add(row + vector * Dense::RIGHT);
+            let [first, second] = [from, from.add(Dense::ROW)].map(|from| L::load(from, LANES).mul(factor));
+            first.store_bf16_interleaved(second, to.as_mut_ptr());
         }
     }
 }
