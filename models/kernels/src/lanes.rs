@@ -225,8 +225,8 @@ impl Lanes for Portable {
         for (lane, (first, second)) in self.0.into_iter().zip(next.0).enumerate() {
             // SAFETY: the caller promised twice as many places as there are lanes.
             unsafe {
-                to.add(2 * lane).cast::<[bf16; 2]>().write_unaligned([first, second].map(bf16::from_f32))
-            };
+                to.add(2 * lane).cast::<[bf16; 2]>().write_unaligned([first, second].map(bf16::from_f32));
+            }
         }
     }
 
