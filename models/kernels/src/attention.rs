@@ -298,6 +298,9 @@ unsafe fn softmax_row<L: Lanes>(
         }
         let highest = highest.largest();
         if highest == f32::NEG_INFINITY {
+            if scores[..seen].iter().any(|score| score.is_nan()) {
+                *total = f32::NAN;
+            }
             return scores.fill(0.0);
         }
         let mut sum = L::splat(0.0);

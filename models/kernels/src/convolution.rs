@@ -86,8 +86,7 @@ impl Rows for Pixels<'_> {
 /// `weights` packed by [`PackedMatrix::convolution`]; finished by `epilogue`.
 ///
 /// # Panics
-/// If lengths do not fit the shape and the weights, there are no channels, kernel, stride or factor, or the epilogue
-/// asks for GEGLU.
+/// If lengths do not fit the shape and the weights, or there are no channels, kernel, stride or factor.
 pub fn conv2d(
     isa: Isa,
     x: &[f32],

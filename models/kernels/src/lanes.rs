@@ -35,25 +35,26 @@ pub trait Lanes: Copy {
     unsafe fn div(self, other: Self) -> Self;
     /// `self · factor + term`
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
-    /// The larger; `other` where `self` is NaN.
+    /// The larger; `other` where either is NaN, as for `min`.
     unsafe fn max(self, other: Self) -> Self;
     unsafe fn min(self, other: Self) -> Self;
     /// Within 2⁻¹⁴.
     unsafe fn reciprocal(self) -> Self;
     /// To the nearest integer.
     unsafe fn round(self) -> Self;
-    /// `self · 2^exponent` for integers; about 0 where that is below −126, at least 2¹²⁷ where it is above.
+    /// `self · 2^exponent` for integers from −126 to 127, and as if it was one of these, or better, elsewhere.
     unsafe fn scale(self, exponent: Self) -> Self;
     /// The largest lane.
     unsafe fn largest(self) -> f32;
 
-    /// 2^x within 3e-6; about 0 for x below −126, at least 2¹²⁷ for x above 127. x is finite.
+    /// 2^x within 3e-6 for x in [−126, 127], about 0 below and at least 2¹²⁷ above; NaN for NaN.
     #[inline(always)]
     unsafe fn exp2(self) -> Self {
         // SAFETY: as the caller promised.
         unsafe {
-            let whole = self.round();
-            let f = self.sub(whole);
+            let x = Self::splat(127.0).min(Self::splat(-126.0).max(self));
+            let whole = x.round();
+            let f = x.sub(whole);
             // The polynomial with the least relative error on [−½, ½] that is 1 at 0
             let p = Self::splat(9.582_85e-3).mul_add(f, Self::splat(5.590_642e-2));
             let p = p.mul_add(f, Self::splat(2.402_409_9e-1));
@@ -62,7 +63,7 @@ pub trait Lanes: Copy {
         }
     }
 
-    /// 2^x to f32's precision, within 2 ulp; about 0 for x below −126, at least 2¹²⁷ for x above 127. x is finite.
+    /// 2^x to f32's precision, within 2 ulp, for x in [−126, 127]; NaN for NaN.
     #[inline(always)]
     unsafe fn exp2_f32(self) -> Self {
         // SAFETY: as the caller promised.
@@ -100,7 +101,7 @@ pub trait Lanes: Copy {
         }
     }
 
-    /// 1 / (1 + e^−(factor · x)) to f32's precision.
+    /// 1 / (1 + e^−(factor · x)) to f32's precision, but for the rounding of `factor · x`; at least 4e-39.
     #[inline(always)]
     unsafe fn sigmoid_f32(self, factor: f32) -> Self {
         // SAFETY: as the caller promised.
@@ -110,7 +111,7 @@ pub trait Lanes: Copy {
         }
     }
 
-    /// x · Φ(x), the exact form to f32's precision.
+    /// x · Φ(x), the exact form within 2⁻²¹ of x.
     #[inline(always)]
     unsafe fn gelu_f32(self) -> Self {
         // SAFETY: as the caller promised.
@@ -315,7 +316,7 @@ mod x86 {
 
     use super::{LANES, Lanes};
 
-    /// Places of lanes that take turns, behind all of one vector and all of another.
+    /// Indices that interleave two vectors of bf16 stored one behind the other.
     static TURNS: [u16; 2 * LANES] = {
         let mut places = [0; 2 * LANES];
         let mut lane = 0;
@@ -326,7 +327,7 @@ mod x86 {
         }
         places
     };
-    /// Takes off what is left when rounded down.
+    /// Leaves what rounding down takes off.
     const DOWN: i32 = _MM_FROUND_TO_NEG_INF;
     /// Rounds to the nearest integer.
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -517,7 +518,7 @@ mod x86 {
         }
     }
 
-    /// `values · 2^exponents`, these between −127 and 127.
+    /// `values · 2^exponents`, these taken as −127 where they are below and as 127 where they are above.
     #[inline(always)]
     unsafe fn scaled(values: __m256, exponents: __m256) -> __m256 {
         // SAFETY: as the caller promised.
@@ -673,7 +674,7 @@ mod x86 {
             unsafe { _mm512_reduce_max_ps(self.0) }
         }
 
-        // Fewer instructions than in general: what is behind the point comes by one, and scaling rounds down by itself.
+        // Fewer instructions than in general: one gives the fraction, and the one that scales rounds its exponent down.
         #[inline(always)]
         unsafe fn exp2(self) -> Self {
             unsafe {
@@ -799,10 +800,17 @@ mod tests {
                     }
                 }
             }
-            let [_, exp, sigmoid, ..] = of(isa, [f32::NAN; LANES]);
-            assert!(exp[0].is_nan() && sigmoid[0].is_nan(), "{isa:?}");
-            let [_, exp, sigmoid, ..] = of(isa, [f32::NEG_INFINITY; LANES]);
-            assert!(exp[0] < 1e-37 && sigmoid[0] < 1e-37, "{isa:?}");
+            let [exp2, exp, sigmoid, _, exp2_16, sigmoid_16, _] = of(isa, [f32::NAN; LANES]);
+            let nan = [exp2, exp, sigmoid, exp2_16, sigmoid_16].map(|values| values[0].is_nan());
+            assert_eq!(nan, [true; 5], "{isa:?}");
+            for x in [-128.0, -1e9, -1e38, f32::NEG_INFINITY] {
+                let [_, exp, sigmoid, _, exp2, sigmoid_16, _] = of(isa, [x; LANES]);
+                let least = [exp, sigmoid, exp2, sigmoid_16].map(|values| values[0]);
+                assert!(least.iter().all(|y| (0.0..1.3e-38).contains(y)), "{isa:?}, {x}: {least:?}");
+                let [_, exp, sigmoid, _, exp2, sigmoid_16, _] = of(isa, [-x; LANES]);
+                assert!(exp[0] > 1e38 && exp2[0] > 1e38, "{isa:?}, {}", -x);
+                assert!(sigmoid[0] == 1.0 && (sigmoid_16[0] - 1.0).abs() < 1e-4, "{isa:?}, {}", -x);
+            }
         }
     }
 }

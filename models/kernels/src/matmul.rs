@@ -11,10 +11,12 @@ use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::{PANEL, PackedMatrix, Storage};
 use crate::{Activation, Buffer, Epilogue, Isa, elements};
 
-/// Most values of `k` in one segment: a panel's part (48 KiB widened) stays in cache while rows pass by.
+/// Most values of `k` in one segment: a panel's part (48 KiB widened) stays in the first or second-level cache while rows
+/// pass by.
 pub(crate) const SEGMENT: usize = 384;
 
-/// Most rows of one task: their part of a segment (576 KiB) stays in the second-level cache while panels pass by.
+/// Most rows of one task: their part of a segment (576 KiB) stays in a second-level cache of 1 MiB or more while panels
+/// pass by; where it is smaller they come from the third, four bytes for each 64 multiply-adds.
 const TASK_ROWS: usize = 32 * TILE_ROWS;
 
 /// Rows of activations as the driver reads them: piecewise contiguous along `k`.

@@ -84,7 +84,7 @@ mod x86 {
     use super::TILE_ROWS;
     use crate::pack::PANEL;
 
-    /// Steps of `k` written out one after the other: counting them costs the units that multiply.
+    /// Steps of `k` written out one after the other: the counting of a loop takes turns from the multiplications.
     const UNROLL: usize = 4;
     /// Steps of `k` between what is asked for from memory and what is used.
     const AHEAD: usize = 8;
@@ -162,11 +162,11 @@ mod x86 {
                     }
                     multiply_add(first + step, b);
                 }
-                b = b.add(UNROLL * PANEL);
+                b = b.wrapping_add(UNROLL * PANEL);
             }
             for step in k - k % UNROLL..k {
                 multiply_add(step, b);
-                b = b.add(PANEL);
+                b = b.wrapping_add(PANEL);
             }
             for row in 0..ROWS {
                 for vector in 0..VECTORS {
@@ -235,16 +235,17 @@ mod x86 {
             for first in (0..k - k % UNROLL).step_by(UNROLL) {
                 for step in 0..UNROLL {
                     let b = b.add(step * PANEL);
-                    for vector in 0..VECTORS {
+                    // A cache line is two vectors.
+                    for vector in (0..VECTORS).step_by(2) {
                         _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * PANEL + vector * 8).cast());
                     }
                     multiply_add(first + step, b);
                 }
-                b = b.add(UNROLL * PANEL);
+                b = b.wrapping_add(UNROLL * PANEL);
             }
             for step in k - k % UNROLL..k {
                 multiply_add(step, b);
-                b = b.add(PANEL);
+                b = b.wrapping_add(PANEL);
             }
             for row in 0..ROWS {
                 for vector in 0..VECTORS {

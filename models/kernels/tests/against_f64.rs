@@ -176,6 +176,36 @@ fn large_products_are_cut_without_a_trace() {
         .expect("the product");
 }
 
+/// A NaN in a query, or in some keys, reaches the rows that see it, whole, and no others.
+#[test]
+fn nan_stays_where_it_is() {
+    let (queries, keys, head_dim) = (30, 600, 40);
+    let shape = AttentionShape { batch: 1, heads: 1, head_dim, queries, keys, causal: false };
+    let (mut q, mut k) = (random(3, queries * head_dim), random(4, keys * head_dim));
+    let v = random(5, keys * head_dim);
+    for isa in Isa::available() {
+        let run = |q: &[f32], k: &[f32]| {
+            let mut out = vec![0f32; queries * head_dim];
+            attention(isa, q, k, &v, shape, &mut out);
+            out
+        };
+        let clean = run(&q, &k);
+        let kept = std::mem::replace(&mut q[7 * head_dim], f32::NAN);
+        for (row, (out, clean)) in run(&q, &k).chunks(head_dim).zip(clean.chunks(head_dim)).enumerate() {
+            assert!(
+                if row == 7 { out.iter().all(|x| x.is_nan()) } else { out == clean },
+                "{isa:?}, row {row}"
+            );
+        }
+        q[7 * head_dim] = kept;
+        // A whole block of keys, before one that is fine.
+        let kept = k[..256 * head_dim].to_vec();
+        k[..256 * head_dim].fill(f32::NAN);
+        assert!(run(&q, &k).iter().all(|x| x.is_nan()), "{isa:?}");
+        k[..256 * head_dim].copy_from_slice(&kept);
+    }
+}
+
 #[test]
 fn nan_and_infinite_weights_are_refused() {
     for bad in [f32::NAN, f32::INFINITY] {

@@ -193,15 +193,15 @@ proptest! {
     }
 }
 
-/// Scores that rise or fall by hundreds from key to key, so that the base of the weights must follow within a group, for
-/// some queries and not for others; and NaN, which stays in its row.
+/// Scores that rise or fall by hundreds over the keys, so that the base of the weights must follow within a group, for
+/// some queries and not for others.
 #[test]
 fn the_base_of_weights_follows_scores() {
     let (queries, keys, head_dim) = (50, 700, 40);
     for causal in [false, true] {
         let keys = if causal { queries } else { keys };
         let shape = AttentionShape { batch: 1, heads: 1, head_dim, queries, keys, causal };
-        let mut q: Vec<bf16> =
+        let q: Vec<bf16> =
             (0..queries * head_dim).map(|i| bf16::from_f32((i / head_dim % 5) as f32 - 2.0)).collect();
         let steepness = 1.0 / if causal { 4.0 } else { 16.0 };
         let k: Vec<bf16> =
@@ -212,12 +212,32 @@ fn the_base_of_weights_follows_scores() {
         let bound = vec![2f64.powi(-8) + 1100.0 * 40.0 * 2f64.powi(-23); expected.len()];
         check::<bf16>(&expected, &bound, |isa, out| attention(isa, &q, &k, &v, shape, out))
             .expect("the attention");
-        q[7 * head_dim] = bf16::NAN;
+    }
+}
+
+/// A query that is NaN, infinite or huge costs itself, and no bit of the 31 others of its block.
+#[test]
+fn bad_queries_keep_to_themselves() {
+    for (head_dim, causal) in [(40, false), (40, true), (64, true), (512, false)] {
+        let (queries, keys) = (70, if causal { 70 } else { 333 });
+        let shape = AttentionShape { batch: 1, heads: 1, head_dim, queries, keys, causal };
+        let mut q = random(3, queries * head_dim);
+        let (k, v) = (random(4, keys * head_dim), random(5, keys * head_dim));
         for isa in Isa::available() {
-            let mut out = vec![bf16::ZERO; q.len()];
-            attention(isa, &q, &k, &v, shape, &mut out);
-            for (query, row) in out.chunks(head_dim).enumerate() {
-                assert_eq!(row.iter().all(|value| value.is_nan()), query == 7, "{isa:?}, query {query}");
+            let mut clean = vec![bf16::NAN; q.len()];
+            attention(isa, &q, &k, &v, shape, &mut clean);
+            for bad in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, 1e18, -3e9, 1e4] {
+                let row = 7 * head_dim..8 * head_dim;
+                let kept = q[row.clone()].to_vec();
+                q[row.clone()].fill(bf16::from_f32(bad));
+                let mut out = vec![bf16::NAN; q.len()];
+                attention(isa, &q, &k, &v, shape, &mut out);
+                q[row.clone()].copy_from_slice(&kept);
+                if bad.is_nan() {
+                    assert!(out[row.clone()].iter().all(|value| value.is_nan()), "{isa:?}");
+                }
+                out[row.clone()].copy_from_slice(&clean[row]);
+                assert!(out == clean, "{isa:?}: a query of {bad} changes others, heads of {head_dim}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Scaled dot-product attention on tiles, in one pass over the keys: no score matrix in memory.
 //!
-//! Scores are taken as keys · queriesᵀ: a row is a key, a lane a query. So maxima and totals are sums over rows, lane by
+//! Scores are taken as keys · queriesᵀ: a row is a key, a lane a query. So maxima and totals are taken over rows, lane by
 //! lane, and weights, two keys in turns, are already what the tiles take as the right side of valuesᵀ · weights.
 #![allow(unsafe_code)]
 #![allow(clippy::inline_always, reason = "generic over lanes, compiled into each variant")]
@@ -10,27 +10,30 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::tiles::{
-    Ahead, BLOCK, BLOCK_VALUES, BlockLayout, BlockRows, Dense, PANEL_STEP, STEP, TILE, Tiles,
-};
+use super::tiles::{Ahead, BLOCK, BLOCK_VALUES, BlockRows, Dense, PANEL_STEP, STEP, TILE, Tiles};
 use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
 use crate::{AttentionShape, Buffer, Isa, elements};
 
 /// Panels of 32 keys whose weights wait to be multiplied together.
 const GROUP: usize = 8;
-/// Queries of one task: as many as read a head's keys from the second-level cache before the next head's come.
+/// Queries of one task: enough that fetching a head's keys and values into the second-level cache, 1 MiB for 4,096 keys
+/// of up to 64 channels, is little beside their use.
 const TASK_QUERIES: usize = 16 * BLOCK;
 /// Vectors of a block's queries.
 const VECTORS: usize = BLOCK / LANES;
 
-/// Stands for no score: far below any, and finite, so that differences are.
-const HIDDEN: f32 = -1e30;
-/// Exponent of a weight that adds nothing; below it numbers are not normal, and slow.
+/// Stands for no score: far below any, and finite, so that differences are. A power of two, −2¹⁰⁰, so that scaling is
+/// exact.
+const HIDDEN: f32 = -1.267_650_6e30;
+/// Exponent of a weight too small to change a sum; below it numbers are not normal, and slow.
 const LEAST: f32 = -126.0;
 /// Weights are powers of two relative to a base, the largest score at first. Later ones may be above it by this power:
-/// that costs f32 and bf16 no precision, while with a new base all sums have to be multiplied.
+/// that costs f32 and bf16 no precision, only range, while with a new base all sums have to be multiplied.
 const MOST: f32 = 16.0;
+
+// What follows takes 32 keys as one step of products and as one block's rows, and a vector for a tile's columns.
+const _: () = assert!(BLOCK == STEP && LANES == TILE && GROUP > 0);
 
 /// One f32 per query of a block.
 type PerQuery = [[f32; LANES]; VECTORS];
@@ -168,7 +171,7 @@ struct Parts {
     weights: Buffer<bf16>,
     /// Blocks of 32 channels; rows are channels, columns queries.
     sums: Buffer<f32>,
-    /// The score whose weight is 1.
+    /// The score whose weight is 1, scaled: an exponent of two.
     base: PerQuery,
     /// Of all weights so far.
     totals: PerQuery,
@@ -205,7 +208,7 @@ impl<'a> Stream<'a> {
     fn run(&mut self, q: &[bf16], width: usize, first: usize, count: usize) {
         let keys = self.keys.keys;
         self.pack_queries(q, width, count);
-        self.parts.base = [[HIDDEN; LANES]; VECTORS];
+        self.parts.base = [[HIDDEN * self.scale; LANES]; VECTORS];
         self.parts.totals = [[0.0; LANES]; VECTORS];
         let visible = if self.causal { keys.min(first + count) } else { keys };
         let panels = visible.div_ceil(BLOCK);
@@ -217,12 +220,12 @@ impl<'a> Stream<'a> {
             if panel == 0 {
                 self.rebase(false);
             }
-            if !self.take_weights(group.len(), hidden) {
+            if !self.take_weights(group.len(), hidden, MOST) {
                 // Scores are far above the base: what has weights relative to it is weighed before it is another.
                 self.weigh(group);
                 self.rebase(panel > 0);
                 group = panel..panel;
-                self.take_weights(0, hidden);
+                self.take_weights(0, hidden, f32::INFINITY);
             }
             group.end = panel + 1;
             if group.len() == GROUP {
@@ -263,17 +266,18 @@ impl<'a> Stream<'a> {
         };
         let (queries, scores) = (self.parts.queries.as_ptr(), self.parts.scores.as_mut_ptr());
         // SAFETY: 32 rows of all channels; a panel of as many steps; a block of scores; both on 64-byte boundaries.
-        unsafe { self.tiles.product::<Dense>(&rows, queries, scores, false, Ahead::NONE, || ()) };
+        unsafe { self.tiles.product(&rows, queries, scores, false, Ahead::NONE, || ()) };
     }
 
-    /// The panel's scores to weights, at a place in the group; whether none is too large.
-    fn take_weights(&mut self, place: usize, hidden: bool) -> bool {
+    /// The panel's scores to weights, at a place in the group; false, and nothing added to the totals, if one is above
+    /// the power `most`.
+    fn take_weights(&mut self, place: usize, hidden: bool, most: f32) -> bool {
         let mut fits = false;
         // SAFETY: `isa` is one this processor has; a group has that place.
         unsafe {
             with_lanes!(self.isa, weights(
                 parts: &mut Parts = &mut self.parts, place: usize = place, scale: f32 = self.scale,
-                hidden: bool = hidden, fits: &mut bool = &mut fits
+                hidden: bool = hidden, most: f32 = most, fits: &mut bool = &mut fits
             ));
         }
         fits
@@ -299,14 +303,7 @@ impl<'a> Stream<'a> {
             let accumulate = group.start > 0;
             // SAFETY: two tiles at each offset; a panel of as many steps; a block of sums; both on 64-byte boundaries.
             unsafe {
-                self.tiles.product::<Dense>(
-                    &rows,
-                    weights,
-                    sums.as_mut_ptr(),
-                    accumulate,
-                    Ahead::NONE,
-                    || (),
-                );
+                self.tiles.product(&rows, weights, sums.as_mut_ptr(), accumulate, Ahead::NONE, || ());
             }
         }
     }
@@ -331,7 +328,7 @@ impl<'a> Stream<'a> {
         hidden
     }
 
-    /// Takes the panel's maxima as base where they are above it, and brings totals and sums there.
+    /// Takes the panel's maxima as base where they are far above it, and brings totals and sums there.
     fn rebase(&mut self, any_sums: bool) {
         // SAFETY: `isa` is one this processor has.
         unsafe {
@@ -374,7 +371,14 @@ impl<'a> Stream<'a> {
 
 /// A panel's scores to weights relative to the base, and their totals if all weights fit.
 #[inline(always)]
-unsafe fn weights<L: Lanes>(parts: &mut Parts, place: usize, scale: f32, hidden: bool, fits: &mut bool) {
+unsafe fn weights<L: Lanes>(
+    parts: &mut Parts,
+    place: usize,
+    scale: f32,
+    hidden: bool,
+    most: f32,
+    fits: &mut bool,
+) {
     let Parts { scores, weights, base, totals, .. } = parts;
     let weights = weights[place * PANEL_STEP..][..PANEL_STEP].as_mut_ptr();
     // SAFETY: pairs of rows of a panel of keys, each of whole vectors.
@@ -383,7 +387,7 @@ unsafe fn weights<L: Lanes>(parts: &mut Parts, place: usize, scale: f32, hidden:
         let mut highest = L::splat(HIDDEN);
         let mut new = [L::splat(0.0); VECTORS];
         for (vector, new) in new.iter_mut().enumerate() {
-            let base = L::load(base[vector].as_ptr(), LANES).mul(L::splat(-scale));
+            let base = L::splat(0.0).sub(L::load(base[vector].as_ptr(), LANES));
             let mut sums = [L::splat(0.0); 2];
             for pair in 0..BLOCK / 2 {
                 let from = scores.as_ptr().add(Dense::row(2 * pair) + vector * Dense::RIGHT);
@@ -401,7 +405,7 @@ unsafe fn weights<L: Lanes>(parts: &mut Parts, place: usize, scale: f32, hidden:
             }
             *new = L::load(totals[vector].as_ptr(), LANES).add(sums[0].add(sums[1]));
         }
-        *fits = highest.largest() <= MOST;
+        *fits = highest.largest() <= most;
         if *fits {
             for (new, totals) in new.into_iter().zip(totals) {
                 new.store(totals.as_mut_ptr(), LANES);
@@ -410,23 +414,30 @@ unsafe fn weights<L: Lanes>(parts: &mut Parts, place: usize, scale: f32, hidden:
     }
 }
 
-/// As `Stream::rebase`.
+/// As `Stream::rebase`. Queries whose scores are not far above keep their base: what one of them gives does not depend
+/// on the others.
 #[inline(always)]
 unsafe fn rebase<L: Lanes>(parts: &mut Parts, scale: f32, any_sums: bool) {
     let Parts { scores, base, totals, sums, .. } = parts;
-    // SAFETY: rows of tiles within the blocks of scores and sums.
-    unsafe {
-        for vector in 0..VECTORS {
-            let at = |row: usize| Dense::row(row) + vector * Dense::RIGHT;
-            let old = L::load(base[vector].as_ptr(), LANES);
-            let mut new = old;
+    for (vector, (base, totals)) in base.iter_mut().zip(totals).enumerate() {
+        let at = |row: usize| Dense::row(row) + vector * Dense::RIGHT;
+        // SAFETY: rows of tiles within the blocks of scores and sums; vectors.
+        unsafe {
+            let mut largest = L::splat(HIDDEN);
             for row in 0..BLOCK {
-                new = L::load(scores.as_ptr().add(at(row)), LANES).max(new);
+                largest = L::load(scores.as_ptr().add(at(row)), LANES).max(largest);
             }
-            new.store(base[vector].as_mut_ptr(), LANES);
-            let correction = L::splat(LEAST).max(old.sub(new).mul(L::splat(scale))).exp2();
-            let totals = totals[vector].as_mut_ptr();
-            L::load(totals, LANES).mul(correction).store(totals, LANES);
+            let mut new = [0f32; LANES];
+            largest.mul(L::splat(scale)).store(new.as_mut_ptr(), LANES);
+            let mut exponents = [0f32; LANES];
+            for ((base, new), exponent) in base.iter_mut().zip(new).zip(&mut exponents) {
+                if new - *base > MOST {
+                    *exponent = (*base - new).max(LEAST);
+                    *base = new;
+                }
+            }
+            let correction = L::load(exponents.as_ptr(), LANES).exp2();
+            L::load(totals.as_ptr(), LANES).mul(correction).store(totals.as_mut_ptr(), LANES);
             for block in sums.chunks_exact_mut(BLOCK_VALUES).filter(|_| any_sums) {
                 for row in 0..BLOCK {
                     let at = block.as_mut_ptr().add(at(row));
@@ -447,7 +458,8 @@ unsafe fn divide<L: Lanes>(parts: &mut Parts, vector: usize) {
         for (pair, to) in pairs.chunks_exact_mut(2 * LANES).enumerate() {
             let row = pair * 2 / BLOCK * BLOCK_VALUES + Dense::row(pair * 2 % BLOCK);
             let from = sums.as_ptr().add(row + vector * Dense::RIGHT);
-            let [first, second] = [from, from.add(Dense::ROW)].map(|from| L::load(from, LANES).mul(factor));
+            let first = L::load(from, LANES).mul(factor);
+            let second = L::load(from.add(Dense::ROW), LANES).mul(factor);
             first.store_bf16_interleaved(second, to.as_mut_ptr());
         }
     }

@@ -4,7 +4,7 @@
 
 use half::bf16;
 
-use super::tiles::{BLOCK, BlockLayout, Dense, TILE};
+use super::tiles::{BLOCK, Dense, TILE};
 use crate::buffer::Plain;
 use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::finish::{Element, Finish};
 use super::pack::TiledMatrix;
-use super::tiles::{Ahead, BLOCK, BLOCK_VALUES, BlockRows, Dense, PANEL_STEP, STEP, TILE, Tiles};
+use super::tiles::{Ahead, BLOCK, BLOCK_VALUES, BlockRows, PANEL_STEP, STEP, TILE, Tiles};
 use crate::{Buffer, Isa};
 
 /// Most rows of one task, and of one whose sums wait from segment to segment.
@@ -167,7 +167,7 @@ impl Task<'_> {
                             let to = sums.add(slot * BLOCK_VALUES);
                             let work =
                                 || before.into_iter().for_each(|block| self.finish(finish, sums, block));
-                            tiles.product::<Dense>(&block_rows, values.as_ptr(), to, index > 0, ahead, work);
+                            tiles.product(&block_rows, values.as_ptr(), to, index > 0, ahead, work);
                         }
                     }
                 }

@@ -26,28 +26,22 @@ pub(crate) struct BlockRows<'a> {
     pub(crate) steps: usize,
 }
 
-/// How the 32 × 32 sums of a block lie in memory.
-pub(crate) trait BlockLayout {
-    /// Values from a row of a tile to the next.
-    const ROW: usize;
-    /// Values from a tile to the one to its right.
-    const RIGHT: usize;
-    /// Values from a tile to the one below.
-    const BELOW: usize;
-
-    /// Where row `row` begins, in its left tile.
-    fn row(row: usize) -> usize {
-        row / TILE * Self::BELOW + row % TILE * Self::ROW
-    }
-}
-
-/// Tile after tile: `[row / 16][column / 16][row % 16][column % 16]`.
+/// How the 32 × 32 sums of a block lie in memory: tile after tile,
+/// `[row / 16][column / 16][row % 16][column % 16]`.
 pub(crate) struct Dense;
 
-impl BlockLayout for Dense {
-    const ROW: usize = TILE;
-    const RIGHT: usize = TILE * TILE;
+impl Dense {
+    /// Values from a row of a tile to the next.
+    pub(crate) const ROW: usize = TILE;
+    /// Values from a tile to the one to its right.
+    pub(crate) const RIGHT: usize = TILE * TILE;
+    /// Values from a tile to the one below.
     const BELOW: usize = 2 * TILE * TILE;
+
+    /// Where row `row` begins, in its left tile.
+    pub(crate) fn row(row: usize) -> usize {
+        row / TILE * Self::BELOW + row % TILE * Self::ROW
+    }
 }
 
 /// Memory that will be read soon: some of its cache lines are asked for with each step.
@@ -87,8 +81,8 @@ impl Tiles {
     ///
     /// # Safety
     /// All 16 rows of both tiles must be readable over all pieces, `panel` for 1024 values per step, `block`
-    /// writable for its layout; panel and block on 64-byte boundaries. `meanwhile` touches no tiles.
-    pub(crate) unsafe fn product<C: BlockLayout>(
+    /// writable for a block; panel and block on 64-byte boundaries. `meanwhile` touches no tiles.
+    pub(crate) unsafe fn product(
         &self,
         rows: &BlockRows,
         panel: *const bf16,
@@ -100,9 +94,9 @@ impl Tiles {
         if rows.offsets.is_empty() || rows.steps == 0 {
             meanwhile();
             for row in (0..BLOCK).filter(|_| !accumulate) {
-                for right in [0, C::RIGHT] {
+                for right in [0, Dense::RIGHT] {
                     // SAFETY: the caller's promise about `block`.
-                    unsafe { block.add(C::row(row) + right).write_bytes(0, TILE) };
+                    unsafe { block.add(Dense::row(row) + right).write_bytes(0, TILE) };
                 }
             }
             return;
@@ -111,9 +105,9 @@ impl Tiles {
         if self.isa == Isa::Amx {
             // SAFETY: the caller's promises are passed on; there are tiles.
             unsafe {
-                amx::multiply::<C>(rows, panel, block, accumulate, ahead);
+                amx::multiply(rows, panel, block, accumulate, ahead);
                 meanwhile();
-                amx::store::<C>(block);
+                amx::store(block);
             }
             return;
         }
@@ -123,12 +117,12 @@ impl Tiles {
         unsafe {
             match self.isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Bf16 | Isa::Amx => pairs::<C>(rows, panel, block, accumulate),
+                Isa::Avx512Bf16 | Isa::Amx => pairs(rows, panel, block, accumulate),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => widened_avx512::<C>(rows, panel, block, accumulate),
+                Isa::Avx512 => widened_avx512(rows, panel, block, accumulate),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => widened_avx2::<C>(rows, panel, block, accumulate),
-                _ => emulated::<C>(rows, panel, block, accumulate),
+                Isa::Avx2 => widened_avx2(rows, panel, block, accumulate),
+                _ => emulated(rows, panel, block, accumulate),
             }
         }
     }
@@ -147,7 +141,7 @@ impl Drop for Tiles {
 /// Eight rows of the block at a time: their sixteen vectors of sums stay in registers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pairs<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: *mut f32, accumulate: bool) {
+unsafe fn pairs(rows: &BlockRows, panel: *const bf16, block: *mut f32, accumulate: bool) {
     use std::arch::x86_64::{
         __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
         _mm512_setzero_ps, _mm512_storeu_ps,
@@ -158,12 +152,12 @@ unsafe fn pairs<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: *mu
     for first in (0..BLOCK).step_by(ROWS) {
         // SAFETY: offsets within a block, 16 rows, and the panel's steps, as the caller promised.
         unsafe {
-            let out = block.add(C::row(first));
+            let out = block.add(Dense::row(first));
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
             if accumulate {
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let line = out.add(row * C::ROW);
-                    *sums = [_mm512_loadu_ps(line), _mm512_loadu_ps(line.add(C::RIGHT))];
+                    let line = out.add(row * Dense::ROW);
+                    *sums = [_mm512_loadu_ps(line), _mm512_loadu_ps(line.add(Dense::RIGHT))];
                 }
             }
             let mut b = panel;
@@ -181,13 +175,14 @@ unsafe fn pairs<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: *mu
                             sums[1] = _mm512_dpbf16_ps(sums[1], a, columns[1]);
                         }
                     }
-                    b = b.add(PANEL_STEP);
+                    // Behind the last step nothing is read.
+                    b = b.wrapping_add(PANEL_STEP);
                 }
             }
             for (row, sums) in sums.iter().enumerate() {
-                let line = out.add(row * C::ROW);
+                let line = out.add(row * Dense::ROW);
                 _mm512_storeu_ps(line, sums[0]);
-                _mm512_storeu_ps(line.add(C::RIGHT), sums[1]);
+                _mm512_storeu_ps(line.add(Dense::RIGHT), sums[1]);
             }
         }
     }
@@ -200,12 +195,7 @@ macro_rules! widened {
     ($name:ident, $features:literal, $width:literal, $rows:literal, $columns:literal, $load:ident, $store:ident, $zero:ident,
      $load_pairs:ident, $cast:ident, $shift:ident, $and:ident, $all:ident, $fmadd:ident) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name<C: BlockLayout>(
-            rows: &BlockRows,
-            panel: *const bf16,
-            block: *mut f32,
-            accumulate: bool,
-        ) {
+        unsafe fn $name(rows: &BlockRows, panel: *const bf16, block: *mut f32, accumulate: bool) {
             use std::arch::x86_64::{$all, $and, $cast, $fmadd, $load, $load_pairs, $shift, $store, $zero};
             const VECTORS: usize = $columns / $width;
             let mask = $all(0xffff_0000_u32.cast_signed());
@@ -215,7 +205,7 @@ macro_rules! widened {
                 std::array::from_fn(|vector| {
                     let column = group * $columns + vector * $width;
                     let (half, column) = (column / TILE, column % TILE);
-                    (half * C::RIGHT + column, half * PANEL_STEP / 2 + column * 2)
+                    (half * Dense::RIGHT + column, half * PANEL_STEP / 2 + column * 2)
                 })
             };
             let groups = (0..BLOCK / $columns).map(places);
@@ -224,12 +214,12 @@ macro_rules! widened {
             {
                 // SAFETY: offsets within a block, 16 rows, and the panel's steps, as the caller promised.
                 unsafe {
-                    let out = block.add(C::row(first));
+                    let out = block.add(Dense::row(first));
                     let mut sums = [[$zero(); VECTORS]; $rows];
                     if accumulate {
                         for (row, sums) in sums.iter_mut().enumerate() {
                             for (sum, place) in sums.iter_mut().zip(&places) {
-                                *sum = $load(out.add(row * C::ROW + place.0));
+                                *sum = $load(out.add(row * Dense::ROW + place.0));
                             }
                         }
                     }
@@ -251,12 +241,12 @@ macro_rules! widened {
                                     }
                                 }
                             }
-                            b = b.add(PANEL_STEP);
+                            b = b.wrapping_add(PANEL_STEP);
                         }
                     }
                     for (row, sums) in sums.iter().enumerate() {
                         for (sum, place) in sums.iter().zip(&places) {
-                            $store(out.add(row * C::ROW + place.0), *sum);
+                            $store(out.add(row * Dense::ROW + place.0), *sum);
                         }
                     }
                 }
@@ -306,18 +296,18 @@ fn wide(value: bf16) -> f32 {
 }
 
 /// The same sums in f32, a few rows at a time so that they stay in registers.
-unsafe fn emulated<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: *mut f32, accumulate: bool) {
+unsafe fn emulated(rows: &BlockRows, panel: *const bf16, block: *mut f32, accumulate: bool) {
     const ROWS: usize = 4;
     for tile in 0..2 {
         for first in (0..TILE).step_by(ROWS) {
             for half in 0..2 {
                 // SAFETY: offsets within a block, 16 rows, and the panel's steps, as the caller promised.
                 unsafe {
-                    let out = block.add(C::row(tile * TILE + first) + half * C::RIGHT);
+                    let out = block.add(Dense::row(tile * TILE + first) + half * Dense::RIGHT);
                     let mut sums = [[0f32; TILE]; ROWS];
                     if accumulate {
                         for (row, sums) in sums.iter_mut().enumerate() {
-                            std::ptr::copy_nonoverlapping(out.add(row * C::ROW), sums.as_mut_ptr(), TILE);
+                            std::ptr::copy_nonoverlapping(out.add(row * Dense::ROW), sums.as_mut_ptr(), TILE);
                         }
                     }
                     let mut b = panel.add(half * PANEL_STEP / 2);
@@ -335,11 +325,11 @@ unsafe fn emulated<C: BlockLayout>(rows: &BlockRows, panel: *const bf16, block: 
                                     }
                                 }
                             }
-                            b = b.add(PANEL_STEP);
+                            b = b.wrapping_add(PANEL_STEP);
                         }
                     }
                     for (row, sums) in sums.iter().enumerate() {
-                        std::ptr::copy_nonoverlapping(sums.as_ptr(), out.add(row * C::ROW), TILE);
+                        std::ptr::copy_nonoverlapping(sums.as_ptr(), out.add(row * Dense::ROW), TILE);
                     }
                 }
             }
@@ -353,7 +343,7 @@ mod amx {
 
     use half::bf16;
 
-    use super::{Ahead, BlockLayout, BlockRows};
+    use super::{Ahead, BlockRows, Dense};
 
     #[repr(C, align(64))]
     struct Config([u8; 64]);
@@ -390,7 +380,7 @@ mod amx {
     /// Tiles 0 to 3 hold the sums, 4 and 5 the rows, 6 and 7 the panel. Each load stands before the first product
     /// that needs it and behind one that does not, which measured best.
     macro_rules! product {
-        ($layout:ident, $rows:ident, $panel:ident, $block:ident, $accumulate:ident, $ahead:ident,
+        ($rows:ident, $panel:ident, $block:ident, $accumulate:ident, $ahead:ident,
          [$($line:literal),*], $lines:literal) => {
             asm!(
                 "mov {n}, {row}",
@@ -434,9 +424,9 @@ mod amx {
                 "jnz 4b",
                 // A block stands on a 64-byte boundary, so its lowest bit is free to say whether it accumulates.
                 c = inout(reg) $block.map_addr(|address| address | usize::from($accumulate)) => _,
-                row = const 4 * $layout::ROW,
-                right = const 4 * $layout::RIGHT,
-                below = const 4 * $layout::BELOW,
+                row = const 4 * Dense::ROW,
+                right = const 4 * Dense::RIGHT,
+                below = const 4 * Dense::BELOW,
                 dense = in(reg) 64usize,
                 offsets = inout(reg) $rows.offsets.as_ptr() => _,
                 pieces = inout(reg) $rows.offsets.len() => _,
@@ -467,7 +457,7 @@ mod amx {
     ///
     /// # Safety
     /// As `Tiles::product`, with at least one step, on a thread whose tiles are configured.
-    pub(super) unsafe fn multiply<C: BlockLayout>(
+    pub(super) unsafe fn multiply(
         rows: &BlockRows,
         panel: *const bf16,
         block: *mut f32,
@@ -478,11 +468,10 @@ mod amx {
         // all tiles used are declared.
         unsafe {
             match ahead.lines_per_step {
-                0 => product!(C, rows, panel, block, accumulate, ahead, [], 0),
-                1..=2 => product!(C, rows, panel, block, accumulate, ahead, ["0", "64"], 2),
-                3..=4 => product!(C, rows, panel, block, accumulate, ahead, ["0", "64", "128", "192"], 4),
+                0 => product!(rows, panel, block, accumulate, ahead, [], 0),
+                1..=2 => product!(rows, panel, block, accumulate, ahead, ["0", "64"], 2),
+                3..=4 => product!(rows, panel, block, accumulate, ahead, ["0", "64", "128", "192"], 4),
                 _ => product!(
-                    C,
                     rows,
                     panel,
                     block,
@@ -499,8 +488,8 @@ mod amx {
     /// allocates tiles, and what runs in between is ours and touches none.
     ///
     /// # Safety
-    /// Behind [`multiply`] with the same layout; `block` is writable for it.
-    pub(super) unsafe fn store<C: BlockLayout>(block: *mut f32) {
+    /// Behind [`multiply`]; `block` is writable.
+    pub(super) unsafe fn store(block: *mut f32) {
         // SAFETY: writes the block, as the caller promised.
         unsafe {
             asm!(
@@ -509,9 +498,9 @@ mod amx {
                 "tilestored [{c} + {row} + {below}], tmm2",
                 "tilestored [{c} + {row} + {below} + {right}], tmm3",
                 c = in(reg) block,
-                row = in(reg) 4 * C::ROW,
-                right = const 4 * C::RIGHT,
-                below = const 4 * C::BELOW,
+                row = in(reg) 4 * Dense::ROW,
+                right = const 4 * Dense::RIGHT,
+                below = const 4 * Dense::BELOW,
                 options(nostack),
             );
         }

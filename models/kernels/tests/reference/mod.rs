@@ -84,7 +84,7 @@ fn gelu(x: f64) -> f64 {
 }
 
 /// erf by its series (|x| < 3) or continued fraction, to 1e-12.
-pub(crate) fn erf(x: f64) -> f64 {
+fn erf(x: f64) -> f64 {
     let a = x.abs();
     let value = if a < 3.0 {
         let (mut term, mut sum) = (a, a);
