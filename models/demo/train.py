@@ -52,7 +52,7 @@ class Plan:
 
 PLANS = {
     "gpu": Plan(40_000, 10_000, 128, 48, 0.012, 200_000, 30_000, 512, 0.02, 0.999, 1_000, 3_000, 96),
-    "cpu": Plan(12_000, 10_000, 16, 48, 0.012, 24_000, 12_000, 64, 0.02, 0.998, 250, 1_500, 48),
+    "cpu": Plan(12_000, 10_000, 16, 48, 0.012, 24_000, 11_000, 64, 0.02, 0.998, 250, 1_500, 48),
     "smoke": Plan(64, 6, 8, 48, 0.02, 64, 6, 8, 0.02, 0.9, 3, 6, 4),
 }
 
@@ -63,6 +63,10 @@ EMPTY_CAPTIONS = 0.1
 UNKNOWN_WORDS = 0.12
 OFFSET_NOISE = 0.1
 TERMINAL = 990
+# Of samples that are at the start of drawing.
+STARTING = 1 / 8
+# Words are learned while the UNet still changes slowly: the README has the figures.
+UNET_WARM_UP = 1_000
 # (from, below, share): most samples are where a thing can hardly be seen, for there it is learned which word means it.
 # A compromise: by `visible.py` that is at some 610 to 950 for shapes and most of a face, 350 to 720 for its mouth.
 TIMESTEPS = ((0, 1000, 0.3), (780, 970, 0.35), (300, 800, 0.35))
@@ -167,9 +171,9 @@ def read_log(path):
         return list(csv.DictReader(file))
 
 
-def rate_at(step, steps):
+def rate_at(step, steps, warm_up):
     """The share of the peak rate: warm-up, a plateau, then a fall along a cosine over the last 60 %."""
-    warm = min(1.0, (step + 1) / min(100, max(1, steps // 10)))
+    warm = min(1.0, (step + 1) / min(warm_up, max(1, steps // 10)))
     along = max(0.0, (step / steps - 0.4) / 0.6)
     return float(warm * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * along))))
 
@@ -189,7 +193,7 @@ class Average:
         torch._foreach_lerp_([mine for mine, _ in pairs], [value for _, value in pairs], 1 - decay)
 
 
-def steps_of(run, stage, network, steps, optimiser, advance, show):
+def steps_of(run, stage, network, steps, optimiser, advance, show, warm_up=100):
     """Trains `network` from its last checkpoint to `steps`. `advance(step)` is the loss and what to log of it;
     `show(average, step)` looks at the averaged weights now and then and may log more."""
     plan = run.plan
@@ -216,7 +220,7 @@ def steps_of(run, stage, network, steps, optimiser, advance, show):
         numbers = run.team.average(network.parameters(), numbers)
         stopping = numbers.pop(0) > 0
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step(rate_at(step, steps))
+        optimiser.step(rate_at(step, steps, warm_up))
         average.update(network, step)
         for name, value in zip(facts, numbers):
             sums[name] = sums.get(name, 0) + value
@@ -227,12 +231,12 @@ def steps_of(run, stage, network, steps, optimiser, advance, show):
             if not all(np.isfinite(value) for value in means.values()):
                 raise SystemExit(f"{stage}: the loss is no number any more at step {done}: {means}")
             row = {"step": done, "seconds": spent + time.monotonic() - begun, **means}
-            if done % plan.sample_every == 0 or done == steps:
-                with run.team.all_threads():
-                    row |= show(average.weights, done)
             run.log(stage, row)
             sums, count = {}, 0
             save(done)
+            if done % plan.sample_every == 0 or done == steps:
+                with run.team.all_threads():
+                    run.log(stage, row | show(average.weights, done))
         if stopping and done < steps:
             if run.team.leads:
                 save(done)
@@ -402,8 +406,7 @@ def batch_of(moments, rows, empty, end, count, generator):
     ranges = torch.tensor(TIMESTEPS, device=device)
     low, high, _ = ranges[torch.multinomial(ranges[:, 2], count, replacement=True, generator=generator)].unbind(1)
     t = (low + (high - low) * uniform(count)).long()
-    # One sample in 16 is at the start of drawing.
-    t = torch.where(uniform(count) < 1 / 16, sampling.STEPS - 1, t)
+    t = torch.where(uniform(count) < STARTING, sampling.STEPS - 1, t)
     return picked, x0, t, words
 
 
@@ -462,8 +465,14 @@ def train_unet(run, vae, vocabulary, compiled):
         viewer.load_state_dict(weights)
         return look(run, viewer, vae, vocabulary, step)
 
-    steps_of(run, "unet", drawer, plan.unet_steps, Muon(drawer, plan.unet_rate, networks.is_edge), advance, show)
+    optimiser = Muon(drawer, plan.unet_rate, adam_keeps)
+    steps_of(run, "unet", drawer, plan.unet_steps, optimiser, advance, show, UNET_WARM_UP)
     return drawer
+
+
+def adam_keeps(weight):
+    """Whether AdamW trains it: under Muon the text encoder changes faster than the UNet can learn to read it."""
+    return weight.startswith("text.") or networks.is_edge(weight)
 
 
 @torch.no_grad()

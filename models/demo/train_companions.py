@@ -44,7 +44,8 @@ def train_one(kind, run, base):
         train.sheet(run.folder / f"{kind.NAME}-{step:06d}.png", pictures[:SHOWN])
         return marks
 
-    train.steps_of(run, kind.NAME, one.network, run.plan.steps, one.optimiser, one.advance, show)
+    train.steps_of(
+        run, kind.NAME, one.network, run.plan.steps, one.optimiser, one.advance, show, run.plan.warm_up)
     if not run.team.leads:
         return
     folder = run.folder.parent / "files"

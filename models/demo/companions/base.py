@@ -18,7 +18,7 @@ import train
 
 @dataclass(frozen=True)
 class Plan:
-    """How much one companion is trained; `rate` is that of its optimiser."""
+    """How much one companion is trained; `rate` is that of its optimiser, reached after `warm_up` steps."""
 
     scenes: int
     steps: int
@@ -28,6 +28,7 @@ class Plan:
     save_every: int
     sample_every: int
     judged: int
+    warm_up: int = 100
 
 
 class Base:

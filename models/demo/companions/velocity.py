@@ -8,6 +8,7 @@ import torch
 import captions
 import judge
 import sampling
+import train
 
 from . import small
 from .base import Plan, round_to_f16, told
@@ -69,7 +70,7 @@ def ends(products, t):
 
 class Velocity:
     NAME, STAGE = "velocity", 7
-    PLAN = Plan(24_000, 9_000, 64, 0.02, 0.998, 250, 1_500, 32)
+    PLAN = Plan(24_000, 9_000, 64, 0.02, 0.998, 250, 1_500, 32, train.UNET_WARM_UP)
     SMOKE = Plan(32, 3, 8, 0.02, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):
