@@ -243,6 +243,15 @@ async fn a_new_or_replaced_file_is_used_by_the_very_next_job() {
     assert_ne!(hash(&first), hash(&second), "and named");
     let loaded = within(client.loaded_models()).await.expect("listed");
     assert!(loaded.len() == 1 && loaded[0].pinned, "pinned by its name: {loaded:?}");
+    // Configurations beside a file belong to it.
+    let config = models.join("good.yaml");
+    fs::write(&config, "model:\n  params:\n    parameterization: \"v\"\n").expect("written");
+    assert!(draw("good").await.png != second.png, "its prediction is taken for v");
+    fs::write(&config, "parameterization: x0\n").expect("written");
+    let strange = Txt2ImgParams { checkpoint: Some("good".into()), ..small(1) };
+    refused(within(client.txt2img(&strange)).await, ErrorName::Unsupported);
+    fs::remove_file(&config).expect("removed");
+    assert!(draw("good").await.png == second.png);
     fs::copy(&other, models.join("added.safetensors")).expect("copied");
     assert_eq!(hash(&draw("added").await), hash(&second));
     fs::remove_file(models.join("added.safetensors")).expect("removed");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use latentd_models::files::{FileKind, Loader, SafeTensors, inspect};
+use latentd_models::files::{FileKind, Loader, Prediction, SafeTensors, inspect};
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
 use proptest::prelude::*;
@@ -99,6 +99,44 @@ fn a_file_says_how_large_its_pictures_are() {
     parts.header.insert("__metadata__".to_owned(), json!({"modelspec.resolution": "128x192"}));
     let model = Model::from_bytes("held", parts.bytes(), Precision::F32).expect("opens");
     assert_eq!(model.native_size(), (128, 192));
+}
+
+#[test]
+fn a_file_or_the_configuration_beside_it_says_what_is_predicted() {
+    use Prediction::{Epsilon, Velocity};
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("model.safetensors");
+    let config = folder.path().join("model.yaml");
+    let opened = || Model::open(&path, Precision::F32).map(|model| model.prediction());
+
+    let mut marked = Parts::tiny();
+    marked.add("v_pred", &[0]);
+    let mut told = Parts::tiny();
+    told.header.insert("__metadata__".to_owned(), json!({"modelspec.prediction_type": "v"}));
+    for (parts, expected) in [(Parts::tiny(), Epsilon), (marked, Velocity), (told.clone(), Velocity)] {
+        fs::write(&path, parts.bytes()).expect("written");
+        assert_eq!(opened().expect("opens"), expected);
+    }
+    let held = Model::from_bytes("held", told.bytes(), Precision::F32).expect("opens");
+    assert_eq!(held.prediction(), Velocity);
+
+    // What people write beside a file goes before what is in it.
+    for (text, expected) in [("parameterization: eps", Epsilon), ("  parameterization: \"v\"\n", Velocity)] {
+        fs::write(&config, text).expect("written");
+        assert_eq!(opened().expect("opens"), expected, "{text}");
+    }
+    for (text, reason) in [
+        (&b"parameterization: x0"[..], "predicts \"x0\""),
+        (&[0xFF, 0xFE, b'p'], "is no UTF-8 text"),
+        (&vec![b' '; 2 << 20], "is larger than any model's configuration"),
+    ] {
+        fs::write(&config, text).expect("written");
+        let error = opened().expect_err("must be refused").to_string();
+        assert!(error.contains("model.yaml") && error.contains(reason), "{error}");
+    }
+    fs::remove_file(&config).expect("removed");
+    fs::create_dir(&config).expect("made");
+    assert_eq!(opened().expect("a folder is no configuration"), Velocity);
 }
 
 /// As the oldest checkpoints name the text encoder, without `text_model.`.

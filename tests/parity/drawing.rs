@@ -36,10 +36,44 @@ impl Hooks for Trace {
 
 /// The prediction of every model call, and the end. Guidance at 7 amplifies each call's 1e-6 about tenfold, and
 /// steps carry it on: 1e-4 after 11 calls.
+fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) {
+    let request = Txt2Img {
+        prompt: "a red circle".to_owned(),
+        negative_prompt: "blurry".to_owned(),
+        seed: 42,
+        steps: 6,
+        cfg_scale: 7.0,
+        width: 64,
+        height: 64,
+        sampler,
+        schedule: Schedule::Automatic,
+        batch_size: 1,
+        n_iter: 1,
+        clip_skip: 1,
+        rng: NoiseSource::Nv,
+        pad_cond_uncond: false,
+        memory_limit: None,
+    };
+    let mut trace = Trace::default();
+    txt2img(model, &request, &mut trace).expect("draws");
+    let part = if sampler == Sampler::Ddim { "x0" } else { "call_denoised" };
+    let wanted = golden.get(&format!("{name}.{part}"));
+    assert_eq!(trace.denoised.len(), wanted.dims()[0], "{name}: model calls");
+    for (call, denoised) in trace.denoised.iter().enumerate() {
+        let wanted = values(&wanted.get(call).expect("call"));
+        let error = relative_error(&values(denoised), &wanted);
+        assert!(error < 1e-4, "{name}, call {call}: {error:.2e}");
+    }
+    let x = golden.get(&format!("{name}.x"));
+    let wanted = values(&x.get(x.dims()[0] - 1).expect("last"));
+    let error = relative_error(&values(&trace.latents[0]), &wanted);
+    println!("{name}: latents {error:.2e}");
+    assert!(error < 1e-4, "{name}: latents {error:.2e}");
+}
+
 #[test]
 fn samplers_take_the_references_path() {
-    let golden = Golden::open("trajectory");
-    let model = model();
+    let (golden, model) = (Golden::open("trajectory"), model());
     for (sampler, name) in [
         (Sampler::Euler, "euler"),
         (Sampler::EulerAncestral, "euler_a"),
@@ -47,38 +81,23 @@ fn samplers_take_the_references_path() {
         (Sampler::Heun, "heun"),
         (Sampler::Ddim, "ddim"),
     ] {
-        let request = Txt2Img {
-            prompt: "a red circle".to_owned(),
-            negative_prompt: "blurry".to_owned(),
-            seed: 42,
-            steps: 6,
-            cfg_scale: 7.0,
-            width: 64,
-            height: 64,
-            sampler,
-            schedule: Schedule::Automatic,
-            batch_size: 1,
-            n_iter: 1,
-            clip_skip: 1,
-            rng: NoiseSource::Nv,
-            pad_cond_uncond: false,
-            memory_limit: None,
-        };
-        let mut trace = Trace::default();
-        txt2img(&model, &request, &mut trace).expect("draws");
-        let part = if sampler == Sampler::Ddim { "x0" } else { "call_denoised" };
-        let wanted = golden.get(&format!("{name}.{part}"));
-        assert_eq!(trace.denoised.len(), wanted.dims()[0], "{name}: model calls");
-        for (call, denoised) in trace.denoised.iter().enumerate() {
-            let wanted = values(&wanted.get(call).expect("call"));
-            let error = relative_error(&values(denoised), &wanted);
-            assert!(error < 1e-4, "{name}, call {call}: {error:.2e}");
-        }
-        let x = golden.get(&format!("{name}.x"));
-        let wanted = values(&x.get(x.dims()[0] - 1).expect("last"));
-        let error = relative_error(&values(&trace.latents[0]), &wanted);
-        println!("{name}: latents {error:.2e}");
-        assert!(error < 1e-4, "{name}: latents {error:.2e}");
+        takes_the_path(&golden, &model, sampler, name);
+    }
+}
+
+/// The same weights, taken for a model that predicts v because the configuration beside them says so.
+#[test]
+fn a_model_that_predicts_v_takes_its_references_path() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("v.safetensors");
+    std::fs::copy(checkpoint("tiny-sd1"), &path).expect("copied");
+    std::fs::write(path.with_extension("yaml"), "model:\n  params:\n    parameterization: \"v\"\n")
+        .expect("written");
+    let (golden, model) = (Golden::open("velocity"), Model::open(&path, Precision::F32).expect("opens"));
+    for (sampler, name) in
+        [(Sampler::EulerAncestral, "euler_a"), (Sampler::DpmPp2M, "dpmpp_2m"), (Sampler::Ddim, "ddim")]
+    {
+        takes_the_path(&golden, &model, sampler, name);
     }
 }
 

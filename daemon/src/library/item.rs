@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::Result;
+use latentd_models::files::config_beside;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
 
@@ -23,8 +24,8 @@ pub(crate) struct Item {
 /// Where an entry's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// In a file of the models folders.
-    File { path: PathBuf, stamp: Stamp },
+    /// In a file of the models folders; `config` is that of the configuration beside it, if there is one.
+    File { path: PathBuf, stamp: Stamp, config: Option<Stamp> },
     /// In this program.
     BuiltIn(DemoModel),
 }
@@ -97,8 +98,8 @@ impl Item {
     /// Whether its file is still the one that was looked at.
     pub(super) fn is_unchanged(&self) -> bool {
         match &self.source {
-            Source::File { path, stamp } => {
-                fs::metadata(path).is_ok_and(|metadata| Stamp::of(&metadata) == *stamp)
+            Source::File { path, stamp, config } => {
+                Stamp::of_file(path) == Some(*stamp) && Stamp::of_config(path) == *config
             }
             Source::BuiltIn(_) => true,
         }
@@ -106,6 +107,15 @@ impl Item {
 }
 
 impl Stamp {
+    fn of_file(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+
+    /// Of the configuration beside a checkpoint.
+    pub(super) fn of_config(checkpoint: &Path) -> Option<Self> {
+        Self::of_file(&config_beside(checkpoint))
+    }
+
     pub(super) fn of(metadata: &fs::Metadata) -> Self {
         let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified_ns = modified.and_then(|time| i64::try_from(time.as_nanos()).ok()).unwrap_or_default();

@@ -83,7 +83,7 @@ fn first_problem(snapshot: &Snapshot) -> String {
 /// The entry's SHA-256 in hex, if it was ever computed.
 pub(super) fn known_sha256(index: &Index, item: &Item) -> Option<String> {
     match &item.source {
-        Source::File { path, stamp } => index.sha256(path, *stamp),
+        Source::File { path, stamp, .. } => index.sha256(path, *stamp),
         Source::BuiltIn(demo) => Some(demo.sha256.to_owned()),
     }
 }

@@ -142,7 +142,7 @@ impl Library {
             return Sha256Task::done(known);
         }
         match item.source.clone() {
-            Source::File { path, stamp } => {
+            Source::File { path, stamp, .. } => {
                 let library = Arc::clone(self);
                 let file = path.clone();
                 Sha256Task::spawn(path, move |digest| library.index.set_sha256(&file, stamp, digest))

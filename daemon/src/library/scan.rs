@@ -157,7 +157,8 @@ fn sort_in(candidate: &Candidate, verdict: Verdict) -> Result<Item, String> {
     let Some(name) = candidate.path.file_stem().and_then(|stem| stem.to_str()) else {
         return Err("its name is not UTF-8".into());
     };
-    let source = Source::File { path: candidate.path.clone(), stamp: candidate.stamp };
+    let config = Stamp::of_config(&candidate.path);
+    let source = Source::File { path: candidate.path.clone(), stamp: candidate.stamp, config };
     Ok(Item { kind, name: name.to_owned(), source, facts })
 }
 

@@ -4,11 +4,13 @@ mod bytes;
 mod inspect;
 mod loader;
 mod mapped;
+mod prediction;
 mod resolution;
 mod safetensors;
 
 pub use inspect::{FileInfo, FileKind, inspect};
 pub(crate) use inspect::{family, main_dtype};
 pub use loader::Loader;
+pub use prediction::{Prediction, config_beside};
 pub(crate) use resolution::{SIDES, resolution};
 pub use safetensors::SafeTensors;

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::times::Times;
 use super::{Hooks, Model, Progress, Stage};
+use crate::files::Prediction;
 use crate::image::latent_preview;
 use crate::networks::unet::Context;
 use crate::sampling::Denoise;
@@ -39,10 +40,16 @@ impl Denoise for Denoiser<'_> {
         let residuals = self
             .hooks
             .control_residuals(&Tensor::cat(&[&scaled, &scaled], 0)?, &vec![timestep; 2 * batch])?;
-        let eps = self.predict(&scaled, timestep, residuals.as_deref())?;
-        let denoised = |eps: &Tensor| -> Result<Tensor> { Ok((&x - eps.affine(sigma, 0.0)?)?) };
-        let mut cond = denoised(&eps.narrow(0, 0, batch)?)?;
-        let mut uncond = denoised(&eps.narrow(0, batch, batch)?)?;
+        let predicted = self.predict(&scaled, timestep, residuals.as_deref())?;
+        // x0 = of_x · x − of_output · output.
+        let (of_x, of_output) = match self.model.prediction {
+            Prediction::Epsilon => (1.0, sigma),
+            Prediction::Velocity => (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt()),
+        };
+        let kept = x.affine(of_x, 0.0)?;
+        let denoised = |output: &Tensor| -> Result<Tensor> { Ok((&kept - output.affine(of_output, 0.0)?)?) };
+        let mut cond = denoised(&predicted.narrow(0, 0, batch)?)?;
+        let mut uncond = denoised(&predicted.narrow(0, batch, batch)?)?;
         self.hooks.denoise_pre_cfg(&mut cond, &mut uncond, sigma)?;
         let mut guided = (&uncond + ((&cond - &uncond)? * self.cfg_scale)?)?;
         self.hooks.denoise_post_cfg(&mut guided, sigma)?;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use crate::files::{Loader, SIDES, SafeTensors, family, resolution};
+use crate::files::{Loader, Prediction, SIDES, SafeTensors, family, resolution};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::{Vae, VaeConfig};
@@ -34,6 +34,7 @@ pub struct Model {
     pub(super) unet: UNet,
     pub(super) vae: Vae,
     pub(super) sigmas: ModelSigmas,
+    pub(super) prediction: Prediction,
     pub(super) conditioning: ConditioningCache,
     precision: Precision,
     native_size: (usize, usize),
@@ -56,6 +57,7 @@ struct Configs {
     clip: ClipConfig,
     unet: UNetConfig,
     vae: VaeConfig,
+    prediction: Prediction,
     native_size: (usize, usize),
 }
 
@@ -71,17 +73,21 @@ impl Model {
 
     /// Reads a checkpoint file: one `.safetensors` in the LDM key layout. Names and shapes of all tensors are
     /// checked first, so that a file that is no such model costs nothing and one error names all that is wrong.
-    /// It computes in `precision`; another one takes another model.
+    /// It computes in `precision`; another one takes another model. A configuration beside it, `NAME.yaml`, may say
+    /// that it predicts v; else marks in the file do.
     pub fn open(path: &Path, precision: Precision) -> Result<Self> {
-        Self::read(&SafeTensors::open(path)?, precision)
+        let file = SafeTensors::open(path)?;
+        let prediction = Prediction::beside(path)?.unwrap_or_else(|| Prediction::of(&file));
+        Self::read(&file, prediction, precision)
     }
 
     /// The same of a checkpoint file's bytes in memory, with the same checks; errors call it `name`.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>, precision: Precision) -> Result<Self> {
-        Self::read(&SafeTensors::from_bytes(name, bytes)?, precision)
+        let file = SafeTensors::from_bytes(name, bytes)?;
+        Self::read(&file, Prediction::of(&file), precision)
     }
 
-    fn read(file: &SafeTensors, precision: Precision) -> Result<Self> {
+    fn read(file: &SafeTensors, prediction: Prediction, precision: Precision) -> Result<Self> {
         refuse_other_families(file)?;
         let clip_prefix = if file.has_under(CLIP) { CLIP } else { OLD_CLIP };
         let configs = Configs {
@@ -89,6 +95,7 @@ impl Model {
             clip: ClipConfig::detect(file, clip_prefix)?,
             unet: UNetConfig::detect(file, UNET)?,
             vae: VaeConfig::detect(file, VAE)?,
+            prediction,
             native_size: resolution(file.metadata()).unwrap_or(Self::SD1_SIZE),
         };
         check_sizes(file, &configs)?;
@@ -111,6 +118,7 @@ impl Model {
             clip: ClipConfig::SD15,
             unet: UNetConfig::sd15(),
             vae: VaeConfig::sd15(),
+            prediction: Prediction::Epsilon,
             native_size: Self::SD1_SIZE,
         };
         Self::build(&Loader::random(15).with_precision(precision), &configs, "f16".to_owned())
@@ -122,6 +130,7 @@ impl Model {
             unet: UNet::load(loader, UNET, configs.unet.clone())?,
             vae: Vae::load(loader, VAE, configs.vae.clone())?,
             sigmas: ModelSigmas::default(),
+            prediction: configs.prediction,
             conditioning: ConditioningCache::default(),
             precision: loader.precision(),
             native_size: configs.native_size,
@@ -139,6 +148,11 @@ impl Model {
     /// `modelspec.resolution`, else 512×512.
     pub fn native_size(&self) -> (usize, usize) {
         self.native_size
+    }
+
+    /// What its UNet predicts.
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
     }
 
     /// What it computes in.
