@@ -209,6 +209,23 @@ async fn a_file_of_its_name_takes_its_place() {
     assert!(entry(&daemon, NAME).await.built_in);
 }
 
+/// A LoRA is no checkpoint, whatever its name, and one that is broken is no reason for there being no checkpoint.
+#[tokio::test]
+async fn files_of_other_kinds_neither_take_its_place_nor_explain_it() {
+    let (daemon, models) = daemon_over(&[]);
+    let loras = models.path().join("Lora");
+    fs::create_dir_all(&loras).expect("made");
+    fs::write(loras.join("latentd-demo.safetensors"), b"broken").expect("written");
+    let client = daemon.client().await;
+    within(client.rescan()).await.expect("scanned");
+    let library = within(client.library(&LibraryListParams::default())).await.expect("listed");
+    assert_eq!(library.problems.len(), 1, "{library:?}");
+    assert!(entry(&daemon, NAME).await.built_in);
+    let drawn = within(client.txt2img(&plain(1))).await.expect("drawn");
+    let [notice] = &drawn.notices[..] else { panic!("{:?}", drawn.notices) };
+    assert!(!notice.contains("Lora"), "{notice}");
+}
+
 #[tokio::test]
 async fn the_same_seed_draws_the_same_bytes_built_in_or_from_a_file() {
     let (daemon, _models) = daemon_over(&[]);

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use latentd_client::protocol::{ErrorName, LibraryKind, LibraryProblem, WireError};
 
 use super::index::Index;
+use super::scan::may_be_checkpoint;
 use super::{Item, Snapshot, Source};
 use crate::demo;
 use crate::schema::shorten;
@@ -58,7 +59,7 @@ pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Resu
     let is_wanted = |item: &&Item| item.kind == LibraryKind::Checkpoint && !item.is_built_in();
     snapshot.entries.iter().find(is_wanted).cloned().ok_or_else(|| {
         let advice = how_to_add(folders, LibraryKind::Checkpoint);
-        let broken = first_problem(snapshot);
+        let broken = first_problem(folders, snapshot);
         WireError::new(ErrorName::NotFound, format!("no checkpoint in the library{broken}; {advice}"))
     })
 }
@@ -68,15 +69,15 @@ pub(super) fn only_built_in(folders: &[PathBuf], snapshot: &Snapshot) -> String 
     format!(
         "no checkpoint is configured or in the library{}: using the built-in '{}', which knows shapes and cartoon \
          faces only; {}",
-        first_problem(snapshot),
+        first_problem(folders, snapshot),
         demo::NAME,
         how_to_add(folders, LibraryKind::Checkpoint)
     )
 }
 
-/// Why there may be less in the library than its owner thinks.
-fn first_problem(snapshot: &Snapshot) -> String {
-    let first = snapshot.problems.first();
+/// Why there may be fewer checkpoints in the library than its owner thinks.
+fn first_problem(folders: &[PathBuf], snapshot: &Snapshot) -> String {
+    let first = snapshot.problems.iter().find(|problem| may_be_checkpoint(folders, Path::new(&problem.path)));
     first.map(|problem| format!(" ({}: {})", problem.path, problem.reason)).unwrap_or_default()
 }
 

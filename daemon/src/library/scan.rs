@@ -65,7 +65,9 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index) -> Snapshot {
         }
     }
     index.remember(&learnt);
-    snapshot.entries.extend(Item::built_in().filter(|built_in| !is_name_taken(&snapshot, &built_in.name)));
+    snapshot
+        .entries
+        .extend(Item::built_in().filter(|built_in| !is_taken(folders, &snapshot, &built_in.name)));
     snapshot.entries.sort_by(|a, b| (a.kind, &a.name, a.path()).cmp(&(b.kind, &b.name, b.path())));
     snapshot.problems.sort_by(|a, b| a.path.cmp(&b.path));
     info!(
@@ -78,11 +80,20 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index) -> Snapshot {
     snapshot
 }
 
-/// Whether a file has this name, also one that cannot be used: who asks for it means that file.
-fn is_name_taken(snapshot: &Snapshot, name: &str) -> bool {
-    let stem =
-        |problem: &LibraryProblem| Path::new(&problem.path).file_stem().is_some_and(|stem| stem == name);
-    snapshot.entries.iter().any(|item| item.name == name) || snapshot.problems.iter().any(stem)
+/// Whether a checkpoint has this name, also one that cannot be used: who asks for it means that file.
+fn is_taken(folders: &[PathBuf], snapshot: &Snapshot, name: &str) -> bool {
+    let is_entry = |item: &Item| item.kind == LibraryKind::Checkpoint && item.name == name;
+    let is_problem = |problem: &LibraryProblem| {
+        let path = Path::new(&problem.path);
+        may_be_checkpoint(folders, path) && path.file_stem().is_some_and(|stem| stem == name)
+    };
+    snapshot.entries.iter().any(is_entry) || snapshot.problems.iter().any(is_problem)
+}
+
+/// Whether a file that cannot be read might be meant for a checkpoint: it lies in no folder for anything else.
+pub(super) fn may_be_checkpoint(folders: &[PathBuf], path: &Path) -> bool {
+    let inside = folders.iter().find_map(|folder| path.strip_prefix(folder).ok()).unwrap_or(path);
+    inside.ancestors().skip(1).filter_map(folder_kind).all(|kind| kind == LibraryKind::Checkpoint)
 }
 
 /// Whether the file is of a form that is read at all.
