@@ -121,13 +121,18 @@ fn a_file_or_the_configuration_beside_it_says_what_is_predicted() {
     assert_eq!(held.prediction(), Velocity);
 
     // What people write beside a file goes before what is in it.
-    for (text, expected) in [("parameterization: eps", Epsilon), ("  parameterization: \"v\"\n", Velocity)] {
+    for (text, expected) in [
+        ("parameterization: eps", Epsilon),
+        ("  parameterization: \"v\"\n", Velocity),
+        ("of: something else", Velocity),
+    ] {
         fs::write(&config, text).expect("written");
         assert_eq!(opened().expect("opens"), expected, "{text}");
     }
     for (text, reason) in [
         (&b"parameterization: x0"[..], "predicts \"x0\""),
         (&[0xFF, 0xFE, b'p'], "is no UTF-8 text"),
+        (b"a: 'b", "is no YAML"),
         (&vec![b' '; 2 << 20], "is larger than any model's configuration"),
     ] {
         fs::write(&config, text).expect("written");
@@ -137,6 +142,13 @@ fn a_file_or_the_configuration_beside_it_says_what_is_predicted() {
     fs::remove_file(&config).expect("removed");
     fs::create_dir(&config).expect("made");
     assert_eq!(opened().expect("a folder is no configuration"), Velocity);
+    fs::remove_dir(&config).expect("removed");
+    assert!(std::process::Command::new("mkfifo").arg(&config).status().expect("ran").success());
+    assert_eq!(opened().expect("a pipe is none, and not waited for"), Velocity);
+
+    told.header.insert("__metadata__".to_owned(), json!({"modelspec.prediction_type": "sample"}));
+    let error = Model::from_bytes("held", told.bytes(), Precision::F32).err().expect("refused").to_string();
+    assert!(error.contains("held") && error.contains("predicts \"sample\""), "{error}");
 }
 
 /// As the oldest checkpoints name the text encoder, without `text_model.`.

@@ -99,7 +99,7 @@ impl Item {
     pub(super) fn is_unchanged(&self) -> bool {
         match &self.source {
             Source::File { path, stamp, config } => {
-                Stamp::of_file(path) == Some(*stamp) && Stamp::of_config(path) == *config
+                Stamp::of_file(path) == Some(*stamp) && Stamp::of_config(self.kind, path) == *config
             }
             Source::BuiltIn(_) => true,
         }
@@ -111,9 +111,9 @@ impl Stamp {
         fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
     }
 
-    /// Of the configuration beside a checkpoint.
-    pub(super) fn of_config(checkpoint: &Path) -> Option<Self> {
-        Self::of_file(&config_beside(checkpoint))
+    /// Of the configuration that a checkpoint has beside it.
+    pub(super) fn of_config(kind: LibraryKind, path: &Path) -> Option<Self> {
+        if kind == LibraryKind::Checkpoint { Self::of_file(&config_beside(path)) } else { None }
     }
 
     pub(super) fn of(metadata: &fs::Metadata) -> Self {

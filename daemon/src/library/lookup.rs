@@ -39,7 +39,12 @@ pub(super) fn find(
     if let Some(item) = by_name.or_else(by_path).or_else(by_hash) {
         return Ok(item.clone());
     }
-    if let Some(problem) = snapshot.problems.iter().find(|problem| is_problem(folders, problem, wanted)) {
+    let meant = |problem: &&LibraryProblem| {
+        let path = Path::new(&problem.path);
+        (kind != LibraryKind::Checkpoint || may_be_checkpoint(folders, path))
+            && is_problem(folders, path, wanted)
+    };
+    if let Some(problem) = snapshot.problems.iter().find(meant) {
         return Err(WireError::new(
             ErrorName::Model,
             format!("{kind} '{}' cannot be used: {}: {}", shorten(wanted), problem.path, problem.reason),
@@ -127,8 +132,7 @@ fn is_path_of(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
         || path.file_name().is_some_and(|name| name == wanted.as_os_str())
 }
 
-fn is_problem(folders: &[PathBuf], problem: &LibraryProblem, wanted: &str) -> bool {
-    let path = Path::new(&problem.path);
+fn is_problem(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
     is_path_of(folders, path, wanted) || path.file_stem().is_some_and(|stem| stem == wanted)
 }
 

@@ -93,7 +93,13 @@ fn is_taken(folders: &[PathBuf], snapshot: &Snapshot, name: &str) -> bool {
 /// Whether a file that cannot be read might be meant for a checkpoint: it lies in no folder for anything else.
 pub(super) fn may_be_checkpoint(folders: &[PathBuf], path: &Path) -> bool {
     let inside = folders.iter().find_map(|folder| path.strip_prefix(folder).ok()).unwrap_or(path);
-    inside.ancestors().skip(1).filter_map(folder_kind).all(|kind| kind == LibraryKind::Checkpoint)
+    // As in the walk, the outermost folder decides.
+    inside
+        .ancestors()
+        .skip(1)
+        .filter_map(folder_kind)
+        .last()
+        .is_none_or(|kind| kind == LibraryKind::Checkpoint)
 }
 
 /// Whether the file is of a form that is read at all.
@@ -168,7 +174,7 @@ fn sort_in(candidate: &Candidate, verdict: Verdict) -> Result<Item, String> {
     let Some(name) = candidate.path.file_stem().and_then(|stem| stem.to_str()) else {
         return Err("its name is not UTF-8".into());
     };
-    let config = Stamp::of_config(&candidate.path);
+    let config = Stamp::of_config(kind, &candidate.path);
     let source = Source::File { path: candidate.path.clone(), stamp: candidate.stamp, config };
     Ok(Item { kind, name: name.to_owned(), source, facts })
 }

@@ -133,7 +133,8 @@ impl Drop for MappedFile {
     }
 }
 
-fn open_without_waiting(path: &Path) -> std::io::Result<File> {
+/// Opens a file to be read; a named pipe too, at once.
+pub(super) fn open_without_waiting(path: &Path) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }

@@ -1,11 +1,13 @@
 //! What a checkpoint's UNet tells of noised latents. Its weights look alike either way; a file beside them or marks
 //! among them say so.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use saphyr_parser::{Event, Parser, ScanError};
+
 use super::SafeTensors;
+use super::mapped::open_without_waiting;
 use crate::{Error, Result};
 
 /// The Stability AI model metadata standard's name for it (1.0.1).
@@ -33,49 +35,74 @@ pub enum Prediction {
 }
 
 impl Prediction {
-    /// What the file itself says.
-    pub(crate) fn of(file: &SafeTensors) -> Self {
-        let said = file.metadata().get(METADATA).map(String::as_str);
-        if file.shape(MARK).is_some() || matches!(said, Some("v" | "v_prediction")) {
-            Self::Velocity
-        } else {
-            Self::Epsilon
+    /// What the configuration beside a checkpoint says; without one that says it, what the file itself says.
+    pub(crate) fn of_file(checkpoint: &Path, file: &SafeTensors) -> Result<Self> {
+        let path = config_beside(checkpoint);
+        let wrong = |reason: String| Error::model(&path, reason);
+        let Some(text) = read(&path).map_err(|error| wrong(format!("cannot be read: {error}")))? else {
+            return Self::of(file);
+        };
+        if text.len() as u64 > LARGEST_CONFIG {
+            return Err(wrong("is larger than any model's configuration".to_owned()));
+        }
+        let text = String::from_utf8(text).map_err(|_| wrong("is no UTF-8 text".to_owned()))?;
+        match parameterization(&text).map_err(|error| wrong(format!("is no YAML: {error}")))?.as_deref() {
+            None => Self::of(file),
+            Some("eps") => Ok(Self::Epsilon),
+            Some("v") => Ok(Self::Velocity),
+            Some(other) => Err(unknown(&path, other)),
         }
     }
 
-    /// What the configuration beside a checkpoint says. `None` without one.
-    pub(crate) fn beside(checkpoint: &Path) -> Result<Option<Self>> {
-        let path = config_beside(checkpoint);
-        // Anything but a file could keep us waiting.
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let mut text = vec![];
-        File::open(&path)
-            .and_then(|file| file.take(LARGEST_CONFIG + 1).read_to_end(&mut text))
-            .map_err(|error| Error::model(&path, format!("cannot be read: {error}")))?;
-        if text.len() as u64 > LARGEST_CONFIG {
-            return Err(Error::model(&path, "is larger than any model's configuration"));
-        }
-        let text = String::from_utf8(text).map_err(|_| Error::model(&path, "is no UTF-8 text"))?;
-        match parameterization(&text) {
-            None | Some("eps") => Ok(Some(Self::Epsilon)),
-            Some("v") => Ok(Some(Self::Velocity)),
-            Some(other) => Err(Error::Unsupported(format!(
-                "{}: the model predicts {other:?}; this version knows \"eps\" and \"v\"",
-                path.display()
-            ))),
+    /// What the file itself says.
+    pub(crate) fn of(file: &SafeTensors) -> Result<Self> {
+        match file.metadata().get(METADATA).map(String::as_str) {
+            Some("v" | "v_prediction") => Ok(Self::Velocity),
+            Some("epsilon" | "eps") => Ok(Self::Epsilon),
+            Some(other) => Err(unknown(file.path(), other)),
+            None if file.shape(MARK).is_some() => Ok(Self::Velocity),
+            None => Ok(Self::Epsilon),
         }
     }
 }
 
-/// The value of the one key that matters here. These files are YAML in block style, one key a line.
-fn parameterization(text: &str) -> Option<&str> {
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        let value = value.split(" #").next().unwrap_or_default().trim();
-        (key.trim().trim_matches(['"', '\'']) == "parameterization").then(|| value.trim_matches(['"', '\'']))
-    })
+fn unknown(path: &Path, named: &str) -> Error {
+    let named: String = named.chars().take(40).collect();
+    Error::Unsupported(format!(
+        "{}: the model predicts {named:?}; this version draws with models that predict noise or v",
+        path.display()
+    ))
+}
+
+/// The configuration, or a little more than the largest that is believed; `None` where there is no such file.
+fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let file = match open_without_waiting(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut text = vec![];
+    file.take(LARGEST_CONFIG + 1).read_to_end(&mut text)?;
+    Ok(Some(text))
+}
+
+/// The value of the one key that matters here. Aliases stay what they are, so no text can grow.
+fn parameterization(text: &str) -> std::result::Result<Option<String>, ScanError> {
+    let mut was_key = false;
+    for event in Parser::new_from_str(text.trim_start_matches('\u{FEFF}')) {
+        let Event::Scalar(value, ..) = event?.0 else {
+            was_key = false;
+            continue;
+        };
+        let is_key = value == "parameterization";
+        if was_key && !is_key {
+            return Ok(Some(value.into_owned()));
+        }
+        was_key = is_key;
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -83,21 +110,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_found_as_people_write_it() {
+    fn the_key_is_found_however_it_is_written() {
         let rows = [
             ("model:\n  params:\n    parameterization: \"v\"\n    channels: 4\n", Some("v")),
             ("parameterization: v", Some("v")),
-            ("    parameterization: 'v'   # SD 2.x\r\n", Some("v")),
+            ("    parameterization: 'v'\t# SD 2.x\r\n", Some("v")),
             ("    \"parameterization\" : eps\n", Some("eps")),
+            ("params: {channels: 4, parameterization: v}", Some("v")),
+            ("{\"model\": {\"parameterization\": \"v\"}}", Some("v")),
+            ("\u{FEFF}parameterization: v\n", Some("v")),
+            ("name: parameterization\nparameterization: v\n", Some("v")),
             ("    parameterization: x0", Some("x0")),
             ("    # parameterization: \"v\"\n", None),
             ("    old_parameterization: v\n", None),
+            ("parameterization: [v]\n", None),
             ("model:\n  params:\n    channels: 4\n", None),
             ("parameterization", None),
             ("", None),
         ];
         for (text, expected) in rows {
-            assert_eq!(parameterization(text), expected, "{text}");
+            let found = parameterization(text).expect("YAML");
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn hostile_yaml_ends_in_an_error_or_nothing() {
+        let deep = |open: &str| open.repeat(LARGEST_CONFIG as usize / open.len());
+        let laughs = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: [*b, *b, *b]\n";
+        for text in
+            [&deep("["), &deep("{a: "), &deep("- "), &deep("? "), laughs, "a: *none", "a: 'b", "\t- a", "%\0"]
+        {
+            let found = parameterization(text);
+            assert!(found.is_err() || found == Ok(None), "{found:?}");
         }
     }
 }

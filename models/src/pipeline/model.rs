@@ -77,14 +77,14 @@ impl Model {
     /// that it predicts v; else marks in the file do.
     pub fn open(path: &Path, precision: Precision) -> Result<Self> {
         let file = SafeTensors::open(path)?;
-        let prediction = Prediction::beside(path)?.unwrap_or_else(|| Prediction::of(&file));
+        let prediction = Prediction::of_file(path, &file)?;
         Self::read(&file, prediction, precision)
     }
 
     /// The same of a checkpoint file's bytes in memory, with the same checks; errors call it `name`.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>, precision: Precision) -> Result<Self> {
         let file = SafeTensors::from_bytes(name, bytes)?;
-        Self::read(&file, Prediction::of(&file), precision)
+        Self::read(&file, Prediction::of(&file)?, precision)
     }
 
     fn read(file: &SafeTensors, prediction: Prediction, precision: Precision) -> Result<Self> {
