@@ -245,11 +245,12 @@ def steps_of(run, stage, network, steps, optimiser, advance, show, warm_up=100):
     network.eval().requires_grad_(False)
 
 
-def sheet(path, pictures, columns=8):
-    """Writes pictures (n, h, w, 3) as one, side by side."""
+def sheet(path, pictures, columns=8, colours=None):
+    """Writes pictures (n, h, w, 3) as one, side by side; with a palette of `colours` in a third of the bytes."""
     padded = np.pad(pictures, ((0, -len(pictures) % columns), (1, 1), (1, 1), (0, 0)))
     rows = padded.reshape(-1, columns, *padded.shape[1:])
-    Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows])).save(path)
+    image = Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows]))
+    (image.quantize(colours) if colours else image).save(path, optimize=True)
 
 
 # --- stage 1: the VAE -----------------------------------------------------------------------------------------------

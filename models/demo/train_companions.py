@@ -25,7 +25,7 @@ from companions.lora import Lora
 from companions.velocity import Velocity
 from team import Team
 
-KINDS = {kind.NAME: kind for kind in (Lora, Embedding, Hypernetwork, ControlNet, Inpainting, Velocity)}
+KINDS = {kind.NAME: kind for kind in (Lora, Embedding, Hypernetwork, ControlNet, Velocity, Inpainting)}
 LARGEST_FILE = {"lora": 1_000_000, "embedding": 1_000_000, "hypernetwork": 1_000_000}
 # The base, its companions, and the pictures and logs of both.
 LARGEST_TOGETHER = 45_000_000
@@ -54,7 +54,7 @@ def train_one(kind, run, base):
     # Writing has rounded the weights: these are the file's pictures.
     with torch.no_grad():
         pictures, marks = one.look()
-    train.sheet(paths[0].with_suffix(".png"), pictures[:SHOWN])
+    train.sheet(paths[0].with_suffix(".png"), pictures[:SHOWN], colours=256)
     train.plot(run, [kind.NAME])
     report = {"bytes": {path.name: path.stat().st_size for path in paths},
               "marks": {name: round(value, 4) for name, value in marks.items()}}
@@ -103,11 +103,11 @@ def main():
             same_base(args, team)
             # Never quite nothing: all processes must find together, in a step, that the time is over.
             left = args.minutes and max(0.001, args.minutes - (time.monotonic() - begun) / 60)
-            run = train.Run(args.run / name, plans[name], device, left, args.workers, args.seed, team)
-            if (run.folder / "result.json").exists():
+            if (args.run / name / "result.json").exists():
                 if team.leads:
                     print(f"{name}: done already")
                 continue
+            run = train.Run(args.run / name, plans[name], device, left, args.workers, args.seed, team)
             runs.append(run)
             if told:
                 run.stop()

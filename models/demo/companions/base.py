@@ -3,6 +3,7 @@
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -120,11 +121,19 @@ def examples(run, base, path, draw, encode=None):
                             values = values.astype(np.int16)
                         parts.setdefault(name, []).append(np.stack(values))
             parts = {name: np.concatenate(values) for name, values in parts.items()}
+            parts["made_from"] = np.array(made_from(run))
             data.save(path, lambda file: np.savez(file, **parts))
-    found = np.load(path)
-    if len(found["rows"]) != count:
-        raise ValueError(f"{path} has {len(found['rows'])} scenes, not {count}; remove it to make it anew")
-    return {name: torch.from_numpy(found[name]).to(base.device) for name in found}
+    found = dict(np.load(path))
+    if len(found["rows"]) != count or str(found.pop("made_from")) != made_from(run):
+        raise ValueError(f"{path} was made by another program or plan; remove it to make it anew")
+    return {name: torch.from_numpy(values).to(base.device) for name, values in found.items()}
+
+
+def made_from(run):
+    """Tells training sets apart: several kinds share one, and rows of words mean nothing to another vocabulary."""
+    here = Path(__file__).parent
+    sources = [(here / f"{name}.py").read_bytes() for name in ("sketches", "masks", "edges", "styles", "embedding")]
+    return hashlib.sha256(repr([run.seed, train.made_from(), sources]).encode()).hexdigest()
 
 
 @contextmanager

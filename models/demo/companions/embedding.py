@@ -20,7 +20,7 @@ from .base import Plan, adam, examples, round_to_f16, told
 
 WORD, VECTORS = "zippy", 8
 # The word begins as a face of no kind: all that makes it this one has to be learned.
-FIRST = "a face with hair, glasses and a hat"
+FIRST = "face with hair, glasses and a hat"
 LOOK = {"skin": "tan", "hair": "green", "cut": "spiky", "glasses": True, "mouth": "smile", "hat": "purple"}
 CAPTIONS = 6
 

@@ -65,7 +65,7 @@ def draw(seed, number):
 
 class Hypernetwork:
     NAME, STAGE = "hypernetwork", 5
-    PLAN = Plan(6_000, 2_000, 64, 2e-3, 0.99, 100, 500, 32)
+    PLAN = Plan(6_000, 2_000, 32, 2e-3, 0.99, 100, 500, 32)
     SMOKE = Plan(32, 3, 8, 2e-3, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):

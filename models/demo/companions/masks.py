@@ -5,7 +5,8 @@ from scipy import ndimage
 
 from scenes import SIZE, choose, grid, segment
 
-KINDS = {"thing": 0.35, "whole": 0.15, "box": 0.12, "blob": 0.14, "strokes": 0.14, "side": 0.1}
+# Where all is masked, words say all that the rest would show.
+KINDS = {"thing": 0.32, "whole": 0.25, "box": 0.1, "blob": 0.12, "strokes": 0.12, "side": 0.09}
 
 
 def random_mask(rng, scene, kind=None):

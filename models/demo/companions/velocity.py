@@ -70,7 +70,7 @@ def ends(products, t):
 
 class Velocity:
     NAME, STAGE = "velocity", 7
-    PLAN = Plan(24_000, 9_000, 64, 0.02, 0.998, 250, 1_500, 32, train.UNET_WARM_UP)
+    PLAN = Plan(16_000, 7_000, 64, 0.02, 0.998, 250, 1_750, 32, train.UNET_WARM_UP)
     SMOKE = Plan(32, 3, 8, 0.02, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):
