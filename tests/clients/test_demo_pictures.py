@@ -22,7 +22,7 @@ SETTINGS = exam.Settings(steps=12)
 PROMPTS = 24
 #: Share of right answers that must not be lost, with room for other processors' rounding and for how few there are:
 #: six of these have a face. `exam.BARS` is what 300 are to reach; models/demo/README.md says how far they are.
-REACHED = {"background": 0.97, "colour": 0.92, "count": 0.92, "position": 0.88, "shape": 0.9, "face": 0.6, "hair": 0.6}
+REACHED = {"background": 0.97, "colour": 0.92, "count": 0.92, "position": 0.92, "shape": 0.9, "face": 0.8, "hair": 0.8}
 #: Pictures of each prompt below, with seeds of their own.
 SEEDS = range(6)
 
@@ -63,10 +63,13 @@ def test_guidance_makes_pictures_follow_the_prompt(client: latentd.Client, marke
 
 def test_emphasis_moves_a_colours_share(client: latentd.Client) -> None:
     prompt = "a {} circle and a blue square on a white background"
-    weak, plain, strong = (exam.shares(pictures(client, prompt.format(word)))["red"]
-                           for word in ("(red:0.6)", "red", "(red:1.5)"))
+    plain, strong = (exam.shares(pictures(client, prompt.format(word)))["red"] for word in ("red", "(red:1.5)"))
     # Other seeds move the plain share by some 6 %.
-    assert 1.15 * weak < plain and 1.15 * plain < strong, f"red covers {weak:.2%}, {plain:.2%}, {strong:.2%}"
+    assert 1.15 * plain < strong, f"red covers {plain:.2%}, {strong:.2%}"
+    # Where two colours want one place, the weaker leaves it to the other.
+    prompt = "a {} or blue circle on a white background"
+    weak, plain = (exam.shares(pictures(client, prompt.format(word)))["blue"] for word in ("(red:0.6)", "red"))
+    assert 1.5 * plain < weak, f"blue covers {plain:.2%}, {weak:.2%} beside a weak red"
 
 
 def test_a_negative_prompt_removes_a_colour(client: latentd.Client) -> None:
