@@ -124,7 +124,7 @@ def examples(run, base, path, draw, encode=None):
             parts["made_from"] = np.array(made_from(run))
             data.save(path, lambda file: np.savez(file, **parts))
     found = dict(np.load(path))
-    if len(found["rows"]) != count or str(found.pop("made_from")) != made_from(run):
+    if len(found["rows"]) != count or str(found.pop("made_from", "")) != made_from(run):
         raise ValueError(f"{path} was made by another program or plan; remove it to make it anew")
     return {name: torch.from_numpy(values).to(base.device) for name, values in found.items()}
 
