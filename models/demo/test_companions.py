@@ -90,6 +90,7 @@ def base(tmp_path):
     """A demo model of random weights."""
     torch = pytest.importorskip("torch")
     networks = pytest.importorskip("networks")
+    import train
     from companions.base import Base
 
     torch.manual_seed(0)
@@ -99,7 +100,8 @@ def base(tmp_path):
         if not weight.any():
             torch.nn.init.normal_(weight, std=0.05)
     path = tmp_path / "latentd-demo.safetensors"
-    networks.export(path, networks.make_text(len(vocabulary)), unet, networks.make_vae(), vocabulary)
+    networks.export(path, networks.make_text(len(vocabulary)), unet, networks.make_vae(), vocabulary,
+                    about=networks.ABOUT | {train.MARK: str(train.BUILT_IN)})
     return Base(path, torch.device("cpu"), 1, smoke=True)
 
 
@@ -254,6 +256,46 @@ def test_eps_and_v_say_the_same(base):
     assert torch.allclose(one.eps(x, t.float(), None), eps, atol=1e-4)
 
 
+def test_the_v_variant_is_taught_by_the_demo_model(base):
+    torch = pytest.importorskip("torch")
+    from contextlib import nullcontext
+
+    from companions import velocity
+
+    one = bare(velocity.Velocity, base, None)
+    one.run = SimpleNamespace(bf16=nullcontext)
+    t = torch.tensor([3, 500, 999])
+    signal, level = velocity.ends(base.products, t.float())
+    x, words = torch.randn(3, 4, 16, 16), base.rows(["a red circle", "", "a face"])
+    base.samples = lambda *_: SimpleNamespace(x=x, t=t, words=words, weight=torch.ones(3, 1, 1, 1))
+    one.examples = None
+    student = lambda x, t, context: SimpleNamespace(  # noqa: E731
+        sample=(base.eps(x, t, context) - level * x) / signal)
+    one.network = SimpleNamespace(unet=student)
+    loss, facts = one.advance(0)
+    assert loss < 1e-8 and facts["v_mse"] < 1e-6
+    one.network = SimpleNamespace(unet=lambda *inputs: SimpleNamespace(sample=student(*inputs).sample + 1 / signal))
+    assert abs(one.advance(0)[0] - 1) < 1e-3, "an error of v weighs as the error of eps that it makes"
+
+
+def test_guidance_is_built_into_companions_too(base):
+    torch = pytest.importorskip("torch")
+    from contextlib import nullcontext
+
+    import train
+    from companions import lora
+
+    network = shaken(lora.attach(base.unet, base.text))
+    x, t, _ = inputs()
+    words = base.rows(["a red circle", ""])
+    made = base.guided(SimpleNamespace(bf16=nullcontext), SimpleNamespace(x=x, t=t, words=words), base.eps)
+    told, plain = (base.eps(x, t, base.context(rows)) for rows in (words, base.rows(["", ""])))
+    assert torch.allclose(made[0], plain[0] + train.BUILT_IN * (told[0] - plain[0]), atol=1e-4)
+    assert torch.allclose(made[1], plain[1], atol=1e-5)
+    made.pow(2).sum().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in network.parameters())
+
+
 def test_the_controlnet_begins_by_changing_nothing_and_has_its_layout(base, tmp_path):
     torch = pytest.importorskip("torch")
     from diffusers import ControlNetModel
@@ -286,3 +328,16 @@ def test_hints_are_the_edges_again():
     found = np.stack([edges.canny(scenes.draw(scene)) for scene in sample(2)])
     hint = controlnet.hints(torch.from_numpy(np.packbits(found, -1)))
     assert hint.shape == (2, 3, 128, 128) and torch.equal(hint[:, 1].bool(), torch.from_numpy(found))
+
+
+def test_a_base_without_its_guidance_is_refused(base, tmp_path):
+    pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    from companions.base import check_finished
+
+    check_finished(base.path)
+    plain = tmp_path / "plain.safetensors"
+    save_file(load_file(base.path), plain, {"format": "pt"})
+    with pytest.raises(SystemExit, match="says nothing of the guidance"):
+        check_finished(plain)

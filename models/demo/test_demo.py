@@ -11,7 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import captions  # noqa: E402
+import data  # noqa: E402
 import judge  # noqa: E402
+import pairs  # noqa: E402
 import scenes  # noqa: E402
 import tokens  # noqa: E402
 
@@ -51,6 +53,55 @@ def test_training_never_sees_what_is_held_out():
              for d in scenes.POSITIONS]
     share = np.mean([scenes.held_out(*one) for one in every])
     assert 0.08 < share < 0.12
+
+
+def test_pairs_differ_in_one_thing_and_keep_the_rules_of_scenes():
+    differing = set()
+    for number in range(400):
+        scene, other = pairs.random_pair(np.random.default_rng([8, number]))
+        assert scene.background == other.background and not any(scenes.are_held_out(other))
+        changes = [(a, b) for a, b in zip(scene.things, other.things, strict=True) if a != b]
+        assert len(changes) == 1
+        before, after = (vars(thing) for thing in changes[0])
+        names = [name for name in before if before[name] != after[name]]
+        assert len(names) == 1
+        differing.update(names)
+        face = other.face
+        if face:
+            skin, hair, behind = scenes.SKINS[face.skin], scenes.HAIR[face.hair], scenes.COLOURS[other.background]
+            assert scenes.far_apart(skin, hair, 66) and scenes.far_apart(skin, behind, 66)
+            assert scenes.far_apart(hair, behind, 60) and face.hat != other.background
+            assert not face.hat or scenes.far_apart(scenes.COLOURS[face.hat], hair, 60)
+        for thing in other.shapes:
+            assert thing.colour != other.background
+            assert thing.fill == "plain" or scenes.far_apart(
+                scenes.tint(thing.colour), scenes.COLOURS[other.background], 95)
+    assert differing == set(pairs.CHANCES)
+
+
+def test_captions_of_a_pair_differ_in_the_words_for_what_differs():
+    moods = {"smile": {"smiling", "happy", "smile"}, "frown": {"frowning", "sad", "frown"}}
+    told = 0
+    for number in range(200):
+        both = pairs.random_pair(data.scene_rng(9, number))
+        texts = pairs.captions_of(9, number, both)
+        assert len(texts) == pairs.CAPTIONS_PER_PAIR
+        plain = tuple(map(captions.prompt, both))
+        assert all(0 < pairs.words_apart(*two) <= pairs.MOST_APART or two == plain for two in texts)
+        if both[0].face and both[0].face.mouth != both[1].face.mouth:
+            for two in texts:
+                for scene, text, other in zip(both, two, reversed(two)):
+                    only = set(re.findall(r"\w+", text)) - set(re.findall(r"\w+", other))
+                    assert only and only <= moods[scene.face.mouth], two
+                    told += 1
+    assert told > 100
+
+
+def test_a_pair_is_drawn_and_told_the_same_way_each_time():
+    pictures, texts = pairs.draw(9, 4)
+    again, said = pairs.draw(9, 4)
+    assert pictures.shape == (2, 128, 128, 3) and (pictures[0] != pictures[1]).any()
+    assert np.array_equal(pictures, again) and texts == said and len(texts) == 2
 
 
 def test_captions_say_it_in_several_ways():
@@ -181,3 +232,40 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(tmp_path):
     train.check(about, begun)
     with pytest.raises(SystemExit, match="another seed, captions.py:"):
         train.check(about, begun | {"seed": 2, "captions.py": "changed"})
+
+
+def test_contrast_is_nothing_when_words_do_what_they_should():
+    torch = pytest.importorskip("torch")
+    contrast, sampling = pytest.importorskip("contrast"), pytest.importorskip("sampling")
+    products = sampling.alphas_cumprod()
+    generator = torch.Generator().manual_seed(3)
+    moments = (0.1 * torch.randn(5, 2, 2, 4, 16, 16, generator=generator).abs()).half()
+    rows = torch.randint(100, (5, 2, 4, 77), generator=generator).to(torch.uint8)
+    x0, t, words = contrast.batch_of(moments, rows, products, 989, 64, generator)
+    assert x0.shape == (2, 64, 4, 16, 16) and words.shape == (2, 64, 77)
+    half = (x0[0] - x0[1]).flatten(1).norm(dim=1) / 2
+    ratio = half / ((1 - products) / products).sqrt()[t]
+    assert (t < 989).all() and (ratio > 0.98 * contrast.HARDEST).all() and (ratio <= contrast.EASIEST).all()
+    assert ratio.min() < 0.5 < 1.5 < ratio.max()
+    far = contrast.batch_of(100 * moments, rows, products, 989, 64, generator)[1]
+    assert (far == 989).all(), "what is seen at any noise is asked for at the most there is"
+    product = products[t][:, None, None, None]
+    x = torch.randn(64, 4, 16, 16, generator=generator)
+    first, second = ((x - product.sqrt() * one) / (1 - product).sqrt() for one in x0)
+    assert contrast.error(first, second, x0, t, products) < 1e-6
+    assert abs(contrast.error(first, first, x0, t, products) - 1) < 1e-5
+    assert contrast.error(second, first, x0, t, products) > 3
+
+
+def test_guidance_that_is_built_in_is_what_guidance_does():
+    torch = pytest.importorskip("torch")
+    train = pytest.importorskip("train")
+    generator = torch.Generator().manual_seed(4)
+    plain, right = (torch.randn(3, 4, 16, 16, generator=generator) for _ in range(2))
+    empty = torch.tensor([7, 8, 8])
+    words = torch.tensor([[7, 1, 8], [7, 8, 8], [7, 2, 8]])
+    # What a finished model should tell.
+    made = (plain + (right - plain) / train.BUILT_IN).requires_grad_(True)
+    found = train.with_guidance(plain, made, words, empty)
+    assert torch.allclose(found[[0, 2]], right[[0, 2]], atol=1e-5)
+    assert torch.equal(found[1], made[1]), "of an empty caption what it told"

@@ -1,7 +1,8 @@
 """Trains the demo model: `python train.py --run FOLDER`. Start it again after an interruption and it goes on.
 
-Stages: the VAE, then text encoder and UNet together, then the file. Every random draw of a step is seeded by the
-stage and the step's number, so a run that was stopped and resumed takes the same steps as one that was not.
+Stages: the VAE; text encoder and UNet together; the same with pairs of scenes, for words that are hard to learn; then
+guidance is built in; then the file. Every random draw of a step is seeded by the stage and the step's number, so a run
+that was stopped and resumed takes the same steps as one that was not.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import time
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +23,11 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 import captions
+import contrast
 import data
 import judge
 import networks
+import pairs
 import sampling
 import scenes
 import tokens
@@ -44,6 +48,13 @@ class Plan:
     unet_steps: int
     unet_batch: int
     unet_rate: float
+    pairs: int
+    pairs_steps: int
+    pairs_batch: int
+    pairs_rate: float
+    guidance_steps: int
+    guidance_batch: int
+    guidance_rate: float
     ema: float
     save_every: int
     sample_every: int
@@ -51,9 +62,24 @@ class Plan:
 
 
 PLANS = {
-    "gpu": Plan(40_000, 10_000, 128, 48, 0.012, 200_000, 30_000, 512, 0.02, 0.999, 1_000, 3_000, 96),
-    "cpu": Plan(12_000, 10_000, 16, 48, 0.012, 24_000, 11_000, 64, 0.02, 0.998, 250, 1_500, 48),
-    "smoke": Plan(64, 6, 8, 48, 0.02, 64, 6, 8, 0.02, 0.9, 3, 6, 4),
+    "gpu": Plan(
+        vae_pictures=40_000, vae_steps=10_000, vae_batch=128, vae_crop=48, vae_rate=0.012,
+        unet_scenes=200_000, unet_steps=30_000, unet_batch=512, unet_rate=0.02,
+        pairs=40_000, pairs_steps=10_000, pairs_batch=512, pairs_rate=0.01,
+        guidance_steps=2_000, guidance_batch=256, guidance_rate=0.005,
+        ema=0.999, save_every=1_000, sample_every=3_000, judged=96),
+    "cpu": Plan(
+        vae_pictures=12_000, vae_steps=10_000, vae_batch=16, vae_crop=48, vae_rate=0.012,
+        unet_scenes=24_000, unet_steps=11_000, unet_batch=64, unet_rate=0.02,
+        pairs=8_000, pairs_steps=5_000, pairs_batch=64, pairs_rate=0.01,
+        guidance_steps=750, guidance_batch=32, guidance_rate=0.005,
+        ema=0.998, save_every=250, sample_every=1_500, judged=48),
+    "smoke": Plan(
+        vae_pictures=64, vae_steps=6, vae_batch=8, vae_crop=48, vae_rate=0.02,
+        unet_scenes=64, unet_steps=6, unet_batch=8, unet_rate=0.02,
+        pairs=32, pairs_steps=3, pairs_batch=12, pairs_rate=0.005,
+        guidance_steps=3, guidance_batch=8, guidance_rate=0.005,
+        ema=0.9, save_every=3, sample_every=6, judged=4),
 }
 
 SEED = 20_26
@@ -65,6 +91,12 @@ OFFSET_NOISE = 0.1
 TERMINAL = 990
 # Of samples that are at the start of drawing.
 STARTING = 1 / 8
+# The part of a batch that are pairs, and the weight of their contrast: with more, its gradient is the larger one.
+PAIRED, CONTRAST = 1 / 4, 0.1
+# Guidance of n draws as n / BUILT_IN would, so that the 5 to 7 that people use overdo nothing.
+BUILT_IN = 3
+# Where a file says that it is.
+MARK = "latentd_demo.guidance"
 # Words are learned while the UNet still changes slowly: the README has the figures.
 UNET_WARM_UP = 1_000
 # (from, below, share): most samples are where a thing can hardly be seen, for there it is learned which word means it.
@@ -385,6 +417,24 @@ def encoder(run, vae):
     return encode
 
 
+class Samples:
+    """The training set of text encoder and UNet, and what its samples need."""
+
+    def __init__(self, run, vae, vocabulary):
+        device = run.device
+        with run.team.leader_first():
+            found = data.latents(run.folder / "latents.npz", run.plan.unet_scenes, run.seed + 3, run.workers,
+                                 encoder(run, vae), vocabulary)
+        self.moments, self.rows = (torch.from_numpy(part).to(device) for part in found)
+        self.products = sampling.alphas_cumprod().to(device)
+        self.empty = torch.tensor(vocabulary.encode(captions.UNCONDITIONAL), device=device)
+        self.end = vocabulary.row[tokens.END]
+
+    def batch(self, count, generator):
+        """(latents, timesteps, words) by lot."""
+        return batch_of(self.moments, self.rows, self.empty, self.end, count, generator)[1:]
+
+
 def batch_of(moments, rows, empty, end, count, generator):
     """(scenes' numbers, latents, timesteps, words) of `count` samples by lot."""
     device = moments.device
@@ -443,32 +493,109 @@ def train_unet(run, vae, vocabulary, compiled):
     if saved and saved["done"]:
         drawer.load_state_dict(saved["average"])
         return drawer.eval().requires_grad_(False)
-    with run.team.leader_first():
-        moments, rows = data.latents(run.folder / "latents.npz", plan.unet_scenes, run.seed + 3, run.workers,
-                                     encoder(run, vae), vocabulary)
-    moments, rows = torch.from_numpy(moments).to(device), torch.from_numpy(rows).to(device)
-    products = sampling.alphas_cumprod().to(device)
-    empty = torch.tensor(vocabulary.encode(captions.UNCONDITIONAL), device=device)
-    end = vocabulary.row[tokens.END]
+    samples = Samples(run, vae, vocabulary)
     forward = torch.compile(drawer) if compiled else drawer
 
     def advance(step):
         _, generator = run.generators(2, step)
-        _, x0, t, words = batch_of(moments, rows, empty, end, plan.unet_batch // run.team.size, generator)
-        x, eps, weight = noised(x0, t, products, generator)
+        x0, t, words = samples.batch(plan.unet_batch // run.team.size, generator)
+        x, eps, weight = noised(x0, t, samples.products, generator)
         with run.bf16():
             made = forward(x, t, words)
         error = (made.float() - eps).pow(2)
         return (error * weight).mean(), {"loss": (error * weight).mean(), "eps_mse": error.mean()}
 
-    def show(weights, step):
-        viewer = Drawer(len(vocabulary)).to(device).eval()
-        viewer.load_state_dict(weights)
-        return look(run, viewer, vae, vocabulary, step)
-
     optimiser = Muon(drawer, plan.unet_rate, adam_keeps)
-    steps_of(run, "unet", drawer, plan.unet_steps, optimiser, advance, show, UNET_WARM_UP)
+    steps_of(run, "unet", drawer, plan.unet_steps, optimiser, advance, viewer_of("unet", run, vae, vocabulary),
+             UNET_WARM_UP)
     return drawer
+
+
+def viewer_of(stage, run, vae, vocabulary, cfg=6.0):
+    """`steps_of`'s `show` for text encoder and UNet."""
+    def show(weights, step):
+        viewer = Drawer(len(vocabulary)).to(run.device).eval()
+        viewer.load_state_dict(weights)
+        return look(run, viewer, vae, vocabulary, step, stage, cfg)
+
+    return show
+
+
+def finished(run, stage, drawer):
+    """Whether the stage is done, whose weights `drawer` then has; else these are to be trained on."""
+    saved = run.load(stage)
+    if saved and saved["done"]:
+        drawer.load_state_dict(saved["average"])
+        return True
+    drawer.train().requires_grad_(True)
+    return False
+
+
+def train_pairs(run, vae, vocabulary, drawer):
+    """Teaches words for what is hard to see: a part of each batch are pairs of scenes that differ in one thing."""
+    plan = run.plan
+    if finished(run, "pairs", drawer):
+        return
+    samples = Samples(run, vae, vocabulary)
+    with run.team.leader_first():
+        found = pairs.latents(run.folder / "pairs.npz", plan.pairs, run.seed + 5, run.workers, encoder(run, vae),
+                              vocabulary)
+    paired = [torch.from_numpy(part).to(run.device) for part in found]
+
+    def advance(step):
+        _, generator = run.generators(9, step)
+        count = plan.pairs_batch // run.team.size
+        twos = max(1, round(PAIRED * count))
+        x0, t, words = samples.batch(count - twos, generator)
+        both, when, said = contrast.batch_of(*paired, samples.products, TERMINAL - 1, twos, generator)
+        # The first of each pair is a sample like others.
+        t, words = torch.cat([t, when]), torch.cat([words, said[0]])
+        x, eps, weight = noised(torch.cat([x0, both[0]]), t, samples.products, generator)
+        with run.bf16():
+            made = drawer(torch.cat([x, x[-twos:]]), torch.cat([t, when]), torch.cat([words, said[1]])).float()
+        error = (made[:-twos] - eps).pow(2)
+        apart = contrast.error(made[-2 * twos:-twos], made[-twos:], both, when, samples.products)
+        loss = (error * weight).mean()
+        return loss + CONTRAST * apart, {"loss": loss, "eps_mse": error.mean(), "contrast": apart}
+
+    optimiser = Muon(drawer, plan.pairs_rate, adam_keeps)
+    steps_of(run, "pairs", drawer, plan.pairs_steps, optimiser, advance,
+             viewer_of("pairs", run, vae, vocabulary, 6.0 / BUILT_IN))
+
+
+def with_guidance(plain, made, words, empty):
+    """The eps that guidance of BUILT_IN makes of eps without words and with `words`; of empty captions what they told.
+    """
+    captioned = (words != empty).any(1)[:, None, None, None]
+    return torch.where(captioned, plain + BUILT_IN * (made - plain), made)
+
+
+def train_guidance(run, vae, vocabulary, drawer):
+    """Leaves between words and none one part in BUILT_IN of the difference. What to tell is what was told before: with
+    pictures to tell, guidance would strengthen the noise of training by as much, and words would be forgotten."""
+    plan = run.plan
+    teacher = deepcopy(drawer).eval().requires_grad_(False)
+    if finished(run, "guidance", drawer):
+        return
+    samples = Samples(run, vae, vocabulary)
+
+    def advance(step):
+        _, generator = run.generators(10, step)
+        x0, t, words = samples.batch(plan.guidance_batch // run.team.size, generator)
+        x, _, weight = noised(x0, t, samples.products, generator)
+        both = torch.cat([x, x]), torch.cat([t, t]), torch.cat([words, samples.empty.expand(len(x), -1)])
+        with run.bf16(), torch.no_grad():
+            wanted = teacher(*both).float()
+        with run.bf16():
+            made, plain = drawer(*both).float().chunk(2)
+        made = torch.cat([with_guidance(plain, made, words, samples.empty), plain])
+        error = (made - wanted).pow(2)
+        loss = (error * torch.cat([weight, weight])).mean()
+        return loss, {"loss": loss, "eps_mse": error.mean()}
+
+    optimiser = Muon(drawer, plan.guidance_rate, adam_keeps)
+    steps_of(run, "guidance", drawer, plan.guidance_steps, optimiser, advance,
+             viewer_of("guidance", run, vae, vocabulary))
 
 
 def adam_keeps(weight):
@@ -477,22 +604,23 @@ def adam_keeps(weight):
 
 
 @torch.no_grad()
-def look(run, drawer, vae, vocabulary, step):
+def look(run, drawer, vae, vocabulary, step, stage, cfg):
     """Draws the judge's held-out scenes, keeps a sheet of them, and scores them."""
     wanted = judge.exam(run.plan.judged)
     rows = [vocabulary.encode(captions.prompt(scene)) for scene in wanted]
     rows = torch.tensor([*rows, vocabulary.encode(captions.UNCONDITIONAL)], device=run.device)
     contexts = drawer.context(rows)
     pictures = np.concatenate([
-        sampling.draw(drawer.unet, vae, contexts[:-1][start:start + 32], contexts[-1:], seed=start)
+        sampling.draw(drawer.unet, vae, contexts[:-1][start:start + 32], contexts[-1:], cfg=cfg, seed=start)
         for start in range(0, len(wanted), 32)])
-    sheet(run.folder / f"unet-{step:06d}.png", pictures[:48])
+    sheet(run.folder / f"{stage}-{step:06d}.png", pictures[:48])
     return judge.tally([judge.judge(picture, scene) for picture, scene in zip(pictures, wanted)])
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------
 
-LOSSES = ("l1", "squares", "slopes", "kl", "loss", "eps_mse", "v_mse")
+STAGES = ("vae", "unet", "pairs", "guidance")
+LOSSES = ("l1", "squares", "slopes", "kl", "loss", "eps_mse", "v_mse", "contrast")
 
 
 def panel_of(name):
@@ -502,7 +630,7 @@ def panel_of(name):
     return "held-out pictures, dB" if name.endswith("psnr") else "held-out pictures"
 
 
-def plot(run, stages=("vae", "unet")):
+def plot(run, stages=STAGES):
     """Every column of the logs over its steps."""
     import matplotlib
     matplotlib.use("Agg")
@@ -547,12 +675,17 @@ def main():
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints, logs, samples and the result")
     parser.add_argument("--plan", choices=PLANS, help="how much to train [default: gpu with CUDA, else cpu]")
     parser.add_argument("--smoke", action="store_true", help="the smallest plan: a few steps of each stage")
-    parser.add_argument("--stage", choices=("vae", "unet"), help="stop after this stage [default: all, and the file]")
-    parser.add_argument("--start", type=Path, metavar="FILE", help="begin a new run with the weights of a finished file")
-    parser.add_argument("--export", action="store_true", help="train nothing: write the file as far as the run has come")
-    parser.add_argument("--train-vae", action="store_true", help="with --start: train its VAE on as well")
+    parser.add_argument("--stage", choices=STAGES[:-1],
+                        help="stop after this stage [default: all four, and the file]")
+    parser.add_argument("--start", type=Path, metavar="FILE",
+                        help="begin a new run with the weights of a finished file, at the pairs, or with --unet-steps at "
+                             "stage 2")
+    parser.add_argument("--export", action="store_true",
+                        help="train nothing: write the file as far as the run has come")
+    parser.add_argument("--train-vae", action="store_true", help="with --start: train its VAE on, and all that follows")
     parser.add_argument("--vae-steps", type=int, metavar="N", help="steps of the VAE [default: the plan's]")
-    parser.add_argument("--unet-steps", type=int, metavar="N", help="steps of text encoder and UNet [default: the plan's]")
+    parser.add_argument("--unet-steps", type=int, metavar="N",
+                        help="steps of text encoder and UNet [default: the plan's]")
     parser.add_argument("--minutes", type=float, help="save and stop after this time")
     parser.add_argument("--processes", type=int,
                         help="processes of one thread that train together, at most as many as a batch has samples "
@@ -567,7 +700,7 @@ def main():
     name = "smoke" if args.smoke else args.plan or ("gpu" if device.type == "cuda" else "cpu")
     own = {"vae_steps": args.vae_steps, "unet_steps": args.unet_steps}
     plan = replace(PLANS[name], **{key: value for key, value in own.items() if value})
-    batch = min(plan.vae_batch, plan.unet_batch)
+    batch = min(plan.vae_batch, plan.unet_batch, plan.pairs_batch // 2, plan.guidance_batch)
     team = Team(1 if args.export else processes(args.processes, device, batch))
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
@@ -583,7 +716,7 @@ def main():
                 if (args.run / "vae.pt").exists():
                     print(f"{args.run} has begun already and goes on")
                 else:
-                    begin_from(run, args.start, args.train_vae)
+                    begin_from(run, args.start, args.train_vae, args.train_vae or args.unet_steps)
     try:
         train(run, args.stage, device.type == "cuda" and not args.no_compile)
     except Stop as stop:
@@ -594,9 +727,9 @@ def main():
         team.end()
 
 
-def begin_from(run, path, vae_too):
-    """Makes the checkpoints of a run folder from a finished file, whose weights are trained on; its VAE stays unless
-    `vae_too`."""
+def begin_from(run, path, vae_too, unet_too):
+    """Makes the checkpoints of a run folder from a finished file: of stages that are done, but for those that are to be
+    trained on."""
     vocabulary = vocabulary_of(run)
     text, unet, vae = networks.load(path, vocabulary)
     if vae_too:
@@ -605,7 +738,7 @@ def begin_from(run, path, vae_too):
     drawer = Drawer(len(vocabulary))
     drawer.text, drawer.unet = text, unet
     # The VAE last: a run that has one has begun.
-    for stage, network, done in (("unet", drawer, False), ("vae", vae, not vae_too)):
+    for stage, network, done in (("unet", drawer, not unet_too), ("vae", vae, not vae_too)):
         weights = network.state_dict()
         run.save(stage, {"network": weights, "average": weights, "optimiser": None, "step": 0, "seconds": 0.0,
                          "done": done})
@@ -620,13 +753,18 @@ def train(run, last_stage, compiled):
     drawer = train_unet(run, vae, vocabulary, compiled)
     if last_stage == "unet":
         return
+    train_pairs(run, vae, vocabulary, drawer)
+    if last_stage == "pairs":
+        return
+    train_guidance(run, vae, vocabulary, drawer)
     if run.team.leads:
         write(run, vae, drawer, vocabulary)
 
 
-def write(run, vae, drawer, vocabulary):
+def write(run, vae, drawer, vocabulary, whole=True):
     path = run.folder / "latentd-demo.safetensors"
-    size = networks.export(path, drawer.text, drawer.unet, vae, vocabulary)
+    about = networks.ABOUT | ({MARK: str(BUILT_IN)} if whole else {})
+    size = networks.export(path, drawer.text, drawer.unet, vae, vocabulary, about=about)
     print(f"{path}: {size} bytes")
 
 
@@ -634,14 +772,15 @@ def write_as_it_is(run):
     """The file of a run that is not finished, from the averages of its last checkpoints."""
     vae, vocabulary = networks.make_vae(), vocabulary_of(run)
     drawer = Drawer(len(vocabulary))
-    for stage, network in (("vae", vae), ("unet", drawer)):
+    last = next((stage for stage in reversed(STAGES[1:]) if (run.folder / f"{stage}.pt").exists()), "unet")
+    for stage, network in (("vae", vae), (last, drawer)):
         saved = run.load(stage)
         if saved is None:
             raise SystemExit(f"{run.folder} has no {stage}.pt yet")
         network.load_state_dict(saved["average"])
         network.to(run.device).eval()
     settle_scale(run, vae)
-    write(run, vae, drawer, vocabulary)
+    write(run, vae, drawer, vocabulary, last == STAGES[-1] and saved["done"])
     plot(run)
 
 

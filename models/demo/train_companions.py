@@ -16,7 +16,7 @@ import torch
 import data
 import train
 from companions import small
-from companions.base import Base, wearing
+from companions.base import Base, check_finished, wearing
 from companions.controlnet import ControlNet
 from companions.embedding import Embedding
 from companions.hypernetwork import Hypernetwork
@@ -134,7 +134,8 @@ def weigh(args):
 
 
 def same_base(args, team):
-    """A run folder belongs to one base: its training sets are that one's latents."""
+    """A run folder belongs to one finished base: its training sets are that one's latents."""
+    check_finished(args.base)
     about, found = args.run / "base.txt", hashlib.sha256(args.base.read_bytes()).hexdigest()
     if about.exists() and about.read_text() != found:
         raise SystemExit(f"{args.run} was begun with another base than {args.base}; give another --run")

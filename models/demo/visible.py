@@ -1,57 +1,64 @@
-"""From where on noise hides what: `python visible.py FILE` prints, for a finished file's VAE, the table of the README.
+"""From where on noise hides what, and whether words then tell it: `python visible.py FILE` prints it for a file.
 
 Two pictures that differ in one thing lie d apart in latents, and noise of deviation sigma hides which of them it is at
-d / 2 sigma around 1.
+d / 2 sigma around 1. There, in the same noise, eps with the one's words less eps with the other's should be the
+difference of the pictures: the last number is how much of it is.
 """
 
-import sys
-from dataclasses import replace
+import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
 
+import captions
 import networks
+import pairs
 import sampling
 import scenes
-import tokens
 import train
 
-
-def changes(thing):
-    """What of a thing may be another → what it may be."""
-    if isinstance(thing, scenes.Shape):
-        return {"shape": scenes.SHAPES}
-    return {"cut": scenes.CUTS, "glasses": (False, True), "hat": (None, *scenes.HATS), "hair": scenes.HAIR,
-            "skin": scenes.SKINS, "mouth": scenes.MOUTHS}
+PAIRS = 24
 
 
-def pairs(kind):
-    """(what differs, scene, scene) by lot."""
-    rng = np.random.default_rng([1, list(scenes.KINDS).index(kind)])
-    for _ in range(24):
+def pairs_of(kind):
+    """What differs → pairs of scenes by lot."""
+    found = {}
+    for number in range(PAIRS):
+        rng = np.random.default_rng([1, list(scenes.KINDS).index(kind), number])
         scene = scenes.random_scene(rng, kind)
         thing = scene.face or scene.things[0]
-        for name, options in changes(thing).items():
-            options = [one for one in options if one != getattr(thing, name)]
-            other = replace(thing, **{name: scenes.choose(rng, options)})
-            yield name, scene, replace(scene, things=tuple(other if one is thing else one for one in scene.things))
+        for name, options in pairs.others(scene, thing).items():
+            other = pairs.changed(scene, thing, **{name: scenes.choose(rng, options)})
+            found.setdefault(name, []).append((scene, other))
+    return found
 
 
 @torch.no_grad()
 def main():
-    _, _, vae = networks.load(sys.argv[1], networks.Vocabulary({tokens.START, tokens.END}))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help="what train.py wrote")
+    vocabulary = train.make_vocabulary(train.SEED)
+    text, unet, vae = networks.load(parser.parse_args().file, vocabulary)
     products = sampling.alphas_cumprod()
     sigmas = ((1 - products) / products).sqrt()
     for kind in ("one", "face", "small face"):
-        apart = {}
-        for name, *both in pairs(kind):
-            images = train.to_images(np.stack([scenes.draw(scene) for scene in both]), "cpu")
-            first, second = vae.encode(images).latent_dist.mean * networks.SCALE_FACTOR
-            apart.setdefault(name, []).append(float((first - second).norm()))
-        for name, values in apart.items():
-            half = float(np.median(values)) / 2
+        for name, both in pairs_of(kind).items():
+            latents, contexts = [], []
+            for side in zip(*both):
+                images = train.to_images(np.stack([scenes.draw(scene) for scene in side]), "cpu")
+                latents.append(vae.encode(images).latent_dist.mean * networks.SCALE_FACTOR)
+                rows = torch.tensor([vocabulary.encode(captions.prompt(scene)) for scene in side])
+                contexts.append(text(input_ids=rows).last_hidden_state)
+            apart = latents[0] - latents[1]
+            half = float(apart.flatten(1).norm(dim=1).median()) / 2
             two, one = (int((half / sigmas < limit).int().argmax()) for limit in (2, 1))
-            print(f"{kind}, {name}: d / 2 sigma is 2 at {two}, 1 at {one}", flush=True)
+            t = torch.full((len(both),), one)
+            noise = torch.randn(apart.shape, generator=torch.Generator().manual_seed(0))
+            x = products[one].sqrt() * latents[0] + (1 - products[one]).sqrt() * noise
+            told = -sigmas[one] * (unet(x, t, contexts[0]).sample - unet(x, t, contexts[1]).sample)
+            share = float((told * apart).sum() / apart.pow(2).sum())
+            print(f"{kind}, {name}: d / 2 sigma is 2 at {two}, 1 at {one}; words tell {share:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How much the UNet takes from words: `python words.py FOLDER` prints it for a run folder, finished or not.
+"""How much the UNet takes from words: `python words.py FOLDER` prints it for stage 2 of a run folder, finished or not.
 
-The error of its eps with the captions of other scenes, less that with their own, told as a part of the latents' variance:
-0 if words are not read, some 1.2 after a full run (two scenes differ in up to twice the variance of one).
+The error of its eps with the captions of other scenes, less that with their own, told as a part of the latents'
+variance: 0 if words are not read, some 1.2 after a full run (two scenes differ in up to twice the variance of one).
 """
 
 import sys

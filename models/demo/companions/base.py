@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 import captions
 import data
@@ -30,6 +31,13 @@ class Plan:
     sample_every: int
     judged: int
     warm_up: int = 100
+
+
+def check_finished(path):
+    """Refuses a file without the guidance that companions are trained with."""
+    with safe_open(path, "pt") as file:
+        if (file.metadata() or {}).get(train.MARK) != str(train.BUILT_IN):
+            raise SystemExit(f"{path} was not finished by train.py: it says nothing of the guidance built into it")
 
 
 class Base:
@@ -83,10 +91,20 @@ class Base:
     def eps(self, x, t, context):
         return self.unet(x, t, context).sample
 
+    def guided(self, run, one, predict):
+        """What `predict(x, t, context)` tells of the samples, with the guidance that is built into the demo model."""
+        # Two blocks: one that began without gradients would go on with weights that get none.
+        with run.bf16(), torch.no_grad():
+            empty = self.context(self.empty[None]).expand(len(one.words), -1, -1)
+            plain = predict(one.x, one.t, empty).float()
+        with run.bf16():
+            made = predict(one.x, one.t, self.context(one.words)).float()
+        return train.with_guidance(plain, made, one.words, self.empty)
+
 
 def told(made, wanted, weight):
     """(loss, what to log of it)."""
-    error = (made.float() - wanted).pow(2)
+    error = (made - wanted).pow(2)
     return (error * weight).mean(), {"loss": (error * weight).mean(), "eps_mse": error.mean()}
 
 

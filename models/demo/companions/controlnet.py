@@ -74,8 +74,8 @@ class ControlNet:
 
     def advance(self, step):
         one = self.base.samples(self.run, self.STAGE, step, self.examples)
-        with self.run.bf16():
-            made = self.eps(one.x, one.t, self.base.context(one.words), hints(self.examples["edges"][one.picked]))
+        hint = hints(self.examples["edges"][one.picked])
+        made = self.base.guided(self.run, one, lambda *inputs: self.eps(*inputs, hint))
         return told(made, one.eps, one.weight)
 
     def look(self):

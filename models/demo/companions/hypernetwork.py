@@ -76,9 +76,7 @@ class Hypernetwork:
 
     def advance(self, step):
         one = self.base.samples(self.run, self.STAGE, step, self.examples)
-        with self.run.bf16():
-            made = self.base.eps(one.x, one.t, self.base.context(one.words))
-        return told(made, one.eps, one.weight)
+        return told(self.base.guided(self.run, one, self.base.eps), one.eps, one.weight)
 
     def look(self):
         """How much of the pictures is pastel, and what the judge says of them with the colours made strong again."""

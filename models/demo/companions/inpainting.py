@@ -37,9 +37,8 @@ class Inpainting:
         mean, deviation = self.examples["masked"][one.picked].float().unbind(1)
         masked = mean + deviation * torch.randn(mean.shape, generator=one.generator, device=mean.device)
         mask = self.examples["mask"][one.picked].float()[:, None]
-        with self.run.bf16():
-            context = self.base.context(one.words)
-            made = self.network.unet(torch.cat([one.x, mask, masked], 1), one.t, context).sample
+        made = self.base.guided(self.run, one, lambda x, t, context: self.network.unet(
+            torch.cat([x, mask, masked], 1), t, context).sample)
         return told(made, one.eps, one.weight)
 
     def tasks(self):

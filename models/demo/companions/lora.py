@@ -85,9 +85,7 @@ class Lora:
 
     def advance(self, step):
         one = self.base.samples(self.run, self.STAGE, step, self.examples)
-        with self.run.bf16():
-            made = self.base.eps(one.x, one.t, self.base.context(one.words))
-        return told(made, one.eps, one.weight)
+        return told(self.base.guided(self.run, one, self.base.eps), one.eps, one.weight)
 
     def look(self):
         """How much of the pictures is paper or pencil, and whether the shapes are still those asked for."""

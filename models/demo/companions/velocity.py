@@ -80,13 +80,17 @@ class Velocity:
         self.optimiser = small.optimiser(self.network, run.plan.rate)
 
     def advance(self, step):
+        """What the demo model tells is what it should tell: that has less noise in it than pictures have."""
         one = self.base.samples(self.run, self.STAGE, step, self.examples)
         signal, level = ends(self.base.products, one.t.float())
+        context = self.base.context(one.words)
+        with self.run.bf16(), torch.no_grad():
+            eps = self.base.eps(one.x, one.t, context).float()
         # From x = signal · latents + level · eps follows v = (eps - level · x) / signal: an error of v is one of eps
         # divided by the signal, so it weighs that much less.
-        wanted = (one.eps - level * one.x) / signal
+        wanted = (eps - level * one.x) / signal
         with self.run.bf16():
-            made = self.network.unet(one.x, one.t, self.base.context(one.words)).sample
+            made = self.network.unet(one.x, one.t, context).sample.float()
         loss, facts = told(made, wanted, one.weight * signal ** 2)
         return loss, {"loss": facts["loss"], "v_mse": facts["eps_mse"]}
 
