@@ -288,10 +288,12 @@ def test_guidance_is_built_into_companions_too(base):
     network = shaken(lora.attach(base.unet, base.text))
     x, t, _ = inputs()
     words = base.rows(["a red circle", ""])
-    made = base.guided(SimpleNamespace(bf16=nullcontext), SimpleNamespace(x=x, t=t, words=words), base.eps)
+    run, one = SimpleNamespace(bf16=nullcontext), SimpleNamespace(x=x, t=t, words=words)
+    made = base.guided(run, one, base.eps)
     told, plain = (base.eps(x, t, base.context(rows)) for rows in (words, base.rows(["", ""])))
     assert torch.allclose(made[0], plain[0] + train.BUILT_IN * (told[0] - plain[0]), atol=1e-4)
     assert torch.allclose(made[1], plain[1], atol=1e-5)
+    assert torch.allclose(base.guided(run, one, base.eps, guide=False), told, atol=1e-5)
     made.pow(2).sum().backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in network.parameters())
 

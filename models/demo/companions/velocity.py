@@ -8,7 +8,6 @@ import torch
 import captions
 import judge
 import sampling
-import train
 
 from . import small
 from .base import Plan, round_to_f16, told
@@ -70,7 +69,7 @@ def ends(products, t):
 
 class Velocity:
     NAME, STAGE = "velocity", 7
-    PLAN = Plan(16_000, 7_000, 64, 0.02, 0.998, 250, 1_750, 32, train.UNET_WARM_UP)
+    PLAN = Plan(16_000, 5_000, 64, 0.02, 0.998, 250, 1_250, 32, 500)
     SMOKE = Plan(32, 3, 8, 0.02, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):
