@@ -1,5 +1,6 @@
 """Drawing during training, as the engine will: scaled-linear betas, "Automatic" schedule, Euler a, cfg."""
 
+import numpy as np
 import torch
 
 from networks import SCALE_FACTOR
@@ -50,3 +51,8 @@ def draw(unet, vae, contexts, empty, steps=20, cfg=6.0, seed=0):
 def pixels(images):
     """(n, 3, h, w) in [-1, 1] → (n, h, w, 3) uint8."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def to_images(pictures, device):
+    """(n, h, w, 3) uint8 → (n, 3, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1

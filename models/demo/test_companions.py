@@ -90,7 +90,7 @@ def base(tmp_path):
     """A demo model of random weights."""
     torch = pytest.importorskip("torch")
     networks = pytest.importorskip("networks")
-    import train
+    import unet_training
     from companions.base import Base
 
     torch.manual_seed(0)
@@ -101,7 +101,7 @@ def base(tmp_path):
             torch.nn.init.normal_(weight, std=0.05)
     path = tmp_path / "latentd-demo.safetensors"
     networks.export(path, networks.make_text(len(vocabulary)), unet, networks.make_vae(), vocabulary,
-                    about=networks.ABOUT | {train.MARK: str(train.BUILT_IN)})
+                    about=networks.ABOUT | {unet_training.MARK: str(unet_training.BUILT_IN)})
     return Base(path, torch.device("cpu"), 1, smoke=True)
 
 
@@ -282,7 +282,7 @@ def test_guidance_is_built_into_companions_too(base):
     torch = pytest.importorskip("torch")
     from contextlib import nullcontext
 
-    import train
+    import unet_training
     from companions import lora
 
     network = shaken(lora.attach(base.unet, base.text))
@@ -291,7 +291,7 @@ def test_guidance_is_built_into_companions_too(base):
     run, one = SimpleNamespace(bf16=nullcontext), SimpleNamespace(x=x, t=t, words=words)
     made = base.guided(run, one, base.eps)
     told, plain = (base.eps(x, t, base.context(rows)) for rows in (words, base.rows(["", ""])))
-    assert torch.allclose(made[0], plain[0] + train.BUILT_IN * (told[0] - plain[0]), atol=1e-4)
+    assert torch.allclose(made[0], plain[0] + unet_training.BUILT_IN * (told[0] - plain[0]), atol=1e-4)
     assert torch.allclose(made[1], plain[1], atol=1e-5)
     assert torch.allclose(base.guided(run, one, base.eps, guide=False), told, atol=1e-5)
     made.pow(2).sum().backward()

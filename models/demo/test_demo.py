@@ -226,12 +226,12 @@ def test_the_largest_file_is_large_enough(tmp_path):
 
 def test_a_run_goes_on_only_with_what_it_was_begun_with(tmp_path):
     pytest.importorskip("torch")
-    train = pytest.importorskip("train")
-    about, begun = tmp_path / "plan.json", {"seed": 1, **train.made_from()}
+    runs = pytest.importorskip("runs")
+    about, begun = tmp_path / "plan.json", {"seed": 1, **runs.made_from()}
     about.write_text(json.dumps(begun))
-    train.check(about, begun)
+    runs.check(about, begun)
     with pytest.raises(SystemExit, match="another seed, captions.py:"):
-        train.check(about, begun | {"seed": 2, "captions.py": "changed"})
+        runs.check(about, begun | {"seed": 2, "captions.py": "changed"})
 
 
 def test_contrast_is_nothing_when_words_do_what_they_should():
@@ -259,13 +259,13 @@ def test_contrast_is_nothing_when_words_do_what_they_should():
 
 def test_guidance_that_is_built_in_is_what_guidance_does():
     torch = pytest.importorskip("torch")
-    train = pytest.importorskip("train")
+    unet_training = pytest.importorskip("unet_training")
     generator = torch.Generator().manual_seed(4)
     plain, right = (torch.randn(3, 4, 16, 16, generator=generator) for _ in range(2))
     empty = torch.tensor([7, 8, 8])
     words = torch.tensor([[7, 1, 8], [7, 8, 8], [7, 2, 8]])
     # What a finished model should tell.
-    made = (plain + (right - plain) / train.BUILT_IN).requires_grad_(True)
-    found = train.with_guidance(plain, made, words, empty)
+    made = (plain + (right - plain) / unet_training.BUILT_IN).requires_grad_(True)
+    found = unet_training.with_guidance(plain, made, words, empty)
     assert torch.allclose(found[[0, 2]], right[[0, 2]], atol=1e-5)
     assert torch.equal(found[1], made[1]), "of an empty caption what it told"

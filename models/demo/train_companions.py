@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import data
-import train
+import runs
 from companions import small
 from companions.base import Base, check_finished, wearing
 from companions.controlnet import ControlNet
@@ -41,10 +41,10 @@ def train_one(kind, run, base):
     def show(weights, step):
         with wearing(one.network, weights), torch.no_grad():
             pictures, marks = one.look()
-        train.sheet(run.folder / f"{kind.NAME}-{step:06d}.png", pictures[:SHOWN])
+        runs.sheet(run.folder / f"{kind.NAME}-{step:06d}.png", pictures[:SHOWN])
         return marks
 
-    train.steps_of(
+    runs.steps_of(
         run, kind.NAME, one.network, run.plan.steps, one.optimiser, one.advance, show, run.plan.warm_up)
     if not run.team.leads:
         return
@@ -54,8 +54,8 @@ def train_one(kind, run, base):
     # Writing has rounded the weights: these are the file's pictures.
     with torch.no_grad():
         pictures, marks = one.look()
-    train.sheet(paths[0].with_suffix(".png"), pictures[:SHOWN], colours=256)
-    train.plot(run, [kind.NAME])
+    runs.sheet(paths[0].with_suffix(".png"), pictures[:SHOWN], colours=256)
+    runs.plot(run, [kind.NAME])
     report = {"bytes": {path.name: path.stat().st_size for path in paths},
               "marks": {name: round(value, 4) for name, value in marks.items()}}
     data.save(run.folder / "result.json", lambda file: file.write(json.dumps(report, indent=1).encode() + b"\n"))
@@ -82,17 +82,17 @@ def main():
                         help="processes of one thread that train together, at most as many as a batch has samples "
                              "[default: one a core; one on a GPU]")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw the training sets")
-    parser.add_argument("--seed", type=int, default=train.SEED)
+    parser.add_argument("--seed", type=int, default=runs.SEED)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plans = {name: kind.SMOKE if args.smoke else kind.PLAN for name, kind in KINDS.items()}
-    team = Team(train.processes(args.processes, device, min(plan.batch for plan in plans.values())))
+    team = Team(runs.processes(args.processes, device, min(plan.batch for plan in plans.values())))
     torch.set_num_threads(1)
-    begun, runs, told = time.monotonic(), [], []
+    begun, going, told = time.monotonic(), [], []
 
     def end(*_):
         told.append(True)
-        for run in runs:
+        for run in going:
             run.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -107,13 +107,13 @@ def main():
                 if team.leads:
                     print(f"{name}: done already")
                 continue
-            run = train.Run(args.run / name, plans[name], device, left, args.workers, args.seed, team)
-            runs.append(run)
+            run = runs.Run(args.run / name, plans[name], device, left, args.workers, args.seed, team)
+            going.append(run)
             if told:
                 run.stop()
             # Each kind hooks itself into the networks, so each gets fresh ones.
             train_one(KINDS[name], run, Base(args.base, device, args.seed, args.smoke))
-    except train.Stop as stop:
+    except runs.Stop as stop:
         if team.leads:
             print(stop, "— start again to go on")
     if team.leads:

@@ -14,9 +14,10 @@ import torch
 import captions
 import networks
 import pairs
+import runs
 import sampling
 import scenes
-import train
+import unet_training
 
 PAIRS = 24
 
@@ -38,7 +39,7 @@ def pairs_of(kind):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="what train.py wrote")
-    vocabulary = train.make_vocabulary(train.SEED)
+    vocabulary = unet_training.make_vocabulary(runs.SEED)
     text, unet, vae = networks.load(parser.parse_args().file, vocabulary)
     products = sampling.alphas_cumprod()
     sigmas = ((1 - products) / products).sqrt()
@@ -46,7 +47,7 @@ def main():
         for name, both in pairs_of(kind).items():
             latents, contexts = [], []
             for side in zip(*both):
-                images = train.to_images(np.stack([scenes.draw(scene) for scene in side]), "cpu")
+                images = sampling.to_images(np.stack([scenes.draw(scene) for scene in side]), "cpu")
                 latents.append(vae.encode(images).latent_dist.mean * networks.SCALE_FACTOR)
                 rows = torch.tensor([vocabulary.encode(captions.prompt(scene)) for scene in side])
                 contexts.append(text(input_ids=rows).last_hidden_state)

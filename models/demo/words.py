@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import runs
 import sampling
-import train
+import unet_training
 
 TIMESTEPS = (999, 950, 850, 700)
 SCENES = 128
@@ -19,11 +20,11 @@ SCENES = 128
 
 @torch.no_grad()
 def main():
-    run = train.Run.reopened(Path(sys.argv[1]), torch.device("cpu"))
+    run = runs.Run.reopened(Path(sys.argv[1]), torch.device("cpu"))
     saved = run.load("unet")
     if saved is None:
         raise SystemExit(f"{run.folder} has no unet.pt yet")
-    drawer = train.Drawer(len(train.vocabulary_of(run))).eval()
+    drawer = unet_training.Drawer(len(unet_training.vocabulary_of(run))).eval()
     drawer.load_state_dict(saved["average"])
     # Of the training set: words that are not read from what was seen will not be read from anything.
     found = np.load(run.folder / "latents.npz")
@@ -32,9 +33,9 @@ def main():
     generator = torch.Generator().manual_seed(0)
     print(f"step {saved['step']}")
     for timestep in TIMESTEPS:
-        t = torch.full((SCENES,), timestep)
+        t = torch.full((len(x0),), timestep)
         products = sampling.alphas_cumprod()
-        x, eps, _ = train.noised(x0, t, products, generator)
+        x, eps, _ = unet_training.noised(x0, t, products, generator)
         errors = [float((drawer.unet(x, t, context).sample - eps).pow(2).mean()) for context in (own, own.roll(1, 0))]
         product = float(products[timestep])
         print(f"timestep {timestep}: {(errors[1] - errors[0]) * (1 - product) / product:.3f}", flush=True)

@@ -3,7 +3,7 @@
 Each kind is a class with the same face, used by `train_companions.py`:
 
 - `NAME`, `PLAN`, `SMOKE`: its name on the command line, and how much is trained;
-- `network`, `optimiser`, `advance(step)`: what `train.steps_of` trains, from `Kind(run, base)` on;
+- `network`, `optimiser`, `advance(step)`: what `runs.steps_of` trains, from `Kind(run, base)` on;
 - `look()` → (pictures, marks): draws with the network's present weights and lets the judge score;
 - `write(folder)` → paths: writes the files, reads them back, and fails if they say anything else.
 """

@@ -13,9 +13,11 @@ from safetensors import safe_open
 import captions
 import data
 import networks
+import runs
 import sampling
 import tokens
-import train
+import unet_training
+from optimiser import Muon
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Plan:
 def check_finished(path):
     """Refuses a file without the guidance that companions are trained with."""
     with safe_open(path, "pt") as file:
-        if (file.metadata() or {}).get(train.MARK) != str(train.BUILT_IN):
+        if (file.metadata() or {}).get(unet_training.MARK) != str(unet_training.BUILT_IN):
             raise SystemExit(f"{path} was not finished by train.py: it says nothing of the guidance built into it")
 
 
@@ -47,7 +49,7 @@ class Base:
         self.path, self.device = path, device
         # The first ten hex digits of the file's SHA-256, by which A1111 names a checkpoint.
         self.short_hash = hashlib.sha256(path.read_bytes()).hexdigest()[:10]
-        self.vocabulary = train.make_vocabulary(seed, 200 if smoke else 8_000)
+        self.vocabulary = unet_training.make_vocabulary(seed, 200 if smoke else 8_000)
         found = networks.load(path, self.vocabulary)
         self.text, self.unet, self.vae = (part.to(device).eval().requires_grad_(False) for part in found)
         self.products = sampling.alphas_cumprod().to(device)
@@ -75,10 +77,10 @@ class Base:
     def samples(self, run, stage, step, examples):
         """(scenes' numbers, noised latents, timesteps, contexts, eps, weights, generator) of one step."""
         _, generator = run.generators(stage, step)
-        picked, x0, t, words = train.batch_of(
+        picked, x0, t, words = unet_training.batch_of(
             examples["moments"], examples["rows"], self.empty, self.vocabulary.row[tokens.END],
             run.plan.batch // run.team.size, generator)
-        x, eps, weight = train.noised(x0, t, self.products, generator)
+        x, eps, weight = unet_training.noised(x0, t, self.products, generator)
         return SimpleNamespace(picked=picked, x=x, t=t, words=words, eps=eps, weight=weight, generator=generator)
 
     @torch.no_grad()
@@ -102,7 +104,7 @@ class Base:
         with run.bf16(), torch.no_grad():
             empty = self.context(self.empty[None]).expand(len(one.words), -1, -1)
             plain = predict(one.x, one.t, empty).float()
-        return train.with_guidance(plain, made, one.words, self.empty)
+        return unet_training.with_guidance(plain, made, one.words, self.empty)
 
 
 def told(made, wanted, weight):
@@ -112,8 +114,8 @@ def told(made, wanted, weight):
 
 
 def adam(network, rate):
-    """AdamW alone, with the face of the optimiser that `train.steps_of` wants: for few or finished weights."""
-    return train.Muon(network, 0.0, lambda name: True, adam_rate=rate)
+    """AdamW alone, with the face of the optimiser that `runs.steps_of` wants: for few or finished weights."""
+    return Muon(network, 0.0, lambda name: True, adam_rate=rate)
 
 
 def examples(run, base, path, draw, encode=None):
@@ -135,7 +137,7 @@ def examples(run, base, path, draw, encode=None):
                     for name in chunk[0]:
                         values = [one[name] for one in chunk]
                         if name in ("picture", "masked"):
-                            values = base.moments(run, train.to_images(np.stack(values), "cpu"))
+                            values = base.moments(run, sampling.to_images(np.stack(values), "cpu"))
                             name = {"picture": "moments"}.get(name, name)
                         elif name == "texts":
                             name, values = "rows", np.array([[encode(text) for text in texts] for texts in values])
@@ -154,7 +156,7 @@ def made_from(run):
     """Tells training sets apart: several kinds share one, and rows of words mean nothing to another vocabulary."""
     here = Path(__file__).parent
     sources = [(here / f"{name}.py").read_bytes() for name in ("sketches", "masks", "edges", "styles", "embedding")]
-    return hashlib.sha256(repr([run.seed, train.made_from(), sources]).encode()).hexdigest()
+    return hashlib.sha256(repr([run.seed, runs.made_from(), sources]).encode()).hexdigest()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import data
 import judge
 import networks
 import scenes
-import train
+from optimiser import Muon
 
 from .base import Plan, halves, round_to_f16, same, told
 from .edges import agreement, canny
@@ -65,7 +65,7 @@ class ControlNet:
         self.network = ControlNetModel.from_unet(base.unet).to(base.device).requires_grad_(True)
         if base.device.type == "cpu":
             self.network.set_attn_processor(AttnProcessor())
-        self.optimiser = train.Muon(self.network, run.plan.rate, lambda name: any(edge in name for edge in EDGES))
+        self.optimiser = Muon(self.network, run.plan.rate, lambda name: any(edge in name for edge in EDGES))
 
     def eps(self, x, t, context, hint):
         down, middle = self.network(x, t, context, controlnet_cond=hint, return_dict=False)

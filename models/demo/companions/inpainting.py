@@ -13,7 +13,8 @@ import captions
 import data
 import judge
 import scenes
-import train
+import sampling
+import unet_training
 
 from . import small
 from .base import Plan, round_to_f16, told
@@ -26,7 +27,7 @@ GUIDED_FROM = 0.85
 
 class Inpainting:
     NAME, STAGE = "inpainting", 6
-    PLAN = Plan(16_000, 7_000, 64, 0.02, 0.998, 250, 1_750, 32, train.UNET_WARM_UP)
+    PLAN = Plan(16_000, 7_000, 64, 0.02, 0.998, 250, 1_750, 32, unet_training.UNET_WARM_UP)
     SMOKE = Plan(32, 3, 8, 0.02, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):
@@ -68,7 +69,7 @@ class Inpainting:
         """Whether what was asked for is there, and how near (dB) the rest is to what the VAE alone makes of it."""
         pictures, masks, wanted = zip(*self.tasks())
         masks = np.stack(masks)
-        moments = torch.from_numpy(self.base.moments(self.run, train.to_images(
+        moments = torch.from_numpy(self.base.moments(self.run, sampling.to_images(
             np.stack([covered(picture, mask) for picture, mask in zip(pictures, masks)]), "cpu"))).to(self.base.device)
         beside = torch.cat([torch.from_numpy(latent(masks)).to(self.base.device)[:, None], moments[:, 0].float()], 1)
 
@@ -76,7 +77,7 @@ class Inpainting:
             return self.network.unet(torch.cat([x, torch.cat([beside] * 2)], 1), t, context).sample
 
         made = self.base.draw(self.base.rows(map(captions.prompt, wanted)), predict)
-        plain = self.base.moments(self.run, train.to_images(np.stack(pictures), "cpu"))[:, 0]
+        plain = self.base.moments(self.run, sampling.to_images(np.stack(pictures), "cpu"))[:, 0]
         known = decoded(self.base, plain)
         away = [np.square((a[~mask].astype(float) - b[~mask]) / 255).mean()
                 for a, b, mask in zip(made, known, masks) if not mask.all()]
@@ -101,4 +102,4 @@ def head_mask(face):
 @torch.no_grad()
 def decoded(base, means):
     images = base.vae.decode(torch.from_numpy(means).float().to(base.device) / base.vae.config.scaling_factor).sample
-    return train.sampling.pixels(images)
+    return sampling.pixels(images)

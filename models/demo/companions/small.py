@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 import networks
-import train
+from optimiser import Muon
 
 # As wide as the base where latents enter and leave: with less, GroupNorm has two channels a group there.
 SIZES = replace(networks.SIZES, unet_channels=(96, 64))
@@ -21,7 +21,7 @@ class Painter(torch.nn.Module):
 
 
 def optimiser(painter, rate):
-    return train.Muon(painter, rate, networks.is_edge)
+    return Muon(painter, rate, networks.is_edge)
 
 
 def write(path, painter, base, **about):
