@@ -33,7 +33,7 @@ MARK = "latentd_demo.guidance"
 # Words are learned while the UNet still changes slowly: the README has the figures.
 UNET_WARM_UP = 1_000
 # (from, below, share): most samples are where a thing can hardly be seen, for there it is learned which word means it.
-# A compromise: by `visible.py` that is at some 610 to 950 for shapes and most of a face, 350 to 720 for its mouth.
+# A compromise: by `visible.py` that is at some 560 to 950 for most things, 340 to 800 for mouths.
 TIMESTEPS = ((0, 1000, 0.3), (780, 970, 0.35), (300, 800, 0.35))
 
 

@@ -12,8 +12,8 @@ import torch
 import captions
 import data
 import judge
-import scenes
 import sampling
+import scenes
 import unet_training
 
 from . import small
