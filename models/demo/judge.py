@@ -16,6 +16,8 @@ from scenes import COLOURS, HAIR, HATS, SIZE, SKINS, Face
 
 SMALLEST = 60
 CENTRE = 12
+# Mean distance in L*a*b* from the mean below which there is no pattern: that of the faintest, a cyan gradient, is 4.4.
+FLAT = 3.5
 # Mean error of a fitted head below which no other is tried; degraded pictures of the true head have about 20.
 CONVINCING = 32
 
@@ -138,10 +140,11 @@ def along_tint(values, name):
 
 def colour_of(picture, blob, fill):
     """The colour of a shape that should be filled so."""
-    values = picture[blob.inside()]
-    if fill == "plain":
-        return nearest(np.median(values, axis=0), COLOURS)
-    values = lab(values)
+    pixels = picture[blob.inside()]
+    values = lab(pixels)
+    # Gray is nearly the darker white of a white pattern: where there is no pattern it is gray.
+    if fill == "plain" or np.linalg.norm(values - values.mean(0), axis=-1).mean() < FLAT:
+        return nearest(np.median(pixels, axis=0), COLOURS)
     return min(COLOURS, key=lambda name: along_tint(values, name)[1].mean())
 
 
@@ -198,14 +201,20 @@ def face_parts(face, x, y):
     return seen
 
 
-def skin_places(picture):
-    """(tone, x, y, radius) wherever skin has the outline of a face's lower part."""
-    names = [*SKINS, *COLOURS, *(f"{name} hair" for name in HAIR), "mouth"]
+TONES = tuple((f"{name} skin",) for name in SKINS)
+# Skin drawn between two tones is skin too, and some of it looks most like the colour brown; so is skin drawn too dark.
+BETWEEN = (("light skin", "tan skin"), ("tan skin", "brown skin"), ("brown skin", "dark skin", "brown"),
+           ("dark skin", "black hair", "brown hair"))
+
+
+def skin_places(picture, kinds):
+    """(tone, x, y, radius) wherever skin has the outline of a face's lower part; `kinds` says what is skin together."""
+    names = [*(f"{name} skin" for name in SKINS), *COLOURS, *(f"{name} hair" for name in HAIR), "mouth"]
     palette = np.array([*SKINS.values(), *COLOURS.values(), *HAIR.values(), (176, 24, 44)])
     far = np.linalg.norm(lab(picture)[:, :, None] - lab(palette), axis=-1)
-    label = far.argmin(-1)
-    for tone in SKINS:
-        skin = (label == names.index(tone)) & (far.min(-1) < 20)
+    label = np.where(far.min(-1) < 20, far.argmin(-1), -1)
+    for alike in kinds:
+        skin = np.isin(label, [names.index(name) for name in alike])
         skin = ndimage.binary_opening(skin, np.ones((2, 2)))
         # Glasses cut a face in two: what lies near belongs together.
         marks, count = ndimage.label(ndimage.binary_dilation(skin, np.ones((3, 3)), iterations=3))
@@ -220,6 +229,7 @@ def skin_places(picture):
             for part in (1.42, 1.08, 0.94, 0.78):
                 radius = (chin - rows.min()) / part
                 if radius >= 10:
+                    tone = nearest(np.median(picture[blob], axis=0), SKINS)
                     yield tone, middle, chin - 0.96 * radius, radius, area
 
 
@@ -301,14 +311,20 @@ class Head:
             return np.abs(self.painted(self.face, parts) - self.pixels).sum(-1)[where].mean()
 
         eyes = middle & (np.abs(y - 0.05) < 0.24)
-        return (error(parts, eyes) < 0.72 * error(blank, eyes) and error(parts, middle) < 0.8 * error(blank, middle)
-                and self.error(self.face) < 110)
+        # A guess may have moved out of the picture.
+        return (eyes.any() and error(parts, eyes) < 0.72 * error(blank, eyes)
+                and error(parts, middle) < 0.8 * error(blank, middle) and self.error(self.face) < 110)
 
 
 def find_face(picture, behind):
     """The most convincing head of a picture, as a `Face`, or None."""
+    # Only where there is no head of one tone: a brown thing beside it may be taken for a worse one.
+    return best_face(picture, behind, TONES) or best_face(picture, behind, BETWEEN)
+
+
+def best_face(picture, behind, kinds):
     found = []
-    for tone, x, y, radius, _ in sorted(skin_places(picture), key=lambda place: -place[-1])[:12]:
+    for tone, x, y, radius, _ in sorted(skin_places(picture, kinds), key=lambda place: -place[-1])[:12]:
         head = Head(picture, behind, tone, x, y, radius)
         head.dress()
         head.features()

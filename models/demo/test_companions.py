@@ -101,7 +101,7 @@ def base(tmp_path):
             torch.nn.init.normal_(weight, std=0.05)
     path = tmp_path / "latentd-demo.safetensors"
     networks.export(path, networks.make_text(len(vocabulary)), unet, networks.make_vae(), vocabulary,
-                    about=networks.ABOUT | {unet_training.MARK: str(unet_training.BUILT_IN)})
+                    about=networks.ABOUT | unet_training.MARK)
     return Base(path, torch.device("cpu"), 1, smoke=True)
 
 
@@ -276,6 +276,27 @@ def test_the_v_variant_is_taught_by_the_demo_model(base):
     assert loss < 1e-8 and facts["v_mse"] < 1e-6
     one.network = SimpleNamespace(unet=lambda *inputs: SimpleNamespace(sample=student(*inputs).sample + 1 / signal))
     assert abs(one.advance(0)[0] - 1) < 1e-3, "an error of v weighs as the error of eps that it makes"
+
+
+def test_the_inpainting_model_is_taught_by_the_demo_model_where_all_is_masked(base):
+    torch = pytest.importorskip("torch")
+    from contextlib import nullcontext
+
+    from companions import inpainting
+
+    one = bare(inpainting.Inpainting, base, None)
+    one.run = SimpleNamespace(bf16=nullcontext)
+    x, t, _ = inputs()
+    words, eps, mask = base.rows(["a red circle", "a face"]), torch.randn_like(x), torch.ones(2, 1, 16, 16)
+    samples = SimpleNamespace(x=x, t=t, words=words, eps=eps)
+    with torch.no_grad():
+        taught = base.guided(one.run, samples, base.eps)
+    assert torch.allclose(one.wanted(samples, mask), taught, atol=1e-4)
+    mask[0, 0, 3, 3] = 0
+    made = one.wanted(samples, mask)
+    assert torch.equal(made[0], eps[0]) and torch.allclose(made[1], taught[1], atol=1e-4)
+    mask[:] = 0
+    assert torch.equal(one.wanted(samples, mask), eps)
 
 
 def test_guidance_is_built_into_companions_too(base):

@@ -170,6 +170,18 @@ def test_the_judge_does_not_believe_wrong_pictures():
         assert not answers["colour"] and not answers["shape"]
 
 
+@pytest.mark.parametrize("skin", [(129, 83, 56), scenes.COLOURS["brown"]])
+def test_a_face_is_one_also_where_its_skin_is_between_the_tones(monkeypatch, skin):
+    faces = [scene for scene in sample(90, "face", seed=14) + sample(90, "small face", seed=14)
+             if scene.face.skin in ("brown", "dark") and scene.background != "brown"][:12]
+    with monkeypatch.context() as patch:
+        for tone in ("brown", "dark"):
+            patch.setitem(scenes.SKINS, tone, skin)
+        pictures = [scenes.draw(scene) for scene in faces]
+    marks = judge.tally([judge.judge(picture, scene) for picture, scene in zip(pictures, faces)])
+    assert len(faces) == 12 and marks["face"] >= 0.9 and marks["mouth"] >= 0.9, marks
+
+
 def test_the_judge_has_marks_for_any_picture():
     """What a network draws before it has learned much: noise, stripes and threads of all widths."""
     rng = np.random.default_rng(8)

@@ -15,7 +15,7 @@ import torch
 import networks
 from runs import SEED, Run, Stop, plot, processes
 from team import Team
-from unet_training import BUILT_IN, MARK, Drawer, train_guidance, train_pairs, train_unet, vocabulary_of
+from unet_training import MARK, Drawer, has_guidance, train_guidance, train_pairs, train_unet, vocabulary_of
 from vae_training import settle_scale, train_vae
 
 
@@ -56,7 +56,7 @@ PLANS = {
         vae_pictures=12_000, vae_steps=10_000, vae_batch=16, vae_crop=48, vae_rate=0.012,
         unet_scenes=24_000, unet_steps=11_000, unet_batch=64, unet_rate=0.02,
         pairs=8_000, pairs_steps=5_000, pairs_batch=64, pairs_rate=0.01,
-        guidance_steps=750, guidance_batch=32, guidance_rate=0.005,
+        guidance_steps=2_000, guidance_batch=32, guidance_rate=0.005,
         ema=0.998, save_every=250, sample_every=1_500, judged=48),
     "smoke": Plan(
         vae_pictures=64, vae_steps=6, vae_batch=8, vae_crop=48, vae_rate=0.02,
@@ -76,8 +76,8 @@ def main():
     parser.add_argument("--stage", choices=STAGES[:-1],
                         help="stop after this stage [default: all four, and the file]")
     parser.add_argument("--start", type=Path, metavar="FILE",
-                        help="begin a new run with the weights of a finished file, at the pairs, or with --unet-steps "
-                             "at stage 2")
+                        help="begin a new run with the weights of a file, at stage 2 with --unet-steps, else at the "
+                             "pairs, which a finished file is beyond")
     parser.add_argument("--export", action="store_true",
                         help="train nothing: write the file as far as the run has come")
     parser.add_argument("--train-vae", action="store_true", help="with --start: train its VAE on, and all that follows")
@@ -94,6 +94,8 @@ def main():
     args = parser.parse_args()
     if args.train_vae and not args.start:
         parser.error("--train-vae goes with --start")
+    if args.start and not (args.train_vae or args.unet_steps) and has_guidance(args.start):
+        parser.error(f"{args.start} has guidance built in, which the pairs would undo: give --unet-steps too")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = "smoke" if args.smoke else args.plan or ("gpu" if device.type == "cuda" else "cpu")
     own = {"vae_steps": args.vae_steps, "unet_steps": args.unet_steps}
@@ -161,7 +163,7 @@ def train(run, last_stage, compiled):
 
 def write(run, vae, drawer, vocabulary, whole=True):
     path = run.folder / "latentd-demo.safetensors"
-    about = networks.ABOUT | ({MARK: str(BUILT_IN)} if whole else {})
+    about = networks.ABOUT | (MARK if whole else {})
     size = networks.export(path, drawer.text, drawer.unet, vae, vocabulary, about=about)
     print(f"{path}: {size} bytes")
 
@@ -175,10 +177,12 @@ def write_as_it_is(run):
         saved = run.load(stage)
         if saved is None:
             raise SystemExit(f"{run.folder} has no {stage}.pt yet")
+        if stage == STAGES[-1] and saved["done"]:
+            raise SystemExit(f"{run.folder} is finished: without --export the same command writes its file")
         network.load_state_dict(saved["average"])
         network.to(run.device).eval()
     settle_scale(run, vae)
-    write(run, vae, drawer, vocabulary, last == STAGES[-1] and saved["done"])
+    write(run, vae, drawer, vocabulary, whole=False)
     plot(run, STAGES)
 
 

@@ -1,6 +1,7 @@
 """Trains what goes with the demo model: `python train_companions.py KIND --run FOLDER --base FILE`; KIND may be `all`.
 
-Start it again after an interruption and it goes on. Files and sheets of their pictures come to FOLDER/files.
+Start it again after an interruption and it goes on. Files and sheets of their pictures come to FOLDER/library, where
+a models folder has them.
 """
 
 import argparse
@@ -48,8 +49,8 @@ def train_one(kind, run, base):
         run, kind.NAME, one.network, run.plan.steps, one.optimiser, one.advance, show, run.plan.warm_up)
     if not run.team.leads:
         return
-    folder = run.folder.parent / "files"
-    folder.mkdir(exist_ok=True)
+    folder = run.folder.parent / "library" / kind.FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     paths = one.write(folder)
     # Writing has rounded the weights: these are the file's pictures.
     with torch.no_grad():
@@ -125,9 +126,12 @@ def main():
 def weigh(args):
     """Says whether the base and what there is of its companions may be committed, with their pictures and logs."""
     here = Path(__file__).parent
-    files = [args.base, *here.glob("*.png"), *here.glob("*.csv"), *(args.run / "files").glob("*"),
-             *args.run.glob("*/curves.png"), *args.run.glob("*/log-*.csv")]
-    whole = sum(path.stat().st_size for path in files)
+    files = [args.base, *here.glob("*.png"), *here.glob("logs/*"), *(args.run / "library").glob("*/*"),
+             *args.run.glob("*/log-*.csv")]
+    # By the names they get here: what is committed already counts once.
+    named = {path.name: path for path in files}
+    named |= {f"curves-{path.parent.name}.png": path for path in args.run.glob("*/curves.png")}
+    whole = sum(path.stat().st_size for path in named.values())
     print(f"base and companions: {whole} of at most {LARGEST_TOGETHER} bytes")
     if whole > LARGEST_TOGETHER:
         raise SystemExit("too large to be committed")

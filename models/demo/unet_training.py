@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 import captions
 import contrast
@@ -26,15 +27,26 @@ TERMINAL = 990
 STARTING = 1 / 8
 # The part of a batch that are pairs, and the weight of their contrast: with more, its gradient is the larger one.
 PAIRED, CONTRAST = 1 / 4, 0.1
-# Guidance of n draws as n / BUILT_IN would, so that the 5 to 7 that people use overdo nothing.
-BUILT_IN = 3
+# The share of the weights before the pairs in those that go on: colours and faces stay what they were.
+BEFORE_PAIRS = 1 / 3
+# The guidance that training builds in, and the share of the weights before it in those that are written: with all of it
+# words say a little less than they should.
+TRAINED_IN, BEFORE_GUIDANCE = 3, 1 / 10
+# So guidance of n draws as n / BUILT_IN would, and the 5 to 7 that people use overdo nothing.
+BUILT_IN = 1 / ((1 - BEFORE_GUIDANCE) / TRAINED_IN + BEFORE_GUIDANCE)
 # Where a file says that it is.
-MARK = "latentd_demo.guidance"
+MARK = {"latentd_demo.guidance": f"{BUILT_IN:g}"}
 # Words are learned while the UNet still changes slowly: the README has the figures.
 UNET_WARM_UP = 1_000
 # (from, below, share): most samples are where a thing can hardly be seen, for there it is learned which word means it.
 # A compromise: by `visible.py` that is at some 560 to 950 for most things, 340 to 800 for mouths.
 TIMESTEPS = ((0, 1000, 0.3), (780, 970, 0.35), (300, 800, 0.35))
+
+
+def has_guidance(path):
+    """Whether the file was finished by `train.py`, with guidance built in."""
+    with safe_open(path, "pt") as file:
+        return MARK.items() <= (file.metadata() or {}).items()
 
 
 class Drawer(torch.nn.Module):
@@ -186,7 +198,7 @@ def train_pairs(run, vae, vocabulary, drawer):
     """Teaches words for what is hard to see: a part of each batch are pairs of scenes that differ in one thing."""
     plan = run.plan
     if finished(run, "pairs", drawer):
-        return
+        return move(drawer, run.load("unet")["average"], BEFORE_PAIRS)
     samples = Samples(run, vae, vocabulary)
     with run.team.leader_first():
         found = pairs.latents(run.folder / "pairs.npz", plan.pairs, run.seed + 5, run.workers, encoder(run, vae),
@@ -212,22 +224,30 @@ def train_pairs(run, vae, vocabulary, drawer):
     optimiser = Muon(drawer, plan.pairs_rate, adam_keeps)
     steps_of(run, "pairs", drawer, plan.pairs_steps, optimiser, advance,
              viewer_of("pairs", run, vae, vocabulary, 6.0 / BUILT_IN))
+    move(drawer, run.load("unet")["average"], BEFORE_PAIRS)
 
 
-def with_guidance(plain, made, words, empty):
-    """The eps that guidance of BUILT_IN makes of eps without words and with `words`; of empty captions what they told.
-    """
+@torch.no_grad()
+def move(network, weights, share):
+    """Moves the network's weights by this share of the way to others."""
+    for name, weight in network.state_dict().items():
+        if weight.dtype.is_floating_point:
+            weight.lerp_(weights[name], share)
+
+
+def with_guidance(plain, made, words, empty, strength=BUILT_IN):
+    """The eps that guidance makes of eps without words and with `words`; of empty captions what they told."""
     captioned = (words != empty).any(1)[:, None, None, None]
-    return torch.where(captioned, plain + BUILT_IN * (made - plain), made)
+    return torch.where(captioned, plain + strength * (made - plain), made)
 
 
 def train_guidance(run, vae, vocabulary, drawer):
-    """Leaves between words and none one part in BUILT_IN of the difference. What to tell is what was told before: with
-    pictures to tell, guidance would strengthen the noise of training by as much, and words would be forgotten."""
+    """Leaves between words and none one part in TRAINED_IN of the difference. What to tell is what was told before:
+    with pictures to tell, guidance would strengthen the noise of training by as much, and words would be forgotten."""
     plan = run.plan
     teacher = deepcopy(drawer).eval().requires_grad_(False)
     if finished(run, "guidance", drawer):
-        return
+        return move(drawer, teacher.state_dict(), BEFORE_GUIDANCE)
     samples = Samples(run, vae, vocabulary)
 
     def advance(step):
@@ -239,7 +259,7 @@ def train_guidance(run, vae, vocabulary, drawer):
             wanted = teacher(*both).float()
         with run.bf16():
             made, plain = drawer(*both).float().chunk(2)
-        made = torch.cat([with_guidance(plain, made, words, samples.empty), plain])
+        made = torch.cat([with_guidance(plain, made, words, samples.empty, TRAINED_IN), plain])
         error = (made - wanted).pow(2)
         loss = (error * torch.cat([weight, weight])).mean()
         return loss, {"loss": loss, "eps_mse": error.mean()}
@@ -247,6 +267,7 @@ def train_guidance(run, vae, vocabulary, drawer):
     optimiser = Muon(drawer, plan.guidance_rate, adam_keeps)
     steps_of(run, "guidance", drawer, plan.guidance_steps, optimiser, advance,
              viewer_of("guidance", run, vae, vocabulary))
+    move(drawer, teacher.state_dict(), BEFORE_GUIDANCE)
 
 
 def adam_keeps(weight):

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 import captions
 import data
@@ -37,9 +36,8 @@ class Plan:
 
 def check_finished(path):
     """Refuses a file without the guidance that companions are trained with."""
-    with safe_open(path, "pt") as file:
-        if (file.metadata() or {}).get(unet_training.MARK) != str(unet_training.BUILT_IN):
-            raise SystemExit(f"{path} was not finished by train.py: it says nothing of the guidance built into it")
+    if not unet_training.has_guidance(path):
+        raise SystemExit(f"{path} was not finished by train.py: it says nothing of the guidance built into it")
 
 
 class Base:

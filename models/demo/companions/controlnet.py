@@ -55,7 +55,7 @@ def hints(packed):
 
 
 class ControlNet:
-    NAME, STAGE = "controlnet", 8
+    NAME, FOLDER, STAGE = "controlnet", "ControlNet", 8
     PLAN = Plan(16_000, 3_000, 32, 0.01, 0.998, 250, 750, 32)
     SMOKE = Plan(32, 3, 8, 0.01, 0.5, 3, 3, 4)
 

@@ -97,7 +97,7 @@ class Word(torch.nn.Module):
 
 
 class Embedding:
-    NAME, STAGE = "embedding", 4
+    NAME, FOLDER, STAGE = "embedding", "embeddings", 4
     PLAN = Plan(4_000, 1_000, 32, 5e-3, 0.99, 100, 200, 32)
     SMOKE = Plan(32, 3, 8, 5e-3, 0.5, 3, 3, 4)
 

@@ -64,7 +64,7 @@ def draw(seed, number):
 
 
 class Hypernetwork:
-    NAME, STAGE = "hypernetwork", 5
+    NAME, FOLDER, STAGE = "hypernetwork", "hypernetworks", 5
     PLAN = Plan(6_000, 2_000, 32, 2e-3, 0.99, 100, 500, 32)
     SMOKE = Plan(32, 3, 8, 2e-3, 0.5, 3, 3, 4)
 

@@ -68,7 +68,7 @@ def ends(products, t):
 
 
 class Velocity:
-    NAME, STAGE = "velocity", 7
+    NAME, FOLDER, STAGE = "velocity", "Stable-diffusion", 7
     PLAN = Plan(16_000, 5_000, 64, 0.02, 0.998, 250, 1_250, 32, 500)
     SMOKE = Plan(32, 3, 8, 0.02, 0.5, 3, 3, 4)
 
