@@ -142,7 +142,7 @@ def colour_of(picture, blob, fill):
     """The colour of a shape that should be filled so."""
     pixels = picture[blob.inside()]
     values = lab(pixels)
-    # Gray is nearly the darker white of a white pattern: where there is no pattern it is gray.
+    # Gray is nearly the tint of white and of black: where there is no pattern it is gray.
     if fill == "plain" or np.linalg.norm(values - values.mean(0), axis=-1).mean() < FLAT:
         return nearest(np.median(pixels, axis=0), COLOURS)
     return min(COLOURS, key=lambda name: along_tint(values, name)[1].mean())

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,16 @@ def test_a_face_is_one_also_where_its_skin_is_between_the_tones(monkeypatch, ski
     assert len(faces) == 12 and marks["face"] >= 0.9 and marks["mouth"] >= 0.9, marks
 
 
+@pytest.mark.parametrize("fill", ["striped", "dotted", "gradient"])
+def test_gray_without_its_pattern_is_gray(fill):
+    thing = scenes.Shape("square", "gray", "plain", "medium", "centre", 64.0, 64.0, 25.0)
+    picture = scenes.draw(scenes.Scene("yellow", (thing,))).astype(int)
+    # A little darker than gray, where another colour's way to its tint passes nearer.
+    picture[39:89, 39:89] -= 10
+    answers = judge.judge(picture, scenes.Scene("yellow", (replace(thing, fill=fill),)))
+    assert answers["colour"] and answers["shape"] and not answers["fill"]
+
+
 def test_the_judge_has_marks_for_any_picture():
     """What a network draws before it has learned much: noise, stripes and threads of all widths."""
     rng = np.random.default_rng(8)
@@ -267,6 +278,16 @@ def test_contrast_is_nothing_when_words_do_what_they_should():
     assert contrast.error(first, second, x0, t, products) < 1e-6
     assert abs(contrast.error(first, first, x0, t, products) - 1) < 1e-5
     assert contrast.error(second, first, x0, t, products) > 3
+
+
+def test_with_the_share_of_before_guidance_is_the_one_that_files_tell():
+    torch = pytest.importorskip("torch")
+    unet_training = pytest.importorskip("unet_training")
+    before, after = (torch.nn.Linear(4, 4) for _ in range(2))
+    after.load_state_dict({name: weight / unet_training.TRAINED_IN for name, weight in before.state_dict().items()})
+    unet_training.move(after, before.state_dict(), unet_training.BEFORE_GUIDANCE)
+    assert torch.allclose(after.weight * unet_training.BUILT_IN, before.weight)
+    assert unet_training.MARK == {"latentd_demo.guidance": "2.5"}
 
 
 def test_guidance_that_is_built_in_is_what_guidance_does():

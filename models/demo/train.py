@@ -7,6 +7,7 @@ that was stopped and resumed takes the same steps as one that was not.
 
 import argparse
 import signal
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import torch
 import networks
 from runs import SEED, Run, Stop, plot, processes
 from team import Team
-from unet_training import MARK, Drawer, has_guidance, train_guidance, train_pairs, train_unet, vocabulary_of
+from unet_training import (
+    BEFORE_GUIDANCE, BEFORE_PAIRS, MARK, Drawer, has_guidance, move, train_guidance, train_pairs, train_unet,
+    vocabulary_of)
 from vae_training import settle_scale, train_vae
 
 
@@ -153,10 +156,14 @@ def train(run, last_stage, compiled):
     drawer = train_unet(run, vae, vocabulary, compiled)
     if last_stage == "unet":
         return
+    before = deepcopy(drawer.state_dict())
     train_pairs(run, vae, vocabulary, drawer)
     if last_stage == "pairs":
         return
+    move(drawer, before, BEFORE_PAIRS)
+    before = deepcopy(drawer.state_dict())
     train_guidance(run, vae, vocabulary, drawer)
+    move(drawer, before, BEFORE_GUIDANCE)
     if run.team.leads:
         write(run, vae, drawer, vocabulary)
 

@@ -152,10 +152,8 @@ def train_unet(run, vae, vocabulary, compiled):
     plan, device = run.plan, run.device
     torch.manual_seed(run.seed + 1)
     drawer = Drawer(len(vocabulary)).to(device)
-    saved = run.load("unet")
-    if saved and saved["done"]:
-        drawer.load_state_dict(saved["average"])
-        return drawer.eval().requires_grad_(False)
+    if finished(run, "unet", drawer):
+        return drawer
     samples = Samples(run, vae, vocabulary)
     forward = torch.compile(drawer) if compiled else drawer
 
@@ -189,6 +187,7 @@ def finished(run, stage, drawer):
     saved = run.load(stage)
     if saved and saved["done"]:
         drawer.load_state_dict(saved["average"])
+        drawer.eval().requires_grad_(False)
         return True
     drawer.train().requires_grad_(True)
     return False
@@ -198,7 +197,7 @@ def train_pairs(run, vae, vocabulary, drawer):
     """Teaches words for what is hard to see: a part of each batch are pairs of scenes that differ in one thing."""
     plan = run.plan
     if finished(run, "pairs", drawer):
-        return move(drawer, run.load("unet")["average"], BEFORE_PAIRS)
+        return
     samples = Samples(run, vae, vocabulary)
     with run.team.leader_first():
         found = pairs.latents(run.folder / "pairs.npz", plan.pairs, run.seed + 5, run.workers, encoder(run, vae),
@@ -224,7 +223,6 @@ def train_pairs(run, vae, vocabulary, drawer):
     optimiser = Muon(drawer, plan.pairs_rate, adam_keeps)
     steps_of(run, "pairs", drawer, plan.pairs_steps, optimiser, advance,
              viewer_of("pairs", run, vae, vocabulary, 6.0 / BUILT_IN))
-    move(drawer, run.load("unet")["average"], BEFORE_PAIRS)
 
 
 @torch.no_grad()
@@ -247,7 +245,7 @@ def train_guidance(run, vae, vocabulary, drawer):
     plan = run.plan
     teacher = deepcopy(drawer).eval().requires_grad_(False)
     if finished(run, "guidance", drawer):
-        return move(drawer, teacher.state_dict(), BEFORE_GUIDANCE)
+        return
     samples = Samples(run, vae, vocabulary)
 
     def advance(step):
@@ -267,7 +265,6 @@ def train_guidance(run, vae, vocabulary, drawer):
     optimiser = Muon(drawer, plan.guidance_rate, adam_keeps)
     steps_of(run, "guidance", drawer, plan.guidance_steps, optimiser, advance,
              viewer_of("guidance", run, vae, vocabulary))
-    move(drawer, teacher.state_dict(), BEFORE_GUIDANCE)
 
 
 def adam_keeps(weight):

@@ -74,7 +74,7 @@ def draw(seed, number):
 
 class Lora:
     NAME, FOLDER, STAGE = "lora", "Lora", 3
-    PLAN = Plan(6_000, 2_000, 32, 5e-3, 0.99, 100, 500, 32)
+    PLAN = Plan(6_000, 1_500, 32, 5e-3, 0.99, 100, 500, 32)
     SMOKE = Plan(32, 3, 8, 2e-3, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):

@@ -7,11 +7,11 @@ import judge
 import scenes
 from scenes import Shape
 
-# Yellow enough to be told from the white that scenes have.
-PAPER = np.array((246.0, 234.0, 202.0))
-GRAPHITE = np.array((36.0, 34.0, 42.0))
-# Thinner lines, and two near each other, are lost in the VAE.
-HALF_LINE = 2.0
+# Near to what the VAE makes of such colours, and yellow enough to be told from the white that scenes have.
+PAPER = np.array((250.0, 240.0, 208.0))
+GRAPHITE = np.array((12.0, 12.0, 16.0))
+# Lines of half a latent's width come back from the VAE gray and broken.
+HALF_LINE = 3.0
 OUTLINED, FILLED = ("shape", "ear", "skin", "hat"), ("hair", "ink", "mouth", "band")
 # The share of its own colour that a pastel keeps; the rest is white.
 KEPT = 0.4
