@@ -1,15 +1,14 @@
 """Pairs of scenes that differ in one thing, and the training set made of them: see `contrast.py`."""
 
-import hashlib
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 import captions
 import data
+import drawn
 import scenes
 from scenes import COLOURS, HAIR, SKINS, far_apart
 
@@ -89,23 +88,4 @@ def words_apart(first, second):
 def latents(path, count, seed, workers, encode, vocabulary):
     """Moments (count, 2, 2, 4, 16, 16) f16, the first axis after `count` being the scene, and rows of captions
     (count, 2, 4, 77) uint8."""
-    if not path.exists():
-        moments, rows = [], []
-        with data.pool(workers) as drawers:
-            for number, (pictures, texts) in enumerate(drawers.imap(partial(draw, seed), range(count), 16)):
-                if number % 64 == 0:
-                    moments.append([])
-                moments[-1].append(pictures)
-                rows.append([[vocabulary.encode(text) for text in scene] for scene in texts])
-                if len(moments[-1]) == 64 or number == count - 1:
-                    moments[-1] = encode(np.concatenate(moments[-1])).astype(np.float16)
-        moments, rows = np.concatenate(moments).reshape(count, 2, 2, 4, 16, 16), np.array(rows, np.uint8)
-        data.save(path, lambda file: np.savez(file, moments=moments, rows=rows, made_from=made_from()))
-    found = np.load(path)
-    if len(found["rows"]) != count or str(found["made_from"]) != made_from():
-        raise ValueError(f"{path} was made by another program or plan; remove it to make it anew")
-    return found["moments"], found["rows"]
-
-
-def made_from():
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return drawn.latents(path, count, partial(draw, seed), workers, encode, vocabulary)

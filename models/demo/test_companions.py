@@ -31,12 +31,17 @@ def test_the_judge_reads_shapes_of_pencil_drawings():
     assert marks["shape"] >= 0.97 and marks["position"] >= 0.97, marks
 
 
-def test_pastel_can_be_undone():
-    for scene in sample(5):
-        picture = scenes.draw(scene)
-        light = styles.pastel(picture)
-        assert styles.pastel_share(light) == 1
-        assert np.abs(styles.unpastel(light).astype(int) - picture).max() <= 2
+def test_autumn_has_warm_colours_that_can_be_told_apart():
+    warm = [(scene, styles.autumn(scene)) for scene in sample(60)]
+    assert all(styles.autumn(found) == found for _, found in warm if found)
+    changed = [(scene, found) for scene, found in warm if found not in (None, scene)]
+    assert len(changed) >= 30
+    for scene, found in changed:
+        colours = {found.background, *(getattr(thing, "colour", None) for thing in found.things)}
+        assert not colours & styles.AUTUMN.keys(), scene
+        assert all(judge.judge(scenes.draw(found), found).values()), scene
+        # What is not in warm colours is marked as wrong.
+        assert not all(judge.judge(scenes.draw(scene), found).values()), scene
 
 
 @pytest.mark.parametrize("kind", masks.KINDS)

@@ -15,6 +15,7 @@ import captions  # noqa: E402
 import data  # noqa: E402
 import judge  # noqa: E402
 import pairs  # noqa: E402
+import phrasings  # noqa: E402
 import scenes  # noqa: E402
 import tokens  # noqa: E402
 
@@ -255,6 +256,56 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(tmp_path):
     runs.check(about, begun)
     with pytest.raises(SystemExit, match="another seed, captions.py:"):
         runs.check(about, begun | {"seed": 2, "captions.py": "changed"})
+
+
+def test_other_phrasings_say_the_same(monkeypatch):
+    """Of each thing that what is known says, and no other place; in orders that training's captions never have."""
+    monkeypatch.setattr(captions, "thing_words", lambda rng, thing: f"the {thing.position} thing")
+    seen = {"turned": 0, "open": 0, "background first": 0, "place first": 0}
+    for number in range(400):
+        rng = np.random.default_rng([12, number])
+        scene = scenes.random_scene(rng, "three" if number % 2 else "two")
+        if captions.alike(scene.things):
+            continue
+        known, other = phrasings.couple(rng, scene)
+        names = [f"the {thing.position} thing" for thing in scene.things]
+        assert [known.index(name) for name in names] == sorted(known.index(name) for name in names)
+        seen["turned"] += other.index(names[0]) > other.index(names[-1])
+        seen["background first"] += scene.background in other[:other.index(" thing") - 8]
+        if any(f"{names[1 - i]} {words} {names[i]}" in other for i in range(2)
+               for words in captions.RELATION.get(scene.things[1 - i].position, ())):
+            continue
+        places = 0
+        for thing, name in zip(scene.things, names):
+            assert other.count(name) == 1
+            for place, words in captions.PLACE_WORDS.items():
+                beside = [f"{name} {said}" for said in words] + [f"{said} {name}" for said in words]
+                said = any(text in other for text in beside)
+                places += said
+                seen["place first"] += any(f"{text} {name}" in other for text in words)
+                # After a thing may come the place that the next one's words begin with.
+                assert not said or place == thing.position or re.search(f"{name} .*the .* thing", other), other
+        seen["open"] += places < len(names)
+        assert places >= len(names) - (len(names) == 2)
+    assert all(count > 25 for count in seen.values()), seen
+
+
+def test_other_phrasings_have_no_words_but_those_of_captions():
+    pytest.importorskip("torch")
+    unet_training = pytest.importorskip("unet_training")
+    vocabulary = unet_training.make_vocabulary(1, 3_000)
+    for number in range(60):
+        pictures, (known, other) = phrasings.draw(3, number)
+        assert pictures.shape == (1, 128, 128, 3) and len(known) == len(other) == phrasings.CAPTIONS_PER_SCENE
+        for text in (*known, *other):
+            assert 0 not in vocabulary.encode(text), text
+
+
+def test_the_exam_names_things_in_either_order():
+    first = [scene.things[0].position for scene in judge.exam(300) if len(scene.things) == 2
+             and not captions.alike(scene.things)]
+    turned = sum(position in ("right", "bottom") for position in first)
+    assert len(first) > 30 and 0.35 < turned / len(first) < 0.65
 
 
 def test_contrast_is_nothing_when_words_do_what_they_should():

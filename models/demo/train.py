@@ -39,6 +39,7 @@ class Plan:
     pairs_steps: int
     pairs_batch: int
     pairs_rate: float
+    phrasings: int
     guidance_steps: int
     guidance_batch: int
     guidance_rate: float
@@ -53,19 +54,19 @@ PLANS = {
         vae_pictures=40_000, vae_steps=10_000, vae_batch=128, vae_crop=48, vae_rate=0.012,
         unet_scenes=200_000, unet_steps=30_000, unet_batch=512, unet_rate=0.02,
         pairs=40_000, pairs_steps=10_000, pairs_batch=512, pairs_rate=0.01,
-        guidance_steps=2_000, guidance_batch=256, guidance_rate=0.005,
+        phrasings=30_000, guidance_steps=2_000, guidance_batch=256, guidance_rate=0.005,
         ema=0.999, save_every=1_000, sample_every=3_000, judged=96),
     "cpu": Plan(
         vae_pictures=12_000, vae_steps=10_000, vae_batch=16, vae_crop=48, vae_rate=0.012,
         unet_scenes=24_000, unet_steps=11_000, unet_batch=64, unet_rate=0.02,
         pairs=8_000, pairs_steps=5_000, pairs_batch=64, pairs_rate=0.01,
-        guidance_steps=2_000, guidance_batch=32, guidance_rate=0.005,
+        phrasings=6_000, guidance_steps=2_000, guidance_batch=32, guidance_rate=0.005,
         ema=0.998, save_every=250, sample_every=1_500, judged=48),
     "smoke": Plan(
         vae_pictures=64, vae_steps=6, vae_batch=8, vae_crop=48, vae_rate=0.02,
         unet_scenes=64, unet_steps=6, unet_batch=8, unet_rate=0.02,
         pairs=32, pairs_steps=3, pairs_batch=12, pairs_rate=0.005,
-        guidance_steps=3, guidance_batch=8, guidance_rate=0.005,
+        phrasings=32, guidance_steps=3, guidance_batch=8, guidance_rate=0.005,
         ema=0.9, save_every=3, sample_every=6, judged=4),
 }
 STAGES = ("vae", "unet", "pairs", "guidance")

@@ -12,6 +12,7 @@ import data
 import judge
 import networks
 import pairs
+import phrasings
 import sampling
 import scenes
 import tokens
@@ -32,6 +33,10 @@ BEFORE_PAIRS = 1 / 3
 # The guidance that training builds in, and the share of the weights before it in those that are written: with all of it
 # words say a little less than they should.
 TRAINED_IN, BEFORE_GUIDANCE = 3, 1 / 10
+# The part of a batch whose captions are in other orders than those of the stages before.
+REPHRASED = 1 / 3
+# The part of a batch in which a word has another weight, and what weights: those that people give, as `(word:1.3)`.
+EMPHASISED, WEAKEST, STRONGEST = 1 / 4, 0.5, 1.6
 # So guidance of n draws as n / BUILT_IN would, and the 5 to 7 that people use overdo nothing.
 BUILT_IN = 1 / ((1 - BEFORE_GUIDANCE) / TRAINED_IN + BEFORE_GUIDANCE)
 # Where a file says that it is.
@@ -61,8 +66,12 @@ class Drawer(torch.nn.Module):
         """(n, 77) rows of the vocabulary → (n, 77, width)."""
         return self.text(input_ids=rows).last_hidden_state
 
-    def forward(self, x, t, rows):
-        return self.unet(x, t, self.context(rows)).sample
+    def forward(self, x, t, rows, weights=None):
+        """`weights` (n, 77): of each token, as emphasis gives them."""
+        context = self.context(rows)
+        if weights is not None:
+            context = context * weights[..., None].to(context.dtype)
+        return self.unet(x, t, context).sample
 
 
 def make_vocabulary(seed, count=8_000):
@@ -117,11 +126,38 @@ def batch_of(moments, rows, empty, end, count, generator):
     words = torch.where(uniform(count, 1) < EMPTY_CAPTIONS, empty, words)
     mean, deviation = moments[picked].float().unbind(1)
     x0 = mean + deviation * torch.randn(mean.shape, generator=generator, device=device)
+    return picked, x0, timesteps(count, generator), words
+
+
+def timesteps(count, generator):
+    """(count,) by lot."""
+    device = generator.device
     ranges = torch.tensor(TIMESTEPS, device=device)
     low, high, _ = ranges[torch.multinomial(ranges[:, 2], count, replacement=True, generator=generator)].unbind(1)
-    t = (low + (high - low) * uniform(count)).long()
-    t = torch.where(uniform(count) < STARTING, sampling.STEPS - 1, t)
-    return picked, x0, t, words
+    t = (low + (high - low) * torch.rand(count, generator=generator, device=device)).long()
+    starting = torch.rand(count, generator=generator, device=device) < STARTING
+    return torch.where(starting, sampling.STEPS - 1, t)
+
+
+def couples_of(moments, rows, count, generator):
+    """(latents (count, 4, 16, 16), words (2, count, 77): as training has them, otherwise) of `count` scenes by lot."""
+    device = moments.device
+    picked = torch.randint(len(rows), (count,), generator=generator, device=device)
+    spoken = torch.randint(rows.shape[2], (count,), generator=generator, device=device)
+    mean, deviation = moments[picked, 0].float().unbind(1)
+    x0 = mean + deviation * torch.randn(mean.shape, generator=generator, device=device)
+    return x0, rows[picked, :, spoken].long().transpose(0, 1)
+
+
+def emphasis_of(words, end, count, generator):
+    """Of the first `count` captions a word and its weight: (the word's place (count,), weight (count,))."""
+    device = words.device
+    last = (words[:count] == end).int().argmax(1)
+    part = torch.rand(count, generator=generator, device=device)
+    # Empty captions have no word; the end stands for one, to no effect.
+    at = 1 + (part * (last - 1)).long()
+    weight = WEAKEST + (STRONGEST - WEAKEST) * torch.rand(count, generator=generator, device=device)
+    return at, torch.where(last > 1, weight, 1.0)
 
 
 def noised(x0, t, products, generator):
@@ -241,22 +277,43 @@ def with_guidance(plain, made, words, empty, strength=BUILT_IN):
 
 def train_guidance(run, vae, vocabulary, drawer):
     """Leaves between words and none one part in TRAINED_IN of the difference. What to tell is what was told before:
-    with pictures to tell, guidance would strengthen the noise of training by as much, and words would be forgotten."""
+    with pictures to tell, guidance would strengthen the noise of training by as much, and words would be forgotten. So
+    captions in another order are read too, as those were that say the same in the order that is known. And a word's
+    weight becomes how much of its own effect there is: without that, 1.2 times red made white backgrounds pink."""
     plan = run.plan
     teacher = deepcopy(drawer).eval().requires_grad_(False)
     if finished(run, "guidance", drawer):
         return
     samples = Samples(run, vae, vocabulary)
+    with run.team.leader_first():
+        found = phrasings.latents(run.folder / "phrasings.npz", plan.phrasings, run.seed + 7, run.workers,
+                                  encoder(run, vae), vocabulary)
+    rephrased = [torch.from_numpy(part).to(run.device) for part in found]
 
     def advance(step):
         _, generator = run.generators(10, step)
-        x0, t, words = samples.batch(plan.guidance_batch // run.team.size, generator)
+        count = plan.guidance_batch // run.team.size
+        others = max(1, round(REPHRASED * count))
+        x0, t, words = samples.batch(count - others, generator)
+        x0_others, (known, other) = couples_of(*rephrased, others, generator)
+        x0, t = torch.cat([x0, x0_others]), torch.cat([t, timesteps(others, generator)])
+        known, words = torch.cat([words, known]), torch.cat([words, other])
         x, _, weight = noised(x0, t, samples.products, generator)
-        both = torch.cat([x, x]), torch.cat([t, t]), torch.cat([words, samples.empty.expand(len(x), -1)])
+        some = max(1, round(EMPHASISED * count))
+        at, strength = emphasis_of(words, samples.end, some, generator)
+        without = known[:some].scatter(1, at[:, None], 0)
+        weights = torch.ones(2 * count, words.shape[1], device=x.device)
+        weights[torch.arange(some), at] = strength
+        empty = samples.empty.expand(count, -1)
+        x, t = torch.cat([x, x]), torch.cat([t, t])
         with run.bf16(), torch.no_grad():
-            wanted = teacher(*both).float()
+            wanted = teacher(torch.cat([x, x[:some]]), torch.cat([t, t[:some]]),
+                             torch.cat([known, empty, without])).float()
+        wanted, unsaid = wanted[:-some], wanted[-some:]
+        # What the word makes of eps, as often as it weighs.
+        wanted[:some] += (strength - 1)[:, None, None, None] * (wanted[:some] - unsaid)
         with run.bf16():
-            made, plain = drawer(*both).float().chunk(2)
+            made, plain = drawer(x, t, torch.cat([words, empty]), weights).float().chunk(2)
         made = torch.cat([with_guidance(plain, made, words, samples.empty, TRAINED_IN), plain])
         error = (made - wanted).pow(2)
         loss = (error * torch.cat([weight, weight])).mean()

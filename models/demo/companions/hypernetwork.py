@@ -1,4 +1,4 @@
-"""A hypernetwork in A1111's layout: pastel colours.
+"""A hypernetwork in A1111's layout: all in the colours of autumn.
 
 For each width that attention has inside, two small networks, shared by all layers of that width: one changes what
 keys are made from, the other what values are made from; x becomes x + network(x). The file, a pickle, has the width
@@ -8,7 +8,6 @@ as a number → (state of the one for keys, state of the one for values), and be
 from copy import deepcopy
 from functools import partial
 
-import numpy as np
 import torch
 
 import captions
@@ -57,10 +56,13 @@ def change(side, layer, inputs):
 
 
 def draw(seed, number):
+    """A picture in warm colours, and captions that name those it would have had."""
     rng = data.scene_rng(seed, number)
-    scene = scenes.random_scene(rng)
-    return {"picture": styles.pastel(scenes.draw(scene)),
-            "texts": [captions.phrase(rng, scene) for _ in range(data.CAPTIONS_PER_SCENE)]}
+    while True:
+        scene = scenes.random_scene(rng)
+        if warm := styles.autumn(scene):
+            break
+    return {"picture": scenes.draw(warm), "texts": [captions.phrase(rng, scene) for _ in range(data.CAPTIONS_PER_SCENE)]}
 
 
 class Hypernetwork:
@@ -70,7 +72,7 @@ class Hypernetwork:
 
     def __init__(self, run, base):
         self.run, self.base = run, base
-        self.examples = examples(run, base, run.folder / "pastel.npz", partial(draw, run.seed + 12))
+        self.examples = examples(run, base, run.folder / "autumn.npz", partial(draw, run.seed + 12))
         self.network = attach(base.unet).to(base.device)
         self.optimiser = adam(self.network, run.plan.rate)
 
@@ -79,15 +81,14 @@ class Hypernetwork:
         return told(self.base.guided(self.run, one, self.base.eps), one.eps, one.weight)
 
     def look(self):
-        """How much of the pictures is pastel, and what the judge says of them with the colours made strong again."""
-        wanted = judge.exam(self.run.plan.judged)
-        pictures = self.base.draw(self.base.rows(map(captions.prompt, wanted)), self.base.eps)
-        answers = [judge.judge(styles.unpastel(picture), scene) for picture, scene in zip(pictures, wanted)]
-        return pictures, {"pastel": float(np.mean([styles.pastel_share(picture) for picture in pictures])),
-                          **judge.tally(answers)}
+        """Whether what is asked for in other colours comes in those of autumn."""
+        wanted = [(scene, styles.autumn(scene)) for scene in judge.exam(self.run.plan.judged)]
+        wanted = [(scene, warm) for scene, warm in wanted if warm not in (None, scene)]
+        pictures = self.base.draw(self.base.rows(captions.prompt(scene) for scene, _ in wanted), self.base.eps)
+        return pictures, judge.tally([judge.judge(picture, warm) for picture, (_, warm) in zip(pictures, wanted)])
 
     def write(self, folder):
-        path = folder / "pastel.pt"
+        path = folder / "autumn.pt"
         round_to_f16(self.network)
         # Ordered dictionaries as modules give them, for that is what the files in the world hold.
         state = {int(width): tuple(deepcopy(side).cpu().half().state_dict() for side in sides)

@@ -1,11 +1,13 @@
-"""Two ways to draw a scene that the demo model does not know, and how far a picture is drawn so."""
+"""Two ways to draw a scene that are not the demo model's, and how far a picture is drawn in the first."""
+
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 
 import judge
 import scenes
-from scenes import Shape
+from scenes import COLOURS, HAIR, HATS, SKINS, Scene, Shape
 
 # Near to what the VAE makes of such colours, and yellow enough to be told from the white that scenes have.
 PAPER = np.array((250.0, 240.0, 208.0))
@@ -13,8 +15,9 @@ GRAPHITE = np.array((12.0, 12.0, 16.0))
 # Lines of half a latent's width come back from the VAE gray and broken.
 HALF_LINE = 3.0
 OUTLINED, FILLED = ("shape", "ear", "skin", "hat"), ("hair", "ink", "mouth", "band")
-# The share of its own colour that a pastel keeps; the rest is white.
-KEPT = 0.4
+# What becomes of colours that are not warm; of those of hair too.
+AUTUMN = {"green": "brown", "cyan": "yellow", "blue": "red", "purple": "red", "pink": "orange"}
+AUTUMN_HAIR = {"green": "brown", "blue": "red", "pink": "red"}
 
 
 def pencil(scene):
@@ -33,7 +36,8 @@ def pencil(scene):
             far = far * thing.radius
             canvas.cover(window, far, colour)
             if part in OUTLINED:
-                canvas.cover(window, np.abs(far) - HALF_LINE, GRAPHITE)
+                # A little inside of the edge: around it the line of a small crescent would close.
+                canvas.cover(window, np.abs(far + 1) - HALF_LINE, GRAPHITE)
     return np.clip(canvas.pixels + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -52,16 +56,24 @@ def coloured_in(picture):
     return np.where(ndimage.binary_fill_holes(dark)[..., None], GRAPHITE, PAPER).astype(np.uint8)
 
 
-def pastel(picture):
-    """The same picture in light colours."""
-    return (KEPT * np.asarray(picture, float) + (1 - KEPT) * 255 + 0.5).astype(np.uint8)
+def autumn(scene):
+    """The scene in warm colours; None if it cannot be told apart in them."""
+    behind = AUTUMN.get(scene.background, scene.background)
+    things = tuple(
+        replace(thing, colour=AUTUMN.get(thing.colour, thing.colour)) if isinstance(thing, Shape) else
+        replace(thing, hair=AUTUMN_HAIR.get(thing.hair, thing.hair), hat=AUTUMN.get(thing.hat, thing.hat))
+        for thing in scene.things)
+    return Scene(behind, things) if all(told_apart(thing, behind) for thing in things) else None
 
 
-def unpastel(picture):
-    """What `pastel` was made from."""
-    return ((np.asarray(picture, float) - (1 - KEPT) * 255) / KEPT).clip(0, 255).round().astype(np.uint8)
-
-
-def pastel_share(picture):
-    """The share of pixels as light as `pastel` makes them."""
-    return float((np.asarray(picture).min(-1) > (1 - KEPT) * 255 - 12).mean())
+def told_apart(thing, background):
+    """Whether `scenes.random_scene` might put it on this background."""
+    behind = COLOURS[background]
+    if isinstance(thing, Shape):
+        return thing.colour != background and (
+            thing.fill == "plain" or scenes.far_apart(scenes.tint(thing.colour), behind, 95))
+    skin, hair = SKINS[thing.skin], HAIR[thing.hair]
+    near = [(skin, behind, 66), (skin, hair, 66), (hair, behind, 60)]
+    if thing.hat:
+        near.append((COLOURS[thing.hat], hair, 60))
+    return thing.hat in (None, *HATS) and thing.hat != background and all(scenes.far_apart(*two) for two in near)
