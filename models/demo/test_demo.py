@@ -301,6 +301,19 @@ def test_other_phrasings_have_no_words_but_those_of_captions():
             assert 0 not in vocabulary.encode(text), text
 
 
+def test_emphasis_is_of_a_word():
+    torch = pytest.importorskip("torch")
+    unet_training = pytest.importorskip("unet_training")
+    end = 9
+    words = torch.tensor([[1, 5, 6, 7, end, end], [1, 5, end, end, end, end], [1, end, end, end, end, end]] * 40)
+    at, weight = unet_training.emphasis_of(words, end, 120, torch.Generator().manual_seed(0))
+    assert set(at[0::3].tolist()) == {1, 2, 3} and set(at[1::3].tolist()) == {1}
+    said = torch.arange(120) % 3 < 2
+    assert (weight[~said] == 1).all()
+    assert (weight[said] >= unet_training.WEAKEST).all() and (weight[said] < unet_training.STRONGEST).all()
+    assert weight[said].min() < 0.7 and weight[said].max() > 1.4
+
+
 def test_the_exam_names_things_in_either_order():
     first = [scene.things[0].position for scene in judge.exam(300) if len(scene.things) == 2
              and not captions.alike(scene.things)]

@@ -104,7 +104,8 @@ def main():
     name = "smoke" if args.smoke else args.plan or ("gpu" if device.type == "cuda" else "cpu")
     own = {"vae_steps": args.vae_steps, "unet_steps": args.unet_steps}
     plan = replace(PLANS[name], **{key: value for key, value in own.items() if value})
-    batch = min(plan.vae_batch, plan.unet_batch, plan.pairs_batch // 2, plan.guidance_batch)
+    # So that each process has a sample of every sort.
+    batch = min(plan.vae_batch, plan.unet_batch, plan.pairs_batch // 2, plan.guidance_batch // 3)
     team = Team(1 if args.export else processes(args.processes, device, batch))
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
