@@ -17,5 +17,6 @@ def test_the_library_knows_them() -> None:
             problems = {Path(problem["path"]).name for problem in client.library.problems()}
     finally:
         daemon.remove()
-    assert found == {("checkpoint", "latentd-demo"), ("lora", "pencil")}
-    assert problems == set()
+    assert found == {("checkpoint", "latentd-demo"), ("embedding", "zippy"), ("lora", "pencil")}
+    # A pickle, which is not read yet.
+    assert problems == {"zippy.pt"}
