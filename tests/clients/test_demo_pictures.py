@@ -79,6 +79,7 @@ def test_emphasis_moves_a_colours_share(client: latentd.Client) -> None:
 def test_emphasis_leaves_the_rest_alone(client: latentd.Client, weight: float) -> None:
     prompt = "a {} circle and a blue square on a white background"
     plain, other = (exam.shares(pictures(client, prompt.format(word))) for word in ("red", f"(red:{weight})"))
+    # Shares move by 1 %; where weights were not trained for, 1.2 made 22 % of the pixels pink.
     assert all(abs(other[name] - plain[name]) < 0.03 for name in plain), f"{plain}, {other}"
 
 
