@@ -265,6 +265,9 @@ def export(path, text, unet, vae, vocabulary, sizes=SIZES, about=ABOUT, largest=
     path = Path(path)
     part = path.with_suffix(".part")
     save_file(state, part, about)
+    written = load_file(part)
+    if written.keys() != state.keys() or not all(torch.equal(written[key], value) for key, value in state.items()):
+        raise ValueError(f"{part} does not hold the weights that were written")
     size = part.stat().st_size
     if size > largest:
         raise ValueError(f"{path} would have {size} bytes, more than {largest}")

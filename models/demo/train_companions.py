@@ -126,8 +126,8 @@ def main():
 def weigh(args):
     """Says whether the base and what there is of its companions may be committed, with their pictures and logs."""
     here = Path(__file__).parent
-    files = [args.base, *here.glob("*.png"), *here.glob("logs/*"), *(args.run / "library").glob("*/*"),
-             *args.run.glob("*/log-*.csv")]
+    files = [args.base, *here.glob("*.png"), *here.glob("logs/*"), *here.glob("library/*/*"),
+             *(args.run / "library").glob("*/*"), *args.run.glob("*/log-*.csv")]
     # By the names they get here: what is committed already counts once.
     named = {path.name: path for path in files}
     named |= {f"curves-{path.parent.name}.png": path for path in args.run.glob("*/curves.png")}

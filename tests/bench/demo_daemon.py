@@ -40,7 +40,10 @@ def started(flags: argparse.Namespace) -> Iterator[Tuple[latentd.Client, exam.Se
     """A client of a daemon that has the demo model, or the file that was named, and nothing else."""
     with tempfile.TemporaryDirectory() as models:
         if flags.checkpoint is not None:
-            (Path(models) / flags.checkpoint.name).symlink_to(flags.checkpoint.resolve(strict=True))
+            # With the configuration beside it, if there is one: it may say what the model predicts.
+            for file in (flags.checkpoint, flags.checkpoint.with_suffix(".yaml")):
+                if file == flags.checkpoint or file.exists():
+                    (Path(models) / file.name).symlink_to(file.resolve(strict=True))
         daemon = Daemon(models=Path(models), program=release_binary())
         try:
             with daemon.client() as client:

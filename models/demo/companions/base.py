@@ -91,13 +91,10 @@ class Base:
     def eps(self, x, t, context):
         return self.unet(x, t, context).sample
 
-    def guided(self, run, one, predict, guide=True):
-        """What `predict(x, t, context)` tells of the samples, with the guidance that is built into the demo model, or
-        without."""
+    def guided(self, run, one, predict):
+        """What `predict(x, t, context)` tells of the samples, with the guidance that is built into the demo model."""
         with run.bf16():
             made = predict(one.x, one.t, self.context(one.words)).float()
-        if not guide:
-            return made
         # A block of its own: after one without gradients, weights that were cast to bf16 there would get none.
         with run.bf16(), torch.no_grad():
             empty = self.context(self.empty[None]).expand(len(one.words), -1, -1)

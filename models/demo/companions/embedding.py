@@ -16,6 +16,7 @@ import scenes
 import tokens
 from scenes import COLOURS, HAIR, SKINS, Face
 
+from . import pickles
 from .base import Plan, adam, examples, round_to_f16, told
 
 WORD, VECTORS = "zippy", 8
@@ -133,9 +134,9 @@ class Embedding:
         round_to_f16(self.network)
         vectors = self.network.vectors.detach().cpu().half().contiguous()
         save_file({"emb_params": vectors}, plain)
-        torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": WORD,
-                    "step": self.run.plan.steps, "sd_checkpoint": self.base.short_hash,
-                    "sd_checkpoint_name": self.base.name}, pickled)
+        pickles.save({"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": WORD,
+                      "step": self.run.plan.steps, "sd_checkpoint": self.base.short_hash,
+                      "sd_checkpoint_name": self.base.name}, pickled)
         found = torch.load(pickled, weights_only=True)["string_to_param"]["*"]
         if not torch.equal(found, load_file(plain)["emb_params"]) or not torch.equal(found, vectors):
             raise ValueError(f"{plain} and {pickled} do not hold the vectors that were trained")

@@ -15,7 +15,7 @@ import data
 import judge
 import scenes
 
-from . import styles
+from . import pickles, styles
 from .base import Plan, adam, examples, round_to_f16, same, told
 
 STRUCTURE = [1, 2, 1]
@@ -67,7 +67,7 @@ def draw(seed, number):
 
 class Hypernetwork:
     NAME, FOLDER, STAGE = "hypernetwork", "hypernetworks", 5
-    PLAN = Plan(6_000, 2_000, 32, 2e-3, 0.99, 100, 500, 32)
+    PLAN = Plan(6_000, 1_500, 32, 2e-3, 0.99, 100, 500, 32)
     SMOKE = Plan(32, 3, 8, 2e-3, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):
@@ -93,11 +93,11 @@ class Hypernetwork:
         # Ordered dictionaries as modules give them, for that is what the files in the world hold.
         state = {int(width): tuple(deepcopy(side).cpu().half().state_dict() for side in sides)
                  for width, sides in sorted(self.network.items(), key=lambda item: int(item[0]))}
-        torch.save(state | {
+        pickles.save(state | {
             "step": self.run.plan.steps, "name": path.stem, "layer_structure": STRUCTURE, "activation_func": "relu",
             "is_layer_norm": False, "weight_initialization": "Normal", "sd_checkpoint": self.base.short_hash,
             "sd_checkpoint_name": self.base.name, "activate_output": False, "use_dropout": False,
-            "dropout_structure": None, "last_layer_dropout": False, "optional_info": None}, path)
+            "dropout_structure": [0, 0, 0], "last_layer_dropout": False, "optional_info": None}, path)
         found = torch.load(path, weights_only=True)
         for width, sides in self.network.items():
             for side, weights in zip(sides, found[int(width)], strict=True):

@@ -1,4 +1,6 @@
-"""Whole checkpoints with a smaller UNet, trained from nothing; text encoder and VAE are the demo model's."""
+"""Whole checkpoints with a smaller UNet, which begins as a part of the demo model's: every second channel of the inner
+level. Text encoder and VAE are the demo model's.
+"""
 
 from dataclasses import replace
 
@@ -18,6 +20,26 @@ class Painter(torch.nn.Module):
     def __init__(self, in_channels):
         super().__init__()
         self.unet = networks.make_unet(SIZES, in_channels)
+
+    @torch.no_grad()
+    def begin_with(self, unet):
+        """Takes over the weights of a wider UNet, without the channels that are too many. Inputs that it does not have,
+        mask and masked latents, have no effect at first."""
+        wider = unet.state_dict()
+        for name, own in self.unet.state_dict().items():
+            weight = wider[name]
+            for axis, size in enumerate(own.shape):
+                if size < weight.shape[axis]:
+                    weight = weight.index_select(axis, kept(weight.shape[axis], size).to(weight.device))
+            own.zero_()[tuple(map(slice, weight.shape))] = weight
+        return self
+
+
+def kept(before, after):
+    """Which of `before` channels go on: of those that are too many and as many more every second one, and all the rest.
+    So half of every head and of every norm's group is left, and where a narrower level is concatenated with an equal one
+    each keeps its place."""
+    return torch.cat([torch.arange(0, 2 * (before - after), 2), torch.arange(2 * (before - after), before)])
 
 
 def optimiser(painter, rate):

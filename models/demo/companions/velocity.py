@@ -1,6 +1,6 @@
 """A v-prediction checkpoint: its UNet tells signal · eps - level · latents instead of eps.
 
-Nothing in the weights shows it, so a yaml file of the same name says so, as LDM's configurations do.
+Nothing in the file shows it, so a yaml file of the same name says so, as LDM's configurations do.
 """
 
 import torch
@@ -8,13 +8,13 @@ import torch
 import captions
 import judge
 import sampling
+import scenes
 
 from . import small
 from .base import Plan, round_to_f16, told
 from .sketches import sketches
 
-# LDM's configuration, as far as it says what the weights do not. Channel factors that are no whole numbers are this
-# model's own.
+# LDM's configuration. Channel factors that are no whole numbers are this model's own.
 CONFIG = """\
 model:
   base_learning_rate: 1.0e-4
@@ -53,9 +53,33 @@ model:
         use_checkpoint: False
         legacy: False
 
+    first_stage_config:
+      target: ldm.models.autoencoder.AutoencoderKL
+      params:
+        embed_dim: 4
+        monitor: val/rec_loss
+        ddconfig:
+          double_z: true
+          z_channels: 4
+          resolution: {pixels}
+          in_channels: 3
+          out_ch: 3
+          ch: {vae_channels}
+          ch_mult: {vae_factors}
+          num_res_blocks: {vae_blocks}
+          attn_resolutions: []
+          dropout: 0.0
+        lossconfig:
+          target: torch.nn.Identity
+
     cond_stage_config:
       target: ldm.modules.encoders.modules.FrozenCLIPEmbedder
 """
+
+
+def factors(channels):
+    """Of the first level's channels, as LDM's configurations have them."""
+    return [round(width / channels[0], 4) for width in channels]
 
 
 def ends(products, t):
@@ -69,13 +93,13 @@ def ends(products, t):
 
 class Velocity:
     NAME, FOLDER, STAGE = "velocity", "Stable-diffusion", 7
-    PLAN = Plan(16_000, 5_000, 64, 0.02, 0.998, 250, 1_250, 32, 500)
-    SMOKE = Plan(32, 3, 8, 0.02, 0.5, 3, 3, 4)
+    PLAN = Plan(16_000, 3_000, 64, 0.01, 0.998, 250, 1_000, 32)
+    SMOKE = Plan(32, 3, 8, 0.01, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):
         self.run, self.base = run, base
         self.examples = sketches(run, base)
-        self.network = small.Painter(4).to(base.device)
+        self.network = small.Painter(4).begin_with(base.unet).to(base.device)
         self.optimiser = small.optimiser(self.network, run.plan.rate)
 
     def advance(self, step):
@@ -106,10 +130,10 @@ class Velocity:
     def write(self, folder):
         path = folder / f"{self.base.name}-v.safetensors"
         round_to_f16(self.network)
-        small.write(path, self.network, self.base, title=path.stem, prediction_type="v")
-        first = small.SIZES.unet_channels[0]
-        factors = [round(width / first, 4) for width in small.SIZES.unet_channels]
+        small.write(path, self.network, self.base, title=path.stem)
+        sizes = small.SIZES
         path.with_suffix(".yaml").write_text(CONFIG.format(
-            latents=16, channels=first, blocks=small.SIZES.unet_blocks, factors=factors,
-            width=small.SIZES.text_width))
+            latents=16, channels=sizes.unet_channels[0], blocks=sizes.unet_blocks, factors=factors(sizes.unet_channels),
+            width=sizes.text_width, pixels=scenes.SIZE, vae_channels=sizes.vae_channels[0],
+            vae_factors=factors(sizes.vae_channels), vae_blocks=sizes.vae_blocks))
         return [path, path.with_suffix(".yaml")]
