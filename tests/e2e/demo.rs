@@ -191,6 +191,49 @@ async fn a_checkpoint_of_the_models_folder_comes_first() {
     assert!(drawn.notices.is_empty(), "who configures it knows: {:?}", drawn.notices);
 }
 
+/// The header of a checkpoint, and nothing that could be read from it.
+fn header_of(channels: usize, text: &str) -> Vec<u8> {
+    let bytes = 4 * channels * 9 * 2;
+    let first = format!(r#"{{"dtype":"F16","shape":[4,{channels},3,3],"data_offsets":[0,{bytes}]}}"#);
+    let other = format!(r#"{{"dtype":"F16","shape":[1],"data_offsets":[{bytes},{}]}}"#, bytes + 2);
+    let header = format!(r#"{{"model.diffusion_model.input_blocks.0.0.weight":{first},"{text}":{other}}}"#);
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; bytes + 2]].concat()
+}
+
+/// Checkpoints that this version cannot draw with from text alone are listed as what they are, and are no default.
+#[tokio::test]
+async fn checkpoints_of_other_architectures_do_not_take_its_place() {
+    let (daemon, models) = daemon_over(&[]);
+    let folder = models.path().join("Stable-diffusion");
+    let clip = "cond_stage_model.transformer.text_model.final_layer_norm.weight";
+    fs::write(folder.join("a-paint.safetensors"), header_of(9, clip)).expect("written");
+    fs::write(folder.join("b-edit.safetensors"), header_of(8, clip)).expect("written");
+    fs::write(folder.join("c-large.safetensors"), header_of(4, "conditioner.embedders.0.weight"))
+        .expect("written");
+    let client = daemon.client().await;
+    within(client.rescan()).await.expect("scanned");
+    for (name, architecture) in
+        [("a-paint", "sd1-inpainting"), ("b-edit", "sd1-pix2pix"), ("c-large", "sdxl")]
+    {
+        assert_eq!(entry(&daemon, name).await.architecture.as_deref(), Some(architecture));
+        let params = Txt2ImgParams { checkpoint: Some(name.into()), ..plain(1) };
+        refused(within(client.txt2img(&params)).await, ErrorName::Unsupported);
+    }
+    let drawn = within(client.txt2img(&plain(1))).await.expect("drawn");
+    let [notice] = &drawn.notices[..] else { panic!("{:?}", drawn.notices) };
+    assert!(
+        notice.contains(NAME) && notice.contains("'a-paint' is of the architecture sd1-inpainting"),
+        "{notice}"
+    );
+
+    // One that can be drawn with is taken, whatever comes before it.
+    fs::copy(tiny(), folder.join("zebra.safetensors")).expect("copied");
+    let small = Txt2ImgParams { width: Some(64), height: Some(64), ..plain(1) };
+    within(client.rescan()).await.expect("scanned");
+    let drawn = within(client.txt2img(&small)).await.expect("drawn");
+    assert!(drawn.images[0].infotext.as_ref().is_some_and(|text| text.contains("Model: zebra")));
+}
+
 #[tokio::test]
 async fn a_file_of_its_name_takes_its_place() {
     let (daemon, models) = daemon_over(&[(&tiny(), "latentd-demo.safetensors")]);

@@ -90,7 +90,7 @@ fn a_sound_file_opens() {
     let held = Model::from_bytes("held", Parts::tiny().bytes(), Precision::F32).expect("opens");
     assert_eq!(held.summary(), model.summary());
     let info = inspect(&path).expect("inspects");
-    assert_eq!((info.kind, info.family), (FileKind::Checkpoint, Some("sd1")));
+    assert_eq!((info.kind, info.architecture.as_deref()), (FileKind::Checkpoint, Some(Model::ARCHITECTURE)));
 }
 
 #[test]

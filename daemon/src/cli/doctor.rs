@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use latentd_client::Client;
 use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, Status};
+use latentd_models::pipeline::Model;
 use serde::Serialize;
 
 use super::models::size;
@@ -108,12 +109,16 @@ async fn ask_daemon(report: &mut Report) -> Result<(), latentd_client::Error> {
     Ok(())
 }
 
-/// As the daemon chooses, if it has these settings: the configured one, the first file, what is built in.
+/// As the daemon chooses, if it has these settings: the configured one, the first file that can be drawn with, what is
+/// built in.
 fn default_checkpoint(settings: &Config, entries: &[LibraryEntry]) -> Option<String> {
     if !settings.default_checkpoint.is_empty() {
         return Some(settings.default_checkpoint.clone());
     }
-    let checkpoints = || entries.iter().filter(|entry| entry.kind == LibraryKind::Checkpoint);
+    let draws = |entry: &&LibraryEntry| {
+        entry.kind == LibraryKind::Checkpoint && entry.architecture.as_deref() == Some(Model::ARCHITECTURE)
+    };
+    let checkpoints = || entries.iter().filter(draws);
     let chosen = checkpoints().find(|entry| !entry.built_in).or_else(|| checkpoints().next());
     chosen.map(|entry| entry.name.clone())
 }

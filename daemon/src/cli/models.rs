@@ -73,11 +73,11 @@ pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCod
             }
             let mut text = String::new();
             for entry in &library.entries {
-                let family = entry.architecture.as_deref().unwrap_or("-");
+                let architecture = entry.architecture.as_deref().unwrap_or("-");
                 let size = size(entry.size);
                 let built_in = if entry.built_in { "  built in" } else { "" };
                 let LibraryEntry { kind, name, dtype, .. } = entry;
-                let _ = writeln!(text, "{kind:12} {name:32} {family:6} {dtype:5} {size}{built_in}");
+                let _ = writeln!(text, "{kind:12} {name:32} {architecture:14} {dtype:5} {size}{built_in}");
             }
             for problem in &library.problems {
                 let _ = writeln!(text, "unusable     {}: {}", problem.path, problem.reason);

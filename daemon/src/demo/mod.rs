@@ -31,8 +31,8 @@ pub(crate) struct DemoModel {
 }
 
 impl DemoModel {
-    /// The model family and the type of the weights.
-    pub(crate) const ARCHITECTURE: &str = "sd1";
+    /// What [`Model::ARCHITECTURE`] says, and the type of the weights.
+    pub(crate) const ARCHITECTURE: &str = Model::ARCHITECTURE;
     pub(crate) const DTYPE: &str = "f16";
 
     /// The demo model, if this program carries it.
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!((said.sha256, said.size), (digest.as_str(), bytes.len() as u64));
         let found = inspect(&file).expect("sound");
         assert_eq!(found.kind, FileKind::Checkpoint);
-        assert_eq!(found.family, Some(DemoModel::ARCHITECTURE));
+        assert_eq!(found.architecture.as_deref(), Some(DemoModel::ARCHITECTURE));
         assert_eq!((found.dtype.as_str(), found.parameters), (DemoModel::DTYPE, said.parameters));
         assert_eq!(DemoModel::open(Precision::F32).expect("a model").native_size(), (128, 128));
     }

@@ -27,6 +27,9 @@ pub(super) struct Index {
     connection: Mutex<Option<Connection>>,
 }
 
+/// Raised when a look tells more of a file or tells it otherwise: what older versions found is not believed then.
+const VERDICTS: i64 = 1;
+
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS file (
         path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
@@ -42,6 +45,7 @@ impl Index {
     pub(super) fn open(path: &Path) -> Self {
         // A lost index costs a scan, so it is not worth waiting for the disk.
         let connection = database::open(path, "OFF", SCHEMA)
+            .and_then(forget_older_verdicts)
             .inspect_err(|error| warn!(path = %path.display(), %error, "no library index; every start reads all headers"))
             .ok();
         Self { connection: Mutex::new(connection) }
@@ -142,4 +146,13 @@ impl Index {
         let connection = guard.as_ref()?;
         work(connection).inspect_err(|error| warn!(%error, "library index")).ok()
     }
+}
+
+fn forget_older_verdicts(connection: Connection) -> rusqlite::Result<Connection> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found != VERDICTS {
+        connection.execute("DELETE FROM file", [])?;
+        connection.pragma_update(None, "user_version", VERDICTS)?;
+    }
+    Ok(connection)
 }

@@ -61,6 +61,12 @@ impl Item {
         })
     }
 
+    /// Whether pictures can be drawn with it from text.
+    pub(super) fn draws(&self) -> bool {
+        self.kind == LibraryKind::Checkpoint
+            && self.facts.architecture.as_deref() == Some(Model::ARCHITECTURE)
+    }
+
     /// Whether it needs no file.
     pub(crate) fn is_built_in(&self) -> bool {
         self.path().is_none()

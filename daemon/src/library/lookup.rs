@@ -3,9 +3,10 @@
 use std::path::{Component, Path, PathBuf};
 
 use latentd_client::protocol::{ErrorName, LibraryKind, LibraryProblem, WireError};
+use latentd_models::pipeline::Model;
 
 use super::index::Index;
-use super::scan::may_be_checkpoint;
+use super::scan::may_be;
 use super::{Item, Snapshot, Source};
 use crate::demo;
 use crate::schema::shorten;
@@ -41,8 +42,7 @@ pub(super) fn find(
     }
     let meant = |problem: &&LibraryProblem| {
         let path = Path::new(&problem.path);
-        (kind != LibraryKind::Checkpoint || may_be_checkpoint(folders, path))
-            && is_problem(folders, path, wanted)
+        may_be(kind, folders, path) && is_problem(folders, path, wanted)
     };
     if let Some(problem) = snapshot.problems.iter().find(meant) {
         return Err(WireError::new(
@@ -59,20 +59,23 @@ pub(super) fn find(
     ))
 }
 
-/// The first checkpoint of the models folders by name.
+/// The first checkpoint of the models folders by name that this version can draw with.
 pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Result<Found, WireError> {
-    let is_wanted = |item: &&Item| item.kind == LibraryKind::Checkpoint && !item.is_built_in();
+    let is_wanted = |item: &&Item| item.draws() && !item.is_built_in();
     snapshot.entries.iter().find(is_wanted).cloned().ok_or_else(|| {
         let advice = how_to_add(folders, LibraryKind::Checkpoint);
         let broken = first_problem(folders, snapshot);
-        WireError::new(ErrorName::NotFound, format!("no checkpoint in the library{broken}; {advice}"))
+        WireError::new(
+            ErrorName::NotFound,
+            format!("no checkpoint to draw with in the library{broken}; {advice}"),
+        )
     })
 }
 
 /// Says that there is no checkpoint but what is built in, and how to add one.
 pub(super) fn only_built_in(folders: &[PathBuf], snapshot: &Snapshot) -> String {
     format!(
-        "no checkpoint is configured or in the library{}: using the built-in '{}', which knows shapes and cartoon \
+        "no checkpoint to draw with is configured or in the library{}: using the built-in '{}', which knows shapes and cartoon \
          faces only; {}",
         first_problem(folders, snapshot),
         demo::NAME,
@@ -82,8 +85,17 @@ pub(super) fn only_built_in(folders: &[PathBuf], snapshot: &Snapshot) -> String 
 
 /// Why there may be fewer checkpoints in the library than its owner thinks.
 fn first_problem(folders: &[PathBuf], snapshot: &Snapshot) -> String {
-    let first = snapshot.problems.iter().find(|problem| may_be_checkpoint(folders, Path::new(&problem.path)));
-    first.map(|problem| format!(" ({}: {})", problem.path, problem.reason)).unwrap_or_default()
+    let is_near =
+        |problem: &&LibraryProblem| may_be(LibraryKind::Checkpoint, folders, Path::new(&problem.path));
+    let is_other = |item: &&Item| item.kind == LibraryKind::Checkpoint && !item.draws();
+    if let Some(problem) = snapshot.problems.iter().find(is_near) {
+        format!(" ({}: {})", problem.path, problem.reason)
+    } else if let Some(item) = snapshot.entries.iter().find(is_other) {
+        let architecture = item.facts.architecture.as_deref().unwrap_or("unknown");
+        format!(" ('{}' is of the architecture {architecture}, not {})", item.name, Model::ARCHITECTURE)
+    } else {
+        String::new()
+    }
 }
 
 /// The entry's SHA-256 in hex, if it was ever computed.

@@ -112,7 +112,8 @@ impl Library {
         self.up_to_date(|snapshot| lookup::find(&self.folders, snapshot, &self.index, kind, name))
     }
 
-    /// The checkpoint to use when nobody names one: the configured one, else the first file, else what is built in.
+    /// The checkpoint to use when nobody names one: the configured one, else the first file that
+    /// can be drawn with, else what is built in.
     pub(crate) fn default_checkpoint(&self, configured: &str) -> Result<Found, WireError> {
         if !configured.is_empty() {
             return self.find(LibraryKind::Checkpoint, configured);

@@ -85,21 +85,16 @@ fn is_taken(folders: &[PathBuf], snapshot: &Snapshot, name: &str) -> bool {
     let is_entry = |item: &Item| item.kind == LibraryKind::Checkpoint && item.name == name;
     let is_problem = |problem: &LibraryProblem| {
         let path = Path::new(&problem.path);
-        may_be_checkpoint(folders, path) && path.file_stem().is_some_and(|stem| stem == name)
+        may_be(LibraryKind::Checkpoint, folders, path) && path.file_stem().is_some_and(|stem| stem == name)
     };
     snapshot.entries.iter().any(is_entry) || snapshot.problems.iter().any(is_problem)
 }
 
-/// Whether a file that cannot be read might be meant for a checkpoint: it lies in no folder for anything else.
-pub(super) fn may_be_checkpoint(folders: &[PathBuf], path: &Path) -> bool {
+/// Whether a file that cannot be read might be meant for this kind: it lies in no folder for anything else.
+pub(super) fn may_be(kind: LibraryKind, folders: &[PathBuf], path: &Path) -> bool {
     let inside = folders.iter().find_map(|folder| path.strip_prefix(folder).ok()).unwrap_or(path);
     // As in the walk, the outermost folder decides.
-    inside
-        .ancestors()
-        .skip(1)
-        .filter_map(folder_kind)
-        .last()
-        .is_none_or(|kind| kind == LibraryKind::Checkpoint)
+    inside.ancestors().skip(1).filter_map(folder_kind).last().is_none_or(|folder| folder == kind)
 }
 
 /// Whether the file is of a form that is read at all.
@@ -138,11 +133,7 @@ fn judge(
             };
             Verdict::Sound(
                 kind,
-                Facts {
-                    architecture: found.family.map(str::to_owned),
-                    dtype: found.dtype,
-                    parameters: found.parameters,
-                },
+                Facts { architecture: found.architecture, dtype: found.dtype, parameters: found.parameters },
             )
         }
         // A file that is still being copied looks like this. Its size or time changes when it is whole.

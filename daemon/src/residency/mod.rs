@@ -215,7 +215,7 @@ impl Resident {
         ResidentModel {
             name: self.item.name.clone(),
             path: self.item.path().map(|path| path.display().to_string()),
-            architecture: summary.family.to_owned(),
+            architecture: summary.architecture.to_owned(),
             dtype: summary.dtype,
             precision: self.model.precision().name().to_owned(),
             bytes: self.bytes,

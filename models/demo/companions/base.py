@@ -1,6 +1,7 @@
 """What all companions need: the finished model, frozen; training sets of their own; a step's samples; drawing."""
 
 import hashlib
+import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ import sampling
 import tokens
 import unet_training
 from optimiser import Muon
+
+
+# What pictures of training sets are made with, beside what is in the file of the function that makes one.
+DRAWN_WITH = ("masks", "edges", "styles")
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def examples(run, base, path, draw, encode=None):
     `draw(number)` → a dict with `picture` (128, 128, 3) uint8, `texts` and arrays; each array of the name
     `masked`, a picture too, becomes moments. `encode` takes a text to its rows.
     """
-    count, encode = run.plan.scenes, encode or base.vocabulary.encode
+    count, encode, source = run.plan.scenes, encode or base.vocabulary.encode, made_from(run, draw)
     with run.team.leader_first():
         if not path.exists():
             parts = {}
@@ -139,18 +144,19 @@ def examples(run, base, path, draw, encode=None):
                             values = values.astype(np.int16)
                         parts.setdefault(name, []).append(np.stack(values))
             parts = {name: np.concatenate(values) for name, values in parts.items()}
-            parts["made_from"] = np.array(made_from(run))
+            parts["made_from"] = np.array(source)
             data.save(path, lambda file: np.savez(file, **parts))
     found = dict(np.load(path))
-    if len(found["rows"]) != count or str(found.pop("made_from", "")) != made_from(run):
+    if len(found["rows"]) != count or str(found.pop("made_from", "")) != source:
         raise ValueError(f"{path} was made by another program or plan; remove it to make it anew")
     return {name: torch.from_numpy(values).to(base.device) for name, values in found.items()}
 
 
-def made_from(run):
+def made_from(run, draw):
     """Tells training sets apart: several kinds share one, and rows of words mean nothing to another vocabulary."""
     here = Path(__file__).parent
-    sources = [(here / f"{name}.py").read_bytes() for name in ("sketches", "masks", "edges", "styles", "embedding")]
+    paths = [Path(inspect.getfile(getattr(draw, "func", draw))), *(here / f"{name}.py" for name in DRAWN_WITH)]
+    sources = [path.read_bytes() for path in paths]
     return hashlib.sha256(repr([run.seed, runs.made_from(), sources]).encode()).hexdigest()
 
 

@@ -56,7 +56,7 @@ def hints(packed):
 
 class ControlNet:
     NAME, FOLDER, STAGE = "controlnet", "ControlNet", 8
-    PLAN = Plan(16_000, 2_000, 32, 0.01, 0.998, 250, 500, 32)
+    PLAN = Plan(16_000, 1_500, 32, 0.01, 0.998, 250, 500, 32)
     SMOKE = Plan(32, 3, 8, 0.01, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):

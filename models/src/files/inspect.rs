@@ -28,8 +28,9 @@ pub enum FileKind {
 pub struct FileInfo {
     /// What the file holds.
     pub kind: FileKind,
-    /// The model family where it can be told: "sd1", "sd2" or "sdxl".
-    pub family: Option<&'static str>,
+    /// What a checkpoint is where it can be told: its family, "sd1", "sd2" or "sdxl", and what its UNet sees beside
+    /// latents and text, if anything: "sd1-inpainting", "sd1-pix2pix", "sd2-depth".
+    pub architecture: Option<String>,
     /// Number of tensors.
     pub tensors: usize,
     /// Number of weights.
@@ -40,12 +41,15 @@ pub struct FileInfo {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// A checkpoint's first convolution: (channels, input channels, 3, 3).
+const FIRST: &str = "model.diffusion_model.input_blocks.0.0.weight";
+
 /// Looks at a `.safetensors` file's header.
 pub fn inspect(path: &Path) -> Result<FileInfo> {
     let file = SafeTensors::open(path)?;
     Ok(FileInfo {
         kind: kind(&file),
-        family: family(&file),
+        architecture: architecture(&file),
         tensors: file.names().count(),
         parameters: by_dtype(&file).values().sum(),
         dtype: main_dtype(&file),
@@ -72,7 +76,7 @@ pub(crate) fn main_dtype(file: &SafeTensors) -> String {
 fn kind(file: &SafeTensors) -> FileKind {
     let has = |name: &str| file.shape(name).is_some();
     let any = |test: &dyn Fn(&str) -> bool| file.names().any(test);
-    if has("model.diffusion_model.input_blocks.0.0.weight") {
+    if has(FIRST) {
         FileKind::Checkpoint
     } else if any(&|name| name.contains("lora_up.") || name.contains("lora_B.") || name.contains("lora_A.")) {
         FileKind::Lora
@@ -87,8 +91,20 @@ fn kind(file: &SafeTensors) -> FileKind {
     }
 }
 
+/// The architecture of a checkpoint, as in [`FileInfo::architecture`].
+pub(crate) fn architecture(file: &SafeTensors) -> Option<String> {
+    let family = family(file)?;
+    let beside = match file.shape(FIRST).and_then(|shape| shape.get(1)) {
+        Some(5) => "-depth",
+        Some(8) => "-pix2pix",
+        Some(9) => "-inpainting",
+        _ => "",
+    };
+    Some(format!("{family}{beside}"))
+}
+
 /// The family of a checkpoint by the text encoders it carries.
-pub(crate) fn family(file: &SafeTensors) -> Option<&'static str> {
+fn family(file: &SafeTensors) -> Option<&'static str> {
     let any = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
     if !any("model.diffusion_model.") {
         None

@@ -9,7 +9,7 @@ mod resolution;
 mod safetensors;
 
 pub use inspect::{FileInfo, FileKind, inspect};
-pub(crate) use inspect::{family, main_dtype};
+pub(crate) use inspect::{architecture, main_dtype};
 pub use loader::Loader;
 pub use prediction::{Prediction, config_beside};
 pub(crate) use resolution::{SIDES, resolution};

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use crate::files::{Loader, Prediction, SIDES, SafeTensors, family, resolution};
+use crate::files::{Loader, Prediction, SIDES, SafeTensors, architecture, resolution};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::{Vae, VaeConfig};
@@ -44,8 +44,8 @@ pub struct Model {
 /// What a caller may want to know of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSummary {
-    /// The family, "sd1".
-    pub family: &'static str,
+    /// [`Model::ARCHITECTURE`].
+    pub architecture: &'static str,
     /// Bytes the packed weights take in memory.
     pub weight_bytes: u64,
     /// The type most weights are stored in: "f16", "bf16" or "f32".
@@ -62,6 +62,9 @@ struct Configs {
 }
 
 impl Model {
+    /// The architecture it draws with, as [`inspect`](crate::files::inspect) names it.
+    pub const ARCHITECTURE: &'static str = "sd1";
+
     /// Pixels that a side of [`Self::native_size`] may have, whatever a file says.
     pub const NATIVE_SIDES: RangeInclusive<usize> = SIDES;
 
@@ -88,7 +91,7 @@ impl Model {
     }
 
     fn read(file: &SafeTensors, prediction: Prediction, precision: Precision) -> Result<Self> {
-        refuse_other_families(file)?;
+        refuse_other_architectures(file)?;
         let clip_prefix = if file.has_under(CLIP) { CLIP } else { OLD_CLIP };
         let configs = Configs {
             clip_prefix,
@@ -141,7 +144,11 @@ impl Model {
     /// What this model is.
     pub fn summary(&self) -> ModelSummary {
         let weight_bytes = self.clip.bytes() + self.unet.bytes() + self.vae.bytes();
-        ModelSummary { family: "sd1", weight_bytes: weight_bytes as u64, dtype: self.dtype.clone() }
+        ModelSummary {
+            architecture: Self::ARCHITECTURE,
+            weight_bytes: weight_bytes as u64,
+            dtype: self.dtype.clone(),
+        }
     }
 
     /// Width and height in pixels of the pictures it was made to draw: as its file says in
@@ -183,27 +190,22 @@ impl Model {
     }
 }
 
-fn refuse_other_families(file: &SafeTensors) -> Result<()> {
-    let other = |reason: &str| Err(Error::Unsupported(format!("{}: {reason}", file.path().display())));
-    match family(file) {
-        Some("sd1") => {}
-        Some(family) => {
-            let name = family.to_uppercase();
-            return other(&format!("is a {name} checkpoint; this version draws with SD 1.x checkpoints"));
-        }
+fn refuse_other_architectures(file: &SafeTensors) -> Result<()> {
+    let what = match architecture(file).as_deref() {
+        Some(Model::ARCHITECTURE) => return Ok(()),
+        Some("sd1-inpainting") => "an inpainting checkpoint (9 input channels)".to_owned(),
+        Some("sd1-pix2pix") => "an InstructPix2Pix checkpoint (8 input channels)".to_owned(),
+        Some(other) => format!("an {} checkpoint", other.to_uppercase()),
         None => {
             let reason = "holds no Stable Diffusion checkpoint in the LDM layout: its tensors do not begin with \
                           model.diffusion_model., first_stage_model. and cond_stage_model.";
             return Err(Error::model(file.path(), reason));
         }
-    }
-    match file.shape(&format!("{UNET}input_blocks.0.0.weight")).and_then(|shape| shape.get(1)) {
-        Some(9) => other("is an inpainting checkpoint (9 input channels); this version draws from text only"),
-        Some(8) => {
-            other("is an InstructPix2Pix checkpoint (8 input channels); this version draws from text only")
-        }
-        _ => Ok(()),
-    }
+    };
+    let path = file.path().display();
+    Err(Error::Unsupported(format!(
+        "{path}: is {what}; this version draws from text with SD 1.x checkpoints"
+    )))
 }
 
 /// Relations between the parts that no single tensor shows.

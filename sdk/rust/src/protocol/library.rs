@@ -100,7 +100,8 @@ pub struct LibraryEntry {
     /// SHA-256 in hex, once something needed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
-    /// The model family, such as "sd1", where it can be told.
+    /// What a checkpoint is, where it can be told: "sd1", "sd2", "sdxl", with what its UNet sees beside latents and text
+    /// behind it, as in "sd1-inpainting".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<String>,
     /// The type most weights are stored in.
