@@ -20,8 +20,8 @@ use crate::{machine, schema};
 pub(crate) struct Config {
     /// Folders with models in A1111's layout.
     pub models_dirs: Vec<PathBuf>,
-    /// The checkpoint used when a request names none; if empty the first file of the library, else the built-in
-    /// latentd-demo.
+    /// The checkpoint used when a request names none; if empty the first of the library that can be drawn with, else
+    /// the built-in latentd-demo.
     pub default_checkpoint: String,
     /// Where the daemon listens; at most 100 bytes.
     pub socket: PathBuf,

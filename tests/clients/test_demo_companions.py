@@ -36,7 +36,7 @@ def test_the_library_knows_them(client: latentd.Client) -> None:
         ("lora", "pencil"): None,
     }
     # Pickles, which are not read yet.
-    assert problems == {"zippy.pt"}
+    assert problems == {"autumn.pt", "zippy.pt"}
 
 
 def test_the_v_variant_draws_what_the_prompt_says(

@@ -75,8 +75,8 @@ pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Resu
 /// Says that there is no checkpoint but what is built in, and how to add one.
 pub(super) fn only_built_in(folders: &[PathBuf], snapshot: &Snapshot) -> String {
     format!(
-        "no checkpoint to draw with is configured or in the library{}: using the built-in '{}', which knows shapes and cartoon \
-         faces only; {}",
+        "no checkpoint to draw with is configured or in the library{}: using the built-in '{}', which knows shapes \
+         and cartoon faces only; {}",
         first_problem(folders, snapshot),
         demo::NAME,
         how_to_add(folders, LibraryKind::Checkpoint)

@@ -49,7 +49,8 @@ pub struct Txt2ImgParams {
     /// default, prompts of different length are encoded and used at their own.
     pub pad_cond_uncond: bool,
     /// A checkpoint's name in the library, its path inside a models folder, or the first 8 or more hex digits of its
-    /// hash. If left out: the configured one, else the first file of the library, else the built-in `latentd-demo`.
+    /// hash. If left out: the configured one, else the first of the library that can be drawn with, else the built-in
+    /// `latentd-demo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
     /// Where noise comes from.
