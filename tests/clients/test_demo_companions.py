@@ -32,6 +32,7 @@ def test_the_library_knows_them(client: latentd.Client) -> None:
     assert found == {
         ("checkpoint", "latentd-demo"): "sd1",
         ("checkpoint", "latentd-demo-v"): "sd1",
+        ("controlnet", "control_latentd-demo_canny"): None,
         ("embedding", "zippy"): None,
         ("lora", "pencil"): None,
     }

@@ -24,7 +24,7 @@ from .sketches import covered, sketches
 
 class Inpainting:
     NAME, FOLDER, STAGE = "inpainting", "Stable-diffusion", 6
-    PLAN = Plan(16_000, 2_000, 64, 0.007, 0.998, 250, 500, 32)
+    PLAN = Plan(16_000, 1_500, 64, 0.007, 0.998, 250, 500, 32)
     SMOKE = Plan(32, 3, 8, 0.007, 0.5, 3, 3, 4)
 
     def __init__(self, run, base):
