@@ -31,6 +31,7 @@ def test_the_library_knows_them(client: latentd.Client) -> None:
     problems = {Path(problem["path"]).name for problem in client.library.problems()}
     assert found == {
         ("checkpoint", "latentd-demo"): "sd1",
+        ("checkpoint", "latentd-demo-inpainting"): "sd1-inpainting",
         ("checkpoint", "latentd-demo-v"): "sd1",
         ("controlnet", "control_latentd-demo_canny"): None,
         ("embedding", "zippy"): None,
@@ -54,3 +55,6 @@ def test_the_v_variant_draws_what_the_prompt_says(
 def test_who_names_none_gets_one_that_can_be_drawn_with(client: latentd.Client) -> None:
     result = client.txt2img("a red circle", steps=2, seed=1)
     assert "Model: latentd-demo-v" in result.images[0].infotext
+    # The first by name sees a mask, which there is none of in a request yet.
+    with pytest.raises(latentd.Unsupported, match="inpainting"):
+        client.txt2img("a red circle", steps=2, checkpoint="latentd-demo-inpainting")
