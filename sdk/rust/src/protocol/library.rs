@@ -50,7 +50,8 @@ impl LibraryKind {
 
 impl fmt::Display for LibraryKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        // With the width that is asked for: lists have columns.
+        f.pad(self.name())
     }
 }
 
