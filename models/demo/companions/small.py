@@ -37,8 +37,8 @@ class Painter(torch.nn.Module):
 
 def kept(before, after):
     """Which of `before` channels go on: of those that are too many and as many more every second one, and all the rest.
-    So half of every head and of every norm's group is left, and where a narrower level is concatenated with an equal one
-    each keeps its place."""
+    So half of every head is left, and half of every norm's group but where a narrower level is concatenated with an equal
+    one: there each keeps its place, and groups are cut anew."""
     return torch.cat([torch.arange(0, 2 * (before - after), 2), torch.arange(2 * (before - after), before)])
 
 
