@@ -6,6 +6,7 @@ mod config;
 mod database;
 mod demo;
 mod engine;
+mod error;
 mod jobs;
 mod library;
 mod lock_file;

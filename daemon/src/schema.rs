@@ -7,12 +7,12 @@
 use std::fmt::Write;
 
 use latentd_client::codec::decode_value;
-use latentd_client::protocol::{ErrorName, WireError};
 use rmpv::Value;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use crate::error::{Error, Result};
 use crate::suggest::nearest;
 
 /// The schema of `T`.
@@ -21,19 +21,15 @@ pub(crate) fn of<T: JsonSchema>() -> Json {
 }
 
 /// Checks `value` against `schema`, the schema of `T`, and reads it.
-pub(crate) fn decode<T: DeserializeOwned>(schema: &Json, value: &Value) -> Result<T, WireError> {
+pub(crate) fn decode<T: DeserializeOwned>(schema: &Json, value: &Value) -> Result<T> {
     check(schema, value)?;
-    decode_value(value).map_err(invalid)
+    decode_value(value).map_err(Error::invalid)
 }
 
 /// Checks `value` against `schema`; the error names the field.
-pub(crate) fn check(schema: &Json, value: &Value) -> Result<(), WireError> {
+pub(crate) fn check(schema: &Json, value: &Value) -> Result<()> {
     let mut walk = Walk { root: schema, path: Vec::new() };
-    walk.check(schema, value).map_err(invalid)
-}
-
-fn invalid(text: String) -> WireError {
-    WireError::new(ErrorName::InvalidParams, text)
+    walk.check(schema, value).map_err(Error::invalid)
 }
 
 struct Walk<'a> {

@@ -12,9 +12,11 @@ use latentd_models::pipeline::{Model, NoHooks, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule};
 use serde::Serialize;
 
-use super::{Failure, GlobalArgs};
+use super::failure::Failure;
+use super::global::GlobalArgs;
+use super::output;
 use crate::config::Config;
-use crate::library::{Found, Library};
+use crate::library::{Item, Library};
 use crate::machine;
 
 /// Measures the stages of a picture: one UNet step under guidance (batch 2), VAE decode and encode, the text
@@ -108,9 +110,9 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<ExitCode, Fai
     let report = pool.install(|| measure(args, &weights)).map_err(Failure::new)?;
     if args.json {
         // One line, for programs that read line by line.
-        super::print(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::new)?))?;
+        output::print(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::new)?))?;
     } else {
-        super::print(&table(&report))?;
+        output::print(&table(&report))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,7 +121,7 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<ExitCode, Fai
 enum Weights {
     Random,
     File(PathBuf),
-    Library(Box<Found>),
+    Library(Box<Item>),
 }
 
 /// The file to measure: as named, if it is one, else from the library.

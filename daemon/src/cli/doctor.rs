@@ -10,8 +10,9 @@ use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, Sta
 use latentd_models::pipeline::Model;
 use serde::Serialize;
 
-use super::models::size;
-use super::{Failure, GlobalArgs, print, print_json};
+use super::failure::Failure;
+use super::global::GlobalArgs;
+use super::output::{print, print_json, size};
 use crate::config::Config;
 use crate::demo::{self, DemoModel};
 use crate::machine;

@@ -12,8 +12,10 @@ use latentd_client::protocol::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::failure::Failure;
+use super::global::GlobalArgs;
 use super::launch::connect_or_start;
-use super::{Failure, GlobalArgs, print};
+use super::output::print;
 use crate::whole_file;
 
 /// Fields of the request as flags. What is left out has the daemon's default.

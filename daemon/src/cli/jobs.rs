@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView, OutputFormat};
 
-use super::{Failure, GlobalArgs, print, print_json};
+use super::failure::Failure;
+use super::global::GlobalArgs;
+use super::output::{print, print_json};
 use crate::clock;
 
 /// Flags of `jobs`.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use latentd_client::{Client, Error};
 
-use super::{Failure, GlobalArgs};
+use super::failure::Failure;
+use super::global::GlobalArgs;
 use crate::config::Config;
 use crate::{process, state_dir};
 

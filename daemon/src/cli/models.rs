@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, ResidentModel};
 
-use super::{Failure, GlobalArgs, print, print_json};
+use super::failure::Failure;
+use super::global::GlobalArgs;
+use super::output::{print, print_json, size};
 
 /// Flags of `models`.
 #[derive(Debug, Args)]
@@ -109,10 +111,4 @@ pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCod
 fn line(model: &ResidentModel) -> String {
     let pinned = if model.pinned { "  pinned" } else { "" };
     format!("{:32} {:6} {:5} {}{pinned}\n", model.name, model.architecture, model.dtype, size(model.bytes))
-}
-
-/// Bytes for people.
-pub(super) fn size(bytes: u64) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib >= 1024.0 { format!("{:.1} GiB", mib / 1024.0) } else { format!("{mib:.1} MiB") }
 }

@@ -3,16 +3,17 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Failure, GlobalArgs};
+use super::failure::Failure;
+use super::global::GlobalArgs;
 use crate::config::{Config, LogFormat};
-use crate::engine::{Engine, PlanLimits};
+use crate::engine::{Engine, PlanLimits, Studio};
 use crate::jobs::{JobLimits, Jobs};
 use crate::library::Library;
 use crate::process;
@@ -96,13 +97,13 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     let state_dir = state_dir::claim(&config.state_dir).map_err(Failure::new)?;
     let engine = build(&config, &state_dir)?;
     let drawing = engine.start().map_err(Failure::new)?;
-    engine.library.start().map_err(Failure::new)?;
+    engine.studio.library.start().map_err(Failure::new)?;
     let daemon = Arc::new(Daemon::new(config, Arc::clone(&engine)));
     let server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening.listener));
     tokio::spawn(purge_now_and_then(Arc::clone(&engine.jobs)));
     tokio::spawn(end_when_idle(Arc::clone(&daemon)));
     announce(&listening.path)?;
-    info!(socket = %listening.path.display(), threads = engine.threads(), "ready");
+    info!(socket = %listening.path.display(), threads = engine.studio.threads(), "ready");
 
     let mut phase = daemon.phase.subscribe();
     tokio::select! {
@@ -158,17 +159,22 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<Arc<Engine>, Failure> 
     let told = Arc::clone(&jobs);
     let library =
         Library::open(config.models_dirs.clone(), &config.state_dir, move |event| told.library_event(event));
-    let engine = Engine::new(
-        jobs,
-        Arc::new(library),
-        Arc::new(Residency::new(config.memory_budget())),
-        PlanLimits { result_bytes: config.result_bytes },
-        config.default_checkpoint.clone(),
-        config.precision.resolve(),
-        state_dir.outputs.clone(),
-        config.compute_threads(),
-    );
-    engine.map(Arc::new).map_err(|error| Failure::new(format!("cannot start the compute threads: {error}")))
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(config.compute_threads())
+        .thread_name(|index| format!("compute-{index}"))
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start the compute threads: {error}")))?;
+    let studio = Studio {
+        library: Arc::new(library),
+        residency: Arc::new(Residency::new(config.memory_budget())),
+        plan_limits: PlanLimits { result_bytes: config.result_bytes },
+        default_checkpoint: config.default_checkpoint.clone(),
+        precision: config.precision.resolve(),
+        outputs_dir: state_dir.outputs.clone(),
+        pool,
+        told_built_in: Once::new(),
+    };
+    Ok(Arc::new(Engine { jobs, studio }))
 }
 
 /// The one line on stdout, for whoever started us.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use latentd_client::protocol::{Bytes, ErrorName, ImageOut, OutputFormat, WireError};
+use latentd_client::protocol::{Bytes, ImageOut, OutputFormat};
 use latentd_models::image::{RgbImage, encode_png};
 
-use super::wire_error;
+use crate::error::{Error, Result};
 use crate::whole_file;
 
 /// Packs image number `index` of a job.
@@ -17,7 +17,7 @@ pub(super) fn pack(
     dir: &Path,
     job: &str,
     index: usize,
-) -> Result<ImageOut, WireError> {
+) -> Result<ImageOut> {
     let mut packed = ImageOut {
         width: image.width as u32,
         height: image.height as u32,
@@ -31,18 +31,15 @@ pub(super) fn pack(
         }
         OutputFormat::File => {
             let path = dir.join(format!("{job}-{index}.png"));
-            let png = encode_png(&image, &infotext).map_err(|error| wire_error(&error))?;
+            let png = encode_png(&image, &infotext)?;
             whole_file::write(&path, &png).map_err(|error| {
-                WireError::new(
-                    ErrorName::Internal,
-                    format!("cannot write {}: {error}; make room", path.display()),
-                )
+                Error::internal(format!("cannot write {}: {error}; make room", path.display()))
             })?;
             packed.path = Some(path.display().to_string());
         }
         // The plan has refused what cannot be written.
         OutputFormat::Png | OutputFormat::Jpeg | OutputFormat::Webp => {
-            packed.png = Some(Bytes(encode_png(&image, &infotext).map_err(|error| wire_error(&error))?));
+            packed.png = Some(Bytes(encode_png(&image, &infotext)?));
         }
     }
     packed.infotext = Some(infotext);

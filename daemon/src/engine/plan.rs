@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use latentd_client::protocol::{
-    ErrorName, OutputFormat, Precision as WirePrecision, Rng, Txt2ImgParams, WireError,
-};
+use latentd_client::protocol::{OutputFormat, Precision as WirePrecision, Rng, Txt2ImgParams};
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
+use crate::error::{Class, Error, Result};
 use crate::schema::shorten;
 use crate::suggest::nearest;
 
@@ -40,7 +39,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Reads a request whose fields are in their ranges.
-    pub(crate) fn new(params: &Txt2ImgParams, limits: PlanLimits) -> Result<Self, WireError> {
+    pub(crate) fn new(params: &Txt2ImgParams, limits: PlanLimits) -> Result<Self> {
         let (sampler, schedule) = sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
         check_format(params.output.format)?;
         let plan = Self {
@@ -65,13 +64,13 @@ impl Plan {
     }
 
     /// Width and height of the pictures in pixels, with those of the model, `native`, where the request names none.
-    pub(crate) fn size(&self, native: (usize, usize)) -> Result<(usize, usize), WireError> {
+    pub(crate) fn size(&self, native: (usize, usize)) -> Result<(usize, usize)> {
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let (width, height) = (given(self.width).unwrap_or(native.0), given(self.height).unwrap_or(native.1));
         let (pictures, allowed) = (self.pictures, self.result_bytes);
         let bytes = (width as u64) * (height as u64) * 3 * pictures;
         if bytes > allowed {
-            return Err(invalid(format!(
+            return Err(Error::invalid(format!(
                 "{pictures} pictures of {width}×{height} are {bytes} bytes, {allowed} are allowed; lower n_iter or \
                  batch_size"
             )));
@@ -81,7 +80,7 @@ impl Plan {
 }
 
 /// Old requests name both at once: "DPM++ 2M Karras".
-fn sampler_and_schedule(sampler: &str, schedule: &str) -> Result<(Sampler, Schedule), WireError> {
+fn sampler_and_schedule(sampler: &str, schedule: &str) -> Result<(Sampler, Schedule)> {
     let given = Schedule::from_name(schedule)
         .ok_or_else(|| unknown("scheduler", schedule, Schedule::ALL.iter().map(|(_, name)| *name)))?;
     if let Some(sampler) = Sampler::from_name(sampler) {
@@ -96,47 +95,46 @@ fn sampler_and_schedule(sampler: &str, schedule: &str) -> Result<(Sampler, Sched
     Ok((sampler, if given == Schedule::Automatic { suffix } else { given }))
 }
 
-fn precision(wanted: WirePrecision) -> Result<Option<Precision>, WireError> {
+fn precision(wanted: WirePrecision) -> Result<Option<Precision>> {
     match wanted {
         WirePrecision::Auto => Ok(None),
         WirePrecision::F32 => Ok(Some(Precision::F32)),
         WirePrecision::Bf16 => Ok(Some(Precision::Bf16)),
         WirePrecision::F16 => {
             let text = "precision: 'f16' is not in this build; use auto, f32 or bf16";
-            Err(WireError::new(ErrorName::Unsupported, text))
+            Err(Error::new(Class::Unsupported, text))
         }
     }
 }
 
-fn check_format(format: OutputFormat) -> Result<(), WireError> {
+fn check_format(format: OutputFormat) -> Result<()> {
     let name = match format {
         OutputFormat::Png | OutputFormat::Raw | OutputFormat::File => return Ok(()),
         OutputFormat::Jpeg => "jpeg",
         OutputFormat::Webp => "webp",
     };
     let text = format!("output.format: '{name}' is not in this build; use png, raw or file");
-    Err(WireError::new(ErrorName::Unsupported, text))
+    Err(Error::new(Class::Unsupported, text))
 }
 
-fn output_dir(dir: &str) -> Result<PathBuf, WireError> {
+fn output_dir(dir: &str) -> Result<PathBuf> {
     let path = Path::new(dir);
     if !path.is_absolute() {
-        return Err(invalid(format!("output.dir: '{}' must be an absolute path", shorten(dir))));
+        return Err(Error::invalid(format!("output.dir: '{}' must be an absolute path", shorten(dir))));
     }
     if !path.is_dir() {
-        return Err(invalid(format!("output.dir: '{}' is no folder; make it first", shorten(dir))));
+        return Err(Error::invalid(format!("output.dir: '{}' is no folder; make it first", shorten(dir))));
     }
     Ok(path.to_owned())
 }
 
-fn unknown<'a>(field: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> WireError {
+fn unknown<'a>(field: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
     let meant = nearest(given, known.clone()).unwrap_or_default();
     let listed = known.collect::<Vec<_>>().join(", ");
-    invalid(format!("{field}: '{}' is not known; did you mean '{meant}'? known: {listed}", shorten(given)))
-}
-
-fn invalid(text: String) -> WireError {
-    WireError::new(ErrorName::InvalidParams, text)
+    Error::invalid(format!(
+        "{field}: '{}' is not known; did you mean '{meant}'? known: {listed}",
+        shorten(given)
+    ))
 }
 
 #[cfg(test)]
@@ -180,10 +178,10 @@ mod tests {
         assert_eq!(wide.size((128, 64)), Ok((96, 64)));
         let mut jpeg = small();
         jpeg.output.format = OutputFormat::Jpeg;
-        assert!(Plan::new(&jpeg, limits).is_err_and(|error| error.name == ErrorName::Unsupported));
+        assert!(Plan::new(&jpeg, limits).is_err_and(|error| error.class == Class::Unsupported));
         let mut half = small();
         half.precision = WirePrecision::F16;
-        assert!(Plan::new(&half, limits).is_err_and(|error| error.name == ErrorName::Unsupported));
+        assert!(Plan::new(&half, limits).is_err_and(|error| error.class == Class::Unsupported));
         let mut elsewhere = small();
         elsewhere.output.dir = Some("relative".into());
         assert!(Plan::new(&elsewhere, limits).is_err_and(|error| error.text.contains("absolute")));

@@ -2,34 +2,37 @@
 
 use std::time::Instant;
 
-use latentd_client::protocol::{ErrorName, Timings, Txt2ImgResult, WireError};
+use latentd_client::protocol::{Timings, Txt2ImgResult};
 use latentd_models::pipeline::{self, Output, Txt2Img};
 
 use super::hooks::JobHooks;
-use super::{Engine, Plan, output, wire_error};
+use super::output;
+use super::plan::Plan;
+use super::studio::Studio;
 use crate::clock;
-use crate::jobs::Job;
+use crate::error::{Class, Error, Result};
+use crate::jobs::{Job, Jobs};
 use crate::residency::Loaded;
 
 /// Seeds that are drawn stay in the range that A1111 draws from.
 const DRAWN_SEEDS: u64 = 1 << 32;
 
 /// Draws and gives the result as MessagePack.
-pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
+pub(super) fn run(studio: &Studio, jobs: &Jobs, job: &Job) -> Result<Vec<u8>> {
     let started = Instant::now();
     let mut timings = Timings { queue_s: (clock::now() - job.created_at).max(0.0), ..Default::default() };
     let params = &job.request;
-    let plan = Plan::new(params, engine.plan_limits)?;
+    let plan = Plan::new(params, studio.plan_limits)?;
     let seed = match u64::try_from(params.seed) {
         Ok(seed) => seed,
         Err(_) => crate::random::u64()? % DRAWN_SEEDS,
     };
 
-    engine.jobs.progress(job, "loading", (0, params.steps.saturating_mul(params.n_iter)), None);
-    let item = engine.checkpoint(params.checkpoint.as_deref())?;
-    let notice = engine.built_in_notice(params.checkpoint.as_deref(), &item);
-    let precision = plan.precision.unwrap_or(engine.precision);
-    let loaded = engine.residency.acquire(&engine.library, &item, precision, &engine.pool)?;
+    jobs.progress(job, "loading", (0, params.steps.saturating_mul(params.n_iter)), None);
+    let item = studio.checkpoint(params.checkpoint.as_deref())?;
+    let notice = studio.built_in_notice(params.checkpoint.as_deref(), &item);
+    let precision = plan.precision.unwrap_or(studio.precision);
+    let loaded = studio.residency.acquire(&studio.library, &item, precision, &studio.pool)?;
     let (width, height) = plan.size(loaded.model.native_size())?;
     timings.load_s = started.elapsed().as_secs_f64();
 
@@ -48,14 +51,14 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
         clip_skip: params.clip_skip as usize,
         rng: plan.rng,
         pad_cond_uncond: params.pad_cond_uncond,
-        memory_limit: Some(engine.residency.budget().saturating_sub(engine.residency.bytes())),
+        memory_limit: Some(studio.residency.budget().saturating_sub(studio.residency.bytes())),
     };
-    let mut hooks = JobHooks::new(&engine.jobs, job, timings);
-    let drawn = engine.pool.install(|| pipeline::txt2img(&loaded.model, &request, &mut hooks));
-    let drawn = drawn.map_err(|error| wire_error(&error))?;
+    let mut hooks = JobHooks::new(jobs, job, timings);
+    let drawn = studio.pool.install(|| pipeline::txt2img(&loaded.model, &request, &mut hooks));
+    let drawn = drawn?;
     let mut timings = hooks.timings;
 
-    let dir = plan.dir.clone().unwrap_or_else(|| engine.outputs_dir.clone());
+    let dir = plan.dir.clone().unwrap_or_else(|| studio.outputs_dir.clone());
     let images = drawn
         .into_iter()
         .enumerate()
@@ -63,7 +66,7 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
             let infotext = infotext(&drawn, &loaded)?;
             output::pack(drawn.image, drawn.seed, infotext, plan.format, &dir, &job.id, index)
         })
-        .collect::<Result<Vec<_>, WireError>>()?;
+        .collect::<Result<Vec<_>>>()?;
     timings.total_s = started.elapsed().as_secs_f64();
     let result = Txt2ImgResult {
         images,
@@ -72,14 +75,13 @@ pub(super) fn run(engine: &Engine, job: &Job) -> Result<Vec<u8>, WireError> {
         timings,
         notices: notice.into_iter().collect(),
     };
-    rmp_serde::to_vec_named(&result).map_err(|error| {
-        WireError::new(ErrorName::Internal, format!("the result cannot be encoded: {error}"))
-    })
+    rmp_serde::to_vec_named(&result)
+        .map_err(|error| Error::internal(format!("the result cannot be encoded: {error}")))
 }
 
 /// The picture's text with what only the library knows: which file drew it.
-fn infotext(drawn: &Output, loaded: &Loaded) -> Result<String, WireError> {
-    let sha256 = loaded.sha256.wait().map_err(|error| WireError::new(ErrorName::Model, error))?;
+fn infotext(drawn: &Output, loaded: &Loaded) -> Result<String> {
+    let sha256 = loaded.sha256.wait().map_err(|error| Error::new(Class::Model, error))?;
     let mut infotext = drawn.infotext.clone();
     infotext.push("Model hash", sha256.get(..10).unwrap_or(&sha256));
     infotext.push("Model", &loaded.item.name);

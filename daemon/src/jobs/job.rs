@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use latentd_client::protocol::{Event, EventKind, JobState, JobView, Txt2ImgParams, WireError};
+use latentd_client::protocol::{Event, EventKind, JobState, JobView, Txt2ImgParams};
 use tokio::sync::watch;
 
-use super::Watcher;
+use super::watcher::Watcher;
 use crate::clock;
+use crate::error::Error;
 
 /// Events kept for those who subscribe late. Progress and previews are kept only in their latest form, so a job has
 /// a handful.
@@ -38,7 +39,7 @@ pub(super) struct Inner {
     pub step: u32,
     pub steps: u32,
     pub eta_s: Option<f64>,
-    pub error: Option<WireError>,
+    pub error: Option<Error>,
     /// The encoded result, while it is not on the disk.
     pub result: Option<Arc<Vec<u8>>>,
     pub last_seq: u64,
@@ -147,7 +148,7 @@ impl Job {
             step: inner.step,
             steps: inner.steps,
             eta_s: inner.eta_s,
-            error: inner.error.clone(),
+            error: inner.error.as_ref().map(Error::to_wire),
             position,
         }
     }

@@ -6,36 +6,30 @@
 mod job;
 mod results;
 mod store;
+mod watcher;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{
-    ErrorName, Event, EventKind, JobListParams, JobState, JobView, LibraryEvent, QueueStatus, Txt2ImgParams,
-    WireError,
+    Event, EventKind, JobListParams, JobState, JobView, LibraryEvent, QueueStatus, Txt2ImgParams,
 };
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::clock;
+use crate::error::{Class, Error, Result};
 pub(crate) use job::Job;
 use results::Results;
 pub(crate) use store::StoreError;
 use store::{Keep, Store, StoredJob};
+pub(crate) use watcher::Watcher;
 
 /// Ended jobs that stay in memory, for those who ask for their events.
 const RECENT: usize = 256;
 /// Jobs in a list when nobody says how many.
 const LIST_LIMIT: u32 = 100;
-
-/// Somebody who is told what happens. Must not wait: it is called while jobs go on.
-pub(crate) trait Watcher: Send + Sync {
-    /// Something happened to a job.
-    fn event(&self, event: &Event);
-    /// Something happened to the library.
-    fn library_event(&self, event: &LibraryEvent);
-}
 
 /// What jobs may take.
 #[derive(Clone, Copy, Debug)]
@@ -110,10 +104,9 @@ impl Jobs {
         request: Txt2ImgParams,
         id: Option<String>,
         watcher: Option<&Arc<dyn Watcher>>,
-    ) -> Result<String, WireError> {
-        let encoded = rmp_serde::to_vec_named(&request).map_err(|error| {
-            WireError::new(ErrorName::Internal, format!("the request cannot be stored: {error}"))
-        })?;
+    ) -> Result<String> {
+        let encoded = rmp_serde::to_vec_named(&request)
+            .map_err(|error| Error::new(Class::Internal, format!("the request cannot be stored: {error}")))?;
         let digest = Sha256::digest(&encoded).into();
         let id = id.map_or_else(new_id, check_id)?;
         let mut state = self.lock();
@@ -129,12 +122,12 @@ impl Jobs {
             return Ok(id);
         }
         if state.stopping {
-            return Err(WireError::new(ErrorName::Busy, "the daemon is stopping; start it again and retry"));
+            return Err(Error::new(Class::Busy, "the daemon is stopping; start it again and retry"));
         }
         if state.queue.len() >= self.limits.queue {
             let text =
                 format!("{} jobs wait, which is the limit; retry when some are done", state.queue.len());
-            return Err(WireError::new(ErrorName::Busy, text));
+            return Err(Error::new(Class::Busy, text));
         }
         let job = Arc::new(Job::new(id.clone(), method, request, digest));
         // Before the answer, so that a job somebody knows of is not forgotten by a crash. One small write to the
@@ -189,13 +182,13 @@ impl Jobs {
     }
 
     /// A running job ended, with its encoded result or an error.
-    pub(crate) fn finish(&self, job: &Arc<Job>, outcome: Result<Vec<u8>, WireError>) {
+    pub(crate) fn finish(&self, job: &Arc<Job>, outcome: Result<Vec<u8>>) {
         self.end(job, outcome);
         self.lock().running = None;
     }
 
     /// Stops a job: at once while it waits, within a step while it runs. One that has ended stays as it is.
-    pub(crate) fn cancel(&self, id: &str) -> Result<JobView, WireError> {
+    pub(crate) fn cancel(&self, id: &str) -> Result<JobView> {
         let mut state = self.lock();
         let Some(job) = state.jobs.get(id).cloned() else {
             drop(state);
@@ -208,16 +201,13 @@ impl Jobs {
         }
         drop(state);
         if waiting.is_some() {
-            self.end(
-                &job,
-                Err(WireError::new(ErrorName::Cancelled, "the job was cancelled before its turn")),
-            );
+            self.end(&job, Err(Error::new(Class::Cancelled, "the job was cancelled before its turn")));
         }
         self.get(id)
     }
 
     /// A job as it stands.
-    pub(crate) fn get(&self, id: &str) -> Result<JobView, WireError> {
+    pub(crate) fn get(&self, id: &str) -> Result<JobView> {
         let state = self.lock();
         if let Some(job) = state.jobs.get(id) {
             return Ok(job.view(state.position(job)));
@@ -245,7 +235,7 @@ impl Jobs {
     }
 
     /// Waits for a job's end.
-    pub(crate) async fn wait(&self, id: &str) -> Result<Ended, WireError> {
+    pub(crate) async fn wait(&self, id: &str) -> Result<Ended> {
         let job = self.lock().jobs.get(id).cloned();
         if let Some(job) = &job {
             job.wait_ended().await;
@@ -254,7 +244,7 @@ impl Jobs {
     }
 
     /// The encoded result of a job that has ended. Reads a file.
-    pub(crate) fn result(&self, ended: &Ended) -> Result<Vec<u8>, WireError> {
+    pub(crate) fn result(&self, ended: &Ended) -> Result<Vec<u8>> {
         let id = ended.id.as_str();
         if let Some(job) = &ended.job {
             let inner = job.lock();
@@ -266,7 +256,7 @@ impl Jobs {
             }
         }
         let stored = self.stored(id).ok_or_else(|| unknown(id))?;
-        match stored.view.error {
+        match stored.error {
             Some(error) => Err(error),
             None if stored.has_result => self.read_result(id),
             None => Err(expired(id)),
@@ -274,12 +264,7 @@ impl Jobs {
     }
 
     /// Tells `watcher` what is kept of a job's events after `since`, and what comes.
-    pub(crate) fn watch(
-        &self,
-        id: &str,
-        watcher: &Arc<dyn Watcher>,
-        since: u64,
-    ) -> Result<JobView, WireError> {
+    pub(crate) fn watch(&self, id: &str, watcher: &Arc<dyn Watcher>, since: u64) -> Result<JobView> {
         let state = self.lock();
         if let Some(job) = state.jobs.get(id) {
             job.watch(watcher, since);
@@ -288,11 +273,11 @@ impl Jobs {
         drop(state);
         let stored = self.stored(id).ok_or_else(|| unknown(id))?;
         // Of a job from before only how it ended is known.
-        let kind = match (stored.view.state, &stored.view.error) {
+        let kind = match (stored.view.state, &stored.error) {
             (JobState::Finished, _) => EventKind::Finished,
             (JobState::Cancelled, _) => EventKind::Cancelled,
-            (_, Some(error)) => EventKind::Failed { error: error.clone() },
-            (_, None) => EventKind::Failed { error: interrupted() },
+            (_, Some(error)) => EventKind::Failed { error: error.to_wire() },
+            (_, None) => EventKind::Failed { error: interrupted().to_wire() },
         };
         if stored.last_seq > since {
             watcher.event(&Event { job: id.to_owned(), seq: stored.last_seq, kind });
@@ -379,7 +364,7 @@ impl Jobs {
     }
 
     /// A job's last change: result to the disk, row, event, those who wait, in this order.
-    fn end(&self, job: &Arc<Job>, outcome: Result<Vec<u8>, WireError>) {
+    fn end(&self, job: &Arc<Job>, outcome: Result<Vec<u8>>) {
         let mut result_bytes = None;
         let (state, kind, error, held) = match outcome {
             Ok(bytes) => {
@@ -395,12 +380,12 @@ impl Jobs {
                 };
                 (JobState::Finished, EventKind::Finished, None, held)
             }
-            Err(error) if error.name == ErrorName::Cancelled => {
+            Err(error) if error.class == Class::Cancelled => {
                 (JobState::Cancelled, EventKind::Cancelled, Some(error), None)
             }
             Err(error) => {
                 let state = if error == interrupted() { JobState::Interrupted } else { JobState::Failed };
-                (state, EventKind::Failed { error: error.clone() }, Some(error), None)
+                (state, EventKind::Failed { error: error.to_wire() }, Some(error), None)
             }
         };
         info!(job = job.id, %state, error = error.as_ref().map(tracing::field::display), "ended");
@@ -433,7 +418,7 @@ impl Jobs {
         self.in_store("a job", |store| store.get(id)).flatten()
     }
 
-    fn read_result(&self, id: &str) -> Result<Vec<u8>, WireError> {
+    fn read_result(&self, id: &str) -> Result<Vec<u8>> {
         self.results.read(id).map_err(|error| {
             warn!(job = id, %error, "result cannot be read");
             expired(id)
@@ -465,39 +450,36 @@ impl State {
     }
 }
 
-fn unknown(id: &str) -> WireError {
+fn unknown(id: &str) -> Error {
     let shown = crate::schema::shorten(id);
-    WireError::new(
-        ErrorName::NotFound,
-        format!("job '{shown}' is not known; it may be too old, see jobs.list"),
-    )
+    Error::new(Class::NotFound, format!("job '{shown}' is not known; it may be too old, see jobs.list"))
 }
 
-fn expired(id: &str) -> WireError {
-    WireError::new(
-        ErrorName::NotFound,
+fn expired(id: &str) -> Error {
+    Error::new(
+        Class::NotFound,
         format!("the result of job '{id}' is no longer kept; submit the request again, with a new id"),
     )
 }
 
 /// What is said of a job that the daemon did not live to finish.
-fn interrupted() -> WireError {
-    WireError::new(
-        ErrorName::Internal,
+fn interrupted() -> Error {
+    Error::new(
+        Class::Internal,
         "the job was interrupted: the daemon ended before it did; submit the request again, with a new id",
     )
 }
 
-fn same_request(id: &str, same: bool) -> Result<(), WireError> {
+fn same_request(id: &str, same: bool) -> Result<()> {
     if same {
         return Ok(());
     }
     let text = format!("id: '{id}' is already the id of another request; use a new one");
-    Err(WireError::new(ErrorName::InvalidParams, text))
+    Err(Error::new(Class::InvalidParams, text))
 }
 
 /// A client's id becomes a file's name, so it is held to harmless characters.
-fn check_id(id: String) -> Result<String, WireError> {
+fn check_id(id: String) -> Result<String> {
     let harmless = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
     if id.len() <= 64
         && id.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -509,9 +491,9 @@ fn check_id(id: String) -> Result<String, WireError> {
     let text = format!(
         "id: '{shown}' must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
     );
-    Err(WireError::new(ErrorName::InvalidParams, text))
+    Err(Error::new(Class::InvalidParams, text))
 }
 
-fn new_id() -> Result<String, WireError> {
+fn new_id() -> Result<String> {
     crate::random::u64().map(|number| format!("j{number:016x}"))
 }

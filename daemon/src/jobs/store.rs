@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use latentd_client::protocol::{ErrorName, JobState, JobView, WireError};
+use latentd_client::protocol::{JobState, JobView};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::job::Job;
 use super::results::Results;
 use crate::database;
+use crate::error::{Class, Error};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS job (
@@ -43,6 +44,7 @@ pub(super) struct Keep {
 /// A job as its row says.
 pub(super) struct StoredJob {
     pub view: JobView,
+    pub error: Option<Error>,
     /// SHA-256 of the request.
     pub digest: Vec<u8>,
     pub last_seq: u64,
@@ -65,11 +67,11 @@ impl Store {
     }
 
     /// Marks what a daemon before this one left unfinished. Gives how many there were.
-    pub(super) fn interrupt_unfinished(&self, error: &WireError, now: f64) -> rusqlite::Result<usize> {
+    pub(super) fn interrupt_unfinished(&self, error: &Error, now: f64) -> rusqlite::Result<usize> {
         self.connection.execute(
             "UPDATE job SET state = 'interrupted', finished_at = ?, error_code = ?, error_text = ?, \
              last_seq = last_seq + 1 WHERE state IN ('queued', 'running')",
-            params![now, error.name.code(), error.text],
+            params![now, error.class.code(), error.text],
         )
     }
 
@@ -99,7 +101,7 @@ impl Store {
                 inner.finished_at,
                 inner.step,
                 inner.steps,
-                inner.error.as_ref().map(|error| error.name.code()),
+                inner.error.as_ref().map(|error| error.class.code()),
                 inner.error.as_ref().map(|error| &error.text),
                 inner.last_seq.cast_signed(),
                 result_bytes.map(|bytes| bytes as i64),
@@ -156,6 +158,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
     let state: String = row.get(3)?;
     let code: Option<i64> = row.get(9)?;
     let text: Option<String> = row.get(10)?;
+    let error = code.zip(text).map(|(code, text)| Error::new(Class::from_code(code), text));
     Ok(StoredJob {
         view: JobView {
             job: row.get(0)?,
@@ -167,9 +170,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
             step: row.get(7)?,
             steps: row.get(8)?,
             eta_s: None,
-            error: code.zip(text).map(|(code, text)| WireError::new(ErrorName::from_code(code), text)),
+            error: error.as_ref().map(Error::to_wire),
             position: None,
         },
+        error,
         digest: row.get(2)?,
         last_seq: row.get::<_, i64>(11)?.cast_unsigned(),
         has_result: row.get::<_, Option<i64>>(12)?.is_some(),

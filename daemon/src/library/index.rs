@@ -10,7 +10,7 @@ use latentd_client::protocol::LibraryKind;
 use rusqlite::{Connection, OptionalExtension, params};
 use tracing::warn;
 
-use super::{Facts, Stamp};
+use super::item::{Facts, Stamp};
 use crate::database;
 
 /// What an earlier look found in a file.

@@ -2,21 +2,20 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use latentd_client::protocol::{ErrorName, LibraryKind, LibraryProblem, WireError};
+use latentd_client::protocol::{LibraryKind, LibraryProblem};
 use latentd_models::pipeline::Model;
 
 use super::index::Index;
+use super::item::{Item, Source};
 use super::scan::may_be;
-use super::{Item, Snapshot, Source};
+use super::snapshot::Snapshot;
 use crate::demo;
+use crate::error::{Class, Error, Result};
 use crate::schema::shorten;
 use crate::suggest::nearest_few;
 
 /// Hex digits that a hash in a request has at least.
 const HASH_DIGITS: usize = 8;
-
-/// The entry that was meant.
-pub(crate) type Found = Item;
 
 /// Finds the entry of `kind` that `wanted` means.
 pub(super) fn find(
@@ -25,7 +24,7 @@ pub(super) fn find(
     index: &Index,
     kind: LibraryKind,
     wanted: &str,
-) -> Result<Found, WireError> {
+) -> Result<Item> {
     check_name(folders, kind, wanted)?;
     let of_kind = || snapshot.entries.iter().filter(|item| item.kind == kind);
     let by_name = of_kind().find(|item| item.name == wanted);
@@ -45,30 +44,24 @@ pub(super) fn find(
         may_be(kind, folders, path) && is_problem(folders, path, wanted)
     };
     if let Some(problem) = snapshot.problems.iter().find(meant) {
-        return Err(WireError::new(
-            ErrorName::Model,
+        return Err(Error::new(
+            Class::Model,
             format!("{kind} '{}' cannot be used: {}: {}", shorten(wanted), problem.path, problem.reason),
         ));
     }
     let near = nearest_few(wanted, of_kind().map(|item| item.name.as_str()), 3);
     let advice =
         if near.is_empty() { how_to_add(folders, kind) } else { format!("known: {}", near.join(", ")) };
-    Err(WireError::new(
-        ErrorName::NotFound,
-        format!("{kind} '{}' is not in the library; {advice}", shorten(wanted)),
-    ))
+    Err(Error::new(Class::NotFound, format!("{kind} '{}' is not in the library; {advice}", shorten(wanted))))
 }
 
 /// The first checkpoint of the models folders by name that this version can draw with.
-pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Result<Found, WireError> {
+pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Result<Item> {
     let is_wanted = |item: &&Item| item.draws() && !item.is_built_in();
     snapshot.entries.iter().find(is_wanted).cloned().ok_or_else(|| {
         let advice = how_to_add(folders, LibraryKind::Checkpoint);
         let broken = first_problem(folders, snapshot);
-        WireError::new(
-            ErrorName::NotFound,
-            format!("no checkpoint to draw with in the library{broken}; {advice}"),
-        )
+        Error::new(Class::NotFound, format!("no checkpoint to draw with in the library{broken}; {advice}"))
     })
 }
 
@@ -107,11 +100,11 @@ pub(super) fn known_sha256(index: &Index, item: &Item) -> Option<String> {
 }
 
 /// Refuses names that could mean a place outside the models folders.
-fn check_name(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Result<(), WireError> {
+fn check_name(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Result<()> {
     let refuse = |what: &str| {
         let shown = shorten(wanted);
-        Err(WireError::new(
-            ErrorName::InvalidParams,
+        Err(Error::new(
+            Class::InvalidParams,
             format!("{kind} '{shown}' {what}; give a name from library.list"),
         ))
     };

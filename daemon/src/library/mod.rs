@@ -10,20 +10,20 @@ mod index;
 mod item;
 mod lookup;
 mod scan;
+mod snapshot;
 mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use latentd_client::protocol::{
-    ErrorName, LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind, LibraryProblem, WireError,
-};
+use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryKind};
 
+use crate::error::{Class, Result};
 pub(crate) use hash::Sha256Task;
 use index::Index;
 pub(crate) use item::Item;
-use item::{Facts, Source, Stamp};
-pub(crate) use lookup::Found;
+use item::Source;
+use snapshot::{Snapshot, difference};
 
 /// The folders and what is in them.
 pub(crate) struct Library {
@@ -40,15 +40,6 @@ pub(crate) struct Library {
 struct State {
     /// `None` until the first scan is done.
     snapshot: Option<Arc<Snapshot>>,
-}
-
-/// What a scan found.
-#[derive(Debug, Default)]
-pub(crate) struct Snapshot {
-    /// What can be used, by kind and name, then path.
-    pub entries: Vec<Item>,
-    /// Files that cannot be used.
-    pub problems: Vec<LibraryProblem>,
 }
 
 impl Library {
@@ -75,13 +66,10 @@ impl Library {
     /// Scans and watches on threads of their own, for as long as somebody else holds the library.
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         let library = Arc::clone(self);
-        std::thread::Builder::new().name("library".into()).spawn(move || watch::run(&library))?;
+        std::thread::Builder::new()
+            .name("library".into())
+            .spawn(move || watch::run(&library.folders, || drop(library.rescan())))?;
         Ok(())
-    }
-
-    /// The folders, absolute.
-    pub(crate) fn folders(&self) -> &[PathBuf] {
-        &self.folders
     }
 
     /// What is there. Waits for the first scan.
@@ -108,13 +96,13 @@ impl Library {
     }
 
     /// The entry of this kind that `name` means: a name, a path inside a models folder, or a hash.
-    pub(crate) fn find(&self, kind: LibraryKind, name: &str) -> Result<Found, WireError> {
+    pub(crate) fn find(&self, kind: LibraryKind, name: &str) -> Result<Item> {
         self.up_to_date(|snapshot| lookup::find(&self.folders, snapshot, &self.index, kind, name))
     }
 
     /// The checkpoint to use when nobody names one: the configured one, else the first file that
     /// can be drawn with, else what is built in.
-    pub(crate) fn default_checkpoint(&self, configured: &str) -> Result<Found, WireError> {
+    pub(crate) fn default_checkpoint(&self, configured: &str) -> Result<Item> {
         if !configured.is_empty() {
             return self.find(LibraryKind::Checkpoint, configured);
         }
@@ -129,10 +117,10 @@ impl Library {
 
     /// What `look` finds, after another scan if it finds nothing or a file that is another one by now: who has just
     /// put a file there means that file, also before the change was noticed.
-    fn up_to_date(&self, look: impl Fn(&Snapshot) -> Result<Found, WireError>) -> Result<Found, WireError> {
+    fn up_to_date(&self, look: impl Fn(&Snapshot) -> Result<Item>) -> Result<Item> {
         match look(&self.snapshot()) {
             Ok(found) if found.is_unchanged() => Ok(found),
-            Err(error) if error.name == ErrorName::InvalidParams => Err(error),
+            Err(error) if error.class == Class::InvalidParams => Err(error),
             Ok(_) | Err(_) => look(&self.rescan()),
         }
     }
@@ -170,28 +158,4 @@ impl Library {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What changed from one scan to the next, if anything did.
-fn difference(before: &Snapshot, after: &Snapshot) -> Option<LibraryEvent> {
-    let shown = |item: &Item| format!("{}/{}", item.kind, item.name);
-    let at = |snapshot: &Snapshot, item: &Item| {
-        snapshot.entries.iter().find(|other| other.is_same_place(item)).cloned()
-    };
-    let mut event = LibraryEvent {
-        kind: LibraryEventKind::Changed,
-        added: Vec::new(),
-        changed: Vec::new(),
-        removed: Vec::new(),
-    };
-    for item in &after.entries {
-        match at(before, item) {
-            None => event.added.push(shown(item)),
-            Some(old) if old != *item => event.changed.push(shown(item)),
-            Some(_) => (),
-        }
-    }
-    event.removed = before.entries.iter().filter(|item| at(after, item).is_none()).map(shown).collect();
-    let nothing = event.added.is_empty() && event.changed.is_empty() && event.removed.is_empty();
-    (!nothing).then_some(event)
 }

@@ -9,7 +9,8 @@ use latentd_models::files::{self, FileKind};
 use tracing::{debug, info};
 
 use super::index::{Index, Verdict};
-use super::{Facts, Item, Snapshot, Source, Stamp};
+use super::item::{Facts, Item, Source, Stamp};
+use super::snapshot::Snapshot;
 
 /// A1111's folders, for files whose content does not tell their kind.
 const FOLDERS: [(&str, LibraryKind); 16] = [

@@ -1,32 +1,31 @@
 //! Scans again when the models folders change.
 
-use std::sync::{Arc, mpsc};
+use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use notify_debouncer_full::notify::{EventKind, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, new_debouncer};
 use tracing::{debug, warn};
 
-use super::Library;
-
 /// Changes this close together are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(300);
 
 /// Scans, then waits for changes, for as long as the process lives. Watching starts before the first scan, so that
 /// nothing is missed in between.
-pub(super) fn run(library: &Arc<Library>) {
+pub(super) fn run(folders: &[PathBuf], rescan: impl Fn()) {
     let (sender, changes) = mpsc::channel::<DebounceEventResult>();
     let mut debouncer = new_debouncer(DEBOUNCE, None, sender)
         .inspect_err(|error| warn!(%error, "folders are not watched; use `latentd models rescan`"))
         .ok();
-    for folder in library.folders() {
+    for folder in folders {
         if let Some(debouncer) = &mut debouncer
             && let Err(error) = debouncer.watch(folder, RecursiveMode::Recursive)
         {
             debug!(folder = %folder.display(), %error, "folder is not watched");
         }
     }
-    library.rescan();
+    rescan();
     while let Ok(change) = changes.recv() {
         // Reading a file is an event too; what a scan does must not cause the next one.
         let matters = match change {
@@ -39,7 +38,7 @@ pub(super) fn run(library: &Arc<Library>) {
             }
         };
         if matters {
-            library.rescan();
+            rescan();
         }
     }
 }

@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use latentd_client::protocol::{ErrorName, ResidentModel, WireError};
+use latentd_client::protocol::ResidentModel;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
 use rayon::ThreadPool;
 use tracing::info;
 
 use crate::clock;
-use crate::engine::wire_error;
-use crate::library::{Found, Library, Sha256Task};
+use crate::error::{Class, Error, Result};
+use crate::library::{Item, Library, Sha256Task};
 
 /// The models in memory.
 pub(crate) struct Residency {
@@ -22,7 +22,7 @@ pub(crate) struct Residency {
 }
 
 struct Resident {
-    item: Found,
+    item: Item,
     model: Arc<Model>,
     bytes: u64,
     pinned: bool,
@@ -33,7 +33,7 @@ struct Resident {
 /// A model that is in memory, and stays for as long as this is held.
 pub(crate) struct Loaded {
     pub model: Arc<Model>,
-    pub item: Found,
+    pub item: Item,
     pub sha256: Sha256Task,
 }
 
@@ -50,10 +50,10 @@ impl Residency {
     pub(crate) fn acquire(
         &self,
         library: &Arc<Library>,
-        item: &Found,
+        item: &Item,
         precision: Precision,
         compute: &ThreadPool,
-    ) -> Result<Loaded, WireError> {
+    ) -> Result<Loaded> {
         debug_assert!(compute.current_thread_index().is_none(), "a load from inside the pool");
         if let Some(loaded) = self.resident(item, precision) {
             return Ok(loaded);
@@ -67,7 +67,7 @@ impl Residency {
         self.make_room(item, item.size())?;
         let sha256 = library.sha256(item);
         let started = std::time::Instant::now();
-        let model = compute.install(|| item.open_model(precision)).map_err(|error| wire_error(&error))?;
+        let model = compute.install(|| item.open_model(precision))?;
         let model = Arc::new(model);
         let bytes = model.summary().weight_bytes;
         self.make_room(item, bytes)?;
@@ -90,7 +90,7 @@ impl Residency {
     }
 
     /// Drops a model from memory, in every precision; a job that draws with it keeps it to its end.
-    pub(crate) fn unload(&self, item: &Found) -> bool {
+    pub(crate) fn unload(&self, item: &Item) -> bool {
         let mut residents = self.lock();
         let before = residents.len();
         residents.retain(|resident| !resident.item.is_same_place(item));
@@ -98,7 +98,7 @@ impl Residency {
     }
 
     /// Pins or unpins a model that is in memory.
-    pub(crate) fn pin(&self, item: &Found, pinned: bool) -> Result<ResidentModel, WireError> {
+    pub(crate) fn pin(&self, item: &Item, pinned: bool) -> Result<ResidentModel> {
         let mut residents = self.lock();
         // In every precision that it is there in; the one used last is told of.
         let same = residents.iter_mut().filter(|resident| resident.item.is_same_place(item));
@@ -108,7 +108,7 @@ impl Residency {
         });
         view.ok_or_else(|| {
             let text = format!("checkpoint '{}' is not in memory; call models.load first", item.name);
-            WireError::new(ErrorName::NotFound, text)
+            Error::new(Class::NotFound, text)
         })
     }
 
@@ -118,7 +118,7 @@ impl Residency {
     }
 
     /// The model of `item` in a precision, if it is in memory.
-    pub(crate) fn view(&self, item: &Found, precision: Precision) -> Option<ResidentModel> {
+    pub(crate) fn view(&self, item: &Item, precision: Precision) -> Option<ResidentModel> {
         let residents = self.lock();
         let found = residents.iter().find(|resident| resident.is(item, precision));
         found.map(Resident::view)
@@ -134,7 +134,7 @@ impl Residency {
         self.lock().iter().map(|resident| resident.bytes).sum()
     }
 
-    fn resident(&self, item: &Found, precision: Precision) -> Option<Loaded> {
+    fn resident(&self, item: &Item, precision: Precision) -> Option<Loaded> {
         let mut residents = self.lock();
         let place = residents.iter().position(|resident| resident.is(item, precision))?;
         let mut resident = residents.remove(place);
@@ -149,7 +149,7 @@ impl Residency {
     }
 
     /// Drops what was read from the file before it changed; gives whether that was pinned.
-    fn replace(&self, item: &Found) -> bool {
+    fn replace(&self, item: &Item) -> bool {
         let mut residents = self.lock();
         let mut pinned = false;
         residents.retain(|resident| {
@@ -165,7 +165,7 @@ impl Residency {
 
     /// Drops models that may go, the least recently used first, until `bytes` more fit. Where they cannot fit,
     /// nothing is dropped.
-    fn make_room(&self, item: &Found, bytes: u64) -> Result<(), WireError> {
+    fn make_room(&self, item: &Item, bytes: u64) -> Result<()> {
         let mut residents = self.lock();
         let held: u64 =
             residents.iter().filter(|resident| resident.stays()).map(|resident| resident.bytes).sum();
@@ -183,7 +183,7 @@ impl Residency {
         }
     }
 
-    fn no_room(&self, item: &Found, bytes: u64, held: u64) -> WireError {
+    fn no_room(&self, item: &Item, bytes: u64, held: u64) -> Error {
         let budget = self.budget;
         let (reason, advice) = if held == 0 {
             (String::new(), "raise memory_bytes or use a smaller model")
@@ -192,7 +192,7 @@ impl Residency {
             (reason, "raise memory_bytes, unpin a model, or wait for the job that runs")
         };
         let text = format!("'{}' needs {bytes} bytes, the budget is {budget}{reason}; {advice}", item.name);
-        WireError::new(ErrorName::Memory, text)
+        Error::new(Class::Memory, text)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Resident>> {
@@ -201,7 +201,7 @@ impl Residency {
 }
 
 impl Resident {
-    fn is(&self, item: &Found, precision: Precision) -> bool {
+    fn is(&self, item: &Item, precision: Precision) -> bool {
         self.item.source == item.source && self.model.precision() == precision
     }
 

@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
 use latentd_client::codec::{Decoder, Limits, Message};
-use latentd_client::protocol::{ErrorName, WireError};
 use rmpv::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::methods::{Reply, Run, Session, failed};
-use super::outbox::Outbox;
-use super::{Daemon, Phase};
+use super::methods::{Methods, Reply, Run, Session, failed};
+use super::session::{Daemon, Outbox, Phase};
+use crate::error::{Class, Error, Result};
 use crate::jobs::{Ended, Jobs};
 
 const READ_BYTES: usize = 64 << 10;
@@ -38,7 +37,7 @@ struct Connection<'a> {
 }
 
 /// Serves one connection to its end. With `refused` it only says why.
-pub(super) async fn run(daemon: &Arc<Daemon>, stream: Stream, refused: bool) {
+pub(super) async fn run(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: Stream, refused: bool) {
     let config = &daemon.config;
     let outbox = Arc::new(Outbox::new(config.outbox_bytes as usize));
     let limits = Limits {
@@ -51,6 +50,7 @@ pub(super) async fn run(daemon: &Arc<Daemon>, stream: Stream, refused: bool) {
         session: Session {
             daemon: Arc::clone(daemon),
             outbox: Arc::clone(&outbox),
+            methods: Arc::clone(methods),
             follows_own: Arc::new(AtomicBool::new(false)),
         },
         outbox,
@@ -60,7 +60,7 @@ pub(super) async fn run(daemon: &Arc<Daemon>, stream: Stream, refused: bool) {
     };
     if refused {
         let text = format!("{} connections are open, which is the limit; close one", config.connections);
-        connection.end(&WireError::new(ErrorName::Busy, text));
+        connection.end(&Error::new(Class::Busy, text));
     }
     connection.serve(&stream).await;
     // Requests still under way are forgotten here; their jobs go on.
@@ -122,7 +122,7 @@ impl Connection<'_> {
             match self.decoder.next_value() {
                 Ok(Some(value)) => self.message(value),
                 Ok(None) => return,
-                Err(error) => self.end(&WireError::new(ErrorName::InvalidParams, error.to_string())),
+                Err(error) => self.end(&Error::invalid(error.to_string())),
             }
         }
     }
@@ -134,7 +134,7 @@ impl Connection<'_> {
             // nothing that we asked, as we ask nothing.
             Ok(Message::Notification { .. } | Message::Response { .. }) => (),
             Err(error) => {
-                let answer = WireError::new(ErrorName::InvalidParams, error.to_string());
+                let answer = Error::invalid(error.to_string());
                 match error.id {
                     Some(id) => self.outbox.respond(id, Err(answer)),
                     None => self.end(&answer),
@@ -144,7 +144,8 @@ impl Connection<'_> {
     }
 
     fn request(&mut self, id: u32, method: &str, params: Value) {
-        let found = self.daemon.methods.find(method).and_then(|found| Ok((found, only_map(params)?)));
+        let methods = Arc::clone(&self.session.methods);
+        let found = methods.find(method).and_then(|found| Ok((found, only_map(params)?)));
         let (method, params) = match found {
             Ok(found) => found,
             Err(error) => return self.outbox.respond(id, Err(error)),
@@ -154,7 +155,7 @@ impl Connection<'_> {
             let text = format!(
                 "{limit} requests of this connection are under way, which is the limit; wait for some"
             );
-            return self.outbox.respond(id, Err(WireError::new(ErrorName::Busy, text)));
+            return self.outbox.respond(id, Err(Error::new(Class::Busy, text)));
         }
         let outbox = Arc::clone(&self.outbox);
         match &method.run {
@@ -178,7 +179,7 @@ impl Connection<'_> {
         }
     }
 
-    fn end(&mut self, reason: &WireError) {
+    fn end(&mut self, reason: &Error) {
         debug!(%reason, "connection ends");
         self.outbox.last_words(reason);
         self.ending = true;
@@ -186,17 +187,17 @@ impl Connection<'_> {
 }
 
 /// Reads a job's result, where that holds up nobody.
-async fn result(jobs: Arc<Jobs>, ended: Result<Ended, WireError>) -> Reply {
+async fn result(jobs: Arc<Jobs>, ended: Result<Ended>) -> Reply {
     let ended = ended?;
     let read = tokio::task::spawn_blocking(move || jobs.result(&ended)).await;
     read.unwrap_or_else(|error| Err(failed(&error)))
 }
 
 /// `params` is an array with one map; an empty one stands for the empty map.
-fn only_map(params: Value) -> Result<Value, WireError> {
+fn only_map(params: Value) -> Result<Value> {
     let wrong = |what: String| {
         let text = format!("params: {what}; send an array with one map, such as [{{\"prompt\": \"a cat\"}}]");
-        Err(WireError::new(ErrorName::InvalidParams, text))
+        Err(Error::new(Class::InvalidParams, text))
     };
     let Value::Array(parts) = params else {
         return wrong("it is not an array".into());

@@ -10,16 +10,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::{Daemon, Phase, connection};
+use super::connection;
+use super::methods::{self, Methods};
+use super::session::{Daemon, Phase};
 
 /// Takes connections until the daemon closes, then waits for them to end.
 pub(crate) async fn serve(daemon: Arc<Daemon>, listener: Listener) {
     let mut phase = daemon.phase.subscribe();
+    let methods = Arc::new(methods::all());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(stream) => accept(&daemon, stream, &mut connections),
+                Ok(stream) => accept(&daemon, &methods, stream, &mut connections),
                 Err(error) => {
                     // Out of file descriptors, most likely: wait for one to be given back.
                     warn!(%error, "a connection could not be taken");
@@ -38,7 +41,7 @@ async fn closing(phase: &mut watch::Receiver<Phase>) {
     phase.wait_for(|phase| *phase == Phase::Closing).await.ok();
 }
 
-fn accept(daemon: &Arc<Daemon>, stream: Stream, connections: &mut JoinSet<()>) {
+fn accept(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: Stream, connections: &mut JoinSet<()>) {
     let peer = stream.peer_creds().ok().and_then(|peer| peer.euid());
     if peer != Some(effective_user()) {
         warn!(?peer, "a connection of another user was refused");
@@ -46,11 +49,11 @@ fn accept(daemon: &Arc<Daemon>, stream: Stream, connections: &mut JoinSet<()>) {
     }
     let open = daemon.connections.fetch_add(1, Ordering::Relaxed) + 1;
     debug!(open, "connected");
-    let daemon = Arc::clone(daemon);
+    let (daemon, methods) = (Arc::clone(daemon), Arc::clone(methods));
     connections.spawn(async move {
         let counted = Counted(daemon);
         let refused = open > counted.0.config.connections;
-        connection::run(&counted.0, stream, refused).await;
+        connection::run(&counted.0, &methods, stream, refused).await;
     });
 }
 

@@ -3,12 +3,14 @@
 use std::sync::LazyLock;
 
 use latentd_client::protocol::{
-    ErrorName, JobList, JobListParams, JobParams, JobRef, JobView, SubmitParams, SubscribeParams, Subscribed,
-    Txt2ImgParams, Txt2ImgResult, WireError,
+    JobList, JobListParams, JobParams, JobRef, JobView, SubmitParams, SubscribeParams, Subscribed,
+    Txt2ImgParams, Txt2ImgResult,
 };
 use serde_json::Value as Json;
 
-use super::{Method, Session, blocking, now, txt2img, waiting};
+use super::row::{Method, Session, blocking, now, waiting};
+use super::txt2img;
+use crate::error::{Error, Result};
 use crate::jobs::Ended;
 use crate::schema;
 use crate::suggest::nearest;
@@ -29,34 +31,34 @@ pub(super) fn methods() -> Vec<Method> {
     ]
 }
 
-fn submit(session: &Session, params: &SubmitParams) -> Result<JobRef, WireError> {
+fn submit(session: &Session, params: &SubmitParams) -> Result<JobRef> {
     if params.method != txt2img::NAME {
         let shown = schema::shorten(&params.method);
         let meant = nearest(&params.method, SUBMITTABLE).unwrap_or_default();
         let text = format!("method: '{shown}' cannot be submitted; did you mean '{meant}'?");
-        return Err(WireError::new(ErrorName::NotFound, text));
+        return Err(Error::not_found(text));
     }
     let request = schema::decode::<Txt2ImgParams>(&TXT2IMG_SCHEMA, &params.params)?;
     txt2img::submit(session, request, params.id.clone()).map(|job| JobRef { job })
 }
 
-async fn wait(session: Session, params: JobParams) -> Result<Ended, WireError> {
+async fn wait(session: Session, params: JobParams) -> Result<Ended> {
     session.daemon.engine.jobs.wait(&params.job).await
 }
 
-fn get(session: &Session, params: &JobParams) -> Result<JobView, WireError> {
+fn get(session: &Session, params: &JobParams) -> Result<JobView> {
     session.daemon.engine.jobs.get(&params.job)
 }
 
-fn list(session: &Session, params: &JobListParams) -> Result<JobList, WireError> {
+fn list(session: &Session, params: &JobListParams) -> Result<JobList> {
     Ok(JobList { jobs: session.daemon.engine.jobs.list(params) })
 }
 
-fn cancel(session: &Session, params: &JobParams) -> Result<JobView, WireError> {
+fn cancel(session: &Session, params: &JobParams) -> Result<JobView> {
     session.daemon.engine.jobs.cancel(&params.job)
 }
 
-fn subscribe(session: &Session, params: &SubscribeParams) -> Result<Subscribed, WireError> {
+fn subscribe(session: &Session, params: &SubscribeParams) -> Result<Subscribed> {
     let jobs = &session.daemon.engine.jobs;
     let Some(job) = &params.job else {
         jobs.watch_all(&session.watcher());

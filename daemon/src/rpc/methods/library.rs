@@ -1,17 +1,18 @@
 //! `library.*`. These wait for the first scan.
 
 use latentd_client::protocol::{
-    Empty, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, RescanResult, WireError,
+    Empty, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, RescanResult,
 };
 
-use super::{Method, Session, blocking};
+use super::row::{Method, Session, blocking};
+use crate::error::Result;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![blocking("library.list", list), blocking("library.get", get), blocking("library.rescan", rescan)]
 }
 
-fn list(session: &Session, params: &LibraryListParams) -> Result<LibraryList, WireError> {
-    let library = &session.daemon.engine.library;
+fn list(session: &Session, params: &LibraryListParams) -> Result<LibraryList> {
+    let library = &session.daemon.engine.studio.library;
     let snapshot = library.snapshot();
     let wanted = snapshot.entries.iter().filter(|item| params.kind.is_none_or(|kind| item.kind == kind));
     Ok(LibraryList {
@@ -20,12 +21,12 @@ fn list(session: &Session, params: &LibraryListParams) -> Result<LibraryList, Wi
     })
 }
 
-fn get(session: &Session, params: &LibraryGetParams) -> Result<LibraryEntry, WireError> {
-    let library = &session.daemon.engine.library;
+fn get(session: &Session, params: &LibraryGetParams) -> Result<LibraryEntry> {
+    let library = &session.daemon.engine.studio.library;
     library.find(params.kind, &params.name).map(|item| library.entry(&item))
 }
 
-fn rescan(session: &Session, _: &Empty) -> Result<RescanResult, WireError> {
-    let snapshot = session.daemon.engine.library.rescan();
+fn rescan(session: &Session, _: &Empty) -> Result<RescanResult> {
+    let snapshot = session.daemon.engine.studio.library.rescan();
     Ok(RescanResult { entries: snapshot.entries.len() as u32, problems: snapshot.problems.len() as u32 })
 }

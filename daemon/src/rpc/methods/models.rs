@@ -1,10 +1,9 @@
 //! `models.*`: what is in memory.
 
-use latentd_client::protocol::{
-    Empty, LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult, WireError,
-};
+use latentd_client::protocol::{Empty, LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult};
 
-use super::{Method, Session, blocking, now};
+use super::row::{Method, Session, blocking, now};
+use crate::error::Result;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -15,22 +14,22 @@ pub(super) fn methods() -> Vec<Method> {
     ]
 }
 
-fn load(session: &Session, params: &ModelParams) -> Result<ResidentModel, WireError> {
-    session.daemon.engine.load(params)
+fn load(session: &Session, params: &ModelParams) -> Result<ResidentModel> {
+    session.daemon.engine.studio.load(params)
 }
 
-fn unload(session: &Session, params: &ModelParams) -> Result<UnloadResult, WireError> {
-    let engine = &session.daemon.engine;
-    let item = engine.checkpoint(Some(&params.checkpoint))?;
-    Ok(UnloadResult { unloaded: engine.residency.unload(&item) })
+fn unload(session: &Session, params: &ModelParams) -> Result<UnloadResult> {
+    let studio = &session.daemon.engine.studio;
+    let item = studio.checkpoint(Some(&params.checkpoint))?;
+    Ok(UnloadResult { unloaded: studio.residency.unload(&item) })
 }
 
-fn loaded(session: &Session, _: &Empty) -> Result<LoadedModels, WireError> {
-    Ok(LoadedModels { models: session.daemon.engine.residency.list() })
+fn loaded(session: &Session, _: &Empty) -> Result<LoadedModels> {
+    Ok(LoadedModels { models: session.daemon.engine.studio.residency.list() })
 }
 
-fn pin(session: &Session, params: &PinParams) -> Result<ResidentModel, WireError> {
-    let engine = &session.daemon.engine;
-    let item = engine.checkpoint(Some(&params.checkpoint))?;
-    engine.residency.pin(&item, params.pinned)
+fn pin(session: &Session, params: &PinParams) -> Result<ResidentModel> {
+    let studio = &session.daemon.engine.studio;
+    let item = studio.checkpoint(Some(&params.checkpoint))?;
+    studio.residency.pin(&item, params.pinned)
 }

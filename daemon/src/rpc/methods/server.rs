@@ -3,15 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use latentd_client::protocol::{
-    ApiInfo, Capabilities, DEFAULT_EVENT_METHOD, Device, Empty, ErrorName, Event, InitializeParams,
-    InitializeResult, LIBRARY_EVENT_METHOD, LibraryEvent, MemoryStatus, MethodInfo, PROTOCOL, Server,
-    ServerLimits, Status, WireError,
+    ApiInfo, Capabilities, DEFAULT_EVENT_METHOD, Device, Empty, Event, InitializeParams, InitializeResult,
+    LIBRARY_EVENT_METHOD, LibraryEvent, MemoryStatus, MethodInfo, PROTOCOL, Server, ServerLimits, Status,
 };
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use tracing::info;
 
-use super::{Method, Session, blocking, now};
-use crate::rpc::Phase;
+use super::row::{Method, Session, blocking, now};
+use crate::error::{Error, Result};
+use crate::rpc::session::Phase;
 use crate::{machine, schema};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,14 +26,11 @@ pub(super) fn methods() -> Vec<Method> {
     ]
 }
 
-fn initialize(session: &Session, params: &InitializeParams) -> Result<InitializeResult, WireError> {
+fn initialize(session: &Session, params: &InitializeParams) -> Result<InitializeResult> {
     info!(client = params.client.name, version = params.client.version, "introduced");
     if let Some(method) = &params.events {
         if method.is_empty() {
-            return Err(WireError::new(
-                ErrorName::InvalidParams,
-                "events: must be a method name, such as 'job.event'",
-            ));
+            return Err(Error::invalid("events: must be a method name, such as 'job.event'"));
         }
         session.outbox.set_event_method(method.clone(), params.event_args.clone());
         session.follows_own.store(true, Ordering::Relaxed);
@@ -44,7 +41,7 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
         server: Server { name: "latentd".into(), version: VERSION.into() },
         protocol: PROTOCOL,
         capabilities: Capabilities {
-            methods: session.daemon.methods.all().map(|method| method.name.to_owned()).collect(),
+            methods: session.methods.all().map(|method| method.name.to_owned()).collect(),
             samplers: Sampler::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             schedulers: Schedule::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             rngs: NoiseSource::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
@@ -64,8 +61,8 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
     })
 }
 
-fn api_info(session: &Session, _: &Empty) -> Result<ApiInfo, WireError> {
-    let methods = session.daemon.methods.all().map(|method| {
+fn api_info(session: &Session, _: &Empty) -> Result<ApiInfo> {
+    let methods = session.methods.all().map(|method| {
         let info = MethodInfo {
             since: PROTOCOL,
             deprecated: None,
@@ -81,7 +78,7 @@ fn api_info(session: &Session, _: &Empty) -> Result<ApiInfo, WireError> {
     Ok(ApiInfo { protocol: PROTOCOL, methods: methods.collect(), notifications: notifications.into() })
 }
 
-fn status(session: &Session, _: &Empty) -> Result<Status, WireError> {
+fn status(session: &Session, _: &Empty) -> Result<Status> {
     let daemon = &session.daemon;
     let engine = &daemon.engine;
     Ok(Status {
@@ -91,21 +88,21 @@ fn status(session: &Session, _: &Empty) -> Result<Status, WireError> {
         devices: vec![Device {
             kind: "cpu".into(),
             name: machine::cpu_name().unwrap_or_else(|| "CPU".into()),
-            threads: engine.threads() as u32,
+            threads: engine.studio.threads() as u32,
         }],
         memory: MemoryStatus {
-            budget_bytes: engine.residency.budget(),
-            models_bytes: engine.residency.bytes(),
+            budget_bytes: engine.studio.residency.budget(),
+            models_bytes: engine.studio.residency.bytes(),
             rss_bytes: machine::resident_memory(),
         },
-        models: engine.residency.list(),
+        models: engine.studio.residency.list(),
         queue: engine.jobs.queue_status(),
         connections: daemon.connections.load(Ordering::Relaxed),
         stopping: engine.jobs.is_stopping(),
     })
 }
 
-fn shutdown(session: &Session, _: &Empty) -> Result<Empty, WireError> {
+fn shutdown(session: &Session, _: &Empty) -> Result<Empty> {
     info!("asked to stop");
     session.daemon.advance(Phase::Stopping);
     Ok(Empty {})

@@ -1,6 +1,6 @@
 //! Finds where one MessagePack value ends, without building it.
 
-use super::{CodecError, Limits};
+use super::limits::{CodecError, Limits};
 
 /// The place reached in one value. Between calls it keeps how far it came, so bytes are looked at once however
 /// they are cut; arrays and maps are counted on a small stack instead of by recursion.

@@ -10,19 +10,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use latentd_client::codec::{encode_notification, encode_response};
 use latentd_client::protocol::{
     CONNECTION_ERROR_METHOD, DEFAULT_EVENT_METHOD, Event, EventKind, LIBRARY_EVENT_METHOD, LibraryEvent,
-    WireError,
 };
 use serde::Serialize;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify, Semaphore, SemaphorePermit};
 use tracing::error;
 
+use crate::error::{Error, Result};
 use crate::jobs::Watcher;
 
 /// Slow requests of one connection that run at once, each with an answer in the making.
 const SLOTS: usize = 16;
 
 /// The queue of one connection.
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     limit: usize,
     state: Mutex<State>,
     changed: Notify,
@@ -61,13 +61,13 @@ enum Kind {
 }
 
 /// The right to make and queue an answer of any size; nobody else has it meanwhile.
-pub(super) struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     _alone: AsyncMutexGuard<'a, ()>,
 }
 
 impl Outbox {
     /// An empty one that holds about `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         let state = State {
             frames: VecDeque::new(),
             bytes: 0,
@@ -87,11 +87,11 @@ impl Outbox {
     }
 
     /// Queues the answer to request `id`.
-    pub(super) fn respond(&self, id: u32, outcome: Result<Vec<u8>, WireError>) {
+    pub(crate) fn respond(&self, id: u32, outcome: Result<Vec<u8>>) {
         let bytes = match outcome {
             Ok(result) => encode_response(id, Ok(&result)),
             Err(error) => {
-                let error = rmp_serde::to_vec(&error).unwrap_or_else(|_| vec![0x90]);
+                let error = rmp_serde::to_vec(&error.to_wire()).unwrap_or_else(|_| vec![0x90]);
                 encode_response(id, Err(&error))
             }
         };
@@ -100,7 +100,7 @@ impl Outbox {
 
     /// Waits until little waits to be sent. So however many answers a client has asked for, there are about `limit`
     /// bytes of them and one more in memory.
-    pub(super) async fn turn(&self) -> Turn<'_> {
+    pub(crate) async fn turn(&self) -> Turn<'_> {
         let alone = self.turns.lock().await;
         while self.is_full() {
             self.taken.notified().await;
@@ -109,7 +109,7 @@ impl Outbox {
     }
 
     /// Waits for the right to run one of a few slow requests, whose answers are of modest size.
-    pub(super) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         let slot = self.slots.acquire().await.ok();
         drop(self.turn().await);
@@ -117,18 +117,18 @@ impl Outbox {
     }
 
     /// Queues the reason why the connection is about to end.
-    pub(super) fn last_words(&self, reason: &WireError) {
-        self.notify(CONNECTION_ERROR_METHOD, &[], reason, Kind::Lasting);
+    pub(crate) fn last_words(&self, reason: &Error) {
+        self.notify(CONNECTION_ERROR_METHOD, &[], &reason.to_wire(), Kind::Lasting);
     }
 
     /// The method name for job events from now on, and what stands before the event in their params.
-    pub(super) fn set_event_method(&self, method: String, args: Vec<String>) {
+    pub(crate) fn set_event_method(&self, method: String, args: Vec<String>) {
         let mut state = self.lock();
         (state.event_method, state.event_args) = (method, args);
     }
 
     /// Takes the next frame.
-    pub(super) fn pop(&self) -> Option<Vec<u8>> {
+    pub(crate) fn pop(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
         let frame = state.frames.pop_front()?;
         state.bytes -= frame.bytes.len();
@@ -139,17 +139,17 @@ impl Outbox {
     }
 
     /// Whether more events came than the client may leave waiting.
-    pub(super) fn has_overflowed(&self) -> bool {
+    pub(crate) fn has_overflowed(&self) -> bool {
         self.lock().overflowed
     }
 
     /// Whether so much waits that no more requests should be taken.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.lock().bytes > self.limit / 2
     }
 
     /// Returns when something was queued since the last call.
-    pub(super) async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 

@@ -1,0 +1,42 @@
+//! The flags that every command takes, and what they lead to.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use latentd_client::Client;
+
+use super::failure::Failure;
+use crate::config::Config;
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(super) struct GlobalArgs {
+    /// The daemon's socket [default: $XDG_RUNTIME_DIR/latentd/latentd.sock; env: LATENTD_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The configuration file [default: $XDG_CONFIG_HOME/latentd/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "LATENTD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where job history, results and logs are [default: $XDG_STATE_HOME/latentd; env: LATENTD_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl GlobalArgs {
+    /// The configuration with these flags over it.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        let mut config = Config::load(self.config.as_deref()).map_err(Failure::usage)?;
+        if let Some(socket) = &self.socket {
+            config.socket.clone_from(socket);
+        }
+        if let Some(state_dir) = &self.state_dir {
+            config.state_dir.clone_from(state_dir);
+        }
+        Ok(config)
+    }
+
+    /// A connection to the daemon that runs.
+    pub(super) async fn connect(&self) -> Result<Client, Failure> {
+        Ok(Client::connect(Some(&self.config()?.socket)).await?)
+    }
+}
