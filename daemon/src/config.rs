@@ -38,6 +38,9 @@ pub(crate) struct Config {
     /// Jobs that may wait; above it a submit is E_BUSY.
     #[schemars(range(min = 1, max = 100_000))]
     pub queue: u32,
+    /// Bytes that the requests of waiting jobs may take; above it a submit is E_BUSY.
+    #[schemars(range(min = 1_048_576))]
+    pub queue_bytes: u64,
     /// Ended jobs that are remembered; the oldest go first.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub history: u32,
@@ -120,6 +123,7 @@ impl Default for Config {
             precision: DefaultPrecision::Auto,
             memory_bytes: 0,
             queue: 512,
+            queue_bytes: 1 << 30,
             history: 10_000,
             connections: 256,
             requests_per_connection: 4096,

@@ -3,6 +3,7 @@
 mod cli;
 mod clock;
 mod config;
+mod contain;
 mod database;
 mod demo;
 mod engine;
@@ -18,7 +19,9 @@ mod rpc;
 mod schema;
 mod state_dir;
 mod suggest;
+mod tasks;
 mod whole_file;
+mod workers;
 
 fn main() -> std::process::ExitCode {
     cli::main()

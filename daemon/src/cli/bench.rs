@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
@@ -16,7 +17,8 @@ use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::output;
 use crate::config::Config;
-use crate::library::{Item, Library};
+use crate::error::Result;
+use crate::library::{Library, Pinned, open_model};
 use crate::machine;
 
 /// Measures the stages of a picture: one UNet step under guidance (batch 2), VAE decode and encode, the text
@@ -121,7 +123,7 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<ExitCode, Fai
 enum Weights {
     Random,
     File(PathBuf),
-    Library(Box<Item>),
+    Library(Arc<Pinned>),
 }
 
 /// The file to measure: as named, if it is one, else from the library.
@@ -132,22 +134,26 @@ fn weights(config: Config, args: &BenchArgs) -> Result<Weights, Failure> {
     let folders = if args.models_dirs.is_empty() { config.models_dirs } else { args.models_dirs.clone() };
     let library = Library::open(folders, &config.state_dir, |_| ());
     library.rescan();
-    let found = match &args.checkpoint {
+    let pinned = library.pin(|library| match &args.checkpoint {
         Some(name) => library.find(LibraryKind::Checkpoint, name),
         None => library.default_checkpoint(&config.default_checkpoint),
-    };
-    found.map(|item| Weights::Library(Box::new(item))).map_err(Failure::new)
+    });
+    pinned.map(Weights::Library).map_err(Failure::new)
 }
 
-fn measure(args: &BenchArgs, weights: &Weights) -> latentd_models::Result<Report> {
+fn measure(args: &BenchArgs, weights: &Weights) -> Result<Report> {
     let precision = Precision::from_name(&args.precision).unwrap_or_else(Precision::best);
     let start = Instant::now();
     let model = match weights {
         Weights::Random => Model::synthetic_sd15(precision)?,
         Weights::File(file) => Model::open(file, precision)?,
-        Weights::Library(item) => item.open_model(precision)?,
+        Weights::Library(checkpoint) => open_model(checkpoint, precision)?,
     };
-    let load_s = start.elapsed().as_secs_f64();
+    Ok(measure_model(args, &model, start.elapsed().as_secs_f64())?)
+}
+
+fn measure_model(args: &BenchArgs, model: &Model, load_s: f64) -> latentd_models::Result<Report> {
+    let precision = model.precision();
     let native = model.native_size();
     let (width, height) = (args.width.unwrap_or(native.0), args.height.unwrap_or(native.1));
     let (rows, columns) = (height / 8, width / 8);
@@ -166,7 +172,7 @@ fn measure(args: &BenchArgs, weights: &Weights) -> latentd_models::Result<Report
     let vae_decode_s = median(args.runs, || Ok(model.vae().decode(&latents).map(drop)?))?;
     let image = normal((1, 3, height, width))?;
     let vae_encode_s = median(args.runs, || Ok(model.vae().encode(&image).map(drop)?))?;
-    let txt2img_s = (args.steps > 0).then(|| draw(&model, args.steps, (width, height))).transpose()?;
+    let txt2img_s = (args.steps > 0).then(|| draw(model, args.steps, (width, height))).transpose()?;
     let weight_bytes = model.summary().weight_bytes;
     let widths = &model.vae().config().widths;
     let widest = widths.iter().take(2).max().copied().unwrap_or_default();

@@ -22,7 +22,7 @@ pub(super) struct JobsArgs {
 enum JobsCommand {
     /// List the newest jobs
     List {
-        /// Only jobs in this state: queued, running, finished, failed, cancelled, interrupted
+        /// Only jobs in this state: resolving, queued, running, finished, failed, cancelled, interrupted
         #[arg(long, value_parser = parse_state)]
         state: Option<JobState>,
         /// How many at most

@@ -13,13 +13,14 @@ use tracing::{error, info, warn};
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use crate::config::{Config, LogFormat};
-use crate::engine::{Engine, PlanLimits, Studio};
+use crate::engine;
 use crate::jobs::{JobLimits, Jobs};
 use crate::library::Library;
 use crate::process;
 use crate::residency::Residency;
 use crate::rpc::{self, Daemon, Phase};
 use crate::state_dir::{self, StateDir};
+use crate::tasks::{Device, DeviceId, Studio};
 
 /// Threads that speak to clients; drawing has its own.
 const RPC_THREADS: usize = 2;
@@ -95,15 +96,16 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     let mut interrupt = handle(SignalKind::interrupt())?;
     let listening = rpc::listen(&config.socket).map_err(Failure::new)?;
     let state_dir = state_dir::claim(&config.state_dir).map_err(Failure::new)?;
-    let engine = build(&config, &state_dir)?;
-    let drawing = engine.start().map_err(Failure::new)?;
-    engine.studio.library.start().map_err(Failure::new)?;
-    let daemon = Arc::new(Daemon::new(config, Arc::clone(&engine)));
+    let (jobs, studio) = build(&config, &state_dir)?;
+    let drawing = engine::start(Arc::clone(&jobs), Arc::clone(&studio.device)).map_err(Failure::new)?;
+    studio.library.start().map_err(Failure::new)?;
+    let threads = studio.threads();
+    let daemon = Arc::new(Daemon::new(config, Arc::clone(&jobs), studio));
     let server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening.listener));
-    tokio::spawn(purge_now_and_then(Arc::clone(&engine.jobs)));
+    tokio::spawn(purge_now_and_then(Arc::clone(&jobs)));
     tokio::spawn(end_when_idle(Arc::clone(&daemon)));
     announce(&listening.path)?;
-    info!(socket = %listening.path.display(), threads = engine.studio.threads(), "ready");
+    info!(socket = %listening.path.display(), threads, "ready");
 
     let mut phase = daemon.phase.subscribe();
     tokio::select! {
@@ -114,7 +116,7 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     daemon.advance(Phase::Stopping);
     // Writes to disk for each waiting job; signals must be heard meanwhile.
     let stopped = tokio::task::spawn_blocking(move || {
-        engine.jobs.stop();
+        jobs.stop();
         drawing.join()
     });
     tokio::select! {
@@ -138,7 +140,7 @@ fn abort(socket: &Path) -> ExitCode {
     std::process::exit(1)
 }
 
-fn build(config: &Config, state_dir: &StateDir) -> Result<Arc<Engine>, Failure> {
+fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio>), Failure> {
     for folder in &config.models_dirs {
         if !folder.is_dir() {
             // Made, so that it can be watched: a new user puts a first file there.
@@ -150,6 +152,7 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<Arc<Engine>, Failure> 
     }
     let limits = JobLimits {
         queue: config.queue as usize,
+        queue_bytes: config.queue_bytes,
         history: config.history,
         ttl_s: config.result_ttl_s,
         total_bytes: config.results_total_bytes,
@@ -166,15 +169,15 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<Arc<Engine>, Failure> 
         .map_err(|error| Failure::new(format!("cannot start the compute threads: {error}")))?;
     let studio = Studio {
         library: Arc::new(library),
-        residency: Arc::new(Residency::new(config.memory_budget())),
-        plan_limits: PlanLimits { result_bytes: config.result_bytes },
+        residency: Residency::new(config.memory_budget()),
+        device: Arc::new(Device { id: DeviceId::Cpu, pool }),
         default_checkpoint: config.default_checkpoint.clone(),
         precision: config.precision.resolve(),
+        result_bytes: config.result_bytes,
         outputs_dir: state_dir.outputs.clone(),
-        pool,
         told_built_in: Once::new(),
     };
-    Ok(Arc::new(Engine { jobs, studio }))
+    Ok((jobs, Arc::new(studio)))
 }
 
 /// The one line on stdout, for whoever started us.
@@ -219,7 +222,7 @@ async fn end_when_idle(daemon: Arc<Daemon>) {
     loop {
         let changed = tokio::time::timeout(idle, activity.changed()).await.is_ok();
         let connections = daemon.connections.load(std::sync::atomic::Ordering::Relaxed);
-        if !changed && connections == 0 && daemon.engine.jobs.is_idle() {
+        if !changed && connections == 0 && daemon.jobs.is_idle() {
             info!("idle for {} s", idle.as_secs());
             daemon.advance(Phase::Stopping);
             return;

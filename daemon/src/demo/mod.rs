@@ -35,6 +35,9 @@ impl DemoModel {
     pub(crate) const ARCHITECTURE: &str = Model::ARCHITECTURE;
     pub(crate) const DTYPE: &str = "f16";
 
+    /// Width and height of its pictures.
+    pub(crate) const NATIVE_SIZE: (usize, usize) = (128, 128);
+
     /// The demo model, if this program carries it.
     pub(crate) fn find() -> Option<Self> {
         cfg!(feature = "demo").then_some(Self {
@@ -74,7 +77,7 @@ mod tests {
         assert_eq!(found.kind, FileKind::Checkpoint);
         assert_eq!(found.architecture.as_deref(), Some(DemoModel::ARCHITECTURE));
         assert_eq!((found.dtype.as_str(), found.parameters), (DemoModel::DTYPE, said.parameters));
-        assert_eq!(DemoModel::open(Precision::F32).expect("a model").native_size(), (128, 128));
+        assert_eq!(DemoModel::open(Precision::F32).expect("a model").native_size(), DemoModel::NATIVE_SIZE);
     }
 
     #[test]

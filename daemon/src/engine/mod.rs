@@ -1,38 +1,34 @@
-//! One thread for the device: takes jobs in order, brings their models into memory, draws, and hands back results.
+//! One thread for each device: takes the jobs that are for it in their order, and does them. What they do is their
+//! tasks' affair.
 
-mod contain;
-mod hooks;
-mod output;
-mod plan;
-mod studio;
-mod txt2img;
+mod watch;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tracing::info;
 
-use crate::jobs::Jobs;
-use contain::contain;
-pub(crate) use plan::{Plan, PlanLimits};
-pub(crate) use studio::Studio;
+use crate::clock;
+use crate::contain::contain;
+use crate::error::{Error, Result};
+use crate::jobs::{Job, Jobs};
+use crate::tasks::{Device, Run};
+use watch::JobWatch;
 
-/// The jobs and what they are drawn with.
-pub(crate) struct Engine {
-    pub jobs: Arc<Jobs>,
-    pub studio: Studio,
+/// Does jobs on a thread of its own until they stop.
+pub(crate) fn start(jobs: Arc<Jobs>, device: Arc<Device>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("engine".into()).spawn(move || {
+        while let Some(job) = jobs.next(device.id) {
+            info!(job = job.id, method = job.request.method, "started");
+            let outcome = contain(|| run(&jobs, &job, &device));
+            jobs.finish(&job, outcome);
+        }
+    })
 }
 
-impl Engine {
-    /// Draws on a thread of its own until the jobs stop.
-    pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
-        let engine = Arc::clone(self);
-        std::thread::Builder::new().name("engine".into()).spawn(move || {
-            while let Some(job) = engine.jobs.next() {
-                info!(job = job.id, method = job.method, "started");
-                let outcome = contain(|| txt2img::run(&engine.studio, &engine.jobs, &job));
-                engine.jobs.finish(&job, outcome);
-            }
-        })
-    }
+fn run(jobs: &Jobs, job: &Job, device: &Device) -> Result<Vec<u8>> {
+    let task = job.task().ok_or_else(|| Error::internal("the job has nothing to do; please report it"))?;
+    let waited_s = (clock::now() - job.created_at).max(0.0);
+    let watch = JobWatch { jobs, job };
+    task.run(&Run { job: &job.id, waited_s, device, watch: &watch })
 }

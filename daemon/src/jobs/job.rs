@@ -2,33 +2,49 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use latentd_client::protocol::{Event, EventKind, JobState, JobView, Txt2ImgParams};
+use latentd_client::protocol::{Event, EventKind, JobState, JobView};
 use tokio::sync::watch;
 
 use super::watcher::Watcher;
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::tasks::{DeviceId, Request, Task};
 
 /// Events kept for those who subscribe late. Progress and previews are kept only in their latest form, so a job has
 /// a handful.
 const KEPT_EVENTS: usize = 64;
 
-/// SHA-256 of an encoded request.
-pub(super) type RequestDigest = [u8; 32];
-
-/// What was asked for.
+/// A request with an id, and what becomes of it.
 pub(crate) struct Job {
     pub id: String,
-    pub method: &'static str,
-    pub request: Txt2ImgParams,
-    /// Tells a repeated submit from a different one.
-    pub digest: RequestDigest,
+    pub request: Request,
     pub created_at: f64,
+    /// What it does, once that is resolved.
+    task: OnceLock<Arc<dyn Task>>,
+    /// How far it is on its way into the queue. Held while that changes.
+    admission: Mutex<Admission>,
+    /// As that says, for those who cannot wait for it.
+    listed: AtomicBool,
+    /// How the submit came out.
+    submitted: watch::Sender<Option<Result<()>>>,
     cancelled: AtomicBool,
     ended: watch::Sender<bool>,
     inner: Mutex<Inner>,
+}
+
+/// How far a job is on its way into the queue. It has its place there from the beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Nobody was told of it yet, and it may turn out that there is no such job.
+    Reserved,
+    /// It is refused, unless it is one that is stored under its id.
+    Doubtful(Error),
+    /// It is stored, and those who watch were told.
+    Listed,
+    /// There is no such job.
+    Refused,
 }
 
 /// What became of it so far.
@@ -48,27 +64,23 @@ pub(super) struct Inner {
 }
 
 impl Job {
-    pub(super) fn new(
-        id: String,
-        method: &'static str,
-        request: Txt2ImgParams,
-        digest: RequestDigest,
-    ) -> Self {
-        let steps = request.steps.saturating_mul(request.n_iter);
+    pub(super) fn new(id: String, request: Request, admission: Admission) -> Self {
         Self {
             id,
-            method,
             request,
-            digest,
             created_at: clock::now(),
+            task: OnceLock::new(),
+            admission: Mutex::new(admission),
+            listed: AtomicBool::new(false),
+            submitted: watch::Sender::new(None),
             cancelled: AtomicBool::new(false),
             ended: watch::Sender::new(false),
             inner: Mutex::new(Inner {
-                state: JobState::Queued,
+                state: JobState::Resolving,
                 started_at: None,
                 finished_at: None,
                 step: 0,
-                steps,
+                steps: 0,
                 eta_s: None,
                 error: None,
                 result: None,
@@ -77,6 +89,47 @@ impl Job {
                 watchers: Vec::new(),
             }),
         }
+    }
+
+    /// What it does; `None` while that is not resolved.
+    pub(crate) fn task(&self) -> Option<&Arc<dyn Task>> {
+        self.task.get()
+    }
+
+    pub(super) fn set_task(&self, task: Arc<dyn Task>) {
+        self.lock().steps = task.steps();
+        // Only one thread resolves a job.
+        self.task.set(task).ok();
+    }
+
+    /// Whether its turn may come on this device.
+    pub(super) fn is_ready(&self, device: DeviceId) -> bool {
+        self.task().is_some_and(|task| task.device() == device) && self.lock().state == JobState::Queued
+    }
+
+    /// Waits until it is known how the submit came out.
+    pub(crate) async fn submitted(&self) -> Result<()> {
+        let mut submitted = self.submitted.subscribe();
+        let known = submitted.wait_for(Option::is_some).await;
+        // The sender lives in the job, which we hold: waiting cannot fail.
+        known.ok().and_then(|known| known.clone()).unwrap_or(Ok(()))
+    }
+
+    pub(super) fn tell_submitted(&self, outcome: Result<()>) {
+        self.submitted.send_replace(Some(outcome));
+    }
+
+    pub(super) fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_listed(&self) {
+        self.listed.store(true, Ordering::Release);
+    }
+
+    /// Whether anybody was told of it.
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
     }
 
     /// Whether it should stop.
@@ -141,7 +194,7 @@ impl Job {
         JobView {
             job: self.id.clone(),
             state: inner.state,
-            method: self.method.to_owned(),
+            method: self.request.method.to_owned(),
             created_at: self.created_at,
             started_at: inner.started_at,
             finished_at: inner.finished_at,

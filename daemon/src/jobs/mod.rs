@@ -1,8 +1,10 @@
-//! The queue, what became of jobs, and their results.
+//! The queue, what became of jobs, and their results. What a job does is its task's affair.
 //!
 //! A job lives in memory while it waits and runs, and a while after; its row and its result are on the disk and
 //! outlive the daemon. Where the disk refuses, memory keeps what it can and the log says so.
 
+mod admission;
+mod id;
 mod job;
 mod results;
 mod store;
@@ -13,13 +15,15 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{
-    Event, EventKind, JobListParams, JobState, JobView, LibraryEvent, QueueStatus, Txt2ImgParams,
+    Event, EventKind, ImageOut, JobListParams, JobState, JobView, LibraryEvent, QueueStatus,
 };
-use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::clock;
 use crate::error::{Class, Error, Result};
+use crate::tasks::DeviceId;
+pub(crate) use admission::Reserved;
+use job::Admission;
 pub(crate) use job::Job;
 use results::Results;
 pub(crate) use store::StoreError;
@@ -36,6 +40,8 @@ const LIST_LIMIT: u32 = 100;
 pub(crate) struct JobLimits {
     /// Jobs that may wait.
     pub queue: usize,
+    /// Bytes that the requests of waiting jobs may take.
+    pub queue_bytes: u64,
     /// Ended jobs that are remembered.
     pub history: u32,
     /// Seconds a job and its result are kept.
@@ -56,7 +62,7 @@ pub(crate) struct Ended {
 pub(crate) struct Jobs {
     limits: JobLimits,
     state: Mutex<State>,
-    /// The queue changed; the engine waits on it.
+    /// The queue changed; the engines wait on it.
     queued: Condvar,
     /// Taken after `state` and never the other way round.
     store: Mutex<Store>,
@@ -69,7 +75,7 @@ pub(crate) struct Jobs {
 struct State {
     jobs: HashMap<String, Arc<Job>>,
     queue: VecDeque<Arc<Job>>,
-    running: Option<Arc<Job>>,
+    running: Vec<Arc<Job>>,
     /// Ended jobs that are still in `jobs`, the oldest first.
     recent: VecDeque<Arc<Job>>,
     stopping: bool,
@@ -97,62 +103,17 @@ impl Jobs {
         Ok(jobs)
     }
 
-    /// Queues a request, or finds the job that the same request with this id already is. `watcher` follows it.
-    pub(crate) fn submit(
-        &self,
-        method: &'static str,
-        request: Txt2ImgParams,
-        id: Option<String>,
-        watcher: Option<&Arc<dyn Watcher>>,
-    ) -> Result<String> {
-        let encoded = rmp_serde::to_vec_named(&request)
-            .map_err(|error| Error::new(Class::Internal, format!("the request cannot be stored: {error}")))?;
-        let digest = Sha256::digest(&encoded).into();
-        let id = id.map_or_else(new_id, check_id)?;
-        let mut state = self.lock();
-        if let Some(job) = state.jobs.get(&id) {
-            same_request(&id, job.digest == digest)?;
-            if let Some(watcher) = watcher {
-                job.watch(watcher, 0);
-            }
-            return Ok(id);
-        }
-        if let Some(stored) = self.stored(&id) {
-            same_request(&id, stored.digest == digest && stored.view.method == method)?;
-            return Ok(id);
-        }
-        if state.stopping {
-            return Err(Error::new(Class::Busy, "the daemon is stopping; start it again and retry"));
-        }
-        if state.queue.len() >= self.limits.queue {
-            let text =
-                format!("{} jobs wait, which is the limit; retry when some are done", state.queue.len());
-            return Err(Error::new(Class::Busy, text));
-        }
-        let job = Arc::new(Job::new(id.clone(), method, request, digest));
-        // Before the answer, so that a job somebody knows of is not forgotten by a crash. One small write to the
-        // log of SQLite, no waiting for the disk.
-        self.in_store("a job", |store| store.insert(&job));
-        if let Some(watcher) = watcher {
-            job.watch(watcher, 0);
-        }
-        self.tell(&job, |_| Some(EventKind::Queued));
-        state.jobs.insert(id.clone(), Arc::clone(&job));
-        state.queue.push_back(job);
-        drop(state);
-        self.queued.notify_one();
-        Ok(id)
-    }
-
-    /// The next job, now running. Waits for one; `None` when the daemon stops.
-    pub(crate) fn next(&self) -> Option<Arc<Job>> {
+    /// The next job for a device, now running. Waits for one; `None` when the daemon stops. Jobs that are still being
+    /// resolved are passed by.
+    pub(crate) fn next(&self, device: DeviceId) -> Option<Arc<Job>> {
         let mut state = self.lock();
         let job = loop {
             if state.stopping {
                 return None;
             }
-            if let Some(job) = state.queue.pop_front() {
-                state.running = Some(Arc::clone(&job));
+            let ready = state.queue.iter().position(|job| job.is_ready(device));
+            if let Some(job) = ready.and_then(|place| state.queue.remove(place)) {
+                state.running.push(Arc::clone(&job));
                 break job;
             }
             state = self.queued.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -177,30 +138,27 @@ impl Jobs {
     }
 
     /// A picture of a running job.
-    pub(crate) fn preview(&self, job: &Job, step: u32, image: latentd_client::protocol::ImageOut) {
+    pub(crate) fn preview(&self, job: &Job, step: u32, image: ImageOut) {
         self.tell(job, |_| Some(EventKind::Preview { step, image: Box::new(image) }));
     }
 
     /// A running job ended, with its encoded result or an error.
     pub(crate) fn finish(&self, job: &Arc<Job>, outcome: Result<Vec<u8>>) {
         self.end(job, outcome);
-        self.lock().running = None;
+        self.lock().running.retain(|other| !Arc::ptr_eq(other, job));
     }
 
     /// Stops a job: at once while it waits, within a step while it runs. One that has ended stays as it is.
     pub(crate) fn cancel(&self, id: &str) -> Result<JobView> {
         let mut state = self.lock();
-        let Some(job) = state.jobs.get(id).cloned() else {
+        let Some(job) = state.listed(id).cloned() else {
             drop(state);
             return self.get(id);
         };
         job.request_cancel();
-        let waiting = state.queue.iter().position(|other| Arc::ptr_eq(other, &job));
-        if let Some(place) = waiting {
-            state.queue.remove(place);
-        }
+        let waited = state.leave_queue(&job);
         drop(state);
-        if waiting.is_some() {
+        if waited {
             self.end(&job, Err(Error::new(Class::Cancelled, "the job was cancelled before its turn")));
         }
         self.get(id)
@@ -209,7 +167,7 @@ impl Jobs {
     /// A job as it stands.
     pub(crate) fn get(&self, id: &str) -> Result<JobView> {
         let state = self.lock();
-        if let Some(job) = state.jobs.get(id) {
+        if let Some(job) = state.listed(id) {
             return Ok(job.view(state.position(job)));
         }
         drop(state);
@@ -227,7 +185,8 @@ impl Jobs {
             .map(|stored| stored.view)
             .filter(|view| !state.jobs.contains_key(&view.job))
             .collect();
-        views.extend(state.jobs.values().map(|job| job.view(state.position(job))));
+        let listed = state.jobs.values().filter(|job| job.is_listed());
+        views.extend(listed.map(|job| job.view(state.position(job))));
         views.retain(|view| params.state.is_none_or(|wanted| view.state == wanted));
         views.sort_by(|a, b| b.created_at.total_cmp(&a.created_at));
         views.truncate(limit as usize);
@@ -236,7 +195,7 @@ impl Jobs {
 
     /// Waits for a job's end.
     pub(crate) async fn wait(&self, id: &str) -> Result<Ended> {
-        let job = self.lock().jobs.get(id).cloned();
+        let job = self.lock().listed(id).cloned();
         if let Some(job) = &job {
             job.wait_ended().await;
         }
@@ -266,7 +225,7 @@ impl Jobs {
     /// Tells `watcher` what is kept of a job's events after `since`, and what comes.
     pub(crate) fn watch(&self, id: &str, watcher: &Arc<dyn Watcher>, since: u64) -> Result<JobView> {
         let state = self.lock();
-        if let Some(job) = state.jobs.get(id) {
+        if let Some(job) = state.listed(id) {
             job.watch(watcher, since);
             return Ok(job.view(state.position(job)));
         }
@@ -307,14 +266,16 @@ impl Jobs {
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
         state.stopping = true;
-        let waiting: Vec<_> = state.queue.drain(..).collect();
+        let waiting: Vec<_> = state.queue.iter().cloned().collect();
         drop(state);
         self.queued.notify_all();
         if !waiting.is_empty() {
             info!(count = waiting.len(), "waiting jobs are interrupted");
         }
         for job in waiting {
-            self.end(&job, Err(interrupted()));
+            if !self.refuse(&job, Err(stopping())) {
+                self.give_up(&job, interrupted());
+            }
         }
     }
 
@@ -326,7 +287,7 @@ impl Jobs {
     /// Whether nothing waits or runs.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.queue.is_empty() && state.running.is_none()
+        state.queue.is_empty() && state.running.is_empty()
     }
 
     /// The queue in numbers.
@@ -334,7 +295,7 @@ impl Jobs {
         let state = self.lock();
         QueueStatus {
             queued: state.queue.len() as u32,
-            running: state.running.as_ref().map(|job| job.id.clone()),
+            running: state.running.first().map(|job| job.id.clone()),
             limit: self.limits.queue as u32,
         }
     }
@@ -361,6 +322,31 @@ impl Jobs {
                 state.jobs.remove(&job.id);
             }
         }
+    }
+
+    /// Ends a job that waits, or says that there is none if nobody was told of it yet.
+    fn give_up(&self, job: &Arc<Job>, error: Error) {
+        if !self.refuse(job, Err(error.clone())) && self.lock().leave_queue(job) {
+            self.end(job, Err(error));
+        }
+    }
+
+    /// There is no such job, as far as nobody was told of it; gives whether that is so.
+    fn refuse(&self, job: &Arc<Job>, outcome: Result<()>) -> bool {
+        let mut admission = job.admission();
+        if *admission == Admission::Listed {
+            return false;
+        }
+        *admission = Admission::Refused;
+        drop(admission);
+        let mut state = self.lock();
+        state.leave_queue(job);
+        if state.jobs.get(&job.id).is_some_and(|other| Arc::ptr_eq(other, job)) {
+            state.jobs.remove(&job.id);
+        }
+        drop(state);
+        job.tell_submitted(outcome);
+        true
     }
 
     /// A job's last change: result to the disk, row, event, those who wait, in this order.
@@ -443,10 +429,21 @@ impl Jobs {
 }
 
 impl State {
+    /// Takes a job out of the queue; false if it is not there, and so somebody else's to end.
+    fn leave_queue(&mut self, job: &Arc<Job>) -> bool {
+        let place = self.queue.iter().position(|other| Arc::ptr_eq(other, job));
+        place.and_then(|place| self.queue.remove(place)).is_some()
+    }
+
+    /// The job of this id, if anybody was told that there is one.
+    fn listed(&self, id: &str) -> Option<&Arc<Job>> {
+        self.jobs.get(id).filter(|job| job.is_listed())
+    }
+
     /// Jobs before this one, while it waits.
     fn position(&self, job: &Arc<Job>) -> Option<u32> {
         let place = self.queue.iter().position(|other| Arc::ptr_eq(other, job));
-        place.map(|place| place as u32 + u32::from(self.running.is_some()))
+        place.map(|place| (place + self.running.len()) as u32)
     }
 }
 
@@ -462,38 +459,14 @@ fn expired(id: &str) -> Error {
     )
 }
 
+fn stopping() -> Error {
+    Error::new(Class::Busy, "the daemon is stopping; start it again and retry")
+}
+
 /// What is said of a job that the daemon did not live to finish.
 fn interrupted() -> Error {
     Error::new(
         Class::Internal,
         "the job was interrupted: the daemon ended before it did; submit the request again, with a new id",
     )
-}
-
-fn same_request(id: &str, same: bool) -> Result<()> {
-    if same {
-        return Ok(());
-    }
-    let text = format!("id: '{id}' is already the id of another request; use a new one");
-    Err(Error::new(Class::InvalidParams, text))
-}
-
-/// A client's id becomes a file's name, so it is held to harmless characters.
-fn check_id(id: String) -> Result<String> {
-    let harmless = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-    if id.len() <= 64
-        && id.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && id.chars().all(harmless)
-    {
-        return Ok(id);
-    }
-    let shown = crate::schema::shorten(&id);
-    let text = format!(
-        "id: '{shown}' must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
-    );
-    Err(Error::new(Class::InvalidParams, text))
-}
-
-fn new_id() -> Result<String> {
-    crate::random::u64().map(|number| format!("j{number:016x}"))
 }

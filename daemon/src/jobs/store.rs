@@ -10,6 +10,7 @@ use super::job::Job;
 use super::results::Results;
 use crate::database;
 use crate::error::{Class, Error};
+use crate::tasks::Request;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS job (
@@ -20,6 +21,9 @@ const SCHEMA: &str = "
     );
     CREATE INDEX IF NOT EXISTS job_finished ON job (finished_at);
 ";
+
+/// Of the digest of a request: 1 is of the parameters as they were sent.
+const DIGEST_VERSION: u8 = 1;
 
 const COLUMNS: &str = "id, method, request_sha256, state, created_at, started_at, finished_at, step, steps, error_code, \
                        error_text, last_seq, result_bytes";
@@ -45,8 +49,7 @@ pub(super) struct Keep {
 pub(super) struct StoredJob {
     pub view: JobView,
     pub error: Option<Error>,
-    /// SHA-256 of the request.
-    pub digest: Vec<u8>,
+    digest: Vec<u8>,
     pub last_seq: u64,
     pub has_result: bool,
 }
@@ -70,19 +73,27 @@ impl Store {
     pub(super) fn interrupt_unfinished(&self, error: &Error, now: f64) -> rusqlite::Result<usize> {
         self.connection.execute(
             "UPDATE job SET state = 'interrupted', finished_at = ?, error_code = ?, error_text = ?, \
-             last_seq = last_seq + 1 WHERE state IN ('queued', 'running')",
+             last_seq = last_seq + 1 WHERE state IN ('resolving', 'queued', 'running')",
             params![now, error.class.code(), error.text],
         )
     }
 
     /// A new row for a job.
     pub(super) fn insert(&self, job: &Job) -> rusqlite::Result<()> {
+        let inner = job.lock();
         self.connection
             .prepare_cached(
                 "INSERT INTO job (id, method, request_sha256, state, created_at, step, steps, last_seq) \
-                 VALUES (?, ?, ?, 'queued', ?, 0, ?, 0)",
+                 VALUES (?, ?, ?, ?, ?, 0, ?, 0)",
             )?
-            .execute(params![job.id, job.method, job.digest, job.created_at, job.lock().steps])
+            .execute(params![
+                job.id,
+                job.request.method,
+                stored_digest(&job.request),
+                inner.state.name(),
+                job.created_at,
+                inner.steps
+            ])
             .map(drop)
     }
 
@@ -152,6 +163,20 @@ impl Store {
         }
         Ok(())
     }
+}
+
+impl StoredJob {
+    /// Whether it is of this request. Digests of before version 1 were of the request with its defaults, which tells
+    /// nothing of one as it was sent: such a job is known by its id and method alone.
+    pub(super) fn is_of(&self, request: &Request) -> bool {
+        let is_older = self.digest.len() == request.digest.len();
+        self.view.method == request.method && (is_older || self.digest == stored_digest(request))
+    }
+}
+
+/// A digest as it is stored: the version of how it was made, then the digest.
+fn stored_digest(request: &Request) -> Vec<u8> {
+    [&[DIGEST_VERSION], &request.digest[..]].concat()
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredJob> {

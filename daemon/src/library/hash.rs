@@ -2,15 +2,21 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::workers::Workers;
+
+/// How often somebody who waits looks whether it still should.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// A digest that is known, or being computed. Clones wait for the same one.
 #[derive(Clone, Default)]
-pub(crate) struct Sha256Task {
+pub(super) struct Sha256Task {
     shared: Arc<Shared>,
 }
 
@@ -28,49 +34,65 @@ impl Sha256Task {
         task
     }
 
-    /// Reads `path` on a thread of its own and hands the digest to `keep`.
-    pub(super) fn spawn(path: PathBuf, keep: impl FnOnce(&str) + Send + 'static) -> Self {
+    /// Reads the open file on a thread of `workers` and hands the digest to `keep`. Nothing is read once nobody holds the
+    /// file any more.
+    pub(super) fn spawn(
+        workers: &Workers,
+        file: Weak<File>,
+        keep: impl FnOnce(&File, &str) + Send + 'static,
+    ) -> Self {
         let task = Self::default();
-        let worker = task.clone();
-        let spawned = std::thread::Builder::new().name("sha256".into()).spawn(move || {
-            let digest = file_sha256(&path).map_err(|error| format!("{}: {error}", path.display()));
-            if let Ok(digest) = &digest {
-                keep(digest);
+        let worker = Finally(task.clone());
+        workers.run(move || {
+            let digest = file_sha256(&file).map_err(|error| error.to_string());
+            if let (Ok(digest), Some(file)) = (&digest, file.upgrade()) {
+                keep(&file, digest);
             }
-            worker.set(digest);
+            worker.0.set(digest);
         });
-        if let Err(error) = spawned {
-            task.set(Err(error.to_string()));
-        }
         task
     }
 
-    /// The digest in hex. Waits for it.
-    pub(crate) fn wait(&self) -> Result<String, String> {
+    /// The digest in hex. Waits for it unless `cancelled`, in which case there is none.
+    pub(super) fn wait(&self, cancelled: &dyn Fn() -> bool) -> Option<Result<String, String>> {
         let mut digest = self.shared.digest.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(known) = &*digest {
-                return known.clone();
+            if digest.is_some() || cancelled() {
+                return digest.clone();
             }
-            digest = self.shared.done.wait(digest).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.shared.done.wait_timeout(digest, LOOK_EVERY);
+            digest = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    fn set(&self, digest: Result<String, String>) {
-        *self.shared.digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
+    /// Only the first outcome counts.
+    fn set(&self, outcome: Result<String, String>) {
+        self.shared.digest.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(outcome);
         self.shared.done.notify_all();
     }
 }
 
-fn file_sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+/// Work that is lost or panics must not leave anybody waiting.
+struct Finally(Sha256Task);
+
+impl Drop for Finally {
+    fn drop(&mut self) {
+        self.0.set(Err("the daemon failed at its hash; please report it".into()));
+    }
+}
+
+fn file_sha256(file: &Weak<File>) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut bytes = vec![0; 1 << 20];
+    let mut position = 0;
     loop {
-        let length = file.read(&mut bytes)?;
+        // Held for one piece at a time: when the last job that wanted it is gone, so is the work.
+        let file = file.upgrade().ok_or_else(|| io::Error::other("nobody needs its hash any more"))?;
+        let length = file.read_at(&mut bytes, position)?;
         if length == 0 {
             break;
         }
+        position += length as u64;
         hasher.update(bytes.get(..length).unwrap_or_default());
     }
     let mut hex = String::with_capacity(64);

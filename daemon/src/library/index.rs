@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use latentd_client::protocol::LibraryKind;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Params, params};
 use tracing::warn;
 
 use super::item::{Facts, Stamp};
@@ -53,11 +53,15 @@ impl Index {
 
     /// Everything that is known, by path.
     pub(super) fn verdicts(&self) -> HashMap<String, (Stamp, Verdict)> {
+        self.read_verdicts("", [])
+    }
+
+    fn read_verdicts(&self, which: &str, params: impl Params) -> HashMap<String, (Stamp, Verdict)> {
         let read = |connection: &Connection| {
-            let mut statement = connection.prepare(
-                "SELECT path, size, modified_ns, kind, architecture, dtype, parameters, broken FROM file",
-            )?;
-            let rows = statement.query_map([], |row| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT path, size, modified_ns, kind, architecture, dtype, parameters, broken FROM file {which}"
+            ))?;
+            let rows = statement.query_map(params, |row| {
                 let stamp = Stamp { size: row.get::<_, i64>(1)?.cast_unsigned(), modified_ns: row.get(2)? };
                 let verdict = match row.get::<_, Option<String>>(7)? {
                     Some(reason) => Verdict::Broken(reason),
@@ -75,6 +79,11 @@ impl Index {
             rows.collect()
         };
         self.with(read).unwrap_or_default()
+    }
+
+    /// What is known of one file.
+    pub(super) fn verdict(&self, path: &Path) -> HashMap<String, (Stamp, Verdict)> {
+        self.read_verdicts("WHERE path = ?", [path.to_str()])
     }
 
     /// Replaces what is known of these files.

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use latentd_client::protocol::LibraryKind;
-use latentd_models::Result;
 use latentd_models::files::config_beside;
-use latentd_models::nn::Precision;
 use latentd_models::pipeline::Model;
 
 use crate::demo::{self, DemoModel};
+use crate::error::{Class, Error, Result};
 
 /// One usable file, or what is built in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +66,27 @@ impl Item {
             && self.facts.architecture.as_deref() == Some(Model::ARCHITECTURE)
     }
 
+    /// An error that says what it is instead, if pictures cannot be drawn with it from text.
+    pub(crate) fn check_draws(&self) -> Result<()> {
+        if self.draws() {
+            return Ok(());
+        }
+        let Some(architecture) = &self.facts.architecture else {
+            let text = format!(
+                "checkpoint '{}' is of no architecture that is known: its tensors are not named as Stable Diffusion's are \
+                 in the LDM layout",
+                self.name
+            );
+            return Err(Error::new(Class::Model, text));
+        };
+        let text = format!(
+            "checkpoint '{}' is of the architecture {architecture}; this version draws from text with {} checkpoints",
+            self.name,
+            Model::ARCHITECTURE
+        );
+        Err(Error::new(Class::Unsupported, text))
+    }
+
     /// Whether it needs no file.
     pub(crate) fn is_built_in(&self) -> bool {
         self.path().is_none()
@@ -91,14 +111,6 @@ impl Item {
     /// Whether both are of the same file, as it is now or as it was.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         self.path() == other.path()
-    }
-
-    /// Reads a checkpoint and makes it ready to draw in a precision.
-    pub(crate) fn open_model(&self, precision: Precision) -> Result<Model> {
-        match &self.source {
-            Source::File { path, .. } => Model::open(path, precision),
-            Source::BuiltIn(_) => DemoModel::open(precision),
-        }
     }
 
     /// Whether its file is still the one that was looked at.

@@ -7,7 +7,7 @@ use latentd_models::pipeline::Model;
 
 use super::index::Index;
 use super::item::{Item, Source};
-use super::scan::may_be;
+use super::scan::{may_be, places};
 use super::snapshot::Snapshot;
 use crate::demo;
 use crate::error::{Class, Error, Result};
@@ -53,6 +53,24 @@ pub(super) fn find(
     let advice =
         if near.is_empty() { how_to_add(folders, kind) } else { format!("known: {}", near.join(", ")) };
     Err(Error::new(Class::NotFound, format!("{kind} '{}' is not in the library; {advice}", shorten(wanted))))
+}
+
+/// Files that `wanted` may mean, whatever the snapshot says of them: those that it knows under this name, and those
+/// that stand where one of this name would.
+pub(super) fn candidates(
+    folders: &[PathBuf],
+    snapshot: &Snapshot,
+    kind: LibraryKind,
+    wanted: &str,
+) -> Vec<PathBuf> {
+    let named = |path: &Path| is_problem(folders, path, wanted);
+    let entries = snapshot.entries.iter().filter(|item| item.kind == kind).filter_map(Item::path);
+    let problems = snapshot.problems.iter().map(|problem| Path::new(&problem.path));
+    let mut paths: Vec<_> = entries.chain(problems).filter(|path| named(path)).map(Path::to_owned).collect();
+    paths.extend(places(folders, kind, wanted));
+    paths.sort();
+    paths.dedup();
+    paths
 }
 
 /// The first checkpoint of the models folders by name that this version can draw with.
@@ -127,6 +145,10 @@ fn check_name(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Result<()
 /// Whether `wanted` is this file's path, absolute or inside a models folder, with or without extension.
 fn is_path_of(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
     let wanted = Path::new(wanted);
+    // Most paths are told apart by their last part alone.
+    if wanted.file_name() != path.file_name() && wanted.file_name() != path.file_stem() {
+        return false;
+    }
     let bare = path.with_extension("");
     let named = |base: &Path| wanted == base;
     named(path)

@@ -9,31 +9,47 @@ mod hash;
 mod index;
 mod item;
 mod lookup;
+mod pinned;
 mod scan;
 mod snapshot;
 mod watch;
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryKind};
 
-use crate::error::{Class, Result};
-pub(crate) use hash::Sha256Task;
+use crate::error::{Class, Error, Result};
+use crate::workers::Workers;
+use hash::Sha256Task;
 use index::Index;
 pub(crate) use item::Item;
-use item::Source;
+use item::{Source, Stamp};
+use pinned::PinError;
+pub(crate) use pinned::{Identity, Pinned, open_model};
 use snapshot::{Snapshot, difference};
+
+/// Files that are hashed at once.
+const HASHING_THREADS: usize = 2;
+
+/// Times a file that is being replaced is looked up again before that is an error.
+const LOOKS: usize = 5;
 
 /// The folders and what is in them.
 pub(crate) struct Library {
     folders: Vec<PathBuf>,
-    index: Index,
+    index: Arc<Index>,
     state: Mutex<State>,
     scanned: Condvar,
     /// Held while a scan runs, so that two do not overlap.
     scanning: Mutex<()>,
     on_change: Box<dyn Fn(&LibraryEvent) + Send + Sync>,
+    /// Files that jobs hold open.
+    pinned: Mutex<HashMap<PathBuf, Weak<Pinned>>>,
+    /// Computes hashes.
+    hashing: Workers,
 }
 
 #[derive(Default)]
@@ -55,11 +71,13 @@ impl Library {
                 .into_iter()
                 .map(|folder| std::path::absolute(&folder).unwrap_or(folder))
                 .collect(),
-            index: Index::open(&state_dir.join("library.db")),
+            index: Arc::new(Index::open(&state_dir.join("library.db"))),
             state: Mutex::default(),
             scanned: Condvar::new(),
             scanning: Mutex::default(),
             on_change: Box::new(on_change),
+            pinned: Mutex::default(),
+            hashing: Workers::new("sha256", HASHING_THREADS),
         }
     }
 
@@ -89,15 +107,98 @@ impl Library {
         let snapshot = Arc::new(scan::scan(&self.folders, &self.index));
         let before = self.lock().snapshot.replace(Arc::clone(&snapshot));
         self.scanned.notify_all();
-        if let Some(event) = before.and_then(|before| difference(&before, &snapshot)) {
-            (self.on_change)(&event);
+        if let Some(before) = before {
+            self.tell_difference(&before, &snapshot);
         }
         snapshot
     }
 
-    /// The entry of this kind that `name` means: a name, a path inside a models folder, or a hash.
+    /// Looks at these files alone.
+    fn refresh(&self, paths: &[PathBuf]) -> Arc<Snapshot> {
+        let before = self.snapshot();
+        let Some(after) = scan::refreshed(&self.folders, &before, paths, &self.index) else {
+            return before;
+        };
+        let after = Arc::new(after);
+        self.lock().snapshot = Some(Arc::clone(&after));
+        self.tell_difference(&before, &after);
+        after
+    }
+
+    fn tell_difference(&self, before: &Snapshot, after: &Snapshot) {
+        if let Some(event) = difference(before, after) {
+            (self.on_change)(&event);
+        }
+    }
+
+    /// The entry of this kind that `name` means: a name, a path inside a models folder, or a hash. Who has just put a
+    /// file there means that file, also before the change was noticed: what could have this name is looked at again,
+    /// and nothing else, so that a name that is nobody's is refused at once however large the library is.
     pub(crate) fn find(&self, kind: LibraryKind, name: &str) -> Result<Item> {
-        self.up_to_date(|snapshot| lookup::find(&self.folders, snapshot, &self.index, kind, name))
+        let look = |snapshot: &Snapshot| lookup::find(&self.folders, snapshot, &self.index, kind, name);
+        let snapshot = self.snapshot();
+        let mut changed = Vec::new();
+        match look(&snapshot) {
+            Ok(found) if found.is_unchanged() => return Ok(found),
+            Ok(found) => changed.extend(found.path().map(Path::to_owned)),
+            Err(error) if error.class == Class::InvalidParams => return Err(error),
+            Err(_) => (),
+        }
+        changed.extend(lookup::candidates(&self.folders, &snapshot, kind, name));
+        changed.sort();
+        changed.dedup();
+        look(&self.refresh(&changed))
+    }
+
+    /// The file of the entry that `look` finds, held open as it is now. Its hash is computed from now on.
+    pub(crate) fn pin(&self, look: impl Fn(&Self) -> Result<Item>) -> Result<Arc<Pinned>> {
+        let mut item = look(self)?;
+        for _ in 0..LOOKS {
+            match self.hold(&item) {
+                Ok(pinned) => return Ok(pinned),
+                Err(PinError::Unusable(error)) => return Err(error),
+                Err(PinError::Moved) => {
+                    let changed: Vec<_> = item.path().map(Path::to_owned).into_iter().collect();
+                    self.refresh(&changed);
+                    item = look(self)?;
+                }
+            }
+        }
+        let text = format!("{} '{}' changes all the time; retry when it is whole", item.kind, item.name);
+        Err(Error::new(Class::Model, text))
+    }
+
+    fn hold(&self, item: &Item) -> Result<Arc<Pinned>, PinError> {
+        let (path, stamp) = match &item.source {
+            Source::BuiltIn(demo) => return Ok(Arc::new(Pinned::built_in(item, demo))),
+            Source::File { path, stamp, .. } => (path, *stamp),
+        };
+        let held = self.held().get(path).and_then(Weak::upgrade);
+        if let Some(pinned) = held.filter(|pinned| pinned.is_current(item)) {
+            return Ok(pinned);
+        }
+        let hash = |file: &Arc<File>| {
+            if let Some(known) = lookup::known_sha256(&self.index, item) {
+                return Sha256Task::done(known);
+            }
+            let (index, path) = (Arc::clone(&self.index), path.clone());
+            let keep = move |file: &File, digest: &str| {
+                // What was written to meanwhile is not the file that the stamp is of.
+                if file.metadata().is_ok_and(|now| Stamp::of(&now) == stamp) {
+                    index.set_sha256(&path, stamp, digest);
+                }
+            };
+            Sha256Task::spawn(&self.hashing, Arc::downgrade(file), keep)
+        };
+        let pinned = Arc::new(Pinned::open(item, path, stamp, hash)?);
+        let mut held = self.held();
+        held.retain(|_, other| other.strong_count() > 0);
+        held.insert(path.clone(), Arc::downgrade(&pinned));
+        Ok(pinned)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<PathBuf, Weak<Pinned>>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The checkpoint to use when nobody names one: the configured one, else the first file that
@@ -115,28 +216,11 @@ impl Library {
         lookup::only_built_in(&self.folders, &self.snapshot())
     }
 
-    /// What `look` finds, after another scan if it finds nothing or a file that is another one by now: who has just
-    /// put a file there means that file, also before the change was noticed.
+    /// What `look` finds, after another scan if it finds nothing or a file that is another one by now.
     fn up_to_date(&self, look: impl Fn(&Snapshot) -> Result<Item>) -> Result<Item> {
         match look(&self.snapshot()) {
             Ok(found) if found.is_unchanged() => Ok(found),
-            Err(error) if error.class == Class::InvalidParams => Err(error),
             Ok(_) | Err(_) => look(&self.rescan()),
-        }
-    }
-
-    /// The file's SHA-256: at once if it is known, else computed on a thread of its own.
-    pub(crate) fn sha256(self: &Arc<Self>, item: &Item) -> Sha256Task {
-        if let Some(known) = lookup::known_sha256(&self.index, item) {
-            return Sha256Task::done(known);
-        }
-        match item.source.clone() {
-            Source::File { path, stamp, .. } => {
-                let library = Arc::clone(self);
-                let file = path.clone();
-                Sha256Task::spawn(path, move |digest| library.index.set_sha256(&file, stamp, digest))
-            }
-            Source::BuiltIn(demo) => Sha256Task::done(demo.sha256.to_owned()),
         }
     }
 

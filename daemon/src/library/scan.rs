@@ -66,11 +66,7 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index) -> Snapshot {
         }
     }
     index.remember(&learnt);
-    snapshot
-        .entries
-        .extend(Item::built_in().filter(|built_in| !is_taken(folders, &snapshot, &built_in.name)));
-    snapshot.entries.sort_by(|a, b| (a.kind, &a.name, a.path()).cmp(&(b.kind, &b.name, b.path())));
-    snapshot.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    let snapshot = arrange(folders, snapshot);
     info!(
         entries = snapshot.entries.len(),
         problems = snapshot.problems.len(),
@@ -79,6 +75,69 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index) -> Snapshot {
         "scanned the models folders"
     );
     snapshot
+}
+
+/// What a scan would say of one file: nothing if it would not be looked at.
+pub(super) fn look_at(
+    folders: &[PathBuf],
+    path: &Path,
+    index: &Index,
+) -> Option<Result<Item, LibraryProblem>> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let mut walk = Walk { candidates: Vec::new(), visited: HashSet::new() };
+    walk.file(path.to_owned(), &metadata, outermost_kind(folders, path));
+    let candidate = walk.candidates.pop()?;
+    let mut learnt = Vec::new();
+    let judged = readable(&candidate).map(|()| judge(&candidate, &index.verdict(path), &mut learnt));
+    index.remember(&learnt);
+    let problem = |reason| LibraryProblem { path: path.display().to_string(), reason };
+    Some(judged.and_then(|verdict| sort_in(&candidate, verdict)).map_err(problem))
+}
+
+/// The entries and problems in their order, with what is built in where no file has its name.
+fn arrange(folders: &[PathBuf], mut snapshot: Snapshot) -> Snapshot {
+    snapshot.entries.retain(|item| !item.is_built_in());
+    snapshot
+        .entries
+        .extend(Item::built_in().filter(|built_in| !is_taken(folders, &snapshot, &built_in.name)));
+    snapshot.entries.sort_by(|a, b| (a.kind, &a.name, a.path()).cmp(&(b.kind, &b.name, b.path())));
+    snapshot.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    snapshot
+}
+
+/// The snapshot with what is at these paths now; `None` if that is what it says already.
+pub(super) fn refreshed(
+    folders: &[PathBuf],
+    snapshot: &Snapshot,
+    paths: &[PathBuf],
+    index: &Index,
+) -> Option<Snapshot> {
+    // As text: comparing paths part by part costs more than all the rest, where there are thousands.
+    let is_at = |item: &Item, path: &Path| item.path().is_some_and(|at| at.as_os_str() == path.as_os_str());
+    let is_of = |problem: &LibraryProblem, path: &Path| path.as_os_str() == problem.path.as_str();
+    let now: Vec<_> = paths.iter().map(|path| (path, look_at(folders, path, index))).collect();
+    let is_known = |(path, found): &(&PathBuf, Option<Result<Item, LibraryProblem>>)| match found {
+        Some(Ok(found)) => snapshot.entries.contains(found),
+        Some(Err(found)) => snapshot.problems.contains(found),
+        None => {
+            !snapshot.entries.iter().any(|item| is_at(item, path))
+                && !snapshot.problems.iter().any(|problem| is_of(problem, path))
+        }
+    };
+    if now.iter().all(is_known) {
+        return None;
+    }
+    let entries = snapshot.entries.iter().filter(|item| !paths.iter().any(|path| is_at(item, path)));
+    let problems = snapshot.problems.iter().filter(|problem| !paths.iter().any(|path| is_of(problem, path)));
+    let mut after = Snapshot { entries: entries.cloned().collect(), problems: problems.cloned().collect() };
+    for (_, found) in now {
+        match found {
+            Some(Ok(item)) => after.entries.push(item),
+            Some(Err(problem)) => after.problems.push(problem),
+            None => (),
+        }
+    }
+    Some(arrange(folders, after))
 }
 
 /// Whether a checkpoint has this name, also one that cannot be used: who asks for it means that file.
@@ -93,9 +152,37 @@ fn is_taken(folders: &[PathBuf], snapshot: &Snapshot, name: &str) -> bool {
 
 /// Whether a file that cannot be read might be meant for this kind: it lies in no folder for anything else.
 pub(super) fn may_be(kind: LibraryKind, folders: &[PathBuf], path: &Path) -> bool {
+    outermost_kind(folders, path).is_none_or(|folder| folder == kind)
+}
+
+/// The kind of the outermost of A1111's folders that the file lies in: as in the walk, that one decides.
+fn outermost_kind(folders: &[PathBuf], path: &Path) -> Option<LibraryKind> {
     let inside = folders.iter().find_map(|folder| path.strip_prefix(folder).ok()).unwrap_or(path);
-    // As in the walk, the outermost folder decides.
-    inside.ancestors().skip(1).filter_map(folder_kind).last().is_none_or(|folder| folder == kind)
+    inside.ancestors().skip(1).filter_map(folder_kind).last()
+}
+
+/// Where a file of this kind and name would lie: in the models folders themselves, or in those of its kind in them. A
+/// name may be a path inside a models folder. Only folders are read here, one each, however many files there are.
+pub(super) fn places(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    let mut add = |base: &Path| {
+        let base = base.join(wanted);
+        let with = |extension: &str| {
+            let mut path = base.clone().into_os_string();
+            path.push(".");
+            path.push(extension);
+            PathBuf::from(path)
+        };
+        let extensions = ["safetensors"].iter().chain(&UNREAD);
+        places.extend(extensions.map(|extension| with(extension)).chain([base.clone()]));
+    };
+    for folder in folders {
+        add(folder);
+        let children = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        children.filter(|child| folder_kind(child) == Some(kind)).for_each(|child| add(&child));
+    }
+    places.retain(|path| fs::metadata(path).is_ok_and(|found| found.is_file()));
+    places
 }
 
 /// Whether the file is of a form that is read at all.

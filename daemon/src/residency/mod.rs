@@ -10,7 +10,7 @@ use tracing::info;
 
 use crate::clock;
 use crate::error::{Class, Error, Result};
-use crate::library::{Item, Library, Sha256Task};
+use crate::library::{Identity, Item, Pinned, open_model};
 
 /// The models in memory.
 pub(crate) struct Residency {
@@ -23,18 +23,11 @@ pub(crate) struct Residency {
 
 struct Resident {
     item: Item,
+    identity: Identity,
     model: Arc<Model>,
     bytes: u64,
     pinned: bool,
     last_used_at: f64,
-    sha256: Sha256Task,
-}
-
-/// A model that is in memory, and stays for as long as this is held.
-pub(crate) struct Loaded {
-    pub model: Arc<Model>,
-    pub item: Item,
-    pub sha256: Sha256Task,
 }
 
 impl Residency {
@@ -43,32 +36,31 @@ impl Residency {
         Self { budget, residents: Mutex::default(), loading: Mutex::default() }
     }
 
-    /// The model of `item` in a precision, read from its file if it is not in memory or the file is another one now.
+    /// The model of a checkpoint in a precision, read from its file if it is not in memory. It stays there for as long as
+    /// what is given here is held.
     ///
     /// Call it from outside of `compute`, where the kernels run: one of its threads that waits for a piece of its own
     /// work takes up other work meanwhile, which may be a second load, and would wait for this one's lock for ever.
     pub(crate) fn acquire(
         &self,
-        library: &Arc<Library>,
-        item: &Item,
+        checkpoint: &Pinned,
         precision: Precision,
         compute: &ThreadPool,
-    ) -> Result<Loaded> {
+    ) -> Result<Arc<Model>> {
         debug_assert!(compute.current_thread_index().is_none(), "a load from inside the pool");
-        if let Some(loaded) = self.resident(item, precision) {
-            return Ok(loaded);
+        if let Some(model) = self.resident(checkpoint, precision) {
+            return Ok(model);
         }
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = self.resident(item, precision) {
-            return Ok(loaded);
+        if let Some(model) = self.resident(checkpoint, precision) {
+            return Ok(model);
         }
-        let pinned = self.replace(item);
+        let item = checkpoint.item();
+        let pinned = self.replace(checkpoint);
         // Before it is read only the file's size is known.
         self.make_room(item, item.size())?;
-        let sha256 = library.sha256(item);
         let started = std::time::Instant::now();
-        let model = compute.install(|| item.open_model(precision))?;
-        let model = Arc::new(model);
+        let model = Arc::new(compute.install(|| open_model(checkpoint, precision))?);
         let bytes = model.summary().weight_bytes;
         self.make_room(item, bytes)?;
         info!(
@@ -80,13 +72,13 @@ impl Residency {
         );
         self.lock().push(Resident {
             item: item.clone(),
+            identity: checkpoint.identity().clone(),
             model: Arc::clone(&model),
             bytes,
             pinned,
             last_used_at: clock::now(),
-            sha256: sha256.clone(),
         });
-        Ok(Loaded { model, item: item.clone(), sha256 })
+        Ok(model)
     }
 
     /// Drops a model from memory, in every precision; a job that draws with it keeps it to its end.
@@ -117,10 +109,10 @@ impl Residency {
         self.lock().iter().map(Resident::view).collect()
     }
 
-    /// The model of `item` in a precision, if it is in memory.
-    pub(crate) fn view(&self, item: &Item, precision: Precision) -> Option<ResidentModel> {
+    /// The model of a checkpoint in a precision, if it is in memory.
+    pub(crate) fn view(&self, checkpoint: &Pinned, precision: Precision) -> Option<ResidentModel> {
         let residents = self.lock();
-        let found = residents.iter().find(|resident| resident.is(item, precision));
+        let found = residents.iter().find(|resident| resident.is(checkpoint, precision));
         found.map(Resident::view)
     }
 
@@ -134,28 +126,25 @@ impl Residency {
         self.lock().iter().map(|resident| resident.bytes).sum()
     }
 
-    fn resident(&self, item: &Item, precision: Precision) -> Option<Loaded> {
+    fn resident(&self, checkpoint: &Pinned, precision: Precision) -> Option<Arc<Model>> {
         let mut residents = self.lock();
-        let place = residents.iter().position(|resident| resident.is(item, precision))?;
+        let place = residents.iter().position(|resident| resident.is(checkpoint, precision))?;
         let mut resident = residents.remove(place);
         resident.last_used_at = clock::now();
-        let loaded = Loaded {
-            model: Arc::clone(&resident.model),
-            item: resident.item.clone(),
-            sha256: resident.sha256.clone(),
-        };
+        let model = Arc::clone(&resident.model);
         residents.push(resident);
-        Some(loaded)
+        Some(model)
     }
 
-    /// Drops what was read from the file before it changed; gives whether that was pinned.
-    fn replace(&self, item: &Item) -> bool {
+    /// Drops what was read from another file in this one's place; gives whether that was pinned.
+    fn replace(&self, checkpoint: &Pinned) -> bool {
         let mut residents = self.lock();
         let mut pinned = false;
         residents.retain(|resident| {
-            let stays = !resident.item.is_same_place(item) || resident.item.source == item.source;
+            let stays = !resident.item.is_same_place(checkpoint.item())
+                || resident.identity == *checkpoint.identity();
             if !stays {
-                info!(name = item.name, "its file changed; unloaded");
+                info!(name = resident.item.name, "its file is another one; unloaded");
                 pinned |= resident.pinned;
             }
             stays
@@ -201,8 +190,8 @@ impl Residency {
 }
 
 impl Resident {
-    fn is(&self, item: &Item, precision: Precision) -> bool {
-        self.item.source == item.source && self.model.precision() == precision
+    fn is(&self, checkpoint: &Pinned, precision: Precision) -> bool {
+        self.identity == *checkpoint.identity() && self.model.precision() == precision
     }
 
     /// Whether dropping it is forbidden, or would give nothing back because a job draws with it.

@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::methods::{Methods, Reply, Run, Session, failed};
+use super::methods::{Methods, Reply, Run, Session};
 use super::session::{Daemon, Outbox, Phase};
 use crate::error::{Class, Error, Result};
-use crate::jobs::{Ended, Jobs};
+use crate::jobs::Ended;
 
 const READ_BYTES: usize = 64 << 10;
 
@@ -160,20 +160,24 @@ impl Connection<'_> {
         let outbox = Arc::clone(&self.outbox);
         match &method.run {
             Run::Now(run) => outbox.respond(id, run(&self.session, params)),
-            Run::Later(run) => {
+            Run::Quick(run) => {
                 let answer = run(self.session.clone(), params);
                 self.requests.spawn(async move {
                     let _slot = outbox.slot().await;
                     outbox.respond(id, answer.await);
                 });
             }
-            Run::Job(run) => {
+            Run::Submit(run) => {
+                let answer = run(self.session.clone(), params);
+                self.requests.spawn(async move { outbox.respond(id, answer.await) });
+            }
+            Run::Wait(run) => {
                 let ended = run(self.session.clone(), params);
-                let jobs = Arc::clone(&self.daemon.engine.jobs);
+                let daemon = Arc::clone(self.daemon);
                 self.requests.spawn(async move {
                     let ended = ended.await;
                     let _turn = outbox.turn().await;
-                    outbox.respond(id, result(jobs, ended).await);
+                    outbox.respond(id, result(&daemon, ended).await);
                 });
             }
         }
@@ -187,10 +191,10 @@ impl Connection<'_> {
 }
 
 /// Reads a job's result, where that holds up nobody.
-async fn result(jobs: Arc<Jobs>, ended: Result<Ended>) -> Reply {
+async fn result(daemon: &Daemon, ended: Result<Ended>) -> Reply {
     let ended = ended?;
-    let read = tokio::task::spawn_blocking(move || jobs.result(&ended)).await;
-    read.unwrap_or_else(|error| Err(failed(&error)))
+    let jobs = Arc::clone(&daemon.jobs);
+    daemon.books.call(move || jobs.result(&ended)).await
 }
 
 /// `params` is an array with one map; an empty one stands for the empty map.

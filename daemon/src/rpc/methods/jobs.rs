@@ -1,65 +1,82 @@
 //! `jobs.*`.
 
-use std::sync::LazyLock;
-
 use latentd_client::protocol::{
     JobList, JobListParams, JobParams, JobRef, JobView, SubmitParams, SubscribeParams, Subscribed,
-    Txt2ImgParams, Txt2ImgResult,
 };
-use serde_json::Value as Json;
+use schemars::SchemaGenerator;
+use serde_json::{Value as Json, json};
 
-use super::row::{Method, Session, blocking, now, waiting};
-use super::txt2img;
+use super::row::{Method, Promise, Run, Session, encode, method, quick};
 use crate::error::{Error, Result};
-use crate::jobs::Ended;
+use crate::rpc::session::Daemon;
 use crate::schema;
 use crate::suggest::nearest;
+use crate::workers::Workers;
 
-/// Methods that can be submitted.
-const SUBMITTABLE: [&str; 1] = [txt2img::NAME];
-
-static TXT2IMG_SCHEMA: LazyLock<Json> = LazyLock::new(schema::of::<Txt2ImgParams>);
-
-pub(super) fn methods() -> Vec<Method> {
+/// `submittable` are the methods whose requests become jobs.
+pub(super) fn methods(submittable: &[Method]) -> Vec<Method> {
     vec![
-        now("jobs.submit", submit),
-        waiting::<JobParams, Txt2ImgResult, _>("jobs.wait", wait),
-        now("jobs.get", get),
-        blocking("jobs.list", list),
-        now("jobs.cancel", cancel),
-        now("jobs.subscribe", subscribe),
+        method::<SubmitParams>("jobs.submit", schema::of::<JobRef>(), submit()),
+        method::<JobParams>("jobs.wait", any_result(submittable), wait()),
+        quick("jobs.get", books, get),
+        quick("jobs.list", books, list),
+        quick("jobs.cancel", books, cancel),
+        quick("jobs.subscribe", books, subscribe),
     ]
 }
 
-fn submit(session: &Session, params: &SubmitParams) -> Result<JobRef> {
-    if params.method != txt2img::NAME {
-        let shown = schema::shorten(&params.method);
-        let meant = nearest(&params.method, SUBMITTABLE).unwrap_or_default();
-        let text = format!("method: '{shown}' cannot be submitted; did you mean '{meant}'?");
-        return Err(Error::not_found(text));
-    }
-    let request = schema::decode::<Txt2ImgParams>(&TXT2IMG_SCHEMA, &params.params)?;
-    txt2img::submit(session, request, params.id.clone()).map(|job| JobRef { job })
+/// All of these read or write the history.
+fn books(daemon: &Daemon) -> &Workers {
+    &daemon.books
 }
 
-async fn wait(session: Session, params: JobParams) -> Result<Ended> {
-    session.daemon.engine.jobs.wait(&params.job).await
+/// The schema of what any of these methods gives.
+fn any_result(methods: &[Method]) -> Json {
+    let mut generator = SchemaGenerator::default();
+    let rows = methods.iter().filter_map(|method| method.job.as_ref());
+    let any: Vec<_> = rows.map(|row| (row.result)(&mut generator)).collect();
+    json!({ "anyOf": any, "$defs": generator.take_definitions(true) })
+}
+
+fn submit() -> Run {
+    let check = schema::of::<SubmitParams>();
+    Run::Submit(Box::new(move |session, value| -> Promise<_> {
+        let outcome = schema::decode::<SubmitParams>(&check, &value).and_then(|params| {
+            let row = session.methods.find_job(&params.method).ok_or_else(|| not_a_job(&session, &params))?;
+            Ok((row.submit)(&session, params.params, params.id))
+        });
+        Box::pin(async move { encode(&JobRef { job: outcome?.await? }) })
+    }))
+}
+
+fn not_a_job(session: &Session, params: &SubmitParams) -> Error {
+    let shown = schema::shorten(&params.method);
+    let meant = nearest(&params.method, session.methods.jobs()).unwrap_or_default();
+    Error::not_found(format!("method: '{shown}' cannot be submitted; did you mean '{meant}'?"))
+}
+
+fn wait() -> Run {
+    let check = schema::of::<JobParams>();
+    Run::Wait(Box::new(move |session, value| -> Promise<_> {
+        let params = schema::decode::<JobParams>(&check, &value);
+        Box::pin(async move { session.daemon.jobs.wait(&params?.job).await })
+    }))
 }
 
 fn get(session: &Session, params: &JobParams) -> Result<JobView> {
-    session.daemon.engine.jobs.get(&params.job)
+    session.daemon.jobs.get(&params.job)
 }
 
 fn list(session: &Session, params: &JobListParams) -> Result<JobList> {
-    Ok(JobList { jobs: session.daemon.engine.jobs.list(params) })
+    Ok(JobList { jobs: session.daemon.jobs.list(params) })
 }
 
 fn cancel(session: &Session, params: &JobParams) -> Result<JobView> {
-    session.daemon.engine.jobs.cancel(&params.job)
+    session.daemon.jobs.cancel(&params.job)
 }
 
 fn subscribe(session: &Session, params: &SubscribeParams) -> Result<Subscribed> {
-    let jobs = &session.daemon.engine.jobs;
+    let jobs = &session.daemon.jobs;
     let Some(job) = &params.job else {
         jobs.watch_all(&session.watcher());
         return Ok(Subscribed { job: None });

@@ -4,15 +4,25 @@ use latentd_client::protocol::{
     Empty, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, RescanResult,
 };
 
-use super::row::{Method, Session, blocking};
+use super::row::{Method, Session, quick};
 use crate::error::Result;
+use crate::rpc::session::Daemon;
+use crate::workers::Workers;
 
 pub(super) fn methods() -> Vec<Method> {
-    vec![blocking("library.list", list), blocking("library.get", get), blocking("library.rescan", rescan)]
+    vec![
+        quick("library.list", lookers, list),
+        quick("library.get", lookers, get),
+        quick("library.rescan", lookers, rescan),
+    ]
+}
+
+fn lookers(daemon: &Daemon) -> &Workers {
+    &daemon.lookers
 }
 
 fn list(session: &Session, params: &LibraryListParams) -> Result<LibraryList> {
-    let library = &session.daemon.engine.studio.library;
+    let library = &session.daemon.studio.library;
     let snapshot = library.snapshot();
     let wanted = snapshot.entries.iter().filter(|item| params.kind.is_none_or(|kind| item.kind == kind));
     Ok(LibraryList {
@@ -22,11 +32,11 @@ fn list(session: &Session, params: &LibraryListParams) -> Result<LibraryList> {
 }
 
 fn get(session: &Session, params: &LibraryGetParams) -> Result<LibraryEntry> {
-    let library = &session.daemon.engine.studio.library;
+    let library = &session.daemon.studio.library;
     library.find(params.kind, &params.name).map(|item| library.entry(&item))
 }
 
 fn rescan(session: &Session, _: &Empty) -> Result<RescanResult> {
-    let snapshot = session.daemon.engine.studio.library.rescan();
+    let snapshot = session.daemon.studio.library.rescan();
     Ok(RescanResult { entries: snapshot.entries.len() as u32, problems: snapshot.problems.len() as u32 })
 }

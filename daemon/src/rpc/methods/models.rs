@@ -1,35 +1,37 @@
 //! `models.*`: what is in memory.
 
-use latentd_client::protocol::{Empty, LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult};
+use latentd_client::protocol::{
+    Empty, LibraryKind, LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult,
+};
 
-use super::row::{Method, Session, blocking, now};
+use super::row::{Method, Session, now, quick};
 use crate::error::Result;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        blocking("models.load", load),
-        blocking("models.unload", unload),
+        quick("models.load", |daemon| &daemon.loaders, load),
+        quick("models.unload", |daemon| &daemon.lookers, unload),
         now("models.loaded", loaded),
-        blocking("models.pin", pin),
+        quick("models.pin", |daemon| &daemon.lookers, pin),
     ]
 }
 
 fn load(session: &Session, params: &ModelParams) -> Result<ResidentModel> {
-    session.daemon.engine.studio.load(params)
+    session.daemon.studio.load(&params.checkpoint)
 }
 
 fn unload(session: &Session, params: &ModelParams) -> Result<UnloadResult> {
-    let studio = &session.daemon.engine.studio;
-    let item = studio.checkpoint(Some(&params.checkpoint))?;
+    let studio = &session.daemon.studio;
+    let item = studio.library.find(LibraryKind::Checkpoint, &params.checkpoint)?;
     Ok(UnloadResult { unloaded: studio.residency.unload(&item) })
 }
 
 fn loaded(session: &Session, _: &Empty) -> Result<LoadedModels> {
-    Ok(LoadedModels { models: session.daemon.engine.studio.residency.list() })
+    Ok(LoadedModels { models: session.daemon.studio.residency.list() })
 }
 
 fn pin(session: &Session, params: &PinParams) -> Result<ResidentModel> {
-    let studio = &session.daemon.engine.studio;
-    let item = studio.checkpoint(Some(&params.checkpoint))?;
+    let studio = &session.daemon.studio;
+    let item = studio.library.find(LibraryKind::Checkpoint, &params.checkpoint)?;
     studio.residency.pin(&item, params.pinned)
 }

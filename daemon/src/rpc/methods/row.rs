@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rmpv::Value;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -17,6 +17,7 @@ use crate::jobs::{Ended, Watcher};
 use crate::rpc::session::{Daemon, Outbox};
 use crate::schema;
 use crate::suggest::nearest;
+use crate::workers::Workers;
 
 /// An encoded result.
 pub(crate) type Reply = Result<Vec<u8>>;
@@ -39,17 +40,22 @@ impl Session {
 }
 
 type Now = Box<dyn Fn(&Session, Value) -> Reply + Send + Sync>;
-type Promise<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+/// What will be there.
+pub(super) type Promise<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 type Start<T> = Box<dyn Fn(Session, Value) -> Promise<T> + Send + Sync>;
+/// From the parameters of a request, and the id that its sender chose, to a job's id.
+pub(super) type Submit = dyn Fn(&Session, Value, Option<String>) -> Promise<String> + Send + Sync;
 
 /// How a method runs.
 pub(crate) enum Run {
-    /// At once, before the next request is read: it never waits.
+    /// At once, before the next request is read: it never waits, and touches no file.
     Now(Now),
-    /// In a task of its own.
-    Later(Start<Vec<u8>>),
-    /// In a task of its own, which waits for a job; the job's result is the answer.
-    Job(Start<Ended>),
+    /// On one of a few threads; the answer is of modest size.
+    Quick(Start<Vec<u8>>),
+    /// Answered in a moment, with a few bytes.
+    Submit(Start<Vec<u8>>),
+    /// Waits for a job; the job's result is the answer.
+    Wait(Start<Ended>),
 }
 
 /// One method.
@@ -60,6 +66,15 @@ pub(crate) struct Method {
     /// JSON Schema of the result.
     pub result: Json,
     pub run: Run,
+    /// How it is submitted, if its requests become jobs.
+    pub job: Option<JobRow>,
+}
+
+/// What `jobs.submit` and `jobs.wait` have to know of a method.
+pub(crate) struct JobRow {
+    pub submit: Arc<Submit>,
+    /// The result's schema, among others.
+    pub result: fn(&mut SchemaGenerator) -> Schema,
 }
 
 /// All methods by name.
@@ -82,6 +97,16 @@ impl Methods {
         })
     }
 
+    /// How the method of this name is submitted.
+    pub(super) fn find_job(&self, name: &str) -> Option<&JobRow> {
+        self.by_name.get(name).and_then(|method| method.job.as_ref())
+    }
+
+    /// Methods whose requests become jobs.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &'static str> {
+        self.all().filter(|method| method.job.is_some()).map(|method| method.name)
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Method> {
         self.by_name.values()
     }
@@ -99,50 +124,38 @@ where
         let params = schema::decode::<P>(&check, &value)?;
         encode(&run(session, &params)?)
     }));
-    Method { name, params, result: schema::of::<R>(), run }
+    Method { name, params, result: schema::of::<R>(), run, job: None }
 }
 
-/// A method that reads files or waits for a thread: it runs where that holds up nobody.
-pub(super) fn blocking<P, R>(name: &'static str, run: fn(&Session, &P) -> Result<R>) -> Method
+/// A method that reads files, on one of the threads that `workers` names.
+pub(super) fn quick<P, R>(
+    name: &'static str,
+    workers: fn(&Daemon) -> &Workers,
+    run: fn(&Session, &P) -> Result<R>,
+) -> Method
 where
     P: DeserializeOwned + JsonSchema + Send + 'static,
     R: Serialize + JsonSchema + 'static,
 {
     let params = schema::of::<P>();
     let check = params.clone();
-    let run = Run::Later(Box::new(move |session, value| {
+    let run = Run::Quick(Box::new(move |session, value| {
         let params = schema::decode::<P>(&check, &value);
         Box::pin(async move {
             let params = params?;
-            let work = move || encode(&run(&session, &params)?);
-            tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed(&error)))
+            let daemon = Arc::clone(&session.daemon);
+            workers(&daemon).call(move || encode(&run(&session, &params)?)).await
         })
     }));
-    Method { name, params, result: schema::of::<R>(), run }
+    Method { name, params, result: schema::of::<R>(), run, job: None }
 }
 
-/// A method that waits for a job, whose result is an `R`.
-pub(super) fn waiting<P, R, F>(name: &'static str, run: fn(Session, P) -> F) -> Method
-where
-    P: DeserializeOwned + JsonSchema + Send + 'static,
-    R: JsonSchema,
-    F: Future<Output = Result<Ended>> + Send + 'static,
-{
-    let params = schema::of::<P>();
-    let check = params.clone();
-    let run = Run::Job(Box::new(move |session, value| match schema::decode::<P>(&check, &value) {
-        // Called here, not in the task, so that jobs are queued in the order in which they were asked for.
-        Ok(params) => Box::pin(run(session, params)),
-        Err(error) => Box::pin(std::future::ready(Err(error))),
-    }));
-    Method { name, params, result: schema::of::<R>(), run }
+/// A method with parameters `P` that runs as `run` says.
+pub(super) fn method<P: JsonSchema>(name: &'static str, result: Json, run: Run) -> Method {
+    Method { name, params: schema::of::<P>(), result, run, job: None }
 }
 
-fn encode<R: Serialize>(result: &R) -> Reply {
+pub(super) fn encode<R: Serialize>(result: &R) -> Reply {
     rmp_serde::to_vec_named(result)
         .map_err(|error| Error::internal(format!("the result cannot be encoded: {error}")))
-}
-
-pub(crate) fn failed(error: &tokio::task::JoinError) -> Error {
-    Error::internal(format!("the daemon failed at this request: {error}; please report it"))
 }

@@ -9,7 +9,7 @@ use latentd_client::protocol::{
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use tracing::info;
 
-use super::row::{Method, Session, blocking, now};
+use super::row::{Method, Session, now, quick};
 use crate::error::{Error, Result};
 use crate::rpc::session::Phase;
 use crate::{machine, schema};
@@ -19,7 +19,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) fn methods() -> Vec<Method> {
     vec![
         now("initialize", initialize),
-        blocking("api_info", api_info),
+        quick("api_info", |daemon| &daemon.lookers, api_info),
         now("ping", |_, _: &Empty| Ok(Empty {})),
         now("status", status),
         now("shutdown", shutdown),
@@ -80,7 +80,6 @@ fn api_info(session: &Session, _: &Empty) -> Result<ApiInfo> {
 
 fn status(session: &Session, _: &Empty) -> Result<Status> {
     let daemon = &session.daemon;
-    let engine = &daemon.engine;
     Ok(Status {
         version: VERSION.into(),
         pid: std::process::id(),
@@ -88,17 +87,17 @@ fn status(session: &Session, _: &Empty) -> Result<Status> {
         devices: vec![Device {
             kind: "cpu".into(),
             name: machine::cpu_name().unwrap_or_else(|| "CPU".into()),
-            threads: engine.studio.threads() as u32,
+            threads: daemon.studio.threads() as u32,
         }],
         memory: MemoryStatus {
-            budget_bytes: engine.studio.residency.budget(),
-            models_bytes: engine.studio.residency.bytes(),
+            budget_bytes: daemon.studio.residency.budget(),
+            models_bytes: daemon.studio.residency.bytes(),
             rss_bytes: machine::resident_memory(),
         },
-        models: engine.studio.residency.list(),
-        queue: engine.jobs.queue_status(),
+        models: daemon.studio.residency.list(),
+        queue: daemon.jobs.queue_status(),
         connections: daemon.connections.load(Ordering::Relaxed),
-        stopping: engine.jobs.is_stopping(),
+        stopping: daemon.jobs.is_stopping(),
     })
 }
 

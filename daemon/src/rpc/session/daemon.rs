@@ -7,7 +7,9 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::jobs::Jobs;
+use crate::tasks::Studio;
+use crate::workers::Workers;
 
 /// How far the daemon's end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +25,16 @@ pub(crate) enum Phase {
 /// What every connection shares.
 pub(crate) struct Daemon {
     pub config: Config,
-    pub engine: Arc<Engine>,
+    pub jobs: Arc<Jobs>,
+    pub studio: Arc<Studio>,
+    /// Resolve what is submitted: they look at models and folders of users, one of which may not answer.
+    pub resolvers: Workers,
+    /// Read and write the history and results of jobs.
+    pub books: Workers,
+    /// Look at the library.
+    pub lookers: Workers,
+    /// Bring models into memory.
+    pub loaders: Workers,
     pub started: Instant,
     pub phase: watch::Sender<Phase>,
     pub connections: AtomicU32,
@@ -33,10 +44,15 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// A daemon that takes jobs.
-    pub(crate) fn new(config: Config, engine: Arc<Engine>) -> Self {
+    pub(crate) fn new(config: Config, jobs: Arc<Jobs>, studio: Arc<Studio>) -> Self {
         Self {
             config,
-            engine,
+            jobs,
+            studio,
+            resolvers: Workers::new("resolve", 8),
+            books: Workers::new("jobs", 4),
+            lookers: Workers::new("look", 8),
+            loaders: Workers::new("load", 4),
             started: Instant::now(),
             phase: watch::Sender::new(Phase::Running),
             connections: AtomicU32::new(0),

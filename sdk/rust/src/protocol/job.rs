@@ -12,6 +12,8 @@ use super::WireError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
+    /// Its names and files are still being looked up; it has its place in the queue.
+    Resolving,
     /// Waiting for its turn.
     Queued,
     /// Being drawn.
@@ -24,11 +26,16 @@ pub enum JobState {
     Cancelled,
     /// The daemon ended before the job did.
     Interrupted,
+    /// Something that a newer daemon knows.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 impl JobState {
-    /// All of them with their names.
-    pub const ALL: [(Self, &'static str); 6] = [
+    /// All that are known, with their names.
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::Resolving, "resolving"),
         (Self::Queued, "queued"),
         (Self::Running, "running"),
         (Self::Finished, "finished"),
@@ -39,7 +46,7 @@ impl JobState {
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(each, _)| *each == self).map_or("", |(_, name)| name)
+        Self::ALL.iter().find(|(each, _)| *each == self).map_or("unknown", |(_, name)| name)
     }
 
     /// The one with this name.
@@ -47,9 +54,12 @@ impl JobState {
         Self::ALL.iter().find(|(_, each)| *each == name).map(|(each, _)| *each)
     }
 
-    /// Whether nothing more happens.
+    /// Whether nothing more happens, as far as can be told.
     pub fn is_terminal(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running)
+        match self {
+            Self::Finished | Self::Failed | Self::Cancelled | Self::Interrupted => true,
+            Self::Resolving | Self::Queued | Self::Running | Self::Unknown => false,
+        }
     }
 }
 
@@ -163,4 +173,25 @@ pub struct Subscribed {
     /// The job as it stood, if one was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobView>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_a_newer_daemon_are_read() {
+        for (text, expected) in [
+            ("running", JobState::Running),
+            ("resolving", JobState::Resolving),
+            ("dreaming", JobState::Unknown),
+        ] {
+            let bytes = rmp_serde::to_vec_named(&text).expect("encodes");
+            assert_eq!(rmp_serde::from_slice::<JobState>(&bytes).expect("decodes"), expected);
+            let value = Value::from(text);
+            assert_eq!(crate::codec::decode_value::<JobState>(&value), Ok(expected), "{text}");
+        }
+        let schema = schemars::schema_for!(JobState).to_value().to_string();
+        assert!(schema.contains("resolving") && !schema.contains("unknown"), "{schema}");
+    }
 }

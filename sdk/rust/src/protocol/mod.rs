@@ -7,8 +7,14 @@
 //!   wherever a map belongs (Lua's `{}` is one).
 //! - An unknown field, at any depth, is an error that names the nearest known one.
 //! - **Job ids.** An `id` given to `jobs.submit` *is* the job's id: 1–64 of `A–Z a–z 0–9 . _ -`, beginning with a
-//!   letter or digit. The same id with the same request gives the same job, also after a restart; with another
+//!   letter or digit. The same id with the same request (as it was sent: a field that is left out is another than its default) gives the same job, also
+//!   after a restart; with another
 //!   request it is E_INVALID_PARAMS.
+//! - **A submit is refused at once** for whatever is wrong with it: a field, a name, a folder, a size; then there is no
+//!   job. What cannot be told within 100 ms (a folder that is slow to answer) is told later: the job is in state
+//!   `resolving`, keeps its place in the queue, and fails if it is refused then. The file of its checkpoint is the one of
+//!   that moment: replaced or removed later it is drawn with all the same, and one that is written to fails the job.
+//! - A client must expect states, and kinds of events, that a newer daemon has and it does not know.
 //! - **Events** go to those who subscribed. `jobs.subscribe {job}` replays what is still known of that job after
 //!   event number `since` (0, everything, if left out), follows it, and ends by itself with the job.
 //!   `jobs.subscribe {}` follows every job from now on, and the library (`library.event`), until the connection

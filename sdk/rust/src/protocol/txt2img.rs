@@ -15,7 +15,8 @@ pub struct Txt2ImgParams {
     /// What to steer away from.
     #[schemars(length(max = 200_000))]
     pub negative_prompt: String,
-    /// Seed of the first image; image i of the request has seed + i. -1 draws one and reports it.
+    /// Seed of the first image; image i of the request has seed + i, up to 2^63 - 1. -1 draws one and
+    /// reports it.
     #[schemars(range(min = -1))]
     pub seed: i64,
     /// Sampler steps.

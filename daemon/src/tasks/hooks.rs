@@ -1,4 +1,4 @@
-//! What a running job tells: progress with an estimate of what is left, previews, and where the time went.
+//! What a run tells while it draws: progress with an estimate of what is left, previews, and where the time went.
 
 use std::time::Instant;
 
@@ -7,12 +7,13 @@ use latentd_models::image::{RgbImage, encode_png};
 use latentd_models::pipeline::{Hooks, Progress, Stage};
 use tracing::warn;
 
-use crate::jobs::{Job, Jobs};
+use super::task::Run;
 
-/// Watches one job for the pipeline.
-pub(super) struct JobHooks<'a> {
-    jobs: &'a Jobs,
-    job: &'a Job,
+/// Watches one run for the pipeline.
+pub(super) struct RunHooks<'a> {
+    run: &'a Run<'a>,
+    /// Steps from one preview to the next; none if `None`.
+    preview_every: Option<u32>,
     /// When the last stage or step was done.
     last: Instant,
     /// Steps done, over all passes.
@@ -20,15 +21,15 @@ pub(super) struct JobHooks<'a> {
     pub(super) timings: Timings,
 }
 
-impl<'a> JobHooks<'a> {
-    pub(super) fn new(jobs: &'a Jobs, job: &'a Job, timings: Timings) -> Self {
-        Self { jobs, job, last: Instant::now(), step: 0, timings }
+impl<'a> RunHooks<'a> {
+    pub(super) fn new(run: &'a Run<'a>, preview_every: Option<u32>, timings: Timings) -> Self {
+        Self { run, preview_every, last: Instant::now(), step: 0, timings }
     }
 }
 
-impl Hooks for JobHooks<'_> {
+impl Hooks for RunHooks<'_> {
     fn cancelled(&self) -> bool {
-        self.job.is_cancelled()
+        self.run.watch.is_cancelled()
     }
 
     fn progress(&mut self, progress: Progress) {
@@ -45,11 +46,11 @@ impl Hooks for JobHooks<'_> {
         let per_step = self.timings.denoise_s / progress.step.max(1) as f64;
         let eta_s = (progress.step > 0).then_some(per_step * left as f64);
         self.step = progress.step as u32;
-        self.jobs.progress(self.job, stage, (self.step, progress.steps as u32), eta_s);
+        self.run.watch.progress(stage, self.step, progress.steps as u32, eta_s);
     }
 
     fn wants_preview(&self, step: usize) -> bool {
-        self.job.request.preview.is_some_and(|preview| step.is_multiple_of(preview.every as usize))
+        self.preview_every.is_some_and(|every| step.is_multiple_of(every as usize))
     }
 
     fn preview(&mut self, _step: usize, images: Vec<RgbImage>) {
@@ -64,9 +65,9 @@ impl Hooks for JobHooks<'_> {
                     height: image.height as u32,
                     ..Default::default()
                 };
-                self.jobs.preview(self.job, self.step, image);
+                self.run.watch.preview(self.step, image);
             }
-            Err(error) => warn!(job = self.job.id, %error, "preview"),
+            Err(error) => warn!(job = self.run.job, %error, "preview"),
         }
     }
 }

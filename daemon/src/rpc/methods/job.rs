@@ -1,0 +1,97 @@
+//! Methods whose requests become jobs: submit, and submit and wait, for any of them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use latentd_client::protocol::JobState;
+use rmpv::Value;
+use serde_json::Value as Json;
+
+use super::digest;
+use super::row::{JobRow, Method, Promise, Run, Session, Submit, encode};
+use crate::error::Result;
+use crate::jobs::{Job, Reserved};
+use crate::schema;
+use crate::tasks::{self, DeviceId, JobMethod, Request, Task};
+
+/// How long a submit waits for its request to be resolved. What is refused by then never was a job.
+const RESOLVED_WITHIN: Duration = Duration::from_millis(100);
+
+/// The row of a method of `tasks`.
+pub(super) fn job<M: JobMethod>() -> Method {
+    let params = schema::of::<M::Params>();
+    let check = params.clone();
+    let submit: Arc<Submit> = Arc::new(move |session: &Session, value, id| -> Promise<String> {
+        // Called here, not in the task, so that jobs are queued in the order in which they were asked for.
+        let reserved = reserve::<M>(&check, session, value, id);
+        Box::pin(async move {
+            let job = reserved?;
+            job.submitted().await?;
+            Ok(job.id.clone())
+        })
+    });
+    let shared = Arc::clone(&submit);
+    let wait = move |session: Session, value| -> Promise<_> {
+        let submitted = shared(&session, value, None);
+        Box::pin(async move { session.daemon.jobs.wait(&submitted.await?).await })
+    };
+    Method {
+        name: M::NAME,
+        params,
+        result: schema::of::<M::Result>(),
+        run: Run::Wait(Box::new(wait)),
+        job: Some(JobRow { submit, result: |generator| generator.subschema_for::<M::Result>() }),
+    }
+}
+
+/// Checks a request, gives it its place in the queue, and has it resolved.
+fn reserve<M: JobMethod>(
+    check: &Json,
+    session: &Session,
+    value: Value,
+    id: Option<String>,
+) -> Result<Arc<Job>> {
+    // An empty table of Lua goes over the wire as an empty array.
+    let value = if value.as_array().is_some_and(Vec::is_empty) { Value::Map(Vec::new()) } else { value };
+    let params: M::Params = schema::decode(check, &value)?;
+    let (digest, bytes) = digest::of(&value);
+    drop(value);
+    let request = Request { method: M::NAME, digest, bytes };
+    let daemon = &session.daemon;
+    let follower = session.follows_own.load(Ordering::Relaxed).then(|| session.watcher());
+    let job = match daemon.jobs.reserve(request, id, follower.as_ref())? {
+        Reserved::Known(job) => return Ok(job),
+        Reserved::New(job) => job,
+    };
+    let (jobs, studio, ours) = (Arc::clone(&daemon.jobs), Arc::clone(&daemon.studio), Arc::clone(&job));
+    daemon.resolvers.run(move || {
+        jobs.resolve(&ours, || Ok(Arc::new(Resolved(M::resolve(params, &studio)?))));
+    });
+    // Not with the connection, which may end before.
+    let (daemon, late) = (Arc::clone(daemon), Arc::clone(&job));
+    tokio::spawn(async move {
+        if tokio::time::timeout(RESOLVED_WITHIN, late.submitted()).await.is_err() {
+            let jobs = Arc::clone(&daemon.jobs);
+            daemon.books.run(move || jobs.enlist(&late, JobState::Resolving));
+        }
+    });
+    Ok(job)
+}
+
+/// A request of any method, resolved; its result is encoded as its row says.
+struct Resolved<M>(M);
+
+impl<M: JobMethod> Task for Resolved<M> {
+    fn device(&self) -> DeviceId {
+        self.0.device()
+    }
+
+    fn steps(&self) -> u32 {
+        self.0.steps()
+    }
+
+    fn run(&self, run: &tasks::Run<'_>) -> Result<Vec<u8>> {
+        encode(&self.0.run(run)?)
+    }
+}

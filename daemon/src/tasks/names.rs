@@ -1,0 +1,84 @@
+//! From the names in a request to what they stand for.
+
+use latentd_client::protocol::{Precision as WirePrecision, Rng};
+use latentd_models::nn::Precision;
+use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
+
+use crate::error::{Class, Error, Result};
+use crate::schema::shorten;
+use crate::suggest::nearest;
+
+/// Old requests name both at once: "DPM++ 2M Karras".
+pub(super) fn sampler_and_schedule(sampler: &str, schedule: &str) -> Result<(Sampler, Schedule)> {
+    let given = Schedule::from_name(schedule)
+        .ok_or_else(|| unknown("scheduler", schedule, Schedule::ALL.iter().map(|(_, name)| *name)))?;
+    if let Some(sampler) = Sampler::from_name(sampler) {
+        return Ok((sampler, given));
+    }
+    let joint = sampler
+        .rsplit_once(' ')
+        .and_then(|(front, suffix)| Some((Sampler::from_name(front)?, Schedule::from_name(suffix)?)));
+    let (sampler, suffix) =
+        joint.ok_or_else(|| unknown("sampler_name", sampler, Sampler::ALL.iter().map(|(_, name)| *name)))?;
+    // A scheduler that is named on its own is the newer wish.
+    Ok((sampler, if given == Schedule::Automatic { suffix } else { given }))
+}
+
+/// `None`: as the daemon is set.
+pub(super) fn precision(wanted: WirePrecision) -> Result<Option<Precision>> {
+    match wanted {
+        WirePrecision::Auto => Ok(None),
+        WirePrecision::F32 => Ok(Some(Precision::F32)),
+        WirePrecision::Bf16 => Ok(Some(Precision::Bf16)),
+        WirePrecision::F16 => {
+            let text = "precision: 'f16' is not in this build; use auto, f32 or bf16";
+            Err(Error::new(Class::Unsupported, text))
+        }
+    }
+}
+
+pub(super) fn noise_source(rng: Rng) -> NoiseSource {
+    match rng {
+        Rng::Nv => NoiseSource::Nv,
+        Rng::Cpu => NoiseSource::Cpu,
+    }
+}
+
+fn unknown<'a>(field: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
+    let meant = nearest(given, known.clone()).unwrap_or_default();
+    let listed = known.collect::<Vec<_>>().join(", ");
+    Error::invalid(format!(
+        "{field}: '{}' is not known; did you mean '{meant}'? known: {listed}",
+        shorten(given)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joint_names_are_split() {
+        let rows = [
+            ("Euler a", "Automatic", Sampler::EulerAncestral, Schedule::Automatic),
+            ("DPM++ 2M Karras", "Automatic", Sampler::DpmPp2M, Schedule::Karras),
+            ("DPM++ 2M Karras", "Exponential", Sampler::DpmPp2M, Schedule::Exponential),
+            ("euler", "karras", Sampler::Euler, Schedule::Karras),
+        ];
+        for (sampler, schedule, wanted_sampler, wanted_schedule) in rows {
+            assert_eq!(
+                sampler_and_schedule(sampler, schedule),
+                Ok((wanted_sampler, wanted_schedule)),
+                "{sampler}"
+            );
+        }
+        let error = sampler_and_schedule("Eular a", "Automatic").expect_err("refused");
+        assert!(error.text.contains("did you mean 'Euler a'?"), "{error}");
+    }
+
+    #[test]
+    fn what_this_build_cannot_compute_in_is_refused() {
+        assert!(precision(WirePrecision::F16).is_err_and(|error| error.class == Class::Unsupported));
+        assert_eq!(precision(WirePrecision::Auto), Ok(None));
+    }
+}

@@ -1,0 +1,191 @@
+//! `txt2img`: text to pictures.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use latentd_client::protocol::{Timings, Txt2ImgParams, Txt2ImgResult};
+use latentd_models::nn::Precision;
+use latentd_models::pipeline;
+
+use super::device::DeviceId;
+use super::hooks::RunHooks;
+use super::names;
+use super::output::Output;
+use super::studio::Studio;
+use super::task::{JobMethod, Run};
+use crate::error::{Class, Error, Result};
+use crate::library::Pinned;
+
+/// Seeds that are drawn stay in the range that A1111 draws from.
+const DRAWN_SEEDS: u64 = 1 << 32;
+
+/// A request with everything settled.
+pub(crate) struct Txt2Img {
+    studio: Arc<Studio>,
+    checkpoint: Arc<Pinned>,
+    precision: Precision,
+    /// What is drawn; how much memory it may take is settled in its turn.
+    drawing: pipeline::Txt2Img,
+    output: Output,
+    preview_every: Option<u32>,
+    notices: Vec<String>,
+}
+
+impl JobMethod for Txt2Img {
+    const NAME: &'static str = "txt2img";
+    type Params = Txt2ImgParams;
+    type Result = Txt2ImgResult;
+
+    fn resolve(params: Txt2ImgParams, studio: &Arc<Studio>) -> Result<Self> {
+        let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
+        let precision = names::precision(params.precision)?.unwrap_or(studio.precision);
+        let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
+        let seed = seed(params.seed, pictures)?;
+        let output = Output::resolve(&params.output, &studio.outputs_dir)?;
+
+        let name = params.checkpoint.as_deref();
+        let checkpoint = studio.checkpoint(name)?;
+        checkpoint.item().check_draws()?;
+        let notices = studio.built_in_notice(name, checkpoint.item()).into_iter().collect();
+        let native = checkpoint.native_size();
+        let given = |side: Option<u32>| side.map(|side| side as usize);
+        let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
+        check_size(size, pictures, studio.result_bytes)?;
+        let drawing = pipeline::Txt2Img {
+            prompt: params.prompt,
+            negative_prompt: params.negative_prompt,
+            seed,
+            steps: params.steps as usize,
+            cfg_scale: params.cfg_scale,
+            width: size.0,
+            height: size.1,
+            sampler,
+            schedule,
+            batch_size: params.batch_size as usize,
+            n_iter: params.n_iter as usize,
+            clip_skip: params.clip_skip as usize,
+            rng: names::noise_source(params.rng),
+            pad_cond_uncond: params.pad_cond_uncond,
+            memory_limit: None,
+        };
+        let preview_every = params.preview.map(|preview| preview.every);
+        Ok(Self {
+            studio: Arc::clone(studio),
+            checkpoint,
+            precision,
+            drawing,
+            output,
+            preview_every,
+            notices,
+        })
+    }
+
+    fn device(&self) -> DeviceId {
+        self.studio.device.id
+    }
+
+    fn steps(&self) -> u32 {
+        u32::try_from(self.drawing.steps.saturating_mul(self.drawing.n_iter)).unwrap_or(u32::MAX)
+    }
+
+    fn run(&self, run: &Run<'_>) -> Result<Txt2ImgResult> {
+        let started = Instant::now();
+        let mut timings = Timings { queue_s: run.waited_s, ..Default::default() };
+        run.watch.progress("loading", 0, self.steps(), None);
+        // Also where the model is in memory: a job draws with the file as it was, or not at all.
+        self.checkpoint.check()?;
+        let residency = &self.studio.residency;
+        let model = residency.acquire(&self.checkpoint, self.precision, &run.device.pool)?;
+        timings.load_s = started.elapsed().as_secs_f64();
+
+        let memory_limit = Some(residency.budget().saturating_sub(residency.bytes()));
+        let drawing = pipeline::Txt2Img { memory_limit, ..self.drawing.clone() };
+        let mut hooks = RunHooks::new(run, self.preview_every, timings);
+        let drawn = run.device.pool.install(|| pipeline::txt2img(&model, &drawing, &mut hooks))?;
+        let mut timings = hooks.timings;
+
+        let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
+            let infotext = self.infotext(&drawn, run)?;
+            self.output.pack(drawn.image, drawn.seed, infotext, run.job, index)
+        });
+        let images = images.collect::<Result<Vec<_>>>()?;
+        timings.total_s = started.elapsed().as_secs_f64();
+        Ok(Txt2ImgResult {
+            images,
+            job: run.job.to_owned(),
+            precision: self.precision.name().to_owned(),
+            timings,
+            notices: self.notices.clone(),
+        })
+    }
+}
+
+impl Txt2Img {
+    /// The picture's text with what only the library knows: which file drew it.
+    fn infotext(&self, drawn: &pipeline::Output, run: &Run<'_>) -> Result<String> {
+        let sha256 = self.checkpoint.sha256(&|| run.watch.is_cancelled())?;
+        let mut infotext = drawn.infotext.clone();
+        infotext.push("Model hash", sha256.get(..10).unwrap_or(&sha256));
+        infotext.push("Model", &self.checkpoint.item().name);
+        infotext.push("Version", concat!("latentd v", env!("CARGO_PKG_VERSION")));
+        Ok(infotext.to_string())
+    }
+}
+
+/// The seed of the first picture, drawn where the request leaves it open. Picture i has seed + i, which must be a seed
+/// that a request can name.
+fn seed(wanted: i64, pictures: u64) -> Result<u64> {
+    let Ok(seed) = u64::try_from(wanted) else {
+        return Ok(crate::random::u64()? % DRAWN_SEEDS);
+    };
+    let largest = i64::MAX.cast_unsigned();
+    let most = largest - pictures.saturating_sub(1);
+    if seed > most {
+        return Err(Error::invalid(format!(
+            "seed: {seed} is too large for {pictures} pictures, of which the last would go beyond {largest}; give \
+             {most} or less"
+        )));
+    }
+    Ok(seed)
+}
+
+fn check_size((width, height): (usize, usize), pictures: u64, allowed: u64) -> Result<()> {
+    let bytes = (width as u64) * (height as u64) * 3 * pictures;
+    if bytes > allowed {
+        return Err(Error::new(
+            Class::InvalidParams,
+            format!(
+                "{pictures} pictures of {width}×{height} are {bytes} bytes, {allowed} are allowed; lower n_iter or \
+                 batch_size"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_picture_has_a_seed_that_can_be_named() {
+        for (wanted, pictures, fits) in
+            [(0, 1000, true), (i64::MAX, 1, true), (i64::MAX, 2, false), (i64::MAX - 3, 4, true)]
+        {
+            let outcome = seed(wanted, pictures);
+            assert_eq!(outcome.is_ok(), fits, "{wanted} for {pictures}");
+            assert!(outcome.map_or_else(|error| error.text.contains("give"), |seed| seed == wanted as u64));
+        }
+        assert!(seed(-1, 64_000).is_ok_and(|seed| seed < DRAWN_SEEDS));
+    }
+
+    #[test]
+    fn too_many_pixels_are_refused() {
+        assert_eq!(check_size((128, 128), 20, 1 << 20), Ok(()));
+        let error = check_size((192, 128), 20, 1 << 20).expect_err("refused");
+        assert!(
+            error.text.contains("20 pictures of 192×128") && error.text.contains("lower n_iter"),
+            "{error}"
+        );
+    }
+}
