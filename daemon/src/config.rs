@@ -30,8 +30,8 @@ pub(crate) struct Config {
     /// Threads that compute; 0 for one per core.
     #[schemars(range(min = 0, max = 1024))]
     pub threads: u32,
-    /// What requests are computed in that do not say: auto is bf16 where the processor has matrix tiles for it (AMX),
-    /// else f32.
+    /// What requests are computed in that do not say: auto is bf16 where the processor is known to be quicker in it (AMX,
+    /// Zen 4), else f32; doctor says which and why.
     pub precision: DefaultPrecision,
     /// Bytes that models and pictures may take together; 0 for three quarters of the machine's memory.
     pub memory_bytes: u64,

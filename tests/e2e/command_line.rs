@@ -85,6 +85,11 @@ fn jobs_models_and_doctor_answer() {
     let built_in = u64::from(cfg!(feature = "demo"));
     assert_eq!(report["library_entries"].as_u64(), Some(2 + built_in));
     assert_eq!(report["default_checkpoint"].as_str(), Some("tiny-sd1"));
+    let (precision, why) = latentd_models::nn::Precision::best_and_why();
+    assert_eq!(report["kernels"].as_str(), Some(latentd_models::nn::kernels()));
+    assert_eq!(report["auto_precision"].as_str(), Some(precision.name()));
+    assert_eq!(report["auto_precision_reason"].as_str(), Some(why.as_str()));
+    assert!(text(&["doctor"]).contains(&format!("auto is {}: {why}", precision.name())));
     assert!(text(&["doctor"]).contains("socket"));
     let (code, _, errors) = output(daemon.command(&["jobs", "get", "nothing"]));
     assert!(code == Some(1) && errors.contains("E_NOT_FOUND"), "{errors}");
@@ -178,6 +183,18 @@ fn without_home_and_xdg_there_are_still_places() {
     let socket = report["settings"]["socket"].as_str().expect("a path");
     assert!(socket.ends_with(&format!("latentd-{}/latentd.sock", latentd_client::socket::effective_user())));
     assert!(report["settings"]["state_dir"].as_str().is_some_and(|path| path.starts_with('/')));
+}
+
+#[test]
+fn a_lesser_kernel_set_has_its_own_best_precision() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = program(folder.path());
+    command.arg("doctor").env("LATENTD_KERNELS", "portable").env("LATENTD_PRECISION", "bf16");
+    let (code, out, errors) = output(command);
+    assert_eq!(code, Some(0), "{errors}");
+    let text = String::from_utf8_lossy(&out);
+    let expected = "bf16 as configured (auto is f32: the kernels portable have no product of bf16)";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]

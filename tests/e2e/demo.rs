@@ -8,6 +8,7 @@ use latentd_client::blocking;
 use latentd_client::protocol::{
     Empty, ErrorName, ImageOut, LibraryEntry, LibraryGetParams, LibraryKind, LibraryListParams, Txt2ImgParams,
 };
+use latentd_models::image::Picture;
 use sha2::{Digest, Sha256};
 
 use crate::harness::{Daemon, Options, fixtures, program, refused, within};
@@ -75,9 +76,8 @@ fn a_fresh_machine_draws_and_is_told_how_to_add_a_checkpoint() {
     let output = run(folder.path(), &["generate", prompt, "-o", "first.png", "--steps=2"]);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{errors}");
-    let drawn =
-        latentd_models::image::decode_png(&fs::read(folder.path().join("first.png")).expect("written"));
-    let drawn = drawn.expect("a PNG");
+    let png = fs::read(folder.path().join("first.png")).expect("written");
+    let drawn = Picture::decode(&png, 1 << 20).expect("a PNG");
     assert_eq!((drawn.width, drawn.height), (128, 128));
     let checkpoints = folder.path().join("data/latentd/models/Stable-diffusion");
     let notices: Vec<_> = errors.lines().filter(|line| line.contains(NAME)).collect();

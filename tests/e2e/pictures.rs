@@ -36,7 +36,7 @@ async fn alone_in_a_batch_after_others_and_on_any_number_of_threads() {
 
 fn pixels(image: &ImageOut) -> Vec<u8> {
     let png = image.png.as_ref().expect("a PNG");
-    latentd_models::image::decode_png(&png.0).expect("decodes").pixels
+    latentd_models::image::Picture::decode(&png.0, 1 << 20).expect("decodes").pixels
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn forms_and_texts() {
         hash.entries.iter().find(|entry| entry.name == "tiny-sd1").and_then(|entry| entry.hash.clone());
     assert!(infotext.contains(&format!("Model hash: {}", &hash.expect("known by now")[..10])), "{infotext}");
     let png = &image.png.as_ref().expect("a PNG").0;
-    assert_eq!(latentd_models::image::png_infotext(png).expect("readable"), Some(infotext));
+    assert_eq!(latentd_models::image::read_infotext(png).expect("a picture"), Some(infotext));
 
     let with = |format| Txt2ImgParams { output: OutputParams { format, dir: None }, ..small(7) };
     let raw = draw(&daemon, &with(OutputFormat::Raw)).await.remove(0);

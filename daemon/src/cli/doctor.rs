@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use clap::Args;
 use latentd_client::Client;
 use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, Status};
+use latentd_models::nn::{self, Precision};
 use latentd_models::pipeline::Model;
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::output::{print, print_json, size};
-use crate::config::Config;
+use crate::config::{Config, DefaultPrecision};
 use crate::demo::{self, DemoModel};
 use crate::machine;
 
@@ -34,6 +35,12 @@ struct Report {
     version: &'static str,
     cpu: Option<String>,
     cpu_features: Vec<String>,
+    /// The kernels' instruction set.
+    kernels: &'static str,
+    /// What precision "auto" means here.
+    auto_precision: &'static str,
+    /// Why.
+    auto_precision_reason: String,
     cores: usize,
     memory_bytes: Option<u64>,
     memory_available_bytes: Option<u64>,
@@ -68,10 +75,14 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let config_file = global.config.clone().unwrap_or_else(Config::default_file);
+    let (auto_precision, auto_precision_reason) = Precision::best_and_why();
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         cpu: machine::cpu_name(),
         cpu_features: machine::cpu_features(),
+        kernels: nn::kernels(),
+        auto_precision: auto_precision.name(),
+        auto_precision_reason,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: machine::total_memory(),
         memory_available_bytes: machine::available_memory(),
@@ -150,6 +161,12 @@ fn text(report: &Report) -> String {
     line("latentd", report.version.into());
     line("processor", report.cpu.clone().unwrap_or_else(|| "unknown".into()));
     line("features", report.cpu_features.join(" "));
+    let auto = format!("auto is {}: {}", report.auto_precision, report.auto_precision_reason);
+    let precision = match report.settings.precision {
+        DefaultPrecision::Auto => auto,
+        set => format!("{} as configured ({auto})", set.resolve().name()),
+    };
+    line("precision", precision);
     line("cores", format!("{}, {} used for drawing", report.cores, report.compute_threads));
     let free = bytes(report.memory_available_bytes);
     let budget = size(report.memory_budget_bytes);

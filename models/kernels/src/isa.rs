@@ -2,6 +2,9 @@
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+use crate::processor::Processor;
+
 /// An instruction set with a code path of its own. A value is proof that this processor has it: other crates
 /// cannot name a variant, they get one from [`Isa::current`] or [`Isa::available`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,8 +99,7 @@ impl Isa {
 /// 2048×640×640).
 #[cfg(target_arch = "x86_64")]
 fn is_intel() -> bool {
-    let vendor = std::arch::x86_64::__cpuid(0);
-    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+    Processor::current().vendor == *b"GenuineIntel"
 }
 
 /// Whether this processor has tiles and the system lets this process use them.

@@ -19,6 +19,8 @@ mod matmul;
 mod microkernel;
 mod norm;
 mod pack;
+mod processor;
+mod quicker;
 pub mod tiled;
 
 /// Number of elements of these dimensions, which lengths are held against before anything is written through a
@@ -37,3 +39,4 @@ pub use isa::Isa;
 pub use matmul::linear;
 pub use norm::{GroupNormShape, group_norm, layer_norm};
 pub use pack::{PackError, PackedMatrix, WeightDtype, Weights};
+pub use quicker::bf16_is_quicker;

@@ -1,4 +1,4 @@
-//! A1111's `parameters` text.
+//! A1111's `parameters` text, written and read.
 
 /// The parts of an infotext in the order they are written; `Display` joins them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,18 +11,121 @@ pub struct Infotext {
     pub fields: Vec<(String, String)>,
 }
 
+const NEGATIVE: &str = "Negative prompt:";
+/// A last line with fewer pairs belongs to the prompt.
+const FEWEST_PAIRS: usize = 3;
+
 impl Infotext {
     /// Adds a pair at the end.
     pub fn push(&mut self, key: &str, value: impl std::fmt::Display) {
         self.fields.push((key.to_owned(), value.to_string()));
     }
+
+    /// Takes a text apart as A1111 1.10.1's `parse_generation_parameters` does (`modules/infotext_utils.py`), before it
+    /// fills in what is missing and splits sizes. Any text is one: without pairs it is all prompt.
+    pub fn parse(text: &str) -> Self {
+        let text = stripped(text);
+        let (before, last) = text.rsplit_once('\n').unwrap_or(("", text));
+        let found = pairs(last);
+        let (prompts, found) = if found.len() < FEWEST_PAIRS { (text, vec![]) } else { (before, found) };
+        let mut parsed = Self::default();
+        let mut negative = false;
+        for line in prompts.split('\n') {
+            let line = stripped(line);
+            let opened = line.strip_prefix(NEGATIVE);
+            negative |= opened.is_some();
+            let part = if negative { &mut parsed.negative_prompt } else { &mut parsed.prompt };
+            if !part.is_empty() {
+                part.push('\n');
+            }
+            part.push_str(opened.map_or(line, stripped));
+        }
+        // A pair without a value is none.
+        let values = found.into_iter().filter(|(_, value)| !value.is_empty());
+        parsed.fields = values.map(|(key, value)| (key.to_owned(), unquoted(value))).collect();
+        parsed
+    }
+
+    /// The value of a key; of several the last counts.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// A value like `512x768` as width and height.
+    pub fn size(&self, key: &str) -> Option<(u32, u32)> {
+        let (width, height) = self.get(key)?.split_once('x')?;
+        let side = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+        Some((side(width)?, side(height)?))
+    }
+}
+
+/// The pairs of a line as `re_param` finds them, from the left: white space, a key of letters, digits, `_`, space, `-`
+/// and `/`, a colon, and a JSON string or whatever stands before the next comma. Takes time in proportion to the line.
+fn pairs(line: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut rest = line;
+    while !rest.is_empty() {
+        let at_key = rest.trim_start_matches(is_space);
+        let after = at_key.trim_start_matches(|c| is_word(c) || matches!(c, ' ' | '-' | '/'));
+        let key = &at_key[..at_key.len() - after.len()];
+        if !key.starts_with(is_word) {
+            // One character on, as the search does.
+            rest = at_key.get(at_key.chars().next().map_or(0, char::len_utf8)..).unwrap_or_default();
+        } else if let Some(value) = after.strip_prefix(':').filter(|_| key.chars().nth(1).is_some()) {
+            let value = value.trim_start_matches(is_space);
+            let length = quoted_length(value).unwrap_or_else(|| value.find(',').unwrap_or(value.len()));
+            found.push((key, &value[..length]));
+            rest = value.get(length + 1..).unwrap_or_default();
+        } else {
+            // No key begins within these characters, for none of them would end at a colon.
+            rest = after;
+        }
+    }
+    found
+}
+
+/// The length of a JSON string with which `text` begins, if a comma or the end follows.
+fn quoted_length(text: &str) -> Option<usize> {
+    let mut bytes = text.bytes().enumerate();
+    bytes.next().filter(|(_, first)| *first == b'"')?;
+    while let Some((index, byte)) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()?),
+            b'"' => {
+                let end = index + 1;
+                let ends = matches!(text.as_bytes().get(end), None | Some(b','));
+                return (ends && end > 2).then_some(end);
+            }
+            _ => (),
+        }
+    }
+    None
+}
+
+fn unquoted(value: &str) -> String {
+    let quoted = value.starts_with('"') && value.ends_with('"');
+    let json = quoted.then(|| serde_json::from_str(value).ok()).flatten();
+    json.unwrap_or_else(|| value.to_owned())
+}
+
+/// What Python's `str.strip` and `\s` take for white space.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn stripped(text: &str) -> &str {
+    text.trim_matches(is_space)
 }
 
 impl std::fmt::Display for Infotext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.prompt)?;
         if !self.negative_prompt.is_empty() {
-            write!(f, "\nNegative prompt: {}", self.negative_prompt)?;
+            write!(f, "\n{NEGATIVE} {}", self.negative_prompt)?;
         }
         for (index, (key, value)) in self.fields.iter().enumerate() {
             f.write_str(if index == 0 { "\n" } else { ", " })?;
@@ -34,5 +137,105 @@ impl std::fmt::Display for Infotext {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn infotext(prompt: &str, negative_prompt: &str, fields: &[(&str, &str)]) -> Infotext {
+        let fields = fields.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Infotext { prompt: prompt.into(), negative_prompt: negative_prompt.into(), fields }
+    }
+
+    #[test]
+    fn texts_are_taken_apart_as_a1111_does() {
+        let abc: &[(&str, &str)] = &[("Aa", "1"), ("Bb", "2"), ("Cc", "3")];
+        for (text, expected) in [
+            ("", infotext("", "", &[])),
+            ("a cat", infotext("a cat", "", &[])),
+            ("Aa: 1, Bb: 2, Cc: 3", infotext("", "", abc)),
+            ("\nAa: 1, Bb: 2, Cc: 3\n", infotext("", "", abc)),
+            ("a cat\nAa: 1, Bb: 2", infotext("a cat\nAa: 1, Bb: 2", "", &[])),
+            (
+                " a cat \n  on a mat\nNegative prompt: dog\nblurry\nNegative prompt:  bird\nAa: 1,Bb:2 ,  Cc: 3",
+                infotext("a cat\non a mat", "dog\nblurry\nbird", &[("Aa", "1"), ("Bb", "2 "), ("Cc", "3")]),
+            ),
+            // No key: one letter; a colon that another sign precedes; a value that is missing.
+            ("p\na: 1, Aa: 1, x.y: z, Bb: , Cc: 3", infotext("p", "", &[("Aa", "1"), ("Cc", "3")])),
+            (
+                "p\nHires prompt: \"a, b: c\\n\\\"d\\\"\", Lora hashes: \"x: 12, y: 34\", Size: 512x768, Aa: \"1\" 2",
+                infotext(
+                    "p",
+                    "",
+                    &[
+                        ("Hires prompt", "a, b: c\n\"d\""),
+                        ("Lora hashes", "x: 12, y: 34"),
+                        ("Size", "512x768"),
+                        ("Aa", "\"1\" 2"),
+                    ],
+                ),
+            ),
+            // A quote that does not close ends at the comma.
+            ("Aa: \"1, Bb: 2, Cc: 3", infotext("", "", &[("Aa", "\"1"), ("Bb", "2"), ("Cc", "3")])),
+            // No JSON although it is quoted.
+            (
+                "Aa: \"\\x, y\", Bb: 2, Cc: 3",
+                infotext("", "", &[("Aa", "\"\\x, y\""), ("Bb", "2"), ("Cc", "3")]),
+            ),
+        ] {
+            assert_eq!(Infotext::parse(text), expected, "{text:?}");
+        }
+        let sizes = infotext(
+            "",
+            "",
+            &[("Size", "1x2"), ("Size", "512x768"), ("Odd", "+1x2"), ("Big", "1x99999999999")],
+        );
+        assert_eq!(sizes.size("Size"), Some((512, 768)));
+        assert_eq!((sizes.size("Odd"), sizes.size("Big"), sizes.size("None")), (None, None, None));
+    }
+
+    #[test]
+    fn a_long_hostile_line_takes_no_longer_than_its_length() {
+        for part in ["a", "a ", "aa:\"", "\"\\", ": ", ", -/", "aa:\"\\\""] {
+            Infotext::parse(&part.repeat(1 << 20));
+        }
+    }
+
+    /// What A1111 can write and read again: no line that could be another part, no value that is trimmed or unquoted.
+    fn expressible() -> impl Strategy<Value = Infotext> {
+        let line = "[a-zäß 0-9(),.<>\"]{0,20}";
+        let prompt = proptest::collection::vec(line, 0..3).prop_map(|lines| {
+            lines
+                .iter()
+                .map(|line| line.trim())
+                .filter(|line| !line.is_empty())
+                .collect::<Vec<_>>()
+                .join("\n")
+        });
+        let value = "[a-z0-9 .,:\n\"\\\\é]{1,12}".prop_filter("kept as it is", |value: &String| {
+            value.contains([',', '\n', ':']) || (value.trim() == value && !value.starts_with('"'))
+        });
+        let fields = proptest::collection::vec(("[A-Z][a-z /-]{0,6}[a-z]", value), 3..6);
+        (prompt.clone(), prompt, fields).prop_map(|(prompt, negative_prompt, fields)| Infotext {
+            prompt,
+            negative_prompt,
+            fields,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(infotext in expressible()) {
+            prop_assert_eq!(Infotext::parse(&infotext.to_string()), infotext);
+        }
+
+        #[test]
+        fn anything_is_an_infotext(text in "(\\PC|[:,\" \n]|Negative prompt:){0,60}") {
+            Infotext::parse(&text);
+        }
     }
 }

@@ -1,13 +1,23 @@
 //! Pixels and the text that travels in them.
 
 mod convert;
+mod header;
 mod infotext;
+mod jpeg;
+mod metadata;
+mod picture;
 mod png;
 mod preview;
+#[cfg(test)]
+mod tests;
+mod webp;
 
 pub use convert::tensor_to_image;
+pub use header::{Channels, PictureFormat, PictureHeader};
 pub use infotext::Infotext;
-pub use png::{decode_png, encode_png, png_infotext};
+pub use metadata::read_infotext;
+pub use picture::{Picture, read_encoded};
+pub use png::encode_png;
 pub use preview::latent_preview;
 
 /// 8-bit RGB, rows from the top, no padding.

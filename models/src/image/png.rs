@@ -1,7 +1,11 @@
-//! PNG with the `parameters` text chunk.
+//! PNG, written with the `parameters` text chunk, and read.
 
-use super::RgbImage;
+use super::{Channels, PictureFormat, PictureHeader, RgbImage};
 use crate::{Error, Result};
+
+const FORMAT: PictureFormat = PictureFormat::Png;
+/// Bytes for texts, profiles and rows; the pixels' own buffer is checked apart.
+const SMALL: usize = 64 << 20;
 
 /// Writes a PNG whose text key `parameters` holds `infotext`: `tEXt` when it is Latin-1, else `iTXt`, as
 /// Pillow does it.
@@ -26,43 +30,58 @@ pub fn encode_png(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Most bytes that a PNG's pixels may take, as the file has them.
-const LARGEST: usize = 64 << 20;
-
-/// Reads a PNG as 8-bit RGB; an alpha channel is left out. One of more than 64 MiB of pixels is refused.
-pub fn decode_png(bytes: &[u8]) -> Result<RgbImage> {
-    let mut reader = open(bytes)?;
-    // The decoder's own limit does not hold for the buffer that it is given.
-    let size = reader.output_buffer_size().filter(|size| *size <= LARGEST);
-    let size = size.ok_or_else(|| Error::Request("png: image too large".into()))?;
-    let mut pixels = vec![0; size];
-    let frame = reader.next_frame(&mut pixels).map_err(|error| Error::Request(format!("png: {error}")))?;
-    pixels.truncate(frame.buffer_size());
-    let pixels = match frame.color_type {
-        png::ColorType::Rgb => pixels,
-        png::ColorType::Rgba => pixels.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
-        png::ColorType::Grayscale => pixels.iter().flat_map(|p| [*p; 3]).collect(),
-        png::ColorType::GrayscaleAlpha => pixels.chunks_exact(2).flat_map(|p| [p[0]; 3]).collect(),
-        png::ColorType::Indexed => return Err(Error::Request("png: palette was not expanded".into())),
+pub(super) fn header(bytes: &[u8]) -> Result<PictureHeader> {
+    let reader = opened(bytes)?;
+    let channels = match reader.output_color_type().0 {
+        png::ColorType::Grayscale => Channels::Grey,
+        png::ColorType::Rgb | png::ColorType::Indexed => Channels::Rgb,
+        png::ColorType::Rgba | png::ColorType::GrayscaleAlpha => Channels::Rgba,
     };
-    Ok(RgbImage { width: frame.width as usize, height: frame.height as usize, pixels })
+    let (width, height) = reader.info().size();
+    Ok(PictureHeader { format: FORMAT, width, height, channels })
 }
 
-/// The `parameters` text of a PNG, if it has one.
-pub fn png_infotext(bytes: &[u8]) -> Result<Option<String>> {
-    let reader = open(bytes)?;
-    let info = reader.info();
-    let plain = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == "parameters");
-    if let Some(chunk) = plain {
-        return Ok(Some(chunk.text.clone()));
+pub(super) fn decode(bytes: &[u8], header: &PictureHeader) -> Result<Vec<u8>> {
+    let mut reader = opened(bytes)?;
+    // The decoder's own limit does not hold for the buffer that it is given.
+    let size = reader.output_buffer_size().filter(|size| *size as u64 <= header.decoded_bytes());
+    let mut pixels = vec![0; size.ok_or_else(|| FORMAT.error("its sizes do not agree"))?];
+    let frame = reader.next_frame(&mut pixels).map_err(|error| FORMAT.error(error))?;
+    if (frame.width, frame.height) != (header.width, header.height) {
+        return Err(FORMAT.error("its first frame has another size than the picture"));
     }
-    let utf8 = info.utf8_text.iter().find(|chunk| chunk.keyword == "parameters");
-    utf8.map(|chunk| chunk.get_text().map_err(|error| Error::Request(format!("png: {error}")))).transpose()
+    pixels.truncate(frame.buffer_size());
+    Ok(match frame.color_type {
+        png::ColorType::GrayscaleAlpha => {
+            pixels.chunks_exact(2).flat_map(|pixel| [pixel[0], pixel[0], pixel[0], pixel[1]]).collect()
+        }
+        png::ColorType::Grayscale | png::ColorType::Rgb | png::ColorType::Rgba => pixels,
+        png::ColorType::Indexed => return Err(FORMAT.error("palette was not expanded")),
+    })
 }
 
-fn open(bytes: &[u8]) -> Result<png::Reader<std::io::Cursor<&[u8]>>> {
+/// The chunks before the pixels are read, the pixels are not.
+fn opened(bytes: &[u8]) -> Result<png::Reader<std::io::Cursor<&[u8]>>> {
     let mut decoder =
-        png::Decoder::new_with_limits(std::io::Cursor::new(bytes), png::Limits { bytes: LARGEST });
+        png::Decoder::new_with_limits(std::io::Cursor::new(bytes), png::Limits { bytes: SMALL });
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
-    decoder.read_info().map_err(|error| Error::Request(format!("png: {error}")))
+    // Texts are read elsewhere.
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder.read_info().map_err(|error| FORMAT.error(error))
+}
+
+/// The chunks of a PNG, each with its name; what is cut short ends them.
+pub(super) fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    const SIGNATURE: usize = 8;
+    const CHECKSUM: usize = 4;
+    let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (name, after) = after.split_at_checked(4)?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let content = after.get(..length)?;
+        rest = after.get(length + CHECKSUM..).unwrap_or_default();
+        Some((name, content))
+    })
 }

@@ -18,9 +18,15 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// What this machine is quickest in: bf16 where the kernels have tiles for it.
+    /// What this machine is quickest in with the kernels that run here.
     pub fn best() -> Self {
-        if super::kernels() == "amx" { Self::Bf16 } else { Self::F32 }
+        Self::best_and_why().0
+    }
+
+    /// The same with the reason; see [`latentd_kernels::bf16_is_quicker`].
+    pub fn best_and_why() -> (Self, String) {
+        let (bf16, why) = latentd_kernels::bf16_is_quicker();
+        (if bf16 { Self::Bf16 } else { Self::F32 }, why)
     }
 
     /// By its name; `None` is what "auto" leaves to [`Self::best`].

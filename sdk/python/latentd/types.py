@@ -62,7 +62,7 @@ class Txt2ImgFields(TypedDict, total=False):
     rng: str
     """``"nv"`` (default) or ``"cpu"``: whose noise a seed stands for."""
     precision: str
-    """``"auto"`` (default), ``"f32"``, ``"bf16"`` or ``"f16"``."""
+    """``"auto"`` (default: what the daemon's processor is quickest in), ``"f32"``, ``"bf16"`` or ``"f16"``."""
     output: Output
     preview: PreviewFields
     """Asks for preview events; ``on_preview`` does so by itself."""

@@ -105,12 +105,14 @@ pub enum Rng {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// As the daemon is set: by default bf16 where the processor has matrix tiles for it (AMX), else f32.
+    /// As the daemon is set: by default bf16 where the processor is known to be quicker in it (AMX's tiles, Zen 4's
+    /// products of pairs), else f32. `latentd doctor` says which and why.
     #[default]
     Auto,
     /// 32-bit floats.
     F32,
-    /// bfloat16 with f32 sums: half the memory, and quicker with AMX; slower than f32 elsewhere.
+    /// bfloat16 with f32 sums: half the memory; slower than f32 where the processor has no quick product for it. Another
+    /// kernel set (`latentd doctor` names it) gives other bytes.
     Bf16,
     /// 16-bit floats. Not in this build: E_UNSUPPORTED.
     F16,
