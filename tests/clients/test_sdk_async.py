@@ -109,7 +109,9 @@ def test_the_other_methods(with_client: Callable[[Body], Any]) -> None:
         assert await client.status()
         assert (await client.api_info())["methods"]
         job = await client.jobs.submit("txt2img", SMALL)
-        assert (await client.jobs.wait(job)).job == job
+        result = await client.jobs.wait(job)
+        assert result.job == job
+        assert (await client.image_info(result.images[0])).infotext == result.images[0].infotext
         assert (await client.jobs.get(job))["state"] == "finished"
         assert job in [entry["job"] for entry in await client.jobs.list()]
         name = (await client.library.list("checkpoint"))[0]["name"]

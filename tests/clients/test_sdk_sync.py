@@ -37,6 +37,25 @@ def test_infotext_is_in_the_file(client: latentd.Client) -> None:
         assert part in settings
 
 
+def test_a_picture_says_how_to_draw_it_again(client: latentd.Client, tmp_path: Path) -> None:
+    image = client.txt2img(**SMALL, negative_prompt="grey").images[0]
+    assert image.png is not None
+    file = image.save(tmp_path / "picture.png")
+    for given in (image.png, image, file, str(file)):
+        info = client.image_info(given)
+        assert info.infotext == image.infotext and info.params is not None
+    assert info.params["prompt"] == SMALL["prompt"] and info.params["seed"] == SMALL["seed"]
+    assert client.txt2img(**info.params).images[0].png == image.png
+    raw = client.txt2img(**SMALL, output={"format": "raw"}).images[0]
+    assert client.image_info(raw) == latentd.ImageInfo(infotext=None)
+    for format, field in (("JPEG", "jpeg"), ("WEBP", "webp")):
+        buffer = io.BytesIO()
+        image.image.save(buffer, format)
+        assert client.image_info(buffer.getvalue()).infotext is None, field
+    with pytest.raises(latentd.InvalidParams, match="png"):
+        client.image_info(b"no picture")
+
+
 def test_the_seed_decides(client: latentd.Client) -> None:
     first, again = client.txt2img(**SMALL), client.txt2img(**SMALL)
     other = client.txt2img(**{**SMALL, "seed": 8})

@@ -8,6 +8,7 @@ mod demo;
 mod disk;
 mod harness;
 mod hostile;
+mod image_info;
 mod jobs;
 mod library;
 mod lifecycle;

@@ -5,6 +5,7 @@ mod doctor;
 mod failure;
 mod generate;
 mod global;
+mod info;
 mod jobs;
 mod launch;
 mod models;
@@ -39,6 +40,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Draw pictures from text, with a running daemon or one that this starts
     Generate(Box<generate::GenerateArgs>),
+    /// Say how a picture was made, and the request that repeats it
+    Info(info::InfoArgs),
     /// Look at jobs, wait for them, cancel them
     Jobs(jobs::JobsArgs),
     /// Look at the library, bring models into memory and out of it
@@ -57,6 +60,7 @@ pub(crate) fn main() -> ExitCode {
         latentd_models::nn::check_kernels().map_err(Failure::usage).and_then(|()| match cli.command {
             Command::Serve(args) => serve::run(&cli.global, args),
             Command::Generate(args) => block_on(generate::run(&cli.global, *args)),
+            Command::Info(args) => block_on(info::run(&cli.global, args)),
             Command::Jobs(args) => block_on(jobs::run(&cli.global, args)),
             Command::Models(args) => block_on(models::run(&cli.global, args)),
             Command::Doctor(args) => block_on(doctor::run(&cli.global, args)),

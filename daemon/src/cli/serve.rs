@@ -174,6 +174,7 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio
         default_checkpoint: config.default_checkpoint.clone(),
         precision: config.precision.resolve(),
         result_bytes: config.result_bytes,
+        picture_bytes: config.message_bytes,
         outputs_dir: state_dir.outputs.clone(),
         told_built_in: Once::new(),
     };

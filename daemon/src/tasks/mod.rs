@@ -1,10 +1,13 @@
 //! What jobs do: from a request's parameters to a [`Task`] in which everything is settled, and from there to a result.
 //!
-//! A method whose requests become jobs is one file here, and one row of `rpc/methods`. Nothing here knows the wire,
+//! A method is one file here, and one row of `rpc/methods`: [`JobMethod`] for one whose requests become jobs, a function
+//! for one that is quick. Nothing here knows the wire,
 //! the queue, or who watches.
 
 mod device;
+mod given;
 mod hooks;
+mod image_info;
 mod names;
 mod output;
 mod studio;
@@ -12,6 +15,7 @@ mod task;
 mod txt2img;
 
 pub(crate) use device::{Device, DeviceId};
+pub(crate) use image_info::image_info;
 pub(crate) use studio::Studio;
 pub(crate) use task::{JobMethod, Request, Run, Task, Watch};
 pub(crate) use txt2img::Txt2Img;

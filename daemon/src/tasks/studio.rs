@@ -24,6 +24,8 @@ pub(crate) struct Studio {
     pub precision: Precision,
     /// Bytes that the pixels of one request's pictures may take.
     pub result_bytes: u64,
+    /// Bytes that a picture in a request may take, as a file and as pixels.
+    pub picture_bytes: u64,
     /// Where `output.format = "file"` writes when a request names no folder.
     pub outputs_dir: PathBuf,
     /// The log says once that only the built-in checkpoint is there.

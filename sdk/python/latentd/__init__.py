@@ -26,7 +26,7 @@ from .errors import (
     Timeout,
     Unsupported,
 )
-from .types import Event, Image, Output, Preview, PreviewFields, Progress, Result, Txt2ImgFields
+from .types import Event, Image, ImageInfo, Output, Preview, PreviewFields, Progress, Result, Txt2ImgFields
 
 __version__ = "0.1.0"
 
@@ -38,6 +38,7 @@ __all__ = [
     "ConnectionClosed",
     "Event",
     "Image",
+    "ImageInfo",
     "InternalError",
     "InvalidParams",
     "LatentdError",

@@ -27,7 +27,7 @@ from .address import no_daemon, socket_path
 from .backlog import Backlog
 from .errors import ConnectionClosed, LatentdError, ProtocolError, Timeout, from_wire
 from .protocol import MAX_MESSAGE_BYTES, Protocol, Response
-from .types import Event, Preview, Progress, Result, parse_event
+from .types import Event, Image, ImageInfo, Preview, Progress, Result, parse_event
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -167,6 +167,13 @@ class AsyncClient:
         except BaseException:
             self._cancel_unheard(job)
             raise
+
+    async def image_info(self, image: Union[bytes, str, "os.PathLike[str]", Image]) -> ImageInfo:
+        """What a picture says of how it was made, and the request that repeats it.
+
+        ``image`` is an encoded picture's bytes, a file that the daemon can read, or an :class:`~latentd.Image`.
+        """
+        return await self._run(calls.image_info(image))
 
     async def events(
         self, job: Optional[str] = None, *, since: int = 0, timeout: Optional[float] = None

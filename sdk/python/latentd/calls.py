@@ -5,11 +5,12 @@ Both clients send these; only how they wait differs.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar
+from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar, Union
 
 from .errors import ProtocolError
-from .types import Result, Txt2ImgFields, parse_result
+from .types import Image, ImageInfo, Result, Txt2ImgFields, image_in, parse_image_info, parse_result
 
 T = TypeVar("T")
 
@@ -97,6 +98,10 @@ def submit(method: str, params: Mapping[str, Any], id: Optional[str]) -> Call[st
 
 def wait(job: str) -> Call[Result]:
     return Call("jobs.wait", {"job": job}, parse_result)
+
+
+def image_info(image: Union[bytes, str, "os.PathLike[str]", Image]) -> Call[ImageInfo]:
+    return Call("image.info", {"image": image_in(image)}, parse_image_info)
 
 
 def get(job: str) -> Call[Dict[str, Any]]:

@@ -14,7 +14,7 @@ from .address import socket_path
 from .connection import Connection, Listener
 from .errors import LatentdError, Timeout
 from .protocol import MAX_MESSAGE_BYTES
-from .types import Event, Preview, Progress, Result
+from .types import Event, Image, ImageInfo, Preview, Progress, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -132,6 +132,13 @@ class Client:
         except BaseException:
             self._cancel_unheard(job)
             raise
+
+    def image_info(self, image: Union[bytes, str, "os.PathLike[str]", Image]) -> ImageInfo:
+        """What a picture says of how it was made, and the request that repeats it.
+
+        ``image`` is an encoded picture's bytes, a file that the daemon can read, or an :class:`~latentd.Image`.
+        """
+        return self._run(calls.image_info(image))
 
     def events(
         self, job: Optional[str] = None, *, since: int = 0, timeout: Optional[float] = None

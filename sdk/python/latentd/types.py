@@ -150,6 +150,16 @@ class Result:
 
 
 @dataclass(frozen=True)
+class ImageInfo:
+    """What a picture says of how it was made."""
+
+    infotext: Optional[str]
+    """AUTOMATIC1111's ``parameters`` text; ``None`` where the picture has none."""
+    params: Optional[Dict[str, Any]] = field(default=None, repr=False)
+    """The ``txt2img`` request that repeats it, as far as the text says: ``client.txt2img(**info.params)``."""
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that happened to a job: queued, started, progress, preview, finished, failed or cancelled."""
 
@@ -204,6 +214,34 @@ def parse_image(value: Any) -> Image:
         channels=value.get("channels") or 3,
         path=None if path is None else Path(path),
     )
+
+
+def image_in(image: Union[bytes, str, "os.PathLike[str]", Image]) -> Dict[str, Any]:
+    """A picture as the wire has it: of encoded bytes, of a file's path, or of a result."""
+    if isinstance(image, Image):
+        if image.raw is not None:
+            return {"raw": image.raw, "width": image.width, "height": image.height, "channels": image.channels}
+        if image.path is not None:
+            return {"path": os.path.abspath(image.path)}
+        image = image.data
+    if not isinstance(image, (bytes, bytearray, memoryview)):
+        # A relative path means ours, not the daemon's.
+        return {"path": os.path.abspath(os.fspath(image))}
+    data = bytes(image)
+    if data.startswith(b"\xff\xd8"):
+        return {"jpeg": data}
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return {"webp": data}
+    # What is none of them the daemon refuses by name.
+    return {"png": data}
+
+
+def parse_image_info(value: Any) -> ImageInfo:
+    """The result of ``image.info``."""
+    if not isinstance(value, dict):
+        raise ProtocolError("the daemon answered image.info with what is not a map")
+    params = value.get("params")
+    return ImageInfo(infotext=value.get("infotext"), params=None if params is None else dict(params))
 
 
 def parse_result(value: Any) -> Result:

@@ -63,19 +63,19 @@ fn wait() -> Run {
     }))
 }
 
-fn get(session: &Session, params: &JobParams) -> Result<JobView> {
+fn get(session: &Session, params: JobParams) -> Result<JobView> {
     session.daemon.jobs.get(&params.job)
 }
 
-fn list(session: &Session, params: &JobListParams) -> Result<JobList> {
-    Ok(JobList { jobs: session.daemon.jobs.list(params) })
+fn list(session: &Session, params: JobListParams) -> Result<JobList> {
+    Ok(JobList { jobs: session.daemon.jobs.list(&params) })
 }
 
-fn cancel(session: &Session, params: &JobParams) -> Result<JobView> {
+fn cancel(session: &Session, params: JobParams) -> Result<JobView> {
     session.daemon.jobs.cancel(&params.job)
 }
 
-fn subscribe(session: &Session, params: &SubscribeParams) -> Result<Subscribed> {
+fn subscribe(session: &Session, params: SubscribeParams) -> Result<Subscribed> {
     let jobs = &session.daemon.jobs;
     let Some(job) = &params.job else {
         jobs.watch_all(&session.watcher());

@@ -6,22 +6,16 @@ use latentd_client::protocol::{
 
 use super::row::{Method, Session, quick};
 use crate::error::Result;
-use crate::rpc::session::Daemon;
-use crate::workers::Workers;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        quick("library.list", lookers, list),
-        quick("library.get", lookers, get),
-        quick("library.rescan", lookers, rescan),
+        quick("library.list", |daemon| &daemon.lookers, list),
+        quick("library.get", |daemon| &daemon.lookers, get),
+        quick("library.rescan", |daemon| &daemon.lookers, rescan),
     ]
 }
 
-fn lookers(daemon: &Daemon) -> &Workers {
-    &daemon.lookers
-}
-
-fn list(session: &Session, params: &LibraryListParams) -> Result<LibraryList> {
+fn list(session: &Session, params: LibraryListParams) -> Result<LibraryList> {
     let library = &session.daemon.studio.library;
     let snapshot = library.snapshot();
     let wanted = snapshot.entries.iter().filter(|item| params.kind.is_none_or(|kind| item.kind == kind));
@@ -31,12 +25,12 @@ fn list(session: &Session, params: &LibraryListParams) -> Result<LibraryList> {
     })
 }
 
-fn get(session: &Session, params: &LibraryGetParams) -> Result<LibraryEntry> {
+fn get(session: &Session, params: LibraryGetParams) -> Result<LibraryEntry> {
     let library = &session.daemon.studio.library;
     library.find(params.kind, &params.name).map(|item| library.entry(&item))
 }
 
-fn rescan(session: &Session, _: &Empty) -> Result<RescanResult> {
+fn rescan(session: &Session, _: Empty) -> Result<RescanResult> {
     let snapshot = session.daemon.studio.library.rescan();
     Ok(RescanResult { entries: snapshot.entries.len() as u32, problems: snapshot.problems.len() as u32 })
 }

@@ -1,7 +1,7 @@
 //! The methods, one file per group. Each is a typed function; its schemas are derived from its types.
 
 // All methods have one shape, also those that cannot fail.
-#![allow(clippy::unnecessary_wraps, clippy::trivially_copy_pass_by_ref)]
+#![allow(clippy::unnecessary_wraps, clippy::trivially_copy_pass_by_ref, clippy::needless_pass_by_value)]
 
 mod digest;
 mod job;
@@ -11,13 +11,18 @@ mod models;
 mod row;
 mod server;
 
-use crate::tasks::Txt2Img;
+use crate::tasks::{self, Txt2Img};
 pub(super) use row::{Methods, Reply, Run, Session};
 
 /// All methods.
 pub(super) fn all() -> Methods {
     let submittable = vec![job::job::<Txt2Img>()];
     let jobs = jobs::methods(&submittable);
-    let groups = [server::methods(), submittable, jobs, library::methods(), models::methods()];
+    let quick = vec![row::quick(
+        "image.info",
+        |daemon| &daemon.lookers,
+        |session, params| tasks::image_info(params, &session.daemon.studio),
+    )];
+    let groups = [server::methods(), submittable, quick, jobs, library::methods(), models::methods()];
     Methods::new(groups.into_iter().flatten())
 }

@@ -16,11 +16,11 @@ pub(super) fn methods() -> Vec<Method> {
     ]
 }
 
-fn load(session: &Session, params: &ModelParams) -> Result<ResidentModel> {
+fn load(session: &Session, params: ModelParams) -> Result<ResidentModel> {
     session.daemon.studio.load(&params.checkpoint)
 }
 
-fn unload(session: &Session, params: &ModelParams) -> Result<UnloadResult> {
+fn unload(session: &Session, params: ModelParams) -> Result<UnloadResult> {
     let studio = &session.daemon.studio;
     let item = studio.library.find(LibraryKind::Checkpoint, &params.checkpoint)?;
     Ok(UnloadResult { unloaded: studio.residency.unload(&item) })
@@ -30,7 +30,7 @@ fn loaded(session: &Session, _: &Empty) -> Result<LoadedModels> {
     Ok(LoadedModels { models: session.daemon.studio.residency.list() })
 }
 
-fn pin(session: &Session, params: &PinParams) -> Result<ResidentModel> {
+fn pin(session: &Session, params: PinParams) -> Result<ResidentModel> {
     let studio = &session.daemon.studio;
     let item = studio.library.find(LibraryKind::Checkpoint, &params.checkpoint)?;
     studio.residency.pin(&item, params.pinned)

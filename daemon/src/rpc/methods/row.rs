@@ -131,7 +131,7 @@ where
 pub(super) fn quick<P, R>(
     name: &'static str,
     workers: fn(&Daemon) -> &Workers,
-    run: fn(&Session, &P) -> Result<R>,
+    run: fn(&Session, P) -> Result<R>,
 ) -> Method
 where
     P: DeserializeOwned + JsonSchema + Send + 'static,
@@ -144,7 +144,7 @@ where
         Box::pin(async move {
             let params = params?;
             let daemon = Arc::clone(&session.daemon);
-            workers(&daemon).call(move || encode(&run(&session, &params)?)).await
+            workers(&daemon).call(move || encode(&run(&session, params)?)).await
         })
     }));
     Method { name, params, result: schema::of::<R>(), run, job: None }

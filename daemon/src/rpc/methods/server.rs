@@ -61,7 +61,7 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
     })
 }
 
-fn api_info(session: &Session, _: &Empty) -> Result<ApiInfo> {
+fn api_info(session: &Session, _: Empty) -> Result<ApiInfo> {
     let methods = session.methods.all().map(|method| {
         let info = MethodInfo {
             since: PROTOCOL,

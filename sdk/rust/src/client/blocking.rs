@@ -8,8 +8,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::Error;
 use crate::protocol::{
-    Event, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList, LibraryListParams,
-    Status, Txt2ImgParams, Txt2ImgResult,
+    Event, ImageIn, ImageInfo, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList,
+    LibraryListParams, Status, Txt2ImgParams, Txt2ImgResult,
 };
 
 /// A connection to a daemon; every call waits for its answer. Not for use inside an async runtime.
@@ -64,6 +64,11 @@ impl Client {
         on_event: impl FnMut(&Event),
     ) -> Result<Txt2ImgResult, Error> {
         self.runtime.block_on(self.client.txt2img_with(params, on_event))
+    }
+
+    /// What a picture says of how it was made, and the request that repeats it.
+    pub fn image_info(&mut self, image: ImageIn) -> Result<ImageInfo, Error> {
+        self.runtime.block_on(self.client.image_info(image))
     }
 
     /// Queues a request and gives the job's id at once.

@@ -18,10 +18,10 @@ use tokio::task::JoinHandle;
 
 use crate::codec::{decode_value, encode_request};
 use crate::protocol::{
-    ApiInfo, Empty, Event, InitializeParams, InitializeResult, JobList, JobListParams, JobParams, JobRef,
-    JobView, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, LoadedModels, ModelParams,
-    PinParams, RescanResult, ResidentModel, Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
-    Txt2ImgResult, UnloadResult,
+    ApiInfo, Empty, Event, ImageIn, ImageInfo, ImageInfoParams, InitializeParams, InitializeResult, JobList,
+    JobListParams, JobParams, JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList,
+    LibraryListParams, LoadedModels, ModelParams, PinParams, RescanResult, ResidentModel, Status,
+    SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadResult,
 };
 use crate::socket;
 use connection::Shared;
@@ -126,6 +126,11 @@ impl Client {
             on_event(&event);
         }
         self.wait(&job).await
+    }
+
+    /// What a picture says of how it was made, and the request that repeats it.
+    pub async fn image_info(&self, image: ImageIn) -> Result<ImageInfo, Error> {
+        self.call("image.info", &ImageInfoParams { image }).await
     }
 
     /// Queues a request and gives the job's id at once.

@@ -92,3 +92,66 @@ pub struct ImageOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub infotext: Option<String>,
 }
+
+/// A picture for the daemon: one of `png`, `jpeg`, `webp`, `path` and `raw`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageIn {
+    /// A PNG file's bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub png: Option<Bytes>,
+    /// A JPEG file's bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jpeg: Option<Bytes>,
+    /// A WebP file's bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webp: Option<Bytes>,
+    /// A file of one of these formats that the daemon can read: an absolute path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// 8-bit pixels, rows from the top, no padding: `width * height * channels` bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw: Option<Bytes>,
+    /// With `raw`: pixels in a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// With `raw`: rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// With `raw`: bytes per pixel, 1 (grey), 3 (RGB) or 4 (RGBA).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u32>,
+}
+
+impl ImageIn {
+    /// A PNG file's bytes.
+    pub fn png(bytes: Vec<u8>) -> Self {
+        Self { png: Some(Bytes(bytes)), ..Self::default() }
+    }
+
+    /// A JPEG file's bytes.
+    pub fn jpeg(bytes: Vec<u8>) -> Self {
+        Self { jpeg: Some(Bytes(bytes)), ..Self::default() }
+    }
+
+    /// A WebP file's bytes.
+    pub fn webp(bytes: Vec<u8>) -> Self {
+        Self { webp: Some(Bytes(bytes)), ..Self::default() }
+    }
+
+    /// A file that the daemon can read, by its absolute path.
+    pub fn path(path: impl Into<String>) -> Self {
+        Self { path: Some(path.into()), ..Self::default() }
+    }
+
+    /// Pixels.
+    pub fn raw(pixels: Vec<u8>, width: u32, height: u32, channels: u32) -> Self {
+        Self {
+            raw: Some(Bytes(pixels)),
+            width: Some(width),
+            height: Some(height),
+            channels: Some(channels),
+            ..Self::default()
+        }
+    }
+}

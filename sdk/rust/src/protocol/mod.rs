@@ -33,6 +33,7 @@
 mod error;
 mod event;
 mod image;
+mod image_info;
 mod job;
 mod library;
 mod models;
@@ -41,7 +42,8 @@ mod txt2img;
 
 pub use error::{ErrorName, WireError};
 pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind};
-pub use image::{Bytes, ImageOut};
+pub use image::{Bytes, ImageIn, ImageOut};
+pub use image_info::{ImageInfo, ImageInfoParams};
 pub use job::{
     JobList, JobListParams, JobParams, JobRef, JobState, JobView, SubmitParams, SubscribeParams, Subscribed,
 };

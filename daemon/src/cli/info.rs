@@ -1,0 +1,41 @@
+//! `latentd info`: what a picture says of how it was made.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use latentd_client::protocol::ImageIn;
+
+use super::failure::Failure;
+use super::global::GlobalArgs;
+use super::launch::connect_or_start;
+use super::output::{print, print_json};
+
+/// Flags of `info`.
+#[derive(Debug, Args)]
+pub(super) struct InfoArgs {
+    /// A PNG, JPEG or WebP file
+    file: PathBuf,
+    /// As JSON, with the request that repeats the picture
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the picture's text.
+pub(super) async fn run(global: &GlobalArgs, args: InfoArgs) -> Result<ExitCode, Failure> {
+    let config = global.config()?;
+    // A relative path means ours, not the daemon's.
+    let path = std::path::absolute(&args.file).map_err(Failure::usage)?;
+    let path = path.into_os_string().into_string().map_err(|path| {
+        Failure::usage(format!("{}: is not UTF-8, which the daemon needs; rename it", path.display()))
+    })?;
+    let client = connect_or_start(global, &config, &[]).await?;
+    let info = client.image_info(ImageIn::path(path)).await?;
+    if args.json {
+        print_json(&info)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let none = || Failure::new(format!("{} does not say how it was made", args.file.display()));
+    print(&format!("{}\n", info.infotext.ok_or_else(none)?))?;
+    Ok(ExitCode::SUCCESS)
+}
