@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use crate::schema::{Tree, View};
 use crate::{machine, schema};
 
 /// All settings, with their defaults.
@@ -214,12 +215,24 @@ impl Config {
 }
 
 fn check(schema: &Json, table: &toml::Table, origin: &str) -> Result<(), ConfigError> {
-    let setting = |reason: String| ConfigError::Setting { origin: origin.to_owned(), reason };
-    let value =
-        rmp_serde::to_vec_named(table).map_err(|error| setting(error.to_string())).and_then(|bytes| {
-            rmpv::decode::read_value(&mut bytes.as_slice()).map_err(|error| setting(error.to_string()))
-        })?;
-    schema::check(schema, &value).map_err(|error| setting(error.text))
+    let wrong = schema::check(schema, &toml::Value::Table(table.clone()));
+    wrong.map_err(|error| ConfigError::Setting { origin: origin.to_owned(), reason: error.text })
+}
+
+impl Tree for toml::Value {
+    fn view(&self) -> View<'_, Self> {
+        match self {
+            Self::String(text) => View::Text(Some(text)),
+            Self::Integer(number) => View::Integer(i128::from(*number)),
+            Self::Float(number) => View::Float(*number),
+            Self::Boolean(value) => View::Boolean(*value),
+            Self::Datetime(time) => View::Other(time.to_string()),
+            Self::Array(items) => View::Array(items),
+            Self::Table(table) => {
+                View::Map(table.iter().map(|(key, value)| (Ok(key.as_str()), value)).collect())
+            }
+        }
+    }
 }
 
 /// The settings that the environment gives, read as the schema says.

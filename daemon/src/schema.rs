@@ -1,15 +1,12 @@
-//! Checks a MessagePack value against a JSON Schema derived from one of our types.
+//! Checks a value against a JSON Schema derived from one of our types.
 //!
 //! The schemas that `api_info` shows are the ones that decide, so ranges, names and types stand in one place: on
-//! the fields of the type. Covers what schemars derives for our types, no more. The configuration is checked the
-//! same way.
+//! the fields of the type. Covers what schemars derives for our types, no more. What the wire carries and what the
+//! configuration says are checked alike: each is a [`Tree`].
 
 use std::fmt::Write;
 
-use latentd_client::codec::decode_value;
-use rmpv::Value;
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
@@ -20,14 +17,33 @@ pub(crate) fn of<T: JsonSchema>() -> Json {
     schemars::schema_for!(T).to_value()
 }
 
-/// Checks `value` against `schema`, the schema of `T`, and reads it.
-pub(crate) fn decode<T: DeserializeOwned>(schema: &Json, value: &Value) -> Result<T> {
-    check(schema, value)?;
-    decode_value(value).map_err(Error::invalid)
+/// A value of any format, as deep as it goes.
+pub(crate) trait Tree: Sized {
+    /// What it is.
+    fn view(&self) -> View<'_, Self>;
 }
 
+/// One node of a [`Tree`].
+pub(crate) enum View<'a, T> {
+    Nil,
+    Boolean(bool),
+    Integer(i128),
+    Float(f64),
+    /// `None`: not valid UTF-8.
+    Text(Option<&'a str>),
+    /// So many.
+    Bytes(usize),
+    Array(&'a [T]),
+    Map(Vec<(Key<'a>, &'a T)>),
+    /// Something that no request and no setting has; how to show it.
+    Other(String),
+}
+
+/// The key of an entry; one that is no text as it is shown.
+pub(crate) type Key<'a> = Result<&'a str, String>;
+
 /// Checks `value` against `schema`; the error names the field.
-pub(crate) fn check(schema: &Json, value: &Value) -> Result<()> {
+pub(crate) fn check<T: Tree>(schema: &Json, value: &T) -> Result<()> {
     let mut walk = Walk { root: schema, path: Vec::new() };
     walk.check(schema, value).map_err(Error::invalid)
 }
@@ -38,7 +54,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn check(&mut self, schema: &'a Json, value: &Value) -> Result<(), String> {
+    fn check<T: Tree>(&mut self, schema: &'a Json, value: &T) -> Result<(), String> {
         let schema = self.resolve(schema);
         if let Some(choices) = choices(schema) {
             return self.check_choice(&choices, value);
@@ -48,19 +64,19 @@ impl<'a> Walk<'a> {
         {
             return self.check_any(alternatives, value);
         }
-        self.check_type(schema, value)?;
-        match value {
-            Value::Integer(_) | Value::F32(_) | Value::F64(_) => self.check_number(schema, value),
-            Value::String(text) => match text.as_str() {
-                None => Err(self.say(format_args!("text is not valid UTF-8; send UTF-8"))),
-                Some(text) if text.contains('\0') => {
-                    Err(self.say(format_args!("text has a NUL character; remove it")))
-                }
-                Some(text) => self.check_length(schema, text),
-            },
-            Value::Array(items) => self.check_items(schema, items),
-            Value::Map(entries) => self.check_fields(schema, entries),
-            _ => Ok(()),
+        let view = value.view();
+        self.check_type(schema, &view)?;
+        match view {
+            View::Integer(number) => self.check_number(schema, number as f64, &show(&view)),
+            View::Float(number) => self.check_number(schema, number, &show(&view)),
+            View::Text(None) => Err(self.say(format_args!("text is not valid UTF-8; send UTF-8"))),
+            View::Text(Some(text)) if text.contains('\0') => {
+                Err(self.say(format_args!("text has a NUL character; remove it")))
+            }
+            View::Text(Some(text)) => self.check_length(schema, text),
+            View::Array(items) => self.check_items(schema, items),
+            View::Map(entries) => self.check_fields(schema, &entries),
+            View::Nil | View::Boolean(_) | View::Bytes(_) | View::Other(_) => Ok(()),
         }
     }
 
@@ -71,11 +87,11 @@ impl<'a> Walk<'a> {
 
     /// One of several shapes: an optional value, as a rule. The complaint of the shape that came furthest is the
     /// one that helps.
-    fn check_any(&mut self, alternatives: &'a [Json], value: &Value) -> Result<(), String> {
+    fn check_any<T: Tree>(&mut self, alternatives: &'a [Json], value: &T) -> Result<(), String> {
         let mut complaint = None;
         for alternative in alternatives {
             if self.resolve(alternative).get("type").and_then(Json::as_str) == Some("null") {
-                if value.is_nil() {
+                if matches!(value.view(), View::Nil) {
                     return Ok(());
                 }
                 continue;
@@ -88,20 +104,20 @@ impl<'a> Walk<'a> {
         complaint.map_or(Ok(()), Err)
     }
 
-    fn check_choice(&mut self, choices: &[&str], value: &Value) -> Result<(), String> {
+    fn check_choice<T: Tree>(&mut self, choices: &[&str], value: &T) -> Result<(), String> {
         let listed = choices.join(", ");
-        match value.as_str() {
-            Some(text) if choices.contains(&text) => Ok(()),
-            Some(text) => {
+        match value.view() {
+            View::Text(Some(text)) if choices.contains(&text) => Ok(()),
+            View::Text(Some(text)) => {
                 let meant = nearest(text, choices.iter().copied()).unwrap_or_default();
                 Err(self
                     .say(format_args!("'{}' is none of {listed}; did you mean '{meant}'?", shorten(text))))
             }
-            None => Err(self.say(format_args!("{} must be one of {listed}", show(value)))),
+            other => Err(self.say(format_args!("{} must be one of {listed}", show(&other)))),
         }
     }
 
-    fn check_type(&self, schema: &Json, value: &Value) -> Result<(), String> {
+    fn check_type<T>(&self, schema: &Json, value: &View<'_, T>) -> Result<(), String> {
         let allowed: Vec<&str> = match schema.get("type") {
             Some(Json::String(one)) => vec![one],
             Some(Json::Array(several)) => several.iter().filter_map(Json::as_str).collect(),
@@ -109,15 +125,15 @@ impl<'a> Walk<'a> {
         };
         let binary = schema.get("format").and_then(Json::as_str) == Some("binary");
         let fits = |kind: &str| match kind {
-            "null" => value.is_nil(),
-            "boolean" => value.is_bool(),
-            "integer" => matches!(value, Value::Integer(_)),
-            "number" => value.is_number(),
-            "string" if binary => value.is_bin(),
-            "string" => matches!(value, Value::String(_)),
-            "array" => value.is_array(),
+            "null" => matches!(value, View::Nil),
+            "boolean" => matches!(value, View::Boolean(_)),
+            "integer" => matches!(value, View::Integer(_)),
+            "number" => matches!(value, View::Integer(_) | View::Float(_)),
+            "string" if binary => matches!(value, View::Bytes(_)),
+            "string" => matches!(value, View::Text(_)),
+            "array" => matches!(value, View::Array(_)),
             // An empty table of Lua goes over the wire as an empty array.
-            "object" => value.is_map() || value.as_array().is_some_and(Vec::is_empty),
+            "object" => matches!(value, View::Map(_) | View::Array([])),
             _ => false,
         };
         if allowed.iter().any(|kind| fits(kind)) {
@@ -128,10 +144,7 @@ impl<'a> Walk<'a> {
         Err(self.say(format_args!("{} must be {wanted}", show(value))))
     }
 
-    fn check_number(&self, schema: &Json, value: &Value) -> Result<(), String> {
-        let Some(number) = value.as_f64() else {
-            return Ok(());
-        };
+    fn check_number(&self, schema: &Json, number: f64, value: &str) -> Result<(), String> {
         if !number.is_finite() {
             return Err(self.say(format_args!("{number} must be a finite number")));
         }
@@ -171,7 +184,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn check_items(&mut self, schema: &'a Json, items: &[Value]) -> Result<(), String> {
+    fn check_items<T: Tree>(&mut self, schema: &'a Json, items: &[T]) -> Result<(), String> {
         let most = schema.get("maxItems").and_then(Json::as_u64).unwrap_or(u64::MAX);
         if items.len() as u64 > most {
             return Err(self.say(format_args!("{} items, {most} are allowed; send fewer", items.len())));
@@ -185,22 +198,23 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn check_fields(&mut self, schema: &'a Json, entries: &[(Value, Value)]) -> Result<(), String> {
+    fn check_fields<T: Tree>(&mut self, schema: &'a Json, entries: &[(Key<'_>, &T)]) -> Result<(), String> {
         let fields = schema.get("properties").and_then(Json::as_object);
         let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
         for (key, value) in entries {
-            let Some(key) = key.as_str() else {
-                return Err(self.say(format_args!("the key {} must be a string", show(key))));
+            let key = match key {
+                Ok(key) => *key,
+                Err(shown) => return Err(self.say(format_args!("the key {shown} must be a string"))),
             };
             match fields.and_then(|fields| fields.get(key)) {
-                Some(field) => self.inside(key.to_owned(), |walk| walk.check(field, value))?,
+                Some(field) => self.inside(key.to_owned(), |walk| walk.check(field, *value))?,
                 None if closed => return Err(self.unknown_field(key, fields)),
                 None => (),
             }
         }
         let required = schema.get("required").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
         for name in required.iter().filter_map(Json::as_str) {
-            if !entries.iter().any(|(key, _)| key.as_str() == Some(name)) {
+            if !entries.iter().any(|(key, _)| *key == Ok(name)) {
                 return self
                     .inside(name.to_owned(), |walk| Err(walk.say(format_args!("is missing; give it"))));
             }
@@ -268,18 +282,20 @@ fn article(kind: &str) -> &str {
     }
 }
 
-fn show(value: &Value) -> String {
+/// A value as an error shows it.
+pub(crate) fn show<T>(value: &View<'_, T>) -> String {
     match value {
-        Value::Binary(bytes) => format!("{} bytes (bin)", bytes.len()),
-        Value::Array(items) => format!("an array of {}", items.len()),
-        Value::Map(entries) => format!("a map of {}", entries.len()),
-        Value::String(text) => match text.as_str() {
-            Some(text) => format!("'{}'", shorten(text)),
-            None => "text that is not valid UTF-8".into(),
-        },
+        View::Nil => "nil".into(),
+        View::Boolean(value) => value.to_string(),
+        View::Integer(number) => number.to_string(),
         // With its point, so that 20.0 is seen not to be 20.
-        Value::F64(number) => format!("{number:?}"),
-        other => other.to_string(),
+        View::Float(number) => format!("{number:?}"),
+        View::Text(Some(text)) => format!("'{}'", shorten(text)),
+        View::Text(None) => "text that is not valid UTF-8".into(),
+        View::Bytes(count) => format!("{count} bytes (bin)"),
+        View::Array(items) => format!("an array of {}", items.len()),
+        View::Map(entries) => format!("a map of {}", entries.len()),
+        View::Other(shown) => shown.clone(),
     }
 }
 
@@ -295,62 +311,4 @@ pub(crate) fn shorten(text: &str) -> String {
         let _ = write!(short, "{}", character.escape_debug());
     }
     short
-}
-
-#[cfg(test)]
-mod tests {
-    use latentd_client::protocol::Txt2ImgParams;
-
-    use super::*;
-
-    fn map(entries: &[(&str, Value)]) -> Value {
-        Value::Map(entries.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect())
-    }
-
-    #[test]
-    fn each_wrong_field_is_named() {
-        let invalid_utf8 = rmpv::decode::read_value(&mut &[0xa2, 0xc3, 0x28][..]).expect("decodes");
-        let rows = [
-            (map(&[("promt", "x".into())]), "unknown field 'promt'; did you mean 'prompt'?"),
-            (map(&[("output", map(&[("fromat", "png".into())]))]), "did you mean 'output.format'?"),
-            (map(&[("output", map(&[("format", "pgn".into())]))]), "did you mean 'png'?"),
-            (map(&[("width", 513.into())]), "width: 513 is not a multiple of 8; give 512 or 520"),
-            (map(&[("width", 0.into())]), "width: 0 is out of range; give 8 to 4096"),
-            (map(&[("width", (-8).into())]), "width: -8 is out of range"),
-            (map(&[("width", (1u64 << 31).into())]), "width: 2147483648 is out of range"),
-            (map(&[("width", "512".into())]), "width: '512' must be an integer"),
-            (map(&[("steps", 0.into())]), "steps: 0 is out of range; give 1 to 1000"),
-            (map(&[("steps", Value::F64(20.0))]), "steps: 20.0 must be an integer"),
-            (map(&[("cfg_scale", Value::F64(f64::NAN))]), "cfg_scale: NaN must be a finite number"),
-            (map(&[("cfg_scale", Value::F64(f64::INFINITY))]), "cfg_scale: inf must be a finite number"),
-            (map(&[("seed", (-2).into())]), "seed: -2 is out of range; give -1 or more"),
-            (map(&[("seed", u64::MAX.into())]), "seed: invalid value"),
-            (map(&[("prompt", "a\0b".into())]), "prompt: text has a NUL character"),
-            (map(&[("prompt", invalid_utf8)]), "prompt: text is not valid UTF-8"),
-            (map(&[("prompt", Value::Binary(vec![1]))]), "prompt: 1 bytes (bin) must be a string"),
-            (map(&[("preview", map(&[("every", 0.into())]))]), "preview.every: 0 is out of range"),
-            (map(&[("rng", 7.into())]), "rng: 7 must be one of nv, cpu"),
-            (Value::Map(vec![(1.into(), 2.into())]), "the key 1 must be a string"),
-        ];
-        let schema = of::<Txt2ImgParams>();
-        for (value, expected) in rows {
-            let error = decode::<Txt2ImgParams>(&schema, &value).expect_err("refused");
-            assert!(error.text.contains(expected), "{value}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_the_schema_allows_decodes() {
-        let value = map(&[
-            ("prompt", "ünï".into()),
-            ("width", 64.into()),
-            ("height", Value::Nil),
-            ("cfg_scale", 7.into()),
-            ("seed", (1u64 << 40).into()),
-            ("preview", map(&[("every", 5.into())])),
-            ("output", Value::Array(Vec::new())),
-        ]);
-        let params = decode::<Txt2ImgParams>(&of::<Txt2ImgParams>(), &value).expect("decodes");
-        assert_eq!((params.width, params.height, params.seed), (Some(64), None, 1 << 40));
-    }
 }

@@ -52,7 +52,7 @@ def test_a_picture_says_how_to_draw_it_again(client: latentd.Client, tmp_path: P
         buffer = io.BytesIO()
         image.image.save(buffer, format)
         assert client.image_info(buffer.getvalue()).infotext is None, field
-    with pytest.raises(latentd.InvalidParams, match="png"):
+    with pytest.raises(latentd.InvalidParams, match="PNG"):
         client.image_info(b"no picture")
 
 

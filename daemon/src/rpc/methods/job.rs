@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::digest;
 use super::row::{JobRow, Method, Promise, Run, Session, Submit, encode};
+use super::value::decode;
 use crate::error::Result;
 use crate::jobs::{Job, Reserved};
 use crate::schema;
@@ -54,7 +55,7 @@ fn reserve<M: JobMethod>(
 ) -> Result<Arc<Job>> {
     // An empty table of Lua goes over the wire as an empty array.
     let value = if value.as_array().is_some_and(Vec::is_empty) { Value::Map(Vec::new()) } else { value };
-    let params: M::Params = schema::decode(check, &value)?;
+    let params: M::Params = decode(check, &value)?;
     let (digest, bytes) = digest::of(&value);
     drop(value);
     let request = Request { method: M::NAME, digest, bytes };

@@ -7,6 +7,7 @@ use schemars::SchemaGenerator;
 use serde_json::{Value as Json, json};
 
 use super::row::{Method, Promise, Run, Session, encode, method, quick};
+use super::value::decode;
 use crate::error::{Error, Result};
 use crate::rpc::session::Daemon;
 use crate::schema;
@@ -41,7 +42,7 @@ fn any_result(methods: &[Method]) -> Json {
 fn submit() -> Run {
     let check = schema::of::<SubmitParams>();
     Run::Submit(Box::new(move |session, value| -> Promise<_> {
-        let outcome = schema::decode::<SubmitParams>(&check, &value).and_then(|params| {
+        let outcome = decode::<SubmitParams>(&check, &value).and_then(|params| {
             let row = session.methods.find_job(&params.method).ok_or_else(|| not_a_job(&session, &params))?;
             Ok((row.submit)(&session, params.params, params.id))
         });
@@ -58,7 +59,7 @@ fn not_a_job(session: &Session, params: &SubmitParams) -> Error {
 fn wait() -> Run {
     let check = schema::of::<JobParams>();
     Run::Wait(Box::new(move |session, value| -> Promise<_> {
-        let params = schema::decode::<JobParams>(&check, &value);
+        let params = decode::<JobParams>(&check, &value);
         Box::pin(async move { session.daemon.jobs.wait(&params?.job).await })
     }))
 }

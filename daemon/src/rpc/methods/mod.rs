@@ -10,6 +10,7 @@ mod library;
 mod models;
 mod row;
 mod server;
+mod value;
 
 use crate::tasks::{self, Txt2Img};
 pub(super) use row::{Methods, Reply, Run, Session};

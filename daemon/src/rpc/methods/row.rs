@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::value::decode;
 use crate::error::{Error, Result};
 use crate::jobs::{Ended, Watcher};
 use crate::rpc::session::{Daemon, Outbox};
@@ -121,7 +122,7 @@ where
     let params = schema::of::<P>();
     let check = params.clone();
     let run = Run::Now(Box::new(move |session, value| {
-        let params = schema::decode::<P>(&check, &value)?;
+        let params = decode::<P>(&check, &value)?;
         encode(&run(session, &params)?)
     }));
     Method { name, params, result: schema::of::<R>(), run, job: None }
@@ -140,7 +141,7 @@ where
     let params = schema::of::<P>();
     let check = params.clone();
     let run = Run::Quick(Box::new(move |session, value| {
-        let params = schema::decode::<P>(&check, &value);
+        let params = decode::<P>(&check, &value);
         Box::pin(async move {
             let params = params?;
             let daemon = Arc::clone(&session.daemon);

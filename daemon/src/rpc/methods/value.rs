@@ -1,0 +1,98 @@
+//! From what the wire carries to a type.
+
+use latentd_client::codec::decode_value;
+use rmpv::Value;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use crate::error::{Error, Result};
+use crate::schema::{self, Tree, View};
+
+/// Checks `value` against `schema`, the schema of `T`, and reads it.
+pub(super) fn decode<T: DeserializeOwned>(schema: &Json, value: &Value) -> Result<T> {
+    schema::check(schema, value)?;
+    decode_value(value).map_err(Error::invalid)
+}
+
+impl Tree for Value {
+    fn view(&self) -> View<'_, Self> {
+        match self {
+            Self::Nil => View::Nil,
+            Self::Boolean(value) => View::Boolean(*value),
+            Self::Integer(number) => {
+                let signed = number.as_i64().map(i128::from);
+                View::Integer(signed.or_else(|| number.as_u64().map(i128::from)).unwrap_or_default())
+            }
+            Self::F32(number) => View::Float(f64::from(*number)),
+            Self::F64(number) => View::Float(*number),
+            Self::String(text) => View::Text(text.as_str()),
+            Self::Binary(bytes) => View::Bytes(bytes.len()),
+            Self::Array(items) => View::Array(items),
+            Self::Map(entries) => View::Map(entries.iter().map(|(key, value)| (name(key), value)).collect()),
+            Self::Ext(..) => View::Other(self.to_string()),
+        }
+    }
+}
+
+fn name(key: &Value) -> schema::Key<'_> {
+    key.as_str().ok_or_else(|| schema::show(&key.view()))
+}
+
+#[cfg(test)]
+mod tests {
+    use latentd_client::protocol::Txt2ImgParams;
+
+    use super::*;
+    use crate::schema::of;
+
+    fn map(entries: &[(&str, Value)]) -> Value {
+        Value::Map(entries.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect())
+    }
+
+    #[test]
+    fn each_wrong_field_is_named() {
+        let invalid_utf8 = rmpv::decode::read_value(&mut &[0xa2, 0xc3, 0x28][..]).expect("decodes");
+        let rows = [
+            (map(&[("promt", "x".into())]), "unknown field 'promt'; did you mean 'prompt'?"),
+            (map(&[("output", map(&[("fromat", "png".into())]))]), "did you mean 'output.format'?"),
+            (map(&[("output", map(&[("format", "pgn".into())]))]), "did you mean 'png'?"),
+            (map(&[("width", 513.into())]), "width: 513 is not a multiple of 8; give 512 or 520"),
+            (map(&[("width", 0.into())]), "width: 0 is out of range; give 8 to 4096"),
+            (map(&[("width", (-8).into())]), "width: -8 is out of range"),
+            (map(&[("width", (1u64 << 31).into())]), "width: 2147483648 is out of range"),
+            (map(&[("width", "512".into())]), "width: '512' must be an integer"),
+            (map(&[("steps", 0.into())]), "steps: 0 is out of range; give 1 to 1000"),
+            (map(&[("steps", Value::F64(20.0))]), "steps: 20.0 must be an integer"),
+            (map(&[("cfg_scale", Value::F64(f64::NAN))]), "cfg_scale: NaN must be a finite number"),
+            (map(&[("cfg_scale", Value::F64(f64::INFINITY))]), "cfg_scale: inf must be a finite number"),
+            (map(&[("seed", (-2).into())]), "seed: -2 is out of range; give -1 or more"),
+            (map(&[("seed", u64::MAX.into())]), "seed: invalid value"),
+            (map(&[("prompt", "a\0b".into())]), "prompt: text has a NUL character"),
+            (map(&[("prompt", invalid_utf8)]), "prompt: text is not valid UTF-8"),
+            (map(&[("prompt", Value::Binary(vec![1]))]), "prompt: 1 bytes (bin) must be a string"),
+            (map(&[("preview", map(&[("every", 0.into())]))]), "preview.every: 0 is out of range"),
+            (map(&[("rng", 7.into())]), "rng: 7 must be one of nv, cpu"),
+            (Value::Map(vec![(1.into(), 2.into())]), "the key 1 must be a string"),
+        ];
+        let schema = of::<Txt2ImgParams>();
+        for (value, expected) in rows {
+            let error = decode::<Txt2ImgParams>(&schema, &value).expect_err("refused");
+            assert!(error.text.contains(expected), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_the_schema_allows_decodes() {
+        let value = map(&[
+            ("prompt", "ünï".into()),
+            ("width", 64.into()),
+            ("height", Value::Nil),
+            ("cfg_scale", 7.into()),
+            ("seed", (1u64 << 40).into()),
+            ("preview", map(&[("every", 5.into())])),
+            ("output", Value::Array(Vec::new())),
+        ]);
+        let params = decode::<Txt2ImgParams>(&of::<Txt2ImgParams>(), &value).expect("decodes");
+        assert_eq!((params.width, params.height, params.seed), (Some(64), None, 1 << 40));
+    }
+}
