@@ -207,6 +207,9 @@ async fn the_api_describes_itself() {
             assert!(described, "{name}: {field} has no description");
         }
     }
+    let any = &api.methods["jobs.wait"].result;
+    let link = any["anyOf"][0]["$ref"].as_str().and_then(|link| link.strip_prefix('#')).expect("a link");
+    assert!(any.pointer(link).is_some_and(|result| result["properties"]["images"].is_object()), "{any}");
     let steps = &api.methods["txt2img"].params["properties"]["steps"];
     assert_eq!((steps["minimum"].as_i64(), steps["maximum"].as_i64()), (Some(1), Some(1000)));
     assert!(api.notifications.contains_key("job.event"));

@@ -113,16 +113,13 @@ impl Library {
         snapshot
     }
 
-    /// Looks at these files alone.
-    fn refresh(&self, paths: &[PathBuf]) -> Arc<Snapshot> {
+    /// Looks at these files alone; gives what is there now, if that is something else.
+    fn refresh(&self, paths: &[PathBuf]) -> Option<Arc<Snapshot>> {
         let before = self.snapshot();
-        let Some(after) = scan::refreshed(&self.folders, &before, paths, &self.index) else {
-            return before;
-        };
-        let after = Arc::new(after);
+        let after = Arc::new(scan::refreshed(&self.folders, &before, paths, &self.index)?);
         self.lock().snapshot = Some(Arc::clone(&after));
         self.tell_difference(&before, &after);
-        after
+        Some(after)
     }
 
     fn tell_difference(&self, before: &Snapshot, after: &Snapshot) {
@@ -138,16 +135,18 @@ impl Library {
         let look = |snapshot: &Snapshot| lookup::find(&self.folders, snapshot, &self.index, kind, name);
         let snapshot = self.snapshot();
         let mut changed = Vec::new();
-        match look(&snapshot) {
-            Ok(found) if found.is_unchanged() => return Ok(found),
-            Ok(found) => changed.extend(found.path().map(Path::to_owned)),
-            Err(error) if error.class == Class::InvalidParams => return Err(error),
+        let found = look(&snapshot);
+        match &found {
+            Ok(item) if item.is_unchanged() => return found,
+            Ok(item) => changed.extend(item.path().map(Path::to_owned)),
+            Err(error) if error.class == Class::InvalidParams => return found,
             Err(_) => (),
         }
         changed.extend(lookup::candidates(&self.folders, &snapshot, kind, name));
         changed.sort();
         changed.dedup();
-        look(&self.refresh(&changed))
+        let after = self.refresh(&changed).unwrap_or_else(|| self.snapshot());
+        if Arc::ptr_eq(&after, &snapshot) { found } else { look(&after) }
     }
 
     /// The file of the entry that `look` finds, held open as it is now. Its hash is computed from now on.

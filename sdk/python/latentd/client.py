@@ -269,7 +269,11 @@ class Jobs:
     def list(
         self, *, state: Optional[str] = None, limit: Optional[int] = None
     ) -> List[Dict[str, Any]]:
-        """The jobs the daemon knows, the newest first; only those in ``state``, at most ``limit`` (100)."""
+        """The jobs the daemon knows, the newest first; only those in ``state``, at most ``limit`` (100).
+
+        States are ``resolving``, ``queued``, ``running``, ``finished``, ``failed``, ``cancelled`` and
+        ``interrupted``; a newer daemon may have more.
+        """
         return self._client._run(calls.list_jobs(state, limit))
 
     def cancel(self, job: str) -> None:
