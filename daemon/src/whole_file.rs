@@ -10,12 +10,19 @@ const SUFFIX: &str = ".part";
 /// Writes a file under a temporary name beside `path`, flushes it to the disk, and renames it. What was at `path`
 /// before stays until then, and stays if anything fails.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_parts(path, &[bytes])
+}
+
+/// As [`write`], of parts one after the other.
+pub(crate) fn write_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = folder_of(path);
     // A plain new file, not a private one: pictures get the rights the user's umask gives.
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
     let (mut file, temporary) = builder.make_in(&folder, |path| File::create_new(path))?.into_parts();
-    file.write_all(bytes)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
     file.sync_all()?;
     drop(file);
     temporary.persist(path).map_err(|error| error.error)?;

@@ -15,4 +15,4 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod pictures;
-mod submit;
+mod state;

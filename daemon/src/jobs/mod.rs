@@ -11,6 +11,7 @@ mod store;
 mod watcher;
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -25,7 +26,7 @@ use crate::tasks::DeviceId;
 pub(crate) use admission::Reserved;
 use job::Admission;
 pub(crate) use job::Job;
-use results::Results;
+use results::{ReadError, Results};
 pub(crate) use store::StoreError;
 use store::{Keep, Store, StoredJob};
 pub(crate) use watcher::Watcher;
@@ -217,8 +218,7 @@ impl Jobs {
         let stored = self.stored(id).ok_or_else(|| unknown(id))?;
         match stored.error {
             Some(error) => Err(error),
-            None if stored.has_result => self.read_result(id),
-            None => Err(expired(id)),
+            None => self.read_result(id, &stored.view.method, stored.result_bytes),
         }
     }
 
@@ -354,7 +354,7 @@ impl Jobs {
         let mut result_bytes = None;
         let (state, kind, error, held) = match outcome {
             Ok(bytes) => {
-                let held = match self.results.write(&job.id, &bytes) {
+                let held = match self.results.write(&job.id, job.request.method, &bytes) {
                     Ok(()) => {
                         result_bytes = Some(bytes.len());
                         None
@@ -386,7 +386,9 @@ impl Jobs {
         let updated = self.in_store("a job", |store| store.update(job, result_bytes));
         if updated.is_none() && result_bytes.is_some() {
             // The file is there but no row will say so: the answer must come from memory.
-            let result = self.results.read(&job.id).ok().map(Arc::new);
+            let result =
+                self.read_result(&job.id, job.request.method, result_bytes.map(|bytes| bytes as u64));
+            let result = result.ok().map(Arc::new);
             job.lock().result = result;
         }
         // Those who wait come last: what they look at next is settled.
@@ -404,10 +406,17 @@ impl Jobs {
         self.in_store("a job", |store| store.get(id)).flatten()
     }
 
-    fn read_result(&self, id: &str) -> Result<Vec<u8>> {
-        self.results.read(id).map_err(|error| {
+    /// A result of as many bytes as its row says, if it says so.
+    fn read_result(&self, id: &str, method: &str, bytes: Option<u64>) -> Result<Vec<u8>> {
+        let bytes = bytes.ok_or_else(|| expired(id))?;
+        self.results.read(id, method, bytes).map_err(|error| {
             warn!(job = id, %error, "result cannot be read");
-            expired(id)
+            match error {
+                ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => expired(id),
+                error => Error::internal(format!(
+                    "the result of job '{id}' cannot be sent: {error}; submit the request again, with a new id"
+                )),
+            }
         })
     }
 

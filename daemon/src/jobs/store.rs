@@ -12,7 +12,10 @@ use crate::database;
 use crate::error::{Class, Error};
 use crate::tasks::Request;
 
-const SCHEMA: &str = "
+/// See [`database::open`].
+const MIGRATIONS: &[&str] = &[FIRST];
+
+const FIRST: &str = "
     CREATE TABLE IF NOT EXISTS job (
         number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, method TEXT NOT NULL, request_sha256 BLOB NOT NULL,
         state TEXT NOT NULL, created_at REAL NOT NULL, started_at REAL, finished_at REAL,
@@ -51,22 +54,26 @@ pub(super) struct StoredJob {
     pub error: Option<Error>,
     digest: Vec<u8>,
     pub last_seq: u64,
-    pub has_result: bool,
+    /// Bytes of the result that is kept.
+    pub result_bytes: Option<u64>,
 }
 
 impl Store {
     /// Opens `state.db` in the state folder, and forgets results that no row speaks of.
     pub(super) fn open(state_dir: &Path, results: Results) -> Result<Self, StoreError> {
         let path = state_dir.join("state.db");
+        let connection = database::open(&path, "NORMAL", MIGRATIONS).map_err(|error| match error {
+            database::Error::Newer { .. } => StoreError::Newer(error),
+            database::Error::Sqlite { error, .. } => StoreError::Sqlite { path: path.clone(), error },
+        })?;
         let open = || {
-            let connection = database::open(&path, "NORMAL", SCHEMA)?;
             let mut with_result = connection.prepare("SELECT id FROM job WHERE result_bytes IS NOT NULL")?;
             let known = with_result.query_map([], |row| row.get(0))?.collect::<Result<HashSet<_>, _>>()?;
             results.retain(&known);
             drop(with_result);
             Ok(Self { connection, results })
         };
-        open().map_err(|error| StoreError { path: path.clone(), error })
+        open().map_err(|error| StoreError::Sqlite { path: path.clone(), error })
     }
 
     /// Marks what a daemon before this one left unfinished. Gives how many there were.
@@ -201,14 +208,22 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
         error,
         digest: row.get(2)?,
         last_seq: row.get::<_, i64>(11)?.cast_unsigned(),
-        has_result: row.get::<_, Option<i64>>(12)?.is_some(),
+        result_bytes: row.get::<_, Option<i64>>(12)?.map(i64::cast_unsigned),
     })
 }
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open {}: {error}; move it away (job history and results are lost, nothing else), or give another --state-dir", path.display())]
-pub(crate) struct StoreError {
-    path: PathBuf,
-    error: rusqlite::Error,
+pub(crate) enum StoreError {
+    /// A newer latentd wrote it.
+    #[error("{0}; start that one, or give another --state-dir")]
+    Newer(database::Error),
+    /// SQLite refuses it.
+    #[error("cannot open {}: {error}; move it away (job history and results are lost, nothing else), or give another --state-dir", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: rusqlite::Error,
+    },
 }

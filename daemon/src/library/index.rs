@@ -1,6 +1,6 @@
 //! What is known of files from earlier looks, in SQLite: a file with the same size and time is not read again.
 //!
-//! The index only saves work. Where it cannot be opened or written, the library goes on without.
+//! The index only saves work. Where it cannot be opened or written, or is a newer latentd's, the library goes on without.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,11 +27,13 @@ pub(super) struct Index {
     connection: Mutex<Option<Connection>>,
 }
 
-/// Raised when a look tells more of a file or tells it otherwise: what older versions found is not believed then.
-const VERDICTS: i64 = 1;
+/// See [`database::open`]. When a look tells more of a file or tells it otherwise, a step more forgets what older versions
+/// found; digests stay true.
+const MIGRATIONS: &[&str] = &[FIRST];
 
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS file (
+const FIRST: &str = "
+    DROP TABLE IF EXISTS file;
+    CREATE TABLE file (
         path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
         kind TEXT, architecture TEXT, dtype TEXT, parameters INTEGER, broken TEXT
     ) WITHOUT ROWID;
@@ -44,9 +46,8 @@ impl Index {
     /// Opens or makes the index.
     pub(super) fn open(path: &Path) -> Self {
         // A lost index costs a scan, so it is not worth waiting for the disk.
-        let connection = database::open(path, "OFF", SCHEMA)
-            .and_then(forget_older_verdicts)
-            .inspect_err(|error| warn!(path = %path.display(), %error, "no library index; every start reads all headers"))
+        let connection = database::open(path, "OFF", MIGRATIONS)
+            .inspect_err(|error| warn!(%error, "no library index; every start reads all headers"))
             .ok();
         Self { connection: Mutex::new(connection) }
     }
@@ -157,11 +158,66 @@ impl Index {
     }
 }
 
-fn forget_older_verdicts(connection: Connection) -> rusqlite::Result<Connection> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found != VERDICTS {
-        connection.execute("DELETE FROM file", [])?;
-        connection.pragma_update(None, "user_version", VERDICTS)?;
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const DIGEST: &str = "97d57e42139facefcaac4670f91f71a16b460c5b0b576c454cc5bdcdd8fd7f86";
+
+    /// A copy of the first version's index, and what stands in it of one file.
+    fn first_version() -> (tempfile::TempDir, PathBuf, (String, Stamp)) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("library.db");
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/state/v1/library.db");
+        fs::copy(kept, &path).expect("copied");
+        let connection = Connection::open(&path).expect("opened");
+        let row = connection.query_row("SELECT path, size, modified_ns FROM digest", [], |row| {
+            Ok((row.get(0)?, Stamp { size: row.get::<_, i64>(1)?.cast_unsigned(), modified_ns: row.get(2)? }))
+        });
+        (folder, path, row.expect("a digest"))
     }
-    Ok(connection)
+
+    fn set_version(path: &Path, version: i64) {
+        Connection::open(path).expect("opened").pragma_update(None, "user_version", version).expect("set");
+    }
+
+    #[test]
+    fn the_first_versions_index_is_read() {
+        let (_folder, path, (file, stamp)) = first_version();
+        let index = Index::open(&path);
+        let verdicts = index.verdicts();
+        assert_eq!(verdicts.len(), 2);
+        assert!(matches!(&verdicts[&file], (_, Verdict::Sound(Some(LibraryKind::Checkpoint), _))));
+        assert_eq!(index.sha256(Path::new(&file), stamp).as_deref(), Some(DIGEST));
+    }
+
+    #[test]
+    fn what_older_ones_found_is_looked_at_again_and_digests_stay() {
+        let (_folder, path, (file, stamp)) = first_version();
+        let old = Connection::open(&path).expect("opened");
+        old.execute_batch("ALTER TABLE file DROP COLUMN broken; PRAGMA user_version = 0")
+            .expect("made older");
+        drop(old);
+        let index = Index::open(&path);
+        assert!(index.verdicts().is_empty());
+        assert_eq!(index.sha256(Path::new(&file), stamp).as_deref(), Some(DIGEST));
+        index.remember(&[(file.clone(), stamp, Verdict::Broken("why".into()))]);
+        assert_eq!(Index::open(&path).verdicts()[&file].1, Verdict::Broken("why".into()));
+    }
+
+    #[test]
+    fn a_newer_one_is_left_alone_and_gone_without() {
+        let (_folder, path, (file, stamp)) = first_version();
+        set_version(&path, 999);
+        let before = fs::read(&path).expect("read");
+        let index = Index::open(&path);
+        index.remember(&[(file.clone(), stamp, Verdict::Broken("why".into()))]);
+        index.set_sha256(Path::new(&file), stamp, "00");
+        assert!(index.verdicts().is_empty() && index.sha256(Path::new(&file), stamp).is_none());
+        drop(index);
+        assert!(fs::read(&path).expect("read") == before, "untouched");
+    }
 }

@@ -1,0 +1,140 @@
+//! What lies in the state folder: of older versions, of newer ones, and damaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use latentd_client::protocol::{ErrorName, JobListParams, JobState};
+
+use crate::harness::{Daemon, Options, first_line, refused, serve, small, within};
+
+fn fixture(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/state").join(version)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() { copy(&path, &target) } else { fs::copy(&path, &target).map(drop).expect("copied") }
+    }
+}
+
+fn state(daemon: &Daemon) -> PathBuf {
+    daemon.folder.path().join("state/latentd")
+}
+
+/// A daemon that has ended.
+fn ended() -> Daemon {
+    // The kept files are old.
+    let config = "result_ttl_s = 10_000_000_000".to_owned();
+    let mut daemon = Daemon::with(Options { config, ..Options::default() });
+    daemon.signal(libc::SIGTERM);
+    daemon.ended();
+    daemon
+}
+
+#[tokio::test]
+async fn the_first_versions_folder_is_taken_over() {
+    let mut daemon = ended();
+    fs::remove_dir_all(state(&daemon)).expect("removed");
+    copy(&fixture("v1"), &state(&daemon));
+    // Twice: what the first start makes of it is read by the second.
+    for _ in 0..2 {
+        daemon.restart();
+        let client = daemon.client().await;
+        let jobs = within(client.jobs(&JobListParams::default())).await.expect("listed");
+        let kept = jobs.iter().filter(|job| !job.job.starts_with('j'));
+        let mut states: Vec<_> = kept.map(|job| (job.job.as_str(), job.state)).collect();
+        states.sort_by_key(|(id, _)| *id);
+        let expected = [
+            ("cancelled", JobState::Cancelled),
+            ("failed", JobState::Failed),
+            ("finished", JobState::Finished),
+            ("queued", JobState::Interrupted),
+            ("running", JobState::Interrupted),
+        ];
+        assert_eq!(states, expected);
+        let result = within(client.wait("finished")).await.expect("fetched");
+        let png = &result.images[0].png.as_ref().expect("a PNG").0;
+        let infotext = latentd_models::image::read_infotext(png).expect("a picture").expect("an infotext");
+        assert!(infotext.starts_with("a red circle\nSteps: 2"), "{infotext}");
+        assert!(refused(within(client.wait("failed")).await, ErrorName::Model).contains("broken"));
+        within(client.txt2img(&small(1))).await.expect("drawn");
+        daemon.signal(libc::SIGTERM);
+        daemon.ended();
+    }
+}
+
+#[test]
+fn a_history_of_a_newer_version_is_refused_and_left_alone() {
+    let daemon = ended();
+    let path = state(&daemon).join("state.db");
+    set_version(&path, 999);
+    let before = fs::read(&path).expect("read");
+    let mut command = serve(daemon.folder.path(), &Options::default());
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
+    let line = first_line(&mut process);
+    if line.is_some() {
+        process.kill().expect("a child");
+    }
+    let output = process.wait_with_output().expect("ended");
+    assert_eq!((line, output.status.code()), (None, Some(1)));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("state.db is of version 999, and this latentd knows up to 1: a newer one wrote it"),
+        "{text}"
+    );
+    assert!(text.contains("give another --state-dir"), "{text}");
+    assert!(fs::read(&path).expect("read") == before, "untouched");
+}
+
+#[tokio::test]
+async fn an_index_of_a_newer_version_is_gone_without() {
+    let mut daemon = ended();
+    let path = state(&daemon).join("library.db");
+    set_version(&path, 999);
+    let before = fs::read(&path).expect("read");
+    daemon.restart();
+    within(daemon.client().await.txt2img(&small(1))).await.expect("drawn");
+    daemon.signal(libc::SIGTERM);
+    daemon.ended();
+    let log = daemon.log();
+    assert!(log.contains("library.db is of version 999, and this latentd knows up to 1"), "{log}");
+    assert!(fs::read(&path).expect("read") == before, "untouched");
+}
+
+#[tokio::test]
+async fn a_damaged_result_fails_its_job_by_name_and_is_never_sent() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let job = within(client.submit("txt2img", &small(1), Some("damaged"))).await.expect("submitted");
+    within(client.wait(&job)).await.expect("sound");
+    let path = state(&daemon).join("results/damaged.msgpack");
+    let sound = fs::read(&path).expect("read");
+    let mut flipped = sound.clone();
+    flipped[sound.len() / 2] ^= 1;
+    let newer = [&sound[..8], &999u16.to_be_bytes(), &sound[10..]].concat();
+    for (bytes, expected) in [
+        (&sound[..sound.len() / 2], "damaged on the disk"),
+        (b"", "damaged on the disk"),
+        (&flipped, "checksum"),
+        (&newer, "version 999"),
+    ] {
+        fs::write(&path, bytes).expect("written");
+        let error = refused(within(client.wait(&job)).await, ErrorName::Internal);
+        assert!(error.contains("'damaged'") && error.contains(expected), "{error}");
+    }
+    fs::remove_file(&path).expect("removed");
+    assert!(refused(within(client.wait(&job)).await, ErrorName::NotFound).contains("no longer kept"));
+    fs::write(&path, &sound).expect("written");
+    within(client.wait(&job)).await.expect("sound again, on the same connection");
+}
+
+/// Sets SQLite's `user_version`, and leaves nothing in a log beside the file.
+fn set_version(path: &Path, version: u32) {
+    let database = rusqlite::Connection::open(path).expect("opened");
+    database.pragma_update(None, "user_version", version).expect("set");
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("brought in");
+}
