@@ -16,3 +16,4 @@ mod limits;
 mod memory;
 mod pictures;
 mod state;
+mod submit;
