@@ -1,7 +1,8 @@
 //! Settings: one TOML file, the environment over it, flags over both.
 //!
 //! Each setting is a field of [`Config`], documented where it is declared; its range is an attribute there. The
-//! environment variable of a setting is `LATENTD_` and its name in capitals.
+//! environment variable of a setting is `LATENTD_` and its name in capitals. At SIGHUP a daemon reads all of it again;
+//! [`Config::NEEDS_RESTART`] are the settings that it does not change while it runs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -139,6 +140,28 @@ impl Default for Config {
             log_level: "info".into(),
             log_format: LogFormat::Text,
         }
+    }
+}
+
+impl Config {
+    /// Settings that a daemon takes at its start and not again.
+    pub(crate) const NEEDS_RESTART: &[&str] =
+        &["models_dirs", "socket", "state_dir", "threads", "memory_bytes", "log_format"];
+
+    /// Names of the settings that differ.
+    pub(crate) fn differences(&self, other: &Self) -> Result<Vec<String>, toml::ser::Error> {
+        let (own, other) = (toml::Table::try_from(self)?, toml::Table::try_from(other)?);
+        Ok(own
+            .into_iter()
+            .filter(|(name, value)| other.get(name) != Some(value))
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    /// These settings, but where a restart is needed those of `before`.
+    pub(crate) fn keeping_what_needs_restart(self, before: &Self) -> Self {
+        let Self { models_dirs, socket, state_dir, threads, memory_bytes, log_format, .. } = before.clone();
+        Self { models_dirs, socket, state_dir, threads, memory_bytes, log_format, ..self }
     }
 }
 
@@ -308,6 +331,30 @@ mod tests {
             let error = load(text).expect_err("refused");
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays_and_the_rest_changes() {
+        // Another value for each setting.
+        let mut table = toml::Table::try_from(Config::default()).expect("a table");
+        for (name, value) in &mut table {
+            *value = match (name.as_str(), &value) {
+                ("precision", _) => "f32".into(),
+                ("log_format", _) => "json".into(),
+                (_, toml::Value::Integer(number)) => toml::Value::Integer(number + 1),
+                (_, toml::Value::Array(_)) => toml::Value::Array(vec!["/other".into()]),
+                _ => "other".into(),
+            };
+        }
+        let (before, wanted) = (Config::default(), table.clone().try_into::<Config>().expect("settings"));
+        assert_eq!(before.differences(&wanted).expect("compared").len(), table.len());
+        let applied = wanted.clone().keeping_what_needs_restart(&before);
+        assert_eq!(applied.differences(&wanted).expect("compared"), {
+            let mut names = Config::NEEDS_RESTART.to_vec();
+            names.sort_unstable();
+            names
+        });
+        assert!(before.differences(&before).expect("compared").is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod jobs;
 mod library;
+mod live;
 mod lock_file;
 mod machine;
 mod process;

@@ -1,5 +1,6 @@
 //! What only the operating system's C interface does to a process.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -17,5 +18,34 @@ pub(crate) fn detach(command: &mut Command) {
     // SAFETY: between fork and exec only async-signal-safe functions may run; setsid is one, and reading errno too.
     unsafe {
         command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
+    }
+}
+
+/// Whether whoever started this process wants it to live on when the terminal goes, as `nohup` does.
+pub(crate) fn ignores_hangup() -> bool {
+    // SAFETY: all-zero bytes are a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: with no new action given it only writes the old one, into a struct that is ours.
+    let asked = unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+/// The terminal this process was started in, if any. It is gone when `/dev/tty` no longer opens: the system takes it from
+/// the processes of a session before it tells them of a hangup.
+pub(crate) struct Terminal {
+    was_there: bool,
+}
+
+impl Terminal {
+    pub(crate) fn find() -> Self {
+        Self { was_there: Self::opens() }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.was_there && !Self::opens()
+    }
+
+    fn opens() -> bool {
+        File::open("/dev/tty").is_ok()
     }
 }

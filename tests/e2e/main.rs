@@ -15,5 +15,6 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod pictures;
+mod reload;
 mod state;
 mod submit;

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use crate::config::Config;
 
 /// What every command takes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct GlobalArgs {
     /// The daemon's socket [default: $XDG_RUNTIME_DIR/latentd/latentd.sock; env: LATENTD_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]

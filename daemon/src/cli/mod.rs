@@ -10,7 +10,9 @@ mod jobs;
 mod launch;
 mod models;
 mod output;
+mod reload;
 mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -37,7 +39,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon in the foreground; prints one line with its socket once it is ready
-    Serve(serve::ServeArgs),
+    Serve(settings::ServeArgs),
     /// Draw pictures from text, with a running daemon or one that this starts
     Generate(Box<generate::GenerateArgs>),
     /// Say how a picture was made, and the request that repeats it

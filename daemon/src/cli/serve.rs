@@ -1,22 +1,27 @@
 //! `latentd serve`: the daemon itself, in the foreground.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, reload};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
+use super::reload::{Reload, SetFilter};
+use super::settings::{ServeArgs, drawing, job_limits, log_filter};
 use crate::config::{Config, LogFormat};
 use crate::engine;
-use crate::jobs::{JobLimits, Jobs};
+use crate::jobs::Jobs;
 use crate::library::Library;
-use crate::process;
+use crate::live::Live;
+use crate::process::{self, Terminal};
 use crate::residency::Residency;
 use crate::rpc::{self, Daemon, Phase};
 use crate::state_dir::{self, StateDir};
@@ -29,71 +34,25 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// Time between looks for results that are too old.
 const PURGE_EVERY: Duration = Duration::from_mins(10);
 
-/// Flags of `serve`; each is a setting of the configuration file too.
-#[derive(Debug, Args)]
-pub(super) struct ServeArgs {
-    /// A folder with models in A1111's layout; may be given several times
-    #[arg(long = "models-dir", value_name = "DIR")]
-    models_dirs: Vec<PathBuf>,
-    /// The checkpoint used when a request names none [default: the library's first, else the built-in latentd-demo]
-    #[arg(long, value_name = "NAME")]
-    default_checkpoint: Option<String>,
-    /// Threads that compute; 0 for one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1024))]
-    threads: Option<u32>,
-    /// Bytes that models and pictures may take together; 0 for three quarters of the machine's memory
-    #[arg(long, value_name = "BYTES")]
-    memory_bytes: Option<u64>,
-    /// Jobs that may wait
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    queue: Option<u32>,
-    /// End after this many seconds without connections and jobs; 0 for never
-    #[arg(long, value_name = "SECONDS")]
-    idle_exit_s: Option<u64>,
-    /// What is logged: error, warn, info, debug, trace, or a tracing filter
-    #[arg(long, value_name = "FILTER")]
-    log_level: Option<String>,
-    /// How it is logged
-    #[arg(long)]
-    log_format: Option<LogFormat>,
-}
-
-impl ServeArgs {
-    fn over(self, mut config: Config) -> Config {
-        fn set<T>(setting: &mut T, flag: Option<T>) {
-            if let Some(flag) = flag {
-                *setting = flag;
-            }
-        }
-        set(&mut config.models_dirs, (!self.models_dirs.is_empty()).then_some(self.models_dirs));
-        set(&mut config.default_checkpoint, self.default_checkpoint);
-        set(&mut config.threads, self.threads);
-        set(&mut config.memory_bytes, self.memory_bytes);
-        set(&mut config.queue, self.queue);
-        set(&mut config.idle_exit_s, self.idle_exit_s);
-        set(&mut config.log_level, self.log_level);
-        set(&mut config.log_format, self.log_format);
-        config
-    }
-}
-
 /// Serves until it is told to end.
 pub(super) fn run(global: &GlobalArgs, args: ServeArgs) -> Result<ExitCode, Failure> {
-    let config = args.over(global.config()?);
-    start_log(&config)?;
+    let config = args.clone().over(global.config()?);
+    let set_filter = start_log(&config)?;
     process::ignore_file_size_signal();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RPC_THREADS)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, Reload { global: global.clone(), args, set_filter }))
 }
 
-async fn serve(config: Config) -> Result<ExitCode, Failure> {
+async fn serve(config: Config, reload: Reload) -> Result<ExitCode, Failure> {
     // Before the socket exists: who finds it may ask us to end.
     let mut terminate = handle(SignalKind::terminate())?;
     let mut interrupt = handle(SignalKind::interrupt())?;
+    let hangup = (!process::ignores_hangup()).then(|| handle(SignalKind::hangup())).transpose()?;
+    let terminal = Terminal::find();
     let listening = rpc::listen(&config.socket).map_err(Failure::new)?;
     let state_dir = state_dir::claim(&config.state_dir).map_err(Failure::new)?;
     let (jobs, studio) = build(&config, &state_dir)?;
@@ -111,6 +70,9 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: finishing what runs"),
         _ = interrupt.recv() => info!("SIGINT: finishing what runs"),
+        () = heed_hangups(hangup, terminal, Arc::clone(&daemon), reload) => {
+            info!("SIGHUP: the terminal is gone; finishing what runs");
+        }
         _ = phase.wait_for(|phase| *phase != Phase::Running) => (),
     }
     daemon.advance(Phase::Stopping);
@@ -150,15 +112,7 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio
             }
         }
     }
-    let limits = JobLimits {
-        queue: config.queue as usize,
-        queue_bytes: config.queue_bytes,
-        history: config.history,
-        ttl_s: config.result_ttl_s,
-        total_bytes: config.results_total_bytes,
-        memory_bytes: config.result_bytes,
-    };
-    let jobs = Arc::new(Jobs::open(&config.state_dir, limits).map_err(Failure::new)?);
+    let jobs = Arc::new(Jobs::open(&config.state_dir, job_limits(config)).map_err(Failure::new)?);
     let told = Arc::clone(&jobs);
     let library =
         Library::open(config.models_dirs.clone(), &config.state_dir, move |event| told.library_event(event));
@@ -171,10 +125,7 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio
         library: Arc::new(library),
         residency: Residency::new(config.memory_budget()),
         device: Arc::new(Device { id: DeviceId::Cpu, pool }),
-        default_checkpoint: config.default_checkpoint.clone(),
-        precision: config.precision.resolve(),
-        result_bytes: config.result_bytes,
-        picture_bytes: config.message_bytes,
+        settings: Live::new(drawing(config)),
         outputs_dir: state_dir.outputs.clone(),
         told_built_in: Once::new(),
     };
@@ -189,15 +140,19 @@ fn announce(socket: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("cannot write to stdout: {error}")))
 }
 
-fn start_log(config: &Config) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)
-        .map_err(|error| Failure::usage(format!("log_level: '{}': {error}", config.log_level)))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    let started = match config.log_format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().try_init(),
+/// Starts the log; gives what changes its filter.
+fn start_log(config: &Config) -> Result<SetFilter, Failure> {
+    let filter = log_filter(config).map_err(Failure::usage)?;
+    let (filter, handle) = reload::Layer::new(filter);
+    // What cannot be written, say to a terminal that is gone, is not complained of there again.
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).log_internal_errors(false);
+    let lines = match config.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
-    started.map_err(|error| Failure::new(format!("cannot start the log: {error}")))
+    let started = tracing_subscriber::registry().with(lines).with(filter).try_init();
+    started.map_err(|error| Failure::new(format!("cannot start the log: {error}")))?;
+    Ok(Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())))
 }
 
 fn handle(kind: SignalKind) -> Result<Signal, Failure> {
@@ -215,18 +170,42 @@ async fn purge_now_and_then(jobs: Arc<Jobs>) {
 
 /// Ends the daemon once nobody has used it for long enough, if that is wanted.
 async fn end_when_idle(daemon: Arc<Daemon>) {
-    let idle = Duration::from_secs(daemon.config.idle_exit_s);
-    if idle.is_zero() {
-        return;
-    }
-    let mut activity = daemon.activity.subscribe();
+    let (mut activity, mut reloaded) = (daemon.activity.subscribe(), daemon.reloaded.subscribe());
     loop {
-        let changed = tokio::time::timeout(idle, activity.changed()).await.is_ok();
+        let idle_s = daemon.config.get().idle_exit_s;
+        let long_enough = async {
+            match idle_s {
+                0 => std::future::pending().await,
+                seconds => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            }
+        };
+        tokio::select! {
+            _ = activity.changed() => continue,
+            _ = reloaded.changed() => continue,
+            () = long_enough => (),
+        }
         let connections = daemon.connections.load(std::sync::atomic::Ordering::Relaxed);
-        if !changed && connections == 0 && daemon.jobs.is_idle() {
-            info!("idle for {} s", idle.as_secs());
+        if connections == 0 && daemon.jobs.is_idle() {
+            info!("idle for {idle_s} s");
             daemon.advance(Phase::Stopping);
             return;
         }
+    }
+}
+
+/// Reads the configuration again at each SIGHUP, until one comes because the terminal is gone. With SIGHUP ignored from the
+/// start (`nohup`) it stays so.
+async fn heed_hangups(hangup: Option<Signal>, terminal: Terminal, daemon: Arc<Daemon>, reload: Reload) {
+    let Some(mut hangup) = hangup else {
+        return std::future::pending().await;
+    };
+    let reload = Arc::new(reload);
+    while hangup.recv().await.is_some() {
+        if terminal.is_gone() {
+            return;
+        }
+        let (daemon, reload) = (Arc::clone(&daemon), Arc::clone(&reload));
+        // One after the other, each off the threads that serve the socket.
+        tokio::task::spawn_blocking(move || reload.run(&daemon)).await.ok();
     }
 }

@@ -122,12 +122,12 @@ impl Jobs {
         if state.stopping {
             return Some(stopping());
         }
-        let waiting = state.queue.len();
-        if waiting >= self.limits.queue {
+        let (waiting, limits) = (state.queue.len(), self.limits.get());
+        if waiting >= limits.queue {
             return busy(format!("{waiting} jobs wait, which is the limit; retry when some are done"));
         }
         let held: u64 = state.queue.iter().map(|job| job.request.bytes).sum();
-        let (bytes, limit) = (request.bytes, self.limits.queue_bytes);
+        let (bytes, limit) = (request.bytes, limits.queue_bytes);
         if waiting > 0 && held.saturating_add(bytes) > limit {
             return busy(format!(
                 "the requests of {waiting} waiting jobs take {held} bytes, this one {bytes}, {limit} are allowed; \

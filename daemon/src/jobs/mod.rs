@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::error::{Class, Error, Result};
+use crate::live::Live;
 use crate::tasks::DeviceId;
 pub(crate) use admission::Reserved;
 use job::Admission;
@@ -61,7 +62,7 @@ pub(crate) struct Ended {
 
 /// All jobs.
 pub(crate) struct Jobs {
-    limits: JobLimits,
+    limits: Live<JobLimits>,
     state: Mutex<State>,
     /// The queue changed; the engines wait on it.
     queued: Condvar,
@@ -93,7 +94,7 @@ impl Jobs {
             Err(error) => warn!(%error, "unfinished jobs could not be marked"),
         }
         let jobs = Self {
-            limits,
+            limits: Live::new(limits),
             state: Mutex::default(),
             queued: Condvar::new(),
             store: Mutex::new(store),
@@ -284,6 +285,11 @@ impl Jobs {
         self.lock().stopping
     }
 
+    /// Other limits from now on; jobs that wait go on waiting.
+    pub(crate) fn set_limits(&self, limits: JobLimits) {
+        self.limits.set(limits);
+    }
+
     /// Whether nothing waits or runs.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
@@ -296,14 +302,15 @@ impl Jobs {
         QueueStatus {
             queued: state.queue.len() as u32,
             running: state.running.first().map(|job| job.id.clone()),
-            limit: self.limits.queue as u32,
+            limit: self.limits.get().queue as u32,
         }
     }
 
     /// Forgets what is older, or more, than is kept.
     pub(crate) fn purge(&self) {
-        let oldest = clock::now() - self.limits.ttl_s as f64;
-        let keep = Keep { oldest, jobs: self.limits.history, result_bytes: self.limits.total_bytes };
+        let limits = self.limits.get();
+        let oldest = clock::now() - limits.ttl_s as f64;
+        let keep = Keep { oldest, jobs: limits.history, result_bytes: limits.total_bytes };
         self.in_store("old jobs", |store| store.purge(keep));
         let mut state = self.lock();
         let mut held = 0u64;
@@ -312,7 +319,7 @@ impl Jobs {
             let inner = job.lock();
             held += inner.result.as_ref().map_or(0, |result| result.len() as u64);
             let expired = inner.finished_at.is_some_and(|finished| finished < oldest);
-            if age >= RECENT || expired || (age > 0 && held > self.limits.memory_bytes) {
+            if age >= RECENT || expired || (age > 0 && held > limits.memory_bytes) {
                 keep = age;
                 break;
             }

@@ -38,7 +38,7 @@ struct Connection<'a> {
 
 /// Serves one connection to its end. With `refused` it only says why.
 pub(super) async fn run(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: Stream, refused: bool) {
-    let config = &daemon.config;
+    let config = daemon.config.get();
     let outbox = Arc::new(Outbox::new(config.outbox_bytes as usize));
     let limits = Limits {
         bytes: config.message_bytes as usize,
@@ -69,7 +69,7 @@ pub(super) async fn run(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: St
 impl Connection<'_> {
     async fn serve(&mut self, stream: &Stream) {
         let mut phase = self.daemon.phase.subscribe();
-        let stall = Duration::from_secs(self.daemon.config.write_stall_s);
+        let stall = Duration::from_secs(self.daemon.config.get().write_stall_s);
         let mut received = vec![0; READ_BYTES];
         let mut sending: Option<Sending> = None;
         let mut last_sent = Instant::now();
@@ -150,7 +150,7 @@ impl Connection<'_> {
             Ok(found) => found,
             Err(error) => return self.outbox.respond(id, Err(error)),
         };
-        let limit = self.daemon.config.requests_per_connection as usize;
+        let limit = self.daemon.config.get().requests_per_connection as usize;
         if self.requests.len() >= limit && !matches!(method.run, Run::Now(_)) {
             let text = format!(
                 "{limit} requests of this connection are under way, which is the limit; wait for some"

@@ -52,7 +52,7 @@ fn accept(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: Stream, connecti
     let (daemon, methods) = (Arc::clone(daemon), Arc::clone(methods));
     connections.spawn(async move {
         let counted = Counted(daemon);
-        let refused = open > counted.0.config.connections;
+        let refused = open > counted.0.config.get().connections;
         connection::run(&counted.0, &methods, stream, refused).await;
     });
 }

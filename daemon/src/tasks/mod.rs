@@ -16,6 +16,6 @@ mod txt2img;
 
 pub(crate) use device::{Device, DeviceId};
 pub(crate) use image_info::image_info;
-pub(crate) use studio::Studio;
+pub(crate) use studio::{Drawing, Studio};
 pub(crate) use task::{JobMethod, Request, Run, Task, Watch};
 pub(crate) use txt2img::Txt2Img;

@@ -11,6 +11,7 @@ use super::device::Device;
 use crate::contain::contain;
 use crate::error::{Class, Error, Result};
 use crate::library::{Item, Library, Pinned};
+use crate::live::Live;
 use crate::residency::Residency;
 
 /// What tasks are resolved against and drawn with.
@@ -18,6 +19,15 @@ pub(crate) struct Studio {
     pub library: Arc<Library>,
     pub residency: Residency,
     pub device: Arc<Device>,
+    pub settings: Live<Drawing>,
+    /// Where `output.format = "file"` writes when a request names no folder.
+    pub outputs_dir: PathBuf,
+    /// The log says once that only the built-in checkpoint is there.
+    pub told_built_in: Once,
+}
+
+/// Settings of what is drawn.
+pub(crate) struct Drawing {
     /// The checkpoint used when a request names none; the library's first if empty.
     pub default_checkpoint: String,
     /// What requests that leave it open are computed in.
@@ -26,10 +36,6 @@ pub(crate) struct Studio {
     pub result_bytes: u64,
     /// Bytes that a picture in a request may take, as a file and as pixels.
     pub picture_bytes: u64,
-    /// Where `output.format = "file"` writes when a request names no folder.
-    pub outputs_dir: PathBuf,
-    /// The log says once that only the built-in checkpoint is there.
-    pub told_built_in: Once,
 }
 
 impl Studio {
@@ -41,24 +47,25 @@ impl Studio {
     /// Brings a checkpoint into memory, now, on the caller's time.
     pub(crate) fn load(&self, name: &str) -> Result<ResidentModel> {
         let checkpoint = self.checkpoint(Some(name))?;
-        contain(|| self.residency.acquire(&checkpoint, self.precision, &self.device.pool))?;
+        let precision = self.settings.get().precision;
+        contain(|| self.residency.acquire(&checkpoint, precision, &self.device.pool))?;
         let gone = || {
             Error::new(Class::Memory, format!("'{}' was unloaded again for another", checkpoint.item().name))
         };
-        self.residency.view(&checkpoint, self.precision).ok_or_else(gone)
+        self.residency.view(&checkpoint, precision).ok_or_else(gone)
     }
 
     /// The checkpoint that a request means, held open from now on.
     pub(crate) fn checkpoint(&self, name: Option<&str>) -> Result<Arc<Pinned>> {
         self.library.pin(|library| match name {
             Some(name) => library.find(LibraryKind::Checkpoint, name),
-            None => library.default_checkpoint(&self.default_checkpoint),
+            None => library.default_checkpoint(&self.settings.get().default_checkpoint),
         })
     }
 
     /// What to tell who gets `item` without having chosen it, if there is nothing but what is built in.
     pub(super) fn built_in_notice(&self, name: Option<&str>, item: &Item) -> Option<String> {
-        if name.is_some() || !self.default_checkpoint.is_empty() || !item.is_built_in() {
+        if name.is_some() || !self.settings.get().default_checkpoint.is_empty() || !item.is_built_in() {
             return None;
         }
         let notice = self.library.only_built_in();

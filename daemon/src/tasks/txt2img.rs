@@ -37,8 +37,9 @@ impl JobMethod for Txt2Img {
     type Result = Txt2ImgResult;
 
     fn resolve(params: Txt2ImgParams, studio: &Arc<Studio>) -> Result<Self> {
+        let settings = studio.settings.get();
         let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
-        let precision = names::precision(params.precision)?.unwrap_or(studio.precision);
+        let precision = names::precision(params.precision)?.unwrap_or(settings.precision);
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
         let seed = seed(params.seed, pictures)?;
         let output = Output::resolve(&params.output, &studio.outputs_dir)?;
@@ -50,7 +51,7 @@ impl JobMethod for Txt2Img {
         let native = checkpoint.native_size();
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
-        check_size(size, pictures, studio.result_bytes)?;
+        check_size(size, pictures, settings.result_bytes)?;
         let drawing = pipeline::Txt2Img {
             prompt: params.prompt,
             negative_prompt: params.negative_prompt,

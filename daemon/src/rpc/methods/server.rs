@@ -35,7 +35,7 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
         session.outbox.set_event_method(method.clone(), params.event_args.clone());
         session.follows_own.store(true, Ordering::Relaxed);
     }
-    let config = &session.daemon.config;
+    let config = session.daemon.config.get();
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     Ok(InitializeResult {
         server: Server { name: "latentd".into(), version: VERSION.into() },
@@ -98,6 +98,7 @@ fn status(session: &Session, _: &Empty) -> Result<Status> {
         queue: daemon.jobs.queue_status(),
         connections: daemon.connections.load(Ordering::Relaxed),
         stopping: daemon.jobs.is_stopping(),
+        config: daemon.reloaded.borrow().clone(),
     })
 }
 

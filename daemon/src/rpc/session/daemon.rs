@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
+use latentd_client::protocol::ConfigStatus;
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::jobs::Jobs;
+use crate::live::Live;
 use crate::tasks::Studio;
 use crate::workers::Workers;
 
@@ -24,7 +26,9 @@ pub(crate) enum Phase {
 
 /// What every connection shares.
 pub(crate) struct Daemon {
-    pub config: Config,
+    pub config: Live<Config>,
+    /// What came of reading the configuration again, once it was.
+    pub reloaded: watch::Sender<Option<ConfigStatus>>,
     pub jobs: Arc<Jobs>,
     pub studio: Arc<Studio>,
     /// Resolve what is submitted: they look at models and folders of users, one of which may not answer.
@@ -46,7 +50,8 @@ impl Daemon {
     /// A daemon that takes jobs.
     pub(crate) fn new(config: Config, jobs: Arc<Jobs>, studio: Arc<Studio>) -> Self {
         Self {
-            config,
+            config: Live::new(config),
+            reloaded: watch::Sender::new(None),
             jobs,
             studio,
             resolvers: Workers::new("resolve", 8),

@@ -148,6 +148,23 @@ pub struct Status {
     pub connections: u32,
     /// It finishes what runs and takes nothing new.
     pub stopping: bool,
+    /// What came of reading the configuration again (SIGHUP), once it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigStatus>,
+}
+
+/// What came of reading the configuration again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ConfigStatus {
+    /// When it was read last; seconds since 1970.
+    pub reloaded_at: Option<f64>,
+    /// Settings that were changed then.
+    pub changed: Vec<String>,
+    /// Settings whose new value waits for a restart.
+    pub needs_restart: Vec<String>,
+    /// What is wrong with it: then nothing was changed.
+    pub error: Option<String>,
 }
 
 /// Something that draws.
