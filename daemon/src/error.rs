@@ -116,10 +116,10 @@ impl From<latentd_models::Error> for Error {
             Models::File { .. } | Models::Model { .. } | Models::NotFinite(_) => Class::Model,
             Models::Request(_) => Class::InvalidParams,
             Models::Unsupported(_) => Class::Unsupported,
-            Models::Memory { .. } => Class::Memory,
+            Models::Memory { .. } | Models::OutOfMemory { .. } => Class::Memory,
             Models::Cancelled => Class::Cancelled,
-            Models::Hook(_) => Class::Plugin,
-            Models::Compute(_) => Class::Internal,
+            Models::Stage(_) => Class::Plugin,
+            Models::Compute(_) | Models::Device(_) => Class::Internal,
         };
         let advice = match class {
             Class::Memory => "; draw smaller or fewer pictures at once, or raise memory_bytes",

@@ -38,19 +38,36 @@ pub enum Error {
         /// The limit it was held against.
         allowed_bytes: u64,
     },
-    /// The caller's [`crate::pipeline::Hooks::cancelled`] said so.
+    /// The caller's [`crate::pipeline::Watch::cancelled`] said so.
     #[error("cancelled")]
     Cancelled,
-    /// A hook refused or failed.
+    /// A stage refused or failed.
     #[error("{0}")]
-    Hook(String),
+    Stage(String),
     /// The numbers went wrong: a picture that is not finite, usually weights that overflow.
     #[error("{0}")]
     NotFinite(String),
+    /// A device, or this machine, has no memory left for this.
+    #[error("out of memory: {bytes} bytes cannot be had")]
+    OutOfMemory {
+        /// Bytes that were asked for.
+        bytes: u64,
+    },
+    /// A device failed.
+    #[error("{0}")]
+    Device(String),
     /// A tensor operation failed; a defect of this program.
     #[error("tensor operation failed: {0}")]
-    Compute(#[from] candle_core::Error),
+    Compute(String),
 }
+
+/// Returns an [`Error::Compute`] with a formatted text.
+macro_rules! bail {
+    ($($text:tt)*) => {
+        return Err($crate::Error::Compute(format!($($text)*)))
+    };
+}
+pub(crate) use bail;
 
 impl Error {
     pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {

@@ -7,18 +7,20 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use candle_core::{Device, Result, Tensor};
-use latentd_models::nn::Precision;
-use latentd_models::pipeline::{Model, NoHooks, Txt2Img, txt2img};
+use latentd_models::Tensor;
+use latentd_models::model::Model;
+use latentd_models::nn::{Precision, Run};
+use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
-fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let Some(folder) = folder.map(PathBuf::from) else {
         println!("real_size: no folder given, nothing measured; see tests/bench/real_size.py");
         return Ok(());
     };
-    let golden = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu)?;
+    let golden =
+        candle_core::safetensors::load(folder.join("golden.safetensors"), &candle_core::Device::Cpu)?;
     let mut pictures = vec![];
     for precision in [Precision::F32, Precision::Bf16] {
         let start = Instant::now();
@@ -31,7 +33,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             summary.dtype
         );
         compare(&model, &golden)?;
-        pictures.push(txt2img(&model, &request(), &mut NoHooks)?.remove(0).image);
+        let drawn = txt2img(&model.facts(), &mut &model, &request()?, &mut NoWatch, &mut NoStages)?;
+        pictures.extend(drawn.into_iter().map(|drawn| drawn.image));
     }
     let squares = pictures[0].pixels.iter().zip(&pictures[1].pixels);
     let error: f64 = squares.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
@@ -43,8 +46,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn request() -> Txt2Img {
-    Txt2Img {
+fn request() -> Result<Txt2Img, Box<dyn std::error::Error>> {
+    Ok(Txt2Img {
         prompt: "a red circle on a blue background".to_owned(),
         negative_prompt: "blurry".to_owned(),
         seed: 11,
@@ -52,36 +55,39 @@ fn request() -> Txt2Img {
         cfg_scale: 7.0,
         width: 256,
         height: 256,
-        sampler: Sampler::EulerAncestral,
+        sampler: Sampler::from_name("Euler a").ok_or("no such sampler")?,
         schedule: Schedule::Automatic,
         batch_size: 1,
         n_iter: 1,
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
-        memory_limit: None,
-    }
+        samples_at_once: None,
+    })
 }
 
 fn compare(
     model: &Model,
-    golden: &HashMap<String, Tensor>,
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    golden: &HashMap<String, candle_core::Tensor>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let get = |name: &str| golden.get(name).ok_or_else(|| format!("golden.safetensors has no {name}"));
+    let tensor = |name: &str| -> Result<Tensor, Box<dyn std::error::Error>> {
+        let found = get(name)?;
+        Ok(Tensor::new(found.flatten_all()?.to_vec1()?, found.dims())?)
+    };
     let ids: Vec<Vec<i64>> = get("ids")?.to_vec2()?;
     let ids: Vec<Vec<u32>> =
         ids.into_iter().map(|row| row.into_iter().map(|id| id as u32).collect()).collect();
-    let states = model.clip().hidden_states(&ids)?;
-    let last = states.last().ok_or("no states")?;
-    report("CLIP", &model.clip().final_norm(last)?, get("context")?)?;
-    let eps = model.unet().forward(get("x")?, &get("t")?.to_vec1::<f32>()?, get("context")?, None)?;
-    report("UNet", &eps, get("eps")?)?;
-    report("VAE decode", &model.vae().decode(get("latents")?)?, get("image")?)?;
+    report("CLIP", &model.clip().encode(&ids, &[], 1, &Run::WHOLE)?, &tensor("context")?)?;
+    let times = get("t")?.to_vec1::<f32>()?;
+    let eps = model.unet().forward(&tensor("x")?, &times, &tensor("context")?, None)?;
+    report("UNet", &eps, &tensor("eps")?)?;
+    report("VAE decode", &model.vae().decode(&tensor("latents")?, &Run::WHOLE)?, &tensor("image")?)?;
     Ok(())
 }
 
-fn report(name: &str, found: &Tensor, wanted: &Tensor) -> Result<()> {
-    let norm = |t: &Tensor| -> Result<f64> { Ok(f64::from(t.sqr()?.sum_all()?.to_scalar::<f32>()?).sqrt()) };
-    println!("{name}: relative error {:.1e}", norm(&(found - wanted)?)? / norm(wanted)?);
+fn report(name: &str, found: &Tensor, wanted: &Tensor) -> latentd_models::Result<()> {
+    let norm = |t: &Tensor| t.values().iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    println!("{name}: relative error {:.1e}", norm(&found.minus(wanted)?) / norm(wanted));
     Ok(())
 }

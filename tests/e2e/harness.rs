@@ -38,6 +38,8 @@ pub(crate) struct Options {
     pub file_size_limit: Option<u64>,
     /// The user it runs as, who must then own its folder; ours if `None`.
     pub user: Option<u32>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -72,6 +74,11 @@ impl Daemon {
     fn wait_ready(&mut self) {
         let line = first_line(&mut self.process).unwrap_or_else(|| panic!("not ready:\n{}", self.log()));
         assert_eq!(line, format!("latentd: listening on {}\n", self.socket.display()), "{}", self.log());
+    }
+
+    /// The variables it was given.
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        &self.options.environment
     }
 
     pub(crate) fn log(&self) -> String {
@@ -149,7 +156,7 @@ pub(crate) fn serve(folder: &Path, options: &Options) -> Command {
     let mut command = program(folder);
     command.arg("serve").arg("--config").arg(config);
     command.arg("--models-dir").arg(options.models.clone().unwrap_or_else(fixtures));
-    command.args(&options.flags);
+    command.args(&options.flags).envs(options.environment.iter().cloned());
     if let Some(user) = options.user {
         command.uid(user).current_dir("/");
     }

@@ -16,5 +16,6 @@ mod limits;
 mod memory;
 mod pictures;
 mod reload;
+mod same_bytes;
 mod state;
 mod submit;

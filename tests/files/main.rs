@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use latentd_models::files::{FileKind, Loader, Prediction, SafeTensors, inspect};
-use latentd_models::nn::Precision;
-use latentd_models::pipeline::Model;
+use latentd_models::files::{self, FileKind, Prediction, inspect};
+use latentd_models::model::{Family, Model};
+use latentd_models::nn::backend::Layout;
+use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::nn::{Loader, Precision};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -90,7 +92,10 @@ fn a_sound_file_opens() {
     let held = Model::from_bytes("held", Parts::tiny().bytes(), Precision::F32).expect("opens");
     assert_eq!(held.summary(), model.summary());
     let info = inspect(&path).expect("inspects");
-    assert_eq!((info.kind, info.architecture.as_deref()), (FileKind::Checkpoint, Some(Model::ARCHITECTURE)));
+    assert_eq!(
+        (info.kind, info.architecture.as_deref()),
+        (FileKind::Checkpoint, Some(Family::all()[0].name))
+    );
 }
 
 #[test]
@@ -340,12 +345,13 @@ fn types_that_weights_do_not_have_are_named() {
 /// A network read without the check before it still takes no tensor of another shape.
 #[test]
 fn a_shape_that_does_not_fit_is_no_layer() {
-    let file = SafeTensors::open(&tiny()).expect("opens");
+    let file = files::open(&tiny()).expect("opens");
     let name = "model.diffusion_model.time_embed.0.weight";
     let shape = file.shape(name).expect("there").to_vec();
-    let loader = Loader::file(&file);
-    assert!(loader.linear(name, shape[0], shape[1]).is_ok());
-    let error = loader.linear(name, shape[1], shape[0]).err().expect("turned round").to_string();
+    let loader = Loader::file(&file, &cpu(), Precision::F32);
+    let load = |outputs, inputs| loader.matrix(name, Layout::Linear { outputs, inputs }, Precision::F32);
+    assert!(load(shape[0], shape[1]).is_ok());
+    let error = load(shape[1], shape[0]).err().expect("turned round").to_string();
     assert!(error.contains(name) && error.contains("is needed"), "{error}");
 }
 
@@ -391,17 +397,17 @@ fn a_file_cut_off_while_it_is_read_is_an_error() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("model.safetensors");
     fs::copy(tiny(), &path).expect("copied");
-    let file = SafeTensors::open(&path).expect("opens");
+    let file = files::open(&path).expect("opens");
     fs::File::options().write(true).open(&path).and_then(|file| file.set_len(200_000)).expect("shortened");
     let mut sum = 0u64;
     for name in file.names() {
-        let bytes = file.weights(name).ok().flatten().map_or(&[][..], |weights| weights.bytes);
+        let bytes = file.bytes(name).unwrap_or_default();
         sum += bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
     }
     assert!(sum > 0, "what is still there is read");
     let error = file.check_intact().expect_err("cut off").to_string();
     assert!(error.contains("was cut off by another program"), "{error}");
-    let other = SafeTensors::open(&tiny()).expect("another file is fine");
+    let other = files::open(&tiny()).expect("another file is fine");
     other.check_intact().expect("and whole");
 }
 
@@ -410,18 +416,18 @@ fn a_file_cut_off_while_it_is_read_is_an_error() {
 fn only_the_file_that_was_cut_off_is_in_error() {
     let folder = tempfile::tempdir().expect("folder");
     let folder = folder.path();
-    let sum = |file: &SafeTensors| -> u64 {
-        let bytes = |name| file.weights(name).ok().flatten().map_or(&[][..], |weights| weights.bytes);
-        file.names().flat_map(bytes).map(|byte| u64::from(*byte)).sum()
+    let sum = |file: &files::Tensors| -> u64 {
+        let of = |name| file.bytes(name).unwrap_or_default().iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        file.names().map(of).sum()
     };
-    let whole = sum(&SafeTensors::open(&tiny()).expect("opens"));
+    let whole = sum(&files::open(&tiny()).expect("opens"));
     std::thread::scope(|scope| {
         for thread in 0..6u64 {
             scope.spawn(move || {
                 for round in 0..12u64 {
                     let path = folder.join(format!("{thread}-{round}"));
                     fs::copy(tiny(), &path).expect("copied");
-                    let file = SafeTensors::open(&path).expect("opens");
+                    let file = files::open(&path).expect("opens");
                     let cut = (thread + round) % 2 == 0;
                     if cut {
                         let shorter = 150_000 + 4096 * round + thread;

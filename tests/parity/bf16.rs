@@ -3,11 +3,12 @@
 //! bf16 has 8 bits: each layer rounds its result by 2⁻⁹. What is asserted is the project's bar of 30 dB against the
 //! f32 picture, on random weights, which hold less together than trained ones.
 
+use latentd_models::model::Model;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{Model, NoHooks, Output, Txt2Img, txt2img};
+use latentd_models::pipeline::{NoStages, Output, Txt2Img};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
-use crate::drawing::psnr;
+use crate::drawing::{psnr, sampler, txt2img};
 use crate::golden::checkpoint;
 
 fn request(sampler: Sampler) -> Txt2Img {
@@ -26,13 +27,13 @@ fn request(sampler: Sampler) -> Txt2Img {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
-        memory_limit: None,
+        samples_at_once: None,
     }
 }
 
 fn draw(model: &Model, request: &Txt2Img, threads: usize) -> Vec<Output> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    pool.install(|| txt2img(model, request, &mut NoHooks)).expect("draws")
+    pool.install(|| txt2img(model, request, &mut NoStages)).expect("draws")
 }
 
 #[test]
@@ -41,8 +42,8 @@ fn pictures_are_near_those_in_f32() {
         let [f32, bf16] = [Precision::F32, Precision::Bf16]
             .map(|precision| Model::open(&checkpoint(name), precision).expect("opens"));
         assert_eq!(bf16.precision(), Precision::Bf16);
-        for (sampler, _) in Sampler::ALL {
-            let request = request(*sampler);
+        for sampler in Sampler::all() {
+            let request = request(sampler);
             let (wanted, found) = (&draw(&f32, &request, 2)[0], &draw(&bf16, &request, 2)[0]);
             let decibels = psnr(&found.image, &wanted.image);
             println!("{name}, {sampler}: {decibels:.1} dB");
@@ -56,14 +57,14 @@ fn pictures_are_near_those_in_f32() {
 #[test]
 fn nothing_but_the_request_shows_in_the_picture() {
     let model = Model::open(&checkpoint("tiny-sd1"), Precision::Bf16).expect("opens");
-    let alone = Txt2Img { prompt: "a red circle, ".repeat(30), steps: 3, ..request(Sampler::EulerAncestral) };
+    let alone = Txt2Img { prompt: "a red circle, ".repeat(30), steps: 3, ..request(sampler("Euler a")) };
     let wanted = draw(&model, &alone, 1);
     assert_eq!(draw(&model, &alone, 3), wanted, "threads, and a prompt that was encoded before");
     let batch = Txt2Img { seed: 10, batch_size: 3, ..alone.clone() };
     assert_eq!(draw(&model, &batch, 2)[1].image, wanted[0].image, "in a batch");
     let passes = Txt2Img { seed: 10, n_iter: 2, ..alone.clone() };
     assert_eq!(draw(&model, &passes, 2)[1].image, wanted[0].image, "in a later pass");
-    let tight = Txt2Img { memory_limit: Some(model.activation_bytes(72, 64, 1)), ..batch };
+    let tight = Txt2Img { samples_at_once: Some(1), ..batch };
     assert_eq!(draw(&model, &tight, 2)[1].image, wanted[0].image, "with little memory");
 }
 

@@ -1,9 +1,12 @@
 //! Samplers step by step, and whole pictures, against k-diffusion and A1111's pipeline over diffusers' networks.
 
-use candle_core::Tensor;
+use latentd_models::Tensor;
 use latentd_models::image::{Picture, RgbImage, tensor_to_image};
-use latentd_models::nn::Precision;
-use latentd_models::pipeline::{Hooks, Model, NoHooks, Output, Txt2Img, txt2img};
+use latentd_models::model::Model;
+use latentd_models::nn::{Precision, Run};
+use latentd_models::pipeline::{
+    DenoiseCombine, Handles, LatentFinal, NoStages, NoWatch, Output, Stages, Txt2Img, Wants,
+};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
 
@@ -21,17 +24,39 @@ struct Trace {
     latents: Vec<Tensor>,
 }
 
-impl Hooks for Trace {
-    fn denoise_post_cfg(&mut self, denoised: &mut Tensor, sigma: f64) -> latentd_models::Result<()> {
-        self.denoised.push(denoised.clone());
-        self.sigmas.push(sigma);
+impl Stages for Trace {
+    fn wants(&self) -> Wants {
+        Wants { denoise_combine: true, latent_final: true, ..Wants::default() }
+    }
+
+    fn denoise_combine(
+        &mut self,
+        stage: &DenoiseCombine,
+        tensors: &mut Handles,
+    ) -> latentd_models::Result<()> {
+        self.denoised.push(tensors.read(stage.guided)?.clone());
+        self.sigmas.push(stage.evaluation.sigma);
         Ok(())
     }
 
-    fn latent_final(&mut self, latents: &mut Tensor) -> latentd_models::Result<()> {
-        self.latents.push(latents.clone());
+    fn latent_final(&mut self, stage: &LatentFinal, tensors: &mut Handles) -> latentd_models::Result<()> {
+        self.latents.push(tensors.read(stage.latents)?.clone());
         Ok(())
     }
+}
+
+/// Draws with a model that is in memory.
+pub fn txt2img(
+    model: &Model,
+    request: &Txt2Img,
+    stages: &mut dyn Stages,
+) -> latentd_models::Result<Vec<Output>> {
+    latentd_models::pipeline::txt2img(&model.facts(), &mut &*model, request, &mut NoWatch, stages)
+}
+
+/// The sampler of this name.
+pub fn sampler(name: &str) -> Sampler {
+    Sampler::from_name(name).expect("a sampler")
 }
 
 /// The prediction of every model call, and the end. Guidance at 7 amplifies each call's 1e-6 about tenfold, and
@@ -52,11 +77,11 @@ fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) 
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
-        memory_limit: None,
+        samples_at_once: None,
     };
     let mut trace = Trace::default();
     txt2img(model, &request, &mut trace).expect("draws");
-    let part = if sampler == Sampler::Ddim { "x0" } else { "call_denoised" };
+    let part = if sampler.name == "DDIM" { "x0" } else { "call_denoised" };
     let wanted = golden.get(&format!("{name}.{part}"));
     assert_eq!(trace.denoised.len(), wanted.dims()[0], "{name}: model calls");
     for (call, denoised) in trace.denoised.iter().enumerate() {
@@ -75,13 +100,13 @@ fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) 
 fn samplers_take_the_references_path() {
     let (golden, model) = (Golden::open("trajectory"), model());
     for (sampler, name) in [
-        (Sampler::Euler, "euler"),
-        (Sampler::EulerAncestral, "euler_a"),
-        (Sampler::DpmPp2M, "dpmpp_2m"),
-        (Sampler::Heun, "heun"),
-        (Sampler::Ddim, "ddim"),
+        ("Euler", "euler"),
+        ("Euler a", "euler_a"),
+        ("DPM++ 2M", "dpmpp_2m"),
+        ("Heun", "heun"),
+        ("DDIM", "ddim"),
     ] {
-        takes_the_path(&golden, &model, sampler, name);
+        takes_the_path(&golden, &model, self::sampler(sampler), name);
     }
 }
 
@@ -94,10 +119,8 @@ fn a_model_that_predicts_v_takes_its_references_path() {
     std::fs::write(path.with_extension("yaml"), "model:\n  params:\n    parameterization: \"v\"\n")
         .expect("written");
     let (golden, model) = (Golden::open("velocity"), Model::open(&path, Precision::F32).expect("opens"));
-    for (sampler, name) in
-        [(Sampler::EulerAncestral, "euler_a"), (Sampler::DpmPp2M, "dpmpp_2m"), (Sampler::Ddim, "ddim")]
-    {
-        takes_the_path(&golden, &model, sampler, name);
+    for (sampler, name) in [("Euler a", "euler_a"), ("DPM++ 2M", "dpmpp_2m"), ("DDIM", "ddim")] {
+        takes_the_path(&golden, &model, self::sampler(sampler), name);
     }
 }
 
@@ -126,7 +149,7 @@ fn request(entry: &Value) -> Txt2Img {
         clip_skip: number("clip_skip") as usize,
         rng: NoiseSource::from_name(&text("rng")).expect("rng"),
         pad_cond_uncond: entry["pad_conds"].as_bool().expect("pad_conds"),
-        memory_limit: None,
+        samples_at_once: None,
     }
 }
 
@@ -136,9 +159,7 @@ fn request(entry: &Value) -> Txt2Img {
 fn pictures_are_the_references() {
     let text = std::fs::read_to_string(fixture("images/images.json")).expect("images.json");
     let entries: Vec<Value> = serde_json::from_str(&text).expect("json");
-    let latents =
-        candle_core::safetensors::load(fixture("images/latents.safetensors"), &candle_core::Device::Cpu)
-            .expect("latents");
+    let latents = Golden::read(&fixture("images/latents.safetensors"));
     let model = model();
     let (mut pictures, mut worst) = (0, f64::INFINITY);
     for entry in &entries {
@@ -146,20 +167,21 @@ fn pictures_are_the_references() {
         let request = request(entry);
         let mut trace = Trace::default();
         let outputs = txt2img(&model, &request, &mut trace).expect("draws");
-        let found = Tensor::cat(&trace.latents, 0).expect("latents");
+        let found = Tensor::cat(&trace.latents.iter().collect::<Vec<_>>(), 0).expect("latents");
         assert_eq!(outputs.len(), request.batch_size * request.n_iter, "{name}");
         for (index, output) in outputs.iter().enumerate() {
             assert_eq!(output.seed, request.seed + index as u64);
             let key = entry["latents"][index].as_str().expect("latents key");
-            let error = relative_error(&values(&found.get(index).expect("one")), &values(&latents[key]));
+            let error = relative_error(&values(&found.get(index).expect("one")), &values(latents.get(key)));
             assert!(error < 1e-3, "{name}, image {index}: latents {error:.2e}");
             let wanted = if let Some(file) = entry["files"][index].as_str() {
                 let png = std::fs::read(fixture("images").join(file)).expect("png");
                 Picture::decode(&png, 1 << 20).expect("png").into_rgb()
             } else {
-                let latents =
-                    latents[key].unsqueeze(0).and_then(|z| z.affine(1.0 / 0.18215, 0.0)).expect("latents");
-                tensor_to_image(&model.vae().decode(&latents).expect("decodes")).expect("image")
+                let latents = latents.get(key).scaled(1.0 / 0.18215);
+                let dims = [&[1], latents.dims()].concat();
+                let latents = latents.reshaped(dims).expect("one picture");
+                tensor_to_image(&model.vae().decode(&latents, &Run::WHOLE).expect("decodes")).expect("image")
             };
             let decibels = psnr(&output.image, &wanted);
             worst = worst.min(decibels);
@@ -173,7 +195,7 @@ fn pictures_are_the_references() {
 
 fn draw(model: &Model, request: &Txt2Img, threads: usize) -> Vec<Output> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    pool.install(|| txt2img(model, request, &mut NoHooks)).expect("draws")
+    pool.install(|| txt2img(model, request, &mut NoStages)).expect("draws")
 }
 
 /// Promise 1: the same bytes whatever stands beside, ran before, how many threads there are, or how much memory.
@@ -188,14 +210,14 @@ fn nothing_but_the_request_shows_in_the_picture() {
         cfg_scale: 7.5,
         width: 72,
         height: 56,
-        sampler: Sampler::EulerAncestral,
+        sampler: sampler("Euler a"),
         schedule: Schedule::Karras,
         batch_size: 1,
         n_iter: 1,
         clip_skip: 2,
         rng: NoiseSource::Cpu,
         pad_cond_uncond: false,
-        memory_limit: None,
+        samples_at_once: None,
     };
     let wanted = draw(&model, &alone, 1);
     assert_eq!(draw(&model, &alone, 2), wanted, "threads");
@@ -204,10 +226,10 @@ fn nothing_but_the_request_shows_in_the_picture() {
     assert_eq!(draw(&model, &batch, 2)[1].image, wanted[0].image, "in a batch");
     let passes = Txt2Img { seed: 6, n_iter: 3, ..alone.clone() };
     assert_eq!(draw(&model, &passes, 2)[2].image, wanted[0].image, "in a later pass");
-    let tight = Txt2Img { memory_limit: Some(model.activation_bytes(72, 56, 1)), ..batch };
+    let tight = Txt2Img { samples_at_once: Some(1), ..batch };
     assert_eq!(draw(&model, &tight, 2)[1].image, wanted[0].image, "with little memory");
     let padded = Txt2Img { pad_cond_uncond: true, ..alone };
-    let tight = Txt2Img { memory_limit: tight.memory_limit, ..padded.clone() };
+    let tight = Txt2Img { samples_at_once: tight.samples_at_once, ..padded.clone() };
     assert_eq!(draw(&model, &tight, 1), draw(&model, &padded, 2), "halves apart");
 }
 
@@ -219,7 +241,7 @@ fn what_does_not_fit_is_refused() {
         "sampler": "Euler", "schedule": "Automatic", "batch_size": 1, "n_iter": 1, "clip_skip": 1, "rng": "nv",
         "pad_conds": false,
     }));
-    let error = |request: Txt2Img| txt2img(&model, &request, &mut NoHooks).expect_err("refused").to_string();
+    let error = |request: Txt2Img| txt2img(&model, &request, &mut NoStages).expect_err("refused").to_string();
     for (width, height) in [(0, 64), (64, 513), (usize::MAX & !7, 64)] {
         assert!(error(Txt2Img { width, height, ..request.clone() }).contains("multiple of 8"));
     }
@@ -228,6 +250,5 @@ fn what_does_not_fit_is_refused() {
     assert!(error(Txt2Img { batch_size: usize::MAX, ..request.clone() }).contains("batch_size is"));
     assert!(error(Txt2Img { n_iter: 0, ..request.clone() }).contains("n_iter is 0"));
     assert!(error(Txt2Img { cfg_scale: f64::NAN, ..request.clone() }).contains("cfg_scale is NaN"));
-    assert!(error(Txt2Img { clip_skip: 9, ..request.clone() }).contains("clip_skip is 9"));
-    assert!(error(Txt2Img { memory_limit: Some(1), ..request }).contains("bytes of memory"));
+    assert!(error(Txt2Img { clip_skip: 9, ..request }).contains("clip_skip is 9"));
 }

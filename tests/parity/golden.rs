@@ -1,8 +1,11 @@
 //! Reading golden files, and saying how far a result is from one.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use latentd_models::Tensor;
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
 
 /// A file under `tests/fixtures`.
 pub fn fixture(path: &str) -> PathBuf {
@@ -14,25 +17,54 @@ pub fn checkpoint(name: &str) -> PathBuf {
     fixture(&format!("models/Stable-diffusion/{name}.safetensors"))
 }
 
-/// One golden file.
-pub struct Golden(std::collections::HashMap<String, Tensor>);
+/// One golden file: numbers as f32, and whole numbers as they are.
+pub struct Golden {
+    floats: BTreeMap<String, Tensor>,
+    integers: BTreeMap<String, (Vec<usize>, Vec<i64>)>,
+}
 
 impl Golden {
     pub fn open(name: &str) -> Self {
-        let path = fixture(&format!("golden/{name}.safetensors"));
-        Self(candle_core::safetensors::load(&path, &Device::Cpu).expect("golden file"))
+        Self::read(&fixture(&format!("golden/{name}.safetensors")))
+    }
+
+    /// Any `.safetensors` file.
+    pub fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).expect("golden file");
+        let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let mut golden = Self { floats: BTreeMap::new(), integers: BTreeMap::new() };
+        for (name, view) in file.tensors() {
+            let (dims, data) = (view.shape().to_vec(), view.data());
+            let floats: Vec<f32> = match view.dtype() {
+                Dtype::F32 => numbers(data, f32::from_le_bytes),
+                Dtype::F64 => numbers(data, |bytes| f64::from_le_bytes(bytes) as f32),
+                Dtype::F16 => numbers(data, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+                Dtype::I64 => {
+                    golden.integers.insert(name, (dims, numbers(data, i64::from_le_bytes)));
+                    continue;
+                }
+                Dtype::U32 => {
+                    let values = numbers(data, |bytes| i64::from(u32::from_le_bytes(bytes)));
+                    golden.integers.insert(name, (dims, values));
+                    continue;
+                }
+                other => panic!("a golden tensor of type {other:?}"),
+            };
+            golden.floats.insert(name, Tensor::new(floats, dims).expect("as many as it says"));
+        }
+        golden
     }
 
     pub fn get(&self, name: &str) -> &Tensor {
-        self.0.get(name).unwrap_or_else(|| panic!("no golden tensor {name}"))
+        self.floats.get(name).unwrap_or_else(|| panic!("no golden tensor {name}"))
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.floats.contains_key(name)
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.floats.keys().map(String::as_str)
     }
 
     pub fn floats(&self, name: &str) -> Vec<f32> {
@@ -40,18 +72,27 @@ impl Golden {
     }
 
     pub fn integers(&self, name: &str) -> Vec<i64> {
-        self.get(name).flatten_all().and_then(|t| t.to_vec1()).expect("integers")
+        self.whole(name).1.clone()
     }
 
     /// Token ids, one sequence per row.
     pub fn ids(&self, name: &str) -> Vec<Vec<u32>> {
-        let rows: Vec<Vec<i64>> = self.get(name).to_vec2().expect("ids");
-        rows.into_iter().map(|row| row.into_iter().map(|id| id as u32).collect()).collect()
+        let (dims, values) = self.whole(name);
+        let length = dims.last().copied().expect("rows");
+        values.chunks_exact(length).map(|row| row.iter().map(|id| *id as u32).collect()).collect()
+    }
+
+    fn whole(&self, name: &str) -> &(Vec<usize>, Vec<i64>) {
+        self.integers.get(name).unwrap_or_else(|| panic!("no golden integers {name}"))
     }
 }
 
+fn numbers<const N: usize, T>(data: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    data.chunks_exact(N).map(|bytes| read(bytes.try_into().expect("N bytes"))).collect()
+}
+
 pub fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("values")
+    tensor.values().to_vec()
 }
 
 /// |found − wanted| / |wanted|, both as vectors.

@@ -1,7 +1,9 @@
 //! Tokens, emphasis and conditioning against transformers' tokenizer and A1111's grammar.
 
-use latentd_models::files::{Loader, SafeTensors};
+use latentd_models::files;
 use latentd_models::networks::clip::{ClipConfig, ClipText};
+use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::nn::{Loader, Precision, Run};
 use latentd_models::prompt::{Piece, chunks, encode, pad_alike, parse_emphasis, tokenize};
 use serde_json::Value;
 
@@ -69,17 +71,17 @@ fn emphasis_is_a1111s() {
 }
 
 fn clip() -> ClipText {
-    let file = SafeTensors::open(&checkpoint("tiny-sd1")).expect("opens");
+    let file = files::open(&checkpoint("tiny-sd1")).expect("opens");
     let prefix = "cond_stage_model.transformer.text_model.";
     let config = ClipConfig::detect(&file, prefix).expect("config");
-    ClipText::load(&Loader::file(&file), prefix, config).expect("loads")
+    ClipText::load(&Loader::file(&file, &cpu(), Precision::F32), prefix, config).expect("loads")
 }
 
 /// Weights of any size are numbers or an error, and brackets of any depth are no reason to wait.
 #[test]
 fn weights_beyond_reason_are_refused() {
     let clip = clip();
-    let encode = |prompt: &str| encode(&clip, prompt, 1, &|| false);
+    let encode = |prompt: &str| encode(&clip, prompt, 1, &Run::WHOLE);
     let nines = "9".repeat(400);
     for prompt in [
         format!("(cat:{nines})"),
@@ -98,7 +100,7 @@ fn weights_beyond_reason_are_refused() {
         "[".repeat(50_000) + "x",
         format!("(cat:0.{}1)", "0".repeat(400)),
     ] {
-        let values = crate::golden::values(&encode(&prompt).expect("encodes"));
+        let values = crate::golden::values(&encode(&prompt).expect("encodes").tokens);
         assert!(values.iter().all(|value| value.is_finite()), "{}", &prompt[..20.min(prompt.len())]);
     }
     let start = std::time::Instant::now();
@@ -135,18 +137,18 @@ fn conditioning_is_a1111s() {
             if !golden.has(&part("positive")) {
                 continue;
             }
-            let mut cond = encode(&clip, text(&case["positive"]), skip, &|| false).expect("encodes");
-            let mut uncond = encode(&clip, text(&case["negative"]), skip, &|| false).expect("encodes");
-            pad_alike(&mut cond, &mut uncond, || encode(&clip, "", skip, &|| false)).expect("pads");
+            let mut cond = encode(&clip, text(&case["positive"]), skip, &Run::WHOLE).expect("encodes");
+            let mut uncond = encode(&clip, text(&case["negative"]), skip, &Run::WHOLE).expect("encodes");
+            pad_alike(&mut cond, &mut uncond, || encode(&clip, "", skip, &Run::WHOLE)).expect("pads");
             assert_close(
                 &part("positive"),
-                &cond.squeeze(0).expect("one"),
+                &cond.tokens.get(0).expect("one"),
                 golden.get(&part("positive")),
                 1e-5,
             );
             assert_close(
                 &part("negative"),
-                &uncond.squeeze(0).expect("one"),
+                &uncond.tokens.get(0).expect("one"),
                 golden.get(&part("negative")),
                 1e-5,
             );

@@ -1,9 +1,10 @@
 //! Sigmas of every schedule against k-diffusion's, within 1e-5 relative (f32 logarithms and powers).
 
-use candle_core::{DType, Device, Tensor};
-use latentd_models::Result;
-use latentd_models::sampling::{Denoise, ModelSigmas, Sampler, Schedule, sample};
+use latentd_models::sampling::Denoise;
+use latentd_models::sampling::{ModelSigmas, Sampler, Schedule, levels, sample};
+use latentd_models::{Result, Tensor};
 
+use crate::drawing::sampler;
 use crate::golden::{Golden, values};
 
 #[track_caller]
@@ -41,7 +42,7 @@ fn levels_and_timesteps_turn_into_each_other() {
 fn every_schedule() {
     let golden = Golden::open("sigmas");
     let model = ModelSigmas::default();
-    let levels = |sampler, schedule, n| model.schedule(sampler, schedule, n).expect("schedule").levels;
+    let levels = |name, schedule, n| levels(&sampler(name), &model, schedule, n).expect("schedule").levels;
     for n in [1, 2, 5, 20, 31, 50] {
         for (schedule, name) in [
             (Schedule::Uniform, "uniform"),
@@ -49,11 +50,11 @@ fn every_schedule() {
             (Schedule::Exponential, "exponential"),
         ] {
             let name = format!("{name}.{n}");
-            check(&name, &levels(Sampler::Euler, schedule, n), &golden.floats(&name));
+            check(&name, &levels("Euler", schedule, n), &golden.floats(&name));
         }
         let (karras, uniform) = (format!("karras.{n}"), format!("uniform.{n}"));
-        check("automatic", &levels(Sampler::DpmPp2M, Schedule::Automatic, n), &golden.floats(&karras));
-        check("automatic", &levels(Sampler::Heun, Schedule::Automatic, n), &golden.floats(&uniform));
+        check("automatic", &levels("DPM++ 2M", Schedule::Automatic, n), &golden.floats(&karras));
+        check("automatic", &levels("Heun", Schedule::Automatic, n), &golden.floats(&uniform));
     }
     for n in [1, 2, 5, 6, 8, 20, 31, 50] {
         let found: Vec<i64> = model.ddim_timesteps(n).iter().map(|t| *t as i64).collect();
@@ -67,11 +68,11 @@ struct Nothing;
 impl Denoise for Nothing {
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
         assert!(sigma > 0.0, "there is nothing to denoise at {sigma}");
-        Ok(x.zeros_like()?)
+        Ok(Tensor::full(0.0, x.dims()))
     }
 
-    fn noise(&mut self) -> Result<Tensor> {
-        Ok(Tensor::ones((1, 4, 1, 1), DType::F32, &Device::Cpu)?)
+    fn noise(&mut self, _from: f64, _to: f64) -> Result<Tensor> {
+        Ok(Tensor::full(1.0, [1, 4, 1, 1]))
     }
 
     fn step(&mut self, x: &Tensor, _denoised: &Tensor) -> Result<()> {
@@ -83,14 +84,14 @@ impl Denoise for Nothing {
 #[test]
 fn any_number_of_steps_ends_in_numbers() {
     let model = ModelSigmas::default();
-    let noise = Tensor::ones((1, 4, 1, 1), DType::F32, &Device::Cpu).expect("noise");
-    for (sampler, name) in Sampler::ALL {
+    let noise = Tensor::full(1.0, [1, 4, 1, 1]);
+    for sampler in Sampler::all() {
         for (schedule, _) in Schedule::ALL {
             for steps in [1, 2, 3, 501, 1000, 1001, 10_000] {
-                let sigmas = model.schedule(*sampler, *schedule, steps).expect("schedule");
-                assert!(sigmas.levels.is_sorted_by(|a, b| a >= b), "{name}, {steps} steps: levels fall");
-                let last = values(&sample(*sampler, &noise, &sigmas, &mut Nothing).expect("samples"));
-                assert!(last.iter().all(|value| value.is_finite()), "{name}, {steps} steps: {last:?}");
+                let sigmas = levels(&sampler, &model, *schedule, steps).expect("schedule");
+                assert!(sigmas.levels.is_sorted_by(|a, b| a >= b), "{sampler}, {steps} steps: levels fall");
+                let last = values(&sample(&sampler, &noise, &sigmas, &mut Nothing).expect("samples"));
+                assert!(last.iter().all(|value| value.is_finite()), "{sampler}, {steps} steps: {last:?}");
             }
         }
     }

@@ -29,8 +29,6 @@ const CRATES: &[Crate] = &[
 const KNOWN: &[&str] = &[
     "models/kernels/src: lanes/mod.rs → lanes/portable.rs → lanes/mod.rs",
     "models/kernels/src: attention.rs → lanes/ → tiled/ → attention.rs",
-    "models/src: sampling/samplers/dpmpp_2m.rs → sampling/samplers/mod.rs → sampling/samplers/dpmpp_2m.rs",
-    "models/src: files/ → nn/ → files/",
 ];
 
 fn root() -> PathBuf {

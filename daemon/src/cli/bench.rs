@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
 use latentd_client::protocol::LibraryKind;
+use latentd_models::Tensor;
+use latentd_models::model::Model;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{Model, NoHooks, Txt2Img, txt2img};
+use latentd_models::nn::Run;
+use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule};
 use serde::Serialize;
 
@@ -157,21 +159,20 @@ fn measure_model(args: &BenchArgs, model: &Model, load_s: f64) -> latentd_models
     let native = model.native_size();
     let (width, height) = (args.width.unwrap_or(native.0), args.height.unwrap_or(native.1));
     let (rows, columns) = (height / 8, width / 8);
-    let normal = |shape: (usize, usize, usize, usize)| {
-        let count = shape.0 * shape.1 * shape.2 * shape.3;
-        Tensor::from_vec(NoiseGenerator::new(NoiseSource::Nv, 1).normal(count), shape, &Device::Cpu)
+    let normal = |dims: &[usize]| {
+        Tensor::new(NoiseGenerator::new(NoiseSource::Nv, 1).normal(dims.iter().product()), dims)
     };
     let channels = model.unet().config().in_channels;
     let ids = vec![vec![49407u32; 77]; 2];
-    let clip_s = median(args.runs, || Ok(model.clip().hidden_states(&ids).map(drop)?))?;
-    let x = normal((2, channels, rows, columns))?;
-    let context = normal((1, 2, 77, model.clip().config().width))?.squeeze(0)?;
+    let clip_s = median(args.runs, || model.clip().encode(&ids, &[], 1, &Run::WHOLE).map(drop))?;
+    let x = normal(&[2, channels, rows, columns])?;
+    let context = normal(&[2, 77, model.clip().config().width])?;
     let unet_step_s =
-        median(args.runs, || Ok(model.unet().forward(&x, &[500.0, 500.0], &context, None).map(drop)?))?;
-    let latents = normal((1, channels, rows, columns))?;
-    let vae_decode_s = median(args.runs, || Ok(model.vae().decode(&latents).map(drop)?))?;
-    let image = normal((1, 3, height, width))?;
-    let vae_encode_s = median(args.runs, || Ok(model.vae().encode(&image).map(drop)?))?;
+        median(args.runs, || model.unet().forward(&x, &[500.0, 500.0], &context, None).map(drop))?;
+    let latents = normal(&[1, channels, rows, columns])?;
+    let vae_decode_s = median(args.runs, || model.vae().decode(&latents, &Run::WHOLE).map(drop))?;
+    let image = normal(&[1, 3, height, width])?;
+    let vae_encode_s = median(args.runs, || model.vae().encode(&image, &Run::WHOLE).map(drop))?;
     let txt2img_s = (args.steps > 0).then(|| draw(model, args.steps, (width, height))).transpose()?;
     let weight_bytes = model.summary().weight_bytes;
     let widths = &model.vae().config().widths;
@@ -213,6 +214,7 @@ fn median(runs: u64, mut run: impl FnMut() -> latentd_models::Result<()>) -> lat
 }
 
 fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd_models::Result<f64> {
+    let unknown = || latentd_models::Error::Request("no such sampler".to_owned());
     let request = Txt2Img {
         prompt: "a lighthouse on a cliff at dusk, oil painting".to_owned(),
         negative_prompt: "blurry".to_owned(),
@@ -221,17 +223,17 @@ fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd
         cfg_scale: 7.0,
         width,
         height,
-        sampler: Sampler::EulerAncestral,
+        sampler: Sampler::from_name("Euler a").ok_or_else(unknown)?,
         schedule: Schedule::Automatic,
         batch_size: 1,
         n_iter: 1,
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
-        memory_limit: None,
+        samples_at_once: None,
     };
     let start = Instant::now();
-    let drawn = txt2img(model, &request, &mut NoHooks);
+    let drawn = txt2img(&model.facts(), &mut &*model, &request, &mut NoWatch, &mut NoStages);
     match drawn {
         // Made-up weights need not give a sound picture; its time is what counts.
         Ok(_) | Err(latentd_models::Error::NotFinite(_)) => Ok(start.elapsed().as_secs_f64()),

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 use latentd_client::Client;
 use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, Status};
+use latentd_models::model::Family;
 use latentd_models::nn::{self, Precision};
-use latentd_models::pipeline::Model;
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -128,7 +128,8 @@ fn default_checkpoint(settings: &Config, entries: &[LibraryEntry]) -> Option<Str
         return Some(settings.default_checkpoint.clone());
     }
     let draws = |entry: &&LibraryEntry| {
-        entry.kind == LibraryKind::Checkpoint && entry.architecture.as_deref() == Some(Model::ARCHITECTURE)
+        entry.kind == LibraryKind::Checkpoint
+            && entry.architecture.as_deref().and_then(Family::from_name).is_some()
     };
     let checkpoints = || entries.iter().filter(draws);
     let chosen = checkpoints().find(|entry| !entry.built_in).or_else(|| checkpoints().next());

@@ -5,8 +5,8 @@
 
 mod unpack;
 
+use latentd_models::model::Model;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::Model;
 use latentd_models::{Error, Result};
 
 // SIZE, PARAMETERS and SHA256 of the checkpoint.
@@ -31,8 +31,8 @@ pub(crate) struct DemoModel {
 }
 
 impl DemoModel {
-    /// What [`Model::ARCHITECTURE`] says, and the type of the weights.
-    pub(crate) const ARCHITECTURE: &str = Model::ARCHITECTURE;
+    /// Its family, and the type of the weights.
+    pub(crate) const ARCHITECTURE: &str = "sd1";
     pub(crate) const DTYPE: &str = "f16";
 
     /// Width and height of its pictures.

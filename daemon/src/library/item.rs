@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::files::config_beside;
-use latentd_models::pipeline::Model;
+use latentd_models::model::Family;
 
 use crate::demo::{self, DemoModel};
 use crate::error::{Class, Error, Result};
@@ -63,7 +63,7 @@ impl Item {
     /// Whether pictures can be drawn with it from text.
     pub(super) fn draws(&self) -> bool {
         self.kind == LibraryKind::Checkpoint
-            && self.facts.architecture.as_deref() == Some(Model::ARCHITECTURE)
+            && self.facts.architecture.as_deref().and_then(Family::from_name).is_some()
     }
 
     /// An error that says what it is instead, if pictures cannot be drawn with it from text.
@@ -82,7 +82,7 @@ impl Item {
         let text = format!(
             "checkpoint '{}' is of the architecture {architecture}; this version draws from text with {} checkpoints",
             self.name,
-            Model::ARCHITECTURE
+            Family::names()
         );
         Err(Error::new(Class::Unsupported, text))
     }

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use latentd_client::protocol::{LibraryKind, LibraryProblem};
-use latentd_models::pipeline::Model;
+use latentd_models::model::Family;
 
 use super::index::Index;
 use super::item::{Item, Source};
@@ -103,7 +103,7 @@ fn first_problem(folders: &[PathBuf], snapshot: &Snapshot) -> String {
         format!(" ({}: {})", problem.path, problem.reason)
     } else if let Some(item) = snapshot.entries.iter().find(is_other) {
         let architecture = item.facts.architecture.as_deref().unwrap_or("unknown");
-        format!(" ('{}' is of the architecture {architecture}, not {})", item.name, Model::ARCHITECTURE)
+        format!(" ('{}' is of the architecture {architecture}, not {})", item.name, Family::names())
     } else {
         String::new()
     }

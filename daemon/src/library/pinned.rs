@@ -3,13 +3,14 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use latentd_models::files::SIDES;
+use latentd_models::model::{Checkpoint, Model};
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::Model;
+use latentd_models::nn::backend::cpu::cpu;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -171,34 +172,20 @@ pub(crate) fn open_model(pinned: &Pinned, precision: Precision) -> Result<Model>
         return Ok(DemoModel::open(precision)?);
     };
     pinned.check()?;
-    let opened = if pinned.is_at(path) && pinned.item.is_unchanged() {
-        Model::open(path, precision)
-    } else {
-        if config.is_some() {
-            let text = format!(
-                "{} '{}': {} or the configuration beside it was replaced after the request was made; submit it again",
-                pinned.item.kind,
-                pinned.item.name,
-                path.display()
-            );
-            return Err(Error::new(Class::Model, text));
-        }
-        Model::open(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), precision)
-            .map_err(|error| named(error, path))
-    };
+    if config.is_some() && !pinned.item.is_unchanged() {
+        let text = format!(
+            "{} '{}': {} or the configuration beside it was replaced after the request was made; submit it again",
+            pinned.item.kind,
+            pinned.item.name,
+            path.display()
+        );
+        return Err(Error::new(Class::Model, text));
+    }
+    let opened =
+        Checkpoint::open_file(file, path).and_then(|checkpoint| Model::load(&checkpoint, &cpu(), precision));
     // Asked first: what was written to meanwhile may look like anything.
     pinned.check()?;
     Ok(opened?)
-}
-
-/// The error with the name that people know.
-fn named(error: latentd_models::Error, path: &Path) -> latentd_models::Error {
-    use latentd_models::Error as Models;
-    match error {
-        Models::File { reason, .. } => Models::File { path: path.to_owned(), reason },
-        Models::Model { reason, .. } => Models::Model { path: path.to_owned(), reason },
-        other => other,
-    }
 }
 
 fn inode(metadata: &Metadata) -> (u64, u64) {
@@ -238,7 +225,7 @@ fn native_size(header: &[u8]) -> (usize, usize) {
     let resolution = serde_json::from_slice::<Header>(text).unwrap_or_default().metadata.resolution;
     let side = |text: &str| {
         let side = text.parse::<usize>().ok()?;
-        (Model::NATIVE_SIDES.contains(&side) && side.is_multiple_of(8)).then_some(side)
+        (SIDES.contains(&side) && side.is_multiple_of(8)).then_some(side)
     };
     let sides = |text: &str| {
         let (width, height) = text.split_once('x')?;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use latentd_client::protocol::ResidentModel;
+use latentd_models::model::Model;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::Model;
 use rayon::ThreadPool;
 use tracing::info;
 

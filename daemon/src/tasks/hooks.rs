@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use latentd_client::protocol::{Bytes, ImageOut, Timings};
 use latentd_models::image::{RgbImage, encode_png};
-use latentd_models::pipeline::{Hooks, Progress, Stage};
+use latentd_models::pipeline::{Phase, Progress, Watch};
 use tracing::warn;
 
 use super::task::Run;
@@ -27,7 +27,7 @@ impl<'a> RunHooks<'a> {
     }
 }
 
-impl Hooks for RunHooks<'_> {
+impl Watch for RunHooks<'_> {
     fn cancelled(&self) -> bool {
         self.run.watch.is_cancelled()
     }
@@ -35,10 +35,10 @@ impl Hooks for RunHooks<'_> {
     fn progress(&mut self, progress: Progress) {
         let elapsed = self.last.elapsed().as_secs_f64();
         self.last = Instant::now();
-        let (stage, spent) = match progress.stage {
-            Stage::Conditioning => ("conditioning", &mut self.timings.conditioning_s),
-            Stage::Denoising => ("denoising", &mut self.timings.denoise_s),
-            Stage::Decoding => ("decoding", &mut self.timings.decode_s),
+        let (stage, spent) = match progress.phase {
+            Phase::Conditioning => ("conditioning", &mut self.timings.conditioning_s),
+            Phase::Denoising => ("denoising", &mut self.timings.denoise_s),
+            Phase::Decoding => ("decoding", &mut self.timings.decode_s),
         };
         *spent += elapsed;
         // Steps are nearly all of the time, and all alike.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use latentd_client::protocol::{Timings, Txt2ImgParams, Txt2ImgResult};
+use latentd_models::model::PictureSize;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline;
+use latentd_models::pipeline::{self, NoStages};
 
 use super::device::DeviceId;
 use super::hooks::RunHooks;
@@ -67,7 +68,7 @@ impl JobMethod for Txt2Img {
             clip_skip: params.clip_skip as usize,
             rng: names::noise_source(params.rng),
             pad_cond_uncond: params.pad_cond_uncond,
-            memory_limit: None,
+            samples_at_once: None,
         };
         let preview_every = params.preview.map(|preview| preview.every);
         Ok(Self {
@@ -99,10 +100,23 @@ impl JobMethod for Txt2Img {
         let model = residency.acquire(&self.checkpoint, self.precision, &run.device.pool)?;
         timings.load_s = started.elapsed().as_secs_f64();
 
-        let memory_limit = Some(residency.budget().saturating_sub(residency.bytes()));
-        let drawing = pipeline::Txt2Img { memory_limit, ..self.drawing.clone() };
+        // Both halves of guidance of all images go through the UNet together, if memory allows.
+        let size = PictureSize {
+            width: self.drawing.width,
+            height: self.drawing.height,
+            samples: self.drawing.batch_size * 2,
+            tokens: 77,
+            threads: self.studio.threads(),
+        };
+        let limit = residency.budget().saturating_sub(residency.bytes());
+        let samples_at_once = Some(model.estimate().samples_within(limit, &size)?);
+        let drawing = pipeline::Txt2Img { samples_at_once, ..self.drawing.clone() };
         let mut hooks = RunHooks::new(run, self.preview_every, timings);
-        let drawn = run.device.pool.install(|| pipeline::txt2img(&model, &drawing, &mut hooks))?;
+        let facts = model.facts();
+        let drawn = run
+            .device
+            .pool
+            .install(|| pipeline::txt2img(&facts, &mut &*model, &drawing, &mut hooks, &mut NoStages))?;
         let mut timings = hooks.timings;
 
         let images = drawn.into_iter().enumerate().map(|(index, drawn)| {

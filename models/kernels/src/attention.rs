@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -9,7 +10,7 @@ use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::PANEL;
-use crate::{Buffer, Isa, elements};
+use crate::{Arena, Buffer, Isa, OutOfMemory, elements};
 
 /// Keys handled between two updates of the running maximum. Fixed: part of the result's definition.
 const KEY_BLOCK: usize = 256;
@@ -118,6 +119,21 @@ impl PackedKeys {
         }
         packed.panels = panels;
         packed
+    }
+
+    /// Bytes that keys and values of these sizes take once they are packed.
+    pub fn bytes_of(batch: usize, heads: usize, head_dim: usize, keys: usize) -> usize {
+        let (of_keys, of_values) =
+            Self { batch, heads, head_dim, keys, panels: Buffer::new(0) }.head_values();
+        Buffer::<f32>::bytes_of(batch * heads * (of_keys + of_values))
+    }
+
+    /// The same in an arena's memory, which must be open.
+    ///
+    /// # Errors
+    /// If the arena is full.
+    pub fn moved_to(self, arena: &Arc<Arena>) -> Result<Self, OutOfMemory> {
+        Ok(Self { panels: self.panels.moved_to(arena)?, ..self })
     }
 
     /// Values of a head's keys and of its values.

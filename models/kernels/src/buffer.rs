@@ -4,10 +4,13 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use half::bf16;
 use memmap2::MmapMut;
+
+use crate::arena::{Arena, ArenaMemory};
+use crate::out_of_memory::OutOfMemory;
 
 /// Bytes from which huge pages are asked for, and of such a page.
 const HUGE: usize = 2 << 20;
@@ -46,10 +49,10 @@ struct Region {
 unsafe impl Send for Region {}
 
 impl Region {
-    fn new(bytes: usize) -> Self {
-        let mut map = fresh(bytes);
+    fn new(bytes: usize) -> Result<Self, OutOfMemory> {
+        let mut map = fresh(bytes)?;
         let start = NonNull::new(map.as_mut_ptr()).expect("a map has an address");
-        Self { free: std::iter::once(0..map.len()).collect(), map, start }
+        Ok(Self { free: std::iter::once(0..map.len()).collect(), map, start })
     }
 
     fn is_free(&self) -> bool {
@@ -196,24 +199,26 @@ enum Memory {
     Lent(Lent),
     /// Values begin this many bytes behind the map's start.
     Own(MmapMut, usize),
+    /// Of an arena, which must be open while they are touched.
+    Arena(ArenaMemory),
 }
 
 impl Memory {
     #[cfg(not(feature = "guard-pages"))]
-    fn own(bytes: usize) -> Self {
-        Self::Own(fresh(bytes), 0)
+    fn own(bytes: usize) -> Result<Self, OutOfMemory> {
+        Ok(Self::Own(fresh(bytes)?, 0))
     }
 
     /// With a page behind it that nobody may touch.
     #[cfg(feature = "guard-pages")]
-    fn own(bytes: usize) -> Self {
+    fn own(bytes: usize) -> Result<Self, OutOfMemory> {
         let before = bytes.next_multiple_of(PAGE) - bytes;
-        let mut map = fresh(before + bytes + PAGE);
+        let mut map = fresh(before + bytes + PAGE)?;
         // SAFETY: the last page of the map.
         let denied =
             unsafe { libc::mprotect(map[before + bytes..].as_mut_ptr().cast(), PAGE, libc::PROT_NONE) };
         assert_eq!(denied, 0, "a page can be guarded");
-        Self::Own(map, before)
+        Ok(Self::Own(map, before))
     }
 
     /// All NaN, whatever the type: who reads what was never written should show it.
@@ -229,17 +234,56 @@ impl Memory {
 
 impl<T: Plain> Buffer<T> {
     /// For results: what it holds at first is unspecified, zeros or something older.
-    pub fn new(length: usize) -> Self {
+    ///
+    /// # Errors
+    /// If the system has no memory for it.
+    pub fn try_new(length: usize) -> Result<Self, OutOfMemory> {
         #[cfg(not(feature = "guard-pages"))]
-        let memory = Memory::Lent(take(bytes::<T>(length)));
+        let memory = Memory::Lent(take(bytes::<T>(length))?);
         #[cfg(feature = "guard-pages")]
-        let memory = Memory::own(bytes::<T>(length)).poisoned();
-        Self { memory, length, values: PhantomData }
+        let memory = Memory::own(bytes::<T>(length))?.poisoned();
+        Ok(Self { memory, length, values: PhantomData })
+    }
+
+    /// As [`Self::try_new`] within a kernel, which has no other way out.
+    ///
+    /// # Panics
+    /// With an [`OutOfMemory`] where the system has none: who contains panics can tell it from a defect.
+    pub fn new(length: usize) -> Self {
+        Self::try_new(length).unwrap_or_else(|error| std::panic::panic_any(error))
     }
 
     /// For weights: zeros in memory of its own, given back to the system when dropped.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
     pub fn fixed(length: usize) -> Self {
-        Self { memory: Memory::own(bytes::<T>(length)), length, values: PhantomData }
+        let memory = Memory::own(bytes::<T>(length)).unwrap_or_else(|error| std::panic::panic_any(error));
+        Self { memory, length, values: PhantomData }
+    }
+
+    /// In an arena's memory, for whoever opens it: what it holds at first is unspecified.
+    ///
+    /// # Errors
+    /// If the arena is full.
+    pub fn in_arena(arena: &Arc<Arena>, length: usize) -> Result<Self, OutOfMemory> {
+        let memory = Memory::Arena(Arena::take(arena, bytes::<T>(length))?);
+        Ok(Self { memory, length, values: PhantomData })
+    }
+
+    /// The same values in an arena's memory, which must be open.
+    ///
+    /// # Errors
+    /// If the arena is full.
+    pub fn moved_to(self, arena: &Arc<Arena>) -> Result<Self, OutOfMemory> {
+        let mut moved = Self::in_arena(arena, self.length)?;
+        moved.copy_from_slice(&self);
+        Ok(moved)
+    }
+
+    /// Bytes that `length` values take.
+    pub fn bytes_of(length: usize) -> usize {
+        bytes::<T>(length)
     }
 }
 
@@ -250,6 +294,7 @@ impl<T: Plain> Deref for Buffer<T> {
         let start = match &self.memory {
             Memory::Lent(lent) => lent.start.as_ptr().cast_const(),
             Memory::Own(map, start) => map[*start..].as_ptr(),
+            Memory::Arena(memory) => memory.start().as_ptr().cast_const(),
         };
         // SAFETY: there are at least `length` values, initialised (zeros or what was written before), any bits are a
         // `T`, and memory begins at a cache line.
@@ -262,10 +307,28 @@ impl<T: Plain> DerefMut for Buffer<T> {
         let start = match &mut self.memory {
             Memory::Lent(lent) => lent.start.as_ptr(),
             Memory::Own(map, start) => map[*start..].as_mut_ptr(),
+            Memory::Arena(memory) => memory.start().as_ptr(),
         };
         // SAFETY: as in `deref`; the borrow is unique because `self` is.
         unsafe { std::slice::from_raw_parts_mut(start.cast(), self.length) }
     }
+}
+
+/// What buffers of this process take, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BufferStatus {
+    /// Memory that is kept for them, in use or not.
+    pub mapped: usize,
+    /// Memory that buffers have now.
+    pub used: usize,
+    /// The most that they had at once since memory was given back.
+    pub most: usize,
+}
+
+/// What buffers take now. Those of weights and arenas are not in it.
+pub fn buffer_status() -> BufferStatus {
+    let pool = pool();
+    BufferStatus { mapped: pool.mapped, used: pool.used, most: pool.most }
 }
 
 /// Gives memory that no buffer uses back to the system.
@@ -290,14 +353,15 @@ fn bytes<T: Plain>(length: usize) -> usize {
 }
 
 #[cfg_attr(feature = "guard-pages", allow(dead_code, reason = "every buffer has memory of its own then"))]
-fn take(bytes: usize) -> Lent {
+fn take(bytes: usize) -> Result<Lent, OutOfMemory> {
     // Held throughout, so that threads that all find nothing do not all map a region.
     let mut pool = pool();
-    pool.take(bytes).unwrap_or_else(|| {
-        let size = region_bytes(bytes);
-        drop(pool.outgrown(size));
-        pool.add(Region::new(size), bytes)
-    })
+    if let Some(lent) = pool.take(bytes) {
+        return Ok(lent);
+    }
+    let size = region_bytes(bytes);
+    drop(pool.outgrown(size));
+    Ok(pool.add(Region::new(size)?, bytes))
 }
 
 /// Bytes of a new region for a buffer that fits in none.
@@ -305,14 +369,14 @@ fn region_bytes(bytes: usize) -> usize {
     if bytes < REGION / 2 { REGION } else { bytes.next_multiple_of(HUGE) }
 }
 
-fn fresh(bytes: usize) -> MmapMut {
-    let map = MmapMut::map_anon(bytes).expect("memory");
+fn fresh(bytes: usize) -> Result<MmapMut, OutOfMemory> {
+    let map = MmapMut::map_anon(bytes).map_err(|_| OutOfMemory { bytes })?;
     #[cfg(target_os = "linux")]
     if bytes >= HUGE {
         // Faster where it is allowed, no matter where not.
         map.advise(memmap2::Advice::HugePage).ok();
     }
-    map
+    Ok(map)
 }
 
 #[cfg(test)]
@@ -325,7 +389,9 @@ mod tests {
 
     /// As `take`, from a pool of the test's own. What is lent must not drop: it would go to the process's pool.
     fn lend(pool: &mut Pool, bytes: usize) -> ManuallyDrop<Lent> {
-        let lent = pool.take(bytes).unwrap_or_else(|| pool.add(Region::new(region_bytes(bytes)), bytes));
+        let lent = pool
+            .take(bytes)
+            .unwrap_or_else(|| pool.add(Region::new(region_bytes(bytes)).expect("memory"), bytes));
         ManuallyDrop::new(lent)
     }
 

@@ -9,6 +9,7 @@
 //! is what lets a picture be the same bytes alone and in a batch. Work runs on the rayon pool of the caller.
 
 mod activation;
+mod arena;
 mod attention;
 mod buffer;
 mod convolution;
@@ -18,6 +19,7 @@ mod lanes;
 mod matmul;
 mod microkernel;
 mod norm;
+mod out_of_memory;
 mod pack;
 mod processor;
 mod quicker;
@@ -31,12 +33,14 @@ fn elements(dimensions: &[usize]) -> usize {
 }
 
 pub use activation::silu;
+pub use arena::{Arena, Opened};
 pub use attention::{AttentionShape, PackedKeys, attention, attention_packed};
-pub use buffer::{Buffer, Plain, release_buffers};
+pub use buffer::{Buffer, BufferStatus, Plain, buffer_status, release_buffers};
 pub use convolution::{ConvShape, conv2d};
 pub use epilogue::{Activation, Epilogue};
 pub use isa::Isa;
 pub use matmul::linear;
 pub use norm::{GroupNormShape, group_norm, layer_norm};
+pub use out_of_memory::OutOfMemory;
 pub use pack::{PackError, PackedMatrix, WeightDtype, Weights};
 pub use quicker::bf16_is_quicker;

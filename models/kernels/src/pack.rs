@@ -1,9 +1,11 @@
 //! Weights laid out once for the microkernel: panels of [`PANEL`] output columns, `k` running inside a panel.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::{Buffer, Plain};
+use crate::{Arena, Buffer, OutOfMemory, Plain};
 
 /// Output columns of one panel.
 pub(crate) const PANEL: usize = 32;
@@ -173,6 +175,24 @@ impl PackedMatrix {
     /// Outputs and inputs: `(n, k)`.
     pub fn shape(&self) -> (usize, usize) {
         (self.n, self.k)
+    }
+
+    /// Bytes that `n` outputs of `k` inputs, stored as `dtype`, take once they are packed.
+    pub fn bytes_of(dtype: WeightDtype, n: usize, k: usize) -> usize {
+        n.next_multiple_of(PANEL).saturating_mul(k).saturating_mul(dtype.size())
+    }
+
+    /// The same in an arena's memory, which must be open.
+    ///
+    /// # Errors
+    /// If the arena is full.
+    pub fn moved_to(self, arena: &Arc<Arena>) -> Result<Self, OutOfMemory> {
+        let storage = match self.storage {
+            Storage::F32(values) => Storage::F32(values.moved_to(arena)?),
+            Storage::F16(values) => Storage::F16(values.moved_to(arena)?),
+            Storage::Bf16(values) => Storage::Bf16(values.moved_to(arena)?),
+        };
+        Ok(Self { storage, ..self })
     }
 
     /// Bytes it takes in memory.

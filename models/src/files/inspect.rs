@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::SafeTensors;
+use super::open::open;
+use super::tensors::Tensors;
 use crate::Result;
 
 /// What a file holds.
@@ -44,9 +45,9 @@ pub struct FileInfo {
 /// A checkpoint's first convolution: (channels, input channels, 3, 3).
 const FIRST: &str = "model.diffusion_model.input_blocks.0.0.weight";
 
-/// Looks at a `.safetensors` file's header.
+/// Looks at a weight file's header.
 pub fn inspect(path: &Path) -> Result<FileInfo> {
-    let file = SafeTensors::open(path)?;
+    let file = open(path)?;
     Ok(FileInfo {
         kind: kind(&file),
         architecture: architecture(&file),
@@ -58,22 +59,22 @@ pub fn inspect(path: &Path) -> Result<FileInfo> {
 }
 
 /// Number of elements per type.
-fn by_dtype(file: &SafeTensors) -> BTreeMap<String, u64> {
+fn by_dtype(file: &Tensors) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::<String, u64>::new();
     for name in file.names() {
         let elements: usize = file.shape(name).unwrap_or_default().iter().product();
-        let dtype = file.dtype(name).map(|dtype| dtype.to_string().to_lowercase()).unwrap_or_default();
+        let dtype = file.dtype(name).map(|dtype| dtype.name().to_owned()).unwrap_or_default();
         *counts.entry(dtype).or_default() += elements as u64;
     }
     counts
 }
 
 /// The type most elements are stored in, in lower case; empty for a file without tensors.
-pub(crate) fn main_dtype(file: &SafeTensors) -> String {
+pub(crate) fn main_dtype(file: &Tensors) -> String {
     by_dtype(file).into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
 }
 
-fn kind(file: &SafeTensors) -> FileKind {
+fn kind(file: &Tensors) -> FileKind {
     let has = |name: &str| file.shape(name).is_some();
     let any = |test: &dyn Fn(&str) -> bool| file.names().any(test);
     if has(FIRST) {
@@ -92,7 +93,7 @@ fn kind(file: &SafeTensors) -> FileKind {
 }
 
 /// The architecture of a checkpoint, as in [`FileInfo::architecture`].
-pub(crate) fn architecture(file: &SafeTensors) -> Option<String> {
+pub(crate) fn architecture(file: &Tensors) -> Option<String> {
     let family = family(file)?;
     let beside = match file.shape(FIRST).and_then(|shape| shape.get(1)) {
         Some(5) => "-depth",
@@ -104,7 +105,7 @@ pub(crate) fn architecture(file: &SafeTensors) -> Option<String> {
 }
 
 /// The family of a checkpoint by the text encoders it carries.
-fn family(file: &SafeTensors) -> Option<&'static str> {
+fn family(file: &Tensors) -> Option<&'static str> {
     let any = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
     if !any("model.diffusion_model.") {
         None

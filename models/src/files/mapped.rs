@@ -62,11 +62,9 @@ pub(super) struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps a regular, non-empty file.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// Maps a regular, non-empty file that is open; errors call it `path`.
+    pub(super) fn map(file: &File, path: &Path) -> Result<Self> {
         let failed = |error: std::io::Error| Error::file(path, error.to_string());
-        // Not blocking: a named pipe is refused below instead of waited for.
-        let file = open_without_waiting(path).map_err(failed)?;
         let info = file.metadata().map_err(failed)?;
         if !info.is_file() {
             return Err(Error::file(path, "is not a regular file"));
@@ -75,7 +73,7 @@ impl MappedFile {
             return Err(Error::file(path, "is empty"));
         }
         // SAFETY: the map is only read, and lost pages are handled as the module says.
-        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        let map = unsafe { Mmap::map(file) }.map_err(failed)?;
         install_handler();
         let free = |slot: &&Slot| {
             slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).is_ok()

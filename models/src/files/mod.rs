@@ -1,16 +1,20 @@
 //! Reading weights: what is in a file, and its tensors, with every size checked before memory is taken.
 
 mod bytes;
+mod container;
 mod inspect;
-mod loader;
 mod mapped;
+mod open;
 mod prediction;
 mod resolution;
 mod safetensors;
+mod tensors;
 
+pub use container::ElementType;
 pub use inspect::{FileInfo, FileKind, inspect};
 pub(crate) use inspect::{architecture, main_dtype};
-pub use loader::Loader;
+pub use open::{from_bytes, open, open_file};
 pub use prediction::{Prediction, config_beside};
-pub(crate) use resolution::{SIDES, resolution};
-pub use safetensors::SafeTensors;
+pub use resolution::SIDES;
+pub(crate) use resolution::resolution;
+pub use tensors::Tensors;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use saphyr_parser::{Event, Parser, ScanError};
 
-use super::SafeTensors;
 use super::mapped::open_without_waiting;
+use super::tensors::Tensors;
 use crate::{Error, Result};
 
 /// The Stability AI model metadata standard's name for it (1.0.1).
@@ -36,7 +36,7 @@ pub enum Prediction {
 
 impl Prediction {
     /// What the configuration beside a checkpoint says; without one that says it, what the file itself says.
-    pub(crate) fn of_file(checkpoint: &Path, file: &SafeTensors) -> Result<Self> {
+    pub(crate) fn of_file(checkpoint: &Path, file: &Tensors) -> Result<Self> {
         let path = config_beside(checkpoint);
         let wrong = |reason: String| Error::model(&path, reason);
         let Some(text) = read(&path).map_err(|error| wrong(format!("cannot be read: {error}")))? else {
@@ -55,7 +55,7 @@ impl Prediction {
     }
 
     /// What the file itself says.
-    pub(crate) fn of(file: &SafeTensors) -> Result<Self> {
+    pub(crate) fn of(file: &Tensors) -> Result<Self> {
         match file.metadata().get(METADATA).map(String::as_str) {
             Some("v" | "v_prediction") => Ok(Self::Velocity),
             Some("epsilon" | "eps") => Ok(Self::Epsilon),

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 const KEY: &str = "modelspec.resolution";
 
 /// Pixels of a side that are believed: a file must not choose how much memory a request takes.
-pub(crate) const SIDES: RangeInclusive<usize> = 64..=2048;
+pub const SIDES: RangeInclusive<usize> = 64..=2048;
 
 /// Width and height in pixels, multiples of 8, if the metadata has them.
 pub(crate) fn resolution(metadata: &BTreeMap<String, String>) -> Option<(usize, usize)> {

@@ -1,121 +1,94 @@
 //! A `.safetensors` file: header checked against the file's size, tensors as slices of its bytes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 
-use latentd_kernels::{WeightDtype, Weights};
 use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::tensor::Dtype;
 
 use super::bytes::FileBytes;
-use super::mapped::MappedFile;
+use super::container::{Container, ElementType, Entry};
+use super::tensors::Tensors;
 use crate::{Error, Result};
 
-/// An open `.safetensors` file. Nothing is read of a tensor until it is asked for.
-pub struct SafeTensors {
+struct SafeTensors {
     file: FileBytes,
-    tensors: BTreeMap<String, TensorInfo>,
-    data_start: usize,
+    header: Range<usize>,
+    /// Where each tensor's elements are.
+    places: Vec<Range<usize>>,
     metadata: BTreeMap<String, String>,
 }
 
-impl SafeTensors {
-    /// Maps the file and checks its header: length within the file, valid JSON, every tensor's bytes equal to
-    /// its shape times its type, no overlap, no gap, no byte too many or too few.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::read(FileBytes::Mapped(MappedFile::open(path)?))
+/// Checks the header: length within the file, valid JSON, every tensor's bytes equal to its shape times its type, no
+/// overlap, no gap, no byte too many or too few.
+pub(super) fn read(file: FileBytes) -> Result<Tensors> {
+    let length = file.bytes().len();
+    if length < 8 {
+        let reason = format!("is {length} bytes long, too short for safetensors");
+        return Err(Error::file(file.path(), reason));
     }
-
-    /// The same of a file's bytes in memory, with the same checks; errors call it `name`.
-    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self> {
-        Self::read(FileBytes::Held { name: name.into(), bytes })
+    let (header, parsed) =
+        safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|error| explain(&file, &error))?;
+    let data = header + 8;
+    let mut places = vec![];
+    let mut entries = BTreeMap::new();
+    for (name, info) in parsed.tensors() {
+        let (start, end) = info.data_offsets;
+        let entry = Entry { shape: info.shape.clone(), dtype: element_type(info.dtype), place: places.len() };
+        places.push(data + start..data + end);
+        entries.insert(name, entry);
     }
+    let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    file.check()?;
+    Ok(Tensors::new(Box::new(SafeTensors { file, header: 0..data, places, metadata }), entries))
+}
 
-    fn read(file: FileBytes) -> Result<Self> {
-        let length = file.bytes().len();
-        if length < 8 {
-            let reason = format!("is {length} bytes long, too short for safetensors");
-            return Err(Error::file(file.path(), reason));
-        }
-        let (header, parsed) =
-            safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|error| explain(&file, &error))?;
-        let tensors = own_tensors(&parsed);
-        let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        file.check()?;
-        Ok(Self { file, tensors, data_start: header + 8, metadata })
-    }
-
-    /// The file, or the name that was given to its bytes.
-    pub fn path(&self) -> &Path {
+impl Container for SafeTensors {
+    fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// An error if the file was cut off by someone else while its tensors were read: to be asked after the last.
-    pub fn check_intact(&self) -> Result<()> {
-        self.file.check()
+    fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
-    /// Names of all tensors, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+    fn header(&self) -> &[u8] {
+        self.file.bytes().get(self.header.clone()).unwrap_or_default()
     }
 
-    /// Whether any tensor's name begins so.
-    pub fn has_under(&self, prefix: &str) -> bool {
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        self.tensors.range::<str, _>(from).next().is_some_and(|(name, _)| name.starts_with(prefix))
+    fn bytes(&self, place: usize) -> Option<Cow<'_, [u8]>> {
+        self.file.bytes().get(self.places.get(place)?.clone()).map(Cow::Borrowed)
     }
 
-    /// The shape of a tensor, if there is one of that name.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|info| info.shape.as_slice())
-    }
-
-    /// The element type of a tensor as the file names it.
-    pub fn dtype(&self, name: &str) -> Option<Dtype> {
-        self.tensors.get(name).map(|info| info.dtype)
-    }
-
-    /// A tensor's elements; an error if its type is not one that weights have.
-    pub fn weights(&self, name: &str) -> Result<Option<Weights<'_>>> {
-        let Some(info) = self.tensors.get(name) else {
-            return Ok(None);
-        };
-        let dtype = match info.dtype {
-            Dtype::F32 => WeightDtype::F32,
-            Dtype::F16 => WeightDtype::F16,
-            Dtype::BF16 => WeightDtype::Bf16,
-            other => {
-                let reason = format!("tensor {name} is of type {other}; f32, f16 and bf16 are supported");
-                return Err(Error::model(self.file.path(), reason));
-            }
-        };
-        let (start, end) = info.data_offsets;
-        let range = self.data_start + start..self.data_start + end;
-        let bytes =
-            self.file.bytes().get(range).ok_or_else(|| {
-                Error::file(self.file.path(), format!("tensor {name} lies outside the file"))
-            })?;
-        Ok(Some(Weights { dtype, bytes }))
-    }
-
-    /// A tensor's elements will not be needed again soon: only what was made of them should take memory.
-    pub(crate) fn let_go(&self, name: &str) {
-        if let Some(info) = self.tensors.get(name) {
-            let (start, end) = info.data_offsets;
-            self.file.let_go(self.data_start + start..self.data_start + end);
+    fn let_go(&self, place: usize) {
+        if let Some(place) = self.places.get(place) {
+            self.file.let_go(place.clone());
         }
     }
 
-    /// The file's `__metadata__`.
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+    fn check(&self) -> Result<()> {
+        self.file.check()
     }
 }
 
-fn own_tensors(parsed: &Metadata) -> BTreeMap<String, TensorInfo> {
-    parsed.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect()
+fn element_type(dtype: Dtype) -> ElementType {
+    match dtype {
+        Dtype::F32 => ElementType::F32,
+        Dtype::F16 => ElementType::F16,
+        Dtype::BF16 => ElementType::Bf16,
+        Dtype::F64 => ElementType::F64,
+        Dtype::F8_E4M3 => ElementType::F8E4M3,
+        Dtype::F8_E5M2 => ElementType::F8E5M2,
+        Dtype::I64 => ElementType::I64,
+        Dtype::I32 => ElementType::I32,
+        Dtype::I16 => ElementType::I16,
+        Dtype::I8 => ElementType::I8,
+        Dtype::U8 => ElementType::U8,
+        Dtype::BOOL => ElementType::Bool,
+        _ => ElementType::Other,
+    }
 }
 
 /// Says what is wrong in words that tell a user what to do.

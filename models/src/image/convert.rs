@@ -1,14 +1,13 @@
 //! Decoded tensors to pixels.
 
-use candle_core::Tensor;
-
 use super::RgbImage;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// `(1, 3, height, width)` in about [−1, 1] → 8 bit: clamped, scaled, truncated, as A1111 does.
 pub fn tensor_to_image(image: &Tensor) -> Result<RgbImage> {
     let (_, _, height, width) = image.dims4()?;
-    let values = image.flatten_all()?.to_vec1::<f32>()?;
+    let values = image.values();
     if values.iter().any(|value| value.is_nan()) {
         let reason = "the picture came out as NaN: the checkpoint's weights overflow, or its VAE is broken";
         return Err(Error::NotFinite(reason.to_owned()));

@@ -1,11 +1,17 @@
 //! CLIP's text encoder (Radford et al. 2021), as Stable Diffusion 1.x uses it: a causal transformer.
 
-use candle_core::{Result, Tensor, bail};
-use latentd_kernels::{WeightDtype, Weights};
+use std::sync::Arc;
 
-use super::{count, dim};
-use crate::files::{Loader, SafeTensors};
-use crate::nn::{Activation, Activations, Ends, Keys, LayerNorm, Linear, Precision, attention};
+use latentd_kernels::Weights;
+
+use super::detect::{count, dim};
+use crate::error::{Result, bail};
+use crate::files::Tensors;
+use crate::nn::{
+    Activation, Activations, Device, Epilogue, LayerNorm, Linear, Loader, Precision, Run, Table, attention,
+    keys, upload,
+};
+use crate::tensor::Tensor;
 
 /// What can be told from the tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +34,7 @@ impl ClipConfig {
         Self { vocabulary: 49408, positions: 77, width: 768, intermediate: 3072, layers: 12 };
 
     /// Reads it from the tensors under `prefix`.
-    pub fn detect(file: &SafeTensors, prefix: &str) -> crate::Result<Self> {
+    pub fn detect(file: &Tensors, prefix: &str) -> Result<Self> {
         let table = format!("{prefix}embeddings.token_embedding.weight");
         Ok(Self {
             vocabulary: dim(file, &table, 0)?,
@@ -45,10 +51,22 @@ impl ClipConfig {
     }
 }
 
+/// What stands in the place of one token: a vector of an embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenVector {
+    /// Which of the sequences.
+    pub sequence: usize,
+    /// Which of its tokens.
+    pub position: usize,
+    /// `width` numbers.
+    pub vector: Arc<[f32]>,
+}
+
 /// The encoder.
 pub struct ClipText {
     config: ClipConfig,
-    tokens: (WeightDtype, Vec<u8>),
+    device: Device,
+    tokens: Arc<Table>,
     positions: Vec<f32>,
     layers: Vec<Layer>,
     final_norm: LayerNorm,
@@ -68,9 +86,9 @@ struct Layer {
 
 impl ClipText {
     /// Reads the tensors under `prefix`.
-    pub fn load(loader: &Loader, prefix: &str, config: ClipConfig) -> crate::Result<Self> {
+    pub fn load(loader: &Loader, prefix: &str, config: ClipConfig) -> Result<Self> {
         let ClipConfig { vocabulary, positions, width, intermediate, layers } = config;
-        let (dtype, table) =
+        let table =
             loader.table(&format!("{prefix}embeddings.position_embedding.weight"), positions, width)?;
         let layers = (0..layers)
             .map(|index| {
@@ -87,10 +105,11 @@ impl ClipText {
                     fc_2: Linear::load(loader, &name("mlp.fc2"), intermediate, width)?,
                 })
             })
-            .collect::<crate::Result<_>>()?;
+            .collect::<Result<_>>()?;
         Ok(Self {
             tokens: loader.table(&format!("{prefix}embeddings.token_embedding.weight"), vocabulary, width)?,
-            positions: Weights { dtype, bytes: &table }.to_f32(),
+            positions: Weights { dtype: table.dtype, bytes: &table.bytes }.to_f32(),
+            device: loader.device().clone(),
             layers,
             final_norm: LayerNorm::load(loader, &format!("{prefix}final_layer_norm"), width)?,
             precision: loader.precision(),
@@ -103,63 +122,115 @@ impl ClipText {
         &self.config
     }
 
-    /// Bytes of its weights.
-    pub fn bytes(&self) -> usize {
-        let layers = self.layers.iter().map(|layer| {
-            let linear = [&layer.query, &layer.key, &layer.value, &layer.out, &layer.fc_1, &layer.fc_2];
-            linear.iter().map(|part| part.bytes()).sum::<usize>()
-                + layer.norm_1.bytes()
-                + layer.norm_2.bytes()
-        });
-        self.tokens.1.len() + self.positions.len() * 4 + layers.sum::<usize>() + self.final_norm.bytes()
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Token ids, each sequence of the same length, at most `positions` → hidden states
-    /// `(batch, tokens, width)`: the embeddings first, then one per layer.
-    pub fn hidden_states(&self, ids: &[Vec<u32>]) -> Result<Vec<Tensor>> {
-        let mut x = self.embed(ids)?;
-        let heads = self.config.heads();
-        let mut states = vec![x.to_tensor()?];
-        for layer in &self.layers {
-            // The stream between layers is f32 in any precision.
-            let h = layer.norm_1.forward(&x, self.precision)?;
-            let keys = Keys::new(&layer.key.forward(&h)?, &layer.value.forward(&h)?, heads)?;
-            let h = attention(&layer.query.forward(&h)?, &keys, true)?;
-            x = layer.out.forward_with(&h, &Ends::add(&x))?;
-            let h = layer.norm_2.forward(&x, self.precision)?;
-            let h = layer
-                .fc_1
-                .forward_with(&h, &Ends { activation: Activation::QuickGelu, ..Ends::default() })?;
-            x = layer.fc_2.forward_with(&h, &Ends::add(&x))?;
-            states.push(x.to_tensor()?);
-        }
+    /// `(batch, tokens, width)`: the embeddings first, then one per layer. Each of `vectors` stands in the place of a
+    /// token.
+    pub fn hidden_states(&self, ids: &[Vec<u32>], vectors: &[TokenVector], run: &Run) -> Result<Vec<Tensor>> {
+        let mut states = vec![];
+        self.run(ids, vectors, run, |_, state| {
+            states.push(Tensor::new(self.device.download(state)?, state.dims())?);
+            Ok(())
+        })?;
         Ok(states)
+    }
+
+    /// As [`Self::hidden_states`], of which the last, or the `clip_skip`-th from the end, after the final layer norm.
+    pub fn encode(
+        &self,
+        ids: &[Vec<u32>],
+        vectors: &[TokenVector],
+        clip_skip: usize,
+        run: &Run,
+    ) -> Result<Tensor> {
+        let Some(wanted) = (self.layers.len() + 1).checked_sub(clip_skip) else {
+            bail!("clip: no hidden state {clip_skip} from the end");
+        };
+        let mut encoded = None;
+        self.run(ids, vectors, run, |index, state| {
+            if index == wanted {
+                let state = self.final_norm.forward(state, Precision::F32)?;
+                encoded = Some(Tensor::new(self.device.download(&state)?, state.dims())?);
+            }
+            Ok(())
+        })?;
+        match encoded {
+            Some(encoded) => Ok(encoded),
+            None => bail!("clip: no hidden state {clip_skip} from the end"),
+        }
     }
 
     /// The final layer norm of any hidden state.
     pub fn final_norm(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.final_norm.forward(&Activations::from_tensor(hidden)?, Precision::F32)?.to_tensor()
+        let hidden = self.final_norm.forward(&upload(&self.device, hidden)?, Precision::F32)?;
+        Tensor::new(self.device.download(&hidden)?, hidden.dims())
     }
 
-    fn embed(&self, ids: &[Vec<u32>]) -> Result<Activations> {
+    /// Runs all layers and shows each hidden state.
+    fn run(
+        &self,
+        ids: &[Vec<u32>],
+        vectors: &[TokenVector],
+        run: &Run,
+        mut show: impl FnMut(usize, &Activations) -> Result<()>,
+    ) -> Result<()> {
+        let device = &self.device;
+        let heads = self.config.heads();
+        let mut x = upload(device, &self.embed(ids, vectors)?)?;
+        show(0, &x)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            run.enter(device, format_args!("clip.{index}"))?;
+            // The stream between layers is f32 in any precision.
+            let h = layer.norm_1.forward(&x, self.precision)?;
+            let keys = keys(device, &layer.key.forward(&h)?, &layer.value.forward(&h)?, heads)?;
+            let h = attention(device, &layer.query.forward(&h)?, &keys, true)?;
+            x = layer.out.forward_with(&h, &Epilogue::add(&x))?;
+            let h = layer.norm_2.forward(&x, self.precision)?;
+            let h = layer
+                .fc_1
+                .forward_with(&h, &Epilogue { activation: Activation::QuickGelu, ..Epilogue::default() })?;
+            x = layer.fc_2.forward_with(&h, &Epilogue::add(&x))?;
+            show(index + 1, &x)?;
+        }
+        Ok(())
+    }
+
+    fn embed(&self, ids: &[Vec<u32>], vectors: &[TokenVector]) -> Result<Tensor> {
         let ClipConfig { vocabulary, positions, width, .. } = self.config;
         let length = ids.first().map_or(0, Vec::len);
         if length == 0 || length > positions || ids.iter().any(|sequence| sequence.len() != length) {
             bail!("clip: sequences of equal length, 1 to {positions} tokens");
         }
-        let (dtype, table) = &self.tokens;
+        let dims = [ids.len(), length, width];
+        if !self.device.computes() {
+            return Ok(Tensor::full(0.0, dims));
+        }
+        let Table { dtype, bytes: table, .. } = &*self.tokens;
         let row_bytes = width * dtype.size();
         let mut values = Vec::with_capacity(ids.len() * length * width);
-        for sequence in ids {
-            for (id, position) in sequence.iter().zip(self.positions.chunks_exact(width)) {
+        for (index, sequence) in ids.iter().enumerate() {
+            for (place, (id, position)) in sequence.iter().zip(self.positions.chunks_exact(width)).enumerate()
+            {
+                let given = vectors.iter().find(|given| (given.sequence, given.position) == (index, place));
+                let add = |row: &[f32]| row.iter().zip(position).map(|(a, b)| a + b).collect::<Vec<_>>();
+                if let Some(given) = given {
+                    if given.vector.len() != width {
+                        bail!("clip: a vector of {} numbers for width {width}", given.vector.len());
+                    }
+                    values.extend(add(&given.vector));
+                    continue;
+                }
                 let start = *id as usize * row_bytes;
                 let Some(bytes) = table.get(start..start + row_bytes) else {
                     bail!("clip: token {id} is beyond the vocabulary of {vocabulary}");
                 };
-                let row = Weights { dtype: *dtype, bytes }.to_f32();
-                values.extend(row.iter().zip(position).map(|(token, position)| token + position));
+                values.extend(add(&Weights { dtype: *dtype, bytes }.to_f32()));
             }
         }
-        Activations::from_f32(&values, [ids.len(), length, width])
+        Tensor::new(values, dims)
     }
 }

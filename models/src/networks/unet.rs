@@ -1,13 +1,16 @@
 //! The denoising UNet with cross-attention (Rombach et al. 2022), in the LDM key layout.
 
-use candle_core::{Result, Tensor, bail};
+use std::sync::Arc;
 
-use super::{MOST_IN_A_ROW, count, dim};
-use crate::files::{Loader, SafeTensors};
+use super::detect::{MOST_IN_A_ROW, count, dim};
+use crate::error::{Result, bail};
+use crate::files::Tensors;
 use crate::nn::{
-    Activations, Conv2d, ConvConfig, Ends, GatedLinear, GroupNorm, Keys, LayerNorm, Linear, Precision,
-    attention, attention_of_each, silu,
+    Activations, Conv2d, ConvConfig, Device, Epilogue, GatedLinear, GroupNorm, KeySet, KeyValueTransform,
+    Keys, LayerNorm, Linear, Loader, Precision, RowKeys, Run, add, attention, attention_of_rows,
+    cat_channels, keys, resized_nearest, upload,
 };
+use crate::tensor::Tensor;
 
 /// One step of the path down or up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,11 +92,11 @@ impl UNetConfig {
     }
 
     /// Reads it from the tensors under `prefix`.
-    pub fn detect(file: &SafeTensors, prefix: &str) -> crate::Result<Self> {
+    pub fn detect(file: &Tensors, prefix: &str) -> Result<Self> {
         let name = |part: &str| format!("{prefix}{part}");
         let has = |part: &str| file.shape(&name(part)).is_some();
         let depth = |part: &str| count(file, |i| name(&format!("{part}.transformer_blocks.{i}.")));
-        let residual = |part: &str, upsample: bool| -> crate::Result<Block> {
+        let residual = |part: &str, upsample: bool| -> Result<Block> {
             let channels = dim(file, &name(&format!("{part}.0.in_layers.2.weight")), 0)?;
             Ok(Block::Residual { channels, depth: depth(&format!("{part}.1")), upsample })
         };
@@ -132,6 +135,7 @@ impl UNetConfig {
 /// The network.
 pub struct UNet {
     config: UNetConfig,
+    device: Device,
     time_1: Linear,
     time_2: Linear,
     conv_in: Conv2d,
@@ -149,6 +153,48 @@ pub struct TimeEmbedding(Vec<Activations>);
 /// Conditioning as every cross-attention takes it, for any number of calls.
 pub struct Context(Vec<Keys>);
 
+/// Tokens beside the conditioning that every cross-attention looks up too, with a softmax of their own.
+#[derive(Clone)]
+pub struct ContextSet {
+    /// Projected as the conditioning is.
+    pub context: Arc<Context>,
+    /// What it counts.
+    pub weight: f32,
+    /// Where it counts: one number from 0 to 1 per latent, `(height, width)`; resized to each block. Everywhere if
+    /// `None`.
+    pub mask: Option<Arc<Tensor>>,
+}
+
+/// What the samples of one row of a call attend to.
+#[derive(Clone, Copy)]
+pub struct RowContext<'a> {
+    /// The conditioning.
+    pub own: &'a Context,
+    /// Further sets.
+    pub sets: &'a [ContextSet],
+}
+
+impl<'a> RowContext<'a> {
+    /// The conditioning alone.
+    pub fn own(own: &'a Context) -> Self {
+        Self { own, sets: &[] }
+    }
+}
+
+/// One call, but for the latents.
+#[derive(Clone, Copy)]
+pub struct UNetCall<'a> {
+    /// One per sample.
+    pub times: &'a [&'a TimeEmbedding],
+    /// What samples attend to: their batches make up that of the latents one after the other.
+    pub contexts: &'a [RowContext<'a>],
+    /// As a ControlNet makes them, `(batch, channels, height, width)`: one per skip connection in the order of the way
+    /// down, then one for the middle; another number or shape is an error.
+    pub residuals: Option<&'a [Tensor]>,
+    /// What changes tokens on the way to keys and values of self-attention; the contexts have had theirs.
+    pub transforms: &'a [Arc<dyn KeyValueTransform>],
+}
+
 enum InputBlock {
     Residual(Box<Residual>, Option<Transformer>),
     Downsample(Conv2d),
@@ -162,7 +208,7 @@ struct OutputBlock {
 
 impl UNet {
     /// Reads the tensors under `prefix`.
-    pub fn load(loader: &Loader, prefix: &str, config: UNetConfig) -> crate::Result<Self> {
+    pub fn load(loader: &Loader, prefix: &str, config: UNetConfig) -> Result<Self> {
         let name = |part: &str| format!("{prefix}{part}");
         let UNetConfig { channels: first, time_width, .. } = config;
         let transformer = |part: &str, channels: usize, depth: usize| {
@@ -234,6 +280,7 @@ impl UNet {
             norm_out: GroupNorm::load(loader, &name("out.0"), channels, Residual::EPSILON)?,
             conv_out: Conv2d::load(loader, &name("out.2"), ConvConfig::same(channels, config.out_channels))?,
             precision: loader.precision(),
+            device: loader.device().clone(),
             config,
         })
     }
@@ -243,48 +290,15 @@ impl UNet {
         &self.config
     }
 
-    /// Bytes of its weights.
-    pub fn bytes(&self) -> usize {
-        let transformer = |t: &Option<Transformer>| t.as_ref().map_or(0, Transformer::bytes);
-        let input = self.input_blocks.iter().map(|block| match block {
-            InputBlock::Residual(residual, t) => residual.bytes() + transformer(t),
-            InputBlock::Downsample(conv) => conv.bytes(),
-        });
-        let output = self.output_blocks.iter().map(|block| {
-            let upsample = block.upsample.as_ref().map_or(0, Conv2d::bytes);
-            block.residual.bytes() + transformer(&block.transformer) + upsample
-        });
-        let middle = self.middle.0.bytes() + transformer(&self.middle.1) + self.middle.2.bytes();
-        let ends = self.time_1.bytes() + self.time_2.bytes() + self.conv_in.bytes() + self.conv_out.bytes();
-        input.sum::<usize>() + output.sum::<usize>() + middle + ends + self.norm_out.bytes()
-    }
-
-    /// Bytes that activations take in a call with `samples` latents of this size: the skip connections, which
-    /// live throughout, and the largest block, a transformer's feed-forward (eight times the channels, halved
-    /// again) or a residual block fed with a skip (about six times the channels).
-    pub fn activation_bytes(&self, height: usize, width: usize, samples: usize) -> u64 {
-        let (mut height, mut width, mut channels) = (height, width, self.config.channels);
-        let mut skips = channels * height * width;
-        let mut largest = 0;
-        for block in &self.config.input_blocks {
-            match block {
-                Block::Residual { channels: out, depth, .. } => {
-                    channels = *out;
-                    largest = largest.max(channels * height * width * if *depth > 0 { 16 } else { 8 });
-                }
-                Block::Downsample => (height, width) = (height.div_ceil(2), width.div_ceil(2)),
-            }
-            skips += channels * height * width;
-        }
-        ((skips + largest) * samples * self.precision.size()) as u64
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Predicts from noisy latents `x (batch, in_channels, height, width)`, one timestep per sample (fractional
     /// ones are fine) and conditioning `(batch, tokens, context_width)` → `(batch, out_channels, height, width)`.
     ///
-    /// Any height and width will do. `residuals`, as a ControlNet makes them, are `(batch, channels, height,
-    /// width)`: one per skip connection in the order of the way down, then one for the middle; another number or
-    /// shape is an error.
+    /// Any height and width will do. `residuals` are as in [`UNetCall`].
     pub fn forward(
         &self,
         x: &Tensor,
@@ -292,36 +306,63 @@ impl UNet {
         context: &Tensor,
         residuals: Option<&[Tensor]>,
     ) -> Result<Tensor> {
-        let batch = x.dim(0)?;
-        if timesteps.len() != batch || context.dim(0)? != batch {
-            bail!(
-                "unet: {} timesteps and conditioning {:?} for latents {:?}",
-                timesteps.len(),
-                context.shape(),
-                x.shape()
-            );
+        let batch = x.dim(0);
+        if timesteps.len() != batch || context.dim(0) != batch {
+            let (count, context, x) = (timesteps.len(), context.dims(), x.dims());
+            bail!("unet: {count} timesteps and conditioning {context:?} for latents {x:?}");
         }
         let times = self.time_embeddings(timesteps)?;
-        let context = self.context(context)?;
-        self.denoise(x, &times.iter().collect::<Vec<_>>(), &[&context], residuals)
+        let context = self.context(context, &[])?;
+        let call = UNetCall {
+            times: &times.iter().collect::<Vec<_>>(),
+            contexts: &[RowContext::own(&context)],
+            residuals,
+            transforms: &[],
+        };
+        self.denoise(x, &call, &Run::WHOLE)
     }
 
-    /// The same with what does not change from call to call made before: one `times` per sample, and `contexts` whose
-    /// batches make up that of `x` one after the other.
-    pub fn denoise(
-        &self,
-        x: &Tensor,
-        times: &[&TimeEmbedding],
-        contexts: &[&Context],
-        residuals: Option<&[Tensor]>,
-    ) -> Result<Tensor> {
-        if times.len() != x.dim(0)? {
-            bail!("unet: {} timesteps for latents {:?}", times.len(), x.shape());
+    /// The same with what does not change from call to call made before.
+    pub fn denoise(&self, x: &Tensor, call: &UNetCall, run: &Run) -> Result<Tensor> {
+        if call.times.len() != x.dim(0) {
+            bail!("unet: {} timesteps for latents {:?}", call.times.len(), x.dims());
         }
-        let mut call = Call { times, contexts, residual_block: 0, cross_attention: 0 };
-        let mut h = self.conv_in.forward(&Activations::from_channels_first(x)?)?.to(self.precision);
+        let out = self.run(upload(&self.device, &x.to_channels_last()?)?, call, run)?;
+        Tensor::new(self.device.download(&out)?, out.dims())?.to_channels_first()
+    }
+
+    /// The most bytes of activations that a call takes with `samples` latents of this size and conditioning of these
+    /// numbers of tokens, keys and values of the conditioning included. For a network on a device that only counts.
+    pub fn try_out(&self, (height, width): (usize, usize), samples: usize, tokens: &[usize]) -> Result<()> {
+        let device = &self.device;
+        let context_width = self.config.context_width;
+        let contexts: Vec<Context> = tokens
+            .iter()
+            .map(|tokens| self.context(&Tensor::full(0.0, [1, *tokens, context_width]), &[]))
+            .collect::<Result<_>>()?;
+        let time = self.time_embeddings(&[0.0])?;
+        let Some(time) = time.first() else { bail!("unet: no time embedding") };
+        let rows = (0..samples).filter_map(|sample| contexts.get(sample % contexts.len().max(1)));
+        let call = UNetCall {
+            times: &vec![time; samples],
+            contexts: &rows.map(RowContext::own).collect::<Vec<_>>(),
+            residuals: None,
+            transforms: &[],
+        };
+        let x = device.upload(&[], &[samples, height, width, self.config.in_channels])?;
+        self.run(x, &call, &Run::WHOLE).map(drop)
+    }
+
+    /// `x (batch, height, width, in_channels)`, f32 → `(batch, height, width, out_channels)`, f32.
+    fn run(&self, x: Activations, call: &UNetCall, run: &Run) -> Result<Activations> {
+        let device = &self.device;
+        let mut call = Call { network: self, of: call, residual_block: 0, cross_attention: 0 };
+        run.enter(device, format_args!("unet.in.0"))?;
+        let mut h = device.convert(&self.conv_in.forward(&x)?, self.precision)?;
+        drop(x);
         let mut skips = vec![h.clone()];
-        for block in &self.input_blocks {
+        for (index, block) in self.input_blocks.iter().enumerate() {
+            run.enter(device, format_args!("unet.in.{}", index + 1))?;
             h = match block {
                 InputBlock::Residual(residual, transformer) => {
                     transform(transformer.as_ref(), residual.forward(&h, &mut call)?, &mut call)?
@@ -330,17 +371,19 @@ impl UNet {
             };
             skips.push(h.clone());
         }
+        run.enter(device, format_args!("unet.middle"))?;
         h = self.middle.0.forward(&h, &mut call)?;
         h = transform(self.middle.1.as_ref(), h, &mut call)?;
         h = self.middle.2.forward(&h, &mut call)?;
-        if let Some(residuals) = residuals {
-            h = add_residuals(residuals, &mut skips, h)?;
+        if let Some(residuals) = call.of.residuals {
+            h = add_residuals(device, residuals, &mut skips, h)?;
         }
-        for block in &self.output_blocks {
+        for (index, block) in self.output_blocks.iter().enumerate() {
+            run.enter(device, format_args!("unet.out.{index}"))?;
             let Some(skip) = skips.pop() else { bail!("unet: more blocks up than down") };
             // An odd size rounds up when halved, and comes back one too large.
             let (_, rows, columns, _) = skip.dims4()?;
-            let input = h.resized_nearest(rows, columns)?.cat_channels(&skip)?;
+            let input = cat_channels(device, &resized_nearest(device, &h, rows, columns)?, &skip)?;
             drop((h, skip));
             h = block.residual.forward(&input, &mut call)?;
             drop(input);
@@ -349,15 +392,19 @@ impl UNet {
                 h = conv.forward(&h)?;
             }
         }
-        let ends = Ends { widen: true, ..Ends::default() };
-        self.conv_out.forward_normed(&self.norm_out, &h, &ends)?.to_channels_first()
+        run.enter(device, format_args!("unet.last"))?;
+        self.conv_out.forward_normed(&self.norm_out, &h, &Epilogue::widened())
     }
 
-    /// Keys and values of conditioning `(batch, tokens, context_width)`.
-    pub fn context(&self, context: &Tensor) -> Result<Context> {
-        let context = Activations::from_tensor(context)?.to(self.precision);
+    /// Keys and values of conditioning `(batch, tokens, context_width)`, changed by `transforms` on the way. Tokens that
+    /// share the softmax of others are those joined to them.
+    pub fn context(&self, context: &Tensor, transforms: &[Arc<dyn KeyValueTransform>]) -> Result<Context> {
+        let context = self.device.convert(&upload(&self.device, context)?, self.precision)?;
         let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
-        blocks.map(|block| block.attention_2.keys(&context)).collect::<Result<_>>().map(Context)
+        blocks
+            .map(|block| block.attention_2.keys(&self.device, &context, transforms))
+            .collect::<Result<_>>()
+            .map(Context)
     }
 
     /// Timesteps, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32
@@ -375,14 +422,16 @@ impl UNet {
                 cosines.chain((0..half).map(|i| angle(*t, i).sin() as f32))
             })
             .collect();
-        let x = Activations::from_f32(&values, [timesteps.len(), half * 2])?;
-        let x = self.time_2.forward(&silu(&self.time_1.forward(&x)?)?)?;
+        let device = &self.device;
+        let x = device.upload(&values, &[timesteps.len(), half * 2])?;
+        let x = self.time_2.forward(&device.silu(&self.time_1.forward(&x)?)?)?;
         // Every residual block begins with this activation: done once.
-        let x = silu(&x)?;
+        let x = device.silu(&x)?;
         let mut times: Vec<_> = timesteps.iter().map(|_| TimeEmbedding(vec![])).collect();
         for block in self.residual_blocks() {
-            for (time, row) in times.iter_mut().zip(block.time.forward(&x)?.split_rows()?) {
-                time.0.push(row);
+            let all = block.time.forward(&x)?;
+            for (index, time) in times.iter_mut().enumerate() {
+                time.0.push(device.part(&all, index, 1)?);
             }
         }
         Ok(times)
@@ -410,29 +459,73 @@ impl UNet {
 
 /// What a call's blocks take, each its own, in the order in which they are run.
 struct Call<'a> {
-    times: &'a [&'a TimeEmbedding],
-    contexts: &'a [&'a Context],
+    network: &'a UNet,
+    of: &'a UNetCall<'a>,
     /// Residual blocks run so far.
     residual_block: usize,
     /// Cross-attentions run so far.
     cross_attention: usize,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// The next residual block's `(batch, channels)`.
     fn time(&mut self) -> Result<Activations> {
         let of_each =
-            self.times.iter().filter_map(|time| time.0.get(self.residual_block)).collect::<Vec<_>>();
+            self.of.times.iter().filter_map(|time| time.0.get(self.residual_block)).collect::<Vec<_>>();
         self.residual_block += 1;
-        Activations::stack(&of_each)
+        self.network.device.stack(&of_each)
     }
 
-    /// The next cross-attention's keys.
-    fn keys(&mut self) -> Vec<&Keys> {
+    /// What the next cross-attention, over a picture of this size, finds its queries' answers in.
+    fn attend(&mut self, q: &Activations, (rows, columns): (usize, usize)) -> Result<Activations> {
         let index = self.cross_attention;
         self.cross_attention += 1;
-        self.contexts.iter().filter_map(|context| context.0.get(index)).collect()
+        let masks: Vec<Vec<Option<Vec<f32>>>> = self
+            .of
+            .contexts
+            .iter()
+            .map(|row| {
+                row.sets.iter().map(|set| set.mask.as_ref().map(|mask| fitted(mask, rows, columns))).collect()
+            })
+            .collect();
+        let mut all = vec![];
+        for (row, masks) in self.of.contexts.iter().zip(&masks) {
+            let keys = |context: &'a Context| match context.0.get(index) {
+                Some(keys) => Ok(keys),
+                None => bail!("unet: a context of another network"),
+            };
+            let mut found = RowKeys::own(keys(row.own)?);
+            for (set, mask) in row.sets.iter().zip(masks) {
+                let keys = keys(&set.context)?;
+                found.sets.push(KeySet { keys, weight: set.weight, mask: mask.as_deref() });
+            }
+            all.push(found);
+        }
+        attention_of_rows(&self.network.device, q, &all)
     }
+}
+
+/// A mask `(height, width)` over a block's positions, bilinear, sampled at their centres.
+fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Vec<f32> {
+    let (height, width) = (mask.dim(0), mask.dim(1));
+    let place = |to: usize, size: usize, from: usize| {
+        let centre = (to as f32 + 0.5) * from as f32 / size.max(1) as f32 - 0.5;
+        let centre = centre.clamp(0.0, from.saturating_sub(1) as f32);
+        let low = centre.floor() as usize;
+        (low, (low + 1).min(from.saturating_sub(1)), centre - low as f32)
+    };
+    let at = |y: usize, x: usize| mask.values().get(y * width + x).copied().unwrap_or_default();
+    let mut fitted = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        let (top, bottom, down) = place(row, rows, height);
+        for column in 0..columns {
+            let (left, right, along) = place(column, columns, width);
+            let upper = at(top, left) * (1.0 - along) + at(top, right) * along;
+            let lower = at(bottom, left) * (1.0 - along) + at(bottom, right) * along;
+            fitted.push(upper * (1.0 - down) + lower * down);
+        }
+    }
+    fitted
 }
 
 fn transform(transformer: Option<&Transformer>, h: Activations, call: &mut Call) -> Result<Activations> {
@@ -444,6 +537,7 @@ fn transform(transformer: Option<&Transformer>, h: Activations, call: &mut Call)
 
 /// Adds a ControlNet's residuals to the skip connections and the middle.
 fn add_residuals(
+    device: &Device,
     residuals: &[Tensor],
     skips: &mut [Activations],
     middle: Activations,
@@ -454,18 +548,18 @@ fn add_residuals(
     if rest.len() != skips.len() {
         bail!("unet: {} residuals were given, {} are needed", residuals.len(), skips.len() + 1);
     }
-    let add = |to: &Activations, residual: &Tensor, index: usize| -> Result<Activations> {
+    let plus = |to: &Activations, residual: &Tensor, index: usize| -> Result<Activations> {
         let (batch, height, width, channels) = to.dims4()?;
         if residual.dims() != [batch, channels, height, width] {
             let wanted = [batch, channels, height, width];
             bail!("unet: residual {index} is {:?}, {wanted:?} is needed", residual.dims());
         }
-        to.add(&Activations::from_channels_first(residual)?)
+        add(device, to, &upload(device, &residual.to_channels_last()?)?)
     };
     for (index, (skip, residual)) in skips.iter_mut().zip(rest).enumerate() {
-        *skip = add(skip, residual, index)?;
+        *skip = plus(skip, residual, index)?;
     }
-    add(&middle, last, rest.len())
+    plus(&middle, last, rest.len())
 }
 
 /// Two convolutions with the time embedding between them, and a way around.
@@ -481,7 +575,7 @@ struct Residual {
 impl Residual {
     const EPSILON: f32 = 1e-5;
 
-    fn load(loader: &Loader, name: &str, inputs: usize, outputs: usize, time: usize) -> crate::Result<Self> {
+    fn load(loader: &Loader, name: &str, inputs: usize, outputs: usize, time: usize) -> Result<Self> {
         let part = |part: &str| format!("{name}.{part}");
         Ok(Self {
             norm_1: GroupNorm::load(loader, &part("in_layers.0"), inputs, Self::EPSILON)?,
@@ -495,20 +589,14 @@ impl Residual {
         })
     }
 
-    fn bytes(&self) -> usize {
-        let skip = self.skip.as_ref().map_or(0, Linear::bytes);
-        let norms = self.norm_1.bytes() + self.norm_2.bytes();
-        self.conv_1.bytes() + self.conv_2.bytes() + self.time.bytes() + norms + skip
-    }
-
     /// `x (batch, height, width, inputs)`.
     fn forward(&self, x: &Activations, call: &mut Call) -> Result<Activations> {
         let time = call.time()?;
-        let ends = Ends { image_bias: Some(&time), ..Ends::default() };
-        let h = self.conv_1.forward_normed(&self.norm_1, x, &ends)?;
+        let epilogue = Epilogue { image_bias: Some(&time), ..Epilogue::default() };
+        let h = self.conv_1.forward_normed(&self.norm_1, x, &epilogue)?;
         match &self.skip {
-            Some(skip) => self.conv_2.forward_normed(&self.norm_2, &h, &Ends::add(&skip.forward(x)?)),
-            None => self.conv_2.forward_normed(&self.norm_2, &h, &Ends::add(x)),
+            Some(skip) => self.conv_2.forward_normed(&self.norm_2, &h, &Epilogue::add(&skip.forward(x)?)),
+            None => self.conv_2.forward_normed(&self.norm_2, &h, &Epilogue::add(x)),
         }
     }
 }
@@ -524,27 +612,16 @@ struct Transformer {
 impl Transformer {
     const EPSILON: f32 = 1e-6;
 
-    fn load(
-        loader: &Loader,
-        name: &str,
-        channels: usize,
-        depth: usize,
-        config: &UNetConfig,
-    ) -> crate::Result<Self> {
+    fn load(loader: &Loader, name: &str, channels: usize, depth: usize, config: &UNetConfig) -> Result<Self> {
         let blocks = (0..depth).map(|index| {
             TransformerBlock::load(loader, &format!("{name}.transformer_blocks.{index}"), channels, config)
         });
         Ok(Self {
             norm: GroupNorm::load(loader, &format!("{name}.norm"), channels, Self::EPSILON)?,
             proj_in: Linear::load(loader, &format!("{name}.proj_in"), channels, channels)?,
-            blocks: blocks.collect::<crate::Result<_>>()?,
+            blocks: blocks.collect::<Result<_>>()?,
             proj_out: Linear::load(loader, &format!("{name}.proj_out"), channels, channels)?,
         })
-    }
-
-    fn bytes(&self) -> usize {
-        let blocks: usize = self.blocks.iter().map(TransformerBlock::bytes).sum();
-        self.norm.bytes() + self.proj_in.bytes() + self.proj_out.bytes() + blocks
     }
 
     /// `x (batch, height, width, channels)`.
@@ -553,9 +630,9 @@ impl Transformer {
         let h = self.proj_in.forward(&self.norm.forward(x)?)?;
         let mut h = h.reshaped([batch, height * width, channels])?;
         for block in &self.blocks {
-            h = block.forward(h, call)?;
+            h = block.forward(h, (height, width), call)?;
         }
-        self.proj_out.forward_with(&h.reshaped([batch, height, width, channels])?, &Ends::add(x))
+        self.proj_out.forward_with(&h.reshaped([batch, height, width, channels])?, &Epilogue::add(x))
     }
 }
 
@@ -571,7 +648,7 @@ struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    fn load(loader: &Loader, name: &str, channels: usize, config: &UNetConfig) -> crate::Result<Self> {
+    fn load(loader: &Loader, name: &str, channels: usize, config: &UNetConfig) -> Result<Self> {
         let part = |part: &str| format!("{name}.{part}");
         let heads = config.heads;
         let inner = channels * 4;
@@ -586,24 +663,22 @@ impl TransformerBlock {
         })
     }
 
-    fn bytes(&self) -> usize {
-        let norms = self.norm_1.bytes() + self.norm_2.bytes() + self.norm_3.bytes();
-        let attention = self.attention_1.bytes() + self.attention_2.bytes();
-        norms + attention + self.feed_in.bytes() + self.feed_out.bytes()
-    }
-
-    fn forward(&self, x: Activations, call: &mut Call) -> Result<Activations> {
+    /// `x (batch, height · width, channels)` of a picture of this size.
+    fn forward(&self, x: Activations, size: (usize, usize), call: &mut Call) -> Result<Activations> {
         let precision = x.precision();
+        let device = &call.network.device;
         let h = self.norm_1.forward(&x, precision)?;
-        let h = attention(&self.attention_1.query.forward(&h)?, &self.attention_1.keys(&h)?, false)?;
-        let h = self.attention_1.out.forward_with(&h, &Ends::add(&x))?;
+        let keys = self.attention_1.keys(device, &h, call.of.transforms)?;
+        let h = attention(device, &self.attention_1.query.forward(&h)?, &keys, false)?;
+        drop(keys);
+        let h = self.attention_1.out.forward_with(&h, &Epilogue::add(&x))?;
         drop(x);
         let x = h;
         let q = self.attention_2.query.forward(&self.norm_2.forward(&x, precision)?)?;
-        let h = attention_of_each(&q, &call.keys(), false)?;
-        let x = self.attention_2.out.forward_with(&h, &Ends::add(&x))?;
+        let h = call.attend(&q, size)?;
+        let x = self.attention_2.out.forward_with(&h, &Epilogue::add(&x))?;
         let h = self.feed_in.forward(&self.norm_3.forward(&x, precision)?)?;
-        self.feed_out.forward_with(&h, &Ends::add(&x))
+        self.feed_out.forward_with(&h, &Epilogue::add(&x))
     }
 }
 
@@ -616,13 +691,7 @@ struct Attention {
 }
 
 impl Attention {
-    fn load(
-        loader: &Loader,
-        name: &str,
-        channels: usize,
-        context: usize,
-        heads: usize,
-    ) -> crate::Result<Self> {
+    fn load(loader: &Loader, name: &str, channels: usize, context: usize, heads: usize) -> Result<Self> {
         let part = |part: &str| format!("{name}.{part}");
         Ok(Self {
             query: Linear::load_no_bias(loader, &part("to_q"), channels, channels)?,
@@ -633,12 +702,18 @@ impl Attention {
         })
     }
 
-    fn bytes(&self) -> usize {
-        self.query.bytes() + self.key.bytes() + self.value.bytes() + self.out.bytes()
-    }
-
     /// Keys and values of `x (batch, tokens, context width)`.
-    fn keys(&self, x: &Activations) -> Result<Keys> {
-        Keys::new(&self.key.forward(x)?, &self.value.forward(x)?, self.heads)
+    fn keys(
+        &self,
+        device: &Device,
+        x: &Activations,
+        transforms: &[Arc<dyn KeyValueTransform>],
+    ) -> Result<Keys> {
+        let (mut of_keys, mut of_values) = (x.clone(), x.clone());
+        for transform in transforms.iter().filter(|transform| transform.applies_to(x.channels())) {
+            of_keys = transform.keys(device, &of_keys)?;
+            of_values = transform.values(device, &of_values)?;
+        }
+        keys(device, &self.key.forward(&of_keys)?, &self.value.forward(&of_values)?, self.heads)
     }
 }

@@ -1,10 +1,13 @@
 //! The autoencoder between pixels and latents (Rombach et al. 2022), in the LDM key layout.
 
-use candle_core::{Result, Tensor, bail};
-
-use super::{count, dim};
-use crate::files::{Loader, SafeTensors};
-use crate::nn::{Activations, Conv2d, ConvConfig, Ends, GroupNorm, Keys, Linear, Precision, attention};
+use super::detect::{count, dim};
+use crate::error::{Result, bail};
+use crate::files::Tensors;
+use crate::nn::{
+    Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, Linear, Loader, Precision, Run, attention,
+    keys, upload,
+};
+use crate::tensor::Tensor;
 
 /// What can be told from the tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +27,14 @@ impl VaeConfig {
     }
 
     /// Reads it from the tensors under `prefix`.
-    pub fn detect(file: &SafeTensors, prefix: &str) -> crate::Result<Self> {
+    pub fn detect(file: &Tensors, prefix: &str) -> Result<Self> {
         let level = |level: usize| format!("{prefix}encoder.down.{level}.");
         let width = |index: usize| dim(file, &format!("{}block.0.conv1.weight", level(index)), 0);
         // At least one, so that a file without an encoder is told what it lacks.
         let levels = count(file, level).max(1);
         Ok(Self {
             latent_channels: dim(file, &format!("{prefix}post_quant_conv.weight"), 0)?,
-            widths: (0..levels).map(width).collect::<crate::Result<_>>()?,
+            widths: (0..levels).map(width).collect::<Result<_>>()?,
             blocks: count(file, |block| format!("{}block.{block}.", level(0))),
         })
     }
@@ -50,6 +53,7 @@ pub struct Vae {
     decoder: Decoder,
     quant: Linear,
     post_quant: Linear,
+    device: Device,
     precision: Precision,
 }
 
@@ -70,13 +74,14 @@ impl Vae {
     const WHOLE: usize = 192 * 192;
 
     /// Reads the tensors under `prefix`.
-    pub fn load(loader: &Loader, prefix: &str, config: VaeConfig) -> crate::Result<Self> {
+    pub fn load(loader: &Loader, prefix: &str, config: VaeConfig) -> Result<Self> {
         let latent = config.latent_channels;
         Ok(Self {
             encoder: Encoder::load(loader, &format!("{prefix}encoder"), &config)?,
             decoder: Decoder::load(loader, &format!("{prefix}decoder"), &config)?,
             quant: Linear::load_f32(loader, &format!("{prefix}quant_conv"), 2 * latent, 2 * latent)?,
             post_quant: Linear::load_f32(loader, &format!("{prefix}post_quant_conv"), latent, latent)?,
+            device: loader.device().clone(),
             precision: loader.precision(),
             config,
         })
@@ -87,55 +92,73 @@ impl Vae {
         &self.config
     }
 
-    /// Bytes of its weights.
-    pub fn bytes(&self) -> usize {
-        self.encoder.bytes() + self.decoder.bytes() + self.quant.bytes() + self.post_quant.bytes()
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
-    /// Bytes that activations take while one image of this many latents is decoded. The largest are those at full
-    /// size: a residual block's input with the second level's channels, its norm, and two of the first level's.
-    pub fn activation_bytes(&self, height: usize, width: usize) -> u64 {
-        let whole = height * width;
-        let latents = if whole <= Self::WHOLE { whole } else { Self::TILE * Self::TILE };
-        let pixels = latents * self.config.scale().pow(2);
-        let first = self.config.widths.first().copied().unwrap_or_default();
-        let second = self.config.widths.get(1).copied().unwrap_or(first);
-        let image = whole * self.config.scale().pow(2) * 8;
-        ((pixels * (2 * second + 2 * first) + image) * self.precision.size()) as u64
+    /// Decodes one image of this many latents to nowhere: for a network on a device that only counts.
+    pub fn try_out(&self, (height, width): (usize, usize)) -> Result<()> {
+        let (height, width) = if height * width <= Self::WHOLE {
+            (height, width)
+        } else {
+            (Self::TILE.min(height), Self::TILE.min(width))
+        };
+        let z = self.device.upload(&[], &[1, height, width, self.config.latent_channels])?;
+        let z = self.post_quant.forward(&z)?;
+        self.decoder.forward(&self.device, z, self.precision, &Run::WHOLE).map(drop)
+    }
+
+    /// Bytes on the host that an image of this many latents takes while it is decoded: what comes from the device, what
+    /// it becomes, and, in tiles, the sums.
+    pub fn host_bytes(&self, (height, width): (usize, usize)) -> u64 {
+        let pixels = |latents: usize| (latents * self.config.scale().pow(2)) as u64;
+        let image = pixels(height * width);
+        if height * width <= Self::WHOLE {
+            2 * 3 * 4 * image
+        } else {
+            (3 + 1) * 4 * image + 2 * 3 * 4 * pixels(Self::TILE.pow(2))
+        }
     }
 
     /// Images `(batch, 3, height, width)` in [−1, 1] → the distribution of their latents. Height and width are
     /// multiples of 8.
-    pub fn encode(&self, images: &Tensor) -> Result<Posterior> {
-        let images = Activations::from_channels_first(images)?;
-        let moments = self.quant.forward(&self.encoder.forward(&images, self.precision)?)?;
-        let moments = moments.to_channels_first()?;
+    pub fn encode(&self, images: &Tensor, run: &Run) -> Result<Posterior> {
+        let images = upload(&self.device, &images.to_channels_last()?)?;
+        let moments =
+            self.quant.forward(&self.encoder.forward(&self.device, images, self.precision, run)?)?;
+        let moments = self.download(&moments)?;
         let latent = self.config.latent_channels;
-        let mean = moments.narrow(1, 0, latent)?.contiguous()?;
-        let logvar = moments.narrow(1, latent, latent)?.contiguous()?.clamp(-30f32, 20f32)?;
+        let mean = moments.narrow(1, 0, latent)?;
+        let logvar = moments.narrow(1, latent, latent)?.map(|value| value.clamp(-30.0, 20.0));
         Ok(Posterior { mean, logvar })
     }
 
     /// Latents `(batch, latent channels, height, width)`, already divided by the scaling factor → images
     /// `(batch, 3, 8 · height, 8 · width)`, about [−1, 1].
-    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+    pub fn decode(&self, latents: &Tensor, run: &Run) -> Result<Tensor> {
         let (_, _, height, width) = latents.dims4()?;
         if height * width <= Self::WHOLE {
-            self.decode_whole(latents)
+            self.decode_whole(latents, run)
         } else {
-            self.decode_tiled(latents, Self::TILE, Self::OVERLAP)
+            self.decode_tiled(latents, Self::TILE, Self::OVERLAP, run)
         }
     }
 
-    fn decode_whole(&self, latents: &Tensor) -> Result<Tensor> {
-        let z = self.post_quant.forward(&Activations::from_channels_first(latents)?)?;
-        self.decoder.forward(&z, self.precision)?.to_channels_first()
+    fn decode_whole(&self, latents: &Tensor, run: &Run) -> Result<Tensor> {
+        let z = self.post_quant.forward(&upload(&self.device, &latents.to_channels_last()?)?)?;
+        self.download(&self.decoder.forward(&self.device, z, self.precision, run)?)
+    }
+
+    /// A picture of the device.
+    fn download(&self, x: &Activations) -> Result<Tensor> {
+        Tensor::new(self.device.download(x)?, x.dims())?.to_channels_first()
     }
 
     /// As [`Self::decode`], in square tiles of `tile` latents that overlap by `overlap` and are blended there,
     /// so that memory does not grow with the image. Norms see one tile at a time, so large flat areas can
     /// differ slightly from tile to tile before they are blended. A tile is larger than what it shares.
-    pub fn decode_tiled(&self, latents: &Tensor, tile: usize, overlap: usize) -> Result<Tensor> {
+    pub fn decode_tiled(&self, latents: &Tensor, tile: usize, overlap: usize, run: &Run) -> Result<Tensor> {
         let (batch, _, height, width) = latents.dims4()?;
         if tile <= overlap {
             bail!("vae: tiles of {tile} latents cannot overlap by {overlap}");
@@ -147,8 +170,9 @@ impl Vae {
         for top in tile_starts(height, tile, overlap) {
             for left in tile_starts(width, tile, overlap) {
                 let (tall, wide) = (tile.min(height - top), tile.min(width - left));
-                let part = latents.narrow(2, top, tall)?.narrow(3, left, wide)?.contiguous()?;
-                let part = self.decode_whole(&part)?.flatten_all()?.to_vec1::<f32>()?;
+                let part = latents.narrow(2, top, tall)?.narrow(3, left, wide)?;
+                let part = self.decode_whole(&part, run)?;
+                let part = part.values();
                 let ramp = overlap * scale;
                 let (tall, wide, top, left) = (tall * scale, wide * scale, top * scale, left * scale);
                 for y in 0..tall {
@@ -168,7 +192,7 @@ impl Vae {
                 *value /= weight;
             }
         }
-        Tensor::from_vec(sum, (batch, 3, rows, columns), latents.device())
+        Tensor::new(sum, [batch, 3, rows, columns])
     }
 }
 
@@ -196,7 +220,7 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn load(loader: &Loader, name: &str, config: &VaeConfig) -> crate::Result<Self> {
+    fn load(loader: &Loader, name: &str, config: &VaeConfig) -> Result<Self> {
         let first = config.widths.first().copied().unwrap_or_default();
         let mut channels = first;
         let mut levels = vec![];
@@ -232,27 +256,29 @@ impl Encoder {
         })
     }
 
-    fn bytes(&self) -> usize {
-        levels_bytes(&self.levels)
-            + self.conv_in.bytes()
-            + self.middle.bytes()
-            + self.norm_out.bytes()
-            + self.conv_out.bytes()
-    }
-
     /// From f32 to f32.
-    fn forward(&self, x: &Activations, precision: Precision) -> Result<Activations> {
-        let mut h = self.conv_in.forward(x)?.to(precision);
-        for (blocks, downsample) in &self.levels {
-            for block in blocks {
+    fn forward(
+        &self,
+        device: &Device,
+        x: Activations,
+        precision: Precision,
+        run: &Run,
+    ) -> Result<Activations> {
+        run.enter(device, format_args!("vae.encoder.in"))?;
+        let mut h = device.convert(&self.conv_in.forward(&x)?, precision)?;
+        drop(x);
+        for (level, (blocks, downsample)) in self.levels.iter().enumerate() {
+            for (index, block) in blocks.iter().enumerate() {
+                run.enter(device, format_args!("vae.encoder.{level}.{index}"))?;
                 h = block.forward(h)?;
             }
             if let Some(conv) = downsample {
                 h = conv.forward(&h)?;
             }
         }
-        h = self.middle.forward(h)?;
-        self.conv_out.forward_normed(&self.norm_out, &h, &Ends { widen: true, ..Ends::default() })
+        run.enter(device, format_args!("vae.encoder.middle"))?;
+        h = self.middle.forward(device, h)?;
+        self.conv_out.forward_normed(&self.norm_out, &h, &Epilogue::widened())
     }
 }
 
@@ -265,7 +291,7 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn load(loader: &Loader, name: &str, config: &VaeConfig) -> crate::Result<Self> {
+    fn load(loader: &Loader, name: &str, config: &VaeConfig) -> Result<Self> {
         let deepest = config.widths.last().copied().unwrap_or_default();
         let mut channels = deepest;
         let mut levels = vec![];
@@ -301,34 +327,30 @@ impl Decoder {
         })
     }
 
-    fn bytes(&self) -> usize {
-        levels_bytes(&self.levels)
-            + self.conv_in.bytes()
-            + self.middle.bytes()
-            + self.norm_out.bytes()
-            + self.conv_out.bytes()
-    }
-
     /// From f32 to f32.
-    fn forward(&self, z: &Activations, precision: Precision) -> Result<Activations> {
-        let mut h = self.middle.forward(self.conv_in.forward(z)?.to(precision))?;
-        for (blocks, upsample) in &self.levels {
-            for block in blocks {
+    fn forward(
+        &self,
+        device: &Device,
+        z: Activations,
+        precision: Precision,
+        run: &Run,
+    ) -> Result<Activations> {
+        run.enter(device, format_args!("vae.decoder.middle"))?;
+        let mut h = device.convert(&self.conv_in.forward(&z)?, precision)?;
+        drop(z);
+        h = self.middle.forward(device, h)?;
+        for (level, (blocks, upsample)) in self.levels.iter().enumerate() {
+            for (index, block) in blocks.iter().enumerate() {
+                run.enter(device, format_args!("vae.decoder.{level}.{index}"))?;
                 h = block.forward(h)?;
             }
             if let Some(conv) = upsample {
                 h = conv.forward(&h)?;
             }
         }
-        self.conv_out.forward_normed(&self.norm_out, &h, &Ends { widen: true, ..Ends::default() })
+        run.enter(device, format_args!("vae.decoder.last"))?;
+        self.conv_out.forward_normed(&self.norm_out, &h, &Epilogue::widened())
     }
-}
-
-fn levels_bytes(levels: &[(Vec<Residual>, Option<Conv2d>)]) -> usize {
-    let level = |(blocks, conv): &(Vec<Residual>, Option<Conv2d>)| {
-        blocks.iter().map(Residual::bytes).sum::<usize>() + conv.as_ref().map_or(0, Conv2d::bytes)
-    };
-    levels.iter().map(level).sum()
 }
 
 /// Residual block, attention over all pixels, residual block.
@@ -343,7 +365,7 @@ struct Middle {
 }
 
 impl Middle {
-    fn load(loader: &Loader, name: &str, channels: usize) -> crate::Result<Self> {
+    fn load(loader: &Loader, name: &str, channels: usize) -> Result<Self> {
         let linear = |part: &str| Linear::load(loader, &format!("{name}.attn_1.{part}"), channels, channels);
         Ok(Self {
             block_1: Residual::load(loader, &format!("{name}.block_1"), channels, channels)?,
@@ -356,19 +378,13 @@ impl Middle {
         })
     }
 
-    fn bytes(&self) -> usize {
-        let attention =
-            [&self.query, &self.key, &self.value, &self.out].map(Linear::bytes).iter().sum::<usize>();
-        self.block_1.bytes() + self.norm.bytes() + attention + self.block_2.bytes()
-    }
-
-    fn forward(&self, x: Activations) -> Result<Activations> {
+    fn forward(&self, device: &Device, x: Activations) -> Result<Activations> {
         let x = self.block_1.forward(x)?;
         let (batch, height, width, channels) = x.dims4()?;
         let h = self.norm.forward(&x)?.reshaped([batch, height * width, channels])?;
-        let keys = Keys::new(&self.key.forward(&h)?, &self.value.forward(&h)?, 1)?;
-        let h = attention(&self.query.forward(&h)?, &keys, false)?;
-        let h = self.out.forward_with(&h.reshaped([batch, height, width, channels])?, &Ends::add(&x))?;
+        let keys = keys(device, &self.key.forward(&h)?, &self.value.forward(&h)?, 1)?;
+        let h = attention(device, &self.query.forward(&h)?, &keys, false)?;
+        let h = self.out.forward_with(&h.reshaped([batch, height, width, channels])?, &Epilogue::add(&x))?;
         drop(x);
         self.block_2.forward(h)
     }
@@ -386,7 +402,7 @@ struct Residual {
 impl Residual {
     const EPSILON: f32 = 1e-6;
 
-    fn load(loader: &Loader, name: &str, inputs: usize, outputs: usize) -> crate::Result<Self> {
+    fn load(loader: &Loader, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
         let part = |part: &str| format!("{name}.{part}");
         Ok(Self {
             norm_1: GroupNorm::load(loader, &part("norm1"), inputs, Self::EPSILON)?,
@@ -399,15 +415,10 @@ impl Residual {
         })
     }
 
-    fn bytes(&self) -> usize {
-        let skip = self.skip.as_ref().map_or(0, Linear::bytes);
-        self.conv_1.bytes() + self.conv_2.bytes() + self.norm_1.bytes() + self.norm_2.bytes() + skip
-    }
-
     /// Takes its input, and names no intermediate twice: at full size each is the largest there is, and must be freed
     /// as soon as the next one is made.
     fn forward(&self, x: Activations) -> Result<Activations> {
-        let h = self.conv_1.forward_normed(&self.norm_1, &x, &Ends::default())?;
+        let h = self.conv_1.forward_normed(&self.norm_1, &x, &Epilogue::default())?;
         let x = match &self.skip {
             Some(skip) => {
                 let around = skip.forward(&x)?;
@@ -416,6 +427,6 @@ impl Residual {
             }
             None => x,
         };
-        self.conv_2.forward_normed(&self.norm_2, &h, &Ends::add(&x))
+        self.conv_2.forward_normed(&self.norm_2, &h, &Epilogue::add(&x))
     }
 }

@@ -1,75 +1,110 @@
-//! Scaled dot-product attention.
+//! Scaled dot-product attention, over one set of keys and values or several.
 
-use candle_core::{Result, bail};
-use latentd_kernels::Isa;
-use latentd_kernels::tiled::{PackedKeys, attention_packed};
+use super::backend::{Activations, Device, Keys};
+use crate::error::{Result, bail};
+use crate::tensor::Tensor;
 
-use super::Activations;
-use super::activations::Values;
-
-/// Keys and values, which many queries can look up.
-pub struct Keys {
-    batch: usize,
-    count: usize,
-    channels: usize,
-    kind: Kind,
+/// Keys and values beside the model's own, with a softmax of their own: what the queries find there is added, times a
+/// weight and a mask.
+#[derive(Clone, Copy)]
+pub struct KeySet<'a> {
+    /// Of one row's batch.
+    pub keys: &'a Keys,
+    /// What it counts.
+    pub weight: f32,
+    /// What it counts at each query, `queries` numbers; 1 everywhere if `None`.
+    pub mask: Option<&'a [f32]>,
 }
 
-enum Kind {
-    F32(latentd_kernels::PackedKeys),
-    Bf16(PackedKeys),
+/// What one row of a batch, or several that are alike, look up in one block.
+pub struct RowKeys<'a> {
+    /// The model's own keys and values: the first set.
+    pub own: KeySet<'a>,
+    /// Further sets.
+    pub sets: Vec<KeySet<'a>>,
 }
 
-impl Keys {
-    /// `k` and `v` are `(batch, keys, channels)`; `channels` is a multiple of `heads`.
-    pub fn new(k: &Activations, v: &Activations, heads: usize) -> Result<Self> {
-        let (batch, count, channels) = k.dims3()?;
-        if v.dims() != k.dims() || heads == 0 || !channels.is_multiple_of(heads) || count == 0 {
-            bail!("attention: keys {:?}, values {:?} with {heads} heads", k.dims(), v.dims());
-        }
-        let kind = match k.values() {
-            Values::F32(k) => {
-                let v = v.f32()?;
-                Kind::F32(latentd_kernels::PackedKeys::new(k, v, batch, heads, channels / heads, count))
-            }
-            Values::Bf16(k) => {
-                Kind::Bf16(PackedKeys::new(k, v.bf16()?, batch, heads, channels / heads, count))
-            }
-        };
-        Ok(Self { batch, count, channels, kind })
+impl<'a> RowKeys<'a> {
+    /// The model's own alone.
+    pub fn own(keys: &'a Keys) -> Self {
+        Self { own: KeySet { keys, weight: 1.0, mask: None }, sets: vec![] }
     }
+
+    fn is_plain(&self) -> bool {
+        self.sets.is_empty() && self.own.mask.is_none() && self.own.weight.to_bits() == 1f32.to_bits()
+    }
+}
+
+/// A number added to each score before the softmax, for all heads: `(keys)` or `(queries, keys)`. The kernels take
+/// none yet: nothing that stands asks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionBias(pub Tensor);
+
+/// What an attention hands out and takes in beside its keys: the tokens its keys were made of, kept for a later
+/// evaluation and appended there; or how much attention each key received. The kernels keep none yet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttentionBank {
+    /// Tokens `(batch, tokens, channels)` that share the softmax of the model's own.
+    Appended(Tensor),
+    /// The sum of each key's weights over queries and heads, `(batch, keys)`.
+    Received(Tensor),
+}
+
+/// Packs keys and values: `k` and `v` are `(batch, keys, channels)`; `channels` is a multiple of `heads`.
+pub fn keys(device: &Device, k: &Activations, v: &Activations, heads: usize) -> Result<Keys> {
+    let (_, count, channels) = k.dims3()?;
+    if v.dims() != k.dims() || heads == 0 || !channels.is_multiple_of(heads) || count == 0 {
+        bail!("attention: keys {:?}, values {:?} with {heads} heads", k.dims(), v.dims());
+    }
+    if v.precision() != k.precision() {
+        bail!("attention: keys and values of different precision");
+    }
+    device.keys(k, v, heads)
 }
 
 /// softmax(q kᵀ / √head_dim) v for each head: `q (batch, queries, channels)` → the same shape. With `causal`, query
 /// `i` sees keys up to `i`. The matrix of scores never exists as a whole.
-pub fn attention(q: &Activations, keys: &Keys, causal: bool) -> Result<Activations> {
-    attention_of_each(q, &[keys], causal)
+pub fn attention(device: &Device, q: &Activations, keys: &Keys, causal: bool) -> Result<Activations> {
+    check(q, &[keys])?;
+    device.attention(q, &[keys], causal)
 }
 
-/// As [`attention`], where the batch is that of all `keys` one after the other. They may differ in length.
-pub fn attention_of_each(q: &Activations, keys: &[&Keys], causal: bool) -> Result<Activations> {
-    let (batch, queries, channels) = q.dims3()?;
+/// As [`attention`], where the batch is that of all `rows` one after the other. Their keys may differ in number, and
+/// what each finds in several sets is added up.
+pub fn attention_of_rows(device: &Device, q: &Activations, rows: &[RowKeys]) -> Result<Activations> {
+    let own: Vec<&Keys> = rows.iter().map(|row| row.own.keys).collect();
+    check(q, &own)?;
+    let found = device.attention(q, &own, false)?;
+    if rows.iter().all(RowKeys::is_plain) {
+        return Ok(found);
+    }
+    let mut parts = vec![];
+    let mut start = 0;
+    for row in rows {
+        let count = row.own.keys.batch;
+        let mut sum = device.part(&found, start, count)?;
+        if !row.is_plain() {
+            let q = device.part(q, start, count)?;
+            sum = device.blend((&sum, row.own.weight, row.own.mask), None)?;
+            for set in &row.sets {
+                check(&q, &[set.keys])?;
+                let found = device.attention(&q, &[set.keys], false)?;
+                sum = device.blend((&sum, 1.0, None), Some((&found, set.weight, set.mask)))?;
+            }
+        }
+        parts.push(sum);
+        start += count;
+    }
+    device.stack(&parts.iter().collect::<Vec<_>>())
+}
+
+fn check(q: &Activations, keys: &[&Keys]) -> Result<()> {
+    let (batch, _, channels) = q.dims3()?;
     let fits = keys.iter().all(|keys| keys.channels == channels)
         && keys.iter().map(|keys| keys.batch).sum::<usize>() == batch;
     if !fits {
         let lengths: Vec<_> = keys.iter().map(|keys| (keys.batch, keys.count, keys.channels)).collect();
         bail!("attention: queries {:?} for keys {lengths:?}", q.dims());
     }
-    let mut out = Values::new(q.precision(), batch * queries * channels);
-    let mut first = 0;
-    for keys in keys {
-        let range = first * queries * channels..(first + keys.batch) * queries * channels;
-        first += keys.batch;
-        match (&keys.kind, &mut out) {
-            (Kind::F32(packed), Values::F32(out)) => {
-                let q = &q.f32()?[range.clone()];
-                latentd_kernels::attention_packed(Isa::current(), q, packed, causal, &mut out[range]);
-            }
-            (Kind::Bf16(packed), Values::Bf16(out)) => {
-                attention_packed(Isa::current(), &q.bf16()?[range.clone()], packed, causal, &mut out[range]);
-            }
-            _ => bail!("attention: queries and keys of different precision"),
-        }
-    }
-    Ok(Activations::new(out, q.dims()))
+    Ok(())
 }

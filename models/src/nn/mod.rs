@@ -1,25 +1,33 @@
-//! Layers. The only place that knows which kernel runs: networks call these, and a faster kernel replaces a
-//! function body here.
+//! Layers, the weights that go into them, and the devices that compute them. Networks call layers; what runs is the
+//! device's choice.
 //!
 //! Activations are channels last, `(batch, height, width, channels)` for pictures and `(batch, tokens, channels)` for
 //! sequences, so that one is the other reshaped; f32 or bf16, see [`Precision`].
 
-mod activations;
 mod attention;
+pub mod backend;
 mod conv2d;
-mod ends;
 mod linear;
+mod loader;
 mod norm;
-mod pointwise;
+mod ops;
+mod parts;
+mod patch;
+mod run;
+mod transform;
 
-pub use activations::{Activations, Precision};
-pub use attention::{Keys, attention, attention_of_each};
-pub use conv2d::{Conv2d, ConvConfig};
-pub use ends::Ends;
+pub use attention::{AttentionBank, AttentionBias, KeySet, RowKeys, attention, attention_of_rows, keys};
+pub use backend::{Activations, Backend, ConvConfig, Device, Epilogue, Keys, Matrix, Precision, Vector};
+pub use conv2d::Conv2d;
 pub use latentd_kernels::Activation;
 pub use linear::{GatedLinear, Linear};
+pub use loader::Loader;
 pub use norm::{GroupNorm, LayerNorm};
-pub use pointwise::silu;
+pub use ops::{add, cat_channels, resized_nearest, upload};
+pub use parts::{Part, Parts, Table};
+pub use patch::Patch;
+pub use run::Run;
+pub use transform::KeyValueTransform;
 
 /// An error if the environment variable `LATENTD_KERNELS` names none of them; for a program's start.
 pub fn check_kernels() -> Result<(), String> {

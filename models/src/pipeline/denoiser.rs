@@ -1,103 +1,222 @@
-//! "Denoise x at sigma": the UNet under guidance, with the hooks around it.
+//! "Denoise x at sigma": the UNet under guidance, with the stages around it.
 
-use candle_core::Tensor;
+use std::sync::Arc;
 
-use super::times::Times;
-use super::{Hooks, Model, Progress, Stage};
+use super::contexts::Contexts;
+use super::evaluation::{Evaluation, PassKind, Region, Row};
+use super::guidance::Guidance;
+use super::handles::{Handle, Handles};
+use super::pass_plan::PassPlan;
+use super::stages::{ControlResiduals, DenoiseBefore, DenoiseCombine, Stages, Wants};
+use super::start::Start;
+use super::time_embeddings::TimeEmbeddings;
+use super::watch::{Phase, Progress, Watch};
 use crate::files::Prediction;
 use crate::image::latent_preview;
-use crate::networks::unet::Context;
-use crate::sampling::Denoise;
+use crate::model::ModelFacts;
+use crate::networks::unet::{RowContext, UNet, UNetCall};
+use crate::nn::{KeyValueTransform, Run};
+use crate::sampling::{Denoise, ModelSigmas, NoiseGenerator};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 pub(super) struct Denoiser<'a> {
-    pub(super) model: &'a Model,
-    pub(super) hooks: &'a mut dyn Hooks,
-    pub(super) cond: &'a Context,
-    pub(super) uncond: &'a Context,
-    pub(super) times: &'a mut Times,
-    pub(super) cfg_scale: f64,
-    /// Latents that go through the UNet together. Kernels give each the same bits whatever stands beside it, so
-    /// this never shows in the picture.
-    pub(super) samples_at_once: usize,
-    pub(super) noise: Box<dyn FnMut() -> Result<Tensor> + 'a>,
+    pub(super) facts: &'a ModelFacts,
+    pub(super) sigmas: &'a ModelSigmas,
+    pub(super) unet: &'a UNet,
+    pub(super) watch: &'a mut dyn Watch,
+    pub(super) stages: &'a mut dyn Stages,
+    pub(super) wants: Wants,
+    pub(super) handles: &'a mut Handles,
+    pub(super) plan: &'a PassPlan<'a>,
+    /// One per image.
+    pub(super) guidance: &'a [Guidance],
+    pub(super) contexts: &'a Contexts,
+    pub(super) transforms: &'a [Arc<dyn KeyValueTransform>],
+    pub(super) times: &'a mut TimeEmbeddings,
+    /// One per image.
+    pub(super) generators: &'a mut [NoiseGenerator],
+    pub(super) start: &'a Start,
     /// Where the request stood when this pass began.
     pub(super) progress: Progress,
+    /// Steps of this pass.
+    pub(super) steps: usize,
     /// Steps done in this pass.
     pub(super) step: usize,
+    /// Model calls made in this pass.
+    pub(super) call: usize,
 }
 
 impl Denoise for Denoiser<'_> {
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        if self.hooks.cancelled() {
+        if self.watch.cancelled() {
             return Err(Error::Cancelled);
         }
+        let evaluation = self.evaluation(x, sigma)?;
+        self.call += 1;
         let mut x = x.clone();
-        self.hooks.denoise_before(&mut x, sigma)?;
-        let scaled = x.affine(1.0 / (sigma * sigma + 1.0).sqrt(), 0.0)?;
-        let timestep = self.model.sigmas.sigma_to_t(sigma);
-        let batch = x.dim(0)?;
-        let residuals = self
-            .hooks
-            .control_residuals(&Tensor::cat(&[&scaled, &scaled], 0)?, &vec![timestep; 2 * batch])?;
-        let predicted = self.predict(&scaled, timestep, residuals.as_deref())?;
+        if self.wants.denoise_before {
+            let latents = self.handles.insert(x);
+            self.stages.denoise_before(&DenoiseBefore { evaluation: &evaluation, latents }, self.handles)?;
+            x = self.handles.take(latents)?;
+            self.handles.end_call();
+        }
+        let outputs = self.predict(&x, sigma, &evaluation)?;
         // x0 = of_x · x − of_output · output.
-        let (of_x, of_output) = match self.model.prediction {
+        let (of_x, of_output) = match evaluation.prediction {
             Prediction::Epsilon => (1.0, sigma),
             Prediction::Velocity => (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt()),
         };
-        let kept = x.affine(of_x, 0.0)?;
-        let denoised = |output: &Tensor| -> Result<Tensor> { Ok((&kept - output.affine(of_output, 0.0)?)?) };
-        let mut cond = denoised(&predicted.narrow(0, 0, batch)?)?;
-        let mut uncond = denoised(&predicted.narrow(0, batch, batch)?)?;
-        self.hooks.denoise_pre_cfg(&mut cond, &mut uncond, sigma)?;
-        let mut guided = (&uncond + ((&cond - &uncond)? * self.cfg_scale)?)?;
-        self.hooks.denoise_post_cfg(&mut guided, sigma)?;
-        Ok(guided)
+        let kept = x.scaled(of_x);
+        let mut denoised = vec![];
+        for (row, output) in evaluation.rows.iter().zip(&outputs) {
+            let kept = kept.narrow(0, row.image - self.plan.first_image, 1)?;
+            denoised.push(kept.minus(&output.scaled(of_output))?);
+        }
+        let guided = self.combine(&evaluation, &denoised)?;
+        self.start.keep(guided)
     }
 
-    fn noise(&mut self) -> Result<Tensor> {
-        (self.noise)()
+    fn noise(&mut self, _from: f64, _to: f64) -> Result<Tensor> {
+        self.plan.draw(self.generators)
     }
 
     fn step(&mut self, _x: &Tensor, denoised: &Tensor) -> Result<()> {
         self.step += 1;
-        self.hooks.progress(Progress {
-            stage: Stage::Denoising,
+        self.watch.progress(Progress {
+            phase: Phase::Denoising,
             step: self.progress.step + self.step,
             steps: self.progress.steps,
         });
-        if self.hooks.wants_preview(self.step) {
-            self.hooks.preview(self.step, latent_preview(denoised)?);
+        if self.watch.wants_preview(self.step) {
+            self.watch.preview(self.step, latent_preview(denoised, self.facts.family.preview)?);
         }
         Ok(())
     }
 }
 
 impl Denoiser<'_> {
-    /// The UNet's prediction for conditional, then unconditional samples: `(2 · batch, 4, height, width)`.
-    fn predict(&mut self, scaled: &Tensor, timestep: f32, residuals: Option<&[Tensor]>) -> Result<Tensor> {
-        let time = self.times.get(&self.model.unet, timestep)?;
-        let batch = scaled.dim(0)?;
-        let samples: Vec<usize> = (0..2 * batch).collect();
-        let mut parts = vec![];
-        for samples in samples.chunks(self.samples_at_once.max(1)) {
-            let x: Vec<Tensor> =
-                samples.iter().map(|i| scaled.narrow(0, i % batch, 1)).collect::<Result<_, _>>()?;
-            let contexts: Vec<&Context> =
-                samples.iter().map(|i| if *i < batch { self.cond } else { self.uncond }).collect();
-            let (start, count) = (samples.first().copied().unwrap_or_default(), samples.len());
+    /// What the next evaluation is of: each branch of each image, all images' first branches first.
+    fn evaluation(&self, x: &Tensor, sigma: f64) -> Result<Evaluation> {
+        let (_, _, height, width) = x.dims4()?;
+        let branches = self.guidance.iter().map(|guidance| guidance.branches.len()).max().unwrap_or_default();
+        let region = Region::whole(self.plan.width, self.plan.height);
+        let rows = (0..branches).flat_map(|branch| {
+            let images = self.guidance.iter().zip(&self.plan.seeds).enumerate();
+            images.filter_map(move |(image, (guidance, seed))| {
+                let of = guidance.branches.get(branch)?;
+                Some(Row {
+                    image: self.plan.first_image + image,
+                    seed: *seed,
+                    branch,
+                    role: of.role,
+                    weight: of.weight,
+                    mask: of.mask.clone(),
+                    region,
+                })
+            })
+        });
+        Ok(Evaluation {
+            rows: rows.collect(),
+            depth: 0,
+            pass: PassKind::Base,
+            pass_index: self.plan.index,
+            step: self.step,
+            steps: self.steps,
+            call: self.call,
+            sigma,
+            timestep: self.sigmas.sigma_to_t(sigma),
+            prediction: self.facts.prediction,
+            tag: "",
+            latents: (height, width),
+        })
+    }
+
+    /// The UNet's output for each row, `(1, channels, height, width)`.
+    fn predict(&mut self, x: &Tensor, sigma: f64, evaluation: &Evaluation) -> Result<Vec<Tensor>> {
+        let scaled = x.scaled(1.0 / (sigma * sigma + 1.0).sqrt());
+        let latents: Vec<Tensor> = evaluation
+            .rows
+            .iter()
+            .map(|row| scaled.narrow(0, row.image - self.plan.first_image, 1))
+            .collect::<Result<_>>()?;
+        let residuals = self.residuals(evaluation, &latents)?;
+        let time = self.times.get(self.unet, evaluation.timestep)?;
+        let watch = &*self.watch;
+        let cancelled = || watch.cancelled();
+        let mut outputs = vec![];
+        let at_once = self.plan.samples_at_once.max(1);
+        for (first, rows) in evaluation.rows.chunks(at_once).enumerate() {
+            let range = first * at_once..first * at_once + rows.len();
+            let contexts: Vec<RowContext> = rows
+                .iter()
+                .map(|row| {
+                    let guidance = self.guidance.get(row.image - self.plan.first_image);
+                    let branch = guidance.and_then(|guidance| guidance.branches.get(row.branch));
+                    let conditioning = branch.map(|branch| branch.at(evaluation.step)).transpose()?;
+                    let context = conditioning.and_then(|conditioning| self.contexts.get(conditioning));
+                    context.map(RowContext::own).ok_or_else(|| Error::Compute("a row without context".into()))
+                })
+                .collect::<Result<_>>()?;
             let residuals: Option<Vec<Tensor>> = residuals
-                .map(|residuals| residuals.iter().map(|residual| residual.narrow(0, start, count)).collect())
+                .as_ref()
+                .map(|all| all.iter().map(|each| each.narrow(0, range.start, range.len())).collect())
                 .transpose()?;
-            let times = vec![time; count];
-            parts.push(self.model.unet.denoise(
-                &Tensor::cat(&x, 0)?,
-                &times,
-                &contexts,
-                residuals.as_deref(),
-            )?);
+            let call = UNetCall {
+                times: &vec![time; rows.len()],
+                contexts: &contexts,
+                residuals: residuals.as_deref(),
+                transforms: self.transforms,
+            };
+            let x = Tensor::cat(&latents[range].iter().collect::<Vec<_>>(), 0)?;
+            let output = self.unet.denoise(&x, &call, &Run::until(&cancelled))?;
+            for index in 0..rows.len() {
+                outputs.push(output.narrow(0, index, 1)?);
+            }
         }
-        Ok(Tensor::cat(&parts, 0)?)
+        Ok(outputs)
+    }
+
+    /// What somebody wants to add in the UNet, for all rows.
+    fn residuals(&mut self, evaluation: &Evaluation, latents: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
+        if !self.wants.control_residuals {
+            return Ok(None);
+        }
+        let latents = self.handles.insert(Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?);
+        let stage = ControlResiduals { evaluation, latents };
+        let given: Vec<Handle> = self.stages.control_residuals(&stage, self.handles)?;
+        let residuals: Vec<Tensor> =
+            given.into_iter().map(|handle| self.handles.read(handle).cloned()).collect::<Result<_>>()?;
+        self.handles.end_call();
+        let rows = evaluation.rows.len();
+        if let Some(wrong) = residuals.iter().find(|residual| residual.dim(0) != rows) {
+            return Err(Error::Stage(format!("residuals {:?} for {rows} rows", wrong.dims())));
+        }
+        Ok((!residuals.is_empty()).then_some(residuals))
+    }
+
+    /// One prediction per image.
+    fn combine(&mut self, evaluation: &Evaluation, denoised: &[Tensor]) -> Result<Tensor> {
+        let mut guided = vec![];
+        for (image, guidance) in self.guidance.iter().enumerate() {
+            let of_image = evaluation.rows.iter().zip(denoised);
+            let mut outputs: Vec<(usize, &Tensor)> = of_image
+                .filter(|(row, _)| row.image - self.plan.first_image == image)
+                .map(|(row, output)| (row.branch, output))
+                .collect();
+            outputs.sort_by_key(|(branch, _)| *branch);
+            let outputs: Vec<Tensor> = outputs.into_iter().map(|(_, output)| output.clone()).collect();
+            guided.push(guidance.combine(&outputs, self.plan.cfg_scale)?);
+        }
+        let guided = Tensor::cat(&guided.iter().collect::<Vec<_>>(), 0)?;
+        if !self.wants.denoise_combine {
+            return Ok(guided);
+        }
+        let rows = self.handles.insert(Tensor::cat(&denoised.iter().collect::<Vec<_>>(), 0)?);
+        let guided = self.handles.insert(guided);
+        self.stages.denoise_combine(&DenoiseCombine { evaluation, rows, guided }, self.handles)?;
+        let guided = self.handles.take(guided)?;
+        self.handles.end_call();
+        Ok(guided)
     }
 }

@@ -1,12 +1,32 @@
-//! From a request to pictures: the stages in order, and the [`Hooks`] through which a caller watches and
-//! changes them.
+//! From a request to pictures.
+//!
+//! Conditioning, start, the sampler's loop over guidance, pixels: one way, each stage given all it needs. A caller
+//! watches through [`Watch`], changes things through [`Stages`], and lends networks through [`Components`].
 
+mod components;
+mod conditioning;
+mod contexts;
+mod decode;
 mod denoiser;
-mod hooks;
-mod model;
-mod times;
+mod evaluation;
+mod guidance;
+mod handles;
+mod pass;
+mod pass_plan;
+mod stages;
+mod start;
+mod time_embeddings;
 mod txt2img;
+mod watch;
 
-pub use hooks::{Hooks, NoHooks, Progress, Stage};
-pub use model::{Model, ModelSummary};
+pub use components::Components;
+pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
+pub use guidance::{Branch, Guidance, Span};
+pub use handles::{Handle, Handles};
+pub use stages::{
+    BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, ImagePost, LatentFinal,
+    NoStages, NoiseInit, PassBegin, Picture, Stages, Wants,
+};
+pub use start::Start;
 pub use txt2img::{Output, Txt2Img, txt2img};
+pub use watch::{NoWatch, Phase, Progress, Watch};

@@ -1,15 +1,22 @@
 //! Text to image.
 
-use candle_core::{Device, Tensor};
-
-use super::denoiser::Denoiser;
-use super::times::Times;
-use super::{Hooks, Model, Progress, Stage};
-use crate::image::{Infotext, RgbImage, tensor_to_image};
-use crate::networks::unet::Context;
-use crate::nn::Precision;
-use crate::prompt::{Conditioning, encode, pad_alike};
-use crate::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule, sample};
+use super::components::Components;
+use super::conditioning::{self, Prompts};
+use super::contexts::Contexts;
+use super::decode::decode;
+use super::evaluation::PassKind;
+use super::guidance::Guidance;
+use super::handles::Handles;
+use super::pass::{self, PassContext};
+use super::pass_plan::PassPlan;
+use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages};
+use super::start::Start;
+use super::time_embeddings::TimeEmbeddings;
+use super::watch::{Phase, Progress, Watch};
+use crate::image::{Infotext, RgbImage};
+use crate::model::ModelFacts;
+use crate::nn::{Device, Precision, Run};
+use crate::sampling::{NoiseSource, Sampler, Schedule, levels};
 use crate::{Error, Result};
 
 /// A request to draw from text. Fields have A1111's meaning.
@@ -44,9 +51,9 @@ pub struct Txt2Img {
     /// Whether the shorter of both prompts is padded with empty chunks, A1111's option of that name. Off, they
     /// may differ in length, and the halves of guidance run one after the other then.
     pub pad_cond_uncond: bool,
-    /// Bytes that activations may take: fewer latents go through the UNet at once the less there is, and a
-    /// request that does not fit one at a time fails. `None` does not check. Never changes the picture.
-    pub memory_limit: Option<u64>,
+    /// Latents that go through the UNet at once: fewer take less memory. All of a batch with both halves of guidance if
+    /// `None`. Never changes the picture.
+    pub samples_at_once: Option<usize>,
 }
 
 /// One finished picture.
@@ -61,134 +68,119 @@ pub struct Output {
 }
 
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only.
-pub fn txt2img(model: &Model, request: &Txt2Img, hooks: &mut dyn Hooks) -> Result<Vec<Output>> {
-    request.check(model)?;
-    let _memory = FreedAtTheEnd;
-    let samples_at_once = request.samples_at_once(model)?;
-    let sigmas = model.sigmas.schedule(request.sampler, request.schedule, request.steps)?;
+pub fn txt2img(
+    facts: &ModelFacts,
+    components: &mut dyn Components,
+    request: &Txt2Img,
+    watch: &mut dyn Watch,
+    stages: &mut dyn Stages,
+) -> Result<Vec<Output>> {
+    request.check(facts)?;
+    let model_sigmas = facts.sigmas();
+    let sigmas = levels(&request.sampler, &model_sigmas, request.schedule, request.steps)?;
     let steps = sigmas.levels.len() - 1;
-    let mut outputs = vec![];
-    let mut contexts: Option<Contexts> = None;
-    let mut times = Times::new(
-        sigmas.levels[..steps].iter().map(|level| model.sigmas.sigma_to_t(f64::from(*level))).collect(),
+    let mut handles = Handles::default();
+    let mut contexts = Contexts::default();
+    let mut times = TimeEmbeddings::new(
+        sigmas.levels[..steps].iter().map(|level| model_sigmas.sigma_to_t(f64::from(*level))).collect(),
     );
-    for pass in 0..request.n_iter {
-        let first = pass * request.batch_size;
-        let seeds: Vec<u64> =
-            (0..request.batch_size).map(|i| request.seed.wrapping_add((first + i) as u64)).collect();
-        hooks.pass_begin(pass, &seeds)?;
-        if hooks.cancelled() {
+    let mut outputs = vec![];
+    for index in 0..request.n_iter {
+        let wants = stages.wants();
+        let plan = PassPlan {
+            index,
+            first_image: index * request.batch_size,
+            seeds: (0..request.batch_size)
+                .map(|i| request.seed.wrapping_add((index * request.batch_size + i) as u64))
+                .collect(),
+            width: request.width,
+            height: request.height,
+            channels: facts.family.latent_channels,
+            sampler: request.sampler,
+            sigmas: &sigmas,
+            cfg_scale: request.cfg_scale,
+            rng: request.rng,
+            samples_at_once: request.samples_at_once.unwrap_or(request.batch_size * 2),
+        };
+        if wants.pass_begin {
+            stages.pass_begin(&PassBegin {
+                pass: PassKind::Base,
+                index,
+                first_image: plan.first_image,
+                seeds: plan.seeds.clone(),
+                size: (plan.width, plan.height),
+            })?;
+        }
+        if watch.cancelled() {
             return Err(Error::Cancelled);
         }
-        let prompts = conditioning(model, request, hooks)?;
-        // Hooks may change it from pass to pass; mostly they do not.
-        let contexts = match contexts.take() {
-            Some(before) if alike(&before.of, &prompts)? => contexts.insert(before),
-            _ => contexts.insert(Contexts::new(model, prompts)?),
+        let mut guidance = {
+            let encoder = components.text_encoder()?;
+            let _memory = FreedAtTheEnd(encoder.clip.device().clone());
+            let cancelled = || watch.cancelled();
+            request.guidance(&encoder, &Run::until(&cancelled))?
         };
-        let progress =
-            Progress { stage: Stage::Conditioning, step: pass * steps, steps: request.n_iter * steps };
-        hooks.progress(progress);
-        let shape = (model.unet.config().in_channels, request.height / 8, request.width / 8);
-        let mut generators: Vec<NoiseGenerator> =
-            seeds.iter().map(|seed| NoiseGenerator::new(request.rng, *seed)).collect();
-        let mut noise = draw(&mut generators, shape)?;
-        hooks.noise_init(&mut noise)?;
-        let mut denoiser = Denoiser {
-            model,
-            hooks: &mut *hooks,
-            cond: &contexts.cond,
-            uncond: &contexts.uncond,
-            times: &mut times,
-            cfg_scale: request.cfg_scale,
-            samples_at_once,
-            noise: Box::new(|| draw(&mut generators, shape)),
-            progress,
-            step: 0,
-        };
-        let mut latents = sample(request.sampler, &noise, &sigmas, &mut denoiser)?;
-        drop(denoiser);
-        hooks.latent_final(&mut latents)?;
-        let mut images = vec![];
-        for index in 0..request.batch_size {
-            if hooks.cancelled() {
-                return Err(Error::Cancelled);
+        if wants.conditioning {
+            for (image, guidance) in guidance.iter_mut().enumerate() {
+                conditioning::changed(guidance, plan.first_image + image, stages, &mut handles)?;
             }
-            let latent = latents.narrow(0, index, 1)?.affine(1.0 / Model::LATENT_SCALE, 0.0)?;
-            let mut image = tensor_to_image(&model.vae.decode(&latent)?)?;
-            hooks.image_post(first + index, &mut image)?;
-            hooks.progress(Progress { stage: Stage::Decoding, step: (pass + 1) * steps, ..progress });
-            images.push(image);
         }
-        hooks.batch_post(&mut images)?;
-        outputs.extend(images.into_iter().zip(seeds).map(|(image, seed)| {
-            let infotext = request.infotext(seed, &image, model.precision());
+        let unet = components.unet()?;
+        let memory = FreedAtTheEnd(unet.device().clone());
+        // Stages may change conditioning from pass to pass; mostly they do not.
+        let transforms = components.transforms()?;
+        contexts.prepare(&unet, &guidance, &transforms)?;
+        let progress =
+            Progress { phase: Phase::Conditioning, step: index * steps, steps: request.n_iter * steps };
+        watch.progress(progress);
+        let mut context = PassContext {
+            facts,
+            sigmas: &model_sigmas,
+            unet: &unet,
+            watch: &mut *watch,
+            stages: &mut *stages,
+            wants,
+            handles: &mut handles,
+            contexts: &contexts,
+            transforms: &transforms,
+            times: &mut times,
+            progress,
+        };
+        let latents = pass::run(&plan, &Start::Noise, &guidance, &mut context)?;
+        drop((unet, memory));
+        let mut pictures = vec![];
+        {
+            let vae = components.vae()?;
+            let _memory = FreedAtTheEnd(vae.device().clone());
+            let told = Progress { phase: Phase::Decoding, step: (index + 1) * steps, ..progress };
+            decode(&vae, &latents, facts.family.latent_scale, watch, |watch, image| {
+                let place = pictures.len();
+                let seed = plan.seeds.get(place).copied().unwrap_or_default();
+                pictures.push(Picture { image, seed, index: plan.first_image + place });
+                watch.progress(told);
+            })?;
+        }
+        if wants.image_post {
+            stages.image_post(&mut ImagePost { pictures: &mut pictures })?;
+        }
+        if wants.batch_post {
+            stages.batch_post(&mut BatchPost { pictures: &mut pictures })?;
+        }
+        outputs.extend(pictures.into_iter().map(|Picture { image, seed, .. }| {
+            let infotext = request.infotext(seed, &image, facts.precision);
             Output { image, seed, infotext }
         }));
     }
     Ok(outputs)
 }
 
-/// Gives memory that layers kept for their next results back to the system, however the request ends.
-struct FreedAtTheEnd;
+/// Gives memory that layers kept for their next results back to the system, however a phase ends.
+struct FreedAtTheEnd(Device);
 
 impl Drop for FreedAtTheEnd {
     fn drop(&mut self) {
-        latentd_kernels::release_buffers();
+        self.0.release();
     }
-}
-
-/// What the UNet's cross-attentions look up, positive and negative.
-struct Contexts {
-    of: (Conditioning, Conditioning),
-    cond: Context,
-    uncond: Context,
-}
-
-impl Contexts {
-    fn new(model: &Model, of: (Conditioning, Conditioning)) -> Result<Self> {
-        Ok(Self { cond: model.unet.context(&of.0)?, uncond: model.unet.context(&of.1)?, of })
-    }
-}
-
-fn alike(a: &(Conditioning, Conditioning), b: &(Conditioning, Conditioning)) -> Result<bool> {
-    let same = |a: &Tensor, b: &Tensor| -> Result<bool> {
-        let values = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
-        Ok(a.dims() == b.dims() && values(a)? == values(b)?)
-    };
-    Ok(same(&a.0, &b.0)? && same(&a.1, &b.1)?)
-}
-
-/// Conditioning `(1, tokens, width)`, positive and negative.
-fn conditioning(
-    model: &Model,
-    request: &Txt2Img,
-    hooks: &mut dyn Hooks,
-) -> Result<(Conditioning, Conditioning)> {
-    let (mut prompt, mut negative) = (request.prompt.clone(), request.negative_prompt.clone());
-    hooks.prompt_rewrite(&mut prompt, &mut negative)?;
-    let clip_skip = request.clip_skip;
-    let encode = |prompt: &str| {
-        let encode = || encode(&model.clip, prompt, clip_skip, &|| hooks.cancelled());
-        model.conditioning.get(prompt, clip_skip, encode)
-    };
-    let mut cond = encode(&prompt)?;
-    let mut uncond = encode(&negative)?;
-    if request.pad_cond_uncond {
-        pad_alike(&mut cond, &mut uncond, || encode(""))?;
-    }
-    hooks.conditioning(&mut cond, &mut uncond)?;
-    Ok((cond, uncond))
-}
-
-/// Each image's next noise from its own generator, stacked.
-fn draw(
-    generators: &mut [NoiseGenerator],
-    (channels, height, width): (usize, usize, usize),
-) -> Result<Tensor> {
-    let values =
-        generators.iter_mut().flat_map(|generator| generator.normal(channels * height * width)).collect();
-    Ok(Tensor::from_vec(values, (generators.len(), channels, height, width), &Device::Cpu)?)
 }
 
 impl Txt2Img {
@@ -196,7 +188,7 @@ impl Txt2Img {
     const MOST: usize = 10_000;
 
     /// What the types do not rule out. Limits of the wire are its own; these are the pipeline's.
-    fn check(&self, model: &Model) -> Result<()> {
+    fn check(&self, facts: &ModelFacts) -> Result<()> {
         let wrong = |text: String| Err(Error::Request(text));
         for (name, size) in [("width", self.width), ("height", self.height)] {
             if size == 0 || !size.is_multiple_of(8) || size > 1 << 14 {
@@ -213,22 +205,23 @@ impl Txt2Img {
                 return wrong(format!("{name} is {count}; 1 to {} are possible", Self::MOST));
             }
         }
-        let layers = model.clip.config().layers;
+        let layers = facts.text_layers;
         if self.clip_skip == 0 || self.clip_skip > layers {
             return wrong(format!("clip_skip is {}; this model allows 1 to {layers}", self.clip_skip));
         }
         Ok(())
     }
 
-    /// How many latents may go through the UNet at once: all, both halves of guidance, if memory allows.
-    fn samples_at_once(&self, model: &Model) -> Result<usize> {
-        let all = self.batch_size * 2;
-        let Some(allowed_bytes) = self.memory_limit else {
-            return Ok(all);
+    /// Each image's guidance.
+    fn guidance(&self, encoder: &crate::model::TextEncoder, run: &Run) -> Result<Vec<Guidance>> {
+        let prompts = Prompts {
+            prompt: &self.prompt,
+            negative_prompt: &self.negative_prompt,
+            clip_skip: self.clip_skip,
+            pad_cond_uncond: self.pad_cond_uncond,
         };
-        let needed = |samples| model.activation_bytes(self.width, self.height, samples);
-        let fitting = (1..=all).rev().find(|samples| needed(*samples) <= allowed_bytes);
-        fitting.ok_or_else(|| Error::Memory { needed_bytes: needed(1), allowed_bytes })
+        let guidance = conditioning::guidance(encoder, &prompts, run)?;
+        Ok(vec![guidance; self.batch_size])
     }
 
     fn infotext(&self, seed: u64, image: &RgbImage, precision: Precision) -> Infotext {

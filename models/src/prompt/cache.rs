@@ -33,7 +33,7 @@ impl ConditioningCache {
             return Ok(found);
         }
         let conditioning = encode()?;
-        if conditioning.elem_count() <= Self::VALUES {
+        if conditioning.tokens.values().len() <= Self::VALUES {
             let entry = Entry { prompt: prompt.to_owned(), clip_skip, conditioning: conditioning.clone() };
             let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if entries.len() == Self::ENTRIES {
@@ -57,9 +57,8 @@ impl ConditioningCache {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
-
     use super::*;
+    use crate::tensor::Tensor;
 
     #[test]
     fn what_was_encoded_is_not_encoded_again() {
@@ -70,7 +69,7 @@ mod tests {
             let values = if prompt == long { ConditioningCache::VALUES + 1 } else { 1 };
             let conditioning = cache.get(prompt, clip_skip, || {
                 encoded.push((prompt, clip_skip));
-                Ok(Conditioning::zeros((1, 1, values), DType::F32, &Device::Cpu)?)
+                Ok(Conditioning { tokens: Tensor::full(0.0, [1, 1, values]), pooled: None })
             });
             conditioning.expect("encoded");
         };

@@ -1,5 +1,7 @@
 //! A prompt's tokens in chunks of 75, each framed by begin and end.
 
+use std::sync::Arc;
+
 use super::emphasis::{Piece, parse_emphasis};
 use super::tokenizer::{BOS, COMMA, EOS, tokenize};
 use crate::Result;
@@ -17,6 +19,8 @@ pub struct Chunk {
     pub ids: Vec<u32>,
     /// One weight per token; 1 for frame and padding.
     pub weights: Vec<f32>,
+    /// What stands in the place of tokens: places and vectors of embeddings.
+    pub vectors: Vec<(usize, Arc<[f32]>)>,
 }
 
 /// The chunks of a prompt, at least one.
@@ -29,7 +33,7 @@ pub fn chunks(prompt: &str) -> Result<Vec<Chunk>> {
         let padding = std::iter::repeat_n((EOS, 1.0), (SIZE + 1).saturating_sub(open.len()));
         let all = std::iter::once((BOS, 1.0)).chain(open.drain(..)).chain(padding);
         let (ids, weights) = all.unzip();
-        done.push(Chunk { ids, weights });
+        done.push(Chunk { ids, weights, vectors: vec![] });
     };
     for piece in parse_emphasis(prompt) {
         let Piece::Text(text, weight) = piece else {

@@ -8,6 +8,6 @@ mod tokenizer;
 
 pub(crate) use cache::ConditioningCache;
 pub use chunks::{Chunk, chunks};
-pub use conditioning::{Conditioning, encode, pad_alike};
+pub use conditioning::{Conditioning, encode, encode_chunks, pad_alike};
 pub use emphasis::{Piece, parse_emphasis};
 pub use tokenizer::{BOS, COMMA, EOS, tokenize};

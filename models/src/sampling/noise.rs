@@ -1,7 +1,24 @@
 //! Normal noise as torch draws it: Philox on a CUDA card, the Mersenne Twister on a CPU. One generator belongs to
 //! one image, so an image does not depend on the others of its batch.
 
-use super::NoiseSource;
+use super::named::named;
+
+/// Where noise comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NoiseSource {
+    /// Philox, what a CUDA card draws; A1111's "NV".
+    #[default]
+    Nv,
+    /// torch's Mersenne Twister; A1111's "CPU".
+    Cpu,
+}
+
+impl NoiseSource {
+    /// All of them with their wire names.
+    pub const ALL: &[(Self, &'static str)] = &[(Self::Nv, "nv"), (Self::Cpu, "cpu")];
+}
+
+named!(NoiseSource);
 
 /// A stream of standard normal values. How many are asked for at once is part of the definition: torch fills a
 /// tensor of 16 values and more in another way than a smaller one.

@@ -2,8 +2,32 @@
 //!
 //! f32 where A1111 has f32, f64 where it has Python floats.
 
-use super::{Sampler, Schedule};
-use crate::{Error, Result};
+use super::named::named;
+
+/// Which sigmas the loop goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// The sampler's own.
+    Automatic,
+    /// Uniform in t.
+    Uniform,
+    /// Karras et al.
+    Karras,
+    /// Exponential in sigma.
+    Exponential,
+}
+
+impl Schedule {
+    /// All of them with A1111's names.
+    pub const ALL: &[(Self, &'static str)] = &[
+        (Self::Automatic, "Automatic"),
+        (Self::Uniform, "Uniform"),
+        (Self::Karras, "Karras"),
+        (Self::Exponential, "Exponential"),
+    ];
+}
+
+named!(Schedule);
 
 /// What a model was trained on: noise levels of 1000 timesteps, from scaled-linear betas 0.00085 to 0.012.
 pub struct ModelSigmas {
@@ -76,19 +100,8 @@ impl ModelSigmas {
         (0..1000).step_by(stride).map(|t| (t + 1).min(999)).collect()
     }
 
-    /// The levels for a sampler. At least one step.
-    pub fn schedule(&self, sampler: Sampler, schedule: Schedule, steps: usize) -> Result<Sigmas> {
-        if steps == 0 {
-            return Err(Error::Request("steps is 0; at least 1 is needed".to_owned()));
-        }
-        if sampler == Sampler::Ddim {
-            return Ok(self.ddim(steps));
-        }
-        let schedule = match (schedule, sampler) {
-            (Schedule::Automatic, Sampler::DpmPp2M) => Schedule::Karras,
-            (Schedule::Automatic, _) => Schedule::Uniform,
-            (other, _) => other,
-        };
+    /// The levels of a schedule in at least one step; "Automatic" is uniform.
+    pub fn schedule(&self, schedule: Schedule, steps: usize) -> Sigmas {
         let (min, max) = (f64::from(self.sigmas[0]), f64::from(self.sigmas[self.sigmas.len() - 1]));
         let ramp = |step: usize| {
             if steps == 1 { 0.0 } else { step as f64 / (steps - 1) as f64 }
@@ -106,15 +119,6 @@ impl ModelSigmas {
             .collect();
         levels.push(0.0);
         let initial_scale = f64::from(levels[0]);
-        Ok(Sigmas { levels, initial_scale, final_scale: 1.0 })
-    }
-
-    /// DDIM works on a state of constant variance, x / √(1 + σ²): it starts from noise itself, and ends at its
-    /// smallest timestep, not at 0.
-    fn ddim(&self, steps: usize) -> Sigmas {
-        let levels: Vec<f32> = self.ddim_timesteps(steps).iter().rev().map(|t| self.sigmas[*t]).collect();
-        let scale = |level: Option<&f32>| (1.0 + level.map_or(0.0, |sigma| f64::from(*sigma).powi(2))).sqrt();
-        let (initial_scale, final_scale) = (scale(levels.first()), 1.0 / scale(levels.last()));
-        Sigmas { levels, initial_scale, final_scale }
+        Sigmas { levels, initial_scale, final_scale: 1.0 }
     }
 }

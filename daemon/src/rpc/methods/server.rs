@@ -42,7 +42,7 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
         protocol: PROTOCOL,
         capabilities: Capabilities {
             methods: session.methods.all().map(|method| method.name.to_owned()).collect(),
-            samplers: Sampler::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
+            samplers: Sampler::all().map(|sampler| sampler.name.to_owned()).collect(),
             schedulers: Schedule::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             rngs: NoiseSource::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             precisions: names(&["auto", "f32", "bf16"]),

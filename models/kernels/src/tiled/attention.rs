@@ -6,6 +6,7 @@
 #![allow(clippy::inline_always, reason = "generic over lanes, compiled into each variant")]
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::bf16;
 use rayon::prelude::*;
@@ -13,7 +14,7 @@ use rayon::prelude::*;
 use super::tiles::{Ahead, BLOCK, BLOCK_VALUES, BlockRows, Dense, PANEL_STEP, STEP, TILE, Tiles};
 use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
-use crate::{AttentionShape, Buffer, Isa, elements};
+use crate::{Arena, AttentionShape, Buffer, Isa, OutOfMemory, elements};
 
 /// Panels of 32 keys whose weights wait to be multiplied together.
 const GROUP: usize = 8;
@@ -71,6 +72,20 @@ impl PackedKeys {
         }
         packed.tiles = tiles;
         packed
+    }
+
+    /// Bytes that keys and values of these sizes take once they are packed.
+    pub fn bytes_of(batch: usize, heads: usize, head_dim: usize, keys: usize) -> usize {
+        let head = Self { batch, heads, head_dim, keys, tiles: Buffer::new(0) }.head_values();
+        Buffer::<bf16>::bytes_of(batch * heads * head)
+    }
+
+    /// The same in an arena's memory, which must be open.
+    ///
+    /// # Errors
+    /// If the arena is full.
+    pub fn moved_to(self, arena: &Arc<Arena>) -> Result<Self, OutOfMemory> {
+        Ok(Self { tiles: self.tiles.moved_to(arena)?, ..self })
     }
 
     /// Channels in whole steps.

@@ -1,11 +1,13 @@
 //! Weights for the tile product: bf16, in panels of 32 columns, two `k` side by side.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::tiles::{BLOCK, PANEL_STEP, STEP, TILE};
 use crate::pack::{PackError, WeightDtype, Weights};
-use crate::{Buffer, elements};
+use crate::{Arena, Buffer, OutOfMemory, elements};
 
 /// Most channels of one segment of a convolution: with nine taps, a panel's part is 180 KiB.
 const CONVOLUTION_SEGMENT: usize = 320;
@@ -64,9 +66,7 @@ impl TiledMatrix {
         if !weights.all_finite() {
             return Err(PackError::NotFinite);
         }
-        let pieces = inputs.div_ceil(longest).max(1);
-        let segment = inputs.div_ceil(pieces).next_multiple_of(STEP);
-        let mut matrix = Self { n, inputs, taps, segment, gated, values: Buffer::fixed(0) };
+        let mut matrix = Self::empty(n, inputs, taps, longest, gated);
         let panel = matrix.steps() * PANEL_STEP;
         matrix.values = Buffer::fixed(elements(&[matrix.panels(), panel]));
         if panel == 0 {
@@ -83,6 +83,28 @@ impl TiledMatrix {
         });
         matrix.values = values;
         Ok(matrix)
+    }
+
+    /// One without its values.
+    fn empty(n: usize, inputs: usize, taps: usize, longest: usize, gated: bool) -> Self {
+        let pieces = inputs.div_ceil(longest).max(1);
+        let segment = inputs.div_ceil(pieces).next_multiple_of(STEP);
+        Self { n, inputs, taps, segment, gated, values: Buffer::fixed(0) }
+    }
+
+    /// Bytes that a matrix takes once it is packed; `taps` is 1 for a linear layer's.
+    pub fn bytes_of(n: usize, inputs: usize, taps: usize) -> usize {
+        let longest = if taps == 1 { LINEAR_SEGMENT } else { CONVOLUTION_SEGMENT };
+        let matrix = Self::empty(n, inputs, taps, longest, false);
+        matrix.panels() * matrix.steps() * PANEL_STEP * size_of::<bf16>()
+    }
+
+    /// The same in an arena's memory, which must be open.
+    ///
+    /// # Errors
+    /// If the arena is full.
+    pub fn moved_to(self, arena: &Arc<Arena>) -> Result<Self, OutOfMemory> {
+        Ok(Self { values: self.values.moved_to(arena)?, ..self })
     }
 
     /// Which of the given rows stands in this column of a panel.

@@ -1,11 +1,22 @@
 //! DPM-Solver++(2M) (Lu et al. 2022): second order from the previous step's prediction.
 
-use candle_core::Tensor;
-
-use super::{Denoise, mix, steps};
 use crate::Result;
+use crate::sampling::denoise::{Denoise, mix, steps};
+use crate::sampling::sampler::{SamplerInfo, StepNoise};
+use crate::sampling::schedule::Schedule;
+use crate::tensor::Tensor;
 
-pub(super) fn dpmpp_2m(mut x: Tensor, levels: &[f32], model: &mut dyn Denoise) -> Result<Tensor> {
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "DPM++ 2M",
+    aliases: &["k_dpmpp_2m"],
+    default_schedule: Schedule::Karras,
+    calls: |steps| steps,
+    noise: StepNoise::None,
+    levels: None,
+    run: dpmpp_2m,
+};
+
+fn dpmpp_2m(mut x: Tensor, levels: &[f32], model: &mut dyn Denoise) -> Result<Tensor> {
     // The prediction before, and how far that step went in −ln σ.
     let mut previous: Option<(Tensor, f64)> = None;
     for (sigma, next) in steps(levels) {

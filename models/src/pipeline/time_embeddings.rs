@@ -11,13 +11,13 @@ const TOGETHER: usize = 32;
 const KEPT: usize = 256;
 
 /// Embeddings by the bits of their timestep.
-pub(super) struct Times {
+pub(super) struct TimeEmbeddings {
     /// Where the schedule goes, in order.
     schedule: Vec<f32>,
     known: HashMap<u32, TimeEmbedding>,
 }
 
-impl Times {
+impl TimeEmbeddings {
     pub(super) fn new(schedule: Vec<f32>) -> Self {
         Self { schedule, known: HashMap::new() }
     }

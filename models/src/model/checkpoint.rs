@@ -1,0 +1,271 @@
+//! A checkpoint file that is open: what it is, checked by its header alone, and its networks on demand.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::component::{Component, ComponentKind, Network, TextEncoder};
+use super::family::Family;
+use crate::files::{self, Prediction, Tensors, resolution};
+use crate::networks::clip::{ClipConfig, ClipText};
+use crate::networks::unet::{UNet, UNetConfig};
+use crate::networks::vae::{Vae, VaeConfig};
+use crate::nn::backend::dry_run::dry_run;
+use crate::nn::{Device, Loader, Patch, Precision};
+use crate::prompt::ConditioningCache;
+use crate::{Error, Result};
+
+/// A checkpoint whose header was read: its networks' configurations, and the file to load them from.
+pub struct Checkpoint {
+    source: Source,
+    /// Its family.
+    pub family: &'static Family,
+    /// What its UNet predicts.
+    pub prediction: Prediction,
+    /// Width and height in pixels of the pictures it was made to draw: as its file says in `modelspec.resolution`, else
+    /// its family's.
+    pub native_size: (usize, usize),
+    /// The type most weights are stored in: "f16", "bf16" or "f32".
+    pub dtype: String,
+    clip: ClipConfig,
+    unet: UNetConfig,
+    vae: VaeConfig,
+}
+
+enum Source {
+    File(Tensors),
+    /// Random weights from this seed.
+    Random(u64),
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint file. Names and shapes of all tensors are checked, so that a file that is no such model costs
+    /// nothing and one error names all that is wrong; no tensor is read. A configuration beside it, `NAME.yaml`, may say
+    /// that it predicts v; else marks in the file do.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = files::open(path)?;
+        let prediction = Prediction::of_file(path, &file)?;
+        Self::new(file, prediction)
+    }
+
+    /// As [`Self::open`] of a file that is open already, whatever stands at its path by now. Errors call it `path`, beside
+    /// which the configuration is looked for.
+    pub fn open_file(file: &File, path: &Path) -> Result<Self> {
+        let file = files::open_file(file, path)?;
+        let prediction = Prediction::of_file(path, &file)?;
+        Self::new(file, prediction)
+    }
+
+    /// The same of a checkpoint file's bytes in memory, with the same checks; errors call it `name`.
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self> {
+        let file = files::from_bytes(name, bytes)?;
+        let prediction = Prediction::of(&file)?;
+        Self::new(file, prediction)
+    }
+
+    /// SD 1.5 at its real size with random f16 weights, for measurements.
+    pub fn synthetic_sd15() -> Self {
+        let [family, ..] = Family::all() else { unreachable!("there is a family") };
+        Self {
+            source: Source::Random(15),
+            family,
+            prediction: Prediction::Epsilon,
+            native_size: family.native_size,
+            dtype: "f16".to_owned(),
+            clip: ClipConfig::SD15,
+            unet: UNetConfig::sd15(),
+            vae: VaeConfig::sd15(),
+        }
+    }
+
+    fn new(file: Tensors, prediction: Prediction) -> Result<Self> {
+        let family = Family::of(&file).map_err(|other| refusal(&file, other.as_deref()))?;
+        let own_prefix = match family.old_text_prefix {
+            Some(old) if !file.has_under(family.text_prefix) => old,
+            _ => family.text_prefix,
+        };
+        let dtype = files::main_dtype(&file);
+        let native_size = resolution(file.metadata()).unwrap_or(family.native_size);
+        let file = if own_prefix == family.text_prefix {
+            file
+        } else {
+            file.renamed(own_prefix, family.text_prefix)
+        };
+        let checkpoint = Self {
+            family,
+            prediction,
+            native_size,
+            dtype,
+            clip: ClipConfig::detect(&file, family.text_prefix)?,
+            unet: UNetConfig::detect(&file, family.unet_prefix)?,
+            vae: VaeConfig::detect(&file, family.vae_prefix)?,
+            source: Source::File(file),
+        };
+        let Source::File(file) = &checkpoint.source else { return Ok(checkpoint) };
+        checkpoint.check_sizes(file)?;
+        let (device, _) = dry_run();
+        let check = Loader::file(file, &device, Precision::F32);
+        for kind in ComponentKind::ALL {
+            checkpoint.build(&check, kind)?;
+        }
+        check.finish(&[own_prefix, family.unet_prefix, family.vae_prefix], |name| {
+            family.harmless.iter().any(|prefix| name.starts_with(prefix))
+        })?;
+        Ok(checkpoint)
+    }
+
+    /// The text encoder's configuration.
+    pub fn clip(&self) -> &ClipConfig {
+        &self.clip
+    }
+
+    /// The UNet's configuration.
+    pub fn unet(&self) -> &UNetConfig {
+        &self.unet
+    }
+
+    /// The VAE's configuration.
+    pub fn vae(&self) -> &VaeConfig {
+        &self.vae
+    }
+
+    /// The open file, unless the weights are made up.
+    pub fn file(&self) -> Option<&Tensors> {
+        match &self.source {
+            Source::File(file) => Some(file),
+            Source::Random(_) => None,
+        }
+    }
+
+    /// Loads one network. Loading may be ended between two tensors.
+    pub fn load(
+        &self,
+        kind: ComponentKind,
+        device: &Device,
+        precision: Precision,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Component> {
+        self.with_loader(kind, device, precision, |loader| self.finish_load(loader.until(cancelled), kind))
+    }
+
+    /// Loads one network with its weights changed by `patches`, in order, beside `base`, the same network without: what no
+    /// patch touches is shared.
+    pub fn load_patched(
+        &self,
+        base: &Component,
+        patches: &[Arc<dyn Patch>],
+        device: &Device,
+        precision: Precision,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Component> {
+        let kind = base.kind();
+        self.with_loader(kind, device, precision, |loader| {
+            self.finish_load(loader.patched(&base.parts, patches).until(cancelled), kind)
+        })
+    }
+
+    fn with_loader<T>(
+        &self,
+        kind: ComponentKind,
+        device: &Device,
+        precision: Precision,
+        work: impl FnOnce(Loader<'_>) -> Result<T>,
+    ) -> Result<T> {
+        match &self.source {
+            Source::File(file) => {
+                let loaded = work(Loader::file(file, device, precision));
+                // Asked first: a file cut off meanwhile also shows as strange weights.
+                file.check_intact()?;
+                loaded
+            }
+            // Each network has a stream of its own, so that it is the same whichever are loaded.
+            Source::Random(seed) => work(Loader::random(*seed + 2 * kind as u64, device, precision)),
+        }
+    }
+
+    fn finish_load(&self, loader: Loader<'_>, kind: ComponentKind) -> Result<Component> {
+        let network = self.build(&loader, kind)?;
+        Ok(Component { network, parts: Arc::new(loader.into_parts()) })
+    }
+
+    /// Builds a network from a loader's tensors.
+    pub(super) fn build(&self, loader: &Loader, kind: ComponentKind) -> Result<Network> {
+        let Family { text_prefix, unet_prefix, vae_prefix, .. } = self.family;
+        Ok(match kind {
+            ComponentKind::TextEncoder => Network::TextEncoder(Arc::new(TextEncoder {
+                clip: ClipText::load(loader, text_prefix, self.clip.clone())?,
+                cache: ConditioningCache::default(),
+            })),
+            ComponentKind::UNet => {
+                Network::UNet(Arc::new(UNet::load(loader, unet_prefix, self.unet.clone())?))
+            }
+            ComponentKind::Vae => Network::Vae(Arc::new(Vae::load(loader, vae_prefix, self.vae.clone())?)),
+        })
+    }
+
+    /// An empty network: on a device that only counts, of the tensors that the file has.
+    pub(super) fn empty(
+        &self,
+        kind: ComponentKind,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Component> {
+        self.with_loader(kind, device, precision, |loader| self.finish_load(loader, kind))
+    }
+
+    /// Relations between the parts that no single tensor shows.
+    fn check_sizes(&self, file: &Tensors) -> Result<()> {
+        let Self { clip, unet, vae, family, .. } = self;
+        let wrong = |reason: String| Err(Error::model(file.path(), reason));
+        if unet.context_width != 0 && unet.context_width != clip.width {
+            return wrong(format!(
+                "the UNet attends to width {}, the text encoder gives {}",
+                unet.context_width, clip.width
+            ));
+        }
+        if (unet.in_channels, unet.out_channels) != (vae.latent_channels, vae.latent_channels) {
+            let (inputs, outputs, latents) = (unet.in_channels, unet.out_channels, vae.latent_channels);
+            return wrong(format!(
+                "the UNet takes {inputs} and gives {outputs} channels, the VAE's latents have {latents}"
+            ));
+        }
+        if vae.scale() != 8 {
+            return wrong(format!("the VAE scales by {}, Stable Diffusion's by 8", vae.scale()));
+        }
+        if clip.positions != family.text_positions || clip.vocabulary <= crate::prompt::EOS as usize {
+            let (tokens, positions) = (clip.vocabulary, clip.positions);
+            return wrong(format!(
+                "the text encoder has {tokens} tokens and {positions} positions, CLIP's has 49408 and 77"
+            ));
+        }
+        if !clip.width.is_multiple_of(clip.heads()) {
+            return wrong(format!(
+                "the text encoder's width {} does not divide into {} heads",
+                clip.width,
+                clip.heads()
+            ));
+        }
+        let grouped = |channels: &usize| channels.is_multiple_of(32);
+        let unet_widths = unet.widths();
+        let Some(width) = unet_widths.iter().chain(&vae.widths).find(|width| !grouped(width)) else {
+            return Ok(());
+        };
+        wrong(format!("a layer has {width} channels, which do not divide into 32 groups"))
+    }
+}
+
+/// Why a file is not drawn with: no checkpoint, or one of another architecture.
+fn refusal(file: &Tensors, architecture: Option<&str>) -> Error {
+    let what = match architecture {
+        Some("sd1-inpainting") => "an inpainting checkpoint (9 input channels)".to_owned(),
+        Some("sd1-pix2pix") => "an InstructPix2Pix checkpoint (8 input channels)".to_owned(),
+        Some(other) => format!("an {} checkpoint", other.to_uppercase()),
+        None => {
+            let reason = "holds no Stable Diffusion checkpoint in the LDM layout: its tensors do not begin with \
+                          model.diffusion_model., first_stage_model. and cond_stage_model.";
+            return Error::model(file.path(), reason);
+        }
+    };
+    let path = file.path().display();
+    Error::Unsupported(format!("{path}: is {what}; this version draws from text with SD 1.x checkpoints"))
+}

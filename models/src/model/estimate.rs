@@ -1,0 +1,134 @@
+//! What a picture will take, counted by empty networks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::checkpoint::Checkpoint;
+use super::component::{ComponentKind, Network, TextEncoder};
+use crate::networks::unet::UNet;
+use crate::networks::vae::Vae;
+use crate::nn::backend::dry_run::{Counter, dry_run};
+use crate::nn::{Precision, Run};
+use crate::{Error, Result};
+
+/// A checkpoint's networks without their weights: what they would take is counted by running them.
+pub struct Estimate {
+    counter: Counter,
+    /// Held while something is counted.
+    counting: Mutex<()>,
+    text: Arc<TextEncoder>,
+    unet: Arc<UNet>,
+    vae: Arc<Vae>,
+    /// Of each component, in the order of [`ComponentKind::ALL`].
+    weights: [u64; 3],
+    precision: Precision,
+}
+
+/// What decides how many activations there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PictureSize {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Latents that go through the UNet at once.
+    pub samples: usize,
+    /// Tokens of the longest conditioning.
+    pub tokens: usize,
+    /// Threads that compute: each has scratch of its own.
+    pub threads: usize,
+}
+
+/// Most scratch of a kernel's thread: panels of weights, rows of sums, tiles on their way. Small networks need less.
+const THREAD_SCRATCH: u64 = 4 << 20;
+
+impl Estimate {
+    /// Builds the empty networks of a checkpoint for a precision.
+    pub fn new(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
+        let (device, counter) = dry_run();
+        let mut weights = [0; 3];
+        let mut networks = vec![];
+        for (kind, weights) in ComponentKind::ALL.into_iter().zip(&mut weights) {
+            let empty = checkpoint.empty(kind, &device, precision)?;
+            *weights = empty.bytes();
+            networks.push(empty.network);
+        }
+        let Ok([Network::TextEncoder(text), Network::UNet(unet), Network::Vae(vae)]) =
+            <[Network; 3]>::try_from(networks)
+        else {
+            return Err(Error::Compute("networks of other kinds than were asked for".to_owned()));
+        };
+        Ok(Self { counter, counting: Mutex::default(), text, unet, vae, weights, precision })
+    }
+
+    /// What the networks compute in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes of a component's packed weights.
+    pub fn weight_bytes(&self, kind: ComponentKind) -> u64 {
+        let place = ComponentKind::ALL.iter().position(|each| *each == kind);
+        place.and_then(|place| self.weights.get(place)).copied().unwrap_or_default()
+    }
+
+    /// Bytes that the work with one component takes beside its weights.
+    pub fn activation_bytes(&self, kind: ComponentKind, size: &PictureSize) -> Result<u64> {
+        self.count(kind, size).map(|(bytes, _)| bytes)
+    }
+
+    /// How many latents may go through the UNet at once, at most `size.samples`, so that its activations and those of
+    /// everything else stay within `limit`; an error if one alone does not.
+    pub fn samples_within(&self, limit: u64, size: &PictureSize) -> Result<usize> {
+        for kind in [ComponentKind::TextEncoder, ComponentKind::Vae] {
+            let needed_bytes = self.activation_bytes(kind, size)?;
+            if needed_bytes > limit {
+                return Err(Error::Memory { needed_bytes, allowed_bytes: limit });
+            }
+        }
+        let needed = |samples| self.activation_bytes(ComponentKind::UNet, &PictureSize { samples, ..*size });
+        let needed_bytes = needed(1)?;
+        if needed_bytes > limit {
+            return Err(Error::Memory { needed_bytes, allowed_bytes: limit });
+        }
+        // More take more: the last that fits lies between one that does and one that does not.
+        let (mut fits, mut too_many) = (1, size.samples.max(1) + 1);
+        while too_many - fits > 1 {
+            let middle = fits.midpoint(too_many);
+            if needed(middle)? <= limit { fits = middle } else { too_many = middle }
+        }
+        Ok(fits)
+    }
+
+    fn count(&self, kind: ComponentKind, size: &PictureSize) -> Result<(u64, u64)> {
+        let _alone = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let latents = (size.height.div_ceil(8), size.width.div_ceil(8));
+        self.counter.restart();
+        let host = match kind {
+            ComponentKind::TextEncoder => {
+                let chunks = size.tokens.div_ceil(77).max(1);
+                let ids = vec![vec![0; 77]; chunks.min(8)];
+                self.text.clip.encode(&ids, &[], 1, &Run::WHOLE)?;
+                // What is encoded, and once more while it is joined.
+                2 * (chunks * 77 * self.text.clip.config().width * 4) as u64
+            }
+            ComponentKind::UNet => {
+                self.unet.try_out(latents, size.samples, &[size.tokens.max(77), size.tokens.max(77)])?;
+                // The sampler's state, noise, predictions and their like, and the time embeddings that are kept.
+                let channels = self.unet.config().in_channels;
+                (16 * size.samples * channels * latents.0 * latents.1 * 4) as u64
+            }
+            ComponentKind::Vae => {
+                self.vae.try_out(latents)?;
+                self.vae.host_bytes(latents)
+            }
+        };
+        let counts = self.counter.counts();
+        let scratch = size.threads as u64 * THREAD_SCRATCH.min(counts.most / 8);
+        Ok((counts.most + host + scratch, counts.multiply_adds))
+    }
+
+    /// Multiply-adds of one UNet call.
+    pub fn unet_multiply_adds(&self, size: &PictureSize) -> Result<u64> {
+        self.count(ComponentKind::UNet, size).map(|(_, multiply_adds)| multiply_adds)
+    }
+}

@@ -1,0 +1,164 @@
+//! A whole checkpoint in memory, ready to draw.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::checkpoint::Checkpoint;
+use super::component::{Component, ComponentKind, Network, TextEncoder};
+use super::estimate::Estimate;
+use super::family::Family;
+use crate::files::Prediction;
+use crate::networks::clip::ClipText;
+use crate::networks::unet::UNet;
+use crate::networks::vae::Vae;
+use crate::nn::backend::cpu::cpu;
+use crate::nn::{Device, Precision};
+use crate::sampling::ModelSigmas;
+use crate::{Error, Result};
+
+/// What the pipeline needs to know of a model beside its networks.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelFacts {
+    /// Its family.
+    pub family: &'static Family,
+    /// What its UNet predicts.
+    pub prediction: Prediction,
+    /// What it computes in.
+    pub precision: Precision,
+    /// Layers of its text encoder.
+    pub text_layers: usize,
+}
+
+/// A checkpoint whose networks are all in memory. All methods take `&self`, and a model can be shared between threads.
+pub struct Model {
+    facts: ModelFacts,
+    text: Arc<TextEncoder>,
+    unet: Arc<UNet>,
+    vae: Arc<Vae>,
+    weight_bytes: u64,
+    native_size: (usize, usize),
+    dtype: String,
+    estimate: Estimate,
+}
+
+/// What a caller may want to know of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSummary {
+    /// Its family's name.
+    pub architecture: &'static str,
+    /// Bytes the packed weights take in memory.
+    pub weight_bytes: u64,
+    /// The type most weights are stored in: "f16", "bf16" or "f32".
+    pub dtype: String,
+}
+
+impl Model {
+    /// Reads a checkpoint file into the CPU's memory, to compute in `precision`; another one takes another model.
+    pub fn open(path: &Path, precision: Precision) -> Result<Self> {
+        Self::load(&Checkpoint::open(path)?, &cpu(), precision)
+    }
+
+    /// The same of a checkpoint file's bytes in memory; errors call it `name`.
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>, precision: Precision) -> Result<Self> {
+        Self::load(&Checkpoint::from_bytes(name, bytes)?, &cpu(), precision)
+    }
+
+    /// SD 1.5 at its real size with random f16 weights, for measurements.
+    pub fn synthetic_sd15(precision: Precision) -> Result<Self> {
+        Self::load(&Checkpoint::synthetic_sd15(), &cpu(), precision)
+    }
+
+    /// Loads all networks of a checkpoint.
+    pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
+        let parts = ComponentKind::ALL.map(|kind| checkpoint.load(kind, device, precision, &|| false));
+        let [text, unet, vae] = parts;
+        Self::of(checkpoint, [text?, unet?, vae?], precision)
+    }
+
+    /// The model of networks that are in memory: text encoder, UNet, VAE.
+    pub fn of(checkpoint: &Checkpoint, components: [Component; 3], precision: Precision) -> Result<Self> {
+        let weight_bytes = components.iter().map(Component::bytes).sum();
+        let [Network::TextEncoder(text), Network::UNet(unet), Network::Vae(vae)] =
+            components.map(|component| component.network)
+        else {
+            return Err(Error::Compute("networks in another order".to_owned()));
+        };
+        Ok(Self {
+            facts: ModelFacts {
+                family: checkpoint.family,
+                prediction: checkpoint.prediction,
+                precision,
+                text_layers: checkpoint.clip().layers,
+            },
+            text,
+            unet,
+            vae,
+            weight_bytes,
+            native_size: checkpoint.native_size,
+            dtype: checkpoint.dtype.clone(),
+            estimate: Estimate::new(checkpoint, precision)?,
+        })
+    }
+
+    /// What the pipeline needs to know of it.
+    pub fn facts(&self) -> ModelFacts {
+        self.facts
+    }
+
+    /// What this model is.
+    pub fn summary(&self) -> ModelSummary {
+        ModelSummary {
+            architecture: self.facts.family.name,
+            weight_bytes: self.weight_bytes,
+            dtype: self.dtype.clone(),
+        }
+    }
+
+    /// Width and height in pixels of the pictures it was made to draw: as its file says in `modelspec.resolution`, else
+    /// its family's.
+    pub fn native_size(&self) -> (usize, usize) {
+        self.native_size
+    }
+
+    /// What pictures take, counted.
+    pub fn estimate(&self) -> &Estimate {
+        &self.estimate
+    }
+
+    /// What its UNet predicts.
+    pub fn prediction(&self) -> Prediction {
+        self.facts.prediction
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.facts.precision
+    }
+
+    /// The text encoder's network.
+    pub fn clip(&self) -> &ClipText {
+        &self.text.clip
+    }
+
+    /// The text encoder.
+    pub fn text_encoder(&self) -> &Arc<TextEncoder> {
+        &self.text
+    }
+
+    /// The denoiser.
+    pub fn unet(&self) -> &Arc<UNet> {
+        &self.unet
+    }
+
+    /// The autoencoder.
+    pub fn vae(&self) -> &Arc<Vae> {
+        &self.vae
+    }
+}
+
+impl ModelFacts {
+    /// The model's noise levels.
+    pub fn sigmas(&self) -> ModelSigmas {
+        ModelSigmas::default()
+    }
+}

@@ -1,0 +1,13 @@
+//! What a checkpoint is: a family's row, and components, each of which may be shared.
+
+mod checkpoint;
+mod component;
+mod estimate;
+mod family;
+mod loaded;
+
+pub use checkpoint::Checkpoint;
+pub use component::{Component, ComponentKey, ComponentKind, Network, TextEncoder};
+pub use estimate::{Estimate, PictureSize};
+pub use family::Family;
+pub use loaded::{Model, ModelFacts, ModelSummary};

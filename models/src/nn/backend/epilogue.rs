@@ -1,0 +1,58 @@
+//! What follows a product before its result is stored.
+
+use latentd_kernels::Activation;
+
+use super::activations::Activations;
+use super::packed::Vector;
+use super::precision::Precision;
+use crate::error::{Result, bail};
+
+/// `activation(sums + bias + bias of the image) + residual`, all of it optional.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// One number per output: the layer's own.
+    pub bias: Option<&'a Vector>,
+    /// `(batch, outputs)` f32, added to every row of the batch's entry.
+    pub image_bias: Option<&'a Activations>,
+    /// Applied to the biased sums.
+    pub activation: Activation,
+    /// Of the output's shape, and in the output's precision.
+    pub residual: Option<&'a Activations>,
+    /// The output is f32 even if the input is bf16.
+    pub widen: bool,
+}
+
+impl<'a> Epilogue<'a> {
+    /// With a residual, which says what the output is.
+    pub fn add(residual: &'a Activations) -> Self {
+        Self { residual: Some(residual), ..Self::default() }
+    }
+
+    /// With a result in f32.
+    pub fn widened() -> Self {
+        Self { widen: true, ..Self::default() }
+    }
+
+    /// What the output is, for this input.
+    pub fn output(&self, input: Precision) -> Precision {
+        match self.residual {
+            Some(residual) => residual.precision(),
+            None if self.widen => Precision::F32,
+            None => input,
+        }
+    }
+
+    /// An error unless a residual and biases fit an output of these sizes.
+    pub fn check(&self, dims: &[usize]) -> Result<()> {
+        if let Some(residual) = self.residual.filter(|residual| residual.dims() != dims) {
+            bail!("a residual {:?} cannot be added to {dims:?}", residual.dims());
+        }
+        let rows: usize = dims.split_last().map_or(1, |(_, rest)| rest.iter().product());
+        match self.image_bias {
+            Some(bias) if bias.rows() == 0 || !rows.is_multiple_of(bias.rows()) => {
+                bail!("biases {:?} of images for {rows} rows", bias.dims())
+            }
+            _ => Ok(()),
+        }
+    }
+}

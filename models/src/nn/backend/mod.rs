@@ -1,0 +1,16 @@
+//! Devices: what they must be able to do, and one folder for each.
+
+mod activations;
+pub mod cpu;
+mod device;
+pub mod dry_run;
+mod epilogue;
+pub mod fake;
+mod packed;
+mod precision;
+
+pub use activations::Activations;
+pub use device::{Backend, ConvConfig, Device, DeviceMemory, Norm};
+pub use epilogue::Epilogue;
+pub use packed::{Keys, Layout, Matrix, Vector};
+pub use precision::Precision;

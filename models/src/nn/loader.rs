@@ -1,0 +1,348 @@
+//! Hands weights to networks by name and shape, and keeps account of what was wrong.
+//!
+//! A network is built twice: first on a device that only counts, where nothing is read and every missing or mis-shaped
+//! tensor is noted, so that one error can name them all; then for real.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use half::f16;
+use latentd_kernels::{PackError, WeightDtype, Weights};
+
+use super::backend::{Device, Layout, Matrix, Precision, Vector};
+use super::parts::{Part, Parts, Table};
+use super::patch::Patch;
+use crate::files::Tensors;
+use crate::{Error, Result};
+
+/// Problems that an error spells out; beyond it only their number is told.
+const NAMED_PROBLEMS: usize = 8;
+
+enum Source<'a> {
+    File(&'a Tensors),
+    /// Makes up f16 weights of the right size, for measurements.
+    Random(Cell<u64>),
+}
+
+/// Gives tensors to the networks' constructors.
+pub struct Loader<'a> {
+    source: Source<'a>,
+    device: Device,
+    precision: Precision,
+    /// In order; each sees what the former left.
+    patches: &'a [Arc<dyn Patch>],
+    /// A network of the same file, device and precision, whose tensors are shared where no patch touches them.
+    base: Option<&'a Parts>,
+    cancelled: Option<&'a dyn Fn() -> bool>,
+    parts: RefCell<Parts>,
+    used: RefCell<BTreeSet<String>>,
+    problems: RefCell<Problems>,
+}
+
+/// What was wrong: the first few in words, all by number. A file can have any number of them.
+#[derive(Default)]
+struct Problems {
+    named: Vec<String>,
+    count: usize,
+}
+
+impl Problems {
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.named.len() < NAMED_PROBLEMS {
+            self.named.push(text());
+        }
+        self.count += 1;
+    }
+}
+
+/// Why a tensor cannot be taken.
+enum Unfit {
+    /// It is not there, or of this other shape.
+    Shape(Option<Vec<usize>>),
+    Packed(PackError),
+    Other(Error),
+}
+
+impl From<Error> for Unfit {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl<'a> Loader<'a> {
+    /// Reads a file, for networks on a device that compute in a precision.
+    pub fn file(file: &'a Tensors, device: &Device, precision: Precision) -> Self {
+        Self::new(Source::File(file), device, precision)
+    }
+
+    /// Random weights, the same for the same `seed`.
+    pub fn random(seed: u64, device: &Device, precision: Precision) -> Self {
+        Self::new(Source::Random(Cell::new(seed | 1)), device, precision)
+    }
+
+    fn new(source: Source<'a>, device: &Device, precision: Precision) -> Self {
+        Self {
+            source,
+            device: device.clone(),
+            precision,
+            patches: &[],
+            base: None,
+            cancelled: None,
+            parts: RefCell::default(),
+            used: RefCell::default(),
+            problems: RefCell::default(),
+        }
+    }
+
+    /// The same, where `patches` change weights on the way, and what none of them touches is that of `base`: the parts
+    /// of a network of the same file, device and precision.
+    #[must_use]
+    pub fn patched(self, base: &'a Parts, patches: &'a [Arc<dyn Patch>]) -> Self {
+        Self { patches, base: Some(base), ..self }
+    }
+
+    /// The same, which ends between two tensors once `cancelled` says so.
+    #[must_use]
+    pub fn until(self, cancelled: &'a dyn Fn() -> bool) -> Self {
+        Self { cancelled: Some(cancelled), ..self }
+    }
+
+    /// What the networks compute in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Where the networks are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What was handed out so far, by name.
+    pub fn into_parts(self) -> Parts {
+        self.parts.into_inner()
+    }
+
+    /// A matrix of weights; a linear layer's may also be stored as a 1×1 convolution's.
+    pub fn matrix(&self, name: &str, layout: Layout, precision: Precision) -> Result<Matrix> {
+        if let Some(Part::Matrix(matrix)) = self.shared(name) {
+            return Ok(matrix);
+        }
+        let shape = layout.shape();
+        let mut shapes = vec![shape.clone()];
+        if let Layout::Linear { outputs, inputs } = layout {
+            shapes.push(vec![outputs, inputs, 1, 1]);
+        }
+        let matrix = self.take(name, &shapes, |weights| {
+            self.device.matrix(layout, precision, weights)?.map_err(Unfit::Packed)
+        })?;
+        self.parts.borrow_mut().insert(name, Part::Matrix(matrix.clone()));
+        Ok(matrix)
+    }
+
+    /// A vector of f32: a bias, or a norm's weight.
+    pub fn vector(&self, name: &str, length: usize) -> Result<Vector> {
+        if let Some(Part::Vector(vector)) = self.shared(name) {
+            return Ok(vector);
+        }
+        let vector = self.take(name, &[vec![length]], |weights| {
+            let values = if self.device.computes() { finite(weights)?.to_f32() } else { vec![] };
+            Ok(self.device.vector(values, length)?)
+        })?;
+        self.parts.borrow_mut().insert(name, Part::Vector(vector.clone()));
+        Ok(vector)
+    }
+
+    /// A table of `rows` vectors of `width`, which stays on the host.
+    pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<Arc<Table>> {
+        if let Some(Part::Table(table)) = self.shared(name) {
+            return Ok(table);
+        }
+        let table = self.take(name, &[vec![rows, width]], |weights| {
+            let bytes = if self.device.computes() { finite(weights)?.bytes.to_vec() } else { vec![] };
+            let size = rows * width * weights.dtype.size();
+            Ok(Arc::new(Table { dtype: weights.dtype, bytes, size }))
+        })?;
+        self.parts.borrow_mut().insert(name, Part::Table(Arc::clone(&table)));
+        Ok(table)
+    }
+
+    /// Ends the building of an empty network: an error that names all that was missing or mis-shaped, and what stood
+    /// among `prefixes` without being used, unless `ignored` says it may.
+    pub fn finish(self, prefixes: &[&str], ignored: impl Fn(&str) -> bool) -> Result<()> {
+        let Source::File(file) = self.source else {
+            return Ok(());
+        };
+        let used = self.used.into_inner();
+        let mut problems = self.problems.into_inner();
+        for name in file.names() {
+            let ours = prefixes.iter().any(|prefix| name.starts_with(prefix));
+            if ours && !used.contains(name) && !ignored(name) {
+                problems.add(|| format!("extra tensor {name}"));
+            }
+        }
+        if problems.count == 0 {
+            return Ok(());
+        }
+        let more = problems.count - problems.named.len();
+        let mut reason = format!("does not make a model: {}", problems.named.join("; "));
+        if more > 0 {
+            reason = format!("{reason}; and {more} more");
+        }
+        Err(Error::model(file.path(), reason))
+    }
+
+    /// An error for a network that cannot be built, naming the file.
+    pub(crate) fn refusal(&self, reason: &str) -> Error {
+        match self.source {
+            Source::File(file) => Error::model(file.path(), reason),
+            Source::Random(_) => Error::Request(reason.to_owned()),
+        }
+    }
+
+    /// The base's tensor of this name, if no patch touches it.
+    fn shared(&self, name: &str) -> Option<Part> {
+        let part = self.base?.get(name).filter(|_| !self.is_patched(name))?;
+        self.parts.borrow_mut().insert(name, part.clone());
+        Some(part.clone())
+    }
+
+    fn is_patched(&self, name: &str) -> bool {
+        self.patches.iter().any(|patch| patch.touches(name))
+    }
+
+    /// Finds a tensor of one of the shapes, patches it, and gives it to `read`. Where nothing is computed, a tensor that
+    /// does not fit is noted and replaced by a dummy of the right shape.
+    fn take<T>(
+        &self,
+        name: &str,
+        shapes: &[Vec<usize>],
+        read: impl Fn(Weights<'_>) -> Result<T, Unfit>,
+    ) -> Result<T> {
+        if self.cancelled.is_some_and(|cancelled| cancelled()) {
+            return Err(Error::Cancelled);
+        }
+        let shape = shapes.first().map(Vec::as_slice).unwrap_or_default();
+        if !self.device.computes() {
+            let dtype = match self.noted(name, shapes) {
+                _ if self.is_patched(name) => WeightDtype::F32,
+                Ok(dtype) => dtype,
+                Err(unfit) => {
+                    let text = match unfit {
+                        Unfit::Shape(found) => self.unfit(name, found.as_deref(), shape),
+                        Unfit::Packed(error) => format!("tensor {name} {error}"),
+                        Unfit::Other(error) => return Err(error),
+                    };
+                    self.problems.borrow_mut().add(|| text);
+                    WeightDtype::F32
+                }
+            };
+            let dummy = read(Weights { dtype, bytes: &[] });
+            return dummy.map_err(|unfit| self.refused(name, shape, unfit));
+        }
+        let taken = self.weights(name, shapes).and_then(|(weights, shape)| {
+            let bytes: Cow<'_, [u8]> = weights.bytes;
+            let weights = Weights { dtype: weights.dtype, bytes: &bytes };
+            if !self.is_patched(name) {
+                return read(weights);
+            }
+            let mut values = finite(weights)?.to_f32();
+            for patch in self.patches.iter().filter(|patch| patch.touches(name)) {
+                patch.apply(name, &shape, &mut values)?;
+            }
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            read(Weights { dtype: WeightDtype::F32, bytes: &bytes })
+        });
+        if let Source::File(file) = &self.source {
+            file.let_go(name);
+        }
+        taken.map_err(|unfit| self.refused(name, shape, unfit))
+    }
+
+    /// Notes that a tensor is used; its type if it fits.
+    fn noted(&self, name: &str, shapes: &[Vec<usize>]) -> Result<WeightDtype, Unfit> {
+        let Source::File(file) = &self.source else { return Ok(WeightDtype::F16) };
+        if let Some(own) = file.own_name(name) {
+            self.used.borrow_mut().insert(own.to_owned());
+        }
+        fitting(file, name, shapes)?;
+        Ok(file.weight_dtype(name)?)
+    }
+
+    fn weights(&self, name: &str, shapes: &[Vec<usize>]) -> Result<(Stored<'a>, Vec<usize>), Unfit> {
+        match &self.source {
+            Source::Random(state) => {
+                let shape = shapes.first().cloned().unwrap_or_default();
+                let bytes = Cow::Owned(random_f16(state, &shape));
+                Ok((Stored { dtype: WeightDtype::F16, bytes }, shape))
+            }
+            Source::File(file) => {
+                let shape = fitting(file, name, shapes)?.to_vec();
+                let (dtype, bytes) = file.weights(name)?.ok_or(Unfit::Shape(None))?;
+                Ok((Stored { dtype, bytes }, shape))
+            }
+        }
+    }
+
+    fn refused(&self, name: &str, wanted: &[usize], unfit: Unfit) -> Error {
+        match unfit {
+            Unfit::Shape(found) => self.refusal(&self.unfit(name, found.as_deref(), wanted)),
+            Unfit::Packed(error) => match self.source {
+                Source::File(_) => self.refusal(&format!("tensor {name} {error}")),
+                Source::Random(_) => self.refusal(&format!("{name} {error}")),
+            },
+            Unfit::Other(error) => error,
+        }
+    }
+
+    /// What is wrong with a tensor; by both names where the file calls it otherwise.
+    fn unfit(&self, name: &str, found: Option<&[usize]>, wanted: &[usize]) -> String {
+        let own = match &self.source {
+            Source::File(file) => file.own_name(name).filter(|own| *own != name),
+            Source::Random(_) => None,
+        };
+        let named = own.map_or_else(|| name.to_owned(), |own| format!("{own} ({name})"));
+        match found {
+            None => format!("missing tensor {named} {wanted:?}"),
+            Some(found) => format!("tensor {named} is {found:?}, {wanted:?} is needed"),
+        }
+    }
+}
+
+/// Weights on their way, of a file or made up.
+struct Stored<'a> {
+    dtype: WeightDtype,
+    bytes: Cow<'a, [u8]>,
+}
+
+fn finite(weights: Weights<'_>) -> Result<Weights<'_>, Unfit> {
+    if weights.all_finite() { Ok(weights) } else { Err(Unfit::Packed(PackError::NotFinite)) }
+}
+
+/// The shape of a file's tensor, if it is one of these.
+fn fitting<'a>(file: &'a Tensors, name: &str, shapes: &[Vec<usize>]) -> Result<&'a [usize], Unfit> {
+    match file.shape(name) {
+        Some(found) if shapes.iter().any(|shape| shape == found) => Ok(found),
+        found => Err(Unfit::Shape(found.map(<[usize]>::to_vec))),
+    }
+}
+
+/// Uniform values with the variance that keeps signals at their size: 1 / inputs. Vectors are near 1, so that
+/// norms pass signals on.
+fn random_f16(state: &Cell<u64>, shape: &[usize]) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let inputs: usize = shape.iter().skip(1).product();
+    let (centre, spread) = if shape.len() == 1 { (1.0, 0.05) } else { (0.0, (3.0 / inputs as f32).sqrt()) };
+    let mut word = state.get();
+    let mut bytes = Vec::with_capacity(count * 2);
+    for _ in 0..count {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        let uniform = (word >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        bytes.extend(f16::from_f32(centre + spread * uniform).to_le_bytes());
+    }
+    state.set(word);
+    bytes
+}

@@ -1,0 +1,19 @@
+//! What changes weights on their way from a file into a network.
+
+use crate::Result;
+
+/// A change of weights by tensor name: a LoRA at its strength, for one. Patches are applied in order, each to what the
+/// former left, so one may be a function of the weight and not only a sum.
+pub trait Patch: Send + Sync {
+    /// Equal for patches that do the same: of the file's content and the strength.
+    fn digest(&self) -> [u8; 32];
+
+    /// Whether it changes this tensor. Names are those of the LDM layout, with their prefix, whatever the file's are.
+    fn touches(&self, name: &str) -> bool;
+
+    /// Changes the tensor's weights, row-major in the shape that the file has.
+    ///
+    /// # Errors
+    /// If it does not fit the shape; the network is not built then.
+    fn apply(&self, name: &str, shape: &[usize], weights: &mut [f32]) -> Result<()>;
+}

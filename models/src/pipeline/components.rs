@@ -1,0 +1,42 @@
+//! Where the pipeline gets its networks from.
+
+use std::sync::Arc;
+
+use crate::Result;
+use crate::model::{Model, TextEncoder};
+use crate::networks::unet::UNet;
+use crate::networks::vae::Vae;
+use crate::nn::KeyValueTransform;
+
+/// Lends a request's networks, one phase at a time: what is not asked for need not be in memory, and may leave it while
+/// another is at work.
+pub trait Components: Send {
+    /// For the time in which prompts are encoded.
+    fn text_encoder(&mut self) -> Result<Arc<TextEncoder>>;
+
+    /// For one pass of the sampler's loop.
+    fn unet(&mut self) -> Result<Arc<UNet>>;
+
+    /// For the time in which images are encoded or decoded.
+    fn vae(&mut self) -> Result<Arc<Vae>>;
+
+    /// What changes tokens on their way to keys and values of this pass's attentions: hypernetworks.
+    fn transforms(&mut self) -> Result<Vec<Arc<dyn KeyValueTransform>>> {
+        Ok(vec![])
+    }
+}
+
+/// A model whose networks are all in memory.
+impl Components for &Model {
+    fn text_encoder(&mut self) -> Result<Arc<TextEncoder>> {
+        Ok(Arc::clone(Model::text_encoder(self)))
+    }
+
+    fn unet(&mut self) -> Result<Arc<UNet>> {
+        Ok(Arc::clone(Model::unet(self)))
+    }
+
+    fn vae(&mut self) -> Result<Arc<Vae>> {
+        Ok(Arc::clone(Model::vae(self)))
+    }
+}

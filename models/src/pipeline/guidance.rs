@@ -1,0 +1,142 @@
+//! How predictions become one: guidance is a list of branches, per image.
+
+use std::sync::Arc;
+
+use super::evaluation::Role;
+use crate::error::{Result, bail};
+use crate::prompt::Conditioning;
+use crate::tensor::Tensor;
+
+/// A branch's conditioning until a step.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// The first step that it is not for; the last span is for all that come after it too.
+    pub until: usize,
+    /// What the model is told.
+    pub conditioning: Arc<Conditioning>,
+}
+
+/// One prediction of several that are combined.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// What it is taken for.
+    pub role: Role,
+    /// What it counts, beside the guidance scale.
+    pub weight: f64,
+    /// Where it counts: one number from 0 to 1 per latent, `(height, width)`; everywhere if `None`.
+    pub mask: Option<Arc<Tensor>>,
+    /// Its conditioning from step to step, at least one.
+    pub spans: Vec<Span>,
+}
+
+impl Branch {
+    /// Everywhere and for all steps, with weight 1.
+    pub fn new(role: Role, conditioning: Arc<Conditioning>) -> Self {
+        Self { role, weight: 1.0, mask: None, spans: vec![Span { until: usize::MAX, conditioning }] }
+    }
+
+    /// Its conditioning at a step.
+    pub fn at(&self, step: usize) -> Result<&Arc<Conditioning>> {
+        let span = self.spans.iter().find(|span| step < span.until).or(self.spans.last());
+        match span {
+            Some(span) => Ok(&span.conditioning),
+            None => bail!("a branch of guidance without conditioning"),
+        }
+    }
+}
+
+/// An image's branches: at most one of them is what is steered away from.
+#[derive(Clone, Debug)]
+pub struct Guidance {
+    /// In the order in which they are added up.
+    pub branches: Vec<Branch>,
+}
+
+impl Guidance {
+    /// Classifier-free guidance of one prompt and one to steer away from.
+    pub fn of(cond: Arc<Conditioning>, uncond: Arc<Conditioning>) -> Self {
+        Self { branches: vec![Branch::new(Role::Cond, cond), Branch::new(Role::Uncond, uncond)] }
+    }
+
+    /// uncond + Σ (condᵢ − uncond) · maskᵢ · (weightᵢ · scale), in the order of branches; without an uncond Σ condᵢ ·
+    /// maskᵢ · weightᵢ. `outputs` has one prediction `(1, channels, height, width)` per branch.
+    pub fn combine(&self, outputs: &[Tensor], scale: f64) -> Result<Tensor> {
+        if outputs.len() != self.branches.len() {
+            bail!("{} predictions for {} branches of guidance", outputs.len(), self.branches.len());
+        }
+        let branches = || self.branches.iter().zip(outputs);
+        let uncond = branches().find(|(branch, _)| branch.role == Role::Uncond).map(|(_, output)| output);
+        let mut sum = uncond.cloned();
+        for (branch, output) in branches().filter(|(branch, _)| branch.role == Role::Cond) {
+            let (difference, factor) = match uncond {
+                Some(uncond) => (output.minus(uncond)?, branch.weight * scale),
+                None => (output.clone(), branch.weight),
+            };
+            let mut part = difference.scaled(factor);
+            if let Some(mask) = &branch.mask {
+                part = masked(part, mask)?;
+            }
+            sum = Some(match sum {
+                Some(sum) => sum.plus(&part)?,
+                None => part,
+            });
+        }
+        match sum {
+            Some(sum) => Ok(sum),
+            None => bail!("guidance without a branch"),
+        }
+    }
+}
+
+/// Each channel of `(1, channels, height, width)` times a mask `(height, width)`.
+pub(super) fn masked(mut x: Tensor, mask: &Tensor) -> Result<Tensor> {
+    let (_, _, height, width) = x.dims4()?;
+    if mask.dims() != [height, width] {
+        bail!("a mask {:?} for latents {:?}", mask.dims(), x.dims());
+    }
+    for plane in x.values_mut().chunks_exact_mut((height * width).max(1)) {
+        plane.iter_mut().zip(mask.values()).for_each(|(value, mask)| *value *= mask);
+    }
+    Ok(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(values: [f32; 4]) -> Tensor {
+        Tensor::new(values.to_vec(), [1, 1, 2, 2]).expect("fits")
+    }
+
+    fn conditioning(value: f32) -> Arc<Conditioning> {
+        Arc::new(Conditioning { tokens: Tensor::full(value, [1, 1, 1]), pooled: None })
+    }
+
+    #[test]
+    fn branches_add_up() {
+        let (cond, uncond) = (one([1.0, 2.0, 3.0, 4.0]), one([0.0, 1.0, 0.0, 1.0]));
+        let mut guidance = Guidance::of(conditioning(1.0), conditioning(0.0));
+        let both = guidance.combine(&[cond.clone(), uncond.clone()], 2.0).expect("combined");
+        assert_eq!(both, one([2.0, 3.0, 6.0, 7.0]));
+        // A second thing that is wanted, half as much and on the left only.
+        let mask = Tensor::new(vec![1.0, 0.0, 1.0, 0.0], [2, 2]).expect("fits");
+        let second =
+            Branch { weight: 0.5, mask: Some(Arc::new(mask)), ..Branch::new(Role::Cond, conditioning(2.0)) };
+        guidance.branches.push(second);
+        let three = guidance.combine(&[cond.clone(), uncond.clone(), one([4.0; 4])], 2.0).expect("combined");
+        assert_eq!(three, one([6.0, 3.0, 10.0, 7.0]));
+        let alone = Guidance { branches: vec![Branch::new(Role::Cond, conditioning(1.0))] };
+        assert_eq!(alone.combine(std::slice::from_ref(&cond), 7.0).expect("combined"), cond);
+        assert!(alone.combine(&[], 7.0).is_err() && Guidance { branches: vec![] }.combine(&[], 1.0).is_err());
+    }
+
+    #[test]
+    fn spans_change_at_their_steps() {
+        let span = |until, value| Span { until, conditioning: conditioning(value) };
+        let branch =
+            Branch { spans: vec![span(2, 1.0), span(5, 2.0)], ..Branch::new(Role::Cond, conditioning(0.0)) };
+        let values: Vec<f32> =
+            (0..7).map(|step| branch.at(step).expect("there").tokens.values()[0]).collect();
+        assert_eq!(values, [1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]);
+    }
+}

@@ -1,0 +1,204 @@
+//! Where a picture can be changed on its way. Each stage is given one struct of plain numbers and handles of tensors.
+
+use super::evaluation::{Evaluation, PassKind};
+use super::handles::{Handle, Handles};
+use crate::Result;
+use crate::image::RgbImage;
+
+/// Which stages somebody wants to take part in; what nobody wants costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a stage of its own")]
+pub struct Wants {
+    /// [`Stages::pass_begin`].
+    pub pass_begin: bool,
+    /// [`Stages::conditioning`].
+    pub conditioning: bool,
+    /// [`Stages::noise_init`].
+    pub noise_init: bool,
+    /// [`Stages::denoise_before`].
+    pub denoise_before: bool,
+    /// [`Stages::control_residuals`].
+    pub control_residuals: bool,
+    /// [`Stages::denoise_combine`].
+    pub denoise_combine: bool,
+    /// [`Stages::latent_final`].
+    pub latent_final: bool,
+    /// [`Stages::image_post`].
+    pub image_post: bool,
+    /// [`Stages::batch_post`].
+    pub batch_post: bool,
+}
+
+impl Wants {
+    /// All of them.
+    pub const ALL: Self = Self {
+        pass_begin: true,
+        conditioning: true,
+        noise_init: true,
+        denoise_before: true,
+        control_residuals: true,
+        denoise_combine: true,
+        latent_final: true,
+        image_post: true,
+        batch_post: true,
+    };
+}
+
+/// A pass begins.
+#[derive(Clone, Debug)]
+pub struct PassBegin {
+    /// What it is for.
+    pub pass: PassKind,
+    /// Which of its kind.
+    pub index: usize,
+    /// Images before it in the request.
+    pub first_image: usize,
+    /// One per image.
+    pub seeds: Vec<u64>,
+    /// Pixels in a row, and rows.
+    pub size: (usize, usize),
+}
+
+/// One image's conditioning is there.
+#[derive(Clone, Copy, Debug)]
+pub struct ConditioningStage {
+    /// The image, counted over the whole request.
+    pub image: usize,
+    /// The branch of its guidance.
+    pub branch: usize,
+    /// `(1, tokens, width)`; branches may differ in tokens.
+    pub tokens: Handle,
+    /// `(1, width)`, of families that have it.
+    pub pooled: Option<Handle>,
+}
+
+/// The initial noise is drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct NoiseInit {
+    /// `(batch, channels, height, width)`, of unit variance, before it is scaled by the first level.
+    pub noise: Handle,
+}
+
+/// The sampler is about to ask the model.
+#[derive(Clone, Copy, Debug)]
+pub struct DenoiseBefore<'a> {
+    /// What the evaluation is of.
+    pub evaluation: &'a Evaluation,
+    /// `(batch, channels, height, width)`: the noisy latents, one per image.
+    pub latents: Handle,
+}
+
+/// Residuals may be added in the UNet.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlResiduals<'a> {
+    /// What the evaluation is of: one row per sample of `latents`.
+    pub evaluation: &'a Evaluation,
+    /// `(rows, channels, height, width)`, scaled as the UNet sees them.
+    pub latents: Handle,
+}
+
+/// Predictions are there, and not yet one.
+#[derive(Clone, Copy, Debug)]
+pub struct DenoiseCombine<'a> {
+    /// What the evaluation is of.
+    pub evaluation: &'a Evaluation,
+    /// Predictions of the noise-free latents, one per row: `(rows, channels, height, width)`.
+    pub rows: Handle,
+    /// What guidance makes of them, one per image: `(batch, channels, height, width)`. The last word.
+    pub guided: Handle,
+}
+
+/// The sampler has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct LatentFinal {
+    /// `(batch, channels, height, width)` in the model's scale.
+    pub latents: Handle,
+}
+
+/// A picture and what draws it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// The pixels.
+    pub image: RgbImage,
+    /// The seed that draws it alone.
+    pub seed: u64,
+    /// Its place in the request.
+    pub index: usize,
+}
+
+/// All pictures of a pass, before anything is composed over them.
+#[derive(Debug)]
+pub struct ImagePost<'a> {
+    /// To be changed; as many as there are.
+    pub pictures: &'a mut [Picture],
+}
+
+/// All pictures of a pass, finished: some may go, others come, each with its seed.
+#[derive(Debug)]
+pub struct BatchPost<'a> {
+    /// To be changed.
+    pub pictures: &'a mut Vec<Picture>,
+}
+
+/// What takes part in drawing. Every method has a default that does nothing. An error from any of them ends the request.
+pub trait Stages: Send {
+    /// Which stages are wanted; asked at the begin of each pass.
+    fn wants(&self) -> Wants {
+        Wants::default()
+    }
+
+    /// A pass begins.
+    fn pass_begin(&mut self, _stage: &PassBegin) -> Result<()> {
+        Ok(())
+    }
+
+    /// One image's conditioning is there.
+    fn conditioning(&mut self, _stage: &ConditioningStage, _tensors: &mut Handles) -> Result<()> {
+        Ok(())
+    }
+
+    /// The initial noise is drawn.
+    fn noise_init(&mut self, _stage: &NoiseInit, _tensors: &mut Handles) -> Result<()> {
+        Ok(())
+    }
+
+    /// The sampler is about to ask the model.
+    fn denoise_before(&mut self, _stage: &DenoiseBefore, _tensors: &mut Handles) -> Result<()> {
+        Ok(())
+    }
+
+    /// Residuals to add in the UNet, as a ControlNet makes them: one per skip connection, then the middle block's, each
+    /// `(rows, channels, height, width)`; none to add nothing.
+    fn control_residuals(
+        &mut self,
+        _stage: &ControlResiduals,
+        _tensors: &mut Handles,
+    ) -> Result<Vec<Handle>> {
+        Ok(vec![])
+    }
+
+    /// Predictions are there, and what guidance makes of them.
+    fn denoise_combine(&mut self, _stage: &DenoiseCombine, _tensors: &mut Handles) -> Result<()> {
+        Ok(())
+    }
+
+    /// The sampler has ended.
+    fn latent_final(&mut self, _stage: &LatentFinal, _tensors: &mut Handles) -> Result<()> {
+        Ok(())
+    }
+
+    /// All pictures of a pass are decoded.
+    fn image_post(&mut self, _stage: &mut ImagePost) -> Result<()> {
+        Ok(())
+    }
+
+    /// All pictures of a pass are finished.
+    fn batch_post(&mut self, _stage: &mut BatchPost) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes part in nothing.
+pub struct NoStages;
+
+impl Stages for NoStages {}

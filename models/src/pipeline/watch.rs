@@ -1,0 +1,50 @@
+//! What a caller sees of a request that runs. None of it can fail or change the picture.
+
+use crate::image::RgbImage;
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Prompts become conditioning.
+    Conditioning,
+    /// The sampler's loop.
+    Denoising,
+    /// Latents become pixels.
+    Decoding,
+}
+
+/// One report of progress. Steps count over the whole request: `n_iter` passes of `steps` each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// What has just been done.
+    pub phase: Phase,
+    /// Sampler steps finished, over all passes.
+    pub step: usize,
+    /// Sampler steps in all, over all passes.
+    pub steps: usize,
+}
+
+/// Who looks on. Every method has a default that does nothing, so an implementation names only what it uses.
+pub trait Watch: Send {
+    /// Polled at the begin of each section of a network and between decoded images; `true` ends the request with
+    /// [`crate::Error::Cancelled`].
+    fn cancelled(&self) -> bool {
+        false
+    }
+
+    /// A step or phase is done.
+    fn progress(&mut self, _progress: Progress) {}
+
+    /// Whether the latents after this step (counted from 1 within the pass) are wanted as a picture.
+    fn wants_preview(&self, _step: usize) -> bool {
+        false
+    }
+
+    /// A cheap picture of the denoised latents, one per image of the batch, at 1/8 of the size.
+    fn preview(&mut self, _step: usize, _images: Vec<RgbImage>) {}
+}
+
+/// Looks at nothing.
+pub struct NoWatch;
+
+impl Watch for NoWatch {}

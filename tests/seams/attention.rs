@@ -1,0 +1,100 @@
+//! Sets of keys and values beside the model's own.
+
+use std::sync::Arc;
+
+use latentd_models::Tensor;
+use latentd_models::model::Network;
+use latentd_models::networks::unet::{ContextSet, RowContext, UNet, UNetCall};
+use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::nn::{Activations, Device, KeySet, Precision, RowKeys, Run, attention_of_rows, keys};
+
+use crate::drawing::{checkpoint, components};
+
+const QUERIES: usize = 6;
+const CHANNELS: usize = 64;
+
+fn numbers(seed: f32, count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i as f32 * 0.37 + seed) * 1.7).sin()).collect()
+}
+
+fn sequence(device: &Device, seed: f32, batch: usize, tokens: usize) -> Activations {
+    device.upload(&numbers(seed, batch * tokens * CHANNELS), &[batch, tokens, CHANNELS]).expect("uploads")
+}
+
+#[test]
+fn sets_are_added_by_weight_and_mask() {
+    let device = cpu();
+    let q = sequence(&device, 0.1, 2, QUERIES);
+    let set = |seed: f32, tokens| {
+        let (k, v) = (sequence(&device, seed, 1, tokens), sequence(&device, seed + 9.0, 1, tokens));
+        keys(&device, &k, &v, 4).expect("keys")
+    };
+    let (own, other) = (set(1.0, 5), set(2.0, 9));
+    let found = |rows: &[RowKeys]| {
+        let found = attention_of_rows(&device, &q, rows).expect("attends");
+        device.download(&found).expect("downloads")
+    };
+    let plain = found(&[RowKeys::own(&own), RowKeys::own(&own)]);
+    let alone = found(&[RowKeys::own(&other), RowKeys::own(&other)]);
+    let mask: Vec<f32> = (0..QUERIES).map(|query| query as f32 / 5.0).collect();
+    let with = RowKeys {
+        own: KeySet { keys: &own, weight: 0.25, mask: None },
+        sets: vec![KeySet { keys: &other, weight: 0.5, mask: Some(&mask) }],
+    };
+    // The first row has a second set, the second row has none.
+    let both = found(&[with, RowKeys::own(&own)]);
+    let half = QUERIES * CHANNELS;
+    for index in 0..half {
+        let wanted = 0.25 * plain[index] + 0.5 * mask[index / CHANNELS] * alone[index];
+        assert!((both[index] - wanted).abs() < 1e-6, "{index}: {} for {wanted}", both[index]);
+    }
+    assert_eq!(both[half..], plain[half..], "the other row is as it was, to the bit");
+    let short = sequence(&device, 3.0, 1, QUERIES);
+    assert!(attention_of_rows(&device, &short, &[RowKeys::own(&own), RowKeys::own(&own)]).is_err());
+}
+
+fn unet() -> (Arc<UNet>, usize) {
+    let [text, unet, _] = components(&checkpoint(), &cpu(), Precision::F32);
+    let (Network::UNet(unet), Network::TextEncoder(text)) = (unet.network, text.network) else {
+        panic!("networks")
+    };
+    (unet, text.clip.config().width)
+}
+
+#[test]
+fn a_unets_sets_do_what_they_say() {
+    let (unet, width) = unet();
+    let x = Tensor::new(numbers(0.3, 2 * 4 * 8 * 9), [2, 4, 8, 9]).expect("latents");
+    let tokens = |seed, count| Tensor::new(numbers(seed, count * width), [1, count, width]).expect("tokens");
+    let times = unet.time_embeddings(&[400.0]).expect("embeds");
+    let times = [&times[0], &times[0]];
+    let own = unet.context(&tokens(1.0, 77), &[]).expect("context");
+    let extra = Arc::new(unet.context(&tokens(5.0, 4), &[]).expect("context"));
+    let run = |sets: &[&[ContextSet]]| {
+        let contexts: Vec<RowContext> = sets.iter().map(|sets| RowContext { own: &own, sets }).collect();
+        let call = UNetCall { times: &times, contexts: &contexts, residuals: None, transforms: &[] };
+        unet.denoise(&x, &call, &Run::WHOLE).expect("runs")
+    };
+    let plain = run(&[&[], &[]]);
+    let set = |weight, mask: Option<f32>| ContextSet {
+        context: Arc::clone(&extra),
+        weight,
+        mask: mask.map(|value| Arc::new(Tensor::full(value, [8, 9]))),
+    };
+    let (one, other) = ([set(0.7, None)], [set(0.7, Some(0.0))]);
+    let found = run(&[&one, &[]]);
+    assert_ne!(found.get(0).expect("row"), plain.get(0).expect("row"), "a set does something");
+    assert_eq!(found.get(1).expect("row"), plain.get(1).expect("row"), "to its own row only");
+    let close = |a: &Tensor, b: &Tensor| a.values().iter().zip(b.values()).all(|(a, b)| (a - b).abs() < 1e-5);
+    assert!(close(&run(&[&other, &[]]), &plain), "nowhere is nothing");
+    assert!(close(&run(&[&[set(0.7, Some(1.0))], &[]]), &found), "everywhere is everywhere");
+    // Tokens that share the softmax of the model's own are joined to them: the order of keys is no matter.
+    let joined = |a: Tensor, b: Tensor| {
+        let context = unet.context(&Tensor::cat(&[&a, &b], 1).expect("joined"), &[]).expect("context");
+        let rows = [RowContext::own(&context), RowContext::own(&context)];
+        let call = UNetCall { times: &times, contexts: &rows, residuals: None, transforms: &[] };
+        unet.denoise(&x, &call, &Run::WHOLE).expect("runs")
+    };
+    let appended = joined(tokens(1.0, 77), tokens(5.0, 4));
+    assert!(close(&appended, &joined(tokens(5.0, 4), tokens(1.0, 77))) && !close(&appended, &plain));
+}

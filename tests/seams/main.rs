@@ -1,0 +1,8 @@
+//! The seams between files, networks, devices and whoever takes part in a picture: each with something that does nothing
+//! and something that does.
+
+mod adapters;
+mod attention;
+mod devices;
+mod drawing;
+mod passes;

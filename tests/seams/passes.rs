@@ -1,0 +1,209 @@
+//! Who takes part in a picture: every stage, what it is told, and what it may change.
+
+use std::collections::BTreeSet;
+
+use latentd_models::nn::Precision;
+use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::pipeline::{
+    BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handle, Handles,
+    ImagePost, LatentFinal, NoiseInit, PassBegin, PassKind, Role, Stages, Txt2Img, Wants,
+};
+use latentd_models::{Error, Result, Tensor};
+
+use crate::drawing::{draw, draw_with, model, request};
+
+/// Writes down what it is told and changes nothing.
+#[derive(Default)]
+struct Log {
+    lines: Vec<String>,
+    rows: BTreeSet<(usize, u64, usize)>,
+}
+
+impl Stages for Log {
+    fn wants(&self) -> Wants {
+        Wants::ALL
+    }
+
+    fn pass_begin(&mut self, stage: &PassBegin) -> Result<()> {
+        self.lines.push(format!(
+            "pass {} from {} seeds {:?} {:?}",
+            stage.index, stage.first_image, stage.seeds, stage.size
+        ));
+        Ok(())
+    }
+
+    fn conditioning(&mut self, stage: &ConditioningStage, tensors: &mut Handles) -> Result<()> {
+        let tokens = tensors.read(stage.tokens)?.dim(1);
+        self.lines.push(format!("conditioning {} {} {tokens}", stage.image, stage.branch));
+        Ok(())
+    }
+
+    fn noise_init(&mut self, stage: &NoiseInit, tensors: &mut Handles) -> Result<()> {
+        self.lines.push(format!("noise {:?}", tensors.read(stage.noise)?.dims()));
+        Ok(())
+    }
+
+    fn denoise_before(&mut self, stage: &DenoiseBefore, tensors: &mut Handles) -> Result<()> {
+        let of = stage.evaluation;
+        assert_eq!((of.pass, of.depth, of.tag), (PassKind::Base, 0, ""));
+        assert_eq!(of.latents, (8, 9));
+        for row in &of.rows {
+            assert_eq!(row.role, if row.branch == 0 { Role::Cond } else { Role::Uncond });
+            assert_eq!((row.region.canvas_width, row.region.height), (72, 64));
+            self.rows.insert((row.image, row.seed, row.branch));
+        }
+        let images = tensors.read(stage.latents)?.dim(0);
+        self.lines.push(format!("before {}/{} call {} images {images}", of.step, of.steps, of.call));
+        Ok(())
+    }
+
+    fn control_residuals(&mut self, stage: &ControlResiduals, tensors: &mut Handles) -> Result<Vec<Handle>> {
+        let rows = tensors.read(stage.latents)?.dim(0);
+        assert_eq!(rows, stage.evaluation.rows.len());
+        self.lines.push(format!("control {rows}"));
+        Ok(vec![])
+    }
+
+    fn denoise_combine(&mut self, stage: &DenoiseCombine, tensors: &mut Handles) -> Result<()> {
+        let (rows, images) = (tensors.read(stage.rows)?.dim(0), tensors.read(stage.guided)?.dim(0));
+        self.lines.push(format!("combine {rows} to {images}"));
+        Ok(())
+    }
+
+    fn latent_final(&mut self, stage: &LatentFinal, tensors: &mut Handles) -> Result<()> {
+        self.lines.push(format!("final {:?}", tensors.read(stage.latents)?.dims()));
+        Ok(())
+    }
+
+    fn image_post(&mut self, stage: &mut ImagePost) -> Result<()> {
+        self.lines.push(format!("images {}", stage.pictures.len()));
+        Ok(())
+    }
+
+    fn batch_post(&mut self, stage: &mut BatchPost) -> Result<()> {
+        let seeds: Vec<u64> = stage.pictures.iter().map(|picture| picture.seed).collect();
+        self.lines.push(format!("batch {seeds:?}"));
+        Ok(())
+    }
+}
+
+#[test]
+fn stages_come_in_order_and_say_what_they_are_of() {
+    let model = model(&cpu(), Precision::F32);
+    let request = Txt2Img { batch_size: 2, n_iter: 2, steps: 2, ..request() };
+    let mut log = Log::default();
+    let watched = draw_with(&model, &mut &model, &request, &mut log).expect("draws");
+    assert_eq!(watched, draw(&model, &request).expect("draws"), "who only looks changes nothing");
+    let pass = |index: usize, first: u64| {
+        let (a, b, image) = (11 + first, 12 + first, first);
+        let call = |step| {
+            [format!("before {step}/2 call {step} images 2"), "control 4".into(), "combine 4 to 2".into()]
+        };
+        let mut lines = vec![format!("pass {index} from {first} seeds [{a}, {b}] (72, 64)")];
+        for image in [image, image + 1] {
+            lines.extend([format!("conditioning {image} 0 77"), format!("conditioning {image} 1 77")]);
+        }
+        lines.push("noise [2, 4, 8, 9]".into());
+        lines.extend(call(0).into_iter().chain(call(1)));
+        lines.extend(["final [2, 4, 8, 9]".into(), "images 2".into(), format!("batch [{a}, {b}]")]);
+        lines
+    };
+    assert_eq!(log.lines, [pass(0, 0), pass(1, 2)].concat());
+    let rows: Vec<_> =
+        (0..4).flat_map(|image| [(image, 11 + image as u64, 0), (image, 11 + image as u64, 1)]).collect();
+    assert_eq!(log.rows.into_iter().collect::<Vec<_>>(), rows);
+}
+
+/// One stage changes something; which, is told by a number.
+struct Change(usize);
+
+impl Stages for Change {
+    fn wants(&self) -> Wants {
+        Wants::ALL
+    }
+
+    fn conditioning(&mut self, stage: &ConditioningStage, tensors: &mut Handles) -> Result<()> {
+        if self.0 == 0 {
+            tensors.write(stage.tokens)?.iter_mut().for_each(|value| *value *= 1.5);
+        }
+        Ok(())
+    }
+
+    fn noise_init(&mut self, stage: &NoiseInit, tensors: &mut Handles) -> Result<()> {
+        if self.0 == 1 {
+            tensors.write(stage.noise)?.reverse();
+        }
+        Ok(())
+    }
+
+    fn denoise_before(&mut self, stage: &DenoiseBefore, tensors: &mut Handles) -> Result<()> {
+        if self.0 == 2 {
+            tensors.write(stage.latents)?.iter_mut().for_each(|value| *value *= 0.75);
+        }
+        Ok(())
+    }
+
+    fn control_residuals(&mut self, stage: &ControlResiduals, tensors: &mut Handles) -> Result<Vec<Handle>> {
+        let rows = stage.evaluation.rows.len();
+        match self.0 {
+            // Of a number or shape that the network does not have.
+            3 => Ok(vec![tensors.insert(Tensor::full(1.0, [rows, 1, 1, 1]))]),
+            4 => Ok(vec![tensors.insert(Tensor::full(1.0, [rows + 1, 1, 1, 1]))]),
+            5 => Ok(vec![Handle::from(12345)]),
+            _ => Ok(vec![]),
+        }
+    }
+
+    fn denoise_combine(&mut self, stage: &DenoiseCombine, tensors: &mut Handles) -> Result<()> {
+        match self.0 {
+            6 => {
+                let zeros = tensors.read(stage.guided)?.scaled(0.0);
+                tensors.replace(stage.guided, zeros)
+            }
+            7 => tensors.replace(stage.guided, Tensor::full(0.0, [1])),
+            _ => Ok(()),
+        }
+    }
+
+    fn latent_final(&mut self, stage: &LatentFinal, tensors: &mut Handles) -> Result<()> {
+        if self.0 == 8 {
+            tensors.write(stage.latents)?.fill(0.0);
+        }
+        Ok(())
+    }
+
+    fn image_post(&mut self, stage: &mut ImagePost) -> Result<()> {
+        if self.0 == 9 {
+            stage.pictures.iter_mut().for_each(|picture| picture.image.pixels.fill(7));
+        }
+        Ok(())
+    }
+
+    fn batch_post(&mut self, stage: &mut BatchPost) -> Result<()> {
+        if self.0 == 10 {
+            // One goes, and the other stays with its seed.
+            stage.pictures.remove(0);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn each_stage_can_change_the_picture_or_end_it() {
+    let model = model(&cpu(), Precision::F32);
+    let request = Txt2Img { batch_size: 2, steps: 2, ..request() };
+    let plain = draw(&model, &request).expect("draws");
+    let changed = |number| draw_with(&model, &mut &model, &request, &mut Change(number));
+    for number in [0, 1, 2, 6, 8, 9] {
+        let found = changed(number).expect("draws");
+        assert_eq!(found.len(), 2);
+        assert!(found[0].image != plain[0].image && found[1].image != plain[1].image, "{number}");
+    }
+    assert!(matches!(changed(3), Err(Error::Compute(_))), "residuals that do not fit");
+    for number in [4, 5, 7] {
+        assert!(matches!(changed(number), Err(Error::Stage(_))), "{number}");
+    }
+    let one = changed(10).expect("draws");
+    assert_eq!(one, plain[1..], "picture, seed and infotext stay together");
+    assert_eq!(changed(11).expect("draws"), plain, "and nothing is left behind");
+}
