@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 pub(crate) fn contain<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // Everything `work` shares is behind locks whose holders do not leave it half changed.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        if let Some(error) = latentd_models::Error::of_panic(panic.as_ref()) {
+            return Err(error.into());
+        }
         let what = panic_text(panic.as_ref());
         error!(panic = what, "a job panicked");
         Err(Error::internal(format!("the daemon failed at this job: {what}; please report it")))

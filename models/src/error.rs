@@ -70,6 +70,12 @@ macro_rules! bail {
 pub(crate) use bail;
 
 impl Error {
+    /// What a panic within a kernel means, where it is no defect: the system had no memory.
+    pub fn of_panic(panic: &(dyn std::any::Any + Send)) -> Option<Self> {
+        let error = panic.downcast_ref::<latentd_kernels::OutOfMemory>()?;
+        Some(Self::OutOfMemory { bytes: error.bytes as u64 })
+    }
+
     pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::File { path: path.into(), reason: shortened(reason.into()) }
     }

@@ -1,7 +1,9 @@
 //! What is in memory: models under a budget, answers that nobody takes yet.
 
 use latentd_client::codec::{Message, encode_request};
-use latentd_client::protocol::{ErrorName, EventKind, OutputFormat, OutputParams, Txt2ImgParams};
+use latentd_client::protocol::{
+    ErrorName, EventKind, JobListParams, OutputFormat, OutputParams, Txt2ImgParams,
+};
 use rmpv::Value;
 
 use crate::harness::{Daemon, Raw, long, map, refused, small, within};
@@ -9,17 +11,15 @@ use crate::harness::{Daemon, Raw, long, map, refused, small, within};
 const ONE: &str = "tiny-sd1";
 const OTHER: &str = "tiny-sd1-ema";
 
-/// Bytes that the larger of the two models takes, and its file: whichever is more.
-async fn largest() -> u64 {
-    let client_of = Daemon::start();
-    let client = client_of.client().await;
-    let mut most = 0;
-    for name in [ONE, OTHER] {
-        let model = within(client.load_model(name)).await.expect("loaded");
-        most =
-            most.max(model.bytes).max(std::fs::metadata(model.path.expect("a file")).expect("there").len());
+/// Bytes that the two models take.
+async fn sizes() -> [u64; 2] {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let mut sizes = [0; 2];
+    for (size, name) in sizes.iter_mut().zip([ONE, OTHER]) {
+        *size = within(client.load_model(name)).await.expect("loaded").bytes;
     }
-    most
+    sizes
 }
 
 async fn names(client: &latentd_client::Client) -> Vec<String> {
@@ -29,7 +29,7 @@ async fn names(client: &latentd_client::Client) -> Vec<String> {
 
 #[tokio::test]
 async fn the_budget_evicts_the_oldest_but_nothing_that_is_pinned_or_drawn_with() {
-    let budget = largest().await;
+    let budget = sizes().await.into_iter().max().expect("two");
     let daemon = Daemon::with_flags(&["--memory-bytes", &budget.to_string()]);
     let client = daemon.client().await;
     for name in [ONE, OTHER, ONE] {
@@ -100,17 +100,147 @@ async fn loads_and_pictures_at_once_never_wait_for_each_other_for_ever() {
 
 #[tokio::test]
 async fn a_model_that_can_never_fit_evicts_nothing_and_says_so() {
-    let size = |name: &str| {
-        let path = crate::harness::fixtures().join(format!("Stable-diffusion/{name}.safetensors"));
-        std::fs::metadata(path).expect("there").len()
-    };
-    let (small_one, large_one) = if size(ONE) < size(OTHER) { (ONE, OTHER) } else { (OTHER, ONE) };
-    let daemon = Daemon::with_flags(&["--memory-bytes", &(size(large_one) - 1).to_string()]);
+    let sizes = sizes().await;
+    let (small_one, large_one) = if sizes[0] < sizes[1] { (ONE, OTHER) } else { (OTHER, ONE) };
+    let largest = sizes[0].max(sizes[1]);
+    let daemon = Daemon::with_flags(&["--memory-bytes", &(largest - 1).to_string()]);
     let client = daemon.client().await;
     within(client.load_model(small_one)).await.expect("loaded");
     let text = refused(within(client.load_model(large_one)).await, ErrorName::Memory);
     assert!(text.contains("raise memory_bytes") && !text.contains("pinned"), "{text}");
     assert_eq!(names(&client).await, [small_one]);
+}
+
+/// Bytes of a checkpoint that differs from another in its UNet alone.
+fn with_another_unet(name: &str) -> Vec<u8> {
+    let file = crate::harness::fixtures().join(format!("Stable-diffusion/{name}.safetensors"));
+    let mut bytes = std::fs::read(file).expect("read");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).expect("a header");
+    let offsets = &header["model.diffusion_model.out.2.bias"]["data_offsets"];
+    let at = 8 + length + offsets[0].as_u64().expect("an offset") as usize;
+    bytes[at] ^= 1;
+    bytes
+}
+
+#[tokio::test]
+async fn what_two_checkpoints_have_in_common_is_there_once() {
+    let models = tempfile::tempdir().expect("a folder");
+    let folder = models.path().join("Stable-diffusion");
+    std::fs::create_dir(&folder).expect("made");
+    std::fs::copy(
+        crate::harness::fixtures().join("Stable-diffusion/tiny-sd1.safetensors"),
+        folder.join("one.safetensors"),
+    )
+    .expect("copied");
+    std::fs::write(folder.join("two.safetensors"), with_another_unet(ONE)).expect("written");
+    let options = crate::harness::Options { models: Some(models.path().to_owned()), ..Default::default() };
+    let daemon = Daemon::with(options);
+    let client = daemon.client().await;
+    let draw = async |name: &str| {
+        let request = Txt2ImgParams { checkpoint: Some(name.into()), ..small(1) };
+        within(client.txt2img(&request)).await.expect("drawn").images.remove(0).png
+    };
+    let before = (draw("one").await, draw("two").await);
+    let deadline = std::time::Instant::now() + crate::harness::SOON;
+    let shared = loop {
+        let loaded = within(client.loaded_models()).await.expect("listed");
+        assert_eq!(loaded.len(), 2);
+        let shared: Vec<u64> = loaded.iter().map(|model| model.shared_bytes).collect();
+        let networks = within(client.status()).await.expect("told").memory.models_bytes;
+        // Text encoder and VAE; the UNets differ.
+        if shared[0] > 0 && networks == loaded[0].bytes + loaded[1].bytes - shared[0] {
+            break shared;
+        }
+        assert!(std::time::Instant::now() < deadline, "{shared:?} shared\n{}", daemon.log());
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(shared[0], shared[1]);
+    assert_eq!((draw("one").await, draw("two").await), before, "and draws as before");
+    assert!(within(client.unload_model("one")).await.expect("unloaded"));
+    let left = within(client.loaded_models()).await.expect("listed");
+    assert_eq!(
+        (left.len(), left[0].name.as_str(), left[0].shared_bytes),
+        (1, "two", 0),
+        "what was shared stays"
+    );
+    assert_eq!(draw("two").await, before.1);
+}
+
+/// Bytes that are in use, once nothing is going on.
+async fn resident(client: &latentd_client::Client) -> u64 {
+    within(client.status()).await.expect("told").memory.rss_bytes.expect("known here")
+}
+
+#[tokio::test]
+async fn two_models_in_turn_under_a_budget_for_one() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let mut bytes = 0;
+    for name in [ONE, OTHER] {
+        bytes = bytes.max(within(client.load_model(name)).await.expect("loaded").bytes);
+    }
+    drop((client, daemon));
+    // Room for the larger one and a small picture, not for both.
+    let daemon = Daemon::with_flags(&["--memory-bytes", &(bytes + (4 << 20)).to_string()]);
+    let client = daemon.client().await;
+    let mut measured = vec![];
+    let mut first = vec![];
+    for turn in 0..50 {
+        let name = if turn % 2 == 0 { ONE } else { OTHER };
+        let request = Txt2ImgParams { checkpoint: Some(name.into()), ..small(1) };
+        let drawn = within(client.txt2img(&request)).await.expect("no E_MEMORY").images.remove(0).png;
+        if turn < 2 {
+            first.push(drawn);
+        } else {
+            assert!(drawn == first[turn % 2], "turn {turn}: another picture");
+        }
+        measured.push(resident(&client).await);
+        let networks = within(client.status()).await.expect("told").memory.models_bytes;
+        assert!(networks <= bytes + (4 << 20), "turn {turn}: {networks} bytes of networks");
+    }
+    // The first turns warm up what is kept for ever: threads' stacks, the tokenizer, the allocator's own.
+    // These models are small: what threads and the allocator keep for themselves, once, counts beside them.
+    let (warm, after) = measured.split_at(10);
+    let most = |part: &[u64]| part.iter().max().copied().unwrap_or_default();
+    assert!(most(after) <= most(warm) + most(warm) / 50 + (8 << 20), "memory grows: {measured:?}");
+}
+
+#[tokio::test]
+async fn what_never_fits_is_refused_when_it_is_submitted() {
+    let daemon = Daemon::with_flags(&["--memory-bytes", &(40 << 20).to_string()]);
+    let client = daemon.client().await;
+    let job = within(client.submit("txt2img", &long(), None)).await.expect("submitted");
+    let large = Txt2ImgParams { width: Some(2048), height: Some(2048), ..small(1) };
+    let text = refused(within(client.submit("txt2img", &large, None)).await, ErrorName::Memory);
+    assert!(text.contains("bytes of memory") && text.contains("draw smaller"), "{text}");
+    let jobs = within(client.jobs(&JobListParams::default())).await.expect("listed");
+    assert_eq!(jobs.len(), 1, "no job was made");
+    // Its tokens take a while to count; it fails before its turn all the same.
+    let long_prompt = Txt2ImgParams { prompt: "a cat, ".repeat(25_000), ..small(1) };
+    refused(within(client.txt2img(&long_prompt)).await, ErrorName::Memory);
+    within(client.cancel(&job)).await.expect("cancelled");
+}
+
+#[tokio::test]
+async fn a_device_with_memory_of_its_own_draws_the_same_and_fails_one_job() {
+    let fake = |fail: &str| {
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = vec![variable("LATENTD_DEVICE", "fake"), variable("LATENTD_FAKE_FAIL", fail)];
+        Daemon::with(crate::harness::Options { environment, ..Default::default() })
+    };
+    let (here, there) = (Daemon::start(), fake("unet.middle"));
+    let wanted = within(here.client().await.txt2img(&small(1))).await.expect("drawn").images;
+    let client = there.client().await;
+    assert_eq!(within(client.status()).await.expect("told").devices[0].kind, "fake");
+    let text = refused(within(client.txt2img(&small(1))).await, ErrorName::Internal);
+    assert!(text.contains("failed in unet.middle"), "{text}");
+    assert_eq!(within(client.txt2img(&small(1))).await.expect("drawn").images, wanted);
+    // A device that is too small says so.
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let environment = vec![variable("LATENTD_DEVICE", "fake"), variable("LATENTD_FAKE_BYTES", "1000000")];
+    let tiny = Daemon::with(crate::harness::Options { environment, ..Default::default() });
+    refused(within(tiny.client().await.txt2img(&small(1))).await, ErrorName::Memory);
 }
 
 /// The most memory that a process ever held.

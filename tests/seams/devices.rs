@@ -14,7 +14,7 @@ use crate::drawing::{checkpoint, components, draw, model, request};
 const ENOUGH: usize = 256 << 20;
 
 fn fake_device(limit: usize) -> Device {
-    fake(limit).expect("an arena").0
+    fake(limit, None).expect("an arena").0
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn what_does_not_fit_is_an_error_and_leaves_room_for_what_does() {
 
 #[test]
 fn failures_are_told_with_their_section_and_cost_one_run() {
-    let (device, failures) = fake(ENOUGH).expect("an arena");
+    let (device, failures) = fake(ENOUGH, None).expect("an arena");
     let model = model(&device, Precision::F32);
     let wanted = draw(&model, &request()).expect("draws");
     for section in

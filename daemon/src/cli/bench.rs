@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::Tensor;
-use latentd_models::model::Model;
+use latentd_models::model::{ComponentKind, Model, PictureSize};
 use latentd_models::nn::Precision;
 use latentd_models::nn::Run;
+use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule};
 use serde::Serialize;
@@ -20,7 +21,7 @@ use super::global::GlobalArgs;
 use super::output;
 use crate::config::Config;
 use crate::error::Result;
-use crate::library::{Library, Pinned, open_model};
+use crate::library::{Library, Pinned};
 use crate::machine;
 
 /// Measures the stages of a picture: one UNet step under guidance (batch 2), VAE decode and encode, the text
@@ -85,6 +86,8 @@ struct Report {
     txt2img_steps: usize,
     /// Most memory this process had at any time.
     peak_rss_bytes: u64,
+    /// What it was expected to have: what it had before, weights, and what the largest network computes.
+    predicted_peak_bytes: u64,
     /// Packed weights.
     weight_bytes: u64,
     /// The largest tensor between two layers: the VAE decoder's at full size.
@@ -145,16 +148,22 @@ fn weights(config: Config, args: &BenchArgs) -> Result<Weights, Failure> {
 
 fn measure(args: &BenchArgs, weights: &Weights) -> Result<Report> {
     let precision = Precision::from_name(&args.precision).unwrap_or_else(Precision::best);
+    let before_bytes = machine::resident_memory().unwrap_or_default();
     let start = Instant::now();
     let model = match weights {
         Weights::Random => Model::synthetic_sd15(precision)?,
         Weights::File(file) => Model::open(file, precision)?,
-        Weights::Library(checkpoint) => open_model(checkpoint, precision)?,
+        Weights::Library(pinned) => Model::load(&*pinned.checkpoint()?, &cpu(), precision)?,
     };
-    Ok(measure_model(args, &model, start.elapsed().as_secs_f64())?)
+    Ok(measure_model(args, &model, start.elapsed().as_secs_f64(), before_bytes)?)
 }
 
-fn measure_model(args: &BenchArgs, model: &Model, load_s: f64) -> latentd_models::Result<Report> {
+fn measure_model(
+    args: &BenchArgs,
+    model: &Model,
+    load_s: f64,
+    before_bytes: u64,
+) -> latentd_models::Result<Report> {
     let precision = model.precision();
     let native = model.native_size();
     let (width, height) = (args.width.unwrap_or(native.0), args.height.unwrap_or(native.1));
@@ -179,6 +188,11 @@ fn measure_model(args: &BenchArgs, model: &Model, load_s: f64) -> latentd_models
     let widest = widths.iter().take(2).max().copied().unwrap_or_default();
     let largest_activation_bytes = (width * height * widest * precision.size()) as u64;
     let peak_rss_bytes = machine::peak_memory().unwrap_or_default();
+    let size = PictureSize { width, height, samples: 2, tokens: 77, threads: rayon::current_num_threads() };
+    let activations = ComponentKind::ALL.map(|kind| model.estimate().activation_bytes(kind, &size));
+    let activations = activations.into_iter().collect::<latentd_models::Result<Vec<_>>>()?;
+    let predicted_peak_bytes =
+        before_bytes + weight_bytes + activations.into_iter().max().unwrap_or_default();
     Ok(Report {
         unet_step_s,
         vae_decode_s,
@@ -188,6 +202,7 @@ fn measure_model(args: &BenchArgs, model: &Model, load_s: f64) -> latentd_models
         txt2img_s,
         txt2img_steps: args.steps,
         peak_rss_bytes,
+        predicted_peak_bytes,
         weight_bytes,
         largest_activation_bytes,
         peak_ratio: peak_rss_bytes as f64 / (weight_bytes + largest_activation_bytes) as f64,
@@ -261,9 +276,11 @@ fn table(report: &Report) -> String {
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     let (peak, weights) = (gib(report.peak_rss_bytes), gib(report.weight_bytes));
     let (ratio, activation) = (report.peak_ratio, gib(report.largest_activation_bytes));
+    let predicted = gib(report.predicted_peak_bytes);
     writeln!(
         text,
-        "{:<22}{peak:>10.2} GiB, {ratio:.2} × (weights {weights:.2} + largest activation {activation:.2})",
+        "{:<22}{peak:>10.2} GiB ({predicted:.2} expected), {ratio:.2} × (weights {weights:.2} + largest activation \
+         {activation:.2})",
         "peak memory"
     )
     .ok();

@@ -17,12 +17,13 @@ use super::global::GlobalArgs;
 use super::reload::{Reload, SetFilter};
 use super::settings::{ServeArgs, drawing, job_limits, log_filter};
 use crate::config::{Config, LogFormat};
+use crate::device;
 use crate::engine;
 use crate::jobs::Jobs;
 use crate::library::Library;
 use crate::live::Live;
+use crate::memory::Memory;
 use crate::process::{self, Terminal};
-use crate::residency::Residency;
 use crate::rpc::{self, Daemon, Phase};
 use crate::state_dir::{self, StateDir};
 use crate::tasks::{Device, DeviceId, Studio};
@@ -116,15 +117,17 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio
     let told = Arc::clone(&jobs);
     let library =
         Library::open(config.models_dirs.clone(), &config.state_dir, move |event| told.library_event(event));
+    let threads = config.compute_threads();
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.compute_threads())
+        .num_threads(threads)
         .thread_name(|index| format!("compute-{index}"))
         .build()
         .map_err(|error| Failure::new(format!("cannot start the compute threads: {error}")))?;
+    let (device, budget) = device::open(Arc::new(pool), config.memory_budget()).map_err(Failure::usage)?;
+    let memory = Memory::new(device, budget);
     let studio = Studio {
         library: Arc::new(library),
-        residency: Residency::new(config.memory_budget()),
-        device: Arc::new(Device { id: DeviceId::Cpu, pool }),
+        device: Arc::new(Device { id: DeviceId(0), threads, memory }),
         settings: Live::new(drawing(config)),
         outputs_dir: state_dir.outputs.clone(),
         told_built_in: Once::new(),

@@ -5,8 +5,7 @@
 
 mod unpack;
 
-use latentd_models::model::Model;
-use latentd_models::nn::Precision;
+use latentd_models::model::Checkpoint;
 use latentd_models::{Error, Result};
 
 // SIZE, PARAMETERS and SHA256 of the checkpoint.
@@ -35,9 +34,6 @@ impl DemoModel {
     pub(crate) const ARCHITECTURE: &str = "sd1";
     pub(crate) const DTYPE: &str = "f16";
 
-    /// Width and height of its pictures.
-    pub(crate) const NATIVE_SIZE: (usize, usize) = (128, 128);
-
     /// The demo model, if this program carries it.
     pub(crate) fn find() -> Option<Self> {
         cfg!(feature = "demo").then_some(Self {
@@ -48,11 +44,11 @@ impl DemoModel {
         })
     }
 
-    /// Unpacks it and makes it ready to draw in a precision.
-    pub(crate) fn open(precision: Precision) -> Result<Model> {
+    /// Unpacks it.
+    pub(crate) fn checkpoint() -> Result<Checkpoint> {
         let bytes = unpack::unpack(PACKED, SIZE)
             .map_err(|error| Error::File { path: NAME.into(), reason: error.to_string() })?;
-        Model::from_bytes(NAME, bytes, precision)
+        Checkpoint::from_bytes(NAME, bytes)
     }
 }
 
@@ -77,7 +73,7 @@ mod tests {
         assert_eq!(found.kind, FileKind::Checkpoint);
         assert_eq!(found.architecture.as_deref(), Some(DemoModel::ARCHITECTURE));
         assert_eq!((found.dtype.as_str(), found.parameters), (DemoModel::DTYPE, said.parameters));
-        assert_eq!(DemoModel::open(Precision::F32).expect("a model").native_size(), DemoModel::NATIVE_SIZE);
+        assert_eq!(DemoModel::checkpoint().expect("a model").native_size, (128, 128));
     }
 
     #[test]

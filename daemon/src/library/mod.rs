@@ -28,7 +28,7 @@ use index::Index;
 pub(crate) use item::Item;
 use item::{Source, Stamp};
 use pinned::PinError;
-pub(crate) use pinned::{Identity, Pinned, open_model};
+pub(crate) use pinned::{Identity, Pinned};
 use snapshot::{Snapshot, difference};
 
 /// Files that are hashed at once.

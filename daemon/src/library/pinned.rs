@@ -5,13 +5,9 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use latentd_models::files::SIDES;
-use latentd_models::model::{Checkpoint, Model};
-use latentd_models::nn::Precision;
-use latentd_models::nn::backend::cpu::cpu;
-use serde::Deserialize;
+use latentd_models::model::Checkpoint;
 use sha2::{Digest, Sha256};
 
 use super::hash::Sha256Task;
@@ -36,9 +32,10 @@ pub(crate) struct Identity {
 pub(crate) struct Pinned {
     item: Item,
     identity: Identity,
-    native_size: (usize, usize),
     /// `None`: built in.
     file: Option<Arc<File>>,
+    /// What is built in, unpacked once it is needed.
+    unpacked: OnceLock<Arc<Checkpoint>>,
     sha256: Sha256Task,
 }
 
@@ -55,8 +52,8 @@ impl Pinned {
         Self {
             item: item.clone(),
             identity: Identity { source: item.source.clone(), inode: (0, 0), header: [0; 32] },
-            native_size: DemoModel::NATIVE_SIZE,
             file: None,
+            unpacked: OnceLock::new(),
             sha256: Sha256Task::done(demo.sha256.to_owned()),
         }
     }
@@ -90,7 +87,7 @@ impl Pinned {
                 inode: inode(&metadata),
                 header: Sha256::digest(&header).into(),
             },
-            native_size: native_size(&header),
+            unpacked: OnceLock::new(),
             sha256: hash(&file),
             file: Some(file),
         })
@@ -111,9 +108,20 @@ impl Pinned {
         &self.identity
     }
 
-    /// Width and height of the pictures it was made to draw, as its header says, else those of its family.
-    pub(crate) fn native_size(&self) -> (usize, usize) {
-        self.native_size
+    /// Its header, read and checked, and its networks on demand; of the bytes that were pinned, whatever stands at the
+    /// path by now.
+    pub(crate) fn checkpoint(&self) -> Result<Arc<Checkpoint>> {
+        let (Some(file), Source::File { path, .. }) = (&self.file, &self.item.source) else {
+            if let Some(unpacked) = self.unpacked.get() {
+                return Ok(Arc::clone(unpacked));
+            }
+            let unpacked = Arc::new(DemoModel::checkpoint()?);
+            return Ok(Arc::clone(self.unpacked.get_or_init(|| unpacked)));
+        };
+        let opened = Checkpoint::open_file(file, path);
+        // Asked first: what was written to meanwhile may look like anything.
+        self.check()?;
+        Ok(Arc::new(opened?))
     }
 
     /// An error if its bytes are no longer those that were pinned: somebody wrote to the file itself.
@@ -166,28 +174,6 @@ impl Pinned {
     }
 }
 
-/// Reads a checkpoint and makes it ready to draw in a precision.
-pub(crate) fn open_model(pinned: &Pinned, precision: Precision) -> Result<Model> {
-    let (Some(file), Source::File { path, config, .. }) = (&pinned.file, &pinned.item.source) else {
-        return Ok(DemoModel::open(precision)?);
-    };
-    pinned.check()?;
-    if config.is_some() && !pinned.item.is_unchanged() {
-        let text = format!(
-            "{} '{}': {} or the configuration beside it was replaced after the request was made; submit it again",
-            pinned.item.kind,
-            pinned.item.name,
-            path.display()
-        );
-        return Err(Error::new(Class::Model, text));
-    }
-    let opened =
-        Checkpoint::open_file(file, path).and_then(|checkpoint| Model::load(&checkpoint, &cpu(), precision));
-    // Asked first: what was written to meanwhile may look like anything.
-    pinned.check()?;
-    Ok(opened?)
-}
-
 fn inode(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
@@ -203,52 +189,4 @@ fn read_header(file: &File) -> io::Result<Vec<u8>> {
     let mut header = vec![0; bytes as usize + 8];
     file.read_exact_at(&mut header, 0)?;
     Ok(header)
-}
-
-/// What of a header matters here.
-#[derive(Default, Deserialize)]
-struct Header {
-    #[serde(rename = "__metadata__", default)]
-    metadata: ModelSpec,
-}
-
-#[derive(Default, Deserialize)]
-struct ModelSpec {
-    #[serde(rename = "modelspec.resolution")]
-    resolution: Option<String>,
-}
-
-/// The size of pictures that a header asks for, else that of Stable Diffusion 1.
-fn native_size(header: &[u8]) -> (usize, usize) {
-    const SD1: (usize, usize) = (512, 512);
-    let text = header.get(8..).unwrap_or_default();
-    let resolution = serde_json::from_slice::<Header>(text).unwrap_or_default().metadata.resolution;
-    let side = |text: &str| {
-        let side = text.parse::<usize>().ok()?;
-        (SIDES.contains(&side) && side.is_multiple_of(8)).then_some(side)
-    };
-    let sides = |text: &str| {
-        let (width, height) = text.split_once('x')?;
-        Some((side(width)?, side(height)?))
-    };
-    resolution.as_deref().and_then(sides).unwrap_or(SD1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_size_is_the_headers() {
-        for (text, expected) in [
-            (r#"{"__metadata__":{"modelspec.resolution":"128x192","a":"b"},"t":{"shape":[1]}}"#, (128, 192)),
-            (r#"{"__metadata__":{"modelspec.resolution":"100x100"}}"#, (512, 512)),
-            (r#"{"__metadata__":{}}"#, (512, 512)),
-            ("{}", (512, 512)),
-            ("no JSON", (512, 512)),
-        ] {
-            let header = [&[0; 8], text.as_bytes()].concat();
-            assert_eq!(native_size(&header), expected, "{text}");
-        }
-    }
 }

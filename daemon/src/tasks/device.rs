@@ -1,16 +1,18 @@
 //! What computes.
 
-use rayon::ThreadPool;
+use std::sync::Arc;
 
-/// Which one. Each has a thread that draws, and takes the jobs that are for it.
+use crate::memory::Memory;
+
+/// Which one, counted from 0. Each has a thread that draws, and takes the jobs that are for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeviceId {
-    Cpu,
-}
+pub(crate) struct DeviceId(pub usize);
 
 /// One that is there.
 pub(crate) struct Device {
     pub id: DeviceId,
-    /// The threads that compute.
-    pub pool: ThreadPool,
+    /// Threads that compute.
+    pub threads: usize,
+    /// What is in its memory.
+    pub memory: Arc<Memory>,
 }

@@ -9,15 +9,13 @@ use tracing::warn;
 
 use super::device::Device;
 use crate::contain::contain;
-use crate::error::{Class, Error, Result};
+use crate::error::Result;
 use crate::library::{Item, Library, Pinned};
 use crate::live::Live;
-use crate::residency::Residency;
 
 /// What tasks are resolved against and drawn with.
 pub(crate) struct Studio {
     pub library: Arc<Library>,
-    pub residency: Residency,
     pub device: Arc<Device>,
     pub settings: Live<Drawing>,
     /// Where `output.format = "file"` writes when a request names no folder.
@@ -41,18 +39,14 @@ pub(crate) struct Drawing {
 impl Studio {
     /// Threads that compute.
     pub(crate) fn threads(&self) -> usize {
-        self.device.pool.current_num_threads()
+        self.device.threads
     }
 
     /// Brings a checkpoint into memory, now, on the caller's time.
     pub(crate) fn load(&self, name: &str) -> Result<ResidentModel> {
         let checkpoint = self.checkpoint(Some(name))?;
         let precision = self.settings.get().precision;
-        contain(|| self.residency.acquire(&checkpoint, precision, &self.device.pool))?;
-        let gone = || {
-            Error::new(Class::Memory, format!("'{}' was unloaded again for another", checkpoint.item().name))
-        };
-        self.residency.view(&checkpoint, precision).ok_or_else(gone)
+        contain(|| self.device.memory.load(&checkpoint, precision))
     }
 
     /// The checkpoint that a request means, held open from now on.

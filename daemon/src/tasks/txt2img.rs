@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use latentd_client::protocol::{Timings, Txt2ImgParams, Txt2ImgResult};
 use latentd_models::model::PictureSize;
-use latentd_models::nn::Precision;
 use latentd_models::pipeline::{self, NoStages};
+use latentd_models::prompt::chunks;
 
 use super::device::DeviceId;
 use super::hooks::RunHooks;
@@ -16,6 +16,7 @@ use super::studio::Studio;
 use super::task::{JobMethod, Run};
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
+use crate::memory::{Known, Lent};
 
 /// Seeds that are drawn stay in the range that A1111 draws from.
 const DRAWN_SEEDS: u64 = 1 << 32;
@@ -24,8 +25,10 @@ const DRAWN_SEEDS: u64 = 1 << 32;
 pub(crate) struct Txt2Img {
     studio: Arc<Studio>,
     checkpoint: Arc<Pinned>,
-    precision: Precision,
-    /// What is drawn; how much memory it may take is settled in its turn.
+    known: Arc<Known>,
+    /// What decides how much memory it takes.
+    picture: PictureSize,
+    /// What is drawn; how many latents go together is settled in its turn.
     drawing: pipeline::Txt2Img,
     output: Output,
     preview_every: Option<u32>,
@@ -49,10 +52,20 @@ impl JobMethod for Txt2Img {
         let checkpoint = studio.checkpoint(name)?;
         checkpoint.item().check_draws()?;
         let notices = studio.built_in_notice(name, checkpoint.item()).into_iter().collect();
-        let native = checkpoint.native_size();
+        let known = studio.device.memory.known(&checkpoint, precision)?;
+        let native = known.native_size;
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
         check_size(size, pictures, settings.result_bytes)?;
+        let chunks = |prompt: &str| chunks(prompt).map(|chunks| chunks.len());
+        let picture = PictureSize {
+            width: size.0,
+            height: size.1,
+            samples: params.batch_size as usize * 2,
+            tokens: 77 * chunks(&params.prompt)?.max(chunks(&params.negative_prompt)?),
+            threads: studio.threads(),
+        };
+        studio.device.memory.check_fits(&known, &picture)?;
         let drawing = pipeline::Txt2Img {
             prompt: params.prompt,
             negative_prompt: params.negative_prompt,
@@ -70,11 +83,13 @@ impl JobMethod for Txt2Img {
             pad_cond_uncond: params.pad_cond_uncond,
             samples_at_once: None,
         };
+        drawing.check(&known.facts)?;
         let preview_every = params.preview.map(|preview| preview.every);
         Ok(Self {
             studio: Arc::clone(studio),
             checkpoint,
-            precision,
+            known,
+            picture,
             drawing,
             output,
             preview_every,
@@ -96,27 +111,16 @@ impl JobMethod for Txt2Img {
         run.watch.progress("loading", 0, self.steps(), None);
         // Also where the model is in memory: a job draws with the file as it was, or not at all.
         self.checkpoint.check()?;
-        let residency = &self.studio.residency;
-        let model = residency.acquire(&self.checkpoint, self.precision, &run.device.pool)?;
+        let cancelled = || run.watch.is_cancelled();
+        let mut lent =
+            Lent::new(&run.device.memory, &self.checkpoint, &self.known, self.picture, &cancelled)?;
+        let drawing =
+            pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
         timings.load_s = started.elapsed().as_secs_f64();
-
-        // Both halves of guidance of all images go through the UNet together, if memory allows.
-        let size = PictureSize {
-            width: self.drawing.width,
-            height: self.drawing.height,
-            samples: self.drawing.batch_size * 2,
-            tokens: 77,
-            threads: self.studio.threads(),
-        };
-        let limit = residency.budget().saturating_sub(residency.bytes());
-        let samples_at_once = Some(model.estimate().samples_within(limit, &size)?);
-        let drawing = pipeline::Txt2Img { samples_at_once, ..self.drawing.clone() };
         let mut hooks = RunHooks::new(run, self.preview_every, timings);
-        let facts = model.facts();
-        let drawn = run
-            .device
-            .pool
-            .install(|| pipeline::txt2img(&facts, &mut &*model, &drawing, &mut hooks, &mut NoStages))?;
+        let drawn = pipeline::txt2img(&self.known.facts, &mut lent, &drawing, &mut hooks, &mut NoStages);
+        let drawn = drawn.map_err(|error| lent.failure.take().unwrap_or_else(|| error.into()))?;
+        drop(lent);
         let mut timings = hooks.timings;
 
         let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
@@ -128,7 +132,7 @@ impl JobMethod for Txt2Img {
         Ok(Txt2ImgResult {
             images,
             job: run.job.to_owned(),
-            precision: self.precision.name().to_owned(),
+            precision: self.known.precision.name().to_owned(),
             timings,
             notices: self.notices.clone(),
         })

@@ -17,4 +17,4 @@ pub use open::{from_bytes, open, open_file};
 pub use prediction::{Prediction, config_beside};
 pub use resolution::SIDES;
 pub(crate) use resolution::resolution;
-pub use tensors::Tensors;
+pub use tensors::{StoredTensor, Tensors};

@@ -19,6 +19,18 @@ pub struct Tensors {
     renamed: Option<(String, String)>,
 }
 
+/// A tensor as its file has it.
+pub struct StoredTensor<'a> {
+    /// Its name, without the prefix that was asked for.
+    pub name: &'a str,
+    /// What its elements are.
+    pub dtype: ElementType,
+    /// Its sizes.
+    pub shape: &'a [usize],
+    /// Its elements, little-endian, row-major.
+    pub bytes: Cow<'a, [u8]>,
+}
+
 impl Tensors {
     pub(super) fn new(container: Box<dyn Container>, entries: BTreeMap<String, Entry>) -> Self {
         Self { container, entries, renamed: None }
@@ -88,6 +100,16 @@ impl Tensors {
     /// A tensor's elements as they are stored, whatever their type.
     pub fn bytes(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.container.bytes(self.entry(name)?.place)
+    }
+
+    /// All tensors whose names in the file begin with `prefix`, sorted by name.
+    pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = StoredTensor<'a>> {
+        let entries = self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        entries.map_while(move |(name, entry)| {
+            let name = name.strip_prefix(prefix)?;
+            let bytes = self.container.bytes(entry.place)?;
+            Some(StoredTensor { name, dtype: entry.dtype, shape: &entry.shape, bytes })
+        })
     }
 
     /// The type that a tensor's elements have as weights; an error if it is not one that weights have.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::component::{Component, ComponentKind, Network, TextEncoder};
 use super::family::Family;
-use crate::files::{self, Prediction, Tensors, resolution};
+use crate::files::{self, Prediction, StoredTensor, Tensors, resolution};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::{Vae, VaeConfig};
@@ -27,6 +27,8 @@ pub struct Checkpoint {
     pub native_size: (usize, usize),
     /// The type most weights are stored in: "f16", "bf16" or "f32".
     pub dtype: String,
+    /// Begins the names of the text encoder's tensors in this file.
+    text_own_prefix: &'static str,
     clip: ClipConfig,
     unet: UNetConfig,
     vae: VaeConfig,
@@ -72,6 +74,7 @@ impl Checkpoint {
             prediction: Prediction::Epsilon,
             native_size: family.native_size,
             dtype: "f16".to_owned(),
+            text_own_prefix: family.text_prefix,
             clip: ClipConfig::SD15,
             unet: UNetConfig::sd15(),
             vae: VaeConfig::sd15(),
@@ -96,6 +99,7 @@ impl Checkpoint {
             prediction,
             native_size,
             dtype,
+            text_own_prefix: own_prefix,
             clip: ClipConfig::detect(&file, family.text_prefix)?,
             unet: UNetConfig::detect(&file, family.unet_prefix)?,
             vae: VaeConfig::detect(&file, family.vae_prefix)?,
@@ -137,15 +141,30 @@ impl Checkpoint {
         }
     }
 
+    /// The tensors that one network is made of, sorted by name, without the prefix that the file has there. None for
+    /// made-up weights.
+    pub fn tensors_of(&self, kind: ComponentKind) -> impl Iterator<Item = StoredTensor<'_>> {
+        let prefix = match kind {
+            ComponentKind::TextEncoder => self.text_own_prefix,
+            ComponentKind::UNet => self.family.unet_prefix,
+            ComponentKind::Vae => self.family.vae_prefix,
+        };
+        self.file().into_iter().flat_map(move |file| file.under(prefix))
+    }
+
     /// Loads one network. Loading may be ended between two tensors.
     pub fn load(
         &self,
         kind: ComponentKind,
         device: &Device,
         precision: Precision,
-        cancelled: &dyn Fn() -> bool,
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Component> {
-        self.with_loader(kind, device, precision, |loader| self.finish_load(loader.until(cancelled), kind))
+        device.run(|| {
+            self.with_loader(kind, device, precision, |loader| {
+                self.finish_load(loader.until(cancelled), kind)
+            })
+        })
     }
 
     /// Loads one network with its weights changed by `patches`, in order, beside `base`, the same network without: what no
@@ -156,11 +175,13 @@ impl Checkpoint {
         patches: &[Arc<dyn Patch>],
         device: &Device,
         precision: Precision,
-        cancelled: &dyn Fn() -> bool,
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Component> {
         let kind = base.kind();
-        self.with_loader(kind, device, precision, |loader| {
-            self.finish_load(loader.patched(&base.parts, patches).until(cancelled), kind)
+        device.run(|| {
+            self.with_loader(kind, device, precision, |loader| {
+                self.finish_load(loader.patched(&base.parts, patches).until(cancelled), kind)
+            })
         })
     }
 

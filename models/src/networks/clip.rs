@@ -132,9 +132,11 @@ impl ClipText {
     /// token.
     pub fn hidden_states(&self, ids: &[Vec<u32>], vectors: &[TokenVector], run: &Run) -> Result<Vec<Tensor>> {
         let mut states = vec![];
-        self.run(ids, vectors, run, |_, state| {
-            states.push(Tensor::new(self.device.download(state)?, state.dims())?);
-            Ok(())
+        self.device.run(|| {
+            self.run(ids, vectors, run, |_, state| {
+                states.push(Tensor::new(self.device.download(state)?, state.dims())?);
+                Ok(())
+            })
         })?;
         Ok(states)
     }
@@ -151,12 +153,14 @@ impl ClipText {
             bail!("clip: no hidden state {clip_skip} from the end");
         };
         let mut encoded = None;
-        self.run(ids, vectors, run, |index, state| {
-            if index == wanted {
-                let state = self.final_norm.forward(state, Precision::F32)?;
-                encoded = Some(Tensor::new(self.device.download(&state)?, state.dims())?);
-            }
-            Ok(())
+        self.device.run(|| {
+            self.run(ids, vectors, run, |index, state| {
+                if index == wanted {
+                    let state = self.final_norm.forward(state, Precision::F32)?;
+                    encoded = Some(Tensor::new(self.device.download(&state)?, state.dims())?);
+                }
+                Ok(())
+            })
         })?;
         match encoded {
             Some(encoded) => Ok(encoded),

@@ -327,8 +327,10 @@ impl UNet {
         if call.times.len() != x.dim(0) {
             bail!("unet: {} timesteps for latents {:?}", call.times.len(), x.dims());
         }
-        let out = self.run(upload(&self.device, &x.to_channels_last()?)?, call, run)?;
-        Tensor::new(self.device.download(&out)?, out.dims())?.to_channels_first()
+        self.device.run(|| {
+            let out = self.run(upload(&self.device, &x.to_channels_last()?)?, call, run)?;
+            Tensor::new(self.device.download(&out)?, out.dims())?.to_channels_first()
+        })
     }
 
     /// The most bytes of activations that a call takes with `samples` latents of this size and conditioning of these
@@ -399,12 +401,12 @@ impl UNet {
     /// Keys and values of conditioning `(batch, tokens, context_width)`, changed by `transforms` on the way. Tokens that
     /// share the softmax of others are those joined to them.
     pub fn context(&self, context: &Tensor, transforms: &[Arc<dyn KeyValueTransform>]) -> Result<Context> {
-        let context = self.device.convert(&upload(&self.device, context)?, self.precision)?;
-        let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
-        blocks
-            .map(|block| block.attention_2.keys(&self.device, &context, transforms))
-            .collect::<Result<_>>()
-            .map(Context)
+        self.device.run(|| {
+            let context = self.device.convert(&upload(&self.device, context)?, self.precision)?;
+            let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
+            let keys = blocks.map(|block| block.attention_2.keys(&self.device, &context, transforms));
+            keys.collect::<Result<_>>().map(Context)
+        })
     }
 
     /// Timesteps, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32
@@ -422,12 +424,17 @@ impl UNet {
                 cosines.chain((0..half).map(|i| angle(*t, i).sin() as f32))
             })
             .collect();
+        self.device.run(|| self.embedded(&values, timesteps.len()))
+    }
+
+    /// Sinusoids `(count, channels)` as every residual block takes them.
+    fn embedded(&self, values: &[f32], count: usize) -> Result<Vec<TimeEmbedding>> {
         let device = &self.device;
-        let x = device.upload(&values, &[timesteps.len(), half * 2])?;
+        let x = device.upload(values, &[count, values.len() / count.max(1)])?;
         let x = self.time_2.forward(&device.silu(&self.time_1.forward(&x)?)?)?;
         // Every residual block begins with this activation: done once.
         let x = device.silu(&x)?;
-        let mut times: Vec<_> = timesteps.iter().map(|_| TimeEmbedding(vec![])).collect();
+        let mut times: Vec<_> = (0..count).map(|_| TimeEmbedding(vec![])).collect();
         for block in self.residual_blocks() {
             let all = block.time.forward(&x)?;
             for (index, time) in times.iter_mut().enumerate() {

@@ -124,10 +124,11 @@ impl Vae {
     /// Images `(batch, 3, height, width)` in [−1, 1] → the distribution of their latents. Height and width are
     /// multiples of 8.
     pub fn encode(&self, images: &Tensor, run: &Run) -> Result<Posterior> {
-        let images = upload(&self.device, &images.to_channels_last()?)?;
-        let moments =
-            self.quant.forward(&self.encoder.forward(&self.device, images, self.precision, run)?)?;
-        let moments = self.download(&moments)?;
+        let moments = self.device.run(|| {
+            let images = upload(&self.device, &images.to_channels_last()?)?;
+            let encoded = self.encoder.forward(&self.device, images, self.precision, run)?;
+            self.download(&self.quant.forward(&encoded)?)
+        })?;
         let latent = self.config.latent_channels;
         let mean = moments.narrow(1, 0, latent)?;
         let logvar = moments.narrow(1, latent, latent)?.map(|value| value.clamp(-30.0, 20.0));
@@ -146,8 +147,10 @@ impl Vae {
     }
 
     fn decode_whole(&self, latents: &Tensor, run: &Run) -> Result<Tensor> {
-        let z = self.post_quant.forward(&upload(&self.device, &latents.to_channels_last()?)?)?;
-        self.download(&self.decoder.forward(&self.device, z, self.precision, run)?)
+        self.device.run(|| {
+            let z = self.post_quant.forward(&upload(&self.device, &latents.to_channels_last()?)?)?;
+            self.download(&self.decoder.forward(&self.device, z, self.precision, run)?)
+        })
     }
 
     /// A picture of the device.

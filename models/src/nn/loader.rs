@@ -35,7 +35,7 @@ pub struct Loader<'a> {
     patches: &'a [Arc<dyn Patch>],
     /// A network of the same file, device and precision, whose tensors are shared where no patch touches them.
     base: Option<&'a Parts>,
-    cancelled: Option<&'a dyn Fn() -> bool>,
+    cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
     parts: RefCell<Parts>,
     used: RefCell<BTreeSet<String>>,
     problems: RefCell<Problems>,
@@ -105,7 +105,7 @@ impl<'a> Loader<'a> {
 
     /// The same, which ends between two tensors once `cancelled` says so.
     #[must_use]
-    pub fn until(self, cancelled: &'a dyn Fn() -> bool) -> Self {
+    pub fn until(self, cancelled: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self { cancelled: Some(cancelled), ..self }
     }
 

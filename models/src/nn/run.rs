@@ -9,7 +9,7 @@ use crate::error::Result;
 /// Who runs a network, and may want it to stop.
 #[derive(Clone, Copy)]
 pub struct Run<'a> {
-    cancelled: Option<&'a dyn Fn() -> bool>,
+    cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
 }
 
 impl<'a> Run<'a> {
@@ -17,7 +17,7 @@ impl<'a> Run<'a> {
     pub const WHOLE: Run<'static> = Run { cancelled: None };
 
     /// Until `cancelled` says so; it is asked at the begin of each section.
-    pub fn until(cancelled: &'a dyn Fn() -> bool) -> Self {
+    pub fn until(cancelled: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self { cancelled: Some(cancelled) }
     }
 

@@ -188,7 +188,7 @@ impl Txt2Img {
     const MOST: usize = 10_000;
 
     /// What the types do not rule out. Limits of the wire are its own; these are the pipeline's.
-    fn check(&self, facts: &ModelFacts) -> Result<()> {
+    pub fn check(&self, facts: &ModelFacts) -> Result<()> {
         let wrong = |text: String| Err(Error::Request(text));
         for (name, size) in [("width", self.width), ("height", self.height)] {
             if size == 0 || !size.is_multiple_of(8) || size > 1 << 14 {

@@ -25,7 +25,7 @@ pub struct Progress {
 }
 
 /// Who looks on. Every method has a default that does nothing, so an implementation names only what it uses.
-pub trait Watch: Send {
+pub trait Watch: Send + Sync {
     /// Polled at the begin of each section of a network and between decoded images; `true` ends the request with
     /// [`crate::Error::Cancelled`].
     fn cancelled(&self) -> bool {

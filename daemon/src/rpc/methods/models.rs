@@ -23,15 +23,15 @@ fn load(session: &Session, params: ModelParams) -> Result<ResidentModel> {
 fn unload(session: &Session, params: ModelParams) -> Result<UnloadResult> {
     let studio = &session.daemon.studio;
     let item = studio.library.find(LibraryKind::Checkpoint, &params.checkpoint)?;
-    Ok(UnloadResult { unloaded: studio.residency.unload(&item) })
+    Ok(UnloadResult { unloaded: studio.device.memory.unload(&item) })
 }
 
 fn loaded(session: &Session, _: &Empty) -> Result<LoadedModels> {
-    Ok(LoadedModels { models: session.daemon.studio.residency.list() })
+    Ok(LoadedModels { models: session.daemon.studio.device.memory.list() })
 }
 
 fn pin(session: &Session, params: PinParams) -> Result<ResidentModel> {
     let studio = &session.daemon.studio;
     let item = studio.library.find(LibraryKind::Checkpoint, &params.checkpoint)?;
-    studio.residency.pin(&item, params.pinned)
+    studio.device.memory.pin(&item, params.pinned)
 }

@@ -25,9 +25,11 @@ impl Device {
         Self(Arc::new(backend))
     }
 
-    /// Whether both are the same.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Does `work`, a run of many operations, where the device's threads are near, and waits for it.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let (mut work, mut done) = (Some(work), None);
+        self.on_threads(&mut || done = work.take().map(|work| work()));
+        done.unwrap_or_else(|| unreachable!("a device does what it is given"))
     }
 }
 
@@ -95,6 +97,11 @@ impl ConvConfig {
 pub trait Backend: Send + Sync + 'static {
     /// "cpu", "fake", "dry-run".
     fn kind(&self) -> &'static str;
+
+    /// Does `work` on a thread from which operations start without waiting for another: once, before it returns.
+    fn on_threads(&self, work: &mut (dyn FnMut() + Send)) {
+        work();
+    }
 
     /// Whether numbers are computed. One that only counts takes weights without looking at them.
     fn computes(&self) -> bool {

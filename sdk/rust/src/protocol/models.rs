@@ -43,6 +43,9 @@ pub struct ResidentModel {
     pub precision: String,
     /// Bytes its weights take.
     pub bytes: u64,
+    /// Bytes of those that other models in memory have in common with it: equal networks, such as a VAE, are there once.
+    #[serde(default)]
+    pub shared_bytes: u64,
     /// Whether it stays when another needs the room.
     pub pinned: bool,
     /// When it was used last, seconds since 1970.

@@ -6,8 +6,11 @@ mod pointwise;
 mod products;
 mod values;
 
+use std::sync::Arc;
+
 use latentd_kernels::tiled::{self, TiledMatrix};
 use latentd_kernels::{GroupNormShape, Isa, OutOfMemory, PackError, PackedMatrix, Weights};
+use rayon::ThreadPool;
 
 use super::{
     Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Precision,
@@ -23,11 +26,18 @@ use values::Values;
 pub(super) struct Cpu<M> {
     memory: M,
     isa: Isa,
+    /// Where kernels run; on the caller's pool if `None`.
+    pool: Option<Arc<ThreadPool>>,
 }
 
-/// The CPU as a device.
+/// The CPU as a device; kernels run on the rayon pool that a caller is in.
 pub fn cpu() -> Device {
-    Device::new(Cpu::over(Host))
+    Device::new(Cpu::over(Host, None))
+}
+
+/// The same with threads of its own.
+pub fn cpu_on(pool: Arc<ThreadPool>) -> Device {
+    Device::new(Cpu::over(Host, Some(pool)))
 }
 
 impl From<OutOfMemory> for crate::Error {
@@ -38,8 +48,8 @@ impl From<OutOfMemory> for crate::Error {
 
 impl<M: Memory> Cpu<M> {
     /// The kernels over this memory.
-    pub(super) fn over(memory: M) -> Self {
-        Self { memory, isa: Isa::current() }
+    pub(super) fn over(memory: M, pool: Option<Arc<ThreadPool>>) -> Self {
+        Self { memory, isa: Isa::current(), pool }
     }
 
     fn numbers(vector: &Vector) -> Result<&[f32]> {
@@ -66,6 +76,13 @@ fn norm_shape(x: &Activations, norm: &Norm) -> GroupNormShape {
 impl<M: Memory> Backend for Cpu<M> {
     fn kind(&self) -> &'static str {
         M::KIND
+    }
+
+    fn on_threads(&self, work: &mut (dyn FnMut() + Send)) {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
     }
 
     fn best_precision(&self) -> Precision {

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_kernels::{Arena, Buffer, Opened, OutOfMemory, Plain};
+use rayon::ThreadPool;
 
 use super::cpu::{Cpu, Memory, PackedByKernels};
 use super::{Device, DeviceMemory};
@@ -28,14 +29,14 @@ impl Failures {
     }
 }
 
-/// A fake device with `limit` bytes, and what makes it fail.
+/// A fake device with `limit` bytes, and what makes it fail. Its kernels run on `pool`, or on the caller's.
 ///
 /// # Errors
 /// If the system has no room for them.
-pub fn fake(limit: usize) -> Result<(Device, Failures), Error> {
+pub fn fake(limit: usize, pool: Option<Arc<ThreadPool>>) -> Result<(Device, Failures), Error> {
     let failures = Failures::default();
     let memory = FakeMemory { arena: Arena::new(limit)?, failures: failures.clone() };
-    Ok((Device::new(Cpu::over(memory)), failures))
+    Ok((Device::new(Cpu::over(memory, pool)), failures))
 }
 
 struct FakeMemory {

@@ -1,0 +1,127 @@
+//! A checkpoint's networks, lent to one job phase by phase.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use latentd_models::model::{ComponentKind, Network, PictureSize, TextEncoder};
+use latentd_models::networks::unet::UNet;
+use latentd_models::networks::vae::Vae;
+use latentd_models::pipeline::Components;
+
+use super::budget::Lease;
+use super::known::Known;
+use super::loading::For;
+use super::plan::plan;
+use super::store::Memory;
+use crate::error::{Error, Result};
+use crate::library::Pinned;
+
+/// What a job draws with. Each phase has its network and room for what it computes; what the phase before had is idle.
+pub(crate) struct Lent<'a> {
+    memory: &'a Memory,
+    pinned: &'a Arc<Pinned>,
+    known: &'a Known,
+    size: PictureSize,
+    cancelled: &'a (dyn Fn() -> bool + Sync),
+    /// Room for the phase that is on.
+    room: Option<Lease>,
+    /// Time that loading took.
+    pub(crate) loading: Duration,
+    /// Why a phase had no network, in the daemon's words.
+    pub(crate) failure: Option<Error>,
+}
+
+impl<'a> Lent<'a> {
+    /// Settles how many latents go through the UNet at once, at most `size.samples`: as many as there is room for. Loads
+    /// everything where all of it fits together.
+    pub(crate) fn new(
+        memory: &'a Memory,
+        pinned: &'a Arc<Pinned>,
+        known: &'a Known,
+        size: PictureSize,
+        cancelled: &'a (dyn Fn() -> bool + Sync),
+    ) -> Result<Self> {
+        let mut lent = Self {
+            memory,
+            pinned,
+            known,
+            size,
+            cancelled,
+            room: None,
+            loading: Duration::ZERO,
+            failure: None,
+        };
+        memory.count_job(pinned, known, true);
+        let mut planned = plan(known, &size, memory.available(For::Job));
+        // A load for nobody yet may hold what is missing.
+        if planned.is_err() && memory.background_load_gives_way(cancelled) {
+            planned = plan(known, &size, memory.available(For::Job));
+        }
+        let (samples, together) = planned?;
+        lent.size.samples = samples;
+        let whole = if together { &ComponentKind::ALL[..] } else { &ComponentKind::ALL[..1] };
+        for kind in whole {
+            let started = Instant::now();
+            memory.acquire(pinned, known, *kind, For::Job, cancelled)?;
+            lent.loading += started.elapsed();
+        }
+        Ok(lent)
+    }
+
+    /// Latents that go through the UNet at once.
+    pub(crate) fn samples_at_once(&self) -> usize {
+        self.size.samples
+    }
+
+    fn phase(&mut self, kind: ComponentKind) -> latentd_models::Result<Network> {
+        let started = Instant::now();
+        self.room = None;
+        let lent = self.lend(kind);
+        self.loading += started.elapsed();
+        lent.map_err(|error| {
+            let text = error.text.clone();
+            self.failure = Some(error);
+            latentd_models::Error::Stage(text)
+        })
+    }
+
+    fn lend(&mut self, kind: ComponentKind) -> Result<Network> {
+        let component = self.memory.acquire(self.pinned, self.known, kind, For::Job, self.cancelled)?;
+        let bytes = self.known.estimate.activation_bytes(kind, &self.size)?;
+        self.room = Some(self.memory.reserve_for_job(bytes, &self.pinned.item().name, self.cancelled)?);
+        Ok(component.network)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.memory.count_job(self.pinned, self.known, false);
+    }
+}
+
+fn other_kind<T>() -> latentd_models::Result<T> {
+    Err(latentd_models::Error::Compute("a network of another kind was lent".to_owned()))
+}
+
+impl Components for Lent<'_> {
+    fn text_encoder(&mut self) -> latentd_models::Result<Arc<TextEncoder>> {
+        match self.phase(ComponentKind::TextEncoder)? {
+            Network::TextEncoder(network) => Ok(network),
+            _ => other_kind(),
+        }
+    }
+
+    fn unet(&mut self) -> latentd_models::Result<Arc<UNet>> {
+        match self.phase(ComponentKind::UNet)? {
+            Network::UNet(network) => Ok(network),
+            _ => other_kind(),
+        }
+    }
+
+    fn vae(&mut self) -> latentd_models::Result<Arc<Vae>> {
+        match self.phase(ComponentKind::Vae)? {
+            Network::Vae(network) => Ok(network),
+            _ => other_kind(),
+        }
+    }
+}

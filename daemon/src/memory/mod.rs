@@ -1,0 +1,18 @@
+//! What is in memory: a budget that everything is reserved from, and the networks that are in it.
+//!
+//! Weights and activations both hold leases, while loading too. A network that nobody draws with is idle: it stays for as
+//! long as its room is not needed, and what lies idle never decides whether a job runs. A running job holds one network at
+//! a time; the others are as idle as anybody's, and are brought back if they had to go.
+
+mod budget;
+mod content;
+mod known;
+mod lent;
+mod loading;
+mod plan;
+mod residents;
+mod store;
+
+pub(crate) use known::Known;
+pub(crate) use lent::Lent;
+pub(crate) use store::Memory;

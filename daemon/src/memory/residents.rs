@@ -1,0 +1,292 @@
+//! The networks in memory, addressed by what they are.
+
+use std::sync::Arc;
+
+use latentd_client::protocol::ResidentModel;
+use latentd_models::model::{Component, ComponentKey, ComponentKind};
+use tracing::info;
+
+use super::budget::Lease;
+use super::known::Known;
+use super::loading::For;
+use crate::clock;
+use crate::library::{Identity, Item, Pinned};
+
+/// A network and the room that it takes.
+pub(super) struct Resident {
+    pub key: ComponentKey,
+    pub component: Component,
+    pub lease: Lease,
+    /// The file that it came from, while nobody has looked at its content.
+    pub origin: Option<Arc<Pinned>>,
+}
+
+impl Resident {
+    /// Whether dropping it would give nothing back, because a job draws with it.
+    pub(super) fn is_drawn_with(&self) -> bool {
+        self.component.network.is_shared()
+    }
+}
+
+/// A checkpoint, some of whose networks may be in memory.
+struct Entry {
+    item: Item,
+    identity: Identity,
+    precision: &'static str,
+    architecture: &'static str,
+    dtype: String,
+    /// In the order of [`ComponentKind::ALL`].
+    keys: [ComponentKey; 3],
+    pinned: bool,
+    /// Jobs that run with it: what they do not need just now is idle for them alone.
+    jobs: usize,
+    last_used_at: f64,
+}
+
+/// Everything that is in memory.
+#[derive(Default)]
+pub(super) struct Table {
+    /// The least recently used first.
+    residents: Vec<Resident>,
+    /// Taken out while somebody drew with them: their leases go when they do.
+    leaving: Vec<Resident>,
+    /// The least recently used first.
+    entries: Vec<Entry>,
+    /// Digests of contents by the source that stood for them, and kind.
+    contents: Vec<([u8; 32], ComponentKind, [u8; 32])>,
+}
+
+/// Contents that are remembered.
+const CONTENTS: usize = 1024;
+
+impl Table {
+    /// The key of one of a checkpoint's networks, by its content where that is known.
+    pub(super) fn key(&self, known: &Known, kind: ComponentKind, device: &'static str) -> ComponentKey {
+        let content = self.contents.iter().find(|(source, of, _)| (*source, *of) == (known.source, kind));
+        let source = content.map_or(known.source, |(_, _, digest)| *digest);
+        ComponentKey { source, kind, precision: known.precision, device, patches: None }
+    }
+
+    /// Notes that a checkpoint is used, and drops what came from another file in its place.
+    pub(super) fn enter(&mut self, item: &Item, known: &Known, device: &'static str) {
+        let keys = ComponentKind::ALL.map(|kind| self.key(known, kind, device));
+        let precision = known.precision.name();
+        let (mut pinned, mut jobs) = (false, 0);
+        let mut gone = false;
+        self.entries.retain(|entry| {
+            let same_file = entry.identity == known.identity;
+            let replaced = entry.item.is_same_place(item) && !same_file;
+            if replaced {
+                info!(name = item.name, "its file is another one; unloaded");
+                gone = true;
+            }
+            let again = same_file && entry.precision == precision;
+            pinned |= entry.pinned && (replaced || again);
+            jobs += if again { entry.jobs } else { 0 };
+            !replaced && !again
+        });
+        self.entries.push(Entry {
+            item: item.clone(),
+            identity: known.identity.clone(),
+            precision,
+            architecture: known.facts.family.name,
+            dtype: known.dtype.clone(),
+            keys,
+            pinned,
+            jobs,
+            last_used_at: clock::now(),
+        });
+        if gone {
+            self.drop_orphans();
+        }
+    }
+
+    /// A job begins or ends to draw with a checkpoint.
+    pub(super) fn count_job(&mut self, known: &Known, begins: bool) {
+        let precision = known.precision.name();
+        let is = |entry: &&mut Entry| entry.identity == known.identity && entry.precision == precision;
+        if let Some(entry) = self.entries.iter_mut().find(is) {
+            entry.jobs = if begins { entry.jobs + 1 } else { entry.jobs.saturating_sub(1) };
+        }
+    }
+
+    /// A network that is in memory, used last from now on.
+    pub(super) fn take(&mut self, key: &ComponentKey) -> Option<Component> {
+        let place = self.residents.iter().position(|resident| resident.key == *key)?;
+        let resident = self.residents.remove(place);
+        let component = resident.component.clone();
+        self.residents.push(resident);
+        Some(component)
+    }
+
+    pub(super) fn add(&mut self, resident: Resident) {
+        self.residents.push(resident);
+    }
+
+    /// Bytes of networks that could be dropped now for somebody.
+    pub(super) fn idle_bytes(&self, whom: For) -> u64 {
+        let idle = self.residents.iter().filter(|resident| self.is_idle(resident, whom));
+        idle.map(|resident| resident.lease.bytes()).sum()
+    }
+
+    /// Drops the network that was idle longest, if there is one.
+    pub(super) fn evict(&mut self, whom: For) -> bool {
+        self.sweep();
+        let Some(place) = self.residents.iter().position(|resident| self.is_idle(resident, whom)) else {
+            return false;
+        };
+        let gone = self.residents.remove(place);
+        info!(kind = %gone.key.kind, bytes = gone.lease.bytes(), "unloaded to make room");
+        true
+    }
+
+    /// Lets go of what was still drawn with when it was taken out, and no longer is.
+    pub(super) fn sweep(&mut self) {
+        self.leaving.retain(Resident::is_drawn_with);
+    }
+
+    /// Bytes of all networks.
+    pub(super) fn bytes(&self) -> u64 {
+        self.residents.iter().chain(&self.leaving).map(|resident| resident.lease.bytes()).sum()
+    }
+
+    /// Drops a checkpoint, in every precision. Whether any of it was in memory.
+    pub(super) fn unload(&mut self, item: &Item) -> bool {
+        let was = self.entries.iter().any(|entry| entry.item.is_same_place(item) && self.has_any(entry));
+        self.entries.retain(|entry| !entry.item.is_same_place(item));
+        self.drop_orphans();
+        was
+    }
+
+    /// Pins or unpins a checkpoint that is in memory; the precision used last is told of.
+    pub(super) fn pin(&mut self, item: &Item, pinned: bool) -> Option<ResidentModel> {
+        let is = |entry: &Entry| entry.item.is_same_place(item);
+        let loaded: Vec<usize> = (0..self.entries.len())
+            .filter(|at| is(&self.entries[*at]) && self.has_any(&self.entries[*at]))
+            .collect();
+        for at in &loaded {
+            self.entries[*at].pinned = pinned;
+        }
+        loaded.last().map(|at| self.view(&self.entries[*at]))
+    }
+
+    /// Checkpoints that are in memory, or drawn with by a job that brings in what it needs; the least recently used first.
+    pub(super) fn list(&self) -> Vec<ResidentModel> {
+        let listed = self.entries.iter().filter(|entry| entry.jobs > 0 || self.is_whole(entry));
+        listed.map(|entry| self.view(entry)).collect()
+    }
+
+    /// A checkpoint in one precision, if all of it is in memory.
+    pub(super) fn whole(&self, known: &Known) -> Option<ResidentModel> {
+        let is =
+            |entry: &&Entry| entry.identity == known.identity && entry.precision == known.precision.name();
+        let entry = self.entries.iter().find(is)?;
+        self.is_whole(entry).then(|| self.view(entry))
+    }
+
+    /// Files of networks that may hold the same numbers, and whose content nobody knows yet: those of the same kind in the
+    /// same form and size, if there are several.
+    pub(super) fn alike(&self, key: &ComponentKey) -> Vec<Arc<Pinned>> {
+        let form = |resident: &Resident| {
+            let ComponentKey { kind, precision, device, patches, .. } = resident.key;
+            (kind, precision, device, patches, resident.component.bytes())
+        };
+        let Some(wanted) = self.find(key).map(form) else { return vec![] };
+        let alike: Vec<&Resident> =
+            self.residents.iter().filter(|resident| form(resident) == wanted).collect();
+        if alike.len() < 2 {
+            return vec![];
+        }
+        alike.into_iter().filter_map(|resident| resident.origin.clone()).collect()
+    }
+
+    /// The content of a file's network is known: equal ones become one, once nobody draws with either.
+    pub(super) fn learn(&mut self, source: [u8; 32], kind: ComponentKind, content: [u8; 32]) {
+        if self.contents.len() == CONTENTS {
+            self.contents.remove(0);
+        }
+        self.contents.push((source, kind, content));
+        let named = |key: &mut ComponentKey| {
+            if key.source == source && key.kind == kind {
+                key.source = content;
+            }
+        };
+        for resident in &mut self.residents {
+            if resident.key.source == source && resident.key.kind == kind {
+                resident.origin = None;
+            }
+            named(&mut resident.key);
+        }
+        self.entries.iter_mut().flat_map(|entry| &mut entry.keys).for_each(named);
+        let mut seen: Vec<ComponentKey> = vec![];
+        // The one used last stays.
+        let mut kept = vec![];
+        for resident in std::mem::take(&mut self.residents).into_iter().rev() {
+            if seen.contains(&resident.key) {
+                info!(kind = %kind, bytes = resident.lease.bytes(), "two checkpoints have the same; one is kept");
+                self.leaving.push(resident);
+            } else {
+                seen.push(resident.key.clone());
+                kept.push(resident);
+            }
+        }
+        kept.reverse();
+        self.residents = kept;
+        self.sweep();
+    }
+
+    /// Whether the content of this file's network is known already.
+    pub(super) fn knows(&self, source: [u8; 32], kind: ComponentKind) -> bool {
+        self.contents
+            .iter()
+            .any(|(known, of, content)| *of == kind && (*known == source || *content == source))
+    }
+
+    fn find(&self, key: &ComponentKey) -> Option<&Resident> {
+        self.residents.iter().find(|resident| resident.key == *key)
+    }
+
+    fn is_whole(&self, entry: &Entry) -> bool {
+        entry.keys.iter().all(|key| self.find(key).is_some())
+    }
+
+    fn has_any(&self, entry: &Entry) -> bool {
+        entry.keys.iter().any(|key| self.find(key).is_some())
+    }
+
+    fn is_idle(&self, resident: &Resident, whom: For) -> bool {
+        let stays = |entry: &Entry| entry.pinned || (whom == For::Later && entry.jobs > 0);
+        let kept = self.entries.iter().any(|entry| stays(entry) && entry.keys.contains(&resident.key));
+        !kept && !resident.is_drawn_with()
+    }
+
+    /// Takes out networks that no checkpoint has any more.
+    fn drop_orphans(&mut self) {
+        let (entries, leaving) = (&self.entries, &mut self.leaving);
+        let is_orphan =
+            |resident: &mut Resident| !entries.iter().any(|entry| entry.keys.contains(&resident.key));
+        leaving.extend(self.residents.extract_if(.., is_orphan));
+        self.sweep();
+    }
+
+    fn view(&self, entry: &Entry) -> ResidentModel {
+        let own: Vec<&Resident> = entry.keys.iter().filter_map(|key| self.find(key)).collect();
+        let others = |resident: &Resident| {
+            let mut others = self.entries.iter().filter(|other| !std::ptr::eq(*other, entry));
+            others.any(|other| other.keys.contains(&resident.key))
+        };
+        let bytes =
+            |residents: &mut dyn Iterator<Item = &&Resident>| residents.map(|each| each.lease.bytes()).sum();
+        ResidentModel {
+            name: entry.item.name.clone(),
+            path: entry.item.path().map(|path| path.display().to_string()),
+            architecture: entry.architecture.to_owned(),
+            dtype: entry.dtype.clone(),
+            precision: entry.precision.to_owned(),
+            bytes: bytes(&mut own.iter()),
+            shared_bytes: bytes(&mut own.iter().filter(|resident| others(resident))),
+            pinned: entry.pinned,
+            last_used_at: entry.last_used_at,
+        }
+    }
+}
