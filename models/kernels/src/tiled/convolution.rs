@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::finish::{Element, Finish, NO_ROW};
+use super::finish::{Finish, NO_ROW};
 use super::norm::{ChannelScales, scale};
 use super::pack::TiledMatrix;
 use super::product::{Place, Source, multiply};
 use super::tiles::{STEP, TILE};
+use crate::lanes::Element;
 use crate::{Buffer, ConvShape, Epilogue, Isa, elements};
 
 /// Output pixels from which a norm is applied while pixels are copied. Small pictures are copied by several tasks,
