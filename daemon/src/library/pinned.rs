@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use latentd_models::files::SIDES;
+use latentd_models::files::parse_resolution;
 use latentd_models::model::{Checkpoint, Model};
 use latentd_models::nn::Precision;
 use latentd_models::nn::backend::cpu::cpu;
@@ -223,15 +223,7 @@ fn native_size(header: &[u8]) -> (usize, usize) {
     const SD1: (usize, usize) = (512, 512);
     let text = header.get(8..).unwrap_or_default();
     let resolution = serde_json::from_slice::<Header>(text).unwrap_or_default().metadata.resolution;
-    let side = |text: &str| {
-        let side = text.parse::<usize>().ok()?;
-        (SIDES.contains(&side) && side.is_multiple_of(8)).then_some(side)
-    };
-    let sides = |text: &str| {
-        let (width, height) = text.split_once('x')?;
-        Some((side(width)?, side(height)?))
-    };
-    resolution.as_deref().and_then(sides).unwrap_or(SD1)
+    resolution.as_deref().and_then(parse_resolution).unwrap_or(SD1)
 }
 
 #[cfg(test)]

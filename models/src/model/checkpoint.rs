@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::component::{Component, ComponentKind, Network, TextEncoder};
 use super::family::Family;
-use crate::files::{self, Prediction, Tensors, resolution};
+use crate::files::{self, Prediction, Tensors, native_size};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::{Vae, VaeConfig};
@@ -85,7 +85,7 @@ impl Checkpoint {
             _ => family.text_prefix,
         };
         let dtype = files::main_dtype(&file);
-        let native_size = resolution(file.metadata()).unwrap_or(family.native_size);
+        let native_size = native_size(file.metadata()).unwrap_or(family.native_size);
         let file = if own_prefix == family.text_prefix {
             file
         } else {
