@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::detect::{MOST_IN_A_ROW, count, dim};
+use crate::Error;
 use crate::error::{Result, bail};
 use crate::files::Tensors;
 use crate::nn::{
@@ -331,8 +332,8 @@ impl UNet {
         Tensor::new(self.device.download(&out)?, out.dims())?.to_channels_first()
     }
 
-    /// The most bytes of activations that a call takes with `samples` latents of this size and conditioning of these
-    /// numbers of tokens, keys and values of the conditioning included. For a network on a device that only counts.
+    /// A call to nowhere with `samples` latents of this size and conditioning of these numbers of tokens, whose keys and
+    /// values are made too: for a network on a device that only counts.
     pub fn try_out(&self, (height, width): (usize, usize), samples: usize, tokens: &[usize]) -> Result<()> {
         let device = &self.device;
         let context_width = self.config.context_width;
@@ -470,9 +471,10 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     /// The next residual block's `(batch, channels)`.
     fn time(&mut self) -> Result<Activations> {
-        let of_each =
-            self.of.times.iter().filter_map(|time| time.0.get(self.residual_block)).collect::<Vec<_>>();
+        let index = self.residual_block;
         self.residual_block += 1;
+        let of_each: Option<Vec<_>> = self.of.times.iter().map(|time| time.0.get(index)).collect();
+        let Some(of_each) = of_each else { bail!("unet: a time embedding of another network") };
         self.network.device.stack(&of_each)
     }
 
@@ -546,13 +548,15 @@ fn add_residuals(
         return Ok(middle);
     };
     if rest.len() != skips.len() {
-        bail!("unet: {} residuals were given, {} are needed", residuals.len(), skips.len() + 1);
+        let (given, needed) = (residuals.len(), skips.len() + 1);
+        return Err(Error::Stage(format!("unet: {given} residuals were given, {needed} are needed")));
     }
     let plus = |to: &Activations, residual: &Tensor, index: usize| -> Result<Activations> {
         let (batch, height, width, channels) = to.dims4()?;
         if residual.dims() != [batch, channels, height, width] {
             let wanted = [batch, channels, height, width];
-            bail!("unet: residual {index} is {:?}, {wanted:?} is needed", residual.dims());
+            let given = residual.dims();
+            return Err(Error::Stage(format!("unet: residual {index} is {given:?}, {wanted:?} is needed")));
         }
         add(device, to, &upload(device, &residual.to_channels_last()?)?)
     };

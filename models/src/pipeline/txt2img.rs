@@ -130,6 +130,7 @@ pub fn txt2img(
         // Stages may change conditioning from pass to pass; mostly they do not.
         let transforms = components.transforms()?;
         contexts.prepare(&unet, &guidance, &transforms)?;
+        times.prepare(&unet);
         let progress =
             Progress { phase: Phase::Conditioning, step: index * steps, steps: request.n_iter * steps };
         watch.progress(progress);
