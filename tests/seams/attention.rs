@@ -49,6 +49,22 @@ fn sets_are_added_by_weight_and_mask() {
         assert!((both[index] - wanted).abs() < 1e-6, "{index}: {} for {wanted}", both[index]);
     }
     assert_eq!(both[half..], plain[half..], "the other row is as it was, to the bit");
+    // A row of two that are alike, masked alike.
+    let pair = |seed: f32, tokens: usize| {
+        let twice = |seed| {
+            let one = numbers(seed, tokens * CHANNELS);
+            device.upload(&[&one[..], &one[..]].concat(), &[2, tokens, CHANNELS]).expect("uploads")
+        };
+        keys(&device, &twice(seed), &twice(seed + 9.0), 4).expect("keys")
+    };
+    let (own_pair, other_pair) = (pair(1.0, 5), pair(2.0, 9));
+    let masked = |own, other, mask| RowKeys {
+        own: KeySet { keys: own, weight: 0.25, mask: None },
+        sets: vec![KeySet { keys: other, weight: 0.5, mask: Some(mask) }],
+    };
+    let apart = found(&[masked(&own, &other, &mask[..]), masked(&own, &other, &mask[..])]);
+    assert_eq!(found(&[masked(&own_pair, &other_pair, &mask[..])]), apart);
+    assert!(attention_of_rows(&device, &q, &[masked(&own_pair, &other_pair, &mask[1..])]).is_err());
     let short = sequence(&device, 3.0, 1, QUERIES);
     assert!(attention_of_rows(&device, &short, &[RowKeys::own(&own), RowKeys::own(&own)]).is_err());
 }

@@ -183,7 +183,7 @@ pub trait Backend: Send + Sync + 'static {
     fn add(&self, a: &Activations, b: &Activations) -> Result<Activations>;
 
     /// `a · weight · mask`, and `b` times as much of its own added where there is one, in the precision of `a`. A mask
-    /// has a number per row of channels.
+    /// has a number per row of channels of one entry of the batch, and is the same for all.
     fn blend(
         &self,
         a: (&Activations, f32, Option<&[f32]>),
