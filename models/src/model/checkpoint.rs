@@ -149,7 +149,7 @@ impl Checkpoint {
     }
 
     /// Loads one network with its weights changed by `patches`, in order, beside `base`, the same network without: what no
-    /// patch touches is shared.
+    /// patch touches is shared. Both are on one device.
     pub fn load_patched(
         &self,
         base: &Component,
@@ -159,6 +159,9 @@ impl Checkpoint {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Component> {
         let kind = base.kind();
+        if !base.network.device().is(device) {
+            return Err(Error::Compute(format!("a {kind} cannot share weights that are on another device")));
+        }
         self.with_loader(kind, device, precision, |loader| {
             self.finish_load(loader.patched(&base.parts, patches).until(cancelled), kind)
         })

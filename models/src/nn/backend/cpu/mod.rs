@@ -6,6 +6,8 @@ mod pointwise;
 mod products;
 mod values;
 
+use std::sync::OnceLock;
+
 use latentd_kernels::tiled::{self, TiledMatrix};
 use latentd_kernels::{GroupNormShape, Isa, OutOfMemory, PackError, PackedMatrix, Weights};
 
@@ -25,9 +27,10 @@ pub(super) struct Cpu<M> {
     isa: Isa,
 }
 
-/// The CPU as a device.
+/// The CPU as a device, one for the whole process.
 pub fn cpu() -> Device {
-    Device::new(Cpu::over(Host))
+    static CPU: OnceLock<Device> = OnceLock::new();
+    CPU.get_or_init(|| Device::new(Cpu::over(Host))).clone()
 }
 
 impl From<OutOfMemory> for crate::Error {
