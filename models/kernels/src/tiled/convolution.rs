@@ -15,7 +15,7 @@ use crate::{Buffer, ConvShape, Epilogue, Isa, elements};
 
 /// Output pixels from which a norm is applied while pixels are copied. Small pictures are copied by several tasks,
 /// each for some of the outputs, and are better normalised once.
-const FUSED_PIXELS: usize = 4096;
+pub const FUSED_PIXELS: usize = 4096;
 /// Most output columns of a part.
 const PART_COLUMNS: usize = 128;
 /// Most bytes of a task's copy.

@@ -13,7 +13,7 @@ mod product;
 mod tiles;
 
 pub use attention::{PackedKeys, attention, attention_packed};
-pub use convolution::{conv2d, conv2d_normed};
+pub use convolution::{FUSED_PIXELS, conv2d, conv2d_normed};
 pub use norm::{ChannelScales, group_norm, layer_norm};
 pub use pack::TiledMatrix;
 
