@@ -313,7 +313,7 @@ impl UNet {
             bail!("unet: {count} timesteps and conditioning {context:?} for latents {x:?}");
         }
         let times = self.time_embeddings(timesteps)?;
-        let context = self.context(context, &[])?;
+        let context = self.context(context, &[], &Run::WHOLE)?;
         let call = UNetCall {
             times: &times.iter().collect::<Vec<_>>(),
             contexts: &[RowContext::own(&context)],
@@ -339,7 +339,7 @@ impl UNet {
         let context_width = self.config.context_width;
         let contexts: Vec<Context> = tokens
             .iter()
-            .map(|tokens| self.context(&Tensor::full(0.0, [1, *tokens, context_width]), &[]))
+            .map(|tokens| self.context(&Tensor::full(0.0, [1, *tokens, context_width]), &[], &Run::WHOLE))
             .collect::<Result<_>>()?;
         let time = self.time_embeddings(&[0.0])?;
         let Some(time) = time.first() else { bail!("unet: no time embedding") };
@@ -398,12 +398,22 @@ impl UNet {
     }
 
     /// Keys and values of conditioning `(batch, tokens, context_width)`, changed by `transforms` on the way. Tokens that
-    /// share the softmax of others are those joined to them.
-    pub fn context(&self, context: &Tensor, transforms: &[Arc<dyn KeyValueTransform>]) -> Result<Context> {
+    /// share the softmax of others are those joined to them. For many tokens it takes a while: `run` may end it between
+    /// blocks.
+    pub fn context(
+        &self,
+        context: &Tensor,
+        transforms: &[Arc<dyn KeyValueTransform>],
+        run: &Run,
+    ) -> Result<Context> {
         let context = self.device.convert(&upload(&self.device, context)?, self.precision)?;
         let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
         blocks
-            .map(|block| block.attention_2.keys(&self.device, &context, transforms))
+            .enumerate()
+            .map(|(index, block)| {
+                run.enter(&self.device, format_args!("unet.context.{index}"))?;
+                block.attention_2.keys(&self.device, &context, transforms)
+            })
             .collect::<Result<_>>()
             .map(Context)
     }
@@ -487,9 +497,10 @@ impl<'a> Call<'a> {
             .contexts
             .iter()
             .map(|row| {
-                row.sets.iter().map(|set| set.mask.as_ref().map(|mask| fitted(mask, rows, columns))).collect()
+                let masks = row.sets.iter().map(|set| set.mask.as_ref());
+                masks.map(|mask| mask.map(|mask| fitted(mask, rows, columns)).transpose()).collect()
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let mut all = vec![];
         for (row, masks) in self.of.contexts.iter().zip(&masks) {
             let keys = |context: &'a Context| match context.0.get(index) {
@@ -508,8 +519,8 @@ impl<'a> Call<'a> {
 }
 
 /// A mask `(height, width)` over a block's positions, bilinear, sampled at their centres.
-fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Vec<f32> {
-    let (height, width) = (mask.dim(0), mask.dim(1));
+fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Result<Vec<f32>> {
+    let &[height, width] = mask.dims() else { bail!("unet: a mask {:?} is not one of rows", mask.dims()) };
     let place = |to: usize, size: usize, from: usize| {
         let centre = (to as f32 + 0.5) * from as f32 / size.max(1) as f32 - 0.5;
         let centre = centre.clamp(0.0, from.saturating_sub(1) as f32);
@@ -527,7 +538,7 @@ fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Vec<f32> {
             fitted.push(upper * (1.0 - down) + lower * down);
         }
     }
-    fitted
+    Ok(fitted)
 }
 
 fn transform(transformer: Option<&Transformer>, h: Activations, call: &mut Call) -> Result<Activations> {

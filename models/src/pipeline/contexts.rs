@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use super::guidance::Guidance;
 use crate::Result;
 use crate::networks::unet::{Context, UNet};
-use crate::nn::KeyValueTransform;
+use crate::nn::{KeyValueTransform, Run};
 use crate::prompt::Conditioning;
 
 /// Conditioning as the UNet's blocks take it, made once for each that differs.
@@ -25,6 +25,7 @@ impl Contexts {
         unet: &Arc<UNet>,
         guidance: &[Guidance],
         transforms: &[Arc<dyn KeyValueTransform>],
+        run: &Run,
     ) -> Result<()> {
         let digests: Vec<[u8; 32]> = transforms.iter().map(|transform| transform.digest()).collect();
         let network = Arc::downgrade(unet);
@@ -41,7 +42,7 @@ impl Contexts {
         self.known.retain(|(known, _)| wanted.iter().any(|wanted| same(wanted, known)));
         for conditioning in wanted {
             if self.get(conditioning).is_none() {
-                let context = unet.context(&conditioning.tokens, transforms)?;
+                let context = unet.context(&conditioning.tokens, transforms, run)?;
                 self.known.push((Arc::clone(conditioning), Arc::new(context)));
             }
         }
