@@ -179,9 +179,10 @@ impl Tensor {
     }
 }
 
-/// Numbers of these sizes, if that is a number.
+/// Numbers of these sizes, if that and what any of them come to is a number.
 fn count(dims: &[usize]) -> Option<usize> {
-    dims.iter().try_fold(1usize, |product, size| product.checked_mul(*size))
+    let most = dims.iter().try_fold(1usize, |product, size| product.checked_mul((*size).max(1)))?;
+    Some(if dims.contains(&0) { 0 } else { most })
 }
 
 /// `(batch, rows, columns)` → `(batch, columns, rows)`.
@@ -218,6 +219,11 @@ mod tests {
         assert!(whole.narrow(1, 2, 2).is_err() && whole.narrow(0, usize::MAX, 2).is_err());
         assert!(Tensor::cat(&[&whole, &counted(&[2, 2, 4])], 0).is_err());
         assert!(Tensor::new(vec![0.0; 3], [2, 2]).is_err());
+        assert!(Tensor::new(vec![], [0, usize::MAX, 2]).is_err(), "parts of it cannot be reckoned with");
+        assert_eq!(
+            Tensor::new(vec![], [0, 3]).expect("empty").narrow(1, 1, 2).expect("a part").dims(),
+            [0, 2]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use latentd_models::Result;
 use latentd_models::model::{Checkpoint, Component, Model, Network};
 use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::nn::backend::fake::fake;
 use latentd_models::nn::{Activations, Device, KeyValueTransform, Parts, Patch, Precision, Run};
 use latentd_models::pipeline::{Components, NoStages};
 use latentd_models::prompt::{Chunk, chunks, encode_chunks};
@@ -109,6 +110,22 @@ fn patches_see_what_the_former_left_and_one_that_changes_nothing_gives_the_same_
     let in_turn = with(vec![double.clone(), one_more.clone()]);
     assert_eq!(in_turn, with(vec![at_once]));
     assert_ne!(in_turn, with(vec![one_more, double]), "the order counts");
+}
+
+/// Only what is the same is shared with a base of another precision, and nothing with one on another device.
+#[test]
+fn a_base_of_another_kind_is_not_shared_by_mistake() {
+    let checkpoint = checkpoint();
+    let base = components(&checkpoint, &cpu(), Precision::F32);
+    let wanted = components(&checkpoint, &cpu(), Precision::Bf16);
+    let beside = patched(&checkpoint, &base[1], &[], Precision::Bf16);
+    let bytes = beside.parts.bytes_beside(&base[1].parts);
+    assert!(0 < bytes && bytes < beside.bytes(), "vectors are the same in any precision");
+    let draw = |unet| drawn_with(&checkpoint, &wanted, unet, Precision::Bf16);
+    assert_eq!(draw(beside), draw(wanted[1].clone()));
+    let (device, _) = fake(64 << 20, None).expect("memory");
+    let elsewhere = checkpoint.load_patched(&base[1], &[], &device, Precision::F32, &|| false);
+    assert!(elsewhere.is_err(), "another device");
 }
 
 /// A patch that refuses costs the load, not the base.

@@ -49,6 +49,22 @@ fn sets_are_added_by_weight_and_mask() {
         assert!((both[index] - wanted).abs() < 1e-6, "{index}: {} for {wanted}", both[index]);
     }
     assert_eq!(both[half..], plain[half..], "the other row is as it was, to the bit");
+    // A row of two that are alike, masked alike.
+    let pair = |seed: f32, tokens: usize| {
+        let twice = |seed| {
+            let one = numbers(seed, tokens * CHANNELS);
+            device.upload(&[&one[..], &one[..]].concat(), &[2, tokens, CHANNELS]).expect("uploads")
+        };
+        keys(&device, &twice(seed), &twice(seed + 9.0), 4).expect("keys")
+    };
+    let (own_pair, other_pair) = (pair(1.0, 5), pair(2.0, 9));
+    let masked = |own, other, mask| RowKeys {
+        own: KeySet { keys: own, weight: 0.25, mask: None },
+        sets: vec![KeySet { keys: other, weight: 0.5, mask: Some(mask) }],
+    };
+    let apart = found(&[masked(&own, &other, &mask[..]), masked(&own, &other, &mask[..])]);
+    assert_eq!(found(&[masked(&own_pair, &other_pair, &mask[..])]), apart);
+    assert!(attention_of_rows(&device, &q, &[masked(&own_pair, &other_pair, &mask[1..])]).is_err());
     let short = sequence(&device, 3.0, 1, QUERIES);
     assert!(attention_of_rows(&device, &short, &[RowKeys::own(&own), RowKeys::own(&own)]).is_err());
 }
@@ -68,8 +84,8 @@ fn a_unets_sets_do_what_they_say() {
     let tokens = |seed, count| Tensor::new(numbers(seed, count * width), [1, count, width]).expect("tokens");
     let times = unet.time_embeddings(&[400.0]).expect("embeds");
     let times = [&times[0], &times[0]];
-    let own = unet.context(&tokens(1.0, 77), &[]).expect("context");
-    let extra = Arc::new(unet.context(&tokens(5.0, 4), &[]).expect("context"));
+    let own = unet.context(&tokens(1.0, 77), &[], &Run::WHOLE).expect("context");
+    let extra = Arc::new(unet.context(&tokens(5.0, 4), &[], &Run::WHOLE).expect("context"));
     let run = |sets: &[&[ContextSet]]| {
         let contexts: Vec<RowContext> = sets.iter().map(|sets| RowContext { own: &own, sets }).collect();
         let call = UNetCall { times: &times, contexts: &contexts, residuals: None, transforms: &[] };
@@ -88,9 +104,14 @@ fn a_unets_sets_do_what_they_say() {
     let close = |a: &Tensor, b: &Tensor| a.values().iter().zip(b.values()).all(|(a, b)| (a - b).abs() < 1e-5);
     assert!(close(&run(&[&other, &[]]), &plain), "nowhere is nothing");
     assert!(close(&run(&[&[set(0.7, Some(1.0))], &[]]), &found), "everywhere is everywhere");
+    let flat = [ContextSet { mask: Some(Arc::new(Tensor::full(1.0, [72]))), ..set(0.7, None) }];
+    let contexts = [RowContext { own: &own, sets: &flat }, RowContext::own(&own)];
+    let call = UNetCall { times: &times, contexts: &contexts, residuals: None, transforms: &[] };
+    assert!(unet.denoise(&x, &call, &Run::WHOLE).is_err(), "a mask without rows");
     // Tokens that share the softmax of the model's own are joined to them: the order of keys is no matter.
     let joined = |a: Tensor, b: Tensor| {
-        let context = unet.context(&Tensor::cat(&[&a, &b], 1).expect("joined"), &[]).expect("context");
+        let context =
+            unet.context(&Tensor::cat(&[&a, &b], 1).expect("joined"), &[], &Run::WHOLE).expect("context");
         let rows = [RowContext::own(&context), RowContext::own(&context)];
         let call = UNetCall { times: &times, contexts: &rows, residuals: None, transforms: &[] };
         unet.denoise(&x, &call, &Run::WHOLE).expect("runs")

@@ -60,9 +60,16 @@ fn failures_are_told_with_their_section_and_cost_one_run() {
     let (device, failures) = fake(ENOUGH, None).expect("an arena");
     let model = model(&device, Precision::F32);
     let wanted = draw(&model, &request()).expect("draws");
-    for section in
-        ["clip.1", "unet.in.0", "unet.in.2", "unet.middle", "unet.out.1", "unet.last", "vae.decoder.0.1"]
-    {
+    for section in [
+        "clip.1",
+        "unet.context.1",
+        "unet.in.0",
+        "unet.in.2",
+        "unet.middle",
+        "unet.out.1",
+        "unet.last",
+        "vae.decoder.0.1",
+    ] {
         failures.fail_in(section);
         // Another prompt each time: one that was encoded before needs no text encoder.
         let other = Txt2Img { prompt: format!("a circle, {section}"), ..request() };
@@ -129,7 +136,7 @@ fn what_is_counted_beforehand_is_what_is_taken() {
             let (rows, columns) = (height / 8, width / 8);
             let x = Tensor::full(0.5, [samples, 4, rows, columns]);
             let conditioning = Tensor::full(0.1, [1, 77, model.clip().config().width]);
-            let contexts = [0, 1].map(|_| unet.context(&conditioning, &[]).expect("context"));
+            let contexts = [0, 1].map(|_| unet.context(&conditioning, &[], &Run::WHOLE).expect("context"));
             let time = unet.time_embeddings(&[500.0]).expect("embeds");
             let of_rows: Vec<RowContext> =
                 (0..samples).map(|row| RowContext::own(&contexts[row % 2])).collect();

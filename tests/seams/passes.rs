@@ -1,16 +1,20 @@
 //! Who takes part in a picture: every stage, what it is told, and what it may change.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use latentd_models::nn::Precision;
+use latentd_models::model::{Model, Network, TextEncoder};
+use latentd_models::networks::unet::UNet;
+use latentd_models::networks::vae::Vae;
 use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::nn::{Patch, Precision};
 use latentd_models::pipeline::{
-    BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handle, Handles,
-    ImagePost, LatentFinal, NoiseInit, PassBegin, PassKind, Role, Stages, Txt2Img, Wants,
+    BatchPost, Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handle,
+    Handles, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Role, Stages, Txt2Img, Wants,
 };
 use latentd_models::{Error, Result, Tensor};
 
-use crate::drawing::{draw, draw_with, model, request};
+use crate::drawing::{checkpoint, components, draw, draw_with, model, request};
 
 /// Writes down what it is told and changes nothing.
 #[derive(Default)]
@@ -199,11 +203,73 @@ fn each_stage_can_change_the_picture_or_end_it() {
         assert_eq!(found.len(), 2);
         assert!(found[0].image != plain[0].image && found[1].image != plain[1].image, "{number}");
     }
-    assert!(matches!(changed(3), Err(Error::Compute(_))), "residuals that do not fit");
-    for number in [4, 5, 7] {
+    for number in [3, 4, 5, 7] {
         assert!(matches!(changed(number), Err(Error::Stage(_))), "{number}");
     }
     let one = changed(10).expect("draws");
     assert_eq!(one, plain[1..], "picture, seed and infotext stay together");
     assert_eq!(changed(11).expect("draws"), plain, "and nothing is left behind");
+}
+
+/// Each pass has the next UNet.
+struct Changing<'a> {
+    model: &'a Model,
+    unets: Vec<Arc<UNet>>,
+}
+
+impl Components for Changing<'_> {
+    fn text_encoder(&mut self) -> Result<Arc<TextEncoder>> {
+        Ok(Arc::clone(self.model.text_encoder()))
+    }
+
+    fn unet(&mut self) -> Result<Arc<UNet>> {
+        Ok(self.unets.remove(0))
+    }
+
+    fn vae(&mut self) -> Result<Arc<Vae>> {
+        Ok(Arc::clone(self.model.vae()))
+    }
+}
+
+/// Turns all weights of some tensors, told by a part of their names.
+struct Negative(&'static str);
+
+impl Patch for Negative {
+    fn digest(&self) -> [u8; 32] {
+        [7; 32]
+    }
+
+    fn touches(&self, name: &str) -> bool {
+        name.contains(self.0)
+    }
+
+    fn apply(&self, _name: &str, _shape: &[usize], weights: &mut [f32]) -> Result<()> {
+        for weight in weights {
+            *weight = -*weight;
+        }
+        Ok(())
+    }
+}
+
+/// What is kept from pass to pass is of the network that made it.
+#[test]
+fn another_network_in_the_next_pass_draws_as_it_does_alone() {
+    let model = model(&cpu(), Precision::F32);
+    let checkpoint = checkpoint();
+    let [_, base, _] = components(&checkpoint, &cpu(), Precision::F32);
+    let one = request();
+    let two = Txt2Img { n_iter: 2, ..request() };
+    // What contexts are made of, and what time embeddings are.
+    for name in ["attn2.to_v.weight", "emb_layers.1.weight"] {
+        let patches: Vec<Arc<dyn Patch>> = vec![Arc::new(Negative(name))];
+        let patched = checkpoint.load_patched(&base, &patches, &cpu(), Precision::F32, &|| false);
+        let Network::UNet(patched) = patched.expect("loads").network else { panic!("a UNet") };
+        let drawn = |unets: Vec<Arc<UNet>>, request: &Txt2Img| {
+            draw_with(&model, &mut Changing { model: &model, unets }, request, &mut NoStages).expect("draws")
+        };
+        let alone = drawn(vec![Arc::clone(&patched)], &Txt2Img { seed: one.seed + 1, ..one.clone() });
+        let both = drawn(vec![Arc::clone(model.unet()), patched], &two);
+        assert_eq!(both[1].image, alone[0].image, "{name}");
+        assert_ne!(both[1].image, draw(&model, &two).expect("draws")[1].image, "{name} does something");
+    }
 }

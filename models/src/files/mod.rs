@@ -15,6 +15,5 @@ pub use inspect::{FileInfo, FileKind, inspect};
 pub(crate) use inspect::{architecture, main_dtype};
 pub use open::{from_bytes, open, open_file};
 pub use prediction::{Prediction, config_beside};
-pub use resolution::SIDES;
-pub(crate) use resolution::resolution;
+pub(crate) use resolution::native_size;
 pub use tensors::{StoredTensor, Tensors};

@@ -7,11 +7,16 @@ use std::ops::RangeInclusive;
 const KEY: &str = "modelspec.resolution";
 
 /// Pixels of a side that are believed: a file must not choose how much memory a request takes.
-pub const SIDES: RangeInclusive<usize> = 64..=2048;
+const SIDES: RangeInclusive<usize> = 64..=2048;
 
 /// Width and height in pixels, multiples of 8, if the metadata has them.
-pub(crate) fn resolution(metadata: &BTreeMap<String, String>) -> Option<(usize, usize)> {
-    let (width, height) = metadata.get(KEY)?.split_once('x')?;
+pub(crate) fn native_size(metadata: &BTreeMap<String, String>) -> Option<(usize, usize)> {
+    parse_resolution(metadata.get(KEY)?)
+}
+
+/// Width and height in pixels, multiples of 8, of what a file's `modelspec.resolution` says, if it can be believed.
+pub fn parse_resolution(text: &str) -> Option<(usize, usize)> {
+    let (width, height) = text.split_once('x')?;
     let side = |text: &str| {
         let side = text.parse::<usize>().ok()?;
         (SIDES.contains(&side) && side.is_multiple_of(8)).then_some(side)
@@ -41,8 +46,8 @@ mod tests {
         ];
         for (text, expected) in rows {
             let metadata = [(KEY.to_owned(), text.to_owned())].into();
-            assert_eq!(resolution(&metadata), expected, "{text}");
+            assert_eq!(native_size(&metadata), expected, "{text}");
         }
-        assert_eq!(resolution(&BTreeMap::new()), None);
+        assert_eq!(native_size(&BTreeMap::new()), None);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::component::{Component, ComponentKind, Network, TextEncoder};
 use super::family::Family;
-use crate::files::{self, Prediction, StoredTensor, Tensors, resolution};
+use crate::files::{self, Prediction, StoredTensor, Tensors, native_size};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::{Vae, VaeConfig};
@@ -88,7 +88,7 @@ impl Checkpoint {
             _ => family.text_prefix,
         };
         let dtype = files::main_dtype(&file);
-        let native_size = resolution(file.metadata()).unwrap_or(family.native_size);
+        let native_size = native_size(file.metadata()).unwrap_or(family.native_size);
         let file = if own_prefix == family.text_prefix {
             file
         } else {
@@ -168,7 +168,7 @@ impl Checkpoint {
     }
 
     /// Loads one network with its weights changed by `patches`, in order, beside `base`, the same network without: what no
-    /// patch touches is shared.
+    /// patch touches is shared. Both are on one device.
     pub fn load_patched(
         &self,
         base: &Component,
@@ -178,6 +178,9 @@ impl Checkpoint {
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Component> {
         let kind = base.kind();
+        if !base.network.device().is(device) {
+            return Err(Error::Compute(format!("a {kind} cannot share weights that are on another device")));
+        }
         device.run(|| {
             self.with_loader(kind, device, precision, |loader| {
                 self.finish_load(loader.patched(&base.parts, patches).until(cancelled), kind)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::networks::clip::ClipText;
 use crate::networks::unet::UNet;
 use crate::networks::vae::Vae;
-use crate::nn::{Parts, Precision};
+use crate::nn::{Device, Parts, Precision};
 use crate::prompt::ConditioningCache;
 
 /// Which network of a checkpoint.
@@ -74,6 +74,15 @@ pub enum Network {
 }
 
 impl Network {
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        match self {
+            Self::TextEncoder(network) => network.clip.device(),
+            Self::UNet(network) => network.device(),
+            Self::Vae(network) => network.device(),
+        }
+    }
+
     /// Whether anybody beside the holder of this draws with it.
     pub fn is_shared(&self) -> bool {
         match self {

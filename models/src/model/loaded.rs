@@ -70,9 +70,10 @@ impl Model {
 
     /// Loads all networks of a checkpoint.
     pub fn load(checkpoint: &Checkpoint, device: &Device, precision: Precision) -> Result<Self> {
-        let parts = ComponentKind::ALL.map(|kind| checkpoint.load(kind, device, precision, &|| false));
-        let [text, unet, vae] = parts;
-        Self::of(checkpoint, [text?, unet?, vae?], precision)
+        let load = |kind| checkpoint.load(kind, device, precision, &|| false);
+        // One after the other: what follows one that failed is not read.
+        let [text, unet, vae] = ComponentKind::ALL;
+        Self::of(checkpoint, [load(text)?, load(unet)?, load(vae)?], precision)
     }
 
     /// The model of networks that are in memory: text encoder, UNet, VAE.

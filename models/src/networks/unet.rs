@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::detect::{MOST_IN_A_ROW, count, dim};
+use crate::Error;
 use crate::error::{Result, bail};
 use crate::files::Tensors;
 use crate::nn::{
@@ -312,7 +313,7 @@ impl UNet {
             bail!("unet: {count} timesteps and conditioning {context:?} for latents {x:?}");
         }
         let times = self.time_embeddings(timesteps)?;
-        let context = self.context(context, &[])?;
+        let context = self.context(context, &[], &Run::WHOLE)?;
         let call = UNetCall {
             times: &times.iter().collect::<Vec<_>>(),
             contexts: &[RowContext::own(&context)],
@@ -333,14 +334,14 @@ impl UNet {
         })
     }
 
-    /// The most bytes of activations that a call takes with `samples` latents of this size and conditioning of these
-    /// numbers of tokens, keys and values of the conditioning included. For a network on a device that only counts.
+    /// A call to nowhere with `samples` latents of this size and conditioning of these numbers of tokens, whose keys and
+    /// values are made too: for a network on a device that only counts.
     pub fn try_out(&self, (height, width): (usize, usize), samples: usize, tokens: &[usize]) -> Result<()> {
         let device = &self.device;
         let context_width = self.config.context_width;
         let contexts: Vec<Context> = tokens
             .iter()
-            .map(|tokens| self.context(&Tensor::full(0.0, [1, *tokens, context_width]), &[]))
+            .map(|tokens| self.context(&Tensor::full(0.0, [1, *tokens, context_width]), &[], &Run::WHOLE))
             .collect::<Result<_>>()?;
         let time = self.time_embeddings(&[0.0])?;
         let Some(time) = time.first() else { bail!("unet: no time embedding") };
@@ -399,12 +400,21 @@ impl UNet {
     }
 
     /// Keys and values of conditioning `(batch, tokens, context_width)`, changed by `transforms` on the way. Tokens that
-    /// share the softmax of others are those joined to them.
-    pub fn context(&self, context: &Tensor, transforms: &[Arc<dyn KeyValueTransform>]) -> Result<Context> {
+    /// share the softmax of others are those joined to them. For many tokens it takes a while: `run` may end it between
+    /// blocks.
+    pub fn context(
+        &self,
+        context: &Tensor,
+        transforms: &[Arc<dyn KeyValueTransform>],
+        run: &Run,
+    ) -> Result<Context> {
         self.device.run(|| {
             let context = self.device.convert(&upload(&self.device, context)?, self.precision)?;
             let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
-            let keys = blocks.map(|block| block.attention_2.keys(&self.device, &context, transforms));
+            let keys = blocks.enumerate().map(|(index, block)| {
+                run.enter(&self.device, format_args!("unet.context.{index}"))?;
+                block.attention_2.keys(&self.device, &context, transforms)
+            });
             keys.collect::<Result<_>>().map(Context)
         })
     }
@@ -477,9 +487,10 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     /// The next residual block's `(batch, channels)`.
     fn time(&mut self) -> Result<Activations> {
-        let of_each =
-            self.of.times.iter().filter_map(|time| time.0.get(self.residual_block)).collect::<Vec<_>>();
+        let index = self.residual_block;
         self.residual_block += 1;
+        let of_each: Option<Vec<_>> = self.of.times.iter().map(|time| time.0.get(index)).collect();
+        let Some(of_each) = of_each else { bail!("unet: a time embedding of another network") };
         self.network.device.stack(&of_each)
     }
 
@@ -492,9 +503,10 @@ impl<'a> Call<'a> {
             .contexts
             .iter()
             .map(|row| {
-                row.sets.iter().map(|set| set.mask.as_ref().map(|mask| fitted(mask, rows, columns))).collect()
+                let masks = row.sets.iter().map(|set| set.mask.as_ref());
+                masks.map(|mask| mask.map(|mask| fitted(mask, rows, columns)).transpose()).collect()
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let mut all = vec![];
         for (row, masks) in self.of.contexts.iter().zip(&masks) {
             let keys = |context: &'a Context| match context.0.get(index) {
@@ -513,8 +525,8 @@ impl<'a> Call<'a> {
 }
 
 /// A mask `(height, width)` over a block's positions, bilinear, sampled at their centres.
-fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Vec<f32> {
-    let (height, width) = (mask.dim(0), mask.dim(1));
+fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Result<Vec<f32>> {
+    let &[height, width] = mask.dims() else { bail!("unet: a mask {:?} is not one of rows", mask.dims()) };
     let place = |to: usize, size: usize, from: usize| {
         let centre = (to as f32 + 0.5) * from as f32 / size.max(1) as f32 - 0.5;
         let centre = centre.clamp(0.0, from.saturating_sub(1) as f32);
@@ -532,7 +544,7 @@ fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Vec<f32> {
             fitted.push(upper * (1.0 - down) + lower * down);
         }
     }
-    fitted
+    Ok(fitted)
 }
 
 fn transform(transformer: Option<&Transformer>, h: Activations, call: &mut Call) -> Result<Activations> {
@@ -553,13 +565,15 @@ fn add_residuals(
         return Ok(middle);
     };
     if rest.len() != skips.len() {
-        bail!("unet: {} residuals were given, {} are needed", residuals.len(), skips.len() + 1);
+        let (given, needed) = (residuals.len(), skips.len() + 1);
+        return Err(Error::Stage(format!("unet: {given} residuals were given, {needed} are needed")));
     }
     let plus = |to: &Activations, residual: &Tensor, index: usize| -> Result<Activations> {
         let (batch, height, width, channels) = to.dims4()?;
         if residual.dims() != [batch, channels, height, width] {
             let wanted = [batch, channels, height, width];
-            bail!("unet: residual {index} is {:?}, {wanted:?} is needed", residual.dims());
+            let given = residual.dims();
+            return Err(Error::Stage(format!("unet: residual {index} is {given:?}, {wanted:?} is needed")));
         }
         add(device, to, &upload(device, &residual.to_channels_last()?)?)
     };

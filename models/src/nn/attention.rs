@@ -12,7 +12,7 @@ pub struct KeySet<'a> {
     pub keys: &'a Keys,
     /// What it counts.
     pub weight: f32,
-    /// What it counts at each query, `queries` numbers; 1 everywhere if `None`.
+    /// What it counts at each query, `queries` numbers, the same for all of a row's batch; 1 everywhere if `None`.
     pub mask: Option<&'a [f32]>,
 }
 
@@ -85,6 +85,11 @@ pub fn attention_of_rows(device: &Device, q: &Activations, rows: &[RowKeys]) -> 
         let mut sum = device.part(&found, start, count)?;
         if !row.is_plain() {
             let q = device.part(q, start, count)?;
+            let queries = q.dims3()?.1;
+            let masks = row.sets.iter().chain([&row.own]).filter_map(|set| set.mask);
+            if let Some(mask) = masks.into_iter().find(|mask| mask.len() != queries) {
+                bail!("attention: a mask of {} numbers for {queries} queries", mask.len());
+            }
             sum = device.blend((&sum, row.own.weight, row.own.mask), None)?;
             for set in &row.sets {
                 check(&q, &[set.keys])?;

@@ -95,3 +95,30 @@ impl GatedLinear {
         device.product(x, weight, &Epilogue { bias: bias.as_ref(), ..Epilogue::default() }, &dims)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::backend::cpu::cpu;
+
+    #[test]
+    fn biases_of_images_must_fit() {
+        let device = cpu();
+        let loader = Loader::random(1, &device, Precision::F32);
+        let linear = Linear::load(&loader, "layer", 32, 32).expect("loads");
+        let zeros = |dims: &[usize]| device.upload(&vec![0.0; dims.iter().product()], dims).expect("uploads");
+        let x = zeros(&[2, 4, 32]);
+        for (dims, fits) in [
+            ([1, 32], true),
+            ([2, 32], true),
+            ([2, 16], false),
+            ([2, 64], false),
+            ([3, 32], false),
+            ([0, 32], false),
+        ] {
+            let bias = zeros(&dims);
+            let epilogue = Epilogue { image_bias: Some(&bias), ..Epilogue::default() };
+            assert_eq!(linear.forward_with(&x, &epilogue).is_ok(), fits, "{dims:?}");
+        }
+    }
+}

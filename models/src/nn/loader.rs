@@ -33,7 +33,7 @@ pub struct Loader<'a> {
     precision: Precision,
     /// In order; each sees what the former left.
     patches: &'a [Arc<dyn Patch>],
-    /// A network of the same file, device and precision, whose tensors are shared where no patch touches them.
+    /// A network of the same file on the same device, whose tensors are shared where no patch touches them.
     base: Option<&'a Parts>,
     cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
     parts: RefCell<Parts>,
@@ -97,7 +97,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The same, where `patches` change weights on the way, and what none of them touches is that of `base`: the parts
-    /// of a network of the same file, device and precision.
+    /// of a network of the same file on the same device. Matrices of another precision are loaded anew.
     #[must_use]
     pub fn patched(self, base: &'a Parts, patches: &'a [Arc<dyn Patch>]) -> Self {
         Self { patches, base: Some(base), ..self }
@@ -126,7 +126,8 @@ impl<'a> Loader<'a> {
 
     /// A matrix of weights; a linear layer's may also be stored as a 1×1 convolution's.
     pub fn matrix(&self, name: &str, layout: Layout, precision: Precision) -> Result<Matrix> {
-        if let Some(Part::Matrix(matrix)) = self.shared(name) {
+        let fits = |part: &Part| matches!(part, Part::Matrix(matrix) if (matrix.layout, matrix.precision) == (layout, precision));
+        if let Some(Part::Matrix(matrix)) = self.shared(name, fits) {
             return Ok(matrix);
         }
         let shape = layout.shape();
@@ -143,7 +144,8 @@ impl<'a> Loader<'a> {
 
     /// A vector of f32: a bias, or a norm's weight.
     pub fn vector(&self, name: &str, length: usize) -> Result<Vector> {
-        if let Some(Part::Vector(vector)) = self.shared(name) {
+        let fits = |part: &Part| matches!(part, Part::Vector(vector) if vector.length == length);
+        if let Some(Part::Vector(vector)) = self.shared(name, fits) {
             return Ok(vector);
         }
         let vector = self.take(name, &[vec![length]], |weights| {
@@ -156,7 +158,8 @@ impl<'a> Loader<'a> {
 
     /// A table of `rows` vectors of `width`, which stays on the host.
     pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<Arc<Table>> {
-        if let Some(Part::Table(table)) = self.shared(name) {
+        let fits = |part: &Part| matches!(part, Part::Table(table) if table.size == rows * width * table.dtype.size());
+        if let Some(Part::Table(table)) = self.shared(name, fits) {
             return Ok(table);
         }
         let table = self.take(name, &[vec![rows, width]], |weights| {
@@ -201,9 +204,9 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The base's tensor of this name, if no patch touches it.
-    fn shared(&self, name: &str) -> Option<Part> {
-        let part = self.base?.get(name).filter(|_| !self.is_patched(name))?;
+    /// The base's tensor of this name, if it `fits` and no patch touches it.
+    fn shared(&self, name: &str, fits: impl Fn(&Part) -> bool) -> Option<Part> {
+        let part = self.base?.get(name).filter(|part| fits(part) && !self.is_patched(name))?;
         self.parts.borrow_mut().insert(name, part.clone());
         Some(part.clone())
     }
@@ -226,7 +229,7 @@ impl<'a> Loader<'a> {
         let shape = shapes.first().map(Vec::as_slice).unwrap_or_default();
         if !self.device.computes() {
             let dtype = match self.noted(name, shapes) {
-                _ if self.is_patched(name) => WeightDtype::F32,
+                Ok(_) if self.is_patched(name) => WeightDtype::F32,
                 Ok(dtype) => dtype,
                 Err(unfit) => {
                     let text = match unfit {
@@ -251,7 +254,10 @@ impl<'a> Loader<'a> {
             for patch in self.patches.iter().filter(|patch| patch.touches(name)) {
                 patch.apply(name, &shape, &mut values)?;
             }
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let mut bytes = vec![0; values.len() * 4];
+            for (to, value) in bytes.chunks_exact_mut(4).zip(&values) {
+                to.copy_from_slice(&value.to_le_bytes());
+            }
             read(Weights { dtype: WeightDtype::F32, bytes: &bytes })
         });
         if let Source::File(file) = &self.source {

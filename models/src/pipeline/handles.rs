@@ -39,6 +39,8 @@ impl From<u64> for Handle {
 #[derive(Default)]
 struct Slot {
     generation: u32,
+    /// Whether there is a handle for it.
+    in_use: bool,
     tensor: Option<Tensor>,
     kept: u32,
 }
@@ -58,13 +60,13 @@ impl Handles {
             self.slots.len() - 1
         });
         let slot = &mut self.slots[index];
-        slot.tensor = Some(tensor);
+        (slot.tensor, slot.in_use) = (Some(tensor), true);
         Handle::new(index, slot.generation)
     }
 
     /// The tensor, to be read.
     pub fn read(&self, handle: Handle) -> Result<&Tensor> {
-        let slot = self.slots.get(handle.index()).filter(|slot| slot.generation == handle.generation());
+        let slot = self.slots.get(handle.index()).filter(|slot| slot.is_of(handle));
         slot.and_then(|slot| slot.tensor.as_ref()).ok_or_else(|| unknown(handle))
     }
 
@@ -90,7 +92,8 @@ impl Handles {
 
     /// Keeps a handle beyond the call, until as many [`Self::release`].
     pub fn keep(&mut self, handle: Handle) -> Result<()> {
-        self.slot(handle)?.kept += 1;
+        let slot = self.slot(handle)?;
+        slot.kept = slot.kept.checked_add(1).ok_or_else(|| unknown(handle))?;
         Ok(())
     }
 
@@ -111,8 +114,8 @@ impl Handles {
     /// A call ends: handles that nobody kept do too.
     pub(super) fn end_call(&mut self) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if slot.kept == 0 && !self.free.contains(&index) {
-                slot.tensor = None;
+            if slot.in_use && slot.kept == 0 {
+                (slot.tensor, slot.in_use) = (None, false);
                 slot.generation = slot.generation.wrapping_add(1);
                 self.free.push(index);
             }
@@ -121,7 +124,13 @@ impl Handles {
 
     fn slot(&mut self, handle: Handle) -> Result<&mut Slot> {
         let slot = self.slots.get_mut(handle.index());
-        slot.filter(|slot| slot.generation == handle.generation()).ok_or_else(|| unknown(handle))
+        slot.filter(|slot| slot.is_of(handle)).ok_or_else(|| unknown(handle))
+    }
+}
+
+impl Slot {
+    fn is_of(&self, handle: Handle) -> bool {
+        self.in_use && self.generation == handle.generation()
     }
 }
 
@@ -149,6 +158,39 @@ mod tests {
         assert!(handles.release(long).is_err(), "once too often");
         handles.end_call();
         assert!(handles.read(long).is_err() && handles.read(Handle::from(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn a_number_that_was_never_a_handle_keeps_nothing() {
+        let mut handles = Handles::default();
+        let first = handles.insert(Tensor::full(1.0, [2]));
+        handles.end_call();
+        // What the place's next handle will be.
+        let next = Handle::new(first.index(), first.generation() + 1);
+        assert!(handles.keep(next).is_err() && handles.release(next).is_err());
+        assert_eq!(handles.insert(Tensor::full(2.0, [2])), next);
+        handles.end_call();
+        assert!(handles.read(next).is_err(), "nobody kept it");
+    }
+
+    #[test]
+    fn places_of_handles_that_were_kept_cost_later_calls_little() {
+        let mut handles = Handles::default();
+        let kept: Vec<Handle> = (0..100_000).map(|_| handles.insert(Tensor::full(1.0, [1]))).collect();
+        for handle in &kept {
+            handles.keep(*handle).expect("kept");
+        }
+        handles.end_call();
+        assert!(handles.free.is_empty());
+        for handle in kept {
+            handles.release(handle).expect("released");
+        }
+        // None of them is looked for among the free ones: that would be thousands of millions of comparisons.
+        for _ in 0..10 {
+            handles.insert(Tensor::full(1.0, [1]));
+            handles.end_call();
+        }
+        assert_eq!(handles.free.len(), handles.slots.len());
     }
 
     #[test]

@@ -72,10 +72,7 @@ pub(super) fn run(
         step: 0,
         call: 0,
     };
-    let mut latents = sample(&plan.sampler, &state, &sigmas, &mut denoiser)?;
-    if matches!(start, Start::Latents { mask: Some(_), .. }) {
-        latents = start.keep(latents)?;
-    }
+    let mut latents = start.keep(sample(&plan.sampler, &state, &sigmas, &mut denoiser)?)?;
     if context.wants.latent_final {
         let handle = context.handles.insert(latents);
         context.stages.latent_final(&LatentFinal { latents: handle }, context.handles)?;

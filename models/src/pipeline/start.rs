@@ -26,26 +26,21 @@ pub enum Start {
 }
 
 impl Start {
-    /// The levels that remain. At least one step does.
+    /// The levels that remain, at least one step, and how the state relates to what [`Self::state`] gives.
     pub(super) fn levels(&self, sigmas: Sigmas) -> Result<Sigmas> {
         let Self::Latents { first_level, .. } = self else { return Ok(sigmas) };
-        if first_level + 1 >= sigmas.levels.len() {
-            bail!("a start at level {first_level} of {} leaves no step", sigmas.levels.len());
+        match sigmas.levels.get(*first_level..) {
+            Some(levels @ [_, _, ..]) => Ok(Sigmas { levels: levels.to_vec(), initial_scale: 1.0, ..sigmas }),
+            _ => bail!("a start at level {first_level} of {} leaves no step", sigmas.levels.len()),
         }
-        let levels = sigmas.levels[*first_level..].to_vec();
-        let begin = |levels: &[f32]| levels.first().copied().map_or(1.0, f64::from);
-        // What unit noise is multiplied by follows the level: σ itself, or √(1 + σ²) on a state of constant variance.
-        let own = (sigmas.initial_scale - begin(&sigmas.levels)).abs() < f64::EPSILON;
-        let initial_scale = if own { begin(&levels) } else { begin(&levels).hypot(1.0) };
-        Ok(Sigmas { levels, initial_scale, ..sigmas })
     }
 
-    /// Unit noise such that, times the initial scale, it is the state to begin with.
+    /// What, times the initial scale, is the state to begin with: unit noise, or latents + σ · noise. Samplers of
+    /// constant variance are no exception: what they run on is that state times √(1 + σ²).
     pub(super) fn state(&self, noise: Tensor, sigmas: &Sigmas) -> Result<Tensor> {
         let Self::Latents { latents, .. } = self else { return Ok(noise) };
         let sigma = sigmas.levels.first().copied().unwrap_or_default();
-        let scale = sigmas.initial_scale as f32;
-        each(&noise, latents, |noise, latents| noise.zip(latents, |noise, x| (x + noise * sigma) / scale))
+        each(&noise, latents, |noise, latents| noise.zip(latents, |noise, x| x + noise * sigma))
     }
 
     /// What is known of the picture beside what was predicted of it: outside of the mask that of `latents`.
@@ -68,4 +63,92 @@ fn each(batch: &Tensor, latents: &Tensor, f: impl Fn(&Tensor, &Tensor) -> Result
         .map(|index| f(&batch.narrow(0, index, 1)?, &latents.narrow(0, index % latents.dim(0), 1)?))
         .collect::<Result<_>>()?;
     Tensor::cat(&made.iter().collect::<Vec<_>>(), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::{Denoise, ModelSigmas, Sampler, Schedule, levels, sample};
+
+    /// A model that knows the picture.
+    struct Knows<'a>(&'a Start, Tensor);
+
+    impl Denoise for Knows<'_> {
+        fn denoise(&mut self, _x: &Tensor, _sigma: f64) -> Result<Tensor> {
+            self.0.keep(self.1.clone())
+        }
+
+        fn noise(&mut self, _from: f64, _to: f64) -> Result<Tensor> {
+            Ok(self.1.map(|_| 0.5))
+        }
+
+        fn step(&mut self, _x: &Tensor, _denoised: &Tensor) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn numbers(seed: f32, dims: [usize; 4]) -> Tensor {
+        let count = dims.iter().product();
+        let numbers = (0..count).map(|i: usize| ((i as f32 * 0.37 + seed) * 1.7).sin()).collect();
+        Tensor::new(numbers, dims).expect("fits")
+    }
+
+    fn latents(mask: Option<Tensor>, first_level: usize) -> Start {
+        Start::Latents { latents: numbers(1.0, [1, 4, 3, 5]), mask: mask.map(Arc::new), first_level }
+    }
+
+    #[test]
+    fn latents_begin_with_noise_of_their_level_whatever_the_sampler() {
+        let (noise, picture) = (numbers(2.0, [2, 4, 3, 5]), numbers(3.0, [2, 4, 3, 5]));
+        for sampler in Sampler::all() {
+            let all = levels(&sampler, &ModelSigmas::default(), Schedule::Automatic, 10).expect("levels");
+            let start = latents(None, 4);
+            let sigmas = start.levels(all.clone()).expect("levels");
+            assert_eq!(sigmas.levels, all.levels[4..], "{sampler}");
+            let state = start.state(noise.clone(), &sigmas).expect("a state");
+            let state = state.scaled(sigmas.initial_scale);
+            for image in 0..2 {
+                let (state, noise) = (state.get(image).expect("image"), noise.get(image).expect("image"));
+                let first = numbers(1.0, [1, 4, 3, 5]).get(0).expect("image");
+                let wanted = first.zip(&noise, |x, noise| x + noise * all.levels[4]).expect("fits");
+                assert_eq!(state, wanted, "{sampler}");
+            }
+            let found =
+                sample(&sampler, &state, &sigmas, &mut Knows(&start, picture.clone())).expect("samples");
+            let left = sigmas.levels.last().copied().unwrap_or_default() * 3.0;
+            let off = |(a, b): (&f32, &f32)| (a - b).abs() > left + 1e-4;
+            assert!(!found.values().iter().zip(picture.values()).any(off), "{sampler}");
+        }
+    }
+
+    #[test]
+    fn a_start_leaves_a_step() {
+        let sampler = Sampler::from_name("Euler").expect("a sampler");
+        let all = levels(&sampler, &ModelSigmas::default(), Schedule::Automatic, 3).expect("levels");
+        for (first, steps) in [(0, Some(3)), (2, Some(1)), (3, None), (4, None), (usize::MAX, None)] {
+            let left = latents(None, first).levels(all.clone()).ok().map(|sigmas| sigmas.levels.len() - 1);
+            assert_eq!(left, steps, "from level {first}");
+        }
+    }
+
+    #[test]
+    fn outside_of_the_mask_all_stays() {
+        let mut mask = Tensor::full(0.0, [3, 5]);
+        mask.values_mut()[7] = 1.0;
+        let kept = latents(Some(mask), 0).keep(numbers(3.0, [1, 4, 3, 5])).expect("fits");
+        let (before, drawn) = (numbers(1.0, [1, 4, 3, 5]), numbers(3.0, [1, 4, 3, 5]));
+        for (index, value) in kept.values().iter().enumerate() {
+            let wanted = if index % 15 == 7 { &drawn } else { &before };
+            assert_eq!(*value, wanted.values()[index], "{index}");
+        }
+        assert!(latents(Some(Tensor::full(0.0, [5, 3])), 0).keep(numbers(3.0, [1, 4, 3, 5])).is_err());
+        assert!(
+            latents(None, 0)
+                .state(
+                    numbers(2.0, [1, 4, 5, 3]),
+                    &Sigmas { levels: vec![1.0, 0.0], initial_scale: 1.0, final_scale: 1.0 }
+                )
+                .is_err()
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Time embeddings of a request: made for many steps at once, kept from pass to pass.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use crate::Result;
 use crate::networks::unet::{TimeEmbedding, UNet};
@@ -14,12 +15,23 @@ const KEPT: usize = 256;
 pub(super) struct TimeEmbeddings {
     /// Where the schedule goes, in order.
     schedule: Vec<f32>,
+    /// The network that made them: another pass may have another.
+    network: Weak<UNet>,
     known: HashMap<u32, TimeEmbedding>,
 }
 
 impl TimeEmbeddings {
     pub(super) fn new(schedule: Vec<f32>) -> Self {
-        Self { schedule, known: HashMap::new() }
+        Self { schedule, network: Weak::new(), known: HashMap::new() }
+    }
+
+    /// Forgets those of another network.
+    pub(super) fn prepare(&mut self, unet: &Arc<UNet>) {
+        let network = Arc::downgrade(unet);
+        if !self.network.ptr_eq(&network) {
+            self.known.clear();
+            self.network = network;
+        }
     }
 
     /// That of a timestep; of one in the schedule, the next ones are made with it.

@@ -129,7 +129,11 @@ pub fn txt2img(
         let memory = FreedAtTheEnd(unet.device().clone());
         // Stages may change conditioning from pass to pass; mostly they do not.
         let transforms = components.transforms()?;
-        contexts.prepare(&unet, &guidance, &transforms)?;
+        {
+            let cancelled = || watch.cancelled();
+            contexts.prepare(&unet, &guidance, &transforms, &Run::until(&cancelled))?;
+        }
+        times.prepare(&unet);
         let progress =
             Progress { phase: Phase::Conditioning, step: index * steps, steps: request.n_iter * steps };
         watch.progress(progress);

@@ -49,7 +49,8 @@ pub fn levels(
     Ok(model.schedule(schedule, steps))
 }
 
-/// Takes unit noise `(batch, channels, height, width)` through all levels to latents.
+/// Takes unit noise `(batch, channels, height, width)`, or whatever is the first state once it is multiplied by the initial
+/// scale, through all levels to latents.
 pub fn sample(
     sampler: &SamplerInfo,
     noise: &Tensor,

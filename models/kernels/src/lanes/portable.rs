@@ -1,8 +1,10 @@
 //! Lanes in plain Rust.
+#![allow(unsafe_code)]
+#![allow(clippy::inline_always, reason = "each is an instruction or a few")]
 
 use half::bf16;
 
-use super::{LANES, Lanes};
+use super::vector::{LANES, Lanes};
 
 /// 1.5 · 2²³: adding it rounds to an integer.
 const ROUND: f32 = 12_582_912.0;

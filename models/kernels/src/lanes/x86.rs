@@ -1,4 +1,6 @@
 //! Lanes of AVX2 and AVX-512.
+#![allow(unsafe_code)]
+#![allow(clippy::inline_always, reason = "each is an instruction or a few")]
 
 use std::arch::x86_64::{
     __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, __mmask16, _CMP_UNORD_Q, _MM_FROUND_NO_EXC,
@@ -20,7 +22,7 @@ use std::arch::x86_64::{
 
 use half::bf16;
 
-use super::{LANES, Lanes};
+use super::vector::{LANES, Lanes};
 
 /// Indices that interleave two vectors of bf16 stored one behind the other.
 static TURNS: [u16; 2 * LANES] = {

@@ -5,16 +5,17 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::finish::{Element, Finish, NO_ROW};
+use super::finish::{Finish, NO_ROW};
 use super::norm::{ChannelScales, scale};
 use super::pack::TiledMatrix;
 use super::product::{Place, Source, multiply};
 use super::tiles::{STEP, TILE};
+use crate::lanes::Element;
 use crate::{Buffer, ConvShape, Epilogue, Isa, elements};
 
 /// Output pixels from which a norm is applied while pixels are copied. Small pictures are copied by several tasks,
 /// each for some of the outputs, and are better normalised once.
-const FUSED_PIXELS: usize = 4096;
+pub const FUSED_PIXELS: usize = 4096;
 /// Most output columns of a part.
 const PART_COLUMNS: usize = 128;
 /// Most bytes of a task's copy.

@@ -13,10 +13,11 @@ mod product;
 mod tiles;
 
 pub use attention::{PackedKeys, attention, attention_packed};
-pub use convolution::{conv2d, conv2d_normed};
-pub use finish::Element;
+pub use convolution::{FUSED_PIXELS, conv2d, conv2d_normed};
 pub use norm::{ChannelScales, group_norm, layer_norm};
 pub use pack::TiledMatrix;
+
+pub use crate::lanes::Element;
 
 use half::bf16;
 

@@ -7,8 +7,7 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::finish::Element;
-use crate::lanes::{LANES, Lanes, with_lanes};
+use crate::lanes::{Element, LANES, Lanes, with_lanes};
 use crate::{GroupNormShape, Isa};
 
 /// Positions whose sums are taken together in f32. Fixed, so that the order of additions never changes.

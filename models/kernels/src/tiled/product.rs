@@ -6,9 +6,10 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::finish::{Element, Finish};
+use super::finish::Finish;
 use super::pack::TiledMatrix;
 use super::tiles::{Ahead, BLOCK, BLOCK_VALUES, BlockRows, PANEL_STEP, STEP, TILE, Tiles};
+use crate::lanes::Element;
 use crate::{Buffer, Isa};
 
 /// Most rows of one task, and of one whose sums wait from segment to segment.

@@ -25,6 +25,11 @@ impl Device {
         Self(Arc::new(backend))
     }
 
+    /// Whether both are the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Does `work`, a run of many operations, where the device's threads are near, and waits for it.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let (mut work, mut done) = (Some(work), None);
@@ -190,7 +195,7 @@ pub trait Backend: Send + Sync + 'static {
     fn add(&self, a: &Activations, b: &Activations) -> Result<Activations>;
 
     /// `a · weight · mask`, and `b` times as much of its own added where there is one, in the precision of `a`. A mask
-    /// has a number per row of channels.
+    /// has a number per row of channels of one entry of the batch, and is the same for all.
     fn blend(
         &self,
         a: (&Activations, f32, Option<&[f32]>),

@@ -48,9 +48,12 @@ impl<'a> Epilogue<'a> {
             bail!("a residual {:?} cannot be added to {dims:?}", residual.dims());
         }
         let rows: usize = dims.split_last().map_or(1, |(_, rest)| rest.iter().product());
+        let columns = dims.last().copied().unwrap_or(1);
         match self.image_bias {
-            Some(bias) if bias.rows() == 0 || !rows.is_multiple_of(bias.rows()) => {
-                bail!("biases {:?} of images for {rows} rows", bias.dims())
+            Some(bias)
+                if bias.rows() == 0 || !rows.is_multiple_of(bias.rows()) || bias.channels() != columns =>
+            {
+                bail!("biases {:?} of images for {rows} rows of {columns}", bias.dims())
             }
             _ => Ok(()),
         }

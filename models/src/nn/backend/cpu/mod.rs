@@ -6,7 +6,7 @@ mod pointwise;
 mod products;
 mod values;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use latentd_kernels::tiled::{self, TiledMatrix};
 use latentd_kernels::{GroupNormShape, Isa, OutOfMemory, PackError, PackedMatrix, Weights};
@@ -30,9 +30,10 @@ pub(super) struct Cpu<M> {
     pool: Option<Arc<ThreadPool>>,
 }
 
-/// The CPU as a device; kernels run on the rayon pool that a caller is in.
+/// The CPU as a device, one for the whole process; kernels run on the rayon pool that a caller is in.
 pub fn cpu() -> Device {
-    Device::new(Cpu::over(Host, None))
+    static CPU: OnceLock<Device> = OnceLock::new();
+    CPU.get_or_init(|| Device::new(Cpu::over(Host, None))).clone()
 }
 
 /// The same with threads of its own.

@@ -49,7 +49,8 @@ pub(super) fn blend(
         let wide = convert(memory, x, Precision::F32)?;
         let rows = values::f32(&wide)?.chunks_exact(x.channels().max(1));
         for (row, (to, from)) in sums.chunks_exact_mut(x.channels().max(1)).zip(rows).enumerate() {
-            let share = weight * mask.and_then(|mask| mask.get(row)).copied().unwrap_or(1.0);
+            let at = |mask: &[f32]| mask.get(row % mask.len().max(1)).copied();
+            let share = weight * mask.and_then(at).unwrap_or(1.0);
             to.iter_mut().zip(from).for_each(|(to, from)| *to += share * from);
         }
     }

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use half::bf16;
-use latentd_kernels::tiled::{self, TiledMatrix};
+use latentd_kernels::tiled::{self, FUSED_PIXELS, TiledMatrix};
 use latentd_kernels::{Buffer, PackError, PackedKeys, PackedMatrix, Weights};
 
 use super::{
@@ -47,6 +47,12 @@ impl Counter {
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file that is no model may claim tensors of any size, before it is refused for it.
+    fn add_weights(&self, bytes: usize) {
+        let mut counts = self.lock();
+        counts.weights = counts.weights.saturating_add(bytes as u64);
     }
 
     fn hold(&self, bytes: usize) -> Held {
@@ -95,9 +101,6 @@ impl DryRun {
     }
 }
 
-/// Outputs from which the CPU's bf16 convolutions make the norm on the way, without a copy of what they take.
-const FUSED_PIXELS: usize = 4096;
-
 impl Backend for DryRun {
     fn kind(&self) -> &'static str {
         "dry-run"
@@ -131,13 +134,13 @@ impl Backend for DryRun {
             Precision::F32 => PackedMatrix::bytes_of(weights.dtype, outputs, inputs * taps),
             Precision::Bf16 => TiledMatrix::bytes_of(outputs, inputs, taps),
         };
-        self.counter.lock().weights += bytes as u64;
+        self.counter.add_weights(bytes);
         Ok(Ok(Matrix::new((), layout, precision, bytes)))
     }
 
     fn vector(&self, _values: Vec<f32>, length: usize) -> Result<Vector> {
         let vector = Vector::new((), length);
-        self.counter.lock().weights += vector.bytes() as u64;
+        self.counter.add_weights(vector.bytes());
         Ok(vector)
     }
 
@@ -258,5 +261,24 @@ impl Backend for DryRun {
     fn resize_nearest(&self, x: &Activations, rows: usize, columns: usize) -> Result<Activations> {
         let (batch, _, _, channels) = x.dims4()?;
         Ok(self.made(x.precision(), &[batch, rows, columns, channels]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use latentd_kernels::WeightDtype;
+
+    use super::*;
+
+    /// An empty network is built of a file that may claim anything, before it is known to lack it.
+    #[test]
+    fn weights_of_any_size_are_counted() {
+        let (device, counter) = dry_run();
+        let layout = Layout::Linear { outputs: 1 << 24, inputs: 1 << 24 };
+        for _ in 0..20_000 {
+            let weights = Weights { dtype: WeightDtype::F32, bytes: &[] };
+            device.matrix(layout, Precision::F32, weights).expect("counted").expect("packed");
+        }
+        assert_eq!(counter.counts().weights, u64::MAX);
     }
 }
