@@ -173,9 +173,11 @@ fn a_vector_in_the_place_of_a_token_is_what_the_encoder_sees() {
     };
     assert!(close(&encoded(&same), &encoded(&plain)), "the token's own vector changes nothing");
     assert!(!close(&encoded(&silent), &encoded(&plain)), "another one does");
-    let mut wrong = plain;
-    wrong[0].vectors.push((2, vec![0.0; 3].into()));
-    assert!(encode_chunks(clip, &wrong, 1, &Run::WHOLE).is_err(), "of another width");
+    for (place, width, what) in [(2, 3, "of another width"), (77, clip.config().width, "beyond the tokens")] {
+        let mut wrong = plain.clone();
+        wrong[0].vectors.push((place, vec![0.0; width].into()));
+        assert!(encode_chunks(clip, &wrong, 1, &Run::WHOLE).is_err(), "{what}");
+    }
 }
 
 /// Adds a share of the tokens to themselves.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{Event, EventKind, JobState, JobView};
 use tokio::sync::watch;
@@ -21,8 +21,8 @@ pub(crate) struct Job {
     pub id: String,
     pub request: Request,
     pub created_at: f64,
-    /// What it does, once that is resolved.
-    task: OnceLock<Arc<dyn Task>>,
+    /// What it does, once that is resolved and until it has ended: it holds files open and whatever was given.
+    task: Mutex<Option<Arc<dyn Task>>>,
     /// How far it is on its way into the queue. Held while that changes.
     admission: Mutex<Admission>,
     /// As that says, for those who cannot wait for it.
@@ -69,7 +69,7 @@ impl Job {
             id,
             request,
             created_at: clock::now(),
-            task: OnceLock::new(),
+            task: Mutex::default(),
             admission: Mutex::new(admission),
             listed: AtomicBool::new(false),
             submitted: watch::Sender::new(None),
@@ -91,15 +91,19 @@ impl Job {
         }
     }
 
-    /// What it does; `None` while that is not resolved.
-    pub(crate) fn task(&self) -> Option<&Arc<dyn Task>> {
-        self.task.get()
+    /// What it does; `None` while that is not resolved, and once it has ended.
+    pub(crate) fn task(&self) -> Option<Arc<dyn Task>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nothing more is to be done.
+    pub(super) fn drop_task(&self) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(super) fn set_task(&self, task: Arc<dyn Task>) {
         self.lock().steps = task.steps();
-        // Only one thread resolves a job.
-        self.task.set(task).ok();
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
     /// Whether its turn may come on this device.

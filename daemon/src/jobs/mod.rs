@@ -398,6 +398,7 @@ impl Jobs {
             let result = result.ok().map(Arc::new);
             job.lock().result = result;
         }
+        job.drop_task();
         // Those who wait come last: what they look at next is settled.
         self.lock().recent.push_back(Arc::clone(job));
         self.purge();

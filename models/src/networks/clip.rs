@@ -209,6 +209,15 @@ impl ClipText {
         if length == 0 || length > positions || ids.iter().any(|sequence| sequence.len() != length) {
             bail!("clip: sequences of equal length, 1 to {positions} tokens");
         }
+        if let Some(wrong) =
+            vectors.iter().find(|given| given.sequence >= ids.len() || given.position >= length)
+        {
+            bail!(
+                "clip: a vector for token {} of sequence {}, which is not there",
+                wrong.position,
+                wrong.sequence
+            );
+        }
         let dims = [ids.len(), length, width];
         if !self.device.computes() {
             return Ok(Tensor::full(0.0, dims));
