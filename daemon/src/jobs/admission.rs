@@ -72,6 +72,7 @@ impl Jobs {
             Ok(task) => {
                 job.set_task(task);
                 self.enlist(job, JobState::Queued);
+                job.set_ready();
                 // Under the lock: an engine that has just looked must hear of it.
                 let _state = self.lock();
                 self.queued.notify_all();
@@ -247,6 +248,33 @@ mod tests {
         jobs.resolve(&slow, nothing);
         assert_eq!(jobs.get("slow").map(|view| (view.state, view.position)), Ok((JobState::Queued, Some(1))));
         assert_eq!(jobs.next(DeviceId(0)).expect("ready now").id, "slow");
+    }
+
+    #[test]
+    fn no_engine_takes_a_job_that_is_not_stored_yet() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = jobs(folder.path());
+        let job = reserve(&jobs, "a", 1);
+        let meet = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                jobs.resolve(&job, || {
+                    meet.wait();
+                    meet.wait();
+                    nothing()
+                });
+            });
+            meet.wait();
+            let busy = jobs.store();
+            meet.wait();
+            // It is about to be stored now, and waits for its turn.
+            while job.lock().state != JobState::Queued {
+                std::thread::yield_now();
+            }
+            assert!(!job.is_ready(DeviceId(0)));
+            drop(busy);
+        });
+        assert!(job.is_ready(DeviceId(0)));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Job {
     admission: Mutex<Admission>,
     /// As that says, for those who cannot wait for it.
     listed: AtomicBool,
+    /// Whether its turn may come.
+    ready: AtomicBool,
     /// How the submit came out.
     submitted: watch::Sender<Option<Result<()>>>,
     cancelled: AtomicBool,
@@ -72,6 +74,7 @@ impl Job {
             task: Mutex::default(),
             admission: Mutex::new(admission),
             listed: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
             submitted: watch::Sender::new(None),
             cancelled: AtomicBool::new(false),
             ended: watch::Sender::new(false),
@@ -106,9 +109,16 @@ impl Job {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
+    /// Its turn may come: it is stored, and those who watch were told.
+    pub(super) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
     /// Whether its turn may come on this device.
     pub(super) fn is_ready(&self, device: DeviceId) -> bool {
-        self.task().is_some_and(|task| task.device() == device) && self.lock().state == JobState::Queued
+        self.ready.load(Ordering::Acquire)
+            && self.task().is_some_and(|task| task.device() == device)
+            && self.lock().state == JobState::Queued
     }
 
     /// Waits until it is known how the submit came out.

@@ -5,6 +5,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use latentd_models::model::Checkpoint;
@@ -37,7 +38,12 @@ pub(crate) struct Pinned {
     /// What is built in, unpacked once it is needed.
     unpacked: OnceLock<Arc<Checkpoint>>,
     sha256: Sha256Task,
+    /// How many files were opened before.
+    opened: u64,
 }
+
+/// Files that were opened so far.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Why a file could not be pinned.
 pub(super) enum PinError {
@@ -55,6 +61,7 @@ impl Pinned {
             file: None,
             unpacked: OnceLock::new(),
             sha256: Sha256Task::done(demo.sha256.to_owned()),
+            opened: 0,
         }
     }
 
@@ -90,6 +97,7 @@ impl Pinned {
             unpacked: OnceLock::new(),
             sha256: hash(&file),
             file: Some(file),
+            opened: OPENED.fetch_add(1, Ordering::Relaxed),
         })
     }
 
@@ -101,6 +109,11 @@ impl Pinned {
     /// What the library says of it.
     pub(crate) fn item(&self) -> &Item {
         &self.item
+    }
+
+    /// Grows with each file that is opened: of two that stood at one path the later one has more.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// Tells its bytes from those of any other.

@@ -1,16 +1,15 @@
 //! What a network is made of, whatever file it came from.
 
 use latentd_models::files::StoredTensor;
-use latentd_models::model::{Checkpoint, ComponentKind};
+use latentd_models::model::ComponentKind;
 use sha2::{Digest, Sha256};
 
+use crate::library::Pinned;
+
 /// SHA-256 over its tensors, sorted by name: name, type, shape and elements of each. `None` once `stopped`, or if the file
-/// was cut off meanwhile.
-pub(super) fn digest(
-    checkpoint: &Checkpoint,
-    kind: ComponentKind,
-    stopped: &dyn Fn() -> bool,
-) -> Option<[u8; 32]> {
+/// is no longer as it was pinned, and so not what is in memory.
+pub(super) fn digest(pinned: &Pinned, kind: ComponentKind, stopped: &dyn Fn() -> bool) -> Option<[u8; 32]> {
+    let checkpoint = pinned.checkpoint().ok()?;
     let mut all = Sha256::new();
     for StoredTensor { name, dtype, shape, bytes } in checkpoint.tensors_of(kind) {
         if stopped() {
@@ -21,5 +20,36 @@ pub(super) fn digest(
     }
     // What was cut off is zeros, and no content.
     checkpoint.file()?.check_intact().ok()?;
+    // What was written to meanwhile may have the content of another.
+    pinned.check().ok()?;
     Some(all.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Seek, SeekFrom, Write};
+
+    use super::*;
+    use crate::memory::fixture::Fixture;
+
+    #[test]
+    fn a_file_that_is_written_to_meanwhile_has_no_content() {
+        let fixture = Fixture::new();
+        let pinned = fixture.pin();
+        let before = digest(&pinned, ComponentKind::Vae, &|| false).expect("read");
+        assert_eq!(digest(&pinned, ComponentKind::Vae, &|| false), Some(before));
+        assert_ne!(digest(&pinned, ComponentKind::UNet, &|| false), Some(before));
+        let written = Cell::new(false);
+        let write_once = || {
+            if !written.replace(true) {
+                let mut file = std::fs::File::options().write(true).open(&fixture.file).expect("opened");
+                file.seek(SeekFrom::End(-1)).expect("sought");
+                file.write_all(&[0x55]).expect("written");
+            }
+            false
+        };
+        assert_eq!(digest(&pinned, ComponentKind::Vae, &write_once), None);
+        assert!(written.get());
+    }
 }

@@ -12,7 +12,7 @@ use super::budget::Lease;
 use super::known::Known;
 use super::loading::For;
 use super::plan::plan;
-use super::store::Memory;
+use super::store::{Memory, cancelled_while_loading};
 use crate::error::{Error, Result};
 use crate::library::Pinned;
 
@@ -51,11 +51,15 @@ impl<'a> Lent<'a> {
             loading: Duration::ZERO,
             failure: None,
         };
-        memory.count_job(pinned, known, true);
-        let mut planned = plan(known, &size, memory.available(For::Job));
+        memory.begin_job(pinned, known);
+        let mut planned = plan(known, &size, &memory.room(known, For::Job));
         // A load for nobody yet may hold what is missing.
-        if planned.is_err() && memory.background_load_gives_way(cancelled) {
-            planned = plan(known, &size, memory.available(For::Job));
+        if planned.is_err() {
+            if let Some(_turn) = memory.background_load_gives_way(cancelled) {
+                planned = plan(known, &size, &memory.room(known, For::Job));
+            } else if cancelled() {
+                return Err(cancelled_while_loading());
+            }
         }
         let (samples, together) = planned?;
         lent.size.samples = samples;
@@ -95,7 +99,7 @@ impl<'a> Lent<'a> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        self.memory.count_job(self.pinned, self.known, false);
+        self.memory.end_job(self.known);
     }
 }
 

@@ -29,7 +29,8 @@ struct Current {
     gives_way: Arc<AtomicBool>,
 }
 
-/// The right to load, until this is dropped.
+/// The right to load, until this is dropped. While somebody has it, all that is leased for networks is in the table or
+/// his own.
 pub(super) struct Turn<'a> {
     turns: &'a LoadingTurn,
     gives_way: Arc<AtomicBool>,

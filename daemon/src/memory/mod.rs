@@ -6,6 +6,8 @@
 
 mod budget;
 mod content;
+#[cfg(test)]
+mod fixture;
 mod known;
 mod lent;
 mod loading;

@@ -5,24 +5,53 @@ use latentd_models::model::{ComponentKind, PictureSize};
 use super::known::Known;
 use crate::error::{Class, Error, Result};
 
-/// An error if a picture can never be drawn with so many bytes.
-pub(super) fn check(known: &Known, size: &PictureSize, available: u64) -> Result<()> {
-    plan(known, &PictureSize { samples: 1, ..*size }, available).map(drop)
+/// Bytes that could be had for a checkpoint's networks and what they compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// For each network by itself, in the order of [`ComponentKind::ALL`].
+    pub each: [u64; 3],
+    /// For all of them together.
+    pub all: u64,
+    /// Whether a network that is in memory stays there while another is at work.
+    pub stays: bool,
 }
 
-/// How many latents may go through the UNet at once with so many bytes, and whether all networks fit beside them.
-pub(super) fn plan(known: &Known, size: &PictureSize, available: u64) -> Result<(usize, bool)> {
+impl Room {
+    /// With nothing else in memory.
+    pub(super) fn empty(bytes: u64) -> Self {
+        Self { each: [bytes; 3], all: bytes, stays: false }
+    }
+
+    /// Bytes for one network's phase, and how many of them weights take.
+    fn of(&self, known: &Known, kind: ComponentKind) -> (u64, u64) {
+        if self.stays {
+            return (self.all, known.weight_bytes());
+        }
+        let place = ComponentKind::ALL.iter().position(|each| *each == kind);
+        let room = place.and_then(|place| self.each.get(place)).copied().unwrap_or_default();
+        (room, known.estimate.weight_bytes(kind))
+    }
+}
+
+/// An error if a picture can never be drawn with so much room.
+pub(super) fn check(known: &Known, size: &PictureSize, room: &Room) -> Result<()> {
+    plan(known, &PictureSize { samples: 1, ..*size }, room).map(drop)
+}
+
+/// How many latents may go through the UNet at once with so much room, and whether all networks fit beside them.
+pub(super) fn plan(known: &Known, size: &PictureSize, room: &Room) -> Result<(usize, bool)> {
     let estimate = &known.estimate;
     let activations = |kind, size: &PictureSize| estimate.activation_bytes(kind, size);
     for kind in [ComponentKind::TextEncoder, ComponentKind::Vae] {
-        fits(estimate.weight_bytes(kind) + activations(kind, size)?, available)?;
+        let (available, weights) = room.of(known, kind);
+        fits(weights + activations(kind, size)?, available)?;
     }
-    let unet = estimate.weight_bytes(ComponentKind::UNet);
+    let (available, unet) = room.of(known, ComponentKind::UNet);
     let of_unet = |samples| activations(ComponentKind::UNet, &PictureSize { samples, ..*size });
     fits(unet + of_unet(1)?, available)?;
     // With all networks in memory if that leaves room for everything at once; else with the UNet alone.
     let all = of_unet(size.samples)?.max(activations(ComponentKind::Vae, size)?);
-    if known.weight_bytes() + all <= available {
+    if known.weight_bytes() + all <= room.all {
         return Ok((size.samples, true));
     }
     // More take more; a batch has few.

@@ -1,5 +1,6 @@
 //! The networks in memory, addressed by what they are.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use latentd_client::protocol::ResidentModel;
@@ -40,7 +41,17 @@ struct Entry {
     pinned: bool,
     /// Jobs that run with it: what they do not need just now is idle for them alone.
     jobs: usize,
+    /// It goes with the last of its jobs: it was unloaded meanwhile, or a newer file stands in its place.
+    leaves: bool,
+    /// When its file was opened, counted.
+    opened: u64,
     last_used_at: f64,
+}
+
+impl Entry {
+    fn is_of(&self, known: &Known) -> bool {
+        self.identity == known.identity && self.precision == known.precision.name()
+    }
 }
 
 /// Everything that is in memory.
@@ -67,47 +78,61 @@ impl Table {
         ComponentKey { source, kind, precision: known.precision, device, patches: None }
     }
 
-    /// Notes that a checkpoint is used, and drops what came from another file in its place.
-    pub(super) fn enter(&mut self, item: &Item, known: &Known, device: &'static str) {
+    /// Notes that somebody begins to use a checkpoint, `jobs` of them jobs. What came from an older file in its place
+    /// leaves; beside a newer one it is there for its own jobs alone.
+    pub(super) fn enter(&mut self, file: &Pinned, known: &Known, device: &'static str, jobs: usize) {
+        let item = file.item();
         let keys = ComponentKind::ALL.map(|kind| self.key(known, kind, device));
-        let precision = known.precision.name();
-        let (mut pinned, mut jobs) = (false, 0);
-        let mut gone = false;
-        self.entries.retain(|entry| {
-            let same_file = entry.identity == known.identity;
-            let replaced = entry.item.is_same_place(item) && !same_file;
-            if replaced {
-                info!(name = item.name, "its file is another one; unloaded");
-                gone = true;
-            }
-            let again = same_file && entry.precision == precision;
-            pinned |= entry.pinned && (replaced || again);
-            jobs += if again { entry.jobs } else { 0 };
-            !replaced && !again
-        });
-        self.entries.push(Entry {
+        let place = self.entries.iter().position(|entry| entry.is_of(known));
+        let before = place.map(|place| self.entries.remove(place));
+        let (pinned, others, opened) =
+            before.map_or((false, 0, 0), |entry| (entry.pinned, entry.jobs, entry.opened));
+        let mut entered = Entry {
             item: item.clone(),
             identity: known.identity.clone(),
-            precision,
+            precision: known.precision.name(),
             architecture: known.facts.family.name,
             dtype: known.dtype.clone(),
             keys,
             pinned,
-            jobs,
+            jobs: others + jobs,
+            leaves: false,
+            opened: opened.max(file.opened()),
             last_used_at: clock::now(),
-        });
-        if gone {
-            self.drop_orphans();
+        };
+        for other in &mut self.entries {
+            if !other.item.is_same_place(item) || other.identity == known.identity {
+                continue;
+            }
+            if other.opened > entered.opened {
+                entered.leaves = true;
+            } else if !other.leaves {
+                info!(name = item.name, "its file is another one; unloaded");
+                entered.pinned |= std::mem::take(&mut other.pinned);
+                other.leaves = true;
+            }
         }
+        self.entries.push(entered);
+        self.drop_what_leaves();
     }
 
-    /// A job begins or ends to draw with a checkpoint.
-    pub(super) fn count_job(&mut self, known: &Known, begins: bool) {
-        let precision = known.precision.name();
-        let is = |entry: &&mut Entry| entry.identity == known.identity && entry.precision == precision;
-        if let Some(entry) = self.entries.iter_mut().find(is) {
-            entry.jobs = if begins { entry.jobs + 1 } else { entry.jobs.saturating_sub(1) };
+    /// Notes that a checkpoint is used on.
+    pub(super) fn touch(&mut self, file: &Pinned, known: &Known, device: &'static str) {
+        let Some(place) = self.entries.iter().position(|entry| entry.is_of(known)) else {
+            self.enter(file, known, device, 0);
+            return;
+        };
+        let mut entry = self.entries.remove(place);
+        entry.last_used_at = clock::now();
+        self.entries.push(entry);
+    }
+
+    /// A job ends to draw with a checkpoint.
+    pub(super) fn end_job(&mut self, known: &Known) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.is_of(known)) {
+            entry.jobs = entry.jobs.saturating_sub(1);
         }
+        self.drop_what_leaves();
     }
 
     /// A network that is in memory, used last from now on.
@@ -119,8 +144,24 @@ impl Table {
         Some(component)
     }
 
-    pub(super) fn add(&mut self, resident: Resident) {
+    /// Takes in a network, unless an equal one was found to be there meanwhile; gives the one that is there now.
+    pub(super) fn add(&mut self, resident: Resident) -> Component {
+        if let Some(there) = self.take(&resident.key) {
+            return there;
+        }
+        let component = resident.component.clone();
         self.residents.push(resident);
+        component
+    }
+
+    /// Bytes of each of a checkpoint's networks that could not be dropped for somebody, and whether what comes in stays.
+    pub(super) fn kept(&self, known: &Known, device: &'static str, whom: For) -> ([u64; 3], bool) {
+        let bytes = ComponentKind::ALL.map(|kind| {
+            let found = self.find(&self.key(known, kind, device));
+            found.filter(|found| !self.is_idle(found, whom)).map_or(0, |found| found.lease.bytes())
+        });
+        let entry = self.entries.iter().find(|entry| entry.is_of(known));
+        (bytes, entry.is_some_and(|entry| entry.pinned))
     }
 
     /// Bytes of networks that could be dropped now for somebody.
@@ -150,17 +191,27 @@ impl Table {
         self.residents.iter().chain(&self.leaving).map(|resident| resident.lease.bytes()).sum()
     }
 
-    /// Drops a checkpoint, in every precision. Whether any of it was in memory.
+    /// Drops a checkpoint, in every precision, or has it leave with the last of its jobs. Whether any of it was in memory.
     pub(super) fn unload(&mut self, item: &Item) -> bool {
-        let was = self.entries.iter().any(|entry| entry.item.is_same_place(item) && self.has_any(entry));
-        self.entries.retain(|entry| !entry.item.is_same_place(item));
-        self.drop_orphans();
+        let is = |entry: &Entry| entry.item.is_same_place(item) && !entry.leaves;
+        let was = self.entries.iter().any(|entry| is(entry) && self.has_any(entry));
+        for entry in self.entries.iter_mut().filter(|entry| is(entry)) {
+            (entry.leaves, entry.pinned) = (true, false);
+        }
+        self.drop_what_leaves();
         was
+    }
+
+    /// What a checkpoint that is in memory is called in the library, or was.
+    pub(super) fn item(&self, wanted: &str) -> Option<Item> {
+        let is =
+            |item: &Item| item.name == wanted || item.path().is_some_and(|path| path == Path::new(wanted));
+        self.entries.iter().map(|entry| &entry.item).rev().find(|item| is(item)).cloned()
     }
 
     /// Pins or unpins a checkpoint that is in memory; the precision used last is told of.
     pub(super) fn pin(&mut self, item: &Item, pinned: bool) -> Option<ResidentModel> {
-        let is = |entry: &Entry| entry.item.is_same_place(item);
+        let is = |entry: &Entry| entry.item.is_same_place(item) && !entry.leaves;
         let loaded: Vec<usize> = (0..self.entries.len())
             .filter(|at| is(&self.entries[*at]) && self.has_any(&self.entries[*at]))
             .collect();
@@ -170,17 +221,17 @@ impl Table {
         loaded.last().map(|at| self.view(&self.entries[*at]))
     }
 
-    /// Checkpoints that are in memory, or drawn with by a job that brings in what it needs; the least recently used first.
+    /// Checkpoints that are in memory, in part if pinned, or drawn with by a job that brings in what it needs; the least
+    /// recently used first.
     pub(super) fn list(&self) -> Vec<ResidentModel> {
-        let listed = self.entries.iter().filter(|entry| entry.jobs > 0 || self.is_whole(entry));
+        let is_listed = |entry: &Entry| entry.jobs > 0 || entry.pinned || self.is_whole(entry);
+        let listed = self.entries.iter().filter(|entry| is_listed(entry));
         listed.map(|entry| self.view(entry)).collect()
     }
 
     /// A checkpoint in one precision, if all of it is in memory.
     pub(super) fn whole(&self, known: &Known) -> Option<ResidentModel> {
-        let is =
-            |entry: &&Entry| entry.identity == known.identity && entry.precision == known.precision.name();
-        let entry = self.entries.iter().find(is)?;
+        let entry = self.entries.iter().find(|entry| entry.is_of(known))?;
         self.is_whole(entry).then(|| self.view(entry))
     }
 
@@ -260,8 +311,9 @@ impl Table {
         !kept && !resident.is_drawn_with()
     }
 
-    /// Takes out networks that no checkpoint has any more.
-    fn drop_orphans(&mut self) {
+    /// Takes out checkpoints that leave and have no jobs any more, and networks that no checkpoint has.
+    fn drop_what_leaves(&mut self) {
+        self.entries.retain(|entry| entry.jobs > 0 || !entry.leaves);
         let (entries, leaving) = (&self.entries, &mut self.leaving);
         let is_orphan =
             |resident: &mut Resident| !entries.iter().any(|entry| entry.keys.contains(&resident.key));

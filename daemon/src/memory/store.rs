@@ -1,7 +1,7 @@
 //! Networks in and out of memory, under the budget.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use latentd_client::protocol::ResidentModel;
 use latentd_models::model::{Component, ComponentKind, PictureSize};
@@ -11,15 +11,12 @@ use tracing::info;
 use super::budget::{Budget, Lease};
 use super::content;
 use super::known::{Known, KnownCheckpoints, source};
-use super::loading::{For, LoadingTurn};
-use super::plan;
+use super::loading::{For, LoadingTurn, Turn};
+use super::plan::{self, Room};
 use super::residents::{Resident, Table};
 use crate::error::{Class, Error, Result};
 use crate::library::{Item, Pinned};
 use crate::workers::Workers;
-
-/// How long a job that needs room waits for a load that gives way to it.
-const GIVES_WAY: Duration = Duration::from_secs(30);
 
 /// What is in one device's memory.
 pub(crate) struct Memory {
@@ -28,6 +25,8 @@ pub(crate) struct Memory {
     known: KnownCheckpoints,
     table: Mutex<Table>,
     loading: LoadingTurn,
+    /// Held while a checkpoint is loaded for nobody yet: two would evict each other's networks.
+    loading_whole: Mutex<()>,
     /// Compares contents, one at a time.
     comparing: Workers,
     own: Weak<Self>,
@@ -42,6 +41,7 @@ impl Memory {
             known: KnownCheckpoints::default(),
             table: Mutex::default(),
             loading: LoadingTurn::default(),
+            loading_whole: Mutex::default(),
             comparing: Workers::new("contents", 1),
             own: Weak::clone(own),
         })
@@ -55,8 +55,10 @@ impl Memory {
     /// Brings all of a checkpoint into memory for nobody yet. It gives way to a job that needs the room or the turn.
     pub(crate) fn load(&self, pinned: &Arc<Pinned>, precision: Precision) -> Result<ResidentModel> {
         let known = self.known(pinned, precision)?;
+        let _alone = self.loading_whole.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table().enter(pinned, &known, self.device.kind(), 0);
         let (name, bytes) = (&pinned.item().name, known.weight_bytes());
-        let available = self.available(For::Later);
+        let available = self.room(&known, For::Later).all;
         if bytes > available {
             return Err(self.no_room(name, bytes, self.budget.total() - available));
         }
@@ -64,7 +66,11 @@ impl Memory {
             self.acquire(pinned, &known, kind, For::Later, &|| false)?;
         }
         let gone = || {
-            let text = format!("'{}' was unloaded again for another", pinned.item().name);
+            let text = format!(
+                "'{}' was unloaded again before it was whole: by models.unload, or for a job that needed the room; call \
+                 models.load again",
+                pinned.item().name
+            );
             Error::new(Class::Memory, text)
         };
         self.table().whole(&known).ok_or_else(gone)
@@ -72,7 +78,7 @@ impl Memory {
 
     /// An error if a picture of this size can never be drawn here, whatever goes.
     pub(crate) fn check_fits(&self, known: &Known, size: &PictureSize) -> Result<()> {
-        plan::check(known, size, self.budget.total())
+        plan::check(known, size, &Room::empty(self.budget.total()))
     }
 
     /// One network of a checkpoint, from its file if it is not in memory. It stays there for as long as what is given here
@@ -87,20 +93,19 @@ impl Memory {
     ) -> Result<Component> {
         let device = self.device.kind();
         let resident = |table: &mut Table| {
-            table.enter(pinned.item(), known, device);
+            table.touch(pinned, known, device);
             let key = table.key(known, kind, device);
-            (table.take(&key), key)
+            table.take(&key)
         };
-        if let (Some(component), _) = resident(&mut self.table()) {
+        if let Some(component) = resident(&mut self.table()) {
             return Ok(component);
         }
         loop {
-            let stopped = || Error::new(Class::Cancelled, "cancelled while its model was loaded");
-            let turn = self.loading.wait(whom, known.source, cancelled).ok_or_else(stopped)?;
-            let key = match resident(&mut self.table()) {
-                (Some(component), _) => return Ok(component),
-                (None, key) => key,
-            };
+            let turn =
+                self.loading.wait(whom, known.source, cancelled).ok_or_else(cancelled_while_loading)?;
+            if let Some(component) = resident(&mut self.table()) {
+                return Ok(component);
+            }
             let started = Instant::now();
             let bytes = known.estimate.weight_bytes(kind);
             let lease = self.reserve(bytes, whom, &pinned.item().name, cancelled)?;
@@ -109,7 +114,7 @@ impl Memory {
             let component = match checkpoint.load(kind, &self.device, known.precision, &stop) {
                 // A job goes first; then it is loaded from the start.
                 Err(latentd_models::Error::Cancelled) if !cancelled() => continue,
-                Err(latentd_models::Error::Cancelled) => return Err(stopped()),
+                Err(latentd_models::Error::Cancelled) => return Err(cancelled_while_loading()),
                 // Asked first: what was written to meanwhile may look like anything.
                 loaded => {
                     pinned.check()?;
@@ -120,7 +125,9 @@ impl Memory {
             info!(name = pinned.item().name, %kind, precision = known.precision.name(), bytes, ms, "loaded");
             let mut table = self.table();
             let origin = (!pinned.item().is_built_in()).then(|| Arc::clone(pinned));
-            table.add(Resident { key: key.clone(), component: component.clone(), lease, origin });
+            // Its content may have become known while it was loaded.
+            let key = table.key(known, kind, device);
+            let component = table.add(Resident { key: key.clone(), component, lease, origin });
             let alike = table.alike(&key);
             drop(table);
             for pinned in alike {
@@ -140,21 +147,24 @@ impl Memory {
         self.reserve(bytes, For::Job, name, cancelled)
     }
 
-    /// A job begins or ends to draw with a checkpoint.
-    pub(super) fn count_job(&self, pinned: &Pinned, known: &Known, begins: bool) {
-        let mut table = self.table();
-        if begins {
-            table.enter(pinned.item(), known, self.device.kind());
-        }
-        table.count_job(known, begins);
+    /// A job begins to draw with a checkpoint.
+    pub(super) fn begin_job(&self, pinned: &Pinned, known: &Known) {
+        self.table().enter(pinned, known, self.device.kind(), 1);
     }
 
-    /// Bytes that could be had if everything idle went.
-    pub(super) fn available(&self, whom: For) -> u64 {
+    /// A job ends to draw with a checkpoint.
+    pub(super) fn end_job(&self, known: &Known) {
+        self.table().end_job(known);
+    }
+
+    /// Bytes that could be had for a checkpoint, with what it has in memory already, if everything idle went.
+    pub(super) fn room(&self, known: &Known, whom: For) -> Room {
         let mut table = self.table();
         table.sweep();
         let held = self.budget.leased().saturating_sub(table.idle_bytes(whom));
-        self.budget.total().saturating_sub(held)
+        let (own, stays) = table.kept(known, self.device.kind(), whom);
+        let without = |own: u64| self.budget.total().saturating_sub(held.saturating_sub(own));
+        Room { each: own.map(without), all: without(own.iter().sum()), stays }
     }
 
     /// Drops a checkpoint from memory, in every precision; a job that draws with it keeps it to its end.
@@ -168,6 +178,11 @@ impl Memory {
             let text = format!("checkpoint '{}' is not in memory; call models.load first", item.name);
             Error::new(Class::NotFound, text)
         })
+    }
+
+    /// The checkpoint of this name or path that is in memory, also where the library has it no more.
+    pub(crate) fn item(&self, wanted: &str) -> Option<Item> {
+        self.table().item(wanted)
     }
 
     /// What is in memory, the least recently used first.
@@ -194,7 +209,7 @@ impl Memory {
 
     /// Drops what may go until `bytes` fit. Where they cannot fit, nothing is dropped.
     fn reserve(&self, bytes: u64, whom: For, name: &str, cancelled: &dyn Fn() -> bool) -> Result<Lease> {
-        let since = Instant::now();
+        let mut turn = None;
         loop {
             let mut table = self.table();
             table.sweep();
@@ -207,18 +222,27 @@ impl Memory {
                 continue;
             }
             drop(table);
-            // A load that nobody draws with yet may hold what is missing: as it takes turns with us, it gives way.
-            let waits = whom == For::Job && held > 0 && since.elapsed() < GIVES_WAY;
-            if waits && self.background_load_gives_way(cancelled) {
-                continue;
+            // A load that nobody draws with yet may hold what is missing. It gives way, and does not come back before the
+            // room is taken.
+            if whom == For::Job && turn.is_none() {
+                turn = self.background_load_gives_way(cancelled);
+                if turn.is_some() {
+                    continue;
+                }
+                if cancelled() {
+                    return Err(cancelled_while_loading());
+                }
             }
             return Err(self.no_room(name, bytes, held));
         }
     }
 
-    /// Whether there was a load for nobody yet, which has ended by now.
-    pub(super) fn background_load_gives_way(&self, cancelled: &dyn Fn() -> bool) -> bool {
-        self.loading.is_for_later() && self.loading.wait(For::Job, [0; 32], cancelled).is_some()
+    /// The turn of a load for nobody yet, if there is one, once that has given way; `None` also once `cancelled`.
+    pub(super) fn background_load_gives_way(&self, cancelled: &dyn Fn() -> bool) -> Option<Turn<'_>> {
+        if !self.loading.is_for_later() {
+            return None;
+        }
+        self.loading.wait(For::Job, [0; 32], cancelled)
     }
 
     fn no_room(&self, name: &str, bytes: u64, held: u64) -> Error {
@@ -244,9 +268,8 @@ impl Memory {
             if memory.upgrade().is_none_or(|memory| memory.table().knows(source, kind)) {
                 return;
             }
-            let Ok(checkpoint) = pinned.checkpoint() else { return };
             let gone = || memory.strong_count() == 0;
-            let Some(content) = content::digest(&checkpoint, kind, &gone) else { return };
+            let Some(content) = content::digest(&pinned, kind, &gone) else { return };
             if let Some(memory) = memory.upgrade() {
                 memory.table().learn(source, kind, content);
             }
@@ -255,5 +278,64 @@ impl Memory {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn cancelled_while_loading() -> Error {
+    Error::new(Class::Cancelled, "cancelled while its model was loaded")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use latentd_models::nn::backend::cpu::cpu;
+
+    use super::*;
+    use crate::memory::fixture::Fixture;
+
+    #[test]
+    fn a_network_whose_content_becomes_known_while_it_is_loaded_is_found_again() {
+        let fixture = Fixture::new();
+        let pinned = fixture.pin();
+        let memory = Memory::new(cpu(), 1 << 30);
+        let known = memory.known(&pinned, Precision::F32).expect("read");
+        let kind = ComponentKind::Vae;
+        let learned = AtomicBool::new(false);
+        let learn = || {
+            if !learned.swap(true, Ordering::Relaxed) {
+                memory.table().learn(known.source, kind, [7; 32]);
+            }
+            false
+        };
+        memory.acquire(&pinned, &known, kind, For::Job, &learn).expect("loaded");
+        assert!(learned.load(Ordering::Relaxed));
+        let once = memory.budget.leased();
+        memory.acquire(&pinned, &known, kind, For::Job, &|| false).expect("there");
+        assert_eq!(memory.budget.leased(), once, "it was loaded once");
+        memory.load(&pinned, Precision::F32).expect("whole");
+        assert_eq!(memory.budget.leased(), known.weight_bytes());
+        assert!(memory.unload(pinned.item()));
+        assert_eq!(memory.budget.leased(), 0);
+    }
+
+    #[test]
+    fn a_pinned_model_that_is_there_in_part_is_listed() {
+        let fixture = Fixture::new();
+        let pinned = fixture.pin();
+        let memory = Memory::new(cpu(), 1 << 30);
+        let known = memory.known(&pinned, Precision::F32).expect("read");
+        memory.begin_job(&pinned, &known);
+        memory.acquire(&pinned, &known, ComponentKind::UNet, For::Job, &|| false).expect("loaded");
+        memory.pin(pinned.item(), true).expect("some of it is there");
+        memory.end_job(&known);
+        let listed = memory.list();
+        let bytes = known.estimate.weight_bytes(ComponentKind::UNet);
+        assert_eq!(
+            listed.iter().map(|model| (model.pinned, model.bytes)).collect::<Vec<_>>(),
+            [(true, bytes)]
+        );
+        memory.pin(pinned.item(), false).expect("there");
+        assert!(memory.list().is_empty());
     }
 }

@@ -6,6 +6,7 @@ use latentd_client::protocol::{
 
 use super::row::{Method, Session, now, quick};
 use crate::error::Result;
+use crate::library::Item;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -22,7 +23,7 @@ fn load(session: &Session, params: ModelParams) -> Result<ResidentModel> {
 
 fn unload(session: &Session, params: ModelParams) -> Result<UnloadResult> {
     let studio = &session.daemon.studio;
-    let item = studio.library.find(LibraryKind::Checkpoint, &params.checkpoint)?;
+    let item = item(session, &params.checkpoint)?;
     Ok(UnloadResult { unloaded: studio.device.memory.unload(&item) })
 }
 
@@ -32,6 +33,13 @@ fn loaded(session: &Session, _: &Empty) -> Result<LoadedModels> {
 
 fn pin(session: &Session, params: PinParams) -> Result<ResidentModel> {
     let studio = &session.daemon.studio;
-    let item = studio.library.find(LibraryKind::Checkpoint, &params.checkpoint)?;
+    let item = item(session, &params.checkpoint)?;
     studio.device.memory.pin(&item, params.pinned)
+}
+
+/// What the library calls so, or did: a file that is gone may be in memory still.
+fn item(session: &Session, checkpoint: &str) -> Result<Item> {
+    let studio = &session.daemon.studio;
+    let found = studio.library.find(LibraryKind::Checkpoint, checkpoint);
+    found.or_else(|error| studio.device.memory.item(checkpoint).ok_or(error))
 }
