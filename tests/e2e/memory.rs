@@ -394,6 +394,20 @@ async fn a_device_with_memory_of_its_own_draws_the_same_and_fails_one_job() {
     refused(within(tiny.client().await.txt2img(&small(1))).await, ErrorName::Memory);
 }
 
+#[tokio::test]
+async fn what_lies_idle_in_the_way_on_a_device_goes() {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let environment = vec![variable("LATENTD_DEVICE", "fake"), variable("LATENTD_FAKE_BYTES", "12000000")];
+    let daemon = Daemon::with(crate::harness::Options { environment, ..Default::default() });
+    let client = daemon.client().await;
+    // There is room for the second one beside the first, but not in one piece.
+    for name in [ONE, OTHER, ONE, OTHER] {
+        let precision = latentd_client::protocol::Precision::F32;
+        let request = Txt2ImgParams { checkpoint: Some(name.into()), precision, ..small(1) };
+        within(client.txt2img(&request)).await.expect("no E_MEMORY");
+    }
+}
+
 /// The most memory that a process ever held.
 fn peak(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("read");

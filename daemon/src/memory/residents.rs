@@ -181,6 +181,15 @@ impl Table {
         true
     }
 
+    /// Drops all networks that are idle. Whether there were any.
+    pub(super) fn drop_idle(&mut self, whom: For) -> bool {
+        let mut any = false;
+        while self.evict(whom) {
+            any = true;
+        }
+        any
+    }
+
     /// Lets go of what was still drawn with when it was taken out, and no longer is.
     pub(super) fn sweep(&mut self) {
         self.leaving.retain(Resident::is_drawn_with);

@@ -115,6 +115,8 @@ impl Memory {
                 // A job goes first; then it is loaded from the start.
                 Err(latentd_models::Error::Cancelled) if !cancelled() => continue,
                 Err(latentd_models::Error::Cancelled) => return Err(cancelled_while_loading()),
+                // What is free may be in pieces, none of them large enough.
+                Err(latentd_models::Error::OutOfMemory { .. }) if self.table().drop_idle(whom) => continue,
                 // Asked first: what was written to meanwhile may look like anything.
                 loaded => {
                     pinned.check()?;
@@ -165,6 +167,11 @@ impl Memory {
         let (own, stays) = table.kept(known, self.device.kind(), whom);
         let without = |own: u64| self.budget.total().saturating_sub(held.saturating_sub(own));
         Room { each: own.map(without), all: without(own.iter().sum()), stays }
+    }
+
+    /// Drops all that is idle for a job. Whether there was any.
+    pub(crate) fn drop_idle(&self) -> bool {
+        self.table().drop_idle(For::Job)
     }
 
     /// Drops a checkpoint from memory, in every precision; a job that draws with it keeps it to its end.

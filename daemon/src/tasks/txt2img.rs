@@ -112,16 +112,26 @@ impl JobMethod for Txt2Img {
         // Also where the model is in memory: a job draws with the file as it was, or not at all.
         self.checkpoint.check()?;
         let cancelled = || run.watch.is_cancelled();
-        let mut lent =
-            Lent::new(&run.device.memory, &self.checkpoint, &self.known, self.picture, &cancelled)?;
-        let drawing =
-            pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
-        timings.load_s = started.elapsed().as_secs_f64();
-        let mut hooks = RunHooks::new(run, self.preview_every, timings);
-        let drawn = pipeline::txt2img(&self.known.facts, &mut lent, &drawing, &mut hooks, &mut NoStages);
-        let drawn = drawn.map_err(|error| lent.failure.take().unwrap_or_else(|| error.into()))?;
-        drop(lent);
-        let mut timings = hooks.timings;
+        let memory = &run.device.memory;
+        let mut again = false;
+        let (drawn, mut timings) = loop {
+            let mut lent = Lent::new(memory, &self.checkpoint, &self.known, self.picture, &cancelled)?;
+            let drawing =
+                pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
+            timings.load_s = started.elapsed().as_secs_f64();
+            let mut hooks = RunHooks::new(run, self.preview_every, timings);
+            let drawn = pipeline::txt2img(&self.known.facts, &mut lent, &drawing, &mut hooks, &mut NoStages);
+            let failure = lent.failure.take();
+            drop(lent);
+            match drawn {
+                Ok(drawn) => break (drawn, hooks.timings),
+                // What is free may be in pieces, none of them large enough, until what lies idle is gone.
+                Err(latentd_models::Error::OutOfMemory { .. }) if !again && memory.drop_idle() => {
+                    again = true;
+                }
+                Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
+            }
+        };
 
         let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
             let infotext = self.infotext(&drawn, run)?;
