@@ -72,7 +72,6 @@ impl Jobs {
             Ok(task) => {
                 job.set_task(task);
                 self.enlist(job, JobState::Queued);
-                job.set_ready();
                 // Under the lock: an engine that has just looked must hear of it.
                 let _state = self.lock();
                 self.queued.notify_all();
@@ -92,7 +91,10 @@ impl Jobs {
                 self.in_store("a job", |store| store.insert(job));
                 *admission = Admission::Listed;
                 job.set_listed();
-                self.tell(job, |_| Some(EventKind::Queued));
+                self.tell(job, |inner| {
+                    inner.told = true;
+                    Some(EventKind::Queued)
+                });
                 job.tell_submitted(Ok(()));
             }
             Admission::Listed if state == JobState::Queued => {
@@ -275,6 +277,25 @@ mod tests {
             drop(busy);
         });
         assert!(job.is_ready(DeviceId(0)));
+    }
+
+    #[test]
+    fn a_job_whose_submit_is_answered_comes_before_any_that_is_submitted_then() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = jobs(folder.path());
+        for index in 0..100 {
+            let (first, second) =
+                (reserve(&jobs, &format!("first-{index}"), 1), reserve(&jobs, &format!("second-{index}"), 2));
+            std::thread::scope(|scope| {
+                scope.spawn(|| jobs.resolve(&first, nothing));
+                assert_eq!(outcome(&first), Ok(()));
+                jobs.resolve(&second, nothing);
+                for job in [&first, &second] {
+                    assert_eq!(jobs.next(DeviceId(0)).expect("ready").id, job.id);
+                    jobs.finish(job, Ok(Vec::new()));
+                }
+            });
+        }
     }
 
     #[test]

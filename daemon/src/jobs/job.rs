@@ -27,8 +27,6 @@ pub(crate) struct Job {
     admission: Mutex<Admission>,
     /// As that says, for those who cannot wait for it.
     listed: AtomicBool,
-    /// Whether its turn may come.
-    ready: AtomicBool,
     /// How the submit came out.
     submitted: watch::Sender<Option<Result<()>>>,
     cancelled: AtomicBool,
@@ -52,6 +50,9 @@ pub(super) enum Admission {
 /// What became of it so far.
 pub(super) struct Inner {
     pub state: JobState,
+    /// It is stored, and those who watch were told of it. Before its submit is answered: who then submits another comes
+    /// after it.
+    pub told: bool,
     pub started_at: Option<f64>,
     pub finished_at: Option<f64>,
     pub step: u32,
@@ -74,12 +75,12 @@ impl Job {
             task: Mutex::default(),
             admission: Mutex::new(admission),
             listed: AtomicBool::new(false),
-            ready: AtomicBool::new(false),
             submitted: watch::Sender::new(None),
             cancelled: AtomicBool::new(false),
             ended: watch::Sender::new(false),
             inner: Mutex::new(Inner {
                 state: JobState::Resolving,
+                told: false,
                 started_at: None,
                 finished_at: None,
                 step: 0,
@@ -109,16 +110,10 @@ impl Job {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
-    /// Its turn may come: it is stored, and those who watch were told.
-    pub(super) fn set_ready(&self) {
-        self.ready.store(true, Ordering::Release);
-    }
-
     /// Whether its turn may come on this device.
     pub(super) fn is_ready(&self, device: DeviceId) -> bool {
-        self.ready.load(Ordering::Acquire)
-            && self.task().is_some_and(|task| task.device() == device)
-            && self.lock().state == JobState::Queued
+        let is_due = |inner: &Inner| inner.told && inner.state == JobState::Queued;
+        self.task().is_some_and(|task| task.device() == device) && is_due(&self.lock())
     }
 
     /// Waits until it is known how the submit came out.
