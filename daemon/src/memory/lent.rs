@@ -12,7 +12,7 @@ use super::budget::Lease;
 use super::known::Known;
 use super::loading::For;
 use super::plan::plan;
-use super::store::{Memory, cancelled_while_loading};
+use super::store::Memory;
 use crate::error::{Error, Result};
 use crate::library::Pinned;
 
@@ -55,11 +55,8 @@ impl<'a> Lent<'a> {
         let mut planned = plan(known, &size, &memory.room(known, For::Job));
         // A load for nobody yet may hold what is missing.
         if planned.is_err() {
-            if let Some(_turn) = memory.background_load_gives_way(cancelled) {
-                planned = plan(known, &size, &memory.room(known, For::Job));
-            } else if cancelled() {
-                return Err(cancelled_while_loading());
-            }
+            let _turn = memory.background_load_gives_way(cancelled)?;
+            planned = plan(known, &size, &memory.room(known, For::Job));
         }
         let (samples, together) = planned?;
         lent.size.samples = samples;

@@ -56,11 +56,6 @@ impl LoadingTurn {
         Some(Turn { turns: self, gives_way })
     }
 
-    /// Whether something is loaded for nobody yet.
-    pub(super) fn is_for_later(&self) -> bool {
-        self.lock().as_ref().is_some_and(|current| current.whom == For::Later)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Option<Current>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }

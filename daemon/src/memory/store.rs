@@ -108,7 +108,7 @@ impl Memory {
             }
             let started = Instant::now();
             let bytes = known.estimate.weight_bytes(kind);
-            let lease = self.reserve(bytes, whom, &pinned.item().name, cancelled)?;
+            let lease = self.reserve(bytes, whom, &pinned.item().name)?;
             let checkpoint = pinned.checkpoint()?;
             let stop = || turn.gives_way() || cancelled();
             let component = match checkpoint.load(kind, &self.device, known.precision, &stop) {
@@ -139,14 +139,17 @@ impl Memory {
         }
     }
 
-    /// Bytes for something that a job does beside its networks.
+    /// Bytes for something that a job does beside its networks. Not to be called by who has the turn to load.
     pub(super) fn reserve_for_job(
         &self,
         bytes: u64,
         name: &str,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Lease> {
-        self.reserve(bytes, For::Job, name, cancelled)
+        self.reserve(bytes, For::Job, name).or_else(|_| {
+            let _turn = self.background_load_gives_way(cancelled)?;
+            self.reserve(bytes, For::Job, name)
+        })
     }
 
     /// A job begins to draw with a checkpoint.
@@ -215,8 +218,7 @@ impl Memory {
     }
 
     /// Drops what may go until `bytes` fit. Where they cannot fit, nothing is dropped.
-    fn reserve(&self, bytes: u64, whom: For, name: &str, cancelled: &dyn Fn() -> bool) -> Result<Lease> {
-        let mut turn = None;
+    fn reserve(&self, bytes: u64, whom: For, name: &str) -> Result<Lease> {
         loop {
             let mut table = self.table();
             table.sweep();
@@ -229,27 +231,14 @@ impl Memory {
                 continue;
             }
             drop(table);
-            // A load that nobody draws with yet may hold what is missing. It gives way, and does not come back before the
-            // room is taken.
-            if whom == For::Job && turn.is_none() {
-                turn = self.background_load_gives_way(cancelled);
-                if turn.is_some() {
-                    continue;
-                }
-                if cancelled() {
-                    return Err(cancelled_while_loading());
-                }
-            }
             return Err(self.no_room(name, bytes, held));
         }
     }
 
-    /// The turn of a load for nobody yet, if there is one, once that has given way; `None` also once `cancelled`.
-    pub(super) fn background_load_gives_way(&self, cancelled: &dyn Fn() -> bool) -> Option<Turn<'_>> {
-        if !self.loading.is_for_later() {
-            return None;
-        }
-        self.loading.wait(For::Job, [0; 32], cancelled)
+    /// The turn to load, for who found no room: a load for nobody yet, which may hold it, has given way then, and does not
+    /// come back before the turn is given back.
+    pub(super) fn background_load_gives_way(&self, cancelled: &dyn Fn() -> bool) -> Result<Turn<'_>> {
+        self.loading.wait(For::Job, [0; 32], cancelled).ok_or_else(cancelled_while_loading)
     }
 
     fn no_room(&self, name: &str, bytes: u64, held: u64) -> Error {
@@ -288,7 +277,7 @@ impl Memory {
     }
 }
 
-pub(super) fn cancelled_while_loading() -> Error {
+fn cancelled_while_loading() -> Error {
     Error::new(Class::Cancelled, "cancelled while its model was loaded")
 }
 
@@ -344,5 +333,28 @@ mod tests {
         );
         memory.pin(pinned.item(), false).expect("there");
         assert!(memory.list().is_empty());
+    }
+
+    #[test]
+    fn a_job_finds_the_room_that_a_load_for_nobody_gives_up() {
+        let fixture = Fixture::new();
+        let pinned = fixture.pin();
+        let budget = Memory::new(cpu(), 1).known(&pinned, Precision::F32).expect("read").weight_bytes();
+        let memory = Memory::new(cpu(), budget);
+        let turn = memory.loading.wait(For::Later, [1; 32], &|| false).expect("free");
+        let lease = memory.budget.try_reserve(budget).expect("room");
+        // A cancelled job says so, whatever room there is.
+        let cancelled = memory.reserve_for_job(1, "it", &|| true).err().expect("none");
+        assert_eq!(cancelled.class, Class::Cancelled);
+        std::thread::scope(|scope| {
+            let job = scope.spawn(|| memory.reserve_for_job(budget, "it", &|| false).map(drop));
+            while !turn.gives_way() {
+                std::thread::yield_now();
+            }
+            drop(lease);
+            drop(turn);
+            job.join().expect("no panic").expect("room");
+        });
+        assert_eq!(memory.budget.leased(), 0);
     }
 }
