@@ -1,8 +1,9 @@
 //! Settings: one TOML file, the environment over it, flags over both.
 //!
 //! Each setting is a field of [`Config`], documented where it is declared; its range is an attribute there. The
-//! environment variable of a setting is `LATENTD_` and its name in capitals. At SIGHUP a daemon reads all of it again;
-//! [`Config::NEEDS_RESTART`] are the settings that it does not change while it runs.
+//! environment variable of a setting is `LATENTD_` and its name in capitals. A path may begin with `~`; a relative one
+//! begins in the file's folder, or for the environment and flags where the program was started. At SIGHUP a daemon reads
+//! all of it again; [`Config::NEEDS_RESTART`] are the settings that it does not change while it runs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,23 +15,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::schema::{Tree, View};
-use crate::{machine, schema};
+use crate::{machine, paths, schema, threads};
 
 /// All settings, with their defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Folders with models in A1111's layout.
+    /// Folders with models in A1111's layout. The default one is made where it is missing, others are not.
+    #[schemars(extend("format" = "path"))]
     pub models_dirs: Vec<PathBuf>,
     /// The checkpoint used when a request names none; if empty the first of the library that can be drawn with, else
     /// the built-in latentd-demo.
     pub default_checkpoint: String,
     /// Where the daemon listens; at most 100 bytes.
+    #[schemars(extend("format" = "path"))]
     pub socket: PathBuf,
     /// Index, job history, results, log.
+    #[schemars(extend("format" = "path"))]
     pub state_dir: PathBuf,
-    /// Threads that compute; 0 for one per core.
-    #[schemars(range(min = 0, max = 1024))]
+    /// Threads that compute, at most four for a core; 0 for one per core.
     pub threads: u32,
     /// What requests are computed in that do not say: auto is bf16 where the processor is known to be quicker in it (AMX,
     /// Zen 4), else f32; doctor says which and why.
@@ -117,10 +120,10 @@ pub(crate) enum LogFormat {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            models_dirs: vec![data_home().join("latentd").join("models")],
+            models_dirs: vec![Self::default_models_dir()],
             default_checkpoint: String::new(),
             socket: socket::default_path(),
-            state_dir: xdg("XDG_STATE_HOME", ".local/state").join("latentd"),
+            state_dir: paths::xdg("XDG_STATE_HOME", ".local/state").join("latentd"),
             threads: 0,
             precision: DefaultPrecision::Auto,
             memory_bytes: 0,
@@ -190,13 +193,15 @@ impl Config {
             Err(error) => return Err(ConfigError::Read { path, error }),
         };
         let schema = schema::of::<Self>();
-        check(&schema, &table, &path.display().to_string())?;
-        for (name, value) in environment(&schema, |variable| std::env::var_os(variable))? {
-            table.insert(name, value);
-        }
-        check(&schema, &table, "environment")?;
+        let origin = path.display().to_string();
+        check(&schema, &table, &origin)?;
+        settle_paths(&schema, &mut table, path.parent(), |_| origin.clone())?;
+        let mut given = environment(&schema, |variable| std::env::var_os(variable))?;
+        check(&schema, &given, "environment")?;
+        settle_paths(&schema, &mut given, None, variable)?;
+        table.extend(given);
         let config: Self = table.try_into().map_err(|error: toml::de::Error| ConfigError::Setting {
-            origin: path.display().to_string(),
+            origin,
             reason: error.message().to_owned(),
         })?;
         Ok(config)
@@ -215,15 +220,20 @@ impl Config {
         Ok(lines.collect::<Vec<_>>().join("\n"))
     }
 
+    /// The models folder of those who configure none.
+    pub(crate) fn default_models_dir() -> PathBuf {
+        paths::xdg("XDG_DATA_HOME", ".local/share").join("latentd").join("models")
+    }
+
     /// Where the file is looked for.
     pub(crate) fn default_file() -> PathBuf {
-        xdg("XDG_CONFIG_HOME", ".config").join("latentd").join("config.toml")
+        paths::xdg("XDG_CONFIG_HOME", ".config").join("latentd").join("config.toml")
     }
 
     /// Threads that compute, at least one.
     pub(crate) fn compute_threads(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => threads::cores() as usize,
             threads => threads as usize,
         }
     }
@@ -238,8 +248,44 @@ impl Config {
 }
 
 fn check(schema: &Json, table: &toml::Table, origin: &str) -> Result<(), ConfigError> {
-    let wrong = schema::check(schema, &toml::Value::Table(table.clone()));
-    wrong.map_err(|error| ConfigError::Setting { origin: origin.to_owned(), reason: error.text })
+    let setting = |reason| ConfigError::Setting { origin: origin.to_owned(), reason };
+    schema::check(schema, &toml::Value::Table(table.clone())).map_err(|error| setting(error.text))?;
+    let threads = table.get("threads").and_then(toml::Value::as_integer).unwrap_or_default();
+    let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+    threads::check(threads, threads::cores()).map_err(|reason| setting(format!("threads: {reason}")))
+}
+
+/// Makes the paths in a table whole. Relative ones begin in `base`, or where this program was started.
+fn settle_paths(
+    schema: &Json,
+    table: &mut toml::Table,
+    base: Option<&Path>,
+    origin: impl Fn(&str) -> String,
+) -> Result<(), ConfigError> {
+    let is_path = |name: &str| schema.pointer(&format!("/properties/{name}/format")) == Some(&"path".into());
+    for (name, value) in table.iter_mut().filter(|(name, _)| is_path(name)) {
+        let values = match value {
+            toml::Value::Array(items) => items.as_mut_slice(),
+            one => std::slice::from_mut(one),
+        };
+        for value in values {
+            let path = Path::new(value.as_str().unwrap_or_default());
+            let whole = match base {
+                Some(base) => paths::absolute(path, base),
+                None => paths::absolute_from_here(path),
+            };
+            let setting = |reason| ConfigError::Setting { origin: origin(name), reason };
+            let whole = whole.map_err(|error| setting(format!("{name}: {error}")))?;
+            let text = whole.into_os_string().into_string();
+            *value = toml::Value::String(text.map_err(|_| setting(format!("{name}: is not UTF-8")))?);
+        }
+    }
+    Ok(())
+}
+
+/// The environment variable of a setting.
+fn variable(setting: &str) -> String {
+    format!("LATENTD_{}", setting.to_uppercase())
 }
 
 impl Tree for toml::Value {
@@ -259,14 +305,11 @@ impl Tree for toml::Value {
 }
 
 /// The settings that the environment gives, read as the schema says.
-fn environment(
-    schema: &Json,
-    read: impl Fn(&str) -> Option<OsString>,
-) -> Result<Vec<(String, toml::Value)>, ConfigError> {
-    let mut settings = Vec::new();
+fn environment(schema: &Json, read: impl Fn(&str) -> Option<OsString>) -> Result<toml::Table, ConfigError> {
+    let mut settings = toml::Table::new();
     let fields = schema.get("properties").and_then(Json::as_object);
     for (name, field) in fields.into_iter().flatten() {
-        let variable = format!("LATENTD_{}", name.to_uppercase());
+        let variable = variable(name);
         let Some(given) = read(&variable).filter(|given| !given.is_empty()) else {
             continue;
         };
@@ -284,19 +327,9 @@ fn environment(
             }
             _ => toml::Value::String(text(given)?),
         };
-        settings.push((name.clone(), value));
+        settings.insert(name.clone(), value);
     }
     Ok(settings)
-}
-
-fn data_home() -> PathBuf {
-    xdg("XDG_DATA_HOME", ".local/share")
-}
-
-/// A base folder: the variable if it holds an absolute path, else the place under the home folder.
-fn xdg(variable: &str, under_home: &str) -> PathBuf {
-    let given = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    given.unwrap_or_else(|| std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(under_home))
 }
 
 #[cfg(test)]
@@ -327,9 +360,46 @@ mod tests {
             ("queue = 'x'", "queue: 'x' must be an integer"),
             ("log_format = 'yaml'", "'yaml' is none of text, json"),
             ("queue = ", "TOML parse error"),
+            ("threads = 1000000", "threads: 1000000 is out of range with"),
+            ("threads = -1", "threads: -1 is out of range"),
+            (
+                "models_dirs = ['/a', '~you/models']",
+                "models_dirs: '~you/models' means the home folder of another",
+            ),
+            ("socket = ''", "socket: a path is empty"),
         ] {
             let error = load(text).expect_err("refused");
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn paths_are_whole_wherever_they_come_from() {
+        let schema = schema::of::<Config>();
+        let table =
+            "models_dirs = ['~/a', 'b', '/c']\nstate_dir = '~'\nsocket = 'run/s'\ndefault_checkpoint = '~'";
+        let mut table: toml::Table = table.parse().expect("TOML");
+        settle_paths(&schema, &mut table, Some(Path::new("/base")), str::to_owned).expect("settled");
+        let home = std::env::home_dir().expect("a home folder").display().to_string();
+        assert_eq!(
+            table["models_dirs"].as_array().expect("several")[0].as_str(),
+            Some(&*format!("{home}/a"))
+        );
+        assert_eq!(table["models_dirs"].as_array().expect("several")[1].as_str(), Some("/base/b"));
+        assert_eq!(table["models_dirs"].as_array().expect("several")[2].as_str(), Some("/c"));
+        assert_eq!(table["state_dir"].as_str(), Some(&*home));
+        assert_eq!(table["socket"].as_str(), Some("/base/run/s"));
+        assert_eq!(table["default_checkpoint"].as_str(), Some("~"), "a name, no path");
+        let mut given = toml::Table::from_iter([("socket".to_owned(), "~you/s".into())]);
+        let error = settle_paths(&schema, &mut given, None, variable).expect_err("refused").to_string();
+        assert!(error.starts_with("LATENTD_SOCKET: socket: '~you/s'"), "{error}");
+        // Every setting that is a path is one of these.
+        let defaults = toml::Table::try_from(Config::default()).expect("a table");
+        for (name, value) in defaults {
+            let is_path = value.as_str().is_some_and(|text| text.starts_with('/'))
+                || value.as_array().is_some_and(|items| !items.is_empty());
+            let marked = schema.pointer(&format!("/properties/{name}/format")) == Some(&"path".into());
+            assert_eq!(is_path, marked, "{name}");
         }
     }
 
@@ -368,8 +438,7 @@ mod tests {
         };
         let settings = environment(&schema, read).expect("readable");
         assert_eq!(settings.len(), 3);
-        let table: toml::Table = settings.into_iter().collect();
-        assert_eq!(table["models_dirs"].as_array().map(Vec::len), Some(2));
+        assert_eq!(settings["models_dirs"].as_array().map(Vec::len), Some(2));
         let error = environment(&schema, |_| Some("x".into())).expect_err("refused").to_string();
         assert!(error.contains("must be an integer"), "{error}");
     }

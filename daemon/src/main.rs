@@ -15,6 +15,7 @@ mod live;
 mod lock_file;
 mod machine;
 mod memory;
+mod paths;
 mod process;
 mod random;
 mod rpc;
@@ -22,6 +23,7 @@ mod schema;
 mod state_dir;
 mod suggest;
 mod tasks;
+mod threads;
 mod whole_file;
 mod workers;
 

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
-use crate::suggest::nearest;
+use crate::suggest::{advice, nearest};
 
 /// The schema of `T`.
 pub(crate) fn of<T: JsonSchema>() -> Json {
@@ -109,9 +109,8 @@ impl<'a> Walk<'a> {
         match value.view() {
             View::Text(Some(text)) if choices.contains(&text) => Ok(()),
             View::Text(Some(text)) => {
-                let meant = nearest(text, choices.iter().copied()).unwrap_or_default();
-                Err(self
-                    .say(format_args!("'{}' is none of {listed}; did you mean '{meant}'?", shorten(text))))
+                let advice = advice(text, choices.iter().copied());
+                Err(self.say(format_args!("'{}' is none of {listed}{advice}", shorten(text))))
             }
             other => Err(self.say(format_args!("{} must be one of {listed}", show(&other)))),
         }
@@ -223,13 +222,14 @@ impl<'a> Walk<'a> {
     }
 
     fn unknown_field(&self, key: &str, fields: Option<&serde_json::Map<String, Json>>) -> String {
-        let names = fields.into_iter().flat_map(serde_json::Map::keys).map(String::as_str);
+        let names: Vec<_> = fields.into_iter().flat_map(serde_json::Map::keys).map(String::as_str).collect();
         let path = self.path.iter().fold(String::new(), |path, part| path + part + ".");
-        let advice = match nearest(key, names) {
-            Some(meant) => format!("did you mean '{path}{meant}'?"),
-            None => "it takes none".into(),
+        let advice = match nearest(key, names.iter().copied()) {
+            Some(meant) => format!("; did you mean '{path}{meant}'?"),
+            None if names.is_empty() => "; it takes none".into(),
+            None => format!("; known: {}", names.join(", ")),
         };
-        format!("unknown field '{path}{}'; {advice}", shorten(key))
+        format!("unknown field '{path}{}'{advice}", shorten(key))
     }
 
     fn inside(

@@ -168,6 +168,107 @@ fn odd_arguments_do_what_they_say() {
 }
 
 #[test]
+fn what_cannot_be_said_stops_nothing() {
+    let daemon = Daemon::start();
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("opened");
+    let (reader, closed) = std::io::pipe().expect("made");
+    drop(reader);
+    for (stderr, file) in [(Stdio::from(full()), "full.png"), (Stdio::from(closed), "closed.png")] {
+        let mut command = daemon.command(&["generate", "x", "-o", file, "--models-dir", "/"]);
+        let output = command.args(SMALL).stdout(Stdio::null()).stderr(stderr).output().expect("ran");
+        assert_eq!(output.status.code(), Some(0), "{file}");
+        assert!(daemon.folder.path().join(file).exists());
+    }
+    // An error that cannot be told has its exit code all the same.
+    let status = daemon.command(&["generate", "x", "--width=63"]).stderr(full()).status().expect("ran");
+    assert_eq!(status.code(), Some(2));
+    let output =
+        daemon.command(&["jobs", "list"]).stdout(full()).stderr(Stdio::piped()).output().expect("ran");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to stdout"));
+}
+
+#[test]
+fn a_reader_that_went_away_ends_what_goes_on() {
+    let daemon = Daemon::start();
+    let (reader, closed) = std::io::pipe().expect("made");
+    drop(reader);
+    let mut watching = daemon.command(&["jobs", "watch"]).stdout(closed).spawn().expect("spawned");
+    let mut ended = None;
+    // It may not follow yet when the first job ends.
+    while ended.is_none() {
+        let mut command = daemon.command(&["generate", "x", "-o", "x.png"]);
+        assert_eq!(
+            output({
+                command.args(SMALL);
+                command
+            })
+            .0,
+            Some(0)
+        );
+        ended = watching.try_wait().expect("a child");
+    }
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_shown_instead() {
+    let daemon = Daemon::start();
+    let mut command =
+        daemon.command(&["generate", "a \u{1b}[31mred\u{9b}0m cat", "-n", "-dog", "-o", "x.png"]);
+    assert_eq!(
+        output({
+            command.args(SMALL);
+            command
+        })
+        .0,
+        Some(0)
+    );
+    let (code, out, errors) = output(daemon.command(&["info", "x.png"]));
+    let text = String::from_utf8(out).expect("UTF-8");
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(text.starts_with("a \\u{1b}[31mred\\u{9b}0m cat\nNegative prompt: -dog\nSteps: 2"), "{text}");
+    let (_, out, _) = output(daemon.command(&["info", "--json", "x.png"]));
+    assert!(!out.contains(&0x1b));
+    let info: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    assert_eq!(info["params"]["prompt"].as_str(), Some("a \u{1b}[31mred\u{9b}0m cat"));
+    let (code, _, errors) = output(daemon.command(&["jobs", "get", "\u{1b}[2J"]));
+    assert!(code == Some(1) && errors.contains("\\u{1b}[2J") && !errors.contains('\u{1b}'), "{errors}");
+}
+
+#[test]
+fn a_models_folder_that_is_not_there_is_said_to_be_missing_and_not_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = ["--models-dir=~/misspelt", "--models-dir=here/too"].map(str::to_owned).to_vec();
+    let config = format!("models_dirs = [{:?}]\n", folder.path().join("unused"));
+    let daemon = Daemon::with(crate::harness::Options { flags, config, ..Default::default() });
+    let missing = daemon.folder.path().join("misspelt");
+    assert!(!missing.exists() && !std::path::Path::new("here/too").exists());
+    assert!(!daemon.folder.path().join("~").exists() && !std::path::Path::new("~").exists());
+    let (_, out, _) = output(daemon.command(&["models", "list"]));
+    let text = String::from_utf8(out).expect("UTF-8");
+    for missing in [missing.as_path(), &std::path::absolute("here/too").expect("a folder")] {
+        let expected = format!("{}: this models folder is not there", missing.display());
+        assert!(text.contains(&expected), "{text}");
+        daemon.wait_log(&missing.display().to_string());
+    }
+    let (_, out, _) = output(daemon.command(&["doctor"]));
+    assert!(String::from_utf8_lossy(&out).contains("misspelt: this models folder is not there"));
+    let (code, _, errors) = output(daemon.command(&["serve", "--models-dir", "~you/models"]));
+    assert!(code == Some(2) && errors.contains("home folder of another user"), "{errors}");
+    let threads = output(daemon.command(&["bench", "--threads", "100000"]));
+    assert!(threads.0 == Some(2) && threads.2.contains("is out of range with"), "{}", threads.2);
+    // The default one is made.
+    let alone = tempfile::tempdir().expect("a folder");
+    let mut command = program(alone.path());
+    let mut process = command.arg("serve").stdout(Stdio::piped()).spawn().expect("spawned");
+    crate::harness::first_line(&mut process).expect("ready");
+    process.kill().ok();
+    process.wait().ok();
+    assert!(alone.path().join("data/latentd/models/Stable-diffusion").is_dir());
+}
+
+#[test]
 fn without_home_and_xdg_there_are_still_places() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = program(folder.path());

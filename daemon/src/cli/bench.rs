@@ -23,19 +23,21 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::library::{Library, Pinned};
 use crate::machine;
+use crate::paths;
+use crate::threads;
 
 /// Measures the stages of a picture: one UNet step under guidance (batch 2), VAE decode and encode, the text
 /// encoder over two prompts, loading, and a whole picture. Medians over the runs, after one run that is not counted.
 #[derive(Debug, clap::Args)]
 pub(super) struct BenchArgs {
     /// A checkpoint: a name in the library, or a file [default: as for a request that names none]
-    #[arg(long, value_name = "NAME", conflicts_with = "synthetic")]
+    #[arg(long, value_name = "NAME", conflicts_with = "synthetic", allow_hyphen_values = true)]
     checkpoint: Option<String>,
     /// Random weights in the size of a real model; `load_s` is then the time to make and pack them
     #[arg(long, value_name = "MODEL")]
     synthetic: Option<Synthetic>,
     /// A folder with models in A1111's layout; may be given several times
-    #[arg(long = "models-dir", value_name = "DIR")]
+    #[arg(long = "models-dir", value_name = "DIR", value_parser = paths::parser())]
     models_dirs: Vec<PathBuf>,
     /// Pixels in a row [default: the checkpoint's own, mostly 512]
     #[arg(long)]
@@ -49,9 +51,9 @@ pub(super) struct BenchArgs {
     /// Steps of the whole picture (Euler a), drawn once; 0 leaves it out.
     #[arg(long, default_value_t = 20)]
     steps: usize,
-    /// Threads that compute; all cores if left out.
-    #[arg(long)]
-    threads: Option<usize>,
+    /// Threads that compute, at most four for a core; 0 for one per core
+    #[arg(long, value_name = "N", value_parser = threads::parse)]
+    threads: Option<u32>,
     /// What to compute in.
     #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
     precision: String,
@@ -112,12 +114,11 @@ pub(super) fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<ExitCode, Fai
         Some(Synthetic::Sd15) => Weights::Random,
         None => weights(global.config()?, args)?,
     };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or_default()).build();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or_default() as usize).build();
     let pool = pool.map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
     let report = pool.install(|| measure(args, &weights)).map_err(Failure::new)?;
     if args.json {
-        // One line, for programs that read line by line.
-        output::print(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::new)?))?;
+        output::print_json_line(&report)?;
     } else {
         output::print(&table(&report))?;
     }

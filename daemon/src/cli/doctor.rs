@@ -13,10 +13,11 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
-use super::output::{print, print_json, size};
+use super::output::{print, print_json, size, visible};
 use crate::config::{Config, DefaultPrecision};
 use crate::demo::{self, DemoModel};
 use crate::machine;
+use crate::threads;
 
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
@@ -83,7 +84,7 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
         kernels: nn::kernels(),
         auto_precision: auto_precision.name(),
         auto_precision_reason,
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cores: threads::cores() as usize,
         memory_bytes: machine::total_memory(),
         memory_available_bytes: machine::available_memory(),
         config_file_found: config_file.is_file(),
@@ -156,7 +157,7 @@ fn text(report: &Report) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: String| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{key:14} {value}");
+        let _ = writeln!(text, "{key:14} {}", visible(&value));
     };
     let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".into(), size);
     line("latentd", report.version.into());

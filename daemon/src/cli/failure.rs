@@ -8,6 +8,7 @@ use latentd_client::protocol::ErrorName;
 /// Why a command did not do what it was asked to.
 #[derive(Debug)]
 pub(super) struct Failure {
+    /// What is said of it; nothing if empty.
     pub text: String,
     pub code: u8,
 }
@@ -16,6 +17,11 @@ impl Failure {
     /// It went wrong.
     pub(super) fn new(text: impl Display) -> Self {
         Self { text: text.to_string(), code: 1 }
+    }
+
+    /// Whoever read what it prints has enough of it: nothing went wrong, and nothing more is to be printed.
+    pub(super) fn reader_gone() -> Self {
+        Self { text: String::new(), code: 0 }
     }
 
     /// It was asked wrongly.

@@ -1,6 +1,6 @@
 //! `latentd generate`: text in, picture files out.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +15,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::launch::connect_or_start;
-use super::output::print;
+use super::output::{print, say, visible, write_out};
+use crate::paths;
 use crate::whole_file;
 
 /// Fields of the request as flags. What is left out has the daemon's default.
@@ -28,10 +29,10 @@ pub(super) struct GenerateArgs {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// What to steer away from
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     negative_prompt: Option<String>,
     /// A checkpoint's name, path inside a models folder, or hash [default: the configured one, else the library's first, else the built-in latentd-demo]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
     checkpoint: Option<String>,
     /// Seed of the first picture; -1 draws one [default: -1]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
@@ -73,7 +74,7 @@ pub(super) struct GenerateArgs {
     #[arg(long)]
     precision: Option<PrecisionArg>,
     /// A models folder for the daemon that is started if none runs; may be given several times
-    #[arg(long = "models-dir", value_name = "DIR")]
+    #[arg(long = "models-dir", value_name = "DIR", value_parser = paths::parser())]
     models_dirs: Vec<PathBuf>,
 }
 
@@ -128,16 +129,13 @@ impl GenerateArgs {
 }
 
 /// Draws, shows how far it is, writes the files.
-#[allow(clippy::print_stderr)]
 pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitCode, Failure> {
     let config = global.config()?;
-    // Relative folders mean ours, not the daemon's.
-    let folders: Result<Vec<_>, _> = args.models_dirs.iter().map(std::path::absolute).collect();
     check_target(args.output.as_deref())?;
-    let client = connect_or_start(global, &config, &folders.map_err(Failure::usage)?).await?;
+    let client = connect_or_start(global, &config, &args.models_dirs).await?;
     let drawn = draw(&client, &args.params()).await?;
     for notice in &drawn.notices {
-        eprintln!("latentd: {notice}");
+        say(&format!("latentd: {}", visible(notice)));
     }
     let images = drawn.images.len();
     for (index, image) in drawn.images.into_iter().enumerate() {
@@ -229,13 +227,12 @@ impl Meter {
         Self { bar, terminal, shown_tenths: 0 }
     }
 
-    #[allow(clippy::print_stderr)]
     fn show(&mut self, event: &Event) {
         match &event.kind {
             EventKind::Queued => self.bar.set_message("waiting"),
             EventKind::Started => self.bar.set_message("started"),
             EventKind::Progress { stage, step, steps, eta_s } => {
-                self.bar.set_message(stage.clone().unwrap_or_default());
+                self.bar.set_message(visible(stage.as_deref().unwrap_or_default()).into_owned());
                 self.bar.set_length(u64::from(*steps));
                 self.bar.set_position(u64::from(*step));
                 let left = eta_s.map(|eta| format!("{eta:.0} s left")).unwrap_or_default();
@@ -243,7 +240,7 @@ impl Meter {
                 let tenths = step.saturating_mul(10) / (*steps).max(1);
                 if !self.terminal && tenths > self.shown_tenths {
                     self.shown_tenths = tenths;
-                    eprintln!("step {step}/{steps}  {left}");
+                    say(&format!("step {step}/{steps}  {left}"));
                 }
             }
             EventKind::Preview { .. }
@@ -262,11 +259,7 @@ fn write_image(output: Option<&Path>, image: ImageOut, index: usize, images: usi
     let png = image.png.ok_or_else(|| Failure::new("the daemon sent a picture without PNG bytes"))?.0;
     let path = match output {
         Some(path) if path == Path::new("-") => {
-            let mut out = std::io::stdout().lock();
-            return out
-                .write_all(&png)
-                .and_then(|()| out.flush())
-                .map_err(|error| Failure::new(format!("cannot write to stdout: {error}")));
+            return write_out(&png).map_err(|error| Failure::new(format!("cannot write to stdout: {error}")));
         }
         Some(path) if images == 1 => path.to_owned(),
         Some(path) => numbered(path, index + 1),

@@ -7,18 +7,19 @@ use latentd_client::Client;
 
 use super::failure::Failure;
 use crate::config::Config;
+use crate::paths;
 
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
 pub(super) struct GlobalArgs {
     /// The daemon's socket [default: $XDG_RUNTIME_DIR/latentd/latentd.sock; env: LATENTD_SOCKET]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", value_parser = paths::parser())]
     pub socket: Option<PathBuf>,
     /// The configuration file [default: $XDG_CONFIG_HOME/latentd/config.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "LATENTD_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "LATENTD_CONFIG", value_parser = paths::parser())]
     pub config: Option<PathBuf>,
     /// Where job history, results and logs are [default: $XDG_STATE_HOME/latentd; env: LATENTD_STATE_DIR]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = paths::parser())]
     pub state_dir: Option<PathBuf>,
 }
 

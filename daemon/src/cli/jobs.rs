@@ -8,7 +8,7 @@ use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView, Outp
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
-use super::output::{print, print_json};
+use super::output::{print, print_json, visible};
 use crate::clock;
 
 /// Flags of `jobs`.
@@ -90,7 +90,7 @@ pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode,
                     (None, None) => form(OutputFormat::Png),
                 };
                 let seed = image.seed.unwrap_or_default();
-                let _ = writeln!(text, "{}x{}  seed {seed}  {form}", image.width, image.height);
+                let _ = writeln!(text, "{}x{}  seed {seed}  {}", image.width, image.height, visible(form));
             }
             print(&text)?;
         }
@@ -101,7 +101,7 @@ pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode,
                 None => client.subscribe_all().await?,
             };
             while let Some(event) = events.next().await {
-                print(&format!("{}  {}\n", event.job, describe(&event.kind)))?;
+                print(&format!("{}  {}\n", visible(&event.job), visible(&describe(&event.kind))))?;
             }
         }
     }
@@ -118,8 +118,13 @@ fn form(format: OutputFormat) -> &'static str {
 
 fn line(view: &JobView) -> String {
     let age = (clock::now() - view.created_at).max(0.0);
-    let mut line =
-        format!("{}  {:11}  {}/{}  {age:.0} s ago", view.job, view.state.name(), view.step, view.steps);
+    let mut line = format!(
+        "{}  {:11}  {}/{}  {age:.0} s ago",
+        visible(&view.job),
+        view.state.name(),
+        view.step,
+        view.steps
+    );
     if let Some(position) = view.position {
         let _ = write!(line, "  {position} before it");
     }
@@ -127,7 +132,7 @@ fn line(view: &JobView) -> String {
         let _ = write!(line, "  {eta:.0} s left");
     }
     if let Some(error) = &view.error {
-        let _ = write!(line, "  {error}");
+        let _ = write!(line, "  {}", visible(&error.to_string()));
     }
     line.push('\n');
     line

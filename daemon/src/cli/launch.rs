@@ -10,6 +10,7 @@ use latentd_client::{Client, Error};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
+use super::output::say;
 use crate::config::Config;
 use crate::{process, state_dir};
 
@@ -19,7 +20,6 @@ const IDLE_EXIT_S: u64 = 600;
 const READY: Duration = Duration::from_secs(30);
 
 /// A connection to the daemon of this configuration, which is started if none runs.
-#[allow(clippy::print_stderr)]
 pub(super) async fn connect_or_start(
     global: &GlobalArgs,
     config: &Config,
@@ -28,8 +28,8 @@ pub(super) async fn connect_or_start(
     match Client::connect(Some(&config.socket)).await {
         Ok(client) => {
             if !models_dirs.is_empty() {
-                eprintln!(
-                    "latentd: a daemon runs already, with the folders it was given; --models-dir changes nothing"
+                say(
+                    "latentd: a daemon runs already, with the folders it was given; --models-dir changes nothing",
                 );
             }
             return Ok(client);
@@ -39,7 +39,7 @@ pub(super) async fn connect_or_start(
         Err(error) => return Err(error.into()),
     }
     let log = config.state_dir.join("latentd.log");
-    eprintln!("latentd: starting a daemon in the background (log: {})", log.display());
+    say(&format!("latentd: starting a daemon in the background (log: {})", log.display()));
     let mut command = daemon_command(global, config, models_dirs, &log)?;
     let ready = tokio::task::spawn_blocking(move || start(&mut command));
     let failed = |what: String| Failure::new(format!("the daemon did not start: {what}{}", last_line(&log)));

@@ -55,7 +55,6 @@ enum Command {
 }
 
 /// Runs the command that the arguments name.
-#[allow(clippy::print_stderr)]
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome =
@@ -69,7 +68,9 @@ pub(crate) fn main() -> ExitCode {
             Command::Bench(args) => bench::run(&cli.global, &args),
         });
     outcome.unwrap_or_else(|failure| {
-        eprintln!("latentd: {}", failure.text);
+        if !failure.text.is_empty() {
+            output::say(&format!("latentd: {}", failure.text));
+        }
         ExitCode::from(failure.code)
     })
 }

@@ -20,7 +20,7 @@ use crate::config::{Config, LogFormat};
 use crate::device;
 use crate::engine;
 use crate::jobs::Jobs;
-use crate::library::Library;
+use crate::library::{Library, NO_FOLDER};
 use crate::live::Live;
 use crate::memory::Memory;
 use crate::process::{self, Terminal};
@@ -104,13 +104,16 @@ fn abort(socket: &Path) -> ExitCode {
 }
 
 fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio>), Failure> {
-    for folder in &config.models_dirs {
-        if !folder.is_dir() {
+    for folder in config.models_dirs.iter().filter(|folder| !folder.is_dir()) {
+        if *folder == Config::default_models_dir() {
             // Made, so that it can be watched: a new user puts a first file there.
             match std::fs::create_dir_all(folder.join("Stable-diffusion")) {
                 Ok(()) => info!(folder = %folder.display(), "made a models folder"),
                 Err(error) => warn!(folder = %folder.display(), %error, "models folder cannot be made"),
             }
+        } else {
+            // A name that is misspelt, or a disk that is not there yet.
+            warn!(folder = %folder.display(), "{}", NO_FOLDER);
         }
     }
     let jobs = Arc::new(Jobs::open(&config.state_dir, job_limits(config)).map_err(Failure::new)?);

@@ -7,19 +7,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
 use crate::jobs::JobLimits;
+use crate::paths;
 use crate::tasks::Drawing;
+use crate::threads;
 
 /// Flags of `serve`; each is a setting of the configuration file too.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
     /// A folder with models in A1111's layout; may be given several times
-    #[arg(long = "models-dir", value_name = "DIR")]
+    #[arg(long = "models-dir", value_name = "DIR", value_parser = paths::parser())]
     models_dirs: Vec<PathBuf>,
     /// The checkpoint used when a request names none [default: the library's first, else the built-in latentd-demo]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     default_checkpoint: Option<String>,
-    /// Threads that compute; 0 for one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1024))]
+    /// Threads that compute, at most four for a core; 0 for one per core
+    #[arg(long, value_name = "N", value_parser = threads::parse)]
     threads: Option<u32>,
     /// Bytes that models and pictures may take together; 0 for three quarters of the machine's memory
     #[arg(long, value_name = "BYTES")]

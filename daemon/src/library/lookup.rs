@@ -50,8 +50,13 @@ pub(super) fn find(
         ));
     }
     let near = nearest_few(wanted, of_kind().map(|item| item.name.as_str()), 3);
-    let advice =
-        if near.is_empty() { how_to_add(folders, kind) } else { format!("known: {}", near.join(", ")) };
+    let advice = if !near.is_empty() {
+        format!("known: {}", near.join(", "))
+    } else if of_kind().next().is_some() {
+        "`latentd models list` names all".into()
+    } else {
+        how_to_add(folders, kind)
+    };
     Err(Error::new(Class::NotFound, format!("{kind} '{}' is not in the library; {advice}", shorten(wanted))))
 }
 

@@ -29,6 +29,7 @@ pub(crate) use item::Item;
 use item::{Source, Stamp};
 use pinned::PinError;
 pub(crate) use pinned::{Identity, Pinned};
+pub(crate) use scan::NO_FOLDER;
 use snapshot::{Snapshot, difference};
 
 /// Files that are hashed at once.

@@ -38,6 +38,10 @@ const UNREAD: [&str; 6] = ["ckpt", "pt", "pth", "bin", "gguf", "onnx"];
 /// Folders inside folders that are looked into: enough for any collection, an end for anything odd.
 const DEPTH: usize = 16;
 
+/// What is said of a models folder that is not there.
+pub(crate) const NO_FOLDER: &str =
+    "this models folder is not there; make it, or correct its path in the settings";
+
 /// A file with a weights' name.
 struct Candidate {
     path: PathBuf,
@@ -64,6 +68,10 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index) -> Snapshot {
                 snapshot.problems.push(LibraryProblem { path: candidate.path.display().to_string(), reason });
             }
         }
+    }
+    for folder in folders.iter().filter(|folder| !folder.is_dir()) {
+        let (path, reason) = (folder.display().to_string(), NO_FOLDER.into());
+        snapshot.problems.push(LibraryProblem { path, reason });
     }
     index.remember(&learnt);
     let snapshot = arrange(folders, snapshot);

@@ -6,7 +6,7 @@ use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 use crate::error::{Class, Error, Result};
 use crate::schema::shorten;
-use crate::suggest::nearest;
+use crate::suggest::advice;
 
 /// Old requests name both at once: "DPM++ 2M Karras".
 pub(super) fn sampler_and_schedule(sampler: &str, schedule: &str) -> Result<(Sampler, Schedule)> {
@@ -45,12 +45,9 @@ pub(super) fn noise_source(rng: Rng) -> NoiseSource {
 }
 
 fn unknown<'a>(field: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
-    let meant = nearest(given, known.clone()).unwrap_or_default();
+    let advice = advice(given, known.clone());
     let listed = known.collect::<Vec<_>>().join(", ");
-    Error::invalid(format!(
-        "{field}: '{}' is not known; did you mean '{meant}'? known: {listed}",
-        shorten(given)
-    ))
+    Error::invalid(format!("{field}: '{}' is not known{advice}; known: {listed}", shorten(given)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::value::decode;
 use crate::error::{Error, Result};
 use crate::rpc::session::Daemon;
 use crate::schema;
-use crate::suggest::nearest;
+use crate::suggest::advice;
 use crate::workers::Workers;
 
 /// `submittable` are the methods whose requests become jobs.
@@ -52,8 +52,9 @@ fn submit() -> Run {
 
 fn not_a_job(session: &Session, params: &SubmitParams) -> Error {
     let shown = schema::shorten(&params.method);
-    let meant = nearest(&params.method, session.methods.jobs()).unwrap_or_default();
-    Error::not_found(format!("method: '{shown}' cannot be submitted; did you mean '{meant}'?"))
+    let advice = advice(&params.method, session.methods.jobs());
+    let listed = session.methods.jobs().collect::<Vec<_>>().join(", ");
+    Error::not_found(format!("method: '{shown}' cannot be submitted{advice}; those that can: {listed}"))
 }
 
 fn wait() -> Run {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::jobs::{Ended, Watcher};
 use crate::rpc::session::{Daemon, Outbox};
 use crate::schema;
-use crate::suggest::nearest;
+use crate::suggest::advice;
 use crate::workers::Workers;
 
 /// An encoded result.
@@ -91,10 +91,9 @@ impl Methods {
     /// The method of this name, or an error with the nearest one.
     pub(crate) fn find(&self, name: &str) -> Result<&Method> {
         self.by_name.get(name).ok_or_else(|| {
-            let meant = nearest(name, self.by_name.keys().copied()).unwrap_or_default();
+            let advice = advice(name, self.by_name.keys().copied());
             let shown = schema::shorten(name);
-            let text = format!("no method '{shown}'; did you mean '{meant}'? api_info lists all");
-            Error::not_found(text)
+            Error::not_found(format!("no method '{shown}'{advice}; api_info lists all"))
         })
     }
 
