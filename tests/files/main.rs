@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use latentd_models::Tensor;
 use latentd_models::files::{self, FileKind, Prediction, inspect};
 use latentd_models::model::{Family, Model};
+use latentd_models::networks::vae::VaeConfig;
 use latentd_models::nn::backend::Layout;
 use latentd_models::nn::backend::cpu::cpu;
-use latentd_models::nn::{Loader, Precision};
+use latentd_models::nn::{Loader, Precision, Run};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -174,8 +176,20 @@ fn older_names_of_the_text_encoder_will_do() {
 fn broken_containers_are_refused() {
     let sound = fs::read(tiny()).expect("fixture");
     let with_length = |length: u64| [&length.to_le_bytes()[..], &sound[8..]].concat();
-    let rows: [(&str, Vec<u8>, &str); 10] = [
-        ("empty", vec![], "is empty"),
+    let mut zip = b"PK\x03\x04\x14\x00\x00\x00".to_vec();
+    zip.resize(70 << 20, 7);
+    let rows: [(&str, Vec<u8>, &str); 16] = [
+        ("empty", vec![], "is empty; copy or download it again"),
+        (
+            "an LFS pointer",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n".to_vec(),
+            "git lfs pull",
+        ),
+        ("a web page", b"<!DOCTYPE html><html><title>Sign in</title>".to_vec(), "is a web page"),
+        ("a site's refusal", b"{\"error\":\"Invalid token\"}".to_vec(), "Invalid token"),
+        ("a short one", b"{}".to_vec(), "is JSON"),
+        ("a zip, larger than any header", zip, "is a zip archive"),
+        ("zeros", vec![0; 5000], "nothing but zeros"),
         ("7 bytes", sound[..7].to_vec(), "too short"),
         ("one byte short", sound[..sound.len() - 1].to_vec(), "cut off"),
         ("one byte long", [&sound[..], &[0]].concat(), "cut off or padded"),
@@ -327,14 +341,98 @@ fn sizes_beyond_reason_are_refused() {
     assert!(error.contains("extra tensor") && error.len() < 3000, "{} bytes of error", error.len());
 }
 
+/// Drawing from text needs no encoder.
+#[test]
+fn a_vae_may_be_without_an_encoder() {
+    let mut parts = Parts::tiny();
+    let names: Vec<String> =
+        parts.header.keys().filter(|name| name.starts_with("first_stage_model.")).cloned().collect();
+    for name in names.iter().filter(|name| name.contains(".encoder.")) {
+        parts.remove(name);
+    }
+    let open = |parts: &Parts| Model::from_bytes("held", parts.bytes(), Precision::F32);
+    open(&parts).expect("what the encoder alone would use may stay");
+    parts.remove("first_stage_model.quant_conv.weight");
+    parts.remove("first_stage_model.quant_conv.bias");
+    let model = open(&parts).expect("opens");
+    let whole = Model::open(&tiny(), Precision::F32).expect("opens");
+    assert_eq!(
+        VaeConfig { encoder: true, ..model.vae().config().clone() },
+        whole.vae().config().clone(),
+        "the decoder tells the same"
+    );
+    let latents =
+        Tensor::new((0..4 * 64).map(|value| value as f32 / 100.0).collect(), [1, 4, 8, 8]).expect("latents");
+    let decode =
+        |model: &Model| model.vae().decode(&latents, &Run::WHOLE).expect("decoded").values().to_vec();
+    assert!(decode(&model) == decode(&whole));
+    let image = Tensor::new(vec![0.5; 3 * 64 * 64], [1, 3, 64, 64]).expect("an image");
+    let error = model.vae().encode(&image, &Run::WHOLE).err().expect("nothing to encode with").to_string();
+    assert!(error.contains("has no encoder"), "{error}");
+    whole.vae().encode(&image, &Run::WHOLE).expect("encoded");
+
+    // One that lacks a tensor is told so, and is not taken for one that is meant to be without.
+    let mut parts = Parts::tiny();
+    parts.remove("first_stage_model.quant_conv.bias");
+    assert!(refusal(&parts.bytes()).contains("missing tensor first_stage_model.quant_conv.bias"));
+    for name in names {
+        if parts.header.contains_key(&name) {
+            parts.remove(&name);
+        }
+    }
+    let error = refusal(&parts.bytes());
+    assert!(error.contains("holds no VAE") && error.contains("first_stage_model."), "{error}");
+}
+
+/// A part of a checkpoint is called that.
+#[test]
+fn a_checkpoint_without_a_text_encoder_is_told_what_it_lacks() {
+    let mut parts = Parts::tiny();
+    let names: Vec<String> =
+        parts.header.keys().filter(|name| name.starts_with("cond_stage_model.")).cloned().collect();
+    names.iter().for_each(|name| parts.remove(name));
+    let error = refusal(&parts.bytes());
+    assert!(error.contains("holds a UNet") && error.contains("no text encoder"), "{error}");
+}
+
+#[test]
+fn what_a_checkpoint_holds_beside_itself_is_told() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("model.safetensors");
+    let mut parts = Parts::tiny();
+    for (added, beside) in [
+        (None, vec![]),
+        (Some("control_model.input_hint_block.0.weight"), vec![FileKind::ControlNet]),
+        (Some("lora_unet_mid.lora_up.weight"), vec![FileKind::Lora, FileKind::ControlNet]),
+    ] {
+        if let Some(added) = added {
+            parts.add(added, &[2]);
+        }
+        fs::write(&path, parts.bytes()).expect("written");
+        let info = inspect(&path).expect("inspects");
+        assert_eq!((info.kind, info.beside), (FileKind::Checkpoint, beside));
+        Model::open(&path, Precision::F32).expect("opens all the same");
+    }
+}
+
+/// A header of few bytes may name more tensors than there is memory for.
+#[test]
+fn a_header_with_a_million_tensors_is_refused_at_once() {
+    let header = (0..1_000_000)
+        .map(|index| format!(r#""{index}":{{"dtype":"F16","shape":[0],"data_offsets":[0,0]}}"#));
+    let header = format!("{{{}}}", header.collect::<Vec<_>>().join(","));
+    let error = refusal(&[&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat());
+    assert!(error.contains("header"), "{error}");
+}
+
 /// Elements of 8 bits, which a later version may read: told by tensor and type.
 #[test]
 fn types_that_weights_do_not_have_are_named() {
     let name = "model.diffusion_model.out.2.bias";
-    for dtype in ["F8_E4M3", "F8_E5M2", "I8", "BOOL"] {
+    for (dtype, size) in [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("BOOL", 1), ("F64", 8)] {
         let mut parts = Parts::tiny();
         parts.remove(name);
-        parts.add(name, &[1]);
+        parts.add(name, &[size]);
         parts.header[name]["shape"] = json!([4]);
         parts.header[name]["dtype"] = json!(dtype);
         let error = refusal(&parts.bytes());

@@ -29,6 +29,8 @@ pub enum FileKind {
 pub struct FileInfo {
     /// What the file holds.
     pub kind: FileKind,
+    /// What it holds beside that, such as a ControlNet within a checkpoint.
+    pub beside: Vec<FileKind>,
     /// What a checkpoint is where it can be told: its family, "sd1", "sd2" or "sdxl", and what its UNet sees beside
     /// latents and text, if anything: "sd1-inpainting", "sd1-pix2pix", "sd2-depth".
     pub architecture: Option<String>,
@@ -47,15 +49,23 @@ const FIRST: &str = "model.diffusion_model.input_blocks.0.0.weight";
 
 /// Looks at a weight file's header.
 pub fn inspect(path: &Path) -> Result<FileInfo> {
-    let file = open(path)?;
-    Ok(FileInfo {
-        kind: kind(&file),
-        architecture: architecture(&file),
-        tensors: file.names().count(),
-        parameters: by_dtype(&file).values().sum(),
-        dtype: main_dtype(&file),
-        metadata: file.metadata().clone(),
-    })
+    Ok(FileInfo::of(&open(path)?))
+}
+
+impl FileInfo {
+    /// What the header of an open file tells.
+    pub fn of(file: &Tensors) -> Self {
+        let mut kinds = kinds(file).into_iter();
+        Self {
+            kind: kinds.next().unwrap_or(FileKind::Unknown),
+            beside: kinds.collect(),
+            architecture: architecture(file),
+            tensors: file.names().count(),
+            parameters: by_dtype(file).values().sum(),
+            dtype: main_dtype(file),
+            metadata: file.metadata().clone(),
+        }
+    }
 }
 
 /// Number of elements per type.
@@ -74,22 +84,30 @@ pub(crate) fn main_dtype(file: &Tensors) -> String {
     by_dtype(file).into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
 }
 
-fn kind(file: &Tensors) -> FileKind {
+/// All that a file holds, what it is for first.
+fn kinds(file: &Tensors) -> Vec<FileKind> {
     let has = |name: &str| file.shape(name).is_some();
     let any = |test: &dyn Fn(&str) -> bool| file.names().any(test);
-    if has(FIRST) {
-        FileKind::Checkpoint
-    } else if any(&|name| name.contains("lora_up.") || name.contains("lora_B.") || name.contains("lora_A.")) {
-        FileKind::Lora
-    } else if any(&|name| name.contains("input_hint_block.") || name.contains("controlnet_cond_embedding.")) {
-        FileKind::ControlNet
-    } else if has("decoder.conv_in.weight") || has("first_stage_model.decoder.conv_in.weight") {
-        FileKind::Vae
-    } else if has("emb_params") || (has("clip_l") && has("clip_g")) {
-        FileKind::Embedding
-    } else {
-        FileKind::Unknown
-    }
+    let is_checkpoint = has(FIRST);
+    let rows = [
+        (FileKind::Checkpoint, is_checkpoint),
+        (
+            FileKind::Lora,
+            any(&|name| name.contains("lora_up.") || name.contains("lora_B.") || name.contains("lora_A.")),
+        ),
+        (
+            FileKind::ControlNet,
+            any(&|name| name.contains("input_hint_block.") || name.contains("controlnet_cond_embedding.")),
+        ),
+        // A checkpoint's own is part of it.
+        (
+            FileKind::Vae,
+            has("decoder.conv_in.weight")
+                || (!is_checkpoint && has("first_stage_model.decoder.conv_in.weight")),
+        ),
+        (FileKind::Embedding, has("emb_params") || (has("clip_l") && has("clip_g"))),
+    ];
+    rows.into_iter().filter_map(|(kind, holds)| holds.then_some(kind)).collect()
 }
 
 /// The architecture of a checkpoint, as in [`FileInfo::architecture`].

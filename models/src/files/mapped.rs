@@ -70,7 +70,7 @@ impl MappedFile {
             return Err(Error::file(path, "is not a regular file"));
         }
         if info.len() == 0 {
-            return Err(Error::file(path, "is empty"));
+            return Err(Error::file(path, "is empty; copy or download it again"));
         }
         // SAFETY: the map is only read, and lost pages are handled as the module says.
         let map = unsafe { Mmap::map(file) }.map_err(failed)?;

@@ -2,8 +2,10 @@
 
 mod bytes;
 mod container;
+mod header;
 mod inspect;
 mod mapped;
+mod mistaken;
 mod open;
 mod prediction;
 mod resolution;
@@ -11,6 +13,7 @@ mod safetensors;
 mod tensors;
 
 pub use container::ElementType;
+pub use header::LARGEST_HEADER;
 pub use inspect::{FileInfo, FileKind, inspect};
 pub(crate) use inspect::{architecture, main_dtype};
 pub use open::{from_bytes, open, open_file};

@@ -11,6 +11,7 @@ use safetensors::tensor::Dtype;
 use super::bytes::FileBytes;
 use super::container::{Container, ElementType, Entry};
 use super::tensors::Tensors;
+use super::{header, mistaken};
 use crate::{Error, Result};
 
 struct SafeTensors {
@@ -24,11 +25,7 @@ struct SafeTensors {
 /// Checks the header: length within the file, valid JSON, every tensor's bytes equal to its shape times its type, no
 /// overlap, no gap, no byte too many or too few.
 pub(super) fn read(file: FileBytes) -> Result<Tensors> {
-    let length = file.bytes().len();
-    if length < 8 {
-        let reason = format!("is {length} bytes long, too short for safetensors");
-        return Err(Error::file(file.path(), reason));
-    }
+    check_bounds(&file)?;
     let (header, parsed) =
         safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|error| explain(&file, &error))?;
     let data = header + 8;
@@ -91,31 +88,35 @@ fn element_type(dtype: Dtype) -> ElementType {
     }
 }
 
+/// Holds the header's length against the file, and what stands in it against what is believed, before memory is taken.
+fn check_bounds(file: &FileBytes) -> Result<()> {
+    let bytes = file.bytes();
+    let refuse = |reason: String| {
+        let reason = mistaken::for_weights(bytes).unwrap_or(reason);
+        Err(Error::file(file.path(), reason))
+    };
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return refuse(format!("is {} bytes long, too short for safetensors", bytes.len()));
+    };
+    let length = u64::from_le_bytes(*length);
+    let Some(header) = usize::try_from(length).ok().and_then(|length| rest.get(..length)) else {
+        return refuse(format!(
+            "is not safetensors or is cut off: header length {length}, file {} bytes; copy or download it again",
+            bytes.len()
+        ));
+    };
+    header::check(header).or_else(refuse)
+}
+
 /// Says what is wrong in words that tell a user what to do.
 fn explain(file: &FileBytes, error: &SafeTensorError) -> Error {
-    let bytes = file.bytes();
-    let pickle = bytes.starts_with(b"PK\x03\x04") || (bytes[0] == 0x80 && bytes[1] <= 5);
-    let reason = if pickle {
-        "is a pickled PyTorch file with another name, not safetensors; it was not opened, since pickles can hold \
-         code"
-            .to_owned()
-    } else {
-        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap_or_default());
-        match error {
-            SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooLarge => {
-                format!(
-                    "is not safetensors or is cut off: header length {length}, file {} bytes",
-                    bytes.len()
-                )
-            }
-            SafeTensorError::MetadataIncompleteBuffer => {
-                "is cut off or padded: its tensors do not fill it exactly; copy or download it again"
-                    .to_owned()
-            }
-            SafeTensorError::InvalidOffset(name) => format!("tensor {name} overlaps another or leaves a gap"),
-            SafeTensorError::TensorInvalidInfo => "a tensor's bytes do not fit its shape and type".to_owned(),
-            other => format!("is not sound safetensors: {other}"),
+    let reason = mistaken::for_weights(file.bytes()).unwrap_or_else(|| match error {
+        SafeTensorError::MetadataIncompleteBuffer => {
+            "is cut off or padded: its tensors do not fill it exactly; copy or download it again".to_owned()
         }
-    };
+        SafeTensorError::InvalidOffset(name) => format!("tensor {name} overlaps another or leaves a gap"),
+        SafeTensorError::TensorInvalidInfo => "a tensor's bytes do not fit its shape and type".to_owned(),
+        other => format!("is not sound safetensors: {other}"),
+    });
     Error::file(file.path(), reason)
 }

@@ -120,8 +120,10 @@ impl Tensors {
             Some(ElementType::Bf16) => Ok(WeightDtype::Bf16),
             Some(other) => {
                 let name_of_type = other.name().to_uppercase();
-                let reason =
-                    format!("tensor {name} is of type {name_of_type}; f32, f16 and bf16 are supported");
+                let reason = format!(
+                    "tensor {name} is of type {name_of_type}; f32, f16 and bf16 are supported: use a version of the file \
+                     in one of them"
+                );
                 Err(Error::model(self.path(), reason))
             }
             None => Err(Error::model(self.path(), format!("missing tensor {name}"))),

@@ -45,16 +45,18 @@ impl Checkpoint {
     /// nothing and one error names all that is wrong; no tensor is read. A configuration beside it, `NAME.yaml`, may say
     /// that it predicts v; else marks in the file do.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = files::open(path)?;
-        let prediction = Prediction::of_file(path, &file)?;
-        Self::new(file, prediction)
+        Self::of_file(files::open(path)?)
     }
 
     /// As [`Self::open`] of a file that is open already, whatever stands at its path by now. Errors call it `path`, beside
     /// which the configuration is looked for.
     pub fn open_file(file: &File, path: &Path) -> Result<Self> {
-        let file = files::open_file(file, path)?;
-        let prediction = Prediction::of_file(path, &file)?;
+        Self::of_file(files::open_file(file, path)?)
+    }
+
+    /// As [`Self::open`] of a file whose header was read.
+    pub fn of_file(file: Tensors) -> Result<Self> {
+        let prediction = Prediction::of_file(file.path(), &file)?;
         Self::new(file, prediction)
     }
 
@@ -87,6 +89,14 @@ impl Checkpoint {
             Some(old) if !file.has_under(family.text_prefix) => old,
             _ => family.text_prefix,
         };
+        if !file.has_under(family.vae_prefix) {
+            let reason = format!(
+                "holds no VAE: none of its tensors' names begins with {}; use the file of this model that has one, or \
+                 merge a VAE of {} into it",
+                family.vae_prefix, family.title
+            );
+            return Err(Error::model(file.path(), reason));
+        }
         let dtype = files::main_dtype(&file);
         let native_size = native_size(file.metadata()).unwrap_or(family.native_size);
         let file = if own_prefix == family.text_prefix {
@@ -112,8 +122,10 @@ impl Checkpoint {
         for kind in ComponentKind::ALL {
             checkpoint.build(&check, kind)?;
         }
+        let unused_quant = (!checkpoint.vae.encoder).then(|| format!("{}quant_conv.", family.vae_prefix));
         check.finish(&[own_prefix, family.unet_prefix, family.vae_prefix], |name| {
             family.harmless.iter().any(|prefix| name.starts_with(prefix))
+                || unused_quant.as_ref().is_some_and(|prefix| name.starts_with(prefix))
         })?;
         Ok(checkpoint)
     }
@@ -278,12 +290,22 @@ impl Checkpoint {
     }
 }
 
+/// Begins the names of a UNet's tensors, whatever its family.
+const UNET: &str = "model.diffusion_model.";
+
 /// Why a file is not drawn with: no checkpoint, or one of another architecture.
 fn refusal(file: &Tensors, architecture: Option<&str>) -> Error {
     let what = match architecture {
         Some("sd1-inpainting") => "an inpainting checkpoint (9 input channels)".to_owned(),
         Some("sd1-pix2pix") => "an InstructPix2Pix checkpoint (8 input channels)".to_owned(),
         Some(other) => format!("an {} checkpoint", other.to_uppercase()),
+        None if file.has_under(UNET) => {
+            let reason = format!(
+                "holds a UNet of Stable Diffusion ({UNET}…) and no text encoder that is known; use the whole \
+                 checkpoint, in the LDM layout"
+            );
+            return Error::model(file.path(), reason);
+        }
         None => {
             let reason = "holds no Stable Diffusion checkpoint in the LDM layout: its tensors do not begin with \
                           model.diffusion_model., first_stage_model. and cond_stage_model.";

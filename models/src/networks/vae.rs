@@ -1,7 +1,7 @@
 //! The autoencoder between pixels and latents (Rombach et al. 2022), in the LDM key layout.
 
 use super::detect::{count, dim};
-use crate::error::{Result, bail};
+use crate::error::{Error, Result, bail};
 use crate::files::Tensors;
 use crate::nn::{
     Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, Linear, Loader, Precision, Run, attention,
@@ -18,24 +18,30 @@ pub struct VaeConfig {
     pub widths: Vec<usize>,
     /// Residual blocks of each level of the encoder; the decoder has one more.
     pub blocks: usize,
+    /// Whether there is an encoder: drawing from text needs none, and some files go without.
+    pub encoder: bool,
 }
 
 impl VaeConfig {
     /// Stable Diffusion 1.5.
     pub fn sd15() -> Self {
-        Self { latent_channels: 4, widths: vec![128, 256, 512, 512], blocks: 2 }
+        Self { latent_channels: 4, widths: vec![128, 256, 512, 512], blocks: 2, encoder: true }
     }
 
-    /// Reads it from the tensors under `prefix`.
+    /// Reads it from the tensors under `prefix`: those of the encoder, or of the decoder where there is no encoder.
     pub fn detect(file: &Tensors, prefix: &str) -> Result<Self> {
-        let level = |level: usize| format!("{prefix}encoder.down.{level}.");
+        let encoder = file.has_under(&format!("{prefix}encoder."));
+        let side = if encoder { "encoder.down" } else { "decoder.up" };
+        let level = |level: usize| format!("{prefix}{side}.{level}.");
         let width = |index: usize| dim(file, &format!("{}block.0.conv1.weight", level(index)), 0);
-        // At least one, so that a file without an encoder is told what it lacks.
+        // At least one, so that a file without levels is told what it lacks.
         let levels = count(file, level).max(1);
+        let blocks = count(file, |block| format!("{}block.{block}.", level(0)));
         Ok(Self {
             latent_channels: dim(file, &format!("{prefix}post_quant_conv.weight"), 0)?,
             widths: (0..levels).map(width).collect::<Result<_>>()?,
-            blocks: count(file, |block| format!("{}block.{block}.", level(0))),
+            blocks: if encoder { blocks } else { blocks.saturating_sub(1) },
+            encoder,
         })
     }
 
@@ -49,9 +55,9 @@ impl VaeConfig {
 /// Both directions.
 pub struct Vae {
     config: VaeConfig,
-    encoder: Encoder,
+    /// With what makes its output the moments of a distribution.
+    encoder: Option<(Encoder, Linear)>,
     decoder: Decoder,
-    quant: Linear,
     post_quant: Linear,
     device: Device,
     precision: Precision,
@@ -76,10 +82,13 @@ impl Vae {
     /// Reads the tensors under `prefix`.
     pub fn load(loader: &Loader, prefix: &str, config: VaeConfig) -> Result<Self> {
         let latent = config.latent_channels;
+        let encoder = || -> Result<_> {
+            let encoder = Encoder::load(loader, &format!("{prefix}encoder"), &config)?;
+            Ok((encoder, Linear::load_f32(loader, &format!("{prefix}quant_conv"), 2 * latent, 2 * latent)?))
+        };
         Ok(Self {
-            encoder: Encoder::load(loader, &format!("{prefix}encoder"), &config)?,
+            encoder: config.encoder.then(encoder).transpose()?,
             decoder: Decoder::load(loader, &format!("{prefix}decoder"), &config)?,
-            quant: Linear::load_f32(loader, &format!("{prefix}quant_conv"), 2 * latent, 2 * latent)?,
             post_quant: Linear::load_f32(loader, &format!("{prefix}post_quant_conv"), latent, latent)?,
             device: loader.device().clone(),
             precision: loader.precision(),
@@ -122,12 +131,16 @@ impl Vae {
     }
 
     /// Images `(batch, 3, height, width)` in [−1, 1] → the distribution of their latents. Height and width are
-    /// multiples of 8.
+    /// multiples of 8. An error where the file has no encoder.
     pub fn encode(&self, images: &Tensor, run: &Run) -> Result<Posterior> {
+        let Some((encoder, quant)) = &self.encoder else {
+            let text = "this model's VAE has no encoder, so it cannot start from a picture; use one that has";
+            return Err(Error::Unsupported(text.to_owned()));
+        };
         let moments = self.device.run(|| {
             let images = upload(&self.device, &images.to_channels_last()?)?;
-            let encoded = self.encoder.forward(&self.device, images, self.precision, run)?;
-            self.download(&self.quant.forward(&encoded)?)
+            let encoded = encoder.forward(&self.device, images, self.precision, run)?;
+            self.download(&quant.forward(&encoded)?)
         })?;
         let latent = self.config.latent_channels;
         let mean = moments.narrow(1, 0, latent)?;
