@@ -10,7 +10,7 @@ use tracing::info;
 
 use crate::clock;
 use crate::contain::contain;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::jobs::{Job, Jobs};
 use crate::tasks::{Device, Run};
 use watch::JobWatch;
@@ -30,5 +30,11 @@ fn run(jobs: &Jobs, job: &Job, device: &Device) -> Result<Vec<u8>> {
     let task = job.task().ok_or_else(|| Error::internal("the job has nothing to do; please report it"))?;
     let waited_s = (clock::now() - job.created_at).max(0.0);
     let watch = JobWatch { jobs, job };
-    task.run(&Run { job: &job.id, waited_s, device, watch: &watch })
+    let done = task.run(&Run { job: &job.id, waited_s, device, watch: &watch })?;
+    // Whoever cancelled it was told that it would not finish.
+    if job.is_cancelled() {
+        Err(Error::new(Class::Cancelled, "cancelled as it was about to end"))
+    } else {
+        Ok(done)
+    }
 }

@@ -10,6 +10,7 @@ use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::PANEL;
+use crate::stop::Polled;
 use crate::{Arena, Buffer, Isa, OutOfMemory, elements};
 
 /// Keys handled between two updates of the running maximum. Fixed: part of the result's definition.
@@ -65,7 +66,11 @@ pub fn attention_packed(isa: Isa, q: &[f32], packed: &PackedKeys, causal: bool, 
     let width = heads * head_dim;
     let blocks = queries.div_ceil(QUERY_BLOCK);
     let out = SharedMut(out.as_mut_ptr());
+    let stop = Polled::current();
     (0..batch * heads * blocks).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
+        if stop.is_wanted() {
+            return;
+        }
         let (index, block) = (task / blocks, task % blocks);
         let first = block * QUERY_BLOCK;
         let count = QUERY_BLOCK.min(queries - first);

@@ -23,6 +23,7 @@ mod out_of_memory;
 mod pack;
 mod processor;
 mod quicker;
+mod stop;
 pub mod tiled;
 
 /// Number of elements of these dimensions, which lengths are held against before anything is written through a
@@ -44,3 +45,4 @@ pub use norm::{GroupNormShape, group_norm, layer_norm};
 pub use out_of_memory::OutOfMemory;
 pub use pack::{PackError, PackedMatrix, WeightDtype, Weights};
 pub use quicker::bf16_is_quicker;
+pub use stop::Stop;

@@ -9,6 +9,7 @@ use crate::isa::multiversion;
 use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::microkernel::{TILE_ROWS, tile};
 use crate::pack::{PANEL, PackedMatrix, Storage};
+use crate::stop::Polled;
 use crate::{Activation, Buffer, Epilogue, Isa, elements};
 
 /// Most values of `k` in one segment: a panel's part (48 KiB widened) stays in the first or second-level cache while rows
@@ -119,7 +120,11 @@ pub(crate) fn multiply(
     let column_tasks = weights.panel_count().div_ceil(task_panels);
     let rows_per_image = epilogue.rows_per_image(m, n);
     let ends = Finish { epilogue, columns: n, rows_per_image, out: SharedMut(out.as_mut_ptr()) };
+    let stop = Polled::current();
     (0..row_tasks * column_tasks).into_par_iter().for_each_init(Scratch::new, |scratch, task| {
+        if stop.is_wanted() {
+            return;
+        }
         let (row_task, column_task) = (task / column_tasks, task % column_tasks);
         let first_row = row_task * task_rows;
         let last_row = m.min(first_row + task_rows);

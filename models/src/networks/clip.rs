@@ -132,7 +132,7 @@ impl ClipText {
     /// token.
     pub fn hidden_states(&self, ids: &[Vec<u32>], vectors: &[TokenVector], run: &Run) -> Result<Vec<Tensor>> {
         let mut states = vec![];
-        self.device.run(|| {
+        run.on(&self.device, || {
             self.run(ids, vectors, run, |_, state| {
                 states.push(Tensor::new(self.device.download(state)?, state.dims())?);
                 Ok(())
@@ -153,7 +153,7 @@ impl ClipText {
             bail!("clip: no hidden state {clip_skip} from the end");
         };
         let mut encoded = None;
-        self.device.run(|| {
+        run.on(&self.device, || {
             self.run(ids, vectors, run, |index, state| {
                 if index == wanted {
                     let state = self.final_norm.forward(state, Precision::F32)?;

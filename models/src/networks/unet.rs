@@ -328,7 +328,7 @@ impl UNet {
         if call.times.len() != x.dim(0) {
             bail!("unet: {} timesteps for latents {:?}", call.times.len(), x.dims());
         }
-        self.device.run(|| {
+        run.on(&self.device, || {
             let out = self.run(upload(&self.device, &x.to_channels_last()?)?, call, run)?;
             Tensor::new(self.device.download(&out)?, out.dims())?.to_channels_first()
         })
@@ -408,7 +408,7 @@ impl UNet {
         transforms: &[Arc<dyn KeyValueTransform>],
         run: &Run,
     ) -> Result<Context> {
-        self.device.run(|| {
+        run.on(&self.device, || {
             let context = self.device.convert(&upload(&self.device, context)?, self.precision)?;
             let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
             let keys = blocks.enumerate().map(|(index, block)| {

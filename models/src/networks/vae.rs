@@ -137,7 +137,7 @@ impl Vae {
             let text = "this model's VAE has no encoder, so it cannot start from a picture; use one that has";
             return Err(Error::Unsupported(text.to_owned()));
         };
-        let moments = self.device.run(|| {
+        let moments = run.on(&self.device, || {
             let images = upload(&self.device, &images.to_channels_last()?)?;
             let encoded = encoder.forward(&self.device, images, self.precision, run)?;
             self.download(&quant.forward(&encoded)?)
@@ -160,7 +160,7 @@ impl Vae {
     }
 
     fn decode_whole(&self, latents: &Tensor, run: &Run) -> Result<Tensor> {
-        self.device.run(|| {
+        run.on(&self.device, || {
             let z = self.post_quant.forward(&upload(&self.device, &latents.to_channels_last()?)?)?;
             self.download(&self.decoder.forward(&self.device, z, self.precision, run)?)
         })

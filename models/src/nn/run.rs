@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use latentd_kernels::Stop;
+
 use super::backend::Device;
 use crate::Error;
 use crate::error::Result;
@@ -16,9 +18,20 @@ impl<'a> Run<'a> {
     /// To the end, whatever happens.
     pub const WHOLE: Run<'static> = Run { cancelled: None };
 
-    /// Until `cancelled` says so; it is asked at the begin of each section.
+    /// Until `cancelled` says so; it is asked at the begin of each section, and many times within one.
     pub fn until(cancelled: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self { cancelled: Some(cancelled) }
+    }
+
+    /// Does `work`, a run of many operations, on a device's threads. When it is cancelled, operations leave the rest
+    /// undone, and what came of `work` is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], or those of `work`.
+    pub fn on<T: Send>(&self, device: &Device, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let stop = Stop::new(self.cancelled);
+        let done = device.run(|| stop.within(work));
+        if stop.was_wanted() { Err(Error::Cancelled) } else { done }
     }
 
     /// A section of a network begins, such as "unet.in.3".

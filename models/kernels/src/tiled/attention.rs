@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use super::tiles::{Ahead, BLOCK, BLOCK_VALUES, BlockRows, Dense, PANEL_STEP, STEP, TILE, Tiles};
 use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::matmul::SharedMut;
+use crate::stop::Polled;
 use crate::{Arena, AttentionShape, Buffer, Isa, OutOfMemory, elements};
 
 /// Panels of 32 keys whose weights wait to be multiplied together.
@@ -140,11 +141,15 @@ pub fn attention_packed(isa: Isa, q: &[bf16], keys: &PackedKeys, causal: bool, o
     let task_queries = even.min(TASK_QUERIES);
     let tasks = queries.div_ceil(task_queries);
     let out = SharedMut(out.as_mut_ptr());
+    let stop = Polled::current();
     (0..batch * heads * tasks).into_par_iter().with_max_len(1).for_each(|task| {
         let (index, part) = (task / tasks, task % tasks);
         let start = index / heads * queries * width + index % heads * head_dim;
         let mut stream = Stream::new(isa, keys, index, causal);
         for first in (part * task_queries..queries.min((part + 1) * task_queries)).step_by(BLOCK) {
+            if stop.is_wanted() {
+                return;
+            }
             let count = BLOCK.min(queries - first);
             stream.run(&q[start + first * width..], width, first, count);
             // SAFETY: this task alone writes these rows of this head, within `out` (asserted above).

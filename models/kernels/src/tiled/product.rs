@@ -10,6 +10,7 @@ use super::finish::Finish;
 use super::pack::TiledMatrix;
 use super::tiles::{Ahead, BLOCK, BLOCK_VALUES, BlockRows, PANEL_STEP, STEP, TILE, Tiles};
 use crate::lanes::Element;
+use crate::stop::Polled;
 use crate::{Buffer, Isa};
 
 /// Most rows of one task, and of one whose sums wait from segment to segment.
@@ -87,8 +88,12 @@ pub(crate) fn multiply<O: Element>(
         task_panels = task_panels.min((TASK_BYTES / panel_bytes).max(1));
     }
     let panel_tasks = panels.div_ceil(task_panels);
+    let stop = Polled::current();
     // Tasks that share panels follow each other, so that weights come from memory once.
     (0..line_tasks * panel_tasks).into_par_iter().with_max_len(1).for_each(|task| {
+        if stop.is_wanted() {
+            return;
+        }
         let (panel_task, line_task) = (task / line_tasks, task % line_tasks);
         let task = Task {
             isa,

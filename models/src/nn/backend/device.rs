@@ -7,7 +7,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use latentd_kernels::Weights;
+use latentd_kernels::{Stop, Weights};
 
 use super::activations::Activations;
 use super::epilogue::Epilogue;
@@ -33,7 +33,9 @@ impl Device {
     /// Does `work`, a run of many operations, where the device's threads are near, and waits for it.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let (mut work, mut done) = (Some(work), None);
-        self.on_threads(&mut || done = work.take().map(|work| work()));
+        // A thread that waits inside another run may be given this one: what stops that does not stop this.
+        let stop = Stop::new(None);
+        self.on_threads(&mut || done = work.take().map(|work| stop.within(work)));
         done.unwrap_or_else(|| unreachable!("a device does what it is given"))
     }
 }
