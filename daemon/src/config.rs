@@ -289,6 +289,8 @@ fn variable(setting: &str) -> String {
 }
 
 impl Tree for toml::Value {
+    const WHOLE_FLOATS: bool = false;
+
     fn view(&self) -> View<'_, Self> {
         match self {
             Self::String(text) => View::Text(Some(text)),

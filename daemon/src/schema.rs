@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use latentd_client::codec::whole;
 use schemars::JsonSchema;
 use serde_json::Value as Json;
 
@@ -19,6 +20,9 @@ pub(crate) fn of<T: JsonSchema>() -> Json {
 
 /// A value of any format, as deep as it goes.
 pub(crate) trait Tree: Sized {
+    /// Whether a whole number may come as a float.
+    const WHOLE_FLOATS: bool;
+
     /// What it is.
     fn view(&self) -> View<'_, Self>;
 }
@@ -45,7 +49,7 @@ pub(crate) type Key<'a> = Result<&'a str, String>;
 /// Checks `value` against `schema`; the error names the field.
 pub(crate) fn check<T: Tree>(schema: &Json, value: &T) -> Result<()> {
     let mut walk = Walk { root: schema, path: Vec::new() };
-    walk.check(schema, value).map_err(Error::invalid)
+    walk.check(schema, value).map_err(|complaint| Error::invalid(complaint.text))
 }
 
 struct Walk<'a> {
@@ -53,8 +57,30 @@ struct Walk<'a> {
     path: Vec<String>,
 }
 
+/// What is wrong with a value.
+struct Complaint {
+    text: String,
+    /// How far the check came: fields and items that the value lies in, then [`Reach`].
+    reach: (usize, Reach),
+    /// The types that were wanted instead, if that is what is wrong.
+    wanted: Vec<&'static str>,
+}
+
+/// How much of one value was right.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    /// It is of another type.
+    Nothing,
+    /// Its type is right, a field in it is unknown.
+    Type,
+    /// All that is in it is right, something is missing.
+    Given,
+    /// Its type is right and so are its fields; what it holds is not.
+    Fields,
+}
+
 impl<'a> Walk<'a> {
-    fn check<T: Tree>(&mut self, schema: &'a Json, value: &T) -> Result<(), String> {
+    fn check<T: Tree>(&mut self, schema: &'a Json, value: &T) -> Result<(), Complaint> {
         let schema = self.resolve(schema);
         if let Some(choices) = choices(schema) {
             return self.check_choice(&choices, value);
@@ -65,13 +91,15 @@ impl<'a> Walk<'a> {
             return self.check_any(alternatives, value);
         }
         let view = value.view();
-        self.check_type(schema, &view)?;
+        self.check_type::<T>(schema, &view)?;
         match view {
             View::Integer(number) => self.check_number(schema, number as f64, &show(&view)),
             View::Float(number) => self.check_number(schema, number, &show(&view)),
-            View::Text(None) => Err(self.say(format_args!("text is not valid UTF-8; send UTF-8"))),
+            View::Text(None) => {
+                Err(self.say(Reach::Fields, format_args!("text is not valid UTF-8; send UTF-8")))
+            }
             View::Text(Some(text)) if text.contains('\0') => {
-                Err(self.say(format_args!("text has a NUL character; remove it")))
+                Err(self.say(Reach::Fields, format_args!("text has a NUL character; remove it")))
             }
             View::Text(Some(text)) => self.check_length(schema, text),
             View::Array(items) => self.check_items(schema, items),
@@ -85,10 +113,10 @@ impl<'a> Walk<'a> {
         pointer.and_then(|pointer| self.root.pointer(pointer)).unwrap_or(schema)
     }
 
-    /// One of several shapes: an optional value, as a rule. The complaint of the shape that came furthest is the
-    /// one that helps.
-    fn check_any<T: Tree>(&mut self, alternatives: &'a [Json], value: &T) -> Result<(), String> {
-        let mut complaint = None;
+    /// One of several shapes. The complaint of the shape that came furthest is the one that helps; where all are of
+    /// other types, one that names them all.
+    fn check_any<T: Tree>(&mut self, alternatives: &'a [Json], value: &T) -> Result<(), Complaint> {
+        let mut furthest: Option<Complaint> = None;
         for alternative in alternatives {
             if self.resolve(alternative).get("type").and_then(Json::as_str) == Some("null") {
                 if matches!(value.view(), View::Nil) {
@@ -96,27 +124,53 @@ impl<'a> Walk<'a> {
                 }
                 continue;
             }
-            match self.check(alternative, value) {
-                Ok(()) => return Ok(()),
-                Err(text) => complaint = complaint.or(Some(text)),
-            }
+            let Err(complaint) = self.check(alternative, value) else {
+                return Ok(());
+            };
+            furthest = Some(match furthest.take() {
+                Some(before)
+                    if !before.wanted.is_empty()
+                        && !complaint.wanted.is_empty()
+                        && before.reach == complaint.reach =>
+                {
+                    self.other_type(value, [before.wanted, complaint.wanted].concat())
+                }
+                Some(before) if before.reach >= complaint.reach => before,
+                _ => complaint,
+            });
         }
-        complaint.map_or(Ok(()), Err)
+        furthest.map_or(Ok(()), Err)
     }
 
-    fn check_choice<T: Tree>(&mut self, choices: &[&str], value: &T) -> Result<(), String> {
+    fn other_type<T: Tree>(&self, value: &T, wanted: Vec<&'static str>) -> Complaint {
+        let mut kinds = Vec::new();
+        for kind in wanted {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        self.wrong_type(&value.view(), kinds)
+    }
+
+    fn wrong_type<T>(&self, value: &View<'_, T>, wanted: Vec<&'static str>) -> Complaint {
+        let complaint =
+            self.say(Reach::Nothing, format_args!("{} must be {}", show(value), wanted.join(" or ")));
+        Complaint { wanted, ..complaint }
+    }
+
+    fn check_choice<T: Tree>(&mut self, choices: &[&str], value: &T) -> Result<(), Complaint> {
         let listed = choices.join(", ");
         match value.view() {
             View::Text(Some(text)) if choices.contains(&text) => Ok(()),
             View::Text(Some(text)) => {
                 let advice = advice(text, choices.iter().copied());
-                Err(self.say(format_args!("'{}' is none of {listed}{advice}", shorten(text))))
+                Err(self.say(Reach::Fields, format_args!("'{}' is none of {listed}{advice}", shorten(text))))
             }
-            other => Err(self.say(format_args!("{} must be one of {listed}", show(&other)))),
+            other => Err(self.say(Reach::Nothing, format_args!("{} must be one of {listed}", show(&other)))),
         }
     }
 
-    fn check_type<T>(&self, schema: &Json, value: &View<'_, T>) -> Result<(), String> {
+    fn check_type<T: Tree>(&self, schema: &Json, value: &View<'_, T>) -> Result<(), Complaint> {
         let allowed: Vec<&str> = match schema.get("type") {
             Some(Json::String(one)) => vec![one],
             Some(Json::Array(several)) => several.iter().filter_map(Json::as_str).collect(),
@@ -126,7 +180,11 @@ impl<'a> Walk<'a> {
         let fits = |kind: &str| match kind {
             "null" => matches!(value, View::Nil),
             "boolean" => matches!(value, View::Boolean(_)),
-            "integer" => matches!(value, View::Integer(_)),
+            "integer" => match value {
+                View::Integer(_) => true,
+                View::Float(number) => T::WHOLE_FLOATS && whole(*number).is_some(),
+                _ => false,
+            },
             "number" => matches!(value, View::Integer(_) | View::Float(_)),
             "string" if binary => matches!(value, View::Bytes(_)),
             "string" => matches!(value, View::Text(_)),
@@ -138,14 +196,13 @@ impl<'a> Walk<'a> {
         if allowed.iter().any(|kind| fits(kind)) {
             return Ok(());
         }
-        let wanted =
-            allowed.into_iter().filter(|kind| *kind != "null").map(article).collect::<Vec<_>>().join(" or ");
-        Err(self.say(format_args!("{} must be {wanted}", show(value))))
+        let wanted = allowed.into_iter().filter(|kind| *kind != "null").map(article).collect();
+        Err(self.wrong_type(value, wanted))
     }
 
-    fn check_number(&self, schema: &Json, number: f64, value: &str) -> Result<(), String> {
+    fn check_number(&self, schema: &Json, number: f64, value: &str) -> Result<(), Complaint> {
         if !number.is_finite() {
-            return Err(self.say(format_args!("{number} must be a finite number")));
+            return Err(self.say(Reach::Fields, format_args!("{number} must be a finite number")));
         }
         let bound = |name: &str| schema.get(name).and_then(Json::as_f64);
         let (minimum, maximum) = (bound("minimum"), bound("maximum"));
@@ -157,36 +214,37 @@ impl<'a> Walk<'a> {
                 (None, Some(maximum)) => format!("{maximum} or less"),
                 (None, None) => String::new(),
             };
-            return Err(self.say(format_args!("{value} is out of range; give {range}")));
+            return Err(self.say(Reach::Fields, format_args!("{value} is out of range; give {range}")));
         }
         match bound("multipleOf") {
             Some(factor) if number % factor != 0.0 => {
                 let below = (number / factor).floor() * factor;
                 let above = below + factor;
-                Err(self.say(format_args!("{value} is not a multiple of {factor}; give {below} or {above}")))
+                let text = format_args!("{value} is not a multiple of {factor}; give {below} or {above}");
+                Err(self.say(Reach::Fields, text))
             }
             _ => Ok(()),
         }
     }
 
-    fn check_length(&self, schema: &Json, text: &str) -> Result<(), String> {
+    fn check_length(&self, schema: &Json, text: &str) -> Result<(), Complaint> {
         let Some(most) = schema.get("maxLength").and_then(Json::as_u64) else {
             return Ok(());
         };
         // Cheap first: there are no more characters than bytes.
         let length = if text.len() as u64 <= most { 0 } else { text.chars().count() as u64 };
         if length > most {
-            return Err(
-                self.say(format_args!("text is {length} characters long, {most} are allowed; shorten it"))
-            );
+            let text = format_args!("text is {length} characters long, {most} are allowed; shorten it");
+            return Err(self.say(Reach::Fields, text));
         }
         Ok(())
     }
 
-    fn check_items<T: Tree>(&mut self, schema: &'a Json, items: &[T]) -> Result<(), String> {
+    fn check_items<T: Tree>(&mut self, schema: &'a Json, items: &[T]) -> Result<(), Complaint> {
         let most = schema.get("maxItems").and_then(Json::as_u64).unwrap_or(u64::MAX);
         if items.len() as u64 > most {
-            return Err(self.say(format_args!("{} items, {most} are allowed; send fewer", items.len())));
+            let text = format_args!("{} items, {most} are allowed; send fewer", items.len());
+            return Err(self.say(Reach::Fields, text));
         }
         let Some(each) = schema.get("items") else {
             return Ok(());
@@ -197,13 +255,19 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn check_fields<T: Tree>(&mut self, schema: &'a Json, entries: &[(Key<'_>, &T)]) -> Result<(), String> {
+    fn check_fields<T: Tree>(
+        &mut self,
+        schema: &'a Json,
+        entries: &[(Key<'_>, &T)],
+    ) -> Result<(), Complaint> {
         let fields = schema.get("properties").and_then(Json::as_object);
         let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
         for (key, value) in entries {
             let key = match key {
                 Ok(key) => *key,
-                Err(shown) => return Err(self.say(format_args!("the key {shown} must be a string"))),
+                Err(shown) => {
+                    return Err(self.say(Reach::Type, format_args!("the key {shown} must be a string")));
+                }
             };
             match fields.and_then(|fields| fields.get(key)) {
                 Some(field) => self.inside(key.to_owned(), |walk| walk.check(field, *value))?,
@@ -214,14 +278,18 @@ impl<'a> Walk<'a> {
         let required = schema.get("required").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
         for name in required.iter().filter_map(Json::as_str) {
             if !entries.iter().any(|(key, _)| *key == Ok(name)) {
-                return self
-                    .inside(name.to_owned(), |walk| Err(walk.say(format_args!("is missing; give it"))));
+                let missing = self.inside(name.to_owned(), |walk| {
+                    Err(walk.say(Reach::Given, format_args!("is missing; give it")))
+                });
+                // What is missing was not reached.
+                let reach = (self.path.len(), Reach::Given);
+                return missing.map_err(|complaint| Complaint { reach, ..complaint });
             }
         }
         Ok(())
     }
 
-    fn unknown_field(&self, key: &str, fields: Option<&serde_json::Map<String, Json>>) -> String {
+    fn unknown_field(&self, key: &str, fields: Option<&serde_json::Map<String, Json>>) -> Complaint {
         let names: Vec<_> = fields.into_iter().flat_map(serde_json::Map::keys).map(String::as_str).collect();
         let path = self.path.iter().fold(String::new(), |path, part| path + part + ".");
         let advice = match nearest(key, names.iter().copied()) {
@@ -229,25 +297,27 @@ impl<'a> Walk<'a> {
             None if names.is_empty() => "; it takes none".into(),
             None => format!("; known: {}", names.join(", ")),
         };
-        format!("unknown field '{path}{}'{advice}", shorten(key))
+        Complaint {
+            text: format!("unknown field '{path}{}'{advice}", shorten(key)),
+            reach: (self.path.len(), Reach::Type),
+            wanted: Vec::new(),
+        }
     }
 
     fn inside(
         &mut self,
         part: String,
-        check: impl FnOnce(&mut Self) -> Result<(), String>,
-    ) -> Result<(), String> {
+        check: impl FnOnce(&mut Self) -> Result<(), Complaint>,
+    ) -> Result<(), Complaint> {
         self.path.push(part);
         let outcome = check(self);
         self.path.pop();
         outcome
     }
 
-    fn say(&self, what: std::fmt::Arguments<'_>) -> String {
-        if self.path.is_empty() {
-            return format!("params: {what}");
-        }
-        format!("{}: {what}", self.path.join("."))
+    fn say(&self, reach: Reach, what: std::fmt::Arguments<'_>) -> Complaint {
+        let place = if self.path.is_empty() { "params".to_owned() } else { self.path.join(".") };
+        Complaint { text: format!("{place}: {what}"), reach: (self.path.len(), reach), wanted: Vec::new() }
     }
 }
 
@@ -270,7 +340,7 @@ fn choices(schema: &Json) -> Option<Vec<&str>> {
     Some(all)
 }
 
-fn article(kind: &str) -> &str {
+fn article(kind: &str) -> &'static str {
     match kind {
         "integer" => "an integer",
         "number" => "a number",
@@ -278,7 +348,7 @@ fn article(kind: &str) -> &str {
         "boolean" => "true or false",
         "array" => "an array",
         "object" => "a map",
-        other => other,
+        _ => "something else",
     }
 }
 
@@ -311,4 +381,75 @@ pub(crate) fn shorten(text: &str) -> String {
         let _ = write!(short, "{}", character.escape_debug());
     }
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use rmpv::Value;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(untagged)]
+    #[allow(dead_code)]
+    enum Either {
+        Number(#[schemars(range(max = 10))] u32),
+        Name(#[schemars(length(max = 3))] String),
+        Point(Point),
+        List(Vec<Point>),
+        Box(Corners),
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Point {
+        x: u32,
+        y: Option<bool>,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Corners {
+        from: Point,
+        to: Point,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[allow(dead_code)]
+    struct Holder {
+        value: Either,
+    }
+
+    fn map(entries: &[(&str, Value)]) -> Value {
+        Value::Map(entries.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect())
+    }
+
+    #[test]
+    fn of_several_shapes_the_one_that_came_furthest_complains() {
+        let point = |x: Value| map(&[("x", x)]);
+        let rows = [
+            (20.into(), "value: 20 is out of range; give 0 to 10"),
+            ("long".into(), "value: text is 4 characters long, 3 are allowed"),
+            (true.into(), "value: true must be an integer or a string or a map or an array"),
+            (point("one".into()), "value.x: 'one' must be an integer"),
+            (map(&[("x", 1.into()), ("z", 1.into())]), "unknown field 'value.z'; did you mean 'value.y'"),
+            (map(&[("from", point(1.into())), ("to", point((-1).into()))]), "value.to.x: -1 is out of range"),
+            (map(&[("from", point(1.into()))]), "value.to: is missing"),
+            (
+                Value::Array(vec![point(1.into()), map(&[("x", 1.into()), ("y", 2.into())])]),
+                "value.1.y: 2 must be true or false",
+            ),
+        ];
+        let schema = of::<Holder>();
+        for (value, expected) in rows {
+            let error = check(&schema, &map(&[("value", value.clone())])).expect_err("refused");
+            assert!(error.text.starts_with(expected), "{value}: {error}");
+        }
+        for value in [7.into(), 7.0.into(), "abc".into(), point(1.into()), Value::Array(vec![])] {
+            assert_eq!(check(&schema, &map(&[("value", value)])), Ok(()));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::digest;
 use super::row::{JobRow, Method, Promise, Run, Session, Submit, encode};
-use super::value::decode;
+use super::value::read;
 use crate::error::Result;
 use crate::jobs::{Job, Reserved};
 use crate::schema;
@@ -55,9 +55,9 @@ fn reserve<M: JobMethod>(
 ) -> Result<Arc<Job>> {
     // An empty table of Lua goes over the wire as an empty array.
     let value = if value.as_array().is_some_and(Vec::is_empty) { Value::Map(Vec::new()) } else { value };
-    let params: M::Params = decode(check, &value)?;
+    schema::check(check, &value)?;
     let (digest, bytes) = digest::of(&value);
-    drop(value);
+    let params: M::Params = read(value)?;
     let request = Request { method: M::NAME, digest, bytes };
     let daemon = &session.daemon;
     let follower = session.follows_own.load(Ordering::Relaxed).then(|| session.watcher());

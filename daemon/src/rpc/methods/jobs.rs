@@ -3,11 +3,12 @@
 use latentd_client::protocol::{
     JobList, JobListParams, JobParams, JobRef, JobView, SubmitParams, SubscribeParams, Subscribed,
 };
+use rmpv::Value;
 use schemars::SchemaGenerator;
 use serde_json::{Value as Json, json};
 
 use super::row::{Method, Promise, Run, Session, encode, method, quick};
-use super::value::decode;
+use super::value::{decode, read};
 use crate::error::{Error, Result};
 use crate::rpc::session::Daemon;
 use crate::schema;
@@ -41,13 +42,26 @@ fn any_result(methods: &[Method]) -> Json {
 
 fn submit() -> Run {
     let check = schema::of::<SubmitParams>();
-    Run::Submit(Box::new(move |session, value| -> Promise<_> {
-        let outcome = decode::<SubmitParams>(&check, &value).and_then(|params| {
+    Run::Submit(Box::new(move |session, mut value| -> Promise<_> {
+        let outcome = schema::check(&check, &value).and_then(|()| {
+            // Apart, as it was sent: it is checked and counted by its own method.
+            let of_method = take_entry(&mut value, "params");
+            let params: SubmitParams = read(value)?;
             let row = session.methods.find_job(&params.method).ok_or_else(|| not_a_job(&session, &params))?;
-            Ok((row.submit)(&session, params.params, params.id))
+            Ok((row.submit)(&session, of_method.unwrap_or(params.params), params.id))
         });
         Box::pin(async move { encode(&JobRef { job: outcome?.await? }) })
     }))
+}
+
+/// Takes the value of a key that a map has once.
+fn take_entry(map: &mut Value, wanted: &str) -> Option<Value> {
+    let Value::Map(entries) = map else {
+        return None;
+    };
+    let mut places = (0..entries.len()).filter(|at| entries[*at].0.as_str() == Some(wanted));
+    let (place, again) = (places.next()?, places.next());
+    again.is_none().then(|| entries.swap_remove(place).1)
 }
 
 fn not_a_job(session: &Session, params: &SubmitParams) -> Error {
@@ -60,7 +74,7 @@ fn not_a_job(session: &Session, params: &SubmitParams) -> Error {
 fn wait() -> Run {
     let check = schema::of::<JobParams>();
     Run::Wait(Box::new(move |session, value| -> Promise<_> {
-        let params = decode::<JobParams>(&check, &value);
+        let params = decode::<JobParams>(&check, value);
         Box::pin(async move { session.daemon.jobs.wait(&params?.job).await })
     }))
 }

@@ -121,7 +121,7 @@ where
     let params = schema::of::<P>();
     let check = params.clone();
     let run = Run::Now(Box::new(move |session, value| {
-        let params = decode::<P>(&check, &value)?;
+        let params = decode::<P>(&check, value)?;
         encode(&run(session, &params)?)
     }));
     Method { name, params, result: schema::of::<R>(), run, job: None }
@@ -140,7 +140,7 @@ where
     let params = schema::of::<P>();
     let check = params.clone();
     let run = Run::Quick(Box::new(move |session, value| {
-        let params = decode::<P>(&check, &value);
+        let params = decode::<P>(&check, value);
         Box::pin(async move {
             let params = params?;
             let daemon = Arc::clone(&session.daemon);

@@ -9,12 +9,19 @@ use crate::error::{Error, Result};
 use crate::schema::{self, Tree, View};
 
 /// Checks `value` against `schema`, the schema of `T`, and reads it.
-pub(super) fn decode<T: DeserializeOwned>(schema: &Json, value: &Value) -> Result<T> {
-    schema::check(schema, value)?;
+pub(super) fn decode<T: DeserializeOwned>(schema: &Json, value: Value) -> Result<T> {
+    schema::check(schema, &value)?;
+    read(value)
+}
+
+/// Reads a value that was checked.
+pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T> {
     decode_value(value).map_err(Error::invalid)
 }
 
 impl Tree for Value {
+    const WHOLE_FLOATS: bool = true;
+
     fn view(&self) -> View<'_, Self> {
         match self {
             Self::Nil => View::Nil,
@@ -62,7 +69,11 @@ mod tests {
             (map(&[("width", (1u64 << 31).into())]), "width: 2147483648 is out of range"),
             (map(&[("width", "512".into())]), "width: '512' must be an integer"),
             (map(&[("steps", 0.into())]), "steps: 0 is out of range; give 1 to 1000"),
-            (map(&[("steps", Value::F64(20.0))]), "steps: 20.0 must be an integer"),
+            (map(&[("steps", Value::F64(20.5))]), "steps: 20.5 must be an integer"),
+            (map(&[("steps", Value::F64(0.0))]), "steps: 0.0 is out of range; give 1 to 1000"),
+            (map(&[("steps", Value::F64(f64::NAN))]), "steps: NaN must be an integer"),
+            (map(&[("seed", Value::F64(1e19))]), "seed: invalid value"),
+            (map(&[("seed", Value::F64(1e20))]), "seed: 1e20 must be an integer"),
             (map(&[("cfg_scale", Value::F64(f64::NAN))]), "cfg_scale: NaN must be a finite number"),
             (map(&[("cfg_scale", Value::F64(f64::INFINITY))]), "cfg_scale: inf must be a finite number"),
             (map(&[("seed", (-2).into())]), "seed: -2 is out of range; give -1 or more"),
@@ -76,7 +87,7 @@ mod tests {
         ];
         let schema = of::<Txt2ImgParams>();
         for (value, expected) in rows {
-            let error = decode::<Txt2ImgParams>(&schema, &value).expect_err("refused");
+            let error = decode::<Txt2ImgParams>(&schema, value.clone()).expect_err("refused");
             assert!(error.text.contains(expected), "{value}: {error}");
         }
     }
@@ -85,14 +96,16 @@ mod tests {
     fn what_the_schema_allows_decodes() {
         let value = map(&[
             ("prompt", "ünï".into()),
-            ("width", 64.into()),
+            ("width", Value::F64(64.0)),
+            ("steps", Value::F32(7.0)),
             ("height", Value::Nil),
             ("cfg_scale", 7.into()),
             ("seed", (1u64 << 40).into()),
             ("preview", map(&[("every", 5.into())])),
             ("output", Value::Array(Vec::new())),
         ]);
-        let params = decode::<Txt2ImgParams>(&of::<Txt2ImgParams>(), &value).expect("decodes");
+        let params = decode::<Txt2ImgParams>(&of::<Txt2ImgParams>(), value).expect("decodes");
         assert_eq!((params.width, params.height, params.seed), (Some(64), None, 1 << 40));
+        assert_eq!(params.steps, 7, "a whole float is an integer");
     }
 }

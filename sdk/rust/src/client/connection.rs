@@ -107,7 +107,7 @@ impl Shared {
                 };
                 let first = params.into_iter().next().unwrap_or(Value::Nil);
                 match method.as_str() {
-                    DEFAULT_EVENT_METHOD => self.event(&first),
+                    DEFAULT_EVENT_METHOD => self.event(first),
                     CONNECTION_ERROR_METHOD => Err(WireError::from_value(&first).into()),
                     _ => Ok(()),
                 }
@@ -116,8 +116,8 @@ impl Shared {
         }
     }
 
-    fn event(&self, value: &Value) -> Result<(), Error> {
-        if is_of_a_newer_kind(value) {
+    fn event(&self, value: Value) -> Result<(), Error> {
+        if is_of_a_newer_kind(&value) {
             return Ok(());
         }
         let event: Event =

@@ -71,7 +71,7 @@ impl Client {
         R: DeserializeOwned,
     {
         let value = self.call_value(method, params).await?;
-        decode_value(&value).map_err(|error| Error::Protocol(format!("the result of {method}: {error}")))
+        decode_value(value).map_err(|error| Error::Protocol(format!("the result of {method}: {error}")))
     }
 
     /// Calls any method and gives the result undecoded.

@@ -14,4 +14,4 @@ pub use decoder::Decoder;
 pub use limits::{CodecError, Limits};
 pub use message::{Message, MessageError, encode_notification, encode_request, encode_response};
 pub use scanner::Scanner;
-pub use typed::decode_value;
+pub use typed::{decode_value, whole};

@@ -189,7 +189,7 @@ mod tests {
             let bytes = rmp_serde::to_vec_named(&text).expect("encodes");
             assert_eq!(rmp_serde::from_slice::<JobState>(&bytes).expect("decodes"), expected);
             let value = Value::from(text);
-            assert_eq!(crate::codec::decode_value::<JobState>(&value), Ok(expected), "{text}");
+            assert_eq!(crate::codec::decode_value::<JobState>(value), Ok(expected), "{text}");
         }
         let schema = schemars::schema_for!(JobState).to_value().to_string();
         assert!(schema.contains("resolving") && !schema.contains("unknown"), "{schema}");
