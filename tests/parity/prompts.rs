@@ -34,14 +34,44 @@ fn tokens_are_clips() {
     }
 }
 
+/// A part of the generated corpus of `tests/fixtures/reference/corpus.py`; its README says how the whole of it compares.
+#[test]
+fn tokens_of_any_text_are_clips() {
+    let file = std::fs::File::open(fixture("golden/corpus.json.gz")).expect("golden file");
+    let cases: Value = serde_json::from_reader(flate2::read::GzDecoder::new(file)).expect("json");
+    let mut wrong = vec![];
+    for case in list(&cases) {
+        let wanted: Vec<u64> = list(&case[1]).iter().filter_map(Value::as_u64).collect();
+        let found: Vec<u64> =
+            tokenize(text(&case[0])).expect("tokenises").into_iter().map(u64::from).collect();
+        if found != wanted {
+            wrong.push(format!("{:?}\n found {found:?}\nwanted {wanted:?}", text(&case[0])));
+        }
+    }
+    let count = list(&cases).len();
+    assert!(count >= 3000 && wrong.is_empty(), "{} of {count} differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
 #[test]
 fn a_long_text_is_fine() {
-    for text in
-        ["word ".repeat(20_000), "a".repeat(100_000), "字".repeat(33_000), "\u{0}\u{1f600}".repeat(10_000)]
-    {
+    let start = std::time::Instant::now();
+    for text in [
+        "word ".repeat(20_000),
+        "a".repeat(100_000),
+        "字".repeat(33_000),
+        "\u{0}\u{1f600}".repeat(10_000),
+        "<|endoftext|>".repeat(10_000),
+        // What is mended is looked at again, but not as often as it is nested.
+        format!("&{}", "amp;".repeat(50_000)),
+        "&#38;#38;".repeat(20_000),
+        "Ã©".repeat(50_000),
+        "â€ sÃ\u{80} ".repeat(20_000),
+        "ÃƒÂ¢Ã¢â€šÂ¬Ã¢â€žÂ¢ 字\n".repeat(5_000),
+    ] {
         let chunks = chunks(&text).expect("chunks");
         assert!(chunks.iter().all(|chunk| chunk.ids.len() == 77 && chunk.weights.len() == 77));
     }
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod cache;
 mod chunks;
+mod clean;
 mod conditioning;
 mod emphasis;
 mod tokenizer;

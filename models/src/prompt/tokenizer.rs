@@ -3,13 +3,11 @@
 use std::io::Read;
 use std::sync::OnceLock;
 
+use regex::Regex;
+use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
-use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
+use super::clean::clean;
 use crate::{Error, Result};
 
 /// Begin of text.
@@ -19,70 +17,107 @@ pub const EOS: u32 = 49407;
 /// `,` as a word of its own.
 pub const COMMA: u32 = 267;
 
-/// Words, runs of letters, single digits, runs of anything else.
-const PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// Words that stand for begin and end.
+const SPECIAL: [(&str, u32); 2] = [("<|startoftext|>", BOS), ("<|endoftext|>", EOS)];
 
-/// Token ids of a text, without begin and end. Any text will do; it is normalised to NFC and lower case.
+/// Special words, endings, runs of letters, single digits, runs of anything else. Letter case is ignored where lower
+/// case does not make letters alike: `ſ` is an `s`, and the combining iota (U+0345) is neither letter nor anything else.
+const WORDS: &str =
+    r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\x{345}]+";
+
+struct Tokenizer {
+    words: Regex,
+    /// The letter that stands for each byte.
+    letters: Vec<char>,
+    pairs: BPE,
+}
+
+/// Token ids of a text, without begin and end. Any text will do. Special words are known first, as they are written;
+/// what stands between them is cleaned, and put in lower case.
 pub fn tokenize(text: &str) -> Result<Vec<u32>> {
-    let encoding = tokenizer()?.encode_fast(text, false).map_err(|error| failed(&error))?;
-    Ok(encoding.get_ids().to_vec())
+    let tokenizer = Tokenizer::get()?;
+    let (mut ids, mut done) = (vec![], 0);
+    for (start, _) in text.match_indices("<|") {
+        let found = SPECIAL.iter().find(|(word, _)| text[start..].starts_with(word));
+        if let Some((word, id)) = found {
+            tokenizer.words(&text[done..start], &mut ids)?;
+            ids.push(*id);
+            done = start + word.len();
+        }
+    }
+    tokenizer.words(&text[done..], &mut ids)?;
+    Ok(ids)
 }
 
-/// Built at first use, once: it takes some tens of milliseconds.
-fn tokenizer() -> Result<&'static Tokenizer> {
-    static TOKENIZER: OnceLock<Result<Tokenizer, String>> = OnceLock::new();
-    let built = TOKENIZER.get_or_init(|| build().map_err(|error| error.to_string()));
-    built.as_ref().map_err(|error| failed(&error.as_str().into()))
-}
-
-fn failed(error: &tokenizers::Error) -> Error {
+fn failed(error: impl std::fmt::Display) -> Error {
     Error::Request(format!("the prompt cannot be tokenised: {error}"))
 }
 
-fn build() -> tokenizers::Result<Tokenizer> {
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(&include_bytes!("../../assets/clip-merges.txt.gz")[..])
-        .read_to_string(&mut text)?;
-    let merges: Vec<(String, String)> = text
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(a, b)| (a.to_owned(), b.to_owned()))
-        .collect();
-    // The order that gives each token its id: bytes, bytes that end a word, merges, the two special ones.
-    let bytes = byte_letters();
-    let words = bytes.iter().map(|letter| format!("{letter}</w>"));
-    let letters = bytes.iter().map(ToString::to_string);
-    let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
-    let special = ["<|startoftext|>", "<|endoftext|>"];
-    let tokens = letters.chain(words).chain(merged).chain(special.map(str::to_owned));
-    let vocabulary: Vec<(String, u32)> = tokens.zip(0..).collect();
-    let model = BPE::builder()
-        .vocab_and_merges(vocabulary.into_iter().collect::<ahash::AHashMap<_, _>>(), merges)
-        .end_of_word_suffix("</w>".to_owned())
-        .unk_token("<|endoftext|>".to_owned())
-        .build()?;
-    let mut tokenizer = Tokenizer::new(model);
-    let spaces =
-        Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
-    tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
-    let split = Split::new(SplitPattern::Regex(PATTERN.to_owned()), SplitDelimiterBehavior::Removed, true)?;
-    let level = ByteLevel::new(false, true, false);
-    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![split.into(), level.into()])));
-    tokenizer.add_special_tokens(special.map(|token| AddedToken::from(token, true)))?;
-    Ok(tokenizer)
+impl Tokenizer {
+    /// Built at first use, once: it takes some tens of milliseconds.
+    fn get() -> Result<&'static Self> {
+        static TOKENIZER: OnceLock<Result<Tokenizer, String>> = OnceLock::new();
+        let built = TOKENIZER.get_or_init(|| Self::build().map_err(|error| error.to_string()));
+        built.as_ref().map_err(failed)
+    }
+
+    fn build() -> tokenizers::Result<Self> {
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&include_bytes!("../../assets/clip-merges.txt.gz")[..])
+            .read_to_string(&mut text)?;
+        let merges: Vec<(String, String)> = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .collect();
+        // The order that gives each token its id: bytes, bytes that end a word, merges, the two special ones.
+        let order = letters_in_order();
+        let words = order.iter().map(|(_, letter)| format!("{letter}</w>"));
+        let single = order.iter().map(|(_, letter)| letter.to_string());
+        let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
+        let special = SPECIAL.iter().map(|(word, _)| (*word).to_owned());
+        let vocabulary: Vec<(String, u32)> =
+            single.chain(words).chain(merged).chain(special).zip(0..).collect();
+        let pairs = BPE::builder()
+            .vocab_and_merges(vocabulary.into_iter().collect::<ahash::AHashMap<_, _>>(), merges)
+            .end_of_word_suffix("</w>".to_owned())
+            .unk_token("<|endoftext|>".to_owned())
+            .build()?;
+        let mut letters = order;
+        letters.sort_unstable();
+        let letters = letters.into_iter().map(|(_, letter)| letter).collect();
+        Ok(Self { words: Regex::new(WORDS)?, letters, pairs })
+    }
+
+    /// Adds the ids of a text that has no special words as they are written; others of them cleaning may make.
+    fn words(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let text = clean(text)?.to_lowercase();
+        for word in self.words.find_iter(&text) {
+            let word = word.as_str();
+            if let Some((_, id)) = SPECIAL.iter().find(|(special, _)| *special == word) {
+                ids.push(*id);
+                continue;
+            }
+            let letters: String =
+                word.bytes().filter_map(|byte| self.letters.get(usize::from(byte))).collect();
+            let tokens = self.pairs.tokenize(&letters).map_err(failed)?;
+            ids.extend(tokens.iter().map(|token| token.id));
+        }
+        Ok(())
+    }
 }
 
-/// The printable letter that stands for each byte in a byte-level vocabulary, in the order of CLIP's ids:
-/// bytes that print as themselves first, then the others from U+0100 on.
-fn byte_letters() -> Vec<char> {
+/// Each byte and the printable letter that stands for it, in the order of CLIP's ids: bytes that print as themselves
+/// first, then the others from U+0100 on.
+fn letters_in_order() -> Vec<(u8, char)> {
     let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let (mut letters, mut rest): (Vec<char>, Vec<char>) = (vec![], vec![]);
+    let (mut letters, mut rest) = (vec![], vec![]);
     for byte in 0..=255u8 {
         if prints(byte) {
-            letters.push(byte as char);
+            letters.push((byte, byte as char));
         } else {
             let code = 0x100 + rest.len() as u32;
-            rest.extend(char::from_u32(code));
+            rest.extend(char::from_u32(code).map(|letter| (byte, letter)));
         }
     }
     letters.extend(rest);
