@@ -42,6 +42,7 @@ dofile(here .. '/harness.lua')(function()
     return result
   end
 
+  check_socket_folder(assert(vim.env.LATENTD_SOCKET))
   local connected = nil
   pipe:connect(assert(vim.env.LATENTD_SOCKET), function(err) connected = err or true end)
   assert(vim.wait(10000, function() return connected end, 1), 'no connection')

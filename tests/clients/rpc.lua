@@ -2,6 +2,7 @@
 local here = vim.fn.fnamemodify(debug.getinfo(1, 'S').source:sub(2), ':h')
 
 dofile(here .. '/harness.lua')(function()
+  check_socket_folder(vim.env.LATENTD_SOCKET)
   local channel = vim.fn.sockconnect('pipe', vim.env.LATENTD_SOCKET, { rpc = true })
   assert(channel > 0, 'no connection')
   local function call(method, params)

@@ -116,16 +116,73 @@ async fn no_more_jobs_are_remembered_than_are_to_be() {
     assert_eq!(kept.count(), 3);
 }
 
-/// Connects as another user. Only this thread becomes that user, and only while it connects.
-fn connect_as(user: libc::uid_t, socket: &std::path::Path) -> std::io::Result<UnixStream> {
-    let socket = socket.to_owned();
+/// Does something as another user. Only this thread becomes that user, and only while it does that.
+fn act_as<T: Send + 'static>(
+    user: libc::uid_t,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
     let unchanged = libc::uid_t::MAX;
     let thread = std::thread::spawn(move || {
         // SAFETY: the system call itself, unlike libc's function, changes this thread alone, which then ends.
         let changed = unsafe { libc::syscall(libc::SYS_setresuid, unchanged, user, unchanged) };
-        if changed == 0 { UnixStream::connect(socket) } else { Err(std::io::Error::last_os_error()) }
+        if changed == 0 { work() } else { Err(std::io::Error::last_os_error()) }
     });
     thread.join().expect("no panic")
+}
+
+fn connect_as(user: libc::uid_t, socket: &std::path::Path) -> std::io::Result<UnixStream> {
+    let socket = socket.to_owned();
+    act_as(user, move || UnixStream::connect(socket))
+}
+
+#[tokio::test]
+#[allow(clippy::print_stderr)]
+async fn a_daemon_of_another_user_is_sent_nothing() {
+    const NOBODY: libc::uid_t = 65534;
+    if latentd_client::socket::effective_user() != 0 {
+        eprintln!("skipped: only root can act as another user");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let temporary = folder.path().join("tmp");
+    let place = temporary.join("latentd-0");
+    std::fs::create_dir_all(&place).expect("made");
+    for path in [folder.path(), &temporary, &place] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).expect("opened");
+    }
+    let socket = place.join("latentd.sock");
+    let theirs = socket.clone();
+    let listener = act_as(NOBODY, move || std::os::unix::net::UnixListener::bind(theirs)).expect("bound");
+    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).expect("opened");
+    // What is read by whoever connects; nothing if they hang up at once.
+    let heard = std::thread::spawn(move || {
+        let read = |stream: UnixStream| (&stream).take(1).bytes().count();
+        listener.incoming().take(3).map(|stream| read(stream.expect("connected"))).collect::<Vec<_>>()
+    });
+    let commands = [&["generate", "a secret"][..], &["jobs", "list"], &["doctor", "--json"]];
+    let run = |arguments: &[&str]| {
+        let mut command = crate::harness::program(folder.path());
+        command.args(arguments).env_remove("XDG_RUNTIME_DIR").env("TMPDIR", &temporary);
+        let output = command.current_dir(folder.path()).output().expect("ran");
+        String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).into_owned()
+    };
+    // Its place is theirs, or open to them: not even connected to.
+    for arguments in commands {
+        assert!(run(arguments).contains("is not safe: others may write to it"), "{}", run(arguments));
+    }
+    std::os::unix::fs::lchown(&place, Some(NOBODY), None).expect("given away");
+    assert!(run(commands[0]).contains("is not safe: it belongs to user 65534"), "{}", run(commands[0]));
+    // Named all the same, or moved to where it looks well.
+    let odd = folder.path().join("tmp/../tmp/latentd-0/latentd.sock");
+    let refused = latentd_client::Client::connect(Some(&odd));
+    let error = within(refused).await.expect_err("refused").to_string();
+    assert!(error.contains("user 65534 listens there, and you are user 0"), "{error}");
+    std::os::unix::fs::lchown(&place, Some(0), None).expect("taken back");
+    std::fs::set_permissions(&place, PermissionsExt::from_mode(0o700)).expect("closed");
+    for arguments in &commands[..2] {
+        assert!(run(arguments).contains("user 65534 listens there"), "{}", run(arguments));
+    }
+    assert_eq!(heard.join().expect("no panic"), [0, 0, 0]);
 }
 
 #[test]

@@ -3,14 +3,14 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use interprocess::local_socket::tokio::Listener;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
-use latentd_client::socket::effective_user;
+use latentd_client::socket::check_folder;
 
 use crate::lock_file;
 
@@ -62,15 +62,7 @@ pub(crate) fn listen(path: &Path) -> Result<Listening, ListenError> {
 /// The folder keeps others out, also in the moment before the socket has its rights.
 fn prepare_folder(folder: &Path) -> Result<(), ListenError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
-    let metadata = fs::metadata(folder).map_err(at(folder))?;
-    let refuse = |reason: String| Err(ListenError::Unsafe { path: folder.to_owned(), reason });
-    if metadata.uid() != effective_user() {
-        return refuse(format!("it belongs to user {}", metadata.uid()));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return refuse(format!("others may write to it (mode {:o})", metadata.mode() & 0o7777));
-    }
-    Ok(())
+    check_folder(folder).map_err(|reason| ListenError::Unsafe { path: folder.to_owned(), reason })
 }
 
 /// Locks the file beside the socket.

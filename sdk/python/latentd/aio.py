@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import weakref
 from contextlib import suppress
 from types import TracebackType
@@ -23,9 +24,10 @@ from typing import (
 )
 
 from . import calls
-from .address import no_daemon, socket_path
+from .address import check_peer, check_place, no_daemon, socket_path
 from .backlog import Backlog
-from .errors import ConnectionClosed, LatentdError, ProtocolError, Timeout, from_wire
+from .connection import Owner
+from .errors import ConnectionClosed, LatentdError, Misuse, ProtocolError, Timeout, from_wire
 from .protocol import MAX_MESSAGE_BYTES, Protocol, Response
 from .types import Event, Image, ImageInfo, Preview, Progress, Result, parse_event
 
@@ -46,7 +48,8 @@ class AsyncClient:
     ...     result = await client.txt2img("a lighthouse at dusk", seed=7)
     ...     result.images[0].save("lighthouse.png")
 
-    Any number of tasks of one event loop may use one client at the same time. Callbacks run in the task that
+    Any number of tasks of one event loop may use one client at the same time; on another loop, and so in another thread,
+    it raises :class:`~latentd.Misuse`. Callbacks run in the task that
     called the method they were given to, one at a time, and may be functions or coroutine functions; one that
     raises cancels the job, and so does cancelling the task.
 
@@ -68,22 +71,39 @@ class AsyncClient:
         self._listeners: weakref.WeakSet[_Listener] = weakref.WeakSet()
         self._ended: Optional[Callable[[], LatentdError]] = None
         self._farewell = "the daemon ended the connection"
+        self._owner = Owner()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._writer: Optional[asyncio.StreamWriter] = None
         self._reader_task: Optional[asyncio.Task[None]] = None
 
     async def connect(self) -> AsyncClient:
         """Connects; ``async with`` does it too. Returns the client."""
-        if self._writer is not None:
-            raise RuntimeError("this client is connected already")
+        self._owner.check()
+        if self._ended is not None:
+            raise self._ended()
+        if self._loop is not None:
+            raise Misuse("this client is connected already; make one for each connection")
+        self._loop = asyncio.get_running_loop()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
         try:
-            reader, self._writer = await asyncio.open_unix_connection(self.path)
-        except OSError as error:
-            raise no_daemon(self.path, error) from error
+            check_place(self.path)
+            await self._loop.sock_connect(connection, self.path)
+            check_peer(connection, self.path)
+            reader, self._writer = await asyncio.open_unix_connection(sock=connection)
+        except BaseException as error:
+            connection.close()
+            self._loop = None
+            if isinstance(error, OSError) and not isinstance(error, LatentdError):
+                raise no_daemon(self.path, error) from error
+            raise
         self._reader_task = asyncio.ensure_future(self._read(reader))
         return self
 
     async def close(self) -> None:
         """Ends the connection. Jobs go on in the daemon; their results can be fetched by another client."""
+        if self._loop is not None:
+            self._check_place()
         self._end(lambda: ConnectionClosed("this client was closed"))
         if self._reader_task is None or self._writer is None:
             return
@@ -274,10 +294,11 @@ class AsyncClient:
         return reply.result()
 
     def _send(self, method: str, params: Mapping[str, Any]) -> asyncio.Future[Any]:
+        self._check_place()
         if self._ended is not None:
             raise self._ended()
         if self._writer is None:
-            raise RuntimeError("not connected: use `async with AsyncClient() as client` or `await client.connect()`")
+            raise Misuse("not connected: use `async with AsyncClient() as client` or `await client.connect()`")
         request_id, data = self._protocol.request(method, params)
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         # An answer nobody waits for any more is not a fault that asyncio should report.
@@ -286,7 +307,14 @@ class AsyncClient:
         self._writer.write(data)
         return reply
 
+    def _check_place(self) -> None:
+        """Elsewhere an answer would never come: the loop that reads it is another's."""
+        self._owner.check()
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise Misuse("this client was connected on another event loop; make one for each loop, and so for each thread")
+
     def _listen(self, job: Optional[str], since: int) -> _Listener:
+        self._check_place()
         if self._ended is not None:
             raise self._ended()
         listener = _Listener(job, since)
@@ -376,13 +404,21 @@ class AsyncJobs:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def submit(self, method: str, params: Mapping[str, Any], *, id: Optional[str] = None) -> str:
+    async def submit(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        id: Optional[str] = None,
+        on_disconnect: Optional[str] = None,
+    ) -> str:
         """Queues a job and returns its name at once.
 
         ``id`` becomes the job's name: 1 to 64 letters, digits and ``._-``. Submitting the same with the same id
-        again, after a lost connection for example, is the same job.
+        again, after a lost connection for example, is the same job. ``on_disconnect`` is ``"keep"`` (default), or
+        ``"cancel"``: then the job ends when this connection does.
         """
-        return await self._client._run(calls.submit(method, params, id))
+        return await self._client._run(calls.submit(method, params, id, on_disconnect))
 
     async def wait(self, job: str, *, timeout: Optional[float] = None) -> Result:
         """Waits for a job of this or another client. A ``timeout`` leaves the job running."""

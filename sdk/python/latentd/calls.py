@@ -92,8 +92,11 @@ def txt2img_params(prompt: str, fields: Txt2ImgFields, wants_preview: bool) -> D
     return params
 
 
-def submit(method: str, params: Mapping[str, Any], id: Optional[str]) -> Call[str]:
-    return Call("jobs.submit", {"method": method, "params": dict(params), **_given(id=id)}, _job_id)
+def submit(
+    method: str, params: Mapping[str, Any], id: Optional[str], on_disconnect: Optional[str] = None
+) -> Call[str]:
+    given = _given(id=id, on_disconnect=on_disconnect)
+    return Call("jobs.submit", {"method": method, "params": dict(params), **given}, _job_id)
 
 
 def wait(job: str) -> Call[Result]:

@@ -33,7 +33,8 @@ class Client:
 
     Any number of threads may use one client at the same time. Callbacks run on the thread that called the
     method they were given to, one at a time; a callback that raises cancels the job, and its exception comes
-    out of that call. A client does not survive ``fork``: make a new one in the child.
+    out of that call. A client does not survive ``fork``: used in the child it raises :class:`~latentd.Misuse`; make a new
+    one there.
 
     ``path`` is the socket; without it the place where the daemon puts it is used (:func:`socket_path`).
     ``timeout`` is how many seconds short calls wait for their answer, ``None`` for ever. Calls that wait for
@@ -250,13 +251,21 @@ class Jobs:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def submit(self, method: str, params: Mapping[str, Any], *, id: Optional[str] = None) -> str:
+    def submit(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        id: Optional[str] = None,
+        on_disconnect: Optional[str] = None,
+    ) -> str:
         """Queues a job and returns its name at once.
 
         ``id`` becomes the job's name: 1 to 64 letters, digits and ``._-``. Submitting the same with the same id
-        again, after a lost connection for example, is the same job.
+        again, after a lost connection for example, is the same job. ``on_disconnect`` is ``"keep"`` (default), or
+        ``"cancel"``: then the job ends when this connection does.
         """
-        return self._client._run(calls.submit(method, params, id))
+        return self._client._run(calls.submit(method, params, id, on_disconnect))
 
     def wait(self, job: str, *, timeout: Optional[float] = None) -> Result:
         """Waits for a job of this or another client. A ``timeout`` leaves the job running."""

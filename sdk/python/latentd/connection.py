@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import socket
 import threading
 import time
 import weakref
 from typing import Any, Callable, Dict, Mapping, Optional
 
-from .address import no_daemon
+from .address import check_peer, check_place, no_daemon
 from .backlog import Backlog
-from .errors import ConnectionClosed, LatentdError, ProtocolError, from_wire
+from .errors import ConnectionClosed, LatentdError, Misuse, ProtocolError, from_wire
 from .protocol import Protocol, Response
 from .types import Event, parse_event
 
@@ -20,12 +21,27 @@ _SEND_SECONDS = 30.0
 _READ_BYTES = 256 * 1024
 
 
+class Owner:
+    """The process that made a client. In one that was forked from it nobody reads answers, and locks may be held for ever."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        return os.getpid() == self._process
+
+    def check(self) -> None:
+        if not self.is_here:
+            raise Misuse("this client was made before the process forked; make a new one in the child")
+
 
 class Listener:
     """Where the reader thread leaves events for one waiting thread."""
 
     def __init__(self, job: Optional[str], since: int) -> None:
         self._backlog = Backlog(job, since)
+        self._owner = Owner()
         self._changed = threading.Condition()
         self._closed = False
 
@@ -42,6 +58,7 @@ class Listener:
 
     def get(self, timeout: Optional[float]) -> Optional[Event]:
         """The next event; ``None`` after :meth:`close`. Raises the builtin ``TimeoutError``."""
+        self._owner.check()
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while True:
@@ -59,6 +76,7 @@ class Connection:
 
     def __init__(self, path: str, max_message_bytes: int) -> None:
         self._protocol = Protocol(max_message_bytes)
+        self._owner = Owner()
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._replies: Dict[int, concurrent.futures.Future[Any]] = {}
@@ -66,10 +84,15 @@ class Connection:
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._closed: Optional[Callable[[], LatentdError]] = None
         self._farewell = "the daemon ended the connection"
+        check_place(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(_SEND_SECONDS)
             self._socket.connect(path)
+            check_peer(self._socket, path)
+        except ConnectionClosed:
+            self._socket.close()
+            raise
         except OSError as error:
             self._socket.close()
             raise no_daemon(path, error) from error
@@ -82,6 +105,7 @@ class Connection:
 
     def send(self, method: str, params: Mapping[str, Any]) -> concurrent.futures.Future[Any]:
         """Sends a request; the future gets its answer or its error."""
+        self._owner.check()
         reply: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             if self._closed is not None:
@@ -101,6 +125,7 @@ class Connection:
         return reply
 
     def listen(self, job: Optional[str], since: int) -> Listener:
+        self._owner.check()
         listener = Listener(job, since)
         with self._lock:
             if self._closed is not None:
@@ -109,10 +134,16 @@ class Connection:
         return listener
 
     def forget(self, listener: Listener) -> None:
+        if not self._owner.is_here:
+            return
         with self._lock:
             self._listeners.discard(listener)
 
     def close(self) -> None:
+        if not self._owner.is_here:
+            # The connection is the parent's: only this process's handle of it goes.
+            self._socket.close()
+            return
         self._end(lambda: ConnectionClosed("this client was closed"))
         if threading.current_thread() is not self._reader:
             self._reader.join()

@@ -77,6 +77,13 @@ class ConnectionClosed(LatentdError, ConnectionError):
         LatentdError.__init__(self, 0, "CONNECTION_CLOSED", message)
 
 
+class Misuse(LatentdError, RuntimeError):
+    """A client was used where it does not belong: in a forked process, on another event loop, before connecting."""
+
+    def __init__(self, message: str) -> None:
+        LatentdError.__init__(self, 0, "MISUSE", message)
+
+
 class ProtocolError(LatentdError):
     """The peer sent something that is not MessagePack-RPC, or is larger than allowed; the connection is closed."""
 

@@ -12,6 +12,7 @@ from typing import Any, List, Mapping, Optional, Set, Tuple, Union
 import msgpack
 
 from .errors import LatentdError, ProtocolError, from_wire
+from .values import plain
 
 #: The largest message that is accepted: a batch of eight raw 2048×2048 pictures is 96 MiB.
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
@@ -94,6 +95,7 @@ class Protocol:
 
 
 def _pack(value: object) -> bytes:
+    value = plain(value)
     # surrogatepass would send invalid UTF-8; the default raises here, with the caller's own text in sight.
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     return packed

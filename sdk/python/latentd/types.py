@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, TypedDict, Union
 
 from .errors import ProtocolError
+from .whole_file import write_whole
 
 
 class Output(TypedDict, total=False):
@@ -66,6 +66,8 @@ class Txt2ImgFields(TypedDict, total=False):
     output: Output
     preview: PreviewFields
     """Asks for preview events; ``on_preview`` does so by itself."""
+    on_disconnect: str
+    """``"keep"`` (default), or ``"cancel"``: the job ends when this program does, however that happens."""
 
 
 @dataclass(frozen=True)
@@ -117,24 +119,16 @@ class Image:
         return self.pil()
 
     def save(self, path: Union[str, "os.PathLike[str]"]) -> Path:
-        """Writes :attr:`data` to ``path``, whole or not at all; returns the path.
+        """Writes :attr:`data` to ``path``, whole or not at all; returns the path. Where a symbolic link stands, the file
+        that it leads to is written.
 
         The format is the one that was asked for, whatever the name ends in. Raw pixels have no file format:
         use ``pil().save(path)`` for them.
         """
         if self.raw is not None:
             raise ValueError("raw pixels have no file format; use pil().save(path)")
-        target = Path(path)
-        # Not mkstemp: its 0600 is for secrets, a picture gets the rights any new file gets.
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(self.data)
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return target
+        write_whole(Path(path), self.data)
+        return Path(path)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,17 @@ pub enum Error {
         /// The system's reason.
         error: io::Error,
     },
+    /// What listens there is not this user's, or may not be. Nothing was sent.
+    #[error(
+        "not connected to {}: {reason}; set XDG_RUNTIME_DIR, or give another socket (--socket, LATENTD_SOCKET)",
+        path.display()
+    )]
+    Unsafe {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The daemon answered with an error, or gave one as its reason to end the connection.
     #[error("{0}")]
     Daemon(#[from] WireError),

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use interprocess::local_socket::tokio::Stream;
-use interprocess::local_socket::{GenericFilePath, ToFsName, traits::tokio::Stream as _};
+use interprocess::local_socket::traits::{StreamCommon as _, tokio::Stream as _};
+use interprocess::local_socket::{GenericFilePath, ToFsName};
 use rmpv::Value;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -45,15 +46,31 @@ impl Drop for Client {
     }
 }
 
+/// Whoever holds the path of a socket gets what is sent to it.
+fn check_peer(stream: &Stream) -> Result<(), String> {
+    #[cfg(unix)]
+    {
+        let own = socket::effective_user();
+        match stream.peer_creds().ok().and_then(|peer| peer.euid()) {
+            Some(user) if user == own => (),
+            Some(user) => return Err(format!("user {user} listens there, and you are user {own}")),
+            None => return Err("the system does not say whose it is".into()),
+        }
+    }
+    Ok(())
+}
+
 impl Client {
-    /// Connects to the daemon at `path`, or at [`socket::default_path`].
+    /// Connects to the daemon at `path`, or at [`socket::default_path`], if it is this user's.
     pub async fn connect(path: Option<&Path>) -> Result<Self, Error> {
         let path = path.map_or_else(socket::default_path, Path::to_owned);
+        socket::check_place(&path).map_err(|reason| Error::Unsafe { path: path.clone(), reason })?;
         let connect = async {
             let name = path.as_os_str().to_fs_name::<GenericFilePath>()?;
             Stream::connect(name).await
         };
         let stream = connect.await.map_err(|error| Error::Connect { path: path.clone(), error })?;
+        check_peer(&stream).map_err(|reason| Error::Unsafe { path, reason })?;
         let stream = Arc::new(stream);
         let shared = Arc::new(Shared::default());
         let (messages, outgoing) = mpsc::unbounded_channel();

@@ -1,0 +1,94 @@
+"""What may stand in a request, and files that are written. No daemon takes part."""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import latentd
+import msgpack
+import numpy as np
+import pytest
+from latentd.protocol import Protocol
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+def sent(params: Any) -> Any:
+    _, data = Protocol().request("txt2img", params)
+    return msgpack.unpackb(data)[3][0]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (np.int64(7), 7),
+        (np.uint8(7), 7),
+        (np.array(7), 7),
+        (np.uint64(2**64 - 1), 2**64 - 1),
+        (Level.HIGH, 3),
+        (np.float32(0.5), 0.5),
+        (np.float64(0.5), 0.5),
+        (Decimal("0.5"), 0.5),
+        (Fraction(1, 2), 0.5),
+        (np.bool_(True), True),
+        (True, True),
+        (np.str_("a"), "a"),
+        (Path("a/b"), "a/b"),
+        (b"ab", b"ab"),
+        (bytearray(b"ab"), b"ab"),
+        (memoryview(b"axbx")[::2], b"ab"),
+        ((1, np.int8(2)), [1, 2]),
+        (MappingProxyType({"every": np.int16(2)}), {"every": 2}),
+        (None, None),
+    ],
+    ids=repr,
+)
+def test_whatever_has_the_form_of_a_value_is_one(given: Any, expected: Any) -> None:
+    back = sent({"field": given})["field"]
+    assert back == expected and type(back) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "says"),
+    [
+        ({"seed": np.array([1, 2])}, TypeError, r"seed: numpy\.ndarray"),
+        ({"seed": np.array([1])}, TypeError, r"seed: numpy\.ndarray"),
+        ({"output": {"dir": {1, 2}}}, TypeError, r"output\.dir: builtins\.set"),
+        ({"seed": 1 << 64}, OverflowError, "seed: .*64 bits"),
+        ({"seed": 1j}, TypeError, "seed: builtins.complex"),
+        ({"output": {1: 2}}, TypeError, "output: the key 1"),
+    ],
+)
+def test_what_has_none_is_named(given: Any, kind: type, says: str) -> None:
+    with pytest.raises(kind, match=says):
+        sent(given)
+
+
+def test_a_picture_is_written_through_a_link_and_keeps_what_a_file_had(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link.png"
+    link.symlink_to(Path("real", "picture.png"))
+    picture = latentd.Image(1, 1, png=b"new")
+    for _ in range(2):
+        assert picture.save(link) == link
+        assert link.is_symlink() and (tmp_path / "real" / "picture.png").read_bytes() == b"new"
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"old")
+    secret.chmod(0o600)
+    picture.save(secret)
+    assert secret.read_bytes() == b"new" and secret.stat().st_mode & 0o777 == 0o600
+    long = tmp_path / ("x" * 250 + ".png")
+    for _ in range(2):
+        picture.save(long)
+    assert sorted(os.listdir(tmp_path)) == sorted(["link.png", "real", "secret.png", long.name])
+    assert os.listdir(tmp_path / "real") == ["picture.png"]
+    with pytest.raises(FileNotFoundError, match="nowhere/a.png'"):
+        picture.save(tmp_path / "nowhere" / "a.png")
