@@ -1,6 +1,7 @@
 //! Threads for what may wait for a disk: a few, of their own, so that nobody else waits with them.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -37,8 +38,18 @@ impl Workers {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Does `work` on one of the threads.
+    /// Does `work` on one of the threads; here, if there is none and none can be started: late is better than never.
     pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        self.run_or_start(work, |shared| {
+            std::thread::Builder::new().name(shared.name.into()).spawn(move || shared.work()).map(drop)
+        });
+    }
+
+    fn run_or_start(
+        &self,
+        work: impl FnOnce() + Send + 'static,
+        start: impl FnOnce(Arc<Shared>) -> io::Result<()>,
+    ) {
         let mut state = self.shared.lock();
         state.queue.push_back(Box::new(work));
         let starts = state.idle < state.queue.len() && state.threads < self.shared.most;
@@ -50,16 +61,19 @@ impl Workers {
         if !starts {
             return;
         }
-        let shared = Arc::clone(&self.shared);
-        let started = std::thread::Builder::new().name(shared.name.into()).spawn(move || shared.work());
-        if let Err(error) = started {
-            error!(name = self.shared.name, %error, "a thread cannot be started");
-            let mut state = self.shared.lock();
-            state.threads -= 1;
-            // Others will come to it; where there are none, whoever waits for it learns that it is gone.
-            if state.threads == 0 {
-                state.queue.clear();
-            }
+        let Err(error) = start(Arc::clone(&self.shared)) else {
+            return;
+        };
+        error!(name = self.shared.name, %error, "a thread cannot be started");
+        let mut state = self.shared.lock();
+        state.threads -= 1;
+        // Others will come to it, where there are any.
+        while state.threads == 0
+            && let Some(work) = state.queue.pop_front()
+        {
+            drop(state);
+            self.shared.contain(work);
+            state = self.shared.lock();
         }
     }
 
@@ -88,9 +102,13 @@ impl Drop for Workers {
 impl Shared {
     fn work(&self) {
         while let Some(work) = self.next() {
-            if catch_unwind(AssertUnwindSafe(work)).is_err() {
-                error!(name = self.name, "a request panicked");
-            }
+            self.contain(work);
+        }
+    }
+
+    fn contain(&self, work: Work) {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            error!(name = self.name, "a request panicked");
         }
     }
 
@@ -135,5 +153,21 @@ mod tests {
         let threads: Vec<_> = receiver.iter().collect();
         let distinct: std::collections::HashSet<_> = threads.iter().collect();
         assert!(threads.len() == 100 && distinct.len() <= 2, "{} by {}", threads.len(), distinct.len());
+    }
+    #[test]
+    fn work_for_which_no_thread_can_be_started_is_done_all_the_same() {
+        let workers = Workers::new("test", 2);
+        let (sender, receiver) = mpsc::channel();
+        let fails = |_| Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        for index in 0..3 {
+            let sender = sender.clone();
+            let work = move || {
+                sender.send(index).expect("heard");
+                assert!(index != 1, "on purpose");
+            };
+            workers.run_or_start(work, fails);
+        }
+        workers.run(move || sender.send(3).expect("heard"));
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
     }
 }
