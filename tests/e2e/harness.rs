@@ -40,6 +40,22 @@ pub(crate) struct Options {
     pub user: Option<u32>,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// Where its log goes.
+    pub log: LogTo,
+}
+
+/// Where a daemon's log goes.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum LogTo {
+    /// Into a file, which [`Daemon::log`] reads.
+    #[default]
+    File,
+    /// Onto a device that is full.
+    Full,
+    /// Into a pipe whose reader is gone.
+    Nobody,
+    /// Into a pipe that nobody reads.
+    Unread,
 }
 
 impl Daemon {
@@ -104,6 +120,16 @@ impl Daemon {
         assert_eq!(unsafe { libc::kill(process, signal) }, 0);
     }
 
+    /// Its files may have any size from now on.
+    pub(crate) fn lift_file_size_limit(&self) {
+        let process = i32::try_from(self.process.id()).expect("a process id");
+        let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: reads the limit, which is ours; the process is our child.
+        let set =
+            unsafe { libc::prlimit(process, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
+    }
+
     /// Waits for its end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + SOON;
@@ -161,7 +187,7 @@ pub(crate) fn serve(folder: &Path, options: &Options) -> Command {
         command.uid(user).current_dir("/");
     }
     if let Some(bytes) = options.file_size_limit {
-        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: setrlimit is async-signal-safe and reads the limit, which the closure owns.
         unsafe {
             command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
@@ -174,13 +200,23 @@ pub(crate) fn serve(folder: &Path, options: &Options) -> Command {
 }
 
 fn spawn(folder: &Path, options: &Options) -> Child {
-    // The daemon's own limits must not cut its log: it goes through a pipe.
     let mut command = serve(folder, options);
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
-    let mut errors = process.stderr.take().expect("piped");
-    let mut log =
-        std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("opened");
-    std::thread::spawn(move || std::io::copy(&mut errors, &mut log));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    if options.log == LogTo::Full {
+        command.stderr(std::fs::File::options().write(true).open("/dev/full").expect("opened"));
+    }
+    let mut process = command.spawn().expect("spawned");
+    match options.log {
+        // The daemon's own limits must not cut its log: it goes through a pipe.
+        LogTo::File => {
+            let mut errors = process.stderr.take().expect("piped");
+            let mut log =
+                std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("opened");
+            std::thread::spawn(move || std::io::copy(&mut errors, &mut log));
+        }
+        LogTo::Nobody => drop(process.stderr.take()),
+        LogTo::Full | LogTo::Unread => (),
+    }
     process
 }
 

@@ -13,6 +13,7 @@ mod jobs;
 mod library;
 mod lifecycle;
 mod limits;
+mod log;
 mod memory;
 mod pictures;
 mod reload;

@@ -14,6 +14,7 @@ use tracing_subscriber::{fmt, reload};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
+use super::log_lines::LogLines;
 use super::reload::{Reload, SetFilter};
 use super::settings::{ServeArgs, drawing, job_limits, log_filter};
 use crate::config::{Config, LogFormat};
@@ -32,23 +33,40 @@ use crate::tasks::{Device, DeviceId, Studio};
 const RPC_THREADS: usize = 2;
 /// Time for clients to take what waits for them when the daemon ends.
 const CLOSING: Duration = Duration::from_secs(5);
+/// Time for the log to be written when the daemon ends.
+const LOG_CLOSING: Duration = Duration::from_secs(1);
 /// Time between looks for results that are too old.
 const PURGE_EVERY: Duration = Duration::from_mins(10);
 
 /// Serves until it is told to end.
 pub(super) fn run(global: &GlobalArgs, args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = args.clone().over(global.config()?);
-    let set_filter = start_log(&config)?;
+    let log = LogLines::default();
+    let set_filter = start_log(&config, &log)?;
     process::ignore_file_size_signal();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RPC_THREADS)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
-    runtime.block_on(serve(config, Reload { global: global.clone(), args, set_filter }))
+    let ended = runtime.block_on(serve(config, Reload { global: global.clone(), args, set_filter }));
+    log.flush(LOG_CLOSING);
+    match ended? {
+        End::Well => Ok(ExitCode::SUCCESS),
+        // Not by returning: that would wait for the engine's thread.
+        End::AtOnce => std::process::exit(1),
+    }
 }
 
-async fn serve(config: Config, reload: Reload) -> Result<ExitCode, Failure> {
+/// How the daemon ends.
+enum End {
+    /// All that ran is finished.
+    Well,
+    /// The running job is reported as interrupted by the next daemon.
+    AtOnce,
+}
+
+async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     // Before the socket exists: who finds it may ask us to end.
     let mut terminate = handle(SignalKind::terminate())?;
     let mut interrupt = handle(SignalKind::interrupt())?;
@@ -84,23 +102,21 @@ async fn serve(config: Config, reload: Reload) -> Result<ExitCode, Failure> {
     });
     tokio::select! {
         ended = stopped => if let Ok(Err(_)) | Err(_) = ended { error!("the engine did not end well") },
-        _ = terminate.recv() => return Ok(abort(&listening.path)),
-        _ = interrupt.recv() => return Ok(abort(&listening.path)),
+        _ = terminate.recv() => return Ok(end_at_once(&listening.path)),
+        _ = interrupt.recv() => return Ok(end_at_once(&listening.path)),
     }
     daemon.advance(Phase::Closing);
     if tokio::time::timeout(CLOSING, server).await.is_err() {
         warn!("some clients did not take their answers; results are kept");
     }
     info!("ended");
-    Ok(ExitCode::SUCCESS)
+    Ok(End::Well)
 }
 
-/// Ends at once; the running job is reported as interrupted by the next daemon.
-fn abort(socket: &Path) -> ExitCode {
+fn end_at_once(socket: &Path) -> End {
     warn!("a second signal: ending at once");
     std::fs::remove_file(socket).ok();
-    // Not by returning: that would wait for the engine's thread.
-    std::process::exit(1)
+    End::AtOnce
 }
 
 fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio>), Failure> {
@@ -146,18 +162,23 @@ fn announce(socket: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("cannot write to stdout: {error}")))
 }
 
-/// Starts the log; gives what changes its filter.
-fn start_log(config: &Config) -> Result<SetFilter, Failure> {
+/// Starts the log, which panics go to as well; gives what changes its filter.
+fn start_log(config: &Config, out: &LogLines) -> Result<SetFilter, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot start the log: {error}"));
     let filter = log_filter(config).map_err(Failure::usage)?;
     let (filter, handle) = reload::Layer::new(filter);
-    // What cannot be written, say to a terminal that is gone, is not complained of there again.
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).log_internal_errors(false);
+    let lines = fmt::layer().with_writer(out.clone()).with_ansi(false).log_internal_errors(false);
     let lines = match config.log_format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
     let started = tracing_subscriber::registry().with(lines).with(filter).try_init();
-    started.map_err(|error| Failure::new(format!("cannot start the log: {error}")))?;
+    started.map_err(|error| failed(&error))?;
+    let tell_lost =
+        |lost| warn!(lost, "lines of this log were lost: it could not be written as fast as they came");
+    out.start(std::io::stderr(), tell_lost).map_err(|error| failed(&error))?;
+    // What Rust itself says of a panic goes to stderr at once, and so might wait there.
+    std::panic::set_hook(Box::new(|panic| error!("{}", panic.to_string().replace('\n', " "))));
     Ok(Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())))
 }
 
