@@ -68,13 +68,15 @@ pub(crate) struct Config {
     /// Seconds a client may take nothing of what waits for it before its connection is closed.
     #[schemars(range(min = 1, max = 86_400))]
     pub write_stall_s: u64,
-    /// Bytes of the pixels of one request's pictures.
+    /// Bytes of the pixels of one request's pictures. So many bytes of results also wait in memory while the disk refuses
+    /// them; above it a submit is E_BUSY.
     #[schemars(range(min = 192))]
     pub result_bytes: u64,
     /// Seconds a job and its result are kept.
     #[schemars(range(min = 1))]
     pub result_ttl_s: u64,
-    /// Bytes of all kept results; the oldest go first, the newest stays in any case.
+    /// Bytes of all kept results; the oldest go first. The newest stays in any case, and what somebody waits for until it
+    /// is read.
     pub results_total_bytes: u64,
     /// Seconds without connections and jobs after which the daemon ends; 0 for never.
     pub idle_exit_s: u64,

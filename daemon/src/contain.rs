@@ -1,4 +1,4 @@
-//! A panic is an error of the work in which it happened, alone.
+//! A panic is an error of the work in which it happened, alone: no thread ends with it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +18,22 @@ pub(crate) fn contain<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         error!(panic = what, "a job panicked");
         Err(Error::internal(format!("the daemon failed at this job: {what}; please report it")))
     })
+}
+
+/// Does `work` on a thread that must not die: after a panic it does it again, once `mend` has put in order what was left
+/// half done.
+pub(crate) fn keep_going<T>(name: &str, mut work: impl FnMut() -> T, mut mend: impl FnMut()) -> T {
+    loop {
+        match catch_unwind(AssertUnwindSafe(&mut work)) {
+            Ok(done) => return done,
+            Err(panic) => {
+                error!(name, panic = panic_text(panic.as_ref()), "a thread failed; it begins anew");
+                if catch_unwind(AssertUnwindSafe(&mut mend)).is_err() {
+                    error!(name, "what it left half done stays so");
+                }
+            }
+        }
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -2,10 +2,11 @@
 //! as it is. One that is damaged is put aside, so that it does not keep the daemon from starting.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, TransactionBehavior};
 use tracing::{info, warn};
 
 /// Why a database cannot be used.
@@ -31,44 +32,64 @@ pub(crate) enum Error {
     },
 }
 
-/// Opens or makes the database. `synchronous` says when it waits for the disk; `migrations[n]` is the SQL that makes
-/// version n + 1 of version n. Version 0 is an empty file, or one of before versions were written down.
-pub(crate) fn open(path: &Path, synchronous: &str, migrations: &[&str]) -> Result<Connection, Error> {
-    match try_open(path, synchronous, migrations) {
+/// What a database holds.
+pub(crate) struct Schema {
+    /// `migrations[n]` is the SQL that makes version n + 1 of version n. Version 0 is an empty file, or one of before
+    /// versions were written down.
+    pub migrations: &'static [&'static str],
+    /// A query that is sound if all is there that should be.
+    pub probe: &'static str,
+}
+
+/// Opens or makes the database. `synchronous` says when it waits for the disk.
+pub(crate) fn open(path: &Path, synchronous: &str, schema: &Schema) -> Result<Connection, Error> {
+    match try_open(path, synchronous, schema) {
         Err(Error::Sqlite { error, .. }) if is_damage(&error) => {
-            let aside = beside(path, ".damaged");
+            let aside = free_name(path);
             warn!(path = %path.display(), %error, aside = %aside.display(), "damaged; put aside, starting anew");
             put_aside(path, &aside);
-            try_open(path, synchronous, migrations)
+            try_open(path, synchronous, schema)
         }
         other => other,
     }
 }
 
-fn try_open(path: &Path, synchronous: &str, migrations: &[&str]) -> Result<Connection, Error> {
+fn try_open(path: &Path, synchronous: &str, schema: &Schema) -> Result<Connection, Error> {
     let refused = |error| Error::Sqlite { path: path.to_owned(), error };
     let log = std::fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len());
     let connection = Connection::open(path).map_err(refused)?;
     let found: i64 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(refused)?;
-    let known = migrations.len() as i64;
+    let known = schema.migrations.len() as i64;
     if !(0..=known).contains(&found) {
         // Closing would bring what stands in its log into the file.
         let keeps_log = log > 0;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keeps_log).map_err(refused)?;
         return Err(Error::Newer { path: path.to_owned(), found, known });
     }
-    ready(connection, synchronous, found as usize, migrations).map_err(refused)
+    ready(connection, path, synchronous, found as usize, schema).map_err(refused)
 }
 
 fn ready(
     mut connection: Connection,
+    path: &Path,
     synchronous: &str,
     found: usize,
-    migrations: &[&str],
+    schema: &Schema,
 ) -> rusqlite::Result<Connection> {
+    // Small databases: this takes milliseconds.
+    let verdict = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match verdict.map_err(as_damage)?.as_str() {
+        "ok" => (),
+        verdict => return Err(damage(verdict)),
+    }
+    // SQLite takes a file for read-only if what stands in it says so.
+    if connection.is_readonly(MAIN_DB)? && File::options().write(true).open(path).is_ok() {
+        return Err(damage("it says that it cannot be written"));
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", synchronous)?;
+    let migrations = schema.migrations;
     if found < migrations.len() {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for migration in &migrations[found..] {
@@ -76,29 +97,44 @@ fn ready(
         }
         transaction.pragma_update(None, "user_version", migrations.len() as i64)?;
         transaction.commit()?;
-        info!(path = ?connection.path(), from = found, to = migrations.len(), "database brought up to date");
+        info!(path = %path.display(), from = found, to = migrations.len(), "database brought up to date");
     }
-    // Small databases: this takes milliseconds.
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict == "ok" {
-        return Ok(connection);
-    }
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-    Err(rusqlite::Error::SqliteFailure(code, Some(verdict)))
+    connection.prepare(schema.probe).map_err(as_damage)?;
+    Ok(connection)
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+/// Of a file that can be opened, SQLite's own queries and ours are sound: what it says of them is of the file.
+fn as_damage(error: rusqlite::Error) -> rusqlite::Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::Unknown) => damage(&error.to_string()),
+        _ => error,
+    }
+}
+
+fn damage(what: &str) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(code, Some(what.to_owned()))
+}
+
+/// Whether the file is not what was written.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+}
+
+/// A name beside `path` that nothing has: what was put aside before stays.
+fn free_name(path: &Path) -> PathBuf {
+    let numbered = (2..).map(|number| beside(path, &format!(".damaged-{number}")));
+    let mut names = std::iter::once(beside(path, ".damaged")).chain(numbered);
+    names.find(|name| !name.exists()).unwrap_or_else(|| beside(path, ".damaged"))
 }
 
 fn put_aside(path: &Path, aside: &Path) {
     if let Err(error) = std::fs::rename(path, aside) {
         warn!(path = %path.display(), %error, "cannot be put aside");
     }
-    // The log of the old one must not be taken for the new one's.
-    for suffix in ["-wal", "-shm"] {
-        std::fs::remove_file(beside(path, suffix)).ok();
-    }
+    // Its log goes with it: it must not be taken for the new one's, and holds what was written last.
+    std::fs::rename(beside(path, "-wal"), beside(aside, "-wal")).ok();
+    std::fs::remove_file(beside(path, "-shm")).ok();
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -111,7 +147,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    const SCHEMA: &[&str] = &["CREATE TABLE IF NOT EXISTS note (text TEXT NOT NULL)"];
+    const FIRST: &str = "CREATE TABLE IF NOT EXISTS note (text TEXT NOT NULL)";
+    const SCHEMA: Schema = Schema { migrations: &[FIRST], probe: "SELECT text FROM note" };
 
     fn notes(connection: &Connection) -> i64 {
         connection.query_row("SELECT count(*) FROM note", [], |row| row.get(0)).expect("counted")
@@ -121,13 +158,13 @@ mod tests {
     fn an_older_one_is_brought_up_to_date_and_a_newer_one_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notes.db");
-        let first = open(&path, "NORMAL", SCHEMA).expect("made");
+        let first = open(&path, "NORMAL", &SCHEMA).expect("made");
         first.execute("INSERT INTO note VALUES ('old')", []).expect("inserted");
         drop(first);
-        let later: &[&str] =
-            &[SCHEMA[0], "ALTER TABLE note ADD COLUMN length INTEGER", "UPDATE note SET length = 3"];
+        let migrations = &[FIRST, "ALTER TABLE note ADD COLUMN length INTEGER", "UPDATE note SET length = 3"];
+        let later = Schema { migrations, probe: "SELECT text, length FROM note" };
         for _ in 0..2 {
-            let length: i64 = open(&path, "NORMAL", later)
+            let length: i64 = open(&path, "NORMAL", &later)
                 .and_then(|connection| {
                     let length = connection.query_row("SELECT length FROM note", [], |row| row.get(0));
                     length.map_err(|error| Error::Sqlite { path: path.clone(), error })
@@ -136,7 +173,7 @@ mod tests {
             assert_eq!(length, 3);
         }
         let before = std::fs::read(&path).expect("read");
-        let error = open(&path, "NORMAL", SCHEMA).expect_err("newer").to_string();
+        let error = open(&path, "NORMAL", &SCHEMA).expect_err("newer").to_string();
         assert!(error.contains("notes.db is of version 3, and this latentd knows up to 1"), "{error}");
         assert!(std::fs::read(&path).expect("read") == before, "untouched");
         assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1, "nothing beside it");
@@ -146,36 +183,58 @@ mod tests {
     fn a_migration_that_fails_changes_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notes.db");
-        open(&path, "NORMAL", SCHEMA)
+        open(&path, "NORMAL", &SCHEMA)
             .expect("made")
             .execute("INSERT INTO note VALUES ('a')", [])
             .expect("inserted");
-        let broken: &[&str] = &[SCHEMA[0], "DELETE FROM note", "nonsense"];
-        assert!(matches!(open(&path, "NORMAL", broken), Err(Error::Sqlite { .. })));
-        assert_eq!(notes(&open(&path, "NORMAL", SCHEMA).expect("as before")), 1);
+        let broken = Schema { migrations: &[FIRST, "DELETE FROM note", "nonsense"], ..SCHEMA };
+        assert!(matches!(open(&path, "NORMAL", &broken), Err(Error::Sqlite { .. })));
+        assert_eq!(notes(&open(&path, "NORMAL", &SCHEMA).expect("as before")), 1);
     }
 
     #[test]
-    fn damage_of_any_kind_is_put_aside() {
+    fn damage_of_any_kind_is_put_aside_and_stays_there() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notes.db");
-        let sound = || {
-            let connection = open(&path, "NORMAL", SCHEMA).expect("opened");
-            for _ in 0..2000 {
-                connection.execute("INSERT INTO note VALUES ('what was to be kept')", []).expect("inserted");
-            }
-            drop(connection);
-            std::fs::read(&path).expect("read")
-        };
-        let bytes = sound();
-        assert_eq!(notes(&open(&path, "NORMAL", SCHEMA).expect("opened")), 2000);
+        let connection = open(&path, "NORMAL", &SCHEMA).expect("opened");
+        for _ in 0..2000 {
+            connection.execute("INSERT INTO note VALUES ('what was to be kept')", []).expect("inserted");
+        }
+        drop(connection);
+        let bytes = std::fs::read(&path).expect("read");
+        assert_eq!(notes(&open(&path, "NORMAL", &SCHEMA).expect("opened")), 2000);
         let mut holed = bytes.clone();
         holed[8192..16384].fill(0xee);
-        for damaged in [b"garbage".repeat(1000), bytes[..bytes.len() / 2].to_vec(), holed] {
-            std::fs::write(&path, &damaged).expect("written");
-            let connection = open(&path, "NORMAL", SCHEMA).expect("opened anew");
+        let garbage = b"garbage".repeat(1000);
+        let all = [garbage, bytes[..bytes.len() / 2].to_vec(), holed];
+        for damaged in &all {
+            std::fs::write(&path, damaged).expect("written");
+            let connection = open(&path, "NORMAL", &SCHEMA).expect("opened anew");
             assert_eq!(notes(&connection), 0);
-            assert_eq!(std::fs::read(beside(&path, ".damaged")).expect("kept").len(), damaged.len());
+        }
+        for (suffix, damaged) in [".damaged", ".damaged-2", ".damaged-3"].into_iter().zip(&all) {
+            assert!(std::fs::read(beside(&path, suffix)).expect("kept") == *damaged, "{suffix}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_header_keeps_nothing_from_starting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notes.db");
+        drop(open(&path, "NORMAL", &SCHEMA).expect("made"));
+        let sound = std::fs::read(&path).expect("read");
+        // The first hundred bytes, and what follows of the page that says what the tables are.
+        for bit in (0..120 * 8).filter(|bit| !(60 * 8..64 * 8).contains(bit)) {
+            let mut damaged = sound.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &damaged).expect("written");
+            let connection = open(&path, "OFF", &SCHEMA).unwrap_or_else(|error| panic!("bit {bit}: {error}"));
+            let written = connection.execute("INSERT INTO note VALUES ('new')", []);
+            assert_eq!(written, Ok(1), "bit {bit}");
+            drop(connection);
+            for entry in std::fs::read_dir(folder.path()).expect("listed") {
+                std::fs::remove_file(entry.expect("an entry").path()).expect("removed");
+            }
         }
     }
 }

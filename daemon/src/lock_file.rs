@@ -1,9 +1,9 @@
 //! Files whose lock says that a process lives. The file itself stays when the process ends: removing it would let
 //! two processes hold different files of one name.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Locks `path` for as long as the file is held; `None` if somebody else has it.
@@ -15,4 +15,11 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Whether this file is the one that stands at `path`.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let place = |found: io::Result<Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    let (held, stands) = (place(file.metadata()), place(std::fs::metadata(path)));
+    held.is_some() && held == stands
 }

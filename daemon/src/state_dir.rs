@@ -4,14 +4,45 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tracing::warn;
 
 use crate::{lock_file, whole_file};
 
 /// The folder, ours for as long as this is held.
 pub(crate) struct StateDir {
+    path: PathBuf,
+    lock: Mutex<File>,
+}
+
+impl StateDir {
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where results are kept.
+    pub(crate) fn results(&self) -> PathBuf {
+        self.path.join("results")
+    }
+
     /// Where `output.format = "file"` writes when a request names no folder.
-    pub outputs: PathBuf,
-    _lock: File,
+    pub(crate) fn outputs(&self) -> PathBuf {
+        self.path.join("outputs")
+    }
+
+    /// Makes the folder anew and takes it again, if somebody removed it.
+    pub(crate) fn keep(&self) -> Result<(), StateDirError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = lock_path(&self.path);
+        if lock_file::is_at(&lock, &path) {
+            return Ok(());
+        }
+        warn!(folder = %self.path.display(), "the state folder was removed; it is made anew");
+        *lock = take(&self.path)?;
+        Ok(())
+    }
 }
 
 /// Why the folder cannot be used.
@@ -25,19 +56,30 @@ pub(crate) enum StateDirError {
 
 /// Makes the folder where it is missing, takes it, and clears away what a daemon that was killed left half written.
 pub(crate) fn claim(state_dir: &Path) -> Result<StateDir, StateDirError> {
-    make_private(state_dir).map_err(at(state_dir))?;
-    let path = state_dir.join("lock");
-    let lock = lock_file::lock(&path).map_err(at(&path))?;
-    let lock = lock.ok_or_else(|| StateDirError::Taken { path: state_dir.to_owned() })?;
-    let (results, outputs) = (state_dir.join("results"), state_dir.join("outputs"));
-    for folder in [&results, &outputs] {
-        make_private(folder).map_err(at(folder))?;
-        whole_file::remove_leftovers(folder);
-    }
-    Ok(StateDir { outputs, _lock: lock })
+    let lock = Mutex::new(take(state_dir)?);
+    let claimed = StateDir { path: state_dir.to_owned(), lock };
+    whole_file::remove_leftovers(&claimed.results());
+    whole_file::remove_leftovers(&claimed.outputs());
+    Ok(claimed)
 }
 
-/// Makes a folder that only its user can look into: pictures and prompts are nobody else's business.
+fn take(state_dir: &Path) -> Result<File, StateDirError> {
+    make_private(state_dir).map_err(at(state_dir))?;
+    let path = lock_path(state_dir);
+    let lock = lock_file::lock(&path).map_err(at(&path))?;
+    let lock = lock.ok_or_else(|| StateDirError::Taken { path: state_dir.to_owned() })?;
+    for folder in ["results", "outputs"] {
+        let folder = state_dir.join(folder);
+        make_private(&folder).map_err(at(&folder))?;
+    }
+    Ok(lock)
+}
+
+fn lock_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("lock")
+}
+
+/// Makes a folder, if it is not there, that only its user can look into: pictures and prompts are nobody else's business.
 pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use latentd_client::protocol::{
-    ErrorName, JobListParams, JobState, OutputFormat, OutputParams, Txt2ImgParams, Txt2ImgResult,
+    ErrorName, EventKind, JobListParams, JobState, OutputFormat, OutputParams, Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_models::image::Picture;
 
@@ -66,7 +66,8 @@ async fn kills_at_random_moments_lose_nothing_that_was_finished() {
         let view = within(client.job(job)).await.expect("known");
         assert!(matches!(view.state, JobState::Finished | JobState::Interrupted), "{view:?}");
     }
-    assert!(!state.join("results/nobodys.msgpack").exists());
+    assert!(state.join("results/nobodys.msgpack").exists(), "what is not understood is left alone");
+    refused(within(client.wait("nobodys")).await, ErrorName::NotFound);
     for result in finished.values() {
         for path in result.images.iter().filter_map(|image| image.path.as_ref()) {
             let png = fs::read(path).expect("whole");
@@ -77,12 +78,56 @@ async fn kills_at_random_moments_lose_nothing_that_was_finished() {
 }
 
 #[tokio::test]
-async fn damaged_databases_are_put_aside() {
+async fn what_was_told_is_there_after_a_kill_at_that_moment() {
     let mut daemon = Daemon::start();
-    within(daemon.client().await.txt2img(&small(1))).await.expect("drawn");
+    for round in 0..30 {
+        let id = format!("job-{round}");
+        let client = daemon.client().await;
+        let params = Txt2ImgParams { steps: 1, ..small(round) };
+        // Each is told: that it is queued, that it began, that it is finished.
+        let wanted = [EventKind::Queued, EventKind::Started, EventKind::Finished][round as usize % 3].clone();
+        let mut events = within(client.subscribe_all()).await.expect("subscribed");
+        let submitted = client.submit("txt2img", &params, Some(&id));
+        let told = async { while within(events.next()).await.expect("told").kind != wanted {} };
+        tokio::join!(async { drop(submitted.await) }, async {
+            told.await;
+            daemon.signal(libc::SIGKILL);
+        });
+        daemon.ended();
+        daemon.restart();
+        let client = daemon.client().await;
+        let view = within(client.job(&id)).await.expect("known");
+        match (&wanted, view.state) {
+            (_, JobState::Finished) => drop(within(client.wait(&id)).await.expect("kept")),
+            (EventKind::Started, JobState::Interrupted) => assert!(view.started_at.is_some(), "{view:?}"),
+            (EventKind::Queued, JobState::Interrupted) => (),
+            _ => panic!("told {wanted:?}: {view:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn damaged_databases_are_put_aside_and_results_stay() {
+    let mut daemon = Daemon::start();
+    let client = daemon.client().await;
+    let before = within(client.submit("txt2img", &small(1), None)).await.expect("submitted");
+    let result = within(client.wait(&before)).await.expect("drawn");
     daemon.signal(libc::SIGTERM);
     daemon.ended();
     let state = daemon.folder.path().join("state/latentd");
+    let database = rusqlite::Connection::open(state.join("state.db")).expect("opened");
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("brought in");
+    drop(database);
+    // A bit of its header: the size of its pages.
+    let mut flipped = fs::read(state.join("state.db")).expect("read");
+    flipped[16] ^= 1;
+    fs::write(state.join("state.db"), &flipped).expect("written");
+    daemon.restart();
+    let client = daemon.client().await;
+    assert_eq!(within(client.wait(&before)).await.expect("kept"), result);
+    assert_eq!(within(client.job(&before)).await.expect("known").state, JobState::Finished);
+    daemon.signal(libc::SIGTERM);
+    daemon.ended();
     for name in ["state.db", "library.db"] {
         fs::write(state.join(name), b"garbage".repeat(1000)).expect("written");
         fs::write(state.join(format!("{name}-wal")), b"garbage".repeat(1000)).expect("written");
@@ -92,7 +137,9 @@ async fn damaged_databases_are_put_aside() {
     let job = within(client.submit("txt2img", &small(2), None)).await.expect("submitted");
     within(client.wait(&job)).await.expect("drawn");
     daemon.wait_log("put aside");
-    for name in ["state.db.damaged", "library.db.damaged"] {
+    assert_eq!(within(client.wait(&before)).await.expect("kept"), result);
+    assert!(fs::read(state.join("state.db.damaged")).expect("kept") == flipped);
+    for name in ["state.db.damaged-2", "library.db.damaged"] {
         assert!(state.join(name).exists(), "{name}");
     }
     daemon.signal(libc::SIGKILL);

@@ -1,6 +1,8 @@
 //! A disk that is full, as a limit on the size of files: writes fail, nothing else does.
 
-use latentd_client::protocol::{ErrorName, JobState, OutputFormat, OutputParams, Txt2ImgParams};
+use latentd_client::protocol::{
+    ErrorName, JobListParams, JobState, OutputFormat, OutputParams, Txt2ImgParams,
+};
 
 use crate::harness::{Daemon, Options, refused, small, within};
 
@@ -9,7 +11,7 @@ const LIMIT: u64 = 72 << 10;
 
 #[tokio::test]
 async fn results_are_delivered_from_memory_and_files_fail_alone() {
-    let daemon = Daemon::with(Options { file_size_limit: Some(LIMIT), ..Options::default() });
+    let mut daemon = Daemon::with(Options { file_size_limit: Some(LIMIT), ..Options::default() });
     let client = daemon.client().await;
     let big = Txt2ImgParams { n_iter: 12, steps: 1, ..small(1) };
     let job = within(client.submit("txt2img", &big, None)).await.expect("submitted");
@@ -23,17 +25,35 @@ async fn results_are_delivered_from_memory_and_files_fail_alone() {
         output: OutputParams { format: OutputFormat::File, dir: None },
         ..small(1)
     };
-    let job = within(client.submit("txt2img", &file, None)).await.expect("submitted");
-    let text = refused(within(client.wait(&job)).await, ErrorName::Internal);
+    let text = refused(within(client.txt2img(&file)).await, ErrorName::Internal);
     assert!(text.contains("cannot write") && text.contains("File too large"), "{text}");
-    assert_eq!(within(client.job(&job)).await.expect("known").state, JobState::Failed);
+    let newest = JobListParams { limit: Some(1), ..Default::default() };
+    let newest = within(client.jobs(&newest)).await.expect("listed");
+    assert_eq!(newest.first().map(|job| job.state), Some(JobState::Failed));
     let outputs = daemon.folder.path().join("state/latentd/outputs");
     assert_eq!(std::fs::read_dir(outputs).expect("there").count(), 0, "no part of a file stays");
-    // Long after the books are full.
-    for seed in 0..30 {
-        within(client.txt2img(&Txt2ImgParams { steps: 1, ..small(seed) }))
-            .await
-            .expect("the next job is fine");
+    // Long after the books are full, and of more jobs than stay in memory otherwise.
+    let mut jobs = Vec::new();
+    for seed in 0..300 {
+        let params = Txt2ImgParams { steps: 1, ..small(seed) };
+        jobs.push(within(client.txt2img(&params)).await.expect("the next job is fine"));
+    }
+    for result in &jobs {
+        assert_eq!(within(client.wait(&result.job)).await.expect("known"), *result);
+    }
+    // An id is no promise that the daemon cannot keep.
+    let text = refused(within(client.submit("txt2img", &small(1), None)).await, ErrorName::Internal);
+    assert!(text.contains("cannot be stored") && text.contains("make room"), "{text}");
+    // Once there is room, all of it is written.
+    daemon.lift_file_size_limit();
+    within(client.txt2img(&small(1))).await.expect("drawn");
+    daemon.wait_log("jobs that the disk refused are on it now");
+    daemon.signal(libc::SIGKILL);
+    daemon.ended();
+    daemon.restart();
+    let client = daemon.client().await;
+    for result in &jobs {
+        assert_eq!(within(client.wait(&result.job)).await.expect("kept"), *result);
     }
 }
 

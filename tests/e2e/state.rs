@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use latentd_client::protocol::{ErrorName, JobListParams, JobState};
+use latentd_client::protocol::{
+    ErrorName, JobListParams, JobState, OutputFormat, OutputParams, Txt2ImgParams,
+};
 
 use crate::harness::{Daemon, Options, first_line, refused, serve, small, within};
 
@@ -130,6 +132,31 @@ async fn a_damaged_result_fails_its_job_by_name_and_is_never_sent() {
     assert!(refused(within(client.wait(&job)).await, ErrorName::NotFound).contains("no longer kept"));
     fs::write(&path, &sound).expect("written");
     within(client.wait(&job)).await.expect("sound again, on the same connection");
+}
+
+#[tokio::test]
+async fn a_state_folder_that_is_removed_is_made_anew() {
+    let mut daemon = Daemon::start();
+    let client = daemon.client().await;
+    let before = within(client.submit("txt2img", &small(1), None)).await.expect("submitted");
+    within(client.wait(&before)).await.expect("drawn");
+    fs::remove_dir_all(state(&daemon)).expect("removed");
+    let file = OutputParams { format: OutputFormat::File, dir: None };
+    let params = Txt2ImgParams { output: file, ..small(2) };
+    let after = within(client.submit("txt2img", &params, None)).await.expect("submitted");
+    let result = within(client.wait(&after)).await.expect("drawn");
+    assert!(result.images[0].path.as_ref().is_some_and(|path| Path::new(path).exists()));
+    let second = daemon.command(&["serve", "--socket"]).arg(daemon.folder.path().join("other")).output();
+    let text = String::from_utf8_lossy(&second.expect("ran").stderr).into_owned();
+    assert!(text.contains("already keeps its state"), "{text}");
+    daemon.signal(libc::SIGKILL);
+    daemon.ended();
+    daemon.restart();
+    let client = daemon.client().await;
+    assert_eq!(within(client.wait(&after)).await.expect("kept"), result);
+    // Of what was removed only that it was there is known.
+    assert_eq!(within(client.job(&before)).await.expect("known").state, JobState::Finished);
+    refused(within(client.wait(&before)).await, ErrorName::NotFound);
 }
 
 /// Sets SQLite's `user_version`, and leaves nothing in a log beside the file.

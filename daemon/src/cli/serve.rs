@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -37,6 +37,8 @@ const CLOSING: Duration = Duration::from_secs(5);
 const LOG_CLOSING: Duration = Duration::from_secs(1);
 /// Time between looks for results that are too old.
 const PURGE_EVERY: Duration = Duration::from_mins(10);
+/// Time between looks whether there is room on the disk for what it refused.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to end.
 pub(super) fn run(global: &GlobalArgs, args: ServeArgs) -> Result<ExitCode, Failure> {
@@ -73,7 +75,7 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     let hangup = (!process::ignores_hangup()).then(|| handle(SignalKind::hangup())).transpose()?;
     let terminal = Terminal::find();
     let listening = rpc::listen(&config.socket).map_err(Failure::new)?;
-    let state_dir = state_dir::claim(&config.state_dir).map_err(Failure::new)?;
+    let state_dir = Arc::new(state_dir::claim(&config.state_dir).map_err(Failure::new)?);
     let (jobs, studio) = build(&config, &state_dir)?;
     let drawing = engine::start(Arc::clone(&jobs), Arc::clone(&studio.device)).map_err(Failure::new)?;
     studio.library.start().map_err(Failure::new)?;
@@ -119,7 +121,7 @@ fn end_at_once(socket: &Path) -> End {
     End::AtOnce
 }
 
-fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio>), Failure> {
+fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<Studio>), Failure> {
     for folder in config.models_dirs.iter().filter(|folder| !folder.is_dir()) {
         if *folder == Config::default_models_dir() {
             // Made, so that it can be watched: a new user puts a first file there.
@@ -132,7 +134,7 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio
             warn!(folder = %folder.display(), "{}", NO_FOLDER);
         }
     }
-    let jobs = Arc::new(Jobs::open(&config.state_dir, job_limits(config)).map_err(Failure::new)?);
+    let jobs = Arc::new(Jobs::open(Arc::clone(state_dir), job_limits(config)).map_err(Failure::new)?);
     let told = Arc::clone(&jobs);
     let library =
         Library::open(config.models_dirs.clone(), &config.state_dir, move |event| told.library_event(event));
@@ -148,7 +150,7 @@ fn build(config: &Config, state_dir: &StateDir) -> Result<(Arc<Jobs>, Arc<Studio
         library: Arc::new(library),
         device: Arc::new(Device { id: DeviceId(0), threads, memory }),
         settings: Live::new(drawing(config)),
-        outputs_dir: state_dir.outputs.clone(),
+        outputs_dir: state_dir.outputs(),
         told_built_in: Once::new(),
     };
     Ok((jobs, Arc::new(studio)))
@@ -187,9 +189,14 @@ fn handle(kind: SignalKind) -> Result<Signal, Failure> {
 }
 
 async fn purge_now_and_then(jobs: Arc<Jobs>) {
-    let mut tick = tokio::time::interval(PURGE_EVERY);
+    let mut tick = tokio::time::interval(SAVE_EVERY);
+    let mut purged = Instant::now();
     loop {
         tick.tick().await;
+        if purged.elapsed() < PURGE_EVERY && !jobs.has_unsaved() {
+            continue;
+        }
+        purged = Instant::now();
         let jobs = Arc::clone(&jobs);
         tokio::task::spawn_blocking(move || jobs.purge()).await.ok();
     }
@@ -212,7 +219,7 @@ async fn end_when_idle(daemon: Arc<Daemon>) {
             () = long_enough => (),
         }
         let connections = daemon.connections.load(std::sync::atomic::Ordering::Relaxed);
-        if connections == 0 && daemon.jobs.is_idle() {
+        if connections == 0 && daemon.jobs.is_idle() && !daemon.jobs.has_unsaved() {
             info!("idle for {idle_s} s");
             daemon.advance(Phase::Stopping);
             return;

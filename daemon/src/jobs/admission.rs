@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use latentd_client::protocol::{EventKind, JobState};
 
-use super::job::{Admission, Job};
+use super::job::{Admission, Answer, Job};
+use super::store::NewRow;
 use super::watcher::Watcher;
 use super::{Jobs, State, id, stopping};
 use crate::contain::contain;
@@ -29,6 +30,7 @@ impl Jobs {
         &self,
         request: Request,
         wanted: Option<String>,
+        answer: Answer,
         watcher: Option<&Arc<dyn Watcher>>,
     ) -> Result<Reserved> {
         let given = wanted.is_some();
@@ -41,13 +43,13 @@ impl Jobs {
             }
             return Ok(Reserved::Known(Arc::clone(job)));
         }
-        let admission = match self.refusal(&state, &request) {
+        let admission = match self.refusal(&state, &request, answer) {
             None => Admission::Reserved,
             // A job of before may have this id, and then this is no new one.
             Some(refusal) if given => Admission::Doubtful(refusal),
             Some(refusal) => return Err(refusal),
         };
-        let job = Arc::new(Job::new(id.clone(), request, admission));
+        let job = Arc::new(Job::new(id.clone(), request, answer, admission));
         if let Some(watcher) = watcher {
             job.watch(watcher, 0);
         }
@@ -85,25 +87,33 @@ impl Jobs {
         let mut admission = job.admission();
         match *admission {
             Admission::Reserved => {
-                job.lock().state = state;
+                let mut standing = job.lock().standing.clone();
+                standing.state = state;
                 // Before the answer, so that a job somebody knows of is not forgotten by a crash. One small write to
                 // the log of SQLite, no waiting for the disk.
-                self.in_store("a job", |store| store.insert(job));
+                let stored = self.in_store("a new job", |store| {
+                    store.put(&NewRow { job, standing: &standing, last_seq: 1 })
+                });
+                if let (Answer::Id, Err(error)) = (job.answer, &stored) {
+                    *admission = Admission::Refused;
+                    return self
+                        .forget(job, Err(Error::internal(format!("the job cannot be stored: {error}"))));
+                }
                 *admission = Admission::Listed;
                 job.set_listed();
                 self.tell(job, |inner| {
+                    inner.standing.state = state;
                     inner.told = true;
                     Some(EventKind::Queued)
                 });
                 job.tell_submitted(Ok(()));
             }
             Admission::Listed if state == JobState::Queued => {
-                let mut inner = job.lock();
                 // It may have been cancelled meanwhile.
-                if inner.state == JobState::Resolving {
-                    inner.state = JobState::Queued;
-                    drop(inner);
-                    self.in_store("a job", |store| store.update(job, None));
+                if job.is_terminal() {
+                    job.drop_task();
+                } else {
+                    self.advance(job, None, |standing| standing.state = JobState::Queued);
                 }
             }
             Admission::Listed | Admission::Doubtful(_) | Admission::Refused => (),
@@ -120,10 +130,13 @@ impl Jobs {
     }
 
     /// Why no more jobs are taken, if so.
-    fn refusal(&self, state: &State, request: &Request) -> Option<Error> {
+    fn refusal(&self, state: &State, request: &Request, answer: Answer) -> Option<Error> {
         let busy = |text: String| Some(Error::new(Class::Busy, text));
         if state.stopping {
             return Some(stopping());
+        }
+        if let (Answer::Id, Some(full)) = (answer, self.refuses_to_hold()) {
+            return Some(full);
         }
         let (waiting, limits) = (state.queue.len(), self.limits.get());
         if waiting >= limits.queue {
@@ -154,35 +167,11 @@ mod tests {
 
     use super::*;
     use crate::jobs::JobLimits;
-    use crate::tasks::{DeviceId, Run};
-
-    struct Nothing;
-
-    impl Task for Nothing {
-        fn device(&self) -> DeviceId {
-            DeviceId(0)
-        }
-
-        fn steps(&self) -> u32 {
-            7
-        }
-
-        fn run(&self, _: &Run<'_>) -> Result<Vec<u8>> {
-            Ok(Vec::new())
-        }
-    }
+    use crate::jobs::fixture::{self, Nothing};
+    use crate::tasks::DeviceId;
 
     fn jobs(folder: &std::path::Path) -> Jobs {
-        std::fs::create_dir_all(folder.join("results")).expect("made");
-        let limits = JobLimits {
-            queue: 3,
-            queue_bytes: 100,
-            history: 10,
-            ttl_s: 1000,
-            total_bytes: 1000,
-            memory_bytes: 1000,
-        };
-        Jobs::open(folder, limits).expect("opened")
+        fixture::jobs(folder, JobLimits { queue: 3, queue_bytes: 100, ..fixture::LIMITS })
     }
 
     fn request(digest: u8, bytes: u64) -> Request {
@@ -190,7 +179,7 @@ mod tests {
     }
 
     fn reserve(jobs: &Jobs, id: &str, digest: u8) -> Arc<Job> {
-        match jobs.reserve(request(digest, 1), Some(id.into()), None).expect("room") {
+        match jobs.reserve(request(digest, 1), Some(id.into()), Answer::Id, None).expect("room") {
             Reserved::New(job) => job,
             Reserved::Known(job) => panic!("'{}' is known", job.id),
         }
@@ -239,9 +228,9 @@ mod tests {
             assert_eq!(jobs.get(&job.id).map(|view| view.state), Ok(JobState::Resolving));
         }
         // The same request again is the same job, another one is not.
-        let again = jobs.reserve(request(1, 1), Some("slow".into()), None);
+        let again = jobs.reserve(request(1, 1), Some("slow".into()), Answer::Id, None);
         assert!(matches!(again, Ok(Reserved::Known(job)) if Arc::ptr_eq(&job, &slow)));
-        assert!(jobs.reserve(request(9, 1), Some("slow".into()), None).is_err());
+        assert!(jobs.reserve(request(9, 1), Some("slow".into()), Answer::Id, None).is_err());
         jobs.resolve(&quick, nothing);
         let first = jobs.next(DeviceId(0)).expect("one is ready");
         assert_eq!((first.id.as_str(), jobs.get("quick").map(|view| view.steps)), ("quick", Ok(7)));
@@ -270,10 +259,10 @@ mod tests {
             let busy = jobs.store();
             meet.wait();
             // It is about to be stored now, and waits for its turn.
-            while job.lock().state != JobState::Queued {
+            while job.task().is_none() {
                 std::thread::yield_now();
             }
-            assert!(!job.is_ready(DeviceId(0)));
+            assert!(!job.is_ready(DeviceId(0)) && jobs.lock().listed("a").is_none());
             drop(busy);
         });
         assert!(job.is_ready(DeviceId(0)));
@@ -340,7 +329,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let jobs = jobs(folder.path());
         let refused = |digest, bytes| {
-            let outcome = jobs.reserve(request(digest, bytes), None, None);
+            let outcome = jobs.reserve(request(digest, bytes), None, Answer::Id, None);
             outcome.err().is_some_and(|error| error.class == Class::Busy)
         };
         assert!(!refused(1, 1000), "one of any size has room");
@@ -353,8 +342,8 @@ mod tests {
         let other = tempfile::tempdir().expect("a folder");
         let jobs = self::jobs(other.path());
         for digest in 0..3 {
-            jobs.reserve(request(digest, 1), None, None).expect("room");
+            jobs.reserve(request(digest, 1), None, Answer::Id, None).expect("room");
         }
-        assert!(jobs.reserve(request(4, 1), None, None).is_err());
+        assert!(jobs.reserve(request(4, 1), None, Answer::Id, None).is_err());
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Job {
     pub id: String,
     pub request: Request,
     pub created_at: f64,
+    /// What its request is answered with.
+    pub answer: Answer,
     /// What it does, once that is resolved and until it has ended: it holds files open and whatever was given.
     task: Mutex<Option<Arc<dyn Task>>>,
     /// How far it is on its way into the queue. Held while that changes.
@@ -32,6 +34,15 @@ pub(crate) struct Job {
     cancelled: AtomicBool,
     ended: watch::Sender<bool>,
     inner: Mutex<Inner>,
+}
+
+/// What a request that becomes a job is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// With the job's id, which must be known for as long as is promised: a job that cannot be stored is refused.
+    Id,
+    /// With its result. It is done also where it cannot be stored.
+    Result,
 }
 
 /// How far a job is on its way into the queue. It has its place there from the beginning.
@@ -47,31 +58,44 @@ pub(super) enum Admission {
     Refused,
 }
 
-/// What became of it so far.
-pub(super) struct Inner {
+/// How a job stands, as its row says it.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
     pub state: JobState,
-    /// It is stored, and those who watch were told of it. Before its submit is answered: who then submits another comes
-    /// after it.
-    pub told: bool,
     pub started_at: Option<f64>,
     pub finished_at: Option<f64>,
     pub step: u32,
     pub steps: u32,
-    pub eta_s: Option<f64>,
     pub error: Option<Error>,
+    /// Bytes of the file that holds its result.
+    pub result_bytes: Option<u64>,
+}
+
+/// What became of it so far.
+pub(super) struct Inner {
+    pub standing: Standing,
+    /// It is stored, and those who watch were told of it. Before its submit is answered: who then submits another comes
+    /// after it.
+    pub told: bool,
+    pub eta_s: Option<f64>,
     /// The encoded result, while it is not on the disk.
     pub result: Option<Arc<Vec<u8>>>,
+    /// Its row does not say how it stands, or there is a result that is not on the disk.
+    pub unsaved: bool,
+    /// Somebody was given the result.
+    pub read: bool,
     pub last_seq: u64,
     events: VecDeque<Event>,
     watchers: Vec<Weak<dyn Watcher>>,
 }
 
 impl Job {
-    pub(super) fn new(id: String, request: Request, admission: Admission) -> Self {
+    pub(super) fn new(id: String, request: Request, answer: Answer, admission: Admission) -> Self {
         Self {
             id,
             request,
             created_at: clock::now(),
+            answer,
             task: Mutex::default(),
             admission: Mutex::new(admission),
             listed: AtomicBool::new(false),
@@ -79,15 +103,20 @@ impl Job {
             cancelled: AtomicBool::new(false),
             ended: watch::Sender::new(false),
             inner: Mutex::new(Inner {
-                state: JobState::Resolving,
+                standing: Standing {
+                    state: JobState::Resolving,
+                    started_at: None,
+                    finished_at: None,
+                    step: 0,
+                    steps: 0,
+                    error: None,
+                    result_bytes: None,
+                },
                 told: false,
-                started_at: None,
-                finished_at: None,
-                step: 0,
-                steps: 0,
                 eta_s: None,
-                error: None,
                 result: None,
+                unsaved: false,
+                read: false,
                 last_seq: 0,
                 events: VecDeque::new(),
                 watchers: Vec::new(),
@@ -106,13 +135,13 @@ impl Job {
     }
 
     pub(super) fn set_task(&self, task: Arc<dyn Task>) {
-        self.lock().steps = task.steps();
+        self.lock().standing.steps = task.steps();
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
     /// Whether its turn may come on this device.
     pub(super) fn is_ready(&self, device: DeviceId) -> bool {
-        let is_due = |inner: &Inner| inner.told && inner.state == JobState::Queued;
+        let is_due = |inner: &Inner| inner.told && inner.standing.state == JobState::Queued;
         self.task().is_some_and(|task| task.device() == device) && is_due(&self.lock())
     }
 
@@ -157,6 +186,17 @@ impl Job {
         ended.wait_for(|ended| *ended).await.ok();
     }
 
+    /// Whether nothing more happens to it.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.lock().standing.state.is_terminal()
+    }
+
+    /// Bytes of memory that it takes while it is not on the disk.
+    pub(super) fn held_bytes(&self) -> u64 {
+        const ITSELF: u64 = 1024;
+        self.lock().result.as_ref().map_or(0, |result| result.len() as u64) + ITSELF
+    }
+
     pub(super) fn tell_ended(&self) {
         self.ended.send_replace(true);
     }
@@ -169,7 +209,9 @@ impl Job {
         }
         let watcher = Arc::downgrade(watcher);
         inner.watchers.retain(|other| other.strong_count() > 0);
-        if !inner.state.is_terminal() && !inner.watchers.iter().any(|other| Weak::ptr_eq(other, &watcher)) {
+        if !inner.standing.state.is_terminal()
+            && !inner.watchers.iter().any(|other| Weak::ptr_eq(other, &watcher))
+        {
             inner.watchers.push(watcher);
         }
     }
@@ -200,17 +242,18 @@ impl Job {
 
     pub(super) fn view(&self, position: Option<u32>) -> JobView {
         let inner = self.lock();
+        let standing = &inner.standing;
         JobView {
             job: self.id.clone(),
-            state: inner.state,
+            state: standing.state,
             method: self.request.method.to_owned(),
             created_at: self.created_at,
-            started_at: inner.started_at,
-            finished_at: inner.finished_at,
-            step: inner.step,
-            steps: inner.steps,
+            started_at: standing.started_at,
+            finished_at: standing.finished_at,
+            step: standing.step,
+            steps: standing.steps,
             eta_s: inner.eta_s,
-            error: inner.error.as_ref().map(Error::to_wire),
+            error: standing.error.as_ref().map(Error::to_wire),
             position,
         }
     }

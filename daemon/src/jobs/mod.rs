@@ -1,18 +1,22 @@
 //! The queue, what became of jobs, and their results. What a job does is its task's affair.
 //!
 //! A job lives in memory while it waits and runs, and a while after; its row and its result are on the disk and
-//! outlive the daemon. Where the disk refuses, memory keeps what it can and the log says so.
+//! outlive the daemon. What becomes of it is stored before anybody hears of it: result, row, event, those who wait, in
+//! this order. Where the disk refuses, memory keeps what it can and writes it once there is room; the log says so.
 
 mod admission;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod id;
 mod job;
 mod results;
+mod saving;
 mod store;
+mod wanted;
 mod watcher;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{
@@ -23,17 +27,18 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::live::Live;
+use crate::state_dir::StateDir;
 use crate::tasks::DeviceId;
 pub(crate) use admission::Reserved;
-use job::Admission;
-pub(crate) use job::Job;
+use job::{Admission, Standing};
+pub(crate) use job::{Answer, Job};
 use results::{ReadError, Results};
 pub(crate) use store::StoreError;
-use store::{Keep, Store, StoredJob};
+use store::{NewRow, Ready, Store, StoredJob};
+pub(crate) use wanted::Wanted;
+use wanted::WantedResults;
 pub(crate) use watcher::Watcher;
 
-/// Ended jobs that stay in memory, for those who ask for their events.
-const RECENT: usize = 256;
 /// Jobs in a list when nobody says how many.
 const LIST_LIMIT: u32 = 100;
 
@@ -50,13 +55,13 @@ pub(crate) struct JobLimits {
     pub ttl_s: u64,
     /// Bytes of all kept results.
     pub total_bytes: u64,
-    /// Bytes of results that the disk refused.
+    /// Bytes of results that the disk refused. While so many wait to be read, no more jobs are taken.
     pub memory_bytes: u64,
 }
 
-/// A job that nothing more happens to, if there ever was one of this id.
+/// A job that nothing more happens to, if there ever was one of this id. Its result is kept for as long as this is held.
 pub(crate) struct Ended {
-    id: String,
+    wanted: Wanted,
     job: Option<Arc<Job>>,
 }
 
@@ -66,10 +71,15 @@ pub(crate) struct Jobs {
     state: Mutex<State>,
     /// The queue changed; the engines wait on it.
     queued: Condvar,
-    /// Taken after `state` and never the other way round.
+    /// Never taken together with `state`.
     store: Mutex<Store>,
     /// Apart from the store, so that nobody who asks for a row waits for a large file.
     results: Results,
+    wanted: WantedResults,
+    /// Held while what the disk refused is written again.
+    saving: Mutex<()>,
+    unsaved: Mutex<Unsaved>,
+    state_dir: Arc<StateDir>,
     everyone: Mutex<Vec<Weak<dyn Watcher>>>,
 }
 
@@ -77,17 +87,26 @@ pub(crate) struct Jobs {
 struct State {
     jobs: HashMap<String, Arc<Job>>,
     queue: VecDeque<Arc<Job>>,
-    running: Vec<Arc<Job>>,
-    /// Ended jobs that are still in `jobs`, the oldest first.
+    /// With the devices that do them.
+    running: Vec<(DeviceId, Arc<Job>)>,
+    /// Ended jobs that are still in `jobs`, the oldest first: a few, and those that are not on the disk.
     recent: VecDeque<Arc<Job>>,
     stopping: bool,
 }
 
+/// Bytes of ended jobs that are not on the disk.
+#[derive(Clone, Copy, Default)]
+struct Unsaved {
+    bytes: u64,
+    /// Those that stay until they are read: of jobs whose id was promised to be known.
+    kept_bytes: u64,
+}
+
 impl Jobs {
     /// Opens the history; what a daemon before this one left unfinished is interrupted.
-    pub(crate) fn open(state_dir: &Path, limits: JobLimits) -> Result<Self, StoreError> {
-        let results = Results::open(state_dir);
-        let store = Store::open(state_dir, results.clone())?;
+    pub(crate) fn open(state_dir: Arc<StateDir>, limits: JobLimits) -> Result<Self, StoreError> {
+        let results = Results::open(state_dir.results());
+        let store = Store::open(Arc::clone(&state_dir), results.clone())?;
         match store.interrupt_unfinished(&interrupted(), clock::now()) {
             Ok(0) => (),
             Ok(count) => warn!(count, "jobs of an earlier daemon were interrupted"),
@@ -99,6 +118,10 @@ impl Jobs {
             queued: Condvar::new(),
             store: Mutex::new(store),
             results,
+            wanted: WantedResults::default(),
+            saving: Mutex::default(),
+            unsaved: Mutex::default(),
+            state_dir,
             everyone: Mutex::default(),
         };
         jobs.purge();
@@ -113,27 +136,32 @@ impl Jobs {
             if state.stopping {
                 return None;
             }
-            let ready = state.queue.iter().position(|job| job.is_ready(device));
+            let ready = self.ready(&state, device);
             if let Some(job) = ready.and_then(|place| state.queue.remove(place)) {
-                state.running.push(Arc::clone(&job));
+                state.running.push((device, Arc::clone(&job)));
                 break job;
             }
             state = self.queued.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
         drop(state);
-        self.tell(&job, |inner| {
-            inner.state = JobState::Running;
-            inner.started_at = Some(clock::now());
-            Some(EventKind::Started)
+        self.advance(&job, Some(EventKind::Started), |standing| {
+            standing.state = JobState::Running;
+            standing.started_at = Some(clock::now());
         });
-        self.in_store("a job", |store| store.update(&job, None));
         Some(job)
+    }
+
+    /// The place in the queue of the job whose turn it is.
+    fn ready(&self, state: &State, device: DeviceId) -> Option<usize> {
+        let has_room = !self.is_full();
+        let may_run = |job: &Job| has_room || self.wanted.contains(&job.id);
+        state.queue.iter().position(|job| job.is_ready(device) && may_run(job))
     }
 
     /// Where a running job stands: `step` of `steps`, which some samplers make more or fewer than were asked for.
     pub(crate) fn progress(&self, job: &Job, stage: &str, (step, steps): (u32, u32), eta_s: Option<f64>) {
         self.tell(job, |inner| {
-            (inner.step, inner.steps) = (step, steps);
+            (inner.standing.step, inner.standing.steps) = (step, steps);
             inner.eta_s = eta_s;
             Some(EventKind::Progress { stage: Some(stage.to_owned()), step, steps, eta_s })
         });
@@ -147,21 +175,26 @@ impl Jobs {
     /// A running job ended, with its encoded result or an error.
     pub(crate) fn finish(&self, job: &Arc<Job>, outcome: Result<Vec<u8>>) {
         self.end(job, outcome);
-        self.lock().running.retain(|other| !Arc::ptr_eq(other, job));
+        self.lock().running.retain(|(_, other)| !Arc::ptr_eq(other, job));
+    }
+
+    /// The engine of this device failed at what it was doing.
+    pub(crate) fn fail_running(&self, device: DeviceId) {
+        let state = self.lock();
+        let mine = state.running.iter().filter(|(other, _)| *other == device);
+        let mine: Vec<_> = mine.map(|(_, job)| Arc::clone(job)).collect();
+        drop(state);
+        for job in mine {
+            self.finish(&job, Err(Error::internal("the daemon failed at this job; please report it")));
+        }
     }
 
     /// Stops a job: at once while it waits, within a step while it runs. One that has ended stays as it is.
     pub(crate) fn cancel(&self, id: &str) -> Result<JobView> {
-        let mut state = self.lock();
-        let Some(job) = state.listed(id).cloned() else {
-            drop(state);
-            return self.get(id);
-        };
-        job.request_cancel();
-        let waited = state.leave_queue(&job);
-        drop(state);
-        if waited {
-            self.end(&job, Err(Error::new(Class::Cancelled, "the job was cancelled before its turn")));
+        let job = self.lock().listed(id).cloned();
+        if let Some(job) = job {
+            job.request_cancel();
+            self.end_waiting(&job, Error::new(Class::Cancelled, "the job was cancelled before its turn"));
         }
         self.get(id)
     }
@@ -195,26 +228,41 @@ impl Jobs {
         views
     }
 
+    /// The result of this job is kept from now on, for as long as what is given is held.
+    pub(crate) fn want(&self, id: &str) -> Wanted {
+        let wanted = self.wanted.want(id);
+        if self.is_full() {
+            // It is done though there is no room to keep it.
+            let _state = self.lock();
+            self.queued.notify_all();
+        }
+        wanted
+    }
+
     /// Waits for a job's end.
-    pub(crate) async fn wait(&self, id: &str) -> Result<Ended> {
-        let job = self.lock().listed(id).cloned();
+    pub(crate) async fn wait(&self, wanted: Wanted) -> Ended {
+        let job = self.lock().listed(wanted.id()).cloned();
         if let Some(job) = &job {
             job.wait_ended().await;
         }
-        Ok(Ended { id: id.to_owned(), job })
+        Ended { wanted, job }
     }
 
     /// The encoded result of a job that has ended. Reads a file.
-    pub(crate) fn result(&self, ended: &Ended) -> Result<Vec<u8>> {
-        let id = ended.id.as_str();
+    pub(crate) fn result(&self, ended: &Ended) -> Result<Arc<Vec<u8>>> {
+        let id = ended.wanted.id();
         if let Some(job) = &ended.job {
-            let inner = job.lock();
-            if let Some(error) = &inner.error {
+            let mut inner = job.lock();
+            if let Some(error) = &inner.standing.error {
                 return Err(error.clone());
             }
+            inner.read = true;
             if let Some(result) = &inner.result {
-                return Ok(result.to_vec());
+                return Ok(Arc::clone(result));
             }
+            let bytes = inner.standing.result_bytes;
+            drop(inner);
+            return self.read_result(id, job.request.method, bytes);
         }
         let stored = self.stored(id).ok_or_else(|| unknown(id))?;
         match stored.error {
@@ -301,39 +349,24 @@ impl Jobs {
         let state = self.lock();
         QueueStatus {
             queued: state.queue.len() as u32,
-            running: state.running.first().map(|job| job.id.clone()),
+            running: state.running.first().map(|(_, job)| job.id.clone()),
             limit: self.limits.get().queue as u32,
-        }
-    }
-
-    /// Forgets what is older, or more, than is kept.
-    pub(crate) fn purge(&self) {
-        let limits = self.limits.get();
-        let oldest = clock::now() - limits.ttl_s as f64;
-        let keep = Keep { oldest, jobs: limits.history, result_bytes: limits.total_bytes };
-        self.in_store("old jobs", |store| store.purge(keep));
-        let mut state = self.lock();
-        let mut held = 0u64;
-        let mut keep = state.recent.len();
-        for (age, job) in state.recent.iter().rev().enumerate() {
-            let inner = job.lock();
-            held += inner.result.as_ref().map_or(0, |result| result.len() as u64);
-            let expired = inner.finished_at.is_some_and(|finished| finished < oldest);
-            if age >= RECENT || expired || (age > 0 && held > limits.memory_bytes) {
-                keep = age;
-                break;
-            }
-        }
-        while state.recent.len() > keep {
-            if let Some(job) = state.recent.pop_front() {
-                state.jobs.remove(&job.id);
-            }
         }
     }
 
     /// Ends a job that waits, or says that there is none if nobody was told of it yet.
     fn give_up(&self, job: &Arc<Job>, error: Error) {
-        if !self.refuse(job, Err(error.clone())) && self.lock().leave_queue(job) {
+        if !self.refuse(job, Err(error.clone())) {
+            self.end_waiting(job, error);
+        }
+    }
+
+    /// Ends a job, if it still waits and is nobody else's to end.
+    fn end_waiting(&self, job: &Arc<Job>, error: Error) {
+        // Once it is queued, or told to wait, as far as that has come.
+        let _admission = job.admission();
+        let waited = self.lock().leave_queue(job);
+        if waited {
             self.end(job, Err(error));
         }
     }
@@ -346,6 +379,12 @@ impl Jobs {
         }
         *admission = Admission::Refused;
         drop(admission);
+        self.forget(job, outcome);
+        true
+    }
+
+    /// What is refused never was a job.
+    fn forget(&self, job: &Arc<Job>, outcome: Result<()>) {
         let mut state = self.lock();
         state.leave_queue(job);
         if state.jobs.get(&job.id).is_some_and(|other| Arc::ptr_eq(other, job)) {
@@ -353,26 +392,28 @@ impl Jobs {
         }
         drop(state);
         job.tell_submitted(outcome);
-        true
     }
 
     /// A job's last change: result to the disk, row, event, those who wait, in this order.
     fn end(&self, job: &Arc<Job>, outcome: Result<Vec<u8>>) {
-        let mut result_bytes = None;
-        let (state, kind, error, held) = match outcome {
-            Ok(bytes) => {
-                let held = match self.results.write(&job.id, job.request.method, &bytes) {
-                    Ok(()) => {
-                        result_bytes = Some(bytes.len());
-                        None
-                    }
-                    Err(error) => {
-                        warn!(job = job.id, %error, "result could not be written; kept in memory");
-                        Some(Arc::new(bytes))
-                    }
-                };
-                (JobState::Finished, EventKind::Finished, None, held)
-            }
+        // What failed after that only has to be brought to its end.
+        if !job.is_terminal() {
+            self.settle(job, outcome);
+        }
+        job.drop_task();
+        // Those who wait come last: what they look at next is settled.
+        let mut state = self.lock();
+        if !state.recent.iter().any(|other| Arc::ptr_eq(other, job)) {
+            state.recent.push_back(Arc::clone(job));
+        }
+        drop(state);
+        self.purge();
+        job.tell_ended();
+    }
+
+    fn settle(&self, job: &Arc<Job>, outcome: Result<Vec<u8>>) {
+        let (state, kind, error, result) = match outcome {
+            Ok(bytes) => (JobState::Finished, EventKind::Finished, None, Some(bytes)),
             Err(error) if error.class == Class::Cancelled => {
                 (JobState::Cancelled, EventKind::Cancelled, Some(error), None)
             }
@@ -381,28 +422,31 @@ impl Jobs {
                 (state, EventKind::Failed { error: error.to_wire() }, Some(error), None)
             }
         };
+        let result_bytes = result.and_then(|bytes| self.keep_result(job, bytes));
         info!(job = job.id, %state, error = error.as_ref().map(tracing::field::display), "ended");
-        self.tell(job, |inner| {
-            inner.state = state;
-            inner.finished_at = Some(clock::now());
-            inner.eta_s = None;
-            inner.error = error;
-            inner.result = held;
-            Some(kind)
+        job.lock().eta_s = None;
+        self.advance(job, Some(kind), |standing| {
+            standing.state = state;
+            standing.finished_at = Some(clock::now());
+            standing.error = error;
+            standing.result_bytes = result_bytes;
         });
-        let updated = self.in_store("a job", |store| store.update(job, result_bytes));
-        if updated.is_none() && result_bytes.is_some() {
-            // The file is there but no row will say so: the answer must come from memory.
-            let result =
-                self.read_result(&job.id, job.request.method, result_bytes.map(|bytes| bytes as u64));
-            let result = result.ok().map(Arc::new);
-            job.lock().result = result;
-        }
-        job.drop_task();
-        // Those who wait come last: what they look at next is settled.
-        self.lock().recent.push_back(Arc::clone(job));
-        self.purge();
-        job.tell_ended();
+    }
+
+    /// Stores how a job stands after `change`; then it stands so, and those who watch are told: what anybody hears of is
+    /// there after a restart.
+    fn advance(&self, job: &Job, kind: Option<EventKind>, change: impl FnOnce(&mut Standing)) {
+        let inner = job.lock();
+        let (mut standing, last_seq) = (inner.standing.clone(), inner.last_seq);
+        drop(inner);
+        change(&mut standing);
+        let row = NewRow { job, standing: &standing, last_seq: last_seq + u64::from(kind.is_some()) };
+        let stored = self.in_store("a job", |store| store.put(&row)).is_ok();
+        self.tell(job, |inner| {
+            inner.unsaved = !stored || inner.result.is_some();
+            inner.standing = standing;
+            kind
+        });
     }
 
     fn tell(&self, job: &Job, change: impl FnOnce(&mut job::Inner) -> Option<EventKind>) {
@@ -411,13 +455,13 @@ impl Jobs {
     }
 
     fn stored(&self, id: &str) -> Option<StoredJob> {
-        self.in_store("a job", |store| store.get(id)).flatten()
+        self.in_store("a job", |store| store.get(id)).ok().flatten()
     }
 
     /// A result of as many bytes as its row says, if it says so.
-    fn read_result(&self, id: &str, method: &str, bytes: Option<u64>) -> Result<Vec<u8>> {
+    fn read_result(&self, id: &str, method: &str, bytes: Option<u64>) -> Result<Arc<Vec<u8>>> {
         let bytes = bytes.ok_or_else(|| expired(id))?;
-        self.results.read(id, method, bytes).map_err(|error| {
+        self.results.read(id, method, bytes).map(Arc::new).map_err(|error| {
             warn!(job = id, %error, "result cannot be read");
             match error {
                 ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => expired(id),
@@ -428,8 +472,21 @@ impl Jobs {
         })
     }
 
-    fn in_store<T>(&self, what: &str, work: impl FnOnce(&Store) -> rusqlite::Result<T>) -> Option<T> {
-        work(&self.store()).inspect_err(|error| warn!(%error, "the job history refused {what}")).ok()
+    /// Does `work` with the rows. Nobody who calls this holds the state.
+    fn in_store<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&Store) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut store = self.store();
+        let ready = store.ready();
+        let begun_anew = matches!(ready, Ok(Ready::Anew));
+        let done = ready.and_then(|_| work(&store).map_err(|error| store.refused(error)));
+        drop(store);
+        if begun_anew {
+            self.store_all();
+        }
+        done.inspect_err(|error| warn!(%error, "the job history refused {what}"))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -3,14 +3,15 @@
 //! [`MAGIC`], the version, lengths and texts of the job's id and method, the result's length and its SHA-256; numbers are
 //! big-endian. Then the result. Files of the first version are the result alone, which begins with a MessagePack map.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use latentd_client::codec::{Limits, Scanner};
 use sha2::{Digest, Sha256};
 
-use crate::whole_file;
+use crate::{state_dir, whole_file};
 
 const EXTENSION: &str = "msgpack";
 /// No MessagePack map begins so.
@@ -18,11 +19,30 @@ const MAGIC: &[u8; 8] = b"latentd\0";
 const VERSION: u16 = 2;
 /// Magic and version, which every version has.
 const START: usize = MAGIC.len() + size_of::<u16>();
+/// The one method whose results the first version wrote.
+const FIRST_METHOD: &str = "txt2img";
+const CHECKSUM: usize = 32;
 
 /// The folder.
 #[derive(Clone)]
 pub(super) struct Results {
     folder: PathBuf,
+}
+
+/// A file of the folder.
+pub(super) struct Found {
+    /// The job's id.
+    pub id: String,
+    /// When it was written, in seconds since 1970.
+    pub modified: f64,
+}
+
+/// What a file says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub method: String,
+    /// Bytes of the result.
+    pub bytes: u64,
 }
 
 /// Why there is no result.
@@ -40,13 +60,14 @@ pub(super) enum ReadError {
 }
 
 impl Results {
-    /// `results/` in the state folder.
-    pub(super) fn open(state_dir: &Path) -> Self {
-        Self { folder: state_dir.join("results") }
+    /// In this folder.
+    pub(super) fn open(folder: PathBuf) -> Self {
+        Self { folder }
     }
 
     /// Writes a job's result, whole or not at all.
     pub(super) fn write(&self, id: &str, method: &str, result: &[u8]) -> io::Result<()> {
+        state_dir::make_private(&self.folder)?;
         whole_file::write_parts(&self.path(id), &[&header(id, method, result), result])
     }
 
@@ -68,7 +89,7 @@ impl Results {
         }
         if !has_header {
             file.read_to_end(&mut start)?;
-            return Ok(start);
+            return whole_value(start);
         }
         file.by_ref().take(header_length - START as u64).read_to_end(&mut start)?;
         let mut result = Vec::new();
@@ -84,22 +105,93 @@ impl Results {
         fs::remove_file(self.path(id)).ok();
     }
 
-    /// Forgets results of all jobs but these: a daemon that was killed may have left them.
-    pub(super) fn retain(&self, known: &HashSet<String>) {
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let ours = path.extension().is_some_and(|extension| extension == EXTENSION);
-            let id = path.file_stem().and_then(|stem| stem.to_str());
-            if ours && id.is_some_and(|id| !known.contains(id)) {
-                fs::remove_file(&path).ok();
+    /// The files that may be results, the oldest first.
+    pub(super) fn found(&self) -> Vec<Found> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut found: Vec<_> = entries
+            .filter_map(|entry| {
+                let path = entry.path();
+                let ours = path.extension().is_some_and(|extension| extension == EXTENSION);
+                let id = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| ours)?.to_owned();
+                let modified =
+                    entry.metadata().and_then(|metadata| metadata.modified()).unwrap_or(UNIX_EPOCH);
+                Some(Found { id, modified: seconds(modified) })
+            })
+            .collect();
+        found.sort_by(|a, b| a.modified.total_cmp(&b.modified));
+        found
+    }
+
+    /// What the file of this id says that it is. Its checksum is left to [`Self::read`].
+    pub(super) fn identify(&self, id: &str) -> Result<Identity, ReadError> {
+        const HEADER: &str = "its header makes no sense";
+        let mut file = File::open(self.path(id))?;
+        let length = file.metadata()?.len();
+        // Two texts of at most 64 KiB.
+        let mut start = Vec::new();
+        file.by_ref().take(1 << 18).read_to_end(&mut start)?;
+        let Some(rest) = start.strip_prefix(MAGIC) else {
+            file.read_to_end(&mut start)?;
+            let bytes = whole_value(start)?.len() as u64;
+            return Ok(Identity { method: FIRST_METHOD.to_owned(), bytes });
+        };
+        let mut fields = Fields(rest);
+        let parsed = (|| {
+            let version = u16::from_be_bytes(fields.take()?);
+            if version > VERSION {
+                return Some(Err(ReadError::Newer(version)));
             }
+            let (named, method) = (fields.text()?, fields.text()?);
+            let bytes = u64::from_be_bytes(fields.take()?);
+            Some(Ok((named, method, bytes)))
+        })();
+        let (named, method, bytes) = parsed.unwrap_or(Err(ReadError::Damaged(HEADER)))?;
+        let header = (start.len() - fields.0.len() + CHECKSUM) as u64;
+        if named != id || header.checked_add(bytes) != Some(length) {
+            return Err(ReadError::Damaged(HEADER));
         }
+        Ok(Identity { method, bytes })
     }
 
     fn path(&self, id: &str) -> PathBuf {
         // Ids are checked when they come in: no separators, no leading dot.
         self.folder.join(format!("{id}.{EXTENSION}"))
     }
+}
+
+/// Fields of a header, one after the other.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*field)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = u16::from_be_bytes(self.take()?);
+        let (text, rest) = self.0.split_at_checked(length.into())?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+}
+
+/// A result without a checksum is sent to clients only if it is one value: more or less would put the stream out of step.
+fn whole_value(bytes: Vec<u8>) -> Result<Vec<u8>, ReadError> {
+    let limits = Limits { bytes: usize::MAX, elements: u64::MAX, ..Limits::default() };
+    match Scanner::new(limits).scan(&bytes) {
+        Ok(Some(length)) if length == bytes.len() && is_map(&bytes) => Ok(bytes),
+        _ => Err(ReadError::Damaged("it is no result")),
+    }
+}
+
+fn is_map(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf))
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
 /// What a job's file begins with. Ids and methods are shorter than 64 KiB.
@@ -119,12 +211,12 @@ fn header(id: &str, method: &str, result: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const RESULT: &[u8] = b"\x81\xa6images\x90 and what else there may be";
+    const RESULT: &[u8] = b"\x81\xa6images\xb4and what else there ";
 
     fn results() -> (tempfile::TempDir, Results) {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::create_dir(folder.path().join("results")).expect("made");
-        let results = Results::open(folder.path());
+        let results = Results::open(folder.path().join("results"));
+        fs::create_dir(&results.folder).expect("made");
         (folder, results)
     }
 
@@ -156,6 +248,12 @@ mod tests {
         }));
         damaged.push([&sound[..], b"x"].concat());
         damaged.extend([b"".to_vec(), RESULT[1..].to_vec(), vec![0; sound.len()]]);
+        // As the first version writes it, of the right length: of a value too little, and too much.
+        damaged.extend([
+            [b"\x82", &RESULT[1..]].concat(),
+            [b"\x80", &RESULT[1..]].concat(),
+            vec![0xc1; RESULT.len()],
+        ]);
         results.write("j2", "txt2img", RESULT).expect("written");
         damaged.push(fs::read(results.path("j2")).expect("read"));
         results.write("j1", "img2img", RESULT).expect("written");
@@ -181,5 +279,25 @@ mod tests {
         assert!(
             matches!(read(&results), Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound)
         );
+    }
+    #[test]
+    fn a_file_says_what_it_is() {
+        let (_folder, results) = results();
+        results.write("j1", "img2img", RESULT).expect("written");
+        let sound = fs::read(results.path("j1")).expect("read");
+        let expected = Identity { method: "img2img".into(), bytes: RESULT.len() as u64 };
+        assert_eq!(results.identify("j1").expect("known"), expected);
+        for length in 0..sound.len() {
+            fs::write(results.path("j1"), &sound[..length]).expect("written");
+            assert!(matches!(results.identify("j1"), Err(ReadError::Damaged(_))), "{length} bytes");
+        }
+        fs::write(results.path("j2"), &sound).expect("written");
+        assert!(matches!(results.identify("j2"), Err(ReadError::Damaged(_))), "it is another job's");
+        fs::write(results.path("j1"), RESULT).expect("as the first version writes it");
+        let expected = Identity { method: "txt2img".into(), bytes: RESULT.len() as u64 };
+        assert_eq!(results.identify("j1").expect("known"), expected);
+        let mut ids: Vec<_> = results.found().into_iter().map(|found| found.id).collect();
+        ids.sort();
+        assert_eq!(ids, ["j1", "j2"]);
     }
 }

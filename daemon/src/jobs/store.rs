@@ -1,19 +1,34 @@
 //! Jobs that outlive the daemon: a row each in SQLite. Which of them, and of their results, are kept.
+//!
+//! A row is written before anybody hears of what it says, and survives the end of the process in any way. SQLite does not
+//! wait for the disk at each of them, so a power cut may take the last ones with it. Results are on the disk before
+//! their rows: one whose row is lost, for whatever reason, gets a new one from what its file says.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use latentd_client::protocol::{JobState, JobView};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use tracing::{info, warn};
 
-use super::job::Job;
-use super::results::Results;
-use crate::database;
+use super::job::{Job, Standing};
+use super::results::{Identity, Results};
+use super::wanted::WantedResults;
+use crate::database::{self, Schema};
 use crate::error::{Class, Error};
+use crate::state_dir::{StateDir, StateDirError};
 use crate::tasks::Request;
+use crate::{clock, lock_file};
 
 /// See [`database::open`].
-const MIGRATIONS: &[&str] = &[FIRST];
+const SCHEMA: Schema = Schema {
+    migrations: &[FIRST],
+    probe: "SELECT number, id, method, request_sha256, state, created_at, started_at, finished_at, step, steps, \
+            error_code, error_text, last_seq, result_bytes FROM job",
+};
 
 const FIRST: &str = "
     CREATE TABLE IF NOT EXISTS job (
@@ -33,8 +48,31 @@ const COLUMNS: &str = "id, method, request_sha256, state, created_at, started_at
 
 /// The rows, and the files whose life they decide.
 pub(super) struct Store {
-    connection: Connection,
+    state_dir: Arc<StateDir>,
     results: Results,
+    /// Opened again where it is gone or damaged.
+    open: Option<Open>,
+}
+
+struct Open {
+    connection: Connection,
+    /// The file, to see whether it is still the one that stands at its path.
+    file: File,
+}
+
+/// Whether what was stored before is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    AsBefore,
+    /// Begun anew: what is to be known has to be stored again.
+    Anew,
+}
+
+/// What a row is made of.
+pub(super) struct NewRow<'a> {
+    pub job: &'a Job,
+    pub standing: &'a Standing,
+    pub last_seq: u64,
 }
 
 /// What is kept.
@@ -59,102 +97,152 @@ pub(super) struct StoredJob {
 }
 
 impl Store {
-    /// Opens `state.db` in the state folder, and forgets results that no row speaks of.
-    pub(super) fn open(state_dir: &Path, results: Results) -> Result<Self, StoreError> {
-        let path = state_dir.join("state.db");
-        let connection = database::open(&path, "NORMAL", MIGRATIONS).map_err(|error| match error {
+    /// Opens `state.db` in the state folder.
+    pub(super) fn open(state_dir: Arc<StateDir>, results: Results) -> Result<Self, StoreError> {
+        let mut store = Self { state_dir, results, open: None };
+        store.ready()?;
+        Ok(store)
+    }
+
+    /// Sees to it that rows can be read and written: the folder may have been removed, the file found to be damaged.
+    pub(super) fn ready(&mut self) -> Result<Ready, StoreError> {
+        self.state_dir.keep()?;
+        let path = self.path();
+        if self.open.as_ref().is_some_and(|open| lock_file::is_at(&open.file, &path)) {
+            return Ok(Ready::AsBefore);
+        }
+        // First of all: what closes removes the log beside the path.
+        self.open = None;
+        let refused = |error| StoreError::Sqlite { path: path.clone(), error };
+        let connection = database::open(&path, "NORMAL", &SCHEMA).map_err(|error| match error {
             database::Error::Newer { .. } => StoreError::Newer(error),
-            database::Error::Sqlite { error, .. } => StoreError::Sqlite { path: path.clone(), error },
+            database::Error::Sqlite { error, .. } => refused(error),
         })?;
-        let open = || {
-            let mut with_result = connection.prepare("SELECT id FROM job WHERE result_bytes IS NOT NULL")?;
-            let known = with_result.query_map([], |row| row.get(0))?.collect::<Result<HashSet<_>, _>>()?;
-            results.retain(&known);
-            drop(with_result);
-            Ok(Self { connection, results })
-        };
-        open().map_err(|error| StoreError::Sqlite { path: path.clone(), error })
+        let file = File::open(&path).map_err(|error| StoreError::Io { path: path.clone(), error })?;
+        if let Err(error) = adopt(&connection, &self.results) {
+            warn!(%error, "results of which the history does not know could not be put into it");
+        }
+        self.open = Some(Open { connection, file });
+        Ok(Ready::Anew)
+    }
+
+    /// Why the rows refuse something. Damage is looked at, and put aside, when they are opened next.
+    pub(super) fn refused(&mut self, error: rusqlite::Error) -> StoreError {
+        if database::is_damage(&error) {
+            self.open = None;
+        }
+        StoreError::Sqlite { path: self.path(), error }
+    }
+
+    /// As a disk that is full.
+    #[cfg(test)]
+    pub(super) fn forbid_writing(&self) {
+        let connection = self.connection().expect("open");
+        connection.pragma_update(None, "query_only", true).expect("set");
+    }
+
+    fn path(&self) -> PathBuf {
+        self.state_dir.path().join("state.db")
+    }
+
+    fn connection(&self) -> rusqlite::Result<&Connection> {
+        self.open.as_ref().map(|open| &open.connection).ok_or(rusqlite::Error::InvalidQuery)
     }
 
     /// Marks what a daemon before this one left unfinished. Gives how many there were.
     pub(super) fn interrupt_unfinished(&self, error: &Error, now: f64) -> rusqlite::Result<usize> {
-        self.connection.execute(
+        self.connection()?.execute(
             "UPDATE job SET state = 'interrupted', finished_at = ?, error_code = ?, error_text = ?, \
              last_seq = last_seq + 1 WHERE state IN ('resolving', 'queued', 'running')",
             params![now, error.class.code(), error.text],
         )
     }
 
-    /// A new row for a job.
-    pub(super) fn insert(&self, job: &Job) -> rusqlite::Result<()> {
-        let inner = job.lock();
-        self.connection
-            .prepare_cached(
-                "INSERT INTO job (id, method, request_sha256, state, created_at, step, steps, last_seq) \
-                 VALUES (?, ?, ?, ?, ?, 0, ?, 0)",
-            )?
-            .execute(params![
-                job.id,
-                job.request.method,
-                stored_digest(&job.request),
-                inner.state.name(),
-                job.created_at,
-                inner.steps
-            ])
-            .map(drop)
-    }
-
-    /// Brings a job's row up to date. A row that was never written is an error.
-    pub(super) fn update(&self, job: &Job, result_bytes: Option<usize>) -> rusqlite::Result<()> {
-        let inner = job.lock();
-        let rows = self
-            .connection
+    /// Makes a job's row, or brings it up to date.
+    pub(super) fn put(&self, row: &NewRow<'_>) -> rusqlite::Result<()> {
+        let NewRow { job, standing, last_seq } = row;
+        let connection = self.connection()?;
+        let (code, text) = match &standing.error {
+            Some(error) => (Some(error.class.code()), Some(&error.text)),
+            None => (None, None),
+        };
+        let updated = connection
             .prepare_cached(
                 "UPDATE job SET state = ?, started_at = ?, finished_at = ?, step = ?, steps = ?, error_code = ?, \
                  error_text = ?, last_seq = ?, result_bytes = ? WHERE id = ?",
             )?
             .execute(params![
-                inner.state.name(),
-                inner.started_at,
-                inner.finished_at,
-                inner.step,
-                inner.steps,
-                inner.error.as_ref().map(|error| error.class.code()),
-                inner.error.as_ref().map(|error| &error.text),
-                inner.last_seq.cast_signed(),
-                result_bytes.map(|bytes| bytes as i64),
+                standing.state.name(),
+                standing.started_at,
+                standing.finished_at,
+                standing.step,
+                standing.steps,
+                code,
+                text,
+                last_seq.cast_signed(),
+                standing.result_bytes.map(u64::cast_signed),
                 job.id,
             ])?;
-        if rows == 0 { Err(rusqlite::Error::QueryReturnedNoRows) } else { Ok(()) }
+        if updated > 0 {
+            return Ok(());
+        }
+        // Not in one with the other: an insert that becomes an update uses up a number, and numbers count jobs.
+        connection
+            .prepare_cached(
+                "INSERT INTO job (id, method, request_sha256, created_at, state, started_at, finished_at, step, steps, \
+                 error_code, error_text, last_seq, result_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                job.id,
+                job.request.method,
+                stored_digest(&job.request),
+                job.created_at,
+                standing.state.name(),
+                standing.started_at,
+                standing.finished_at,
+                standing.step,
+                standing.steps,
+                code,
+                text,
+                last_seq.cast_signed(),
+                standing.result_bytes.map(u64::cast_signed),
+            ])
+            .map(drop)
     }
 
     /// One job.
     pub(super) fn get(&self, id: &str) -> rusqlite::Result<Option<StoredJob>> {
-        self.connection
+        self.connection()?
             .prepare_cached(&format!("SELECT {COLUMNS} FROM job WHERE id = ?"))?
             .query_row([id], read)
             .optional()
     }
 
-    /// The newest jobs.
+    /// The newest jobs. A row that makes no sense is left out.
     pub(super) fn list(&self, state: Option<JobState>, limit: u32) -> rusqlite::Result<Vec<StoredJob>> {
         let sql =
             format!("SELECT {COLUMNS} FROM job WHERE ?1 IS NULL OR state = ?1 ORDER BY number DESC LIMIT ?2");
-        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut statement = self.connection()?.prepare_cached(&sql)?;
         let rows = statement.query_map(params![state.map(JobState::name), limit], read)?;
-        rows.collect()
+        rows.filter(|row| !matches!(row, Err(rusqlite::Error::InvalidColumnType(..)))).collect()
     }
 
-    /// Forgets jobs and results that are older, or more, than is kept.
-    pub(super) fn purge(&self, keep: Keep) -> rusqlite::Result<()> {
-        let mut expired = self.connection.prepare_cached(
-            "DELETE FROM job WHERE finished_at < ?1 \
-             OR (finished_at IS NOT NULL AND number <= (SELECT max(number) FROM job) - ?2) RETURNING id",
+    /// Forgets jobs and results that are older, or more, than is kept; none that somebody waits for.
+    pub(super) fn purge(&self, keep: Keep, wanted: &WantedResults) -> rusqlite::Result<()> {
+        let connection = self.connection()?;
+        let mut expired = connection.prepare_cached(
+            "SELECT id FROM job WHERE finished_at < ?1 \
+             OR (finished_at IS NOT NULL AND number <= (SELECT max(number) FROM job) - ?2)",
         )?;
-        for id in expired.query_map(params![keep.oldest, keep.jobs], |row| row.get::<_, String>(0))? {
-            self.results.remove(&id?);
+        let expired = expired.query_map(params![keep.oldest, keep.jobs], |row| row.get::<_, String>(0))?;
+        for id in expired.collect::<rusqlite::Result<Vec<_>>>()? {
+            if !wanted.contains(&id) {
+                // First, as it makes room for what the rows need.
+                self.results.remove(&id);
+                connection.prepare_cached("DELETE FROM job WHERE id = ?")?.execute([&id])?;
+            }
         }
-        let mut kept = self.connection.prepare_cached(
+        let mut kept = connection.prepare_cached(
             "SELECT id, result_bytes FROM job WHERE result_bytes IS NOT NULL ORDER BY finished_at DESC, number DESC",
         )?;
         let rows =
@@ -163,21 +251,57 @@ impl Store {
         for (age, row) in rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().enumerate() {
             let (id, bytes) = row;
             sum = sum.saturating_add(bytes);
-            if age > 0 && sum > keep.result_bytes {
+            if age > 0 && sum > keep.result_bytes && !wanted.contains(&id) {
                 self.results.remove(&id);
-                self.connection.execute("UPDATE job SET result_bytes = NULL WHERE id = ?", [&id])?;
+                connection.execute("UPDATE job SET result_bytes = NULL WHERE id = ?", [&id])?;
             }
         }
         Ok(())
     }
 }
 
+/// Results of which no row speaks get one: a daemon ended before it wrote that, or the rows were lost.
+fn adopt(connection: &Connection, results: &Results) -> rusqlite::Result<()> {
+    let mut known = connection.prepare("SELECT id FROM job WHERE result_bytes IS NOT NULL")?;
+    let known = known.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<HashSet<String>>>()?;
+    let together = connection.unchecked_transaction()?;
+    let mut adopted = 0;
+    for found in results.found() {
+        if known.contains(&found.id) {
+            continue;
+        }
+        let Identity { method, bytes } = match results.identify(&found.id) {
+            Ok(identity) => identity,
+            Err(error) => {
+                warn!(job = found.id, %error, "a file among the results is of no job, and left as it is");
+                continue;
+            }
+        };
+        let finished_at = found.modified.min(clock::now());
+        // What failed or was cancelled has no result: then it is that of a job of before, with the same id.
+        adopted += connection
+            .prepare_cached(
+                "INSERT INTO job (id, method, request_sha256, state, created_at, finished_at, step, steps, last_seq, \
+                 result_bytes) VALUES (?1, ?2, x'', 'finished', ?3, ?3, 0, 0, 1, ?4) \
+                 ON CONFLICT (id) DO UPDATE SET state = 'finished', finished_at = excluded.finished_at, \
+                 error_code = NULL, error_text = NULL, last_seq = last_seq + 1, result_bytes = excluded.result_bytes \
+                 WHERE state NOT IN ('failed', 'cancelled')",
+            )?
+            .execute(params![found.id, method, finished_at, bytes.cast_signed()])?;
+    }
+    together.commit()?;
+    if adopted > 0 {
+        info!(adopted, "results of which the history did not know are in it again");
+    }
+    Ok(())
+}
+
 impl StoredJob {
     /// Whether it is of this request. Digests of before version 1 were of the request with its defaults, which tells
-    /// nothing of one as it was sent: such a job is known by its id and method alone.
+    /// nothing of one as it was sent; of what was adopted there is none. Such a job is known by its id and method alone.
     pub(super) fn is_of(&self, request: &Request) -> bool {
-        let is_older = self.digest.len() == request.digest.len();
-        self.view.method == request.method && (is_older || self.digest == stored_digest(request))
+        let is_unknown = self.digest.is_empty() || self.digest.len() == request.digest.len();
+        self.view.method == request.method && (is_unknown || self.digest == stored_digest(request))
     }
 }
 
@@ -219,11 +343,22 @@ pub(crate) enum StoreError {
     #[error("{0}; start that one, or give another --state-dir")]
     Newer(database::Error),
     /// SQLite refuses it.
-    #[error("cannot open {}: {error}; move it away (job history and results are lost, nothing else), or give another --state-dir", path.display())]
+    #[error("cannot use {}: {error}; make room or look at its rights, move it away (job history is lost, nothing else), or give another --state-dir", path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
         /// Why.
         error: rusqlite::Error,
     },
+    /// It is not there.
+    #[error("cannot use {}: {error}; give another --state-dir", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Its folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] StateDirError),
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Params, params};
 use tracing::warn;
 
 use super::item::{Facts, Stamp};
-use crate::database;
+use crate::database::{self, Schema};
 
 /// What an earlier look found in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,10 @@ pub(super) struct Index {
 
 /// See [`database::open`]. When a look tells more of a file or tells it otherwise, a step more forgets what older versions
 /// found; digests stay true.
-const MIGRATIONS: &[&str] = &[FIRST];
+const SCHEMA: Schema = Schema {
+    migrations: &[FIRST],
+    probe: "SELECT file.path, kind, architecture, dtype, parameters, broken, sha256 FROM file, digest",
+};
 
 const FIRST: &str = "
     DROP TABLE IF EXISTS file;
@@ -46,7 +49,7 @@ impl Index {
     /// Opens or makes the index.
     pub(super) fn open(path: &Path) -> Self {
         // A lost index costs a scan, so it is not worth waiting for the disk.
-        let connection = database::open(path, "OFF", MIGRATIONS)
+        let connection = database::open(path, "OFF", &SCHEMA)
             .inspect_err(|error| warn!(%error, "no library index; every start reads all headers"))
             .ok();
         Self { connection: Mutex::new(connection) }

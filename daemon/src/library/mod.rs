@@ -21,6 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryKind};
 
+use crate::contain::{contain, keep_going};
 use crate::error::{Class, Error, Result};
 use crate::workers::Workers;
 use hash::Sha256Task;
@@ -85,10 +86,20 @@ impl Library {
     /// Scans and watches on threads of their own, for as long as somebody else holds the library.
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         let library = Arc::clone(self);
-        std::thread::Builder::new()
-            .name("library".into())
-            .spawn(move || watch::run(&library.folders, || drop(library.rescan())))?;
+        std::thread::Builder::new().name("library".into()).spawn(move || {
+            let watch = || watch::run(&library.folders, || library.rescan_or_go_on());
+            keep_going("library", watch, || ());
+        })?;
         Ok(())
+    }
+
+    /// A scan that fails leaves what was known before, be it nothing: nobody waits for it for ever.
+    fn rescan_or_go_on(&self) {
+        let scanned = contain(|| Ok(self.rescan()));
+        if scanned.is_err() {
+            self.lock().snapshot.get_or_insert_default();
+            self.scanned.notify_all();
+        }
     }
 
     /// What is there. Waits for the first scan.

@@ -194,7 +194,8 @@ impl Connection<'_> {
 async fn result(daemon: &Daemon, ended: Result<Ended>) -> Reply {
     let ended = ended?;
     let jobs = Arc::clone(&daemon.jobs);
-    daemon.books.call(move || jobs.result(&ended)).await
+    let result = daemon.books.call(move || jobs.result(&ended)).await?;
+    Ok(Arc::unwrap_or_clone(result))
 }
 
 /// `params` is an array with one map; an empty one stands for the empty map.

@@ -7,6 +7,7 @@ use latentd_models::image::{RgbImage, encode_png};
 
 use crate::error::{Class, Error, Result};
 use crate::schema::shorten;
+use crate::state_dir::make_private;
 use crate::whole_file;
 
 /// How pictures come back.
@@ -16,6 +17,8 @@ pub(super) enum Output {
     Raw,
     /// As files in this folder.
     Files(PathBuf),
+    /// As files in the daemon's own folder, which is made anew if somebody removed it.
+    OwnFiles(PathBuf),
 }
 
 impl Output {
@@ -25,7 +28,9 @@ impl Output {
         let name = match params.format {
             OutputFormat::Png => return Ok(Self::Png),
             OutputFormat::Raw => return Ok(Self::Raw),
-            OutputFormat::File => return Ok(Self::Files(dir.unwrap_or_else(|| own.to_owned()))),
+            OutputFormat::File => {
+                return Ok(dir.map_or_else(|| Self::OwnFiles(own.to_owned()), Self::Files));
+            }
             OutputFormat::Jpeg => "jpeg",
             OutputFormat::Webp => "webp",
         };
@@ -54,10 +59,11 @@ impl Output {
                 packed.raw = Some(Bytes(image.pixels));
                 packed.channels = Some(3);
             }
-            Self::Files(dir) => {
+            Self::Files(dir) | Self::OwnFiles(dir) => {
                 let path = dir.join(format!("{job}-{index}.png"));
                 let png = encode_png(&image, &infotext)?;
-                whole_file::write(&path, &png).map_err(|error| {
+                let made = if matches!(self, Self::OwnFiles(_)) { make_private(dir) } else { Ok(()) };
+                made.and_then(|()| whole_file::write(&path, &png)).map_err(|error| {
                     Error::internal(format!("cannot write {}: {error}; make room", path.display()))
                 })?;
                 packed.path = Some(path.display().to_string());
@@ -90,7 +96,7 @@ mod tests {
             Output::resolve(&params, Path::new("/own"))
         };
         assert_eq!(resolve(OutputFormat::Png, None), Ok(Output::Png));
-        assert_eq!(resolve(OutputFormat::File, None), Ok(Output::Files("/own".into())));
+        assert_eq!(resolve(OutputFormat::File, None), Ok(Output::OwnFiles("/own".into())));
         assert_eq!(resolve(OutputFormat::File, Some("/")), Ok(Output::Files("/".into())));
         assert!(resolve(OutputFormat::Jpeg, None).is_err_and(|error| error.class == Class::Unsupported));
         let relative = resolve(OutputFormat::File, Some("relative"));

@@ -12,7 +12,7 @@ use super::digest;
 use super::row::{JobRow, Method, Promise, Run, Session, Submit, encode};
 use super::value::read;
 use crate::error::Result;
-use crate::jobs::{Job, Reserved};
+use crate::jobs::{Answer, Job, Reserved, Wanted};
 use crate::schema;
 use crate::tasks::{self, DeviceId, JobMethod, Request, Task};
 
@@ -25,17 +25,21 @@ pub(super) fn job<M: JobMethod>() -> Method {
     let check = params.clone();
     let submit: Arc<Submit> = Arc::new(move |session: &Session, value, id| -> Promise<String> {
         // Called here, not in the task, so that jobs are queued in the order in which they were asked for.
-        let reserved = reserve::<M>(&check, session, value, id);
+        let reserved = reserve::<M>(&check, session, value, id, Answer::Id);
         Box::pin(async move {
-            let job = reserved?;
+            let (job, _) = reserved?;
             job.submitted().await?;
             Ok(job.id.clone())
         })
     });
-    let shared = Arc::clone(&submit);
+    let check = params.clone();
     let wait = move |session: Session, value| -> Promise<_> {
-        let submitted = shared(&session, value, None);
-        Box::pin(async move { session.daemon.jobs.wait(&submitted.await?).await })
+        let reserved = reserve::<M>(&check, &session, value, None, Answer::Result);
+        Box::pin(async move {
+            let (job, wanted) = reserved?;
+            job.submitted().await?;
+            Ok(session.daemon.jobs.wait(wanted).await)
+        })
     };
     Method {
         name: M::NAME,
@@ -46,13 +50,14 @@ pub(super) fn job<M: JobMethod>() -> Method {
     }
 }
 
-/// Checks a request, gives it its place in the queue, and has it resolved.
+/// Checks a request, gives it its place in the queue, and has it resolved. Its result is kept while the second part is held.
 fn reserve<M: JobMethod>(
     check: &Json,
     session: &Session,
     value: Value,
     id: Option<String>,
-) -> Result<Arc<Job>> {
+    answer: Answer,
+) -> Result<(Arc<Job>, Wanted)> {
     // An empty table of Lua goes over the wire as an empty array.
     let value = if value.as_array().is_some_and(Vec::is_empty) { Value::Map(Vec::new()) } else { value };
     schema::check(check, &value)?;
@@ -61,10 +66,15 @@ fn reserve<M: JobMethod>(
     let request = Request { method: M::NAME, digest, bytes };
     let daemon = &session.daemon;
     let follower = session.follows_own.load(Ordering::Relaxed).then(|| session.watcher());
-    let job = match daemon.jobs.reserve(request, id, follower.as_ref())? {
-        Reserved::Known(job) => return Ok(job),
+    let job = match daemon.jobs.reserve(request, id, answer, follower.as_ref())? {
+        Reserved::Known(job) => {
+            let wanted = daemon.jobs.want(&job.id);
+            return Ok((job, wanted));
+        }
         Reserved::New(job) => job,
     };
+    // Before it can end.
+    let wanted = daemon.jobs.want(&job.id);
     let (jobs, studio, ours) = (Arc::clone(&daemon.jobs), Arc::clone(&daemon.studio), Arc::clone(&job));
     daemon.resolvers.run(move || {
         jobs.resolve(&ours, || Ok(Arc::new(Resolved(M::resolve(params, &studio)?))));
@@ -77,7 +87,7 @@ fn reserve<M: JobMethod>(
             daemon.books.run(move || jobs.enlist(&late, JobState::Resolving));
         }
     });
-    Ok(job)
+    Ok((job, wanted))
 }
 
 /// A request of any method, resolved; its result is encoded as its row says.

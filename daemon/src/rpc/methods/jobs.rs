@@ -74,8 +74,8 @@ fn not_a_job(session: &Session, params: &SubmitParams) -> Error {
 fn wait() -> Run {
     let check = schema::of::<JobParams>();
     Run::Wait(Box::new(move |session, value| -> Promise<_> {
-        let params = decode::<JobParams>(&check, value);
-        Box::pin(async move { session.daemon.jobs.wait(&params?.job).await })
+        let wanted = decode::<JobParams>(&check, value).map(|params| session.daemon.jobs.want(&params.job));
+        Box::pin(async move { Ok(session.daemon.jobs.wait(wanted?).await) })
     }))
 }
 
