@@ -61,6 +61,10 @@ pub(crate) struct Config {
     /// Values in one message a client may send.
     #[schemars(range(min = 64, max = 100_000_000))]
     pub message_elements: u64,
+    /// Bytes that all connections together may hold of messages that are not whole yet; above it they wait for each
+    /// other. A client that stops in the middle of a message loses its connection after `write_stall_s`.
+    #[schemars(range(min = 1_048_576))]
+    pub buffers_bytes: u64,
     /// Bytes that may wait for one slow client: above it previews are dropped, above half of it no further answers
     /// are made, and a client that lets this many bytes of events pile up is disconnected.
     #[schemars(range(min = 65_536))]
@@ -136,6 +140,7 @@ impl Default for Config {
             requests_per_connection: 4096,
             message_bytes: 256 << 20,
             message_elements: 1 << 20,
+            buffers_bytes: 1 << 30,
             outbox_bytes: 64 << 20,
             write_stall_s: 30,
             result_bytes: 256 << 20,
@@ -151,7 +156,7 @@ impl Default for Config {
 impl Config {
     /// Settings that a daemon takes at its start and not again.
     pub(crate) const NEEDS_RESTART: &[&str] =
-        &["models_dirs", "socket", "state_dir", "threads", "memory_bytes", "log_format"];
+        &["models_dirs", "socket", "state_dir", "threads", "memory_bytes", "buffers_bytes", "log_format"];
 
     /// Names of the settings that differ.
     pub(crate) fn differences(&self, other: &Self) -> Result<Vec<String>, toml::ser::Error> {
@@ -165,8 +170,9 @@ impl Config {
 
     /// These settings, but where a restart is needed those of `before`.
     pub(crate) fn keeping_what_needs_restart(self, before: &Self) -> Self {
-        let Self { models_dirs, socket, state_dir, threads, memory_bytes, log_format, .. } = before.clone();
-        Self { models_dirs, socket, state_dir, threads, memory_bytes, log_format, ..self }
+        let Self { models_dirs, socket, state_dir, threads, memory_bytes, buffers_bytes, log_format, .. } =
+            before.clone();
+        Self { models_dirs, socket, state_dir, threads, memory_bytes, buffers_bytes, log_format, ..self }
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use interprocess::local_socket::tokio::Stream;
 
 /// A file over the size limit becomes an error of the write, as a full disk is, instead of this process's end.
 pub(crate) fn ignore_file_size_signal() {
@@ -11,6 +14,15 @@ pub(crate) fn ignore_file_size_signal() {
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
+}
+
+/// Whether nobody is at the other end of a connection any more: one that only sends nothing more is still there.
+pub(crate) fn has_hung_up(stream: &Stream) -> bool {
+    let Stream::UdSocket(stream) = stream;
+    let mut polled = libc::pollfd { fd: stream.as_fd().as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one entry, of a descriptor that is open as long as the stream is borrowed; it does not wait.
+    unsafe { libc::poll(&raw mut polled, 1, 0) };
+    polled.revents & (libc::POLLHUP | libc::POLLERR) != 0
 }
 
 /// The command's process leaves our terminal, so that Ctrl-C here does not end it.

@@ -435,7 +435,7 @@ mod tests {
             ("long".into(), "value: text is 4 characters long, 3 are allowed"),
             (true.into(), "value: true must be an integer or a string or a map or an array"),
             (point("one".into()), "value.x: 'one' must be an integer"),
-            (map(&[("x", 1.into()), ("z", 1.into())]), "unknown field 'value.z'; did you mean 'value.y'"),
+            (map(&[("x", 1.into()), ("z", 1.into())]), "unknown field 'value.z'; known: x, y"),
             (map(&[("from", point(1.into())), ("to", point((-1).into()))]), "value.to.x: -1 is out of range"),
             (map(&[("from", point(1.into()))]), "value.to: is missing"),
             (

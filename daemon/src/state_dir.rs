@@ -1,6 +1,6 @@
 //! The folder in which the daemon keeps what outlives it. One daemon at a time, also when their sockets differ.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,13 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing::warn;
 
-use crate::{lock_file, whole_file};
+use crate::lock_file::{self, Holder, LockFile, Locked};
+use crate::whole_file;
 
 /// The folder, ours for as long as this is held.
 pub(crate) struct StateDir {
     path: PathBuf,
-    lock: Mutex<File>,
+    lock: Mutex<LockFile>,
 }
 
 impl StateDir {
@@ -35,8 +36,7 @@ impl StateDir {
     /// Makes the folder anew and takes it again, if somebody removed it.
     pub(crate) fn keep(&self) -> Result<(), StateDirError> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = lock_path(&self.path);
-        if lock_file::is_at(&lock, &path) {
+        if lock.is_in_place() {
             return Ok(());
         }
         warn!(folder = %self.path.display(), "the state folder was removed; it is made anew");
@@ -48,8 +48,8 @@ impl StateDir {
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateDirError {
-    #[error("a daemon already keeps its state in {}; use it, or give another --state-dir", path.display())]
-    Taken { path: PathBuf },
+    #[error("a daemon ({holder}) already keeps its state in {}; use it, or give another --state-dir", path.display())]
+    Taken { path: PathBuf, holder: Holder },
     #[error("cannot write {}: {error}; give another --state-dir", path.display())]
     Io { path: PathBuf, error: io::Error },
 }
@@ -63,20 +63,18 @@ pub(crate) fn claim(state_dir: &Path) -> Result<StateDir, StateDirError> {
     Ok(claimed)
 }
 
-fn take(state_dir: &Path) -> Result<File, StateDirError> {
+fn take(state_dir: &Path) -> Result<LockFile, StateDirError> {
     make_private(state_dir).map_err(at(state_dir))?;
-    let path = lock_path(state_dir);
-    let lock = lock_file::lock(&path).map_err(at(&path))?;
-    let lock = lock.ok_or_else(|| StateDirError::Taken { path: state_dir.to_owned() })?;
+    let path = state_dir.join("lock");
+    let lock = match lock_file::lock(&path).map_err(at(&path))? {
+        Locked::Own(lock) => lock,
+        Locked::Held(holder) => return Err(StateDirError::Taken { path: state_dir.to_owned(), holder }),
+    };
     for folder in ["results", "outputs"] {
         let folder = state_dir.join(folder);
         make_private(&folder).map_err(at(&folder))?;
     }
     Ok(lock)
-}
-
-fn lock_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("lock")
 }
 
 /// Makes a folder, if it is not there, that only its user can look into: pictures and prompts are nobody else's business.

@@ -14,22 +14,6 @@ fn with_config(config: &str) -> Daemon {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so() {
-    let daemon = with_config("connections = 2\n");
-    let first = daemon.client().await;
-    let second = daemon.client().await;
-    within(first.ping()).await.expect("served");
-    within(second.ping()).await.expect("served");
-    let third = daemon.client().await;
-    let text = refused(within(third.ping()).await, ErrorName::Busy);
-    assert!(text.contains("2 connections are open"), "{text}");
-    drop(second);
-    // The daemon notices that it hung up.
-    while within(first.status()).await.expect("status").connections > 1 {}
-    within(daemon.client().await.ping()).await.expect("room again");
-}
-
-#[tokio::test]
 async fn one_request_too_many_is_answered_so() {
     let daemon = with_config("requests_per_connection = 3\n");
     let client = daemon.client().await;

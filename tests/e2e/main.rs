@@ -2,6 +2,7 @@
 
 mod cancel;
 mod command_line;
+mod connections;
 mod crash;
 #[cfg(feature = "demo")]
 mod demo;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,7 +25,7 @@ use crate::library::{Library, NO_FOLDER};
 use crate::live::Live;
 use crate::memory::Memory;
 use crate::process::{self, Terminal};
-use crate::rpc::{self, Daemon, Phase};
+use crate::rpc::{self, Daemon, Phase, SocketFile};
 use crate::state_dir::{self, StateDir};
 use crate::tasks::{Device, DeviceId, Studio};
 
@@ -81,11 +81,13 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     studio.library.start().map_err(Failure::new)?;
     let threads = studio.threads();
     let daemon = Arc::new(Daemon::new(config, Arc::clone(&jobs), studio));
-    let server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening.listener));
+    let socket = Arc::downgrade(&listening.socket);
+    let path = listening.socket.path.clone();
+    let server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening));
     tokio::spawn(purge_now_and_then(Arc::clone(&jobs)));
     tokio::spawn(end_when_idle(Arc::clone(&daemon)));
-    announce(&listening.path)?;
-    info!(socket = %listening.path.display(), threads, "ready");
+    announce(&path)?;
+    info!(socket = %path.display(), threads, "ready");
 
     let mut phase = daemon.phase.subscribe();
     tokio::select! {
@@ -104,8 +106,8 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     });
     tokio::select! {
         ended = stopped => if let Ok(Err(_)) | Err(_) = ended { error!("the engine did not end well") },
-        _ = terminate.recv() => return Ok(end_at_once(&listening.path)),
-        _ = interrupt.recv() => return Ok(end_at_once(&listening.path)),
+        _ = terminate.recv() => return Ok(end_at_once(&socket)),
+        _ = interrupt.recv() => return Ok(end_at_once(&socket)),
     }
     daemon.advance(Phase::Closing);
     if tokio::time::timeout(CLOSING, server).await.is_err() {
@@ -115,9 +117,11 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     Ok(End::Well)
 }
 
-fn end_at_once(socket: &Path) -> End {
+fn end_at_once(socket: &Weak<SocketFile>) -> End {
     warn!("a second signal: ending at once");
-    std::fs::remove_file(socket).ok();
+    if let Some(socket) = socket.upgrade() {
+        socket.remove();
+    }
     End::AtOnce
 }
 

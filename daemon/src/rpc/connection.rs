@@ -2,7 +2,7 @@
 //! and writes what waits in the outbox.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::Stream;
@@ -14,11 +14,17 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::methods::{Methods, Reply, Run, Session};
-use super::session::{Daemon, Outbox, Phase};
+use super::session::{Activity, Daemon, Outbox, PIECE, Phase, Share};
 use crate::error::{Class, Error, Result};
 use crate::jobs::Ended;
+use crate::process::has_hung_up;
 
-const READ_BYTES: usize = 64 << 10;
+/// Bytes of messages from which decoding them would hold up others on the same thread.
+const LARGE: usize = 1 << 20;
+/// Bytes a second that a message must come with at least, once it has begun.
+const SLOWEST: f64 = (1 << 20) as f64;
+/// How often it is looked whether a client that sends nothing more still listens.
+const LISTENS_STILL: Duration = Duration::from_secs(1);
 
 /// A frame on its way out.
 struct Sending {
@@ -31,7 +37,14 @@ struct Connection<'a> {
     session: Session,
     outbox: Arc<Outbox>,
     decoder: Decoder,
+    /// What it has of the memory for messages that are not whole.
+    share: Share,
+    /// When the message that is not whole began.
+    begun: Option<Instant>,
     requests: JoinSet<()>,
+    activity: Arc<Activity>,
+    /// The client sends nothing more; what it asked for is still answered.
+    heard_all: bool,
     /// Nothing more is read; the connection ends when all is sent.
     ending: bool,
 }
@@ -52,14 +65,20 @@ pub(super) async fn run(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: St
             outbox: Arc::clone(&outbox),
             methods: Arc::clone(methods),
             follows_own: Arc::new(AtomicBool::new(false)),
+            listens: Arc::new(AtomicBool::new(false)),
         },
         outbox,
         decoder: Decoder::new(limits),
+        share: daemon.buffers.share(),
+        begun: None,
         requests: JoinSet::new(),
+        activity: daemon.registry.enter(),
+        heard_all: false,
         ending: false,
     };
     if refused {
-        let text = format!("{} connections are open, which is the limit; close one", config.connections);
+        let text =
+            format!("{} connections are open and in use, which is the limit; close one", config.connections);
         connection.end(&Error::new(Class::Busy, text));
     }
     connection.serve(&stream).await;
@@ -70,7 +89,6 @@ impl Connection<'_> {
     async fn serve(&mut self, stream: &Stream) {
         let mut phase = self.daemon.phase.subscribe();
         let stall = Duration::from_secs(self.daemon.config.get().write_stall_s);
-        let mut received = vec![0; READ_BYTES];
         let mut sending: Option<Sending> = None;
         let mut last_sent = Instant::now();
         let (mut reader, mut writer) = (stream, stream);
@@ -84,11 +102,23 @@ impl Connection<'_> {
                 last_sent = Instant::now();
             }
             let closing = *phase.borrow_and_update() == Phase::Closing;
-            if sending.is_none() && (self.ending || (closing && self.requests.is_empty())) {
+            let answers_all = closing || self.heard_all;
+            if sending.is_none() && (self.ending || (answers_all && self.requests.is_empty())) {
                 return;
             }
+            self.activity.set_busy(self.is_busy(sending.is_some()));
+            if self.activity.gives_way() && !self.ending {
+                let text = "this connection was idle longest when there were too many; connect again";
+                self.end(&Error::new(Class::Busy, text));
+                continue;
+            }
             // A client that does not read what it asked for may not ask for more.
-            let reading = !self.ending && !closing && !self.outbox.is_full();
+            let hears = !self.ending && !closing && !self.heard_all && !self.outbox.is_full();
+            if !hears {
+                self.begun = self.begun.map(|_| Instant::now());
+            }
+            let missing = self.share.missing(self.decoder.pending() + PIECE);
+            let whole_by = self.whole_by(stall);
             tokio::select! {
                 biased;
                 sent = write_some(&mut writer, sending.as_ref()), if sending.is_some() => match sent {
@@ -99,28 +129,82 @@ impl Connection<'_> {
                     }
                     _ => return,
                 },
-                read = reader.read(&mut received), if reading => match read {
-                    Ok(count) if count > 0 => self.receive(received.get(..count).unwrap_or_default()),
-                    // Answers that are ready are still sent, in case it hung up one way only. What is under way is
-                    // forgotten; jobs go on, and their results are kept.
+                read = reader.read_buf(self.decoder.room(PIECE)), if hears && missing == 0 => match read {
+                    Ok(count) if count > 0 => self.receive(),
+                    // It hung up, or says that it has asked for all it wants. Jobs go on, their results are kept.
+                    Ok(_) if !has_hung_up(stream) => self.heard_all = true,
                     _ => self.ending = true,
                 },
+                more = self.share.more(missing), if hears && missing > 0 => {
+                    more.into_iter().for_each(|more| self.share.add(more));
+                }
                 () = self.outbox.changed() => (),
                 Some(_) = self.requests.join_next() => (),
                 _ = phase.changed() => (),
+                () = self.activity.asked() => (),
                 () = tokio::time::sleep_until(last_sent + stall), if sending.is_some() => {
                     debug!("a client reads nothing; closed");
                     return;
                 }
+                () = tokio::time::sleep_until(whole_by), if hears && self.begun.is_some() => {
+                    self.end(&self.too_slow(missing > 0));
+                }
+                () = tokio::time::sleep(LISTENS_STILL), if self.heard_all => if has_hung_up(stream) {
+                    return;
+                },
             }
         }
     }
 
-    fn receive(&mut self, bytes: &[u8]) {
-        self.decoder.feed(bytes);
+    /// Whether ending now would take something from the client.
+    fn is_busy(&self, sends: bool) -> bool {
+        let listens = [&self.session.listens, &self.session.follows_own];
+        sends
+            || !self.requests.is_empty()
+            || self.decoder.pending() > 0
+            || listens.iter().any(|listens| listens.load(Ordering::Relaxed))
+    }
+
+    /// When the message that is not whole must be.
+    fn whole_by(&self, stall: Duration) -> Instant {
+        let begun = self.begun.unwrap_or_else(Instant::now);
+        begun + stall + Duration::from_secs_f64(self.decoder.pending() as f64 / SLOWEST)
+    }
+
+    fn too_slow(&self, no_room: bool) -> Error {
+        let pending = self.decoder.pending();
+        Error::new(
+            Class::Busy,
+            if no_room {
+                format!(
+                    "other connections hold all memory for messages (buffers_bytes); {pending} bytes of this one came; retry later"
+                )
+            } else {
+                format!("{pending} bytes of a message came and then too little for too long; send it whole")
+            },
+        )
+    }
+
+    fn receive(&mut self) {
+        if self.decoder.pending() < LARGE {
+            self.decode();
+        } else {
+            tokio::task::block_in_place(|| self.decode());
+        }
+        let pending = self.decoder.pending();
+        if pending < PIECE {
+            self.share.clear();
+        }
+        self.begun = if pending == 0 { None } else { self.begun.or_else(|| Some(Instant::now())) };
+    }
+
+    fn decode(&mut self) {
         while !self.ending {
             match self.decoder.next_value() {
-                Ok(Some(value)) => self.message(value),
+                Ok(Some(value)) => {
+                    self.begun = None;
+                    self.message(value);
+                }
                 Ok(None) => return,
                 Err(error) => self.end(&Error::invalid(error.to_string())),
             }

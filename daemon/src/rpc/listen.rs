@@ -1,18 +1,19 @@
 //! The socket: one daemon per path, and nobody but its user gets in.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use interprocess::local_socket::tokio::Listener;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use latentd_client::socket::check_folder;
 
-use crate::lock_file;
+use crate::lock_file::{self, Holder, LockFile, Locked};
 
 /// Bytes of a path that every system takes in a socket's address.
 const PATH_BYTES: usize = 100;
@@ -20,8 +21,25 @@ const PATH_BYTES: usize = 100;
 /// A socket that is ours. The lock lives as long as this.
 pub(crate) struct Listening {
     pub listener: Listener,
+    pub socket: Arc<SocketFile>,
+    lock: LockFile,
+}
+
+/// Where clients find a socket. It goes with the last who holds this, and only if it is still ours.
+pub(crate) struct SocketFile {
     pub path: PathBuf,
-    _lock: File,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+/// Whether clients still find a socket.
+pub(crate) enum Found {
+    /// They do.
+    Ours,
+    /// Nothing stands there: a cleaner removed it, or the folder was made anew.
+    Nothing,
+    /// Something else stands there, which is not ours to remove.
+    Other,
 }
 
 /// Why there is no socket.
@@ -29,10 +47,12 @@ pub(crate) struct Listening {
 pub(crate) enum ListenError {
     #[error("the socket path {} has {length} bytes, at most {PATH_BYTES} work; give a shorter --socket", path.display())]
     TooLong { path: PathBuf, length: usize },
-    #[error("a daemon is already listening on {}; use it, or give another --socket", path.display())]
-    Running { path: PathBuf },
+    #[error("a daemon ({holder}) is already listening on {}; use it, or give another --socket", path.display())]
+    Running { path: PathBuf, holder: Holder },
     #[error("{} is not safe for a socket: {reason}; give a --socket in a folder of your own", path.display())]
     Unsafe { path: PathBuf, reason: String },
+    #[error("something else stands at {}", path.display())]
+    Displaced { path: PathBuf },
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
 }
@@ -47,16 +67,59 @@ pub(crate) fn listen(path: &Path) -> Result<Listening, ListenError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     prepare_folder(folder)?;
     let lock = lock(&path)?;
+    bind(path, lock)
+}
+
+impl Listening {
+    /// Listens at the same path again, where nothing stands any more.
+    pub(crate) fn again(self) -> Result<Self, ListenError> {
+        let Self { listener, socket, lock } = self;
+        let path = socket.path.clone();
+        drop((listener, socket));
+        prepare_folder(path.parent().unwrap_or(Path::new("/")))?;
+        let lock = if lock.is_in_place() { lock } else { self::lock(&path)? };
+        bind(path, lock)
+    }
+}
+
+impl SocketFile {
+    /// What stands where it was bound.
+    pub(crate) fn find(&self) -> Found {
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == self.identity => Found::Ours,
+            Ok(_) => Found::Other,
+            Err(_) => Found::Nothing,
+        }
+    }
+
+    /// Nobody is to come here any more.
+    pub(crate) fn remove(&self) {
+        if matches!(self.find(), Found::Ours) {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn bind(path: PathBuf, lock: LockFile) -> Result<Listening, ListenError> {
     remove_stale(&path)?;
     let bind = || {
-        // Never `try_overwrite`: it would displace a listener that is alive.
+        // Never `try_overwrite`: it would displace a listener that is alive. Removed by us, not by the listener, which
+        // would not look whose it is.
         let name = path.as_os_str().to_fs_name::<GenericFilePath>()?;
-        let listener = ListenerOptions::new().name(name).mode(0o600).create_tokio()?;
+        let options = ListenerOptions::new().name(name).mode(0o600).reclaim_name(false);
+        let listener = options.create_tokio()?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
+        let metadata = fs::symlink_metadata(&path)?;
+        Ok((listener, (metadata.dev(), metadata.ino())))
     };
-    let listener = bind().map_err(at(&path))?;
-    Ok(Listening { listener, path, _lock: lock })
+    let (listener, identity) = bind().map_err(at(&path))?;
+    Ok(Listening { listener, socket: Arc::new(SocketFile { path, identity }), lock })
 }
 
 /// The folder keeps others out, also in the moment before the socket has its rights.
@@ -66,12 +129,14 @@ fn prepare_folder(folder: &Path) -> Result<(), ListenError> {
 }
 
 /// Locks the file beside the socket.
-fn lock(path: &Path) -> Result<File, ListenError> {
+fn lock(path: &Path) -> Result<LockFile, ListenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
-    let locked = lock_file::lock(&lock_path).map_err(at(&lock_path))?;
-    locked.ok_or_else(|| ListenError::Running { path: path.to_owned() })
+    match lock_file::lock(&lock_path).map_err(at(&lock_path))? {
+        Locked::Own(lock) => Ok(lock),
+        Locked::Held(holder) => Err(ListenError::Running { path: path.to_owned(), holder }),
+    }
 }
 
 /// Removes a socket that nobody listens on any more.
@@ -86,7 +151,8 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         return Err(ListenError::Unsafe { path: path.to_owned(), reason });
     }
     match UnixStream::connect(path) {
-        Ok(_) => Err(ListenError::Running { path: path.to_owned() }),
+        // Somebody listens without our lock.
+        Ok(_) => Err(ListenError::Running { path: path.to_owned(), holder: Holder::unknown() }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(at(path))
         }

@@ -6,6 +6,6 @@ mod methods;
 mod server;
 mod session;
 
-pub(crate) use listen::listen;
+pub(crate) use listen::{SocketFile, listen};
 pub(crate) use server::serve;
 pub(crate) use session::{Daemon, Phase};

@@ -2,38 +2,67 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use interprocess::local_socket::tokio::{Listener, Stream};
+use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::traits::{StreamCommon as _, tokio::Listener as _};
 use latentd_client::socket::effective_user;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::connection;
+use super::listen::{Found, ListenError, Listening};
 use super::methods::{self, Methods};
 use super::session::{Daemon, Phase};
 
+/// How often it is looked whether clients still find the socket.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// Takes connections until the daemon closes, then waits for them to end.
-pub(crate) async fn serve(daemon: Arc<Daemon>, listener: Listener) {
+pub(crate) async fn serve(daemon: Arc<Daemon>, mut listening: Listening) {
     let mut phase = daemon.phase.subscribe();
     let methods = Arc::new(methods::all());
     let mut connections = JoinSet::new();
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listening.listener.accept() => match accepted {
                 Ok(stream) => accept(&daemon, &methods, stream, &mut connections),
                 Err(error) => {
                     // Out of file descriptors, most likely: wait for one to be given back.
                     warn!(%error, "a connection could not be taken");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
             Some(_) = connections.join_next() => (),
             () = closing(&mut phase) => break,
+            _ = look.tick() => match found_again(listening).await {
+                Ok(found) => listening = found,
+                Err(error) => {
+                    // Nobody could reach it, and it would keep others from its state.
+                    error!(%error, "the socket is lost; ending");
+                    daemon.advance(Phase::Stopping);
+                    break;
+                }
+            },
         }
     }
     while connections.join_next().await.is_some() {}
+}
+
+/// The socket, bound anew where nothing stands in its place any more. The folder is looked at off the threads that serve.
+async fn found_again(listening: Listening) -> Result<Listening, ListenError> {
+    let look = move || {
+        let path = listening.socket.path.display().to_string();
+        match listening.socket.find() {
+            Found::Ours => Ok(listening),
+            Found::Nothing => listening.again().inspect(|_| warn!(path, "the socket was gone; bound again")),
+            Found::Other => Err(ListenError::Displaced { path: listening.socket.path.clone() }),
+        }
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 async fn closing(phase: &mut watch::Receiver<Phase>) {
@@ -52,7 +81,8 @@ fn accept(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: Stream, connecti
     let (daemon, methods) = (Arc::clone(daemon), Arc::clone(methods));
     connections.spawn(async move {
         let counted = Counted(daemon);
-        let refused = open > counted.0.config.get().connections;
+        let limit = counted.0.config.get().connections;
+        let refused = !counted.0.registry.make_room(open as usize, limit as usize);
         connection::run(&counted.0, &methods, stream, refused).await;
     });
 }

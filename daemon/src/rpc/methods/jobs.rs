@@ -1,5 +1,7 @@
 //! `jobs.*`.
 
+use std::sync::atomic::Ordering;
+
 use latentd_client::protocol::{
     JobList, JobListParams, JobParams, JobRef, JobView, SubmitParams, SubscribeParams, Subscribed,
 };
@@ -93,6 +95,7 @@ fn cancel(session: &Session, params: JobParams) -> Result<JobView> {
 
 fn subscribe(session: &Session, params: SubscribeParams) -> Result<Subscribed> {
     let jobs = &session.daemon.jobs;
+    session.listens.store(true, Ordering::Relaxed);
     let Some(job) = &params.job else {
         jobs.watch_all(&session.watcher());
         return Ok(Subscribed { job: None });

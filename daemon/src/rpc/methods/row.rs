@@ -31,6 +31,8 @@ pub(crate) struct Session {
     pub methods: Arc<Methods>,
     /// Whether this connection follows the jobs it submits.
     pub follows_own: Arc<AtomicBool>,
+    /// Whether it waits for events of any job.
+    pub listens: Arc<AtomicBool>,
 }
 
 impl Session {

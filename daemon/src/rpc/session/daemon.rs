@@ -7,6 +7,8 @@ use std::time::Instant;
 use latentd_client::protocol::ConfigStatus;
 use tokio::sync::watch;
 
+use super::buffers::Buffers;
+use super::registry::Registry;
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::live::Live;
@@ -42,6 +44,10 @@ pub(crate) struct Daemon {
     pub started: Instant,
     pub phase: watch::Sender<Phase>,
     pub connections: AtomicU32,
+    /// Which of them are in use.
+    pub registry: Registry,
+    /// Memory for messages that are not whole.
+    pub buffers: Buffers,
     /// Changes when a connection comes or goes.
     pub activity: watch::Sender<u64>,
 }
@@ -50,6 +56,8 @@ impl Daemon {
     /// A daemon that takes jobs.
     pub(crate) fn new(config: Config, jobs: Arc<Jobs>, studio: Arc<Studio>) -> Self {
         Self {
+            registry: Registry::default(),
+            buffers: Buffers::new(config.buffers_bytes),
             config: Live::new(config),
             reloaded: watch::Sender::new(None),
             jobs,

@@ -30,6 +30,18 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Where bytes can be received without being copied: they are to be added at the end, for which there is room for
+    /// `bytes` more.
+    pub fn room(&mut self, bytes: usize) -> &mut Vec<u8> {
+        self.buffer.reserve(bytes);
+        &mut self.buffer
+    }
+
+    /// Bytes that belong to no message that was given out.
+    pub fn pending(&self) -> usize {
+        self.buffer.len() - self.consumed
+    }
+
     /// Takes the next complete value; `None` asks for more bytes. After an error the stream is lost.
     pub fn next_value(&mut self) -> Result<Option<Value>, CodecError> {
         let pending = self.buffer.get(self.consumed..).unwrap_or_default();
