@@ -12,6 +12,7 @@ pub mod networks;
 pub mod nn;
 pub mod pipeline;
 pub mod prompt;
+mod python;
 pub mod sampling;
 mod tensor;
 

@@ -17,6 +17,7 @@ mod limits;
 mod log;
 mod memory;
 mod pictures;
+mod prompts;
 mod reload;
 mod same_bytes;
 mod state;

@@ -13,6 +13,7 @@ mod output;
 mod studio;
 mod task;
 mod txt2img;
+mod unapplied;
 
 pub(crate) use device::{Device, DeviceId};
 pub(crate) use image_info::image_info;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use latentd_client::protocol::{Timings, Txt2ImgParams, Txt2ImgResult};
 use latentd_models::model::PictureSize;
 use latentd_models::pipeline::{self, NoStages};
-use latentd_models::prompt::chunks;
+use latentd_models::prompt::{Wording, chunks, split_weight};
 
 use super::device::DeviceId;
 use super::hooks::RunHooks;
@@ -14,6 +14,7 @@ use super::names;
 use super::output::Output;
 use super::studio::Studio;
 use super::task::{JobMethod, Run};
+use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
 use crate::memory::{Known, Lent};
@@ -51,7 +52,10 @@ impl JobMethod for Txt2Img {
         let name = params.checkpoint.as_deref();
         let checkpoint = studio.checkpoint(name)?;
         checkpoint.item().check_draws()?;
-        let notices = studio.built_in_notice(name, checkpoint.item()).into_iter().collect();
+        let prompt = Wording::of_prompt(&params.prompt);
+        let negative_prompt = Wording::of_negative_prompt(&params.negative_prompt);
+        let mut notices: Vec<String> = studio.built_in_notice(name, checkpoint.item()).into_iter().collect();
+        notices.extend(unapplied::notices(&prompt, &negative_prompt));
         let known = studio.device.memory.known(&checkpoint, precision)?;
         let native = known.native_size;
         let given = |side: Option<u32>| side.map(|side| side as usize);
@@ -62,13 +66,13 @@ impl JobMethod for Txt2Img {
             width: size.0,
             height: size.1,
             samples: params.batch_size as usize * 2,
-            tokens: 77 * chunks(&params.prompt)?.max(chunks(&params.negative_prompt)?),
+            tokens: 77 * chunks(split_weight(&prompt.text).0)?.max(chunks(&negative_prompt.text)?),
             threads: studio.threads(),
         };
         studio.device.memory.check_fits(&known, &picture)?;
         let drawing = pipeline::Txt2Img {
-            prompt: params.prompt,
-            negative_prompt: params.negative_prompt,
+            prompt: prompt.text,
+            negative_prompt: negative_prompt.text,
             seed,
             steps: params.steps as usize,
             cfg_scale: params.cfg_scale,
@@ -154,8 +158,8 @@ impl Txt2Img {
     fn infotext(&self, drawn: &pipeline::Output, run: &Run<'_>) -> Result<String> {
         let sha256 = self.checkpoint.sha256(&|| run.watch.is_cancelled())?;
         let mut infotext = drawn.infotext.clone();
-        infotext.push("Model hash", sha256.get(..10).unwrap_or(&sha256));
-        infotext.push("Model", &self.checkpoint.item().name);
+        let hash = sha256.get(..10).unwrap_or(&sha256).to_owned();
+        infotext.insert("Size", [("Model hash", hash), ("Model", self.checkpoint.item().name.clone())]);
         infotext.push("Version", concat!("latentd v", env!("CARGO_PKG_VERSION")));
         Ok(infotext.to_string())
     }

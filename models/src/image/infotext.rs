@@ -1,5 +1,7 @@
 //! A1111's `parameters` text, written and read.
 
+use crate::python::{is_space, is_word};
+
 /// The parts of an infotext in the order they are written; `Display` joins them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Infotext {
@@ -19,6 +21,13 @@ impl Infotext {
     /// Adds a pair at the end.
     pub fn push(&mut self, key: &str, value: impl std::fmt::Display) {
         self.fields.push((key.to_owned(), value.to_string()));
+    }
+
+    /// Adds pairs behind the one of a key, or at the end if there is none.
+    pub fn insert(&mut self, after: &str, pairs: impl IntoIterator<Item = (&'static str, String)>) {
+        let place = self.fields.iter().position(|(key, _)| key == after);
+        let place = place.map_or(self.fields.len(), |place| place + 1);
+        self.fields.splice(place..place, pairs.into_iter().map(|(key, value)| (key.to_owned(), value)));
     }
 
     /// Takes a text apart as A1111 1.10.1's `parse_generation_parameters` does (`modules/infotext_utils.py`), before it
@@ -108,35 +117,27 @@ fn unquoted(value: &str) -> String {
     json.unwrap_or_else(|| value.to_owned())
 }
 
-/// What Python's `str.strip` and `\s` take for white space.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
 fn stripped(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
 impl std::fmt::Display for Infotext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.prompt)?;
+        let mut parts = vec![self.prompt.clone()];
         if !self.negative_prompt.is_empty() {
-            write!(f, "\n{NEGATIVE} {}", self.negative_prompt)?;
+            parts.push(format!("{NEGATIVE} {}", self.negative_prompt));
         }
-        for (index, (key, value)) in self.fields.iter().enumerate() {
-            f.write_str(if index == 0 { "\n" } else { ", " })?;
+        let pair = |(key, value): &(String, String)| {
             // A value that would be misread as the next pair is written as a JSON string, as A1111 does.
             if value.contains([',', '\n', ':']) {
-                write!(f, "{key}: {}", serde_json::Value::from(value.as_str()))?;
+                format!("{key}: {}", serde_json::Value::from(value.as_str()))
             } else {
-                write!(f, "{key}: {value}")?;
+                format!("{key}: {value}")
             }
-        }
-        Ok(())
+        };
+        parts.push(self.fields.iter().map(pair).collect::<Vec<_>>().join(", "));
+        let text = parts.join("\n");
+        f.write_str(stripped(&text))
     }
 }
 

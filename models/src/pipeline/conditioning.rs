@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::evaluation::Role;
 use super::guidance::{Branch, Guidance};
 use super::handles::Handles;
 use super::stages::{ConditioningStage, Stages};
 use crate::Result;
 use crate::model::TextEncoder;
 use crate::nn::Run;
-use crate::prompt::{Conditioning, encode, pad_alike};
+use crate::prompt::{Conditioning, encode, pad_alike, split_weight};
 
 /// What an image is told.
 pub(super) struct Prompts<'a> {
@@ -23,12 +24,17 @@ pub(super) fn guidance(encoder: &TextEncoder, prompts: &Prompts, run: &Run) -> R
     let clip_skip = prompts.clip_skip;
     let encode =
         |prompt: &str| encoder.cache.get(prompt, clip_skip, || encode(&encoder.clip, prompt, clip_skip, run));
-    let mut cond = encode(prompts.prompt)?;
+    let (prompt, weight) = split_weight(prompts.prompt);
+    let mut cond = encode(prompt)?;
     let mut uncond = encode(prompts.negative_prompt)?;
     if prompts.pad_cond_uncond {
         pad_alike(&mut cond, &mut uncond, || encode(""))?;
     }
-    Ok(Guidance::of(Arc::new(cond), Arc::new(uncond)))
+    let mut guidance = Guidance::of(Arc::new(cond), Arc::new(uncond));
+    for branch in guidance.branches.iter_mut().filter(|branch| branch.role == Role::Cond) {
+        branch.weight = weight;
+    }
+    Ok(guidance)
 }
 
 /// Lets somebody change an image's conditioning.

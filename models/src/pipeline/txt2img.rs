@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// A request to draw from text. Fields have A1111's meaning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Txt2Img {
-    /// What to draw, in A1111's grammar.
+    /// What to draw, in A1111's grammar, as a [`Wording`](crate::prompt::Wording) leaves it.
     pub prompt: String,
     /// What to steer away from.
     pub negative_prompt: String,
@@ -63,7 +63,8 @@ pub struct Output {
     pub image: RgbImage,
     /// The seed that draws it alone.
     pub seed: u64,
-    /// A1111's `parameters` text without the model's name and hash, which the caller knows.
+    /// A1111's `parameters` text without the model's hash and name, which the caller knows and which come behind
+    /// "Size".
     pub infotext: Infotext,
 }
 
@@ -228,25 +229,35 @@ impl Txt2Img {
         Ok(vec![guidance; self.batch_size])
     }
 
+    /// The schedule as A1111 names it: "Automatic" is what it calls uniform levels that nobody chose.
+    fn named_schedule(&self) -> Schedule {
+        match (self.schedule, self.sampler.default_schedule) {
+            (Schedule::Automatic, Schedule::Uniform) => Schedule::Automatic,
+            (Schedule::Automatic, own) => own,
+            (chosen, _) => chosen,
+        }
+    }
+
     fn infotext(&self, seed: u64, image: &RgbImage, precision: Precision) -> Infotext {
         let mut text = Infotext {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
             fields: vec![],
         };
+        // In the order of A1111's `create_infotext`.
         text.push("Steps", self.steps);
         text.push("Sampler", self.sampler);
-        text.push("Schedule type", self.schedule);
+        text.push("Schedule type", self.named_schedule());
         text.push("CFG scale", self.cfg_scale);
         text.push("Seed", seed);
         text.push("Size", format!("{}x{}", image.width, image.height));
         if self.clip_skip > 1 {
             text.push("Clip skip", self.clip_skip);
         }
+        text.push("RNG", self.rng.name().to_uppercase());
         if self.pad_cond_uncond {
             text.push("Pad conds", "True");
         }
-        text.push("RNG", self.rng.name().to_uppercase());
         if precision != Precision::F32 {
             text.push("Precision", precision.name());
         }

@@ -35,7 +35,7 @@ pub fn chunks(prompt: &str) -> Result<Vec<Chunk>> {
         let (ids, weights) = all.unzip();
         done.push(Chunk { ids, weights, vectors: vec![] });
     };
-    for piece in parse_emphasis(prompt) {
+    for piece in parse_emphasis(prompt)? {
         let Piece::Text(text, weight) = piece else {
             close(&mut open, &mut comma, &mut done);
             continue;

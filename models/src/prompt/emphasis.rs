@@ -1,5 +1,12 @@
 //! A1111's emphasis: `(more)`, `[less]`, `(exactly:1.3)`, `\(` for a bracket itself, and `BREAK`.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::python::{float, is_space, words};
+use crate::{Error, Result};
+
 /// A stretch of a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
@@ -16,9 +23,12 @@ const LESS: f64 = 1.0 / 1.1;
 /// more would cost another pass over all that stands in it.
 const DEEPEST: usize = 1000;
 
-/// Splits a prompt into weighted stretches, neighbours of equal weight joined. Never fails: a bracket without a
-/// partner lasts to the end, a closing one without a partner is text. Time is linear in the prompt's length.
-pub fn parse_emphasis(prompt: &str) -> Vec<Piece> {
+/// Splits a prompt into weighted stretches, neighbours of equal weight joined. A bracket without a partner lasts to the
+/// end, a closing one without a partner is text. Time is linear in the prompt's length.
+///
+/// # Errors
+/// If what stands in a weight's place is no number, like `1.1.1`.
+pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
     let mut found: Vec<(String, f64)> = vec![];
     let (mut round, mut square): (Vec<usize>, Vec<usize>) = (vec![], vec![]);
     let scale = |found: &mut [(String, f64)], start: usize, factor: f64| {
@@ -43,9 +53,9 @@ pub fn parse_emphasis(prompt: &str) -> Vec<Piece> {
                 1
             }
             ':' => {
-                if let Some((weight, length)) = weight_and_bracket(rest) {
+                if let Some((number, length)) = weight_and_bracket(rest) {
                     match round.pop() {
-                        Some(start) => scale(&mut found, start, weight),
+                        Some(start) => scale(&mut found, start, weight(number)?),
                         None => push_text(&mut found, &rest[..length]),
                     }
                     length
@@ -76,39 +86,45 @@ pub fn parse_emphasis(prompt: &str) -> Vec<Piece> {
     for start in square {
         scale(&mut found, start, LESS);
     }
-    join(found)
+    Ok(join(found))
 }
 
 /// What marks a break among the pieces: A1111's own way, which makes a break in brackets ordinary text.
 const BREAK: (&str, f64) = ("BREAK", -1.0);
 
-/// Reads `: 1.3 )`: the weight, and the length of it all.
-fn weight_and_bracket(text: &str) -> Option<(f64, usize)> {
-    let after_colon = text[1..].trim_start();
-    let sign = usize::from(after_colon.starts_with(['+', '-']));
-    let digits = after_colon[sign..].find(|c: char| c != '.' && !c.is_ascii_digit())?;
-    let number = &after_colon[..sign + digits];
-    let after = after_colon[number.len()..].trim_start().strip_prefix(')')?;
-    let weight: f64 = number.parse().ok()?;
-    Some((weight, text.len() - after.len()))
+/// Reads `: 1.3 )`: what stands in the weight's place, and the length of it all. That may be no number.
+fn weight_and_bracket(text: &str) -> Option<(&str, usize)> {
+    static CLOSING: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"^:[\s\x1c-\x1f]*([+-]?[.\d]+)[\s\x1c-\x1f]*\)").ok());
+    let found = CLOSING.as_ref()?.captures(text)?;
+    Some((found.get(1)?.as_str(), found.get(0)?.len()))
+}
+
+fn weight(number: &str) -> Result<f64> {
+    let wrong = || {
+        Error::Request(format!(
+            "'{number}' in '(…:{number})' is no number; give one such as 1.1, or write \\( and \\) for brackets that are text"
+        ))
+    };
+    float(number).ok_or_else(wrong)
 }
 
 /// Adds text, cut at each word `BREAK`, whose surrounding space goes with it.
 fn push_text(found: &mut Vec<(String, f64)>, text: &str) {
-    let mut rest = text;
-    let mut from = 0;
-    while let Some(position) = rest[from..].find(BREAK.0).map(|position| position + from) {
-        let (before, after) = (&rest[..position], &rest[position + BREAK.0.len()..]);
-        let in_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-        if in_word(before.chars().next_back()) || in_word(after.chars().next()) {
-            from = position + BREAK.0.len();
-            continue;
+    let mut rest = 0;
+    for place in words(text, BREAK.0).chain([text.len()]) {
+        let mut part = text.get(rest..place).unwrap_or_default();
+        if rest > 0 {
+            part = part.trim_start_matches(is_space);
         }
-        found.push((before.trim_end().to_owned(), 1.0));
-        found.push((BREAK.0.to_owned(), BREAK.1));
-        (rest, from) = (after.trim_start(), 0);
+        if place < text.len() {
+            found.push((part.trim_end_matches(is_space).to_owned(), 1.0));
+            found.push((BREAK.0.to_owned(), BREAK.1));
+        } else {
+            found.push((part.to_owned(), 1.0));
+        }
+        rest = place + BREAK.0.len();
     }
-    found.push((rest.to_owned(), 1.0));
 }
 
 fn join(found: Vec<(String, f64)>) -> Vec<Piece> {

@@ -1,4 +1,4 @@
-//! From text to conditioning: tokenizer, A1111's emphasis grammar, chunks, and the text encoder's states.
+//! From text to conditioning: A1111's grammar of prompts, tokenizer, chunks, and the text encoder's states.
 
 mod cache;
 mod chunks;
@@ -6,9 +6,13 @@ mod clean;
 mod conditioning;
 mod emphasis;
 mod tokenizer;
+mod weight;
+mod wording;
 
 pub(crate) use cache::ConditioningCache;
 pub use chunks::{Chunk, chunks};
 pub use conditioning::{Conditioning, encode, encode_chunks, pad_alike};
 pub use emphasis::{Piece, parse_emphasis};
 pub use tokenizer::{BOS, COMMA, EOS, tokenize};
+pub use weight::split_weight;
+pub use wording::{Unapplied, UnappliedKind, Wording};

@@ -140,7 +140,8 @@ class Result:
     timings: Dict[str, Any]
     """Seconds of each stage, as the daemon measured them."""
     notices: List[str] = field(default_factory=list)
-    """What the person who asked should know, such as that only the demo model was there to draw with."""
+    """What the person who asked should know, such as that only the demo model was there to draw with, or what the
+    prompt asks for that was not applied."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ use super::ImageOut;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Txt2ImgParams {
-    /// What to draw, with A1111's emphasis and BREAK.
+    /// What to draw, with A1111's emphasis, BREAK, comments (`#` to the line's end) and a weight at the end
+    /// (`a cat :1.5`). What cannot be applied yet is told in the result's `notices`.
     #[schemars(length(max = 200_000))]
     pub prompt: String,
     /// What to steer away from.
@@ -184,7 +185,8 @@ pub struct Txt2ImgResult {
     pub precision: String,
     /// Where the time went.
     pub timings: Timings,
-    /// What the person who asked should know, such as that only the demo model was there to draw with.
+    /// What the person who asked should know: that only the demo model was there to draw with, or what the prompt asks
+    /// for that was not applied (LoRA, hypernetworks, `[from:to:when]`, `[a|b]`, `AND`), one for each kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }
