@@ -72,15 +72,21 @@ pub fn attention_packed(isa: Isa, q: &[f32], packed: &PackedKeys, causal: bool, 
             return;
         }
         let (index, block) = (task / blocks, task % blocks);
-        let first = block * QUERY_BLOCK;
-        let count = QUERY_BLOCK.min(queries - first);
-        let start = ((index / heads) * queries + first) * width + (index % heads) * head_dim;
-        scratch.run(isa, &q[start..], width, packed.head(index), shape, first, count);
-        for row in 0..count {
-            let from = &scratch.sums[row * scratch.sums_stride..][..head_dim];
-            // SAFETY: this task alone writes these rows of this head, within `out` (asserted above).
-            unsafe {
-                std::ptr::copy_nonoverlapping(from.as_ptr(), out.get().add(start + row * width), head_dim);
+        let head = packed.head(index);
+        let last = queries.min((block + 1) * QUERY_BLOCK);
+        // A weight of 0 hides a value from its neighbours in a task, unless that is none.
+        let together = if causal && head.has_no_number() { 1 } else { QUERY_BLOCK };
+        for first in (block * QUERY_BLOCK..last).step_by(together) {
+            let count = together.min(last - first);
+            let start = ((index / heads) * queries + first) * width + (index % heads) * head_dim;
+            scratch.run(isa, &q[start..], width, head, shape, first, count);
+            for row in 0..count {
+                let from = &scratch.sums[row * scratch.sums_stride..][..head_dim];
+                // SAFETY: this task alone writes these rows of this head, within `out` (asserted above).
+                unsafe {
+                    let to = out.get().add(start + row * width);
+                    std::ptr::copy_nonoverlapping(from.as_ptr(), to, head_dim);
+                }
             }
         }
     });
@@ -101,6 +107,13 @@ pub struct PackedKeys {
 struct PackedHead<'a> {
     keys: &'a [f32],
     values: &'a [f32],
+}
+
+impl PackedHead<'_> {
+    /// Whether a value is infinite or NaN, so that a weight of 0 does not make it 0.
+    fn has_no_number(&self) -> bool {
+        !self.values.iter().all(|value| value.is_finite())
+    }
 }
 
 impl PackedKeys {
@@ -213,7 +226,7 @@ impl Scratch {
         self.totals.resize(count, 0.0);
         let visible = if causal { keys.min(first + count) } else { keys };
         for first_key in (0..visible).step_by(KEY_BLOCK) {
-            let block = KEY_BLOCK.min(keys - first_key);
+            let block = KEY_BLOCK.min(visible - first_key);
             // Tile after tile, so that scores never leave the first-level cache.
             for tile in (0..count).step_by(TILE_ROWS) {
                 let rows = tile..count.min(tile + TILE_ROWS);

@@ -206,6 +206,53 @@ fn nan_stays_where_it_is() {
     }
 }
 
+/// With `causal`, what stands after a query is nothing to it, whatever it is.
+#[test]
+fn later_keys_do_not_count_whatever_they_are() {
+    for (head_dim, queries) in [(40, 77), (64, 77), (7, 300)] {
+        let shape = AttentionShape { batch: 1, heads: 2, head_dim, queries, keys: queries, causal: true };
+        let width = 2 * head_dim;
+        let q = random(3, queries * width);
+        let (k, v) = (random(4, queries * width), random(5, queries * width));
+        for isa in Isa::available() {
+            let run = |k: &[f32], v: &[f32]| {
+                let mut out = vec![f32::NAN; queries * width];
+                attention(isa, &q, k, v, shape, &mut out);
+                out
+            };
+            let clean = run(&k, &v);
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
+                for at in [1, 31, 32, 50, queries - 1] {
+                    let spoilt = |values: &[f32]| {
+                        let mut values = values.to_vec();
+                        values[at * width..].fill(bad);
+                        values
+                    };
+                    for (k, v) in [(spoilt(&k), v.clone()), (k.clone(), spoilt(&v)), (spoilt(&k), spoilt(&v))]
+                    {
+                        let out = run(&k, &v);
+                        assert!(
+                            out[..at * width] == clean[..at * width],
+                            "{isa:?}, {bad} from {at} of {queries} on, heads of {head_dim}"
+                        );
+                    }
+                    // Of one channel of one value: its column alone, from its place on.
+                    let mut values = v.clone();
+                    values[at * width + 2] = bad;
+                    for (place, (out, clean)) in run(&k, &values).iter().zip(&clean).enumerate() {
+                        let reached = place / width >= at && place % width == 2;
+                        assert!(reached || out == clean, "{isa:?}, {bad} at {at}, {place}");
+                        assert!(
+                            !reached || bad > 1e38 && bad.is_finite() || !out.is_finite(),
+                            "{isa:?}, {bad} at {at}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn nan_and_infinite_weights_are_refused() {
     for bad in [f32::NAN, f32::INFINITY] {

@@ -146,11 +146,18 @@ pub fn attention_packed(isa: Isa, q: &[bf16], keys: &PackedKeys, causal: bool, o
         let (index, part) = (task / tasks, task % tasks);
         let start = index / heads * queries * width + index % heads * head_dim;
         let mut stream = Stream::new(isa, keys, index, causal);
-        for first in (part * task_queries..queries.min((part + 1) * task_queries)).step_by(BLOCK) {
+        // A weight of 0 hides a value from its neighbours in a block, unless that is none.
+        let numbers = !causal || stream.head_values.iter().all(|value| value.is_finite());
+        let together = if numbers { BLOCK } else { 1 };
+        let last = queries.min((part + 1) * task_queries);
+        for first in (part * task_queries..last).step_by(together) {
             if stop.is_wanted() {
                 return;
             }
-            let count = BLOCK.min(queries - first);
+            let count = together.min(last - first);
+            if !numbers {
+                stream.see_values_up_to(first);
+            }
             stream.run(&q[start + first * width..], width, first, count);
             // SAFETY: this task alone writes these rows of this head, within `out` (asserted above).
             unsafe { stream.store(out.get().add(start + first * width), width, count) };
@@ -175,6 +182,8 @@ struct Stream<'a> {
     keys: &'a PackedKeys,
     head_keys: &'a [bf16],
     head_values: &'a [bf16],
+    /// The same without those of later keys, where these are not all numbers.
+    seen_values: Option<Buffer<bf16>>,
     causal: bool,
     /// Scores become powers of two: 1 / √head_dim · log₂ e.
     scale: f32,
@@ -210,6 +219,7 @@ impl<'a> Stream<'a> {
             keys,
             head_keys,
             head_values,
+            seen_values: None,
             causal,
             scale: (f64::from(std::f32::consts::LOG2_E) / (keys.head_dim as f64).sqrt()) as f32,
             parts: Parts {
@@ -246,6 +256,9 @@ impl<'a> Stream<'a> {
                 self.rebase(panel > 0);
                 group = panel..panel;
                 self.take_weights(0, hidden, f32::INFINITY);
+            }
+            if self.causal && hidden {
+                self.clear_hidden(group.len(), panel, first);
             }
             group.end = panel + 1;
             if group.len() == GROUP {
@@ -309,7 +322,8 @@ impl<'a> Stream<'a> {
             return;
         }
         let step = self.keys.channels() * STEP;
-        let values = &self.head_values[group.start * step..][..group.len() * step];
+        let values = self.seen_values.as_deref().unwrap_or(self.head_values);
+        let values = &values[group.start * step..][..group.len() * step];
         let offsets: [usize; GROUP] = std::array::from_fn(|panel| panel * step * size_of::<bf16>());
         let weights = self.parts.weights.as_ptr();
         for (block, sums) in self.parts.sums.chunks_exact_mut(BLOCK_VALUES).enumerate() {
@@ -346,6 +360,31 @@ impl<'a> Stream<'a> {
             }
         }
         hidden
+    }
+
+    /// Makes the weights of keys that a query must not see 0: the least that there is would still count for a value that
+    /// is large enough.
+    fn clear_hidden(&mut self, place: usize, panel: usize, first: usize) {
+        let weights = &mut self.parts.weights[place * PANEL_STEP..][..PANEL_STEP];
+        for row in 0..BLOCK {
+            let unseen = (panel * BLOCK + row).saturating_sub(first).min(BLOCK);
+            for query in 0..unseen {
+                // Pairs of keys, for one vector of queries after the other.
+                let vector = &mut weights[query / LANES * PANEL_STEP / VECTORS..];
+                vector[row / 2 * BLOCK + query % LANES * 2 + row % 2] = bf16::ZERO;
+            }
+        }
+    }
+
+    /// Leaves out values of keys after a query, which must be weighed alone then.
+    fn see_values_up_to(&mut self, query: usize) {
+        let mut seen = Buffer::new(self.head_values.len());
+        seen.copy_from_slice(self.head_values);
+        let step = self.keys.channels() * STEP;
+        for of_channel in seen[query / STEP * step..][..step].chunks_exact_mut(STEP) {
+            of_channel[query % STEP + 1..].fill(bf16::ZERO);
+        }
+        self.seen_values = Some(seen);
     }
 
     /// Takes the panel's maxima as base where they are far above it, and brings totals and sums there.
