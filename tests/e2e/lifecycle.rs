@@ -13,14 +13,14 @@ async fn sigterm_finishes_what_runs_and_interrupts_what_waits() {
     let mut daemon = Daemon::start();
     let client = daemon.client().await;
     let mut running = small(1);
-    running.steps = 40;
+    running.steps = 200;
     let running = within(client.submit("txt2img", &running, None)).await.expect("submitted");
     let mut events = within(client.subscribe(&running, 0)).await.expect("subscribed");
-    let waiting = within(client.submit("txt2img", &small(2), None)).await.expect("submitted");
     while !matches!(
         within(events.next()).await.expect("events").kind,
         latentd_client::protocol::EventKind::Progress { step: 1.., .. }
     ) {}
+    let waiting = within(client.submit("txt2img", &small(2), None)).await.expect("submitted");
     daemon.signal(libc::SIGTERM);
     let (ran, waited) = tokio::join!(within(client.wait(&running)), within(client.wait(&waiting)));
     assert_eq!(ran.expect("finished").images.len(), 1);
