@@ -48,10 +48,10 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc::{self, Sender};
 
-    use latentd_client::protocol::{Event, EventKind, LibraryEvent};
+    use latentd_client::protocol::{EventKind, LibraryEvent};
 
     use super::*;
-    use crate::jobs::{Answer, Watcher, fixture};
+    use crate::jobs::{Answer, Told, Watcher, fixture};
     use crate::memory::Memory;
     use crate::tasks::DeviceId;
 
@@ -59,7 +59,8 @@ mod tests {
     struct Fails(Mutex<Sender<(String, &'static str)>>);
 
     impl Watcher for Fails {
-        fn event(&self, event: &Event) {
+        fn event(&self, told: &Told<'_>) {
+            let event = told.event();
             let name = match event.kind {
                 EventKind::Started => "started",
                 EventKind::Finished => "finished",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use latentd_client::protocol::{Event, EventKind, JobState, JobView};
 use tokio::sync::watch;
 
-use super::watcher::Watcher;
+use super::watcher::{Told, Watcher};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::tasks::{DeviceId, Request, Task};
@@ -205,7 +205,7 @@ impl Job {
     pub(super) fn watch(&self, watcher: &Arc<dyn Watcher>, since: u64) {
         let mut inner = self.lock();
         for event in inner.events.iter().filter(|event| event.seq > since) {
-            watcher.event(event);
+            watcher.event(&Told::new(event));
         }
         let watcher = Arc::downgrade(watcher);
         inner.watchers.retain(|other| other.strong_count() > 0);
@@ -229,10 +229,11 @@ impl Job {
         };
         inner.last_seq += 1;
         let event = Event { job: self.id.clone(), seq: inner.last_seq, kind };
+        let told = Told::new(&event);
         let global = everyone.iter();
         let own = inner.watchers.iter().filter(|own| !everyone.iter().any(|each| Weak::ptr_eq(each, own)));
         for watcher in global.chain(own).filter_map(Weak::upgrade) {
-            watcher.event(&event);
+            watcher.event(&told);
         }
         if event.kind.is_last() {
             inner.watchers.clear();

@@ -37,7 +37,7 @@ pub(crate) use store::StoreError;
 use store::{NewRow, Ready, Store, StoredJob};
 pub(crate) use wanted::Wanted;
 use wanted::WantedResults;
-pub(crate) use watcher::Watcher;
+pub(crate) use watcher::{Told, Watcher};
 
 /// Jobs in a list when nobody says how many.
 const LIST_LIMIT: u32 = 100;
@@ -288,7 +288,7 @@ impl Jobs {
             (_, None) => EventKind::Failed { error: interrupted().to_wire() },
         };
         if stored.last_seq > since {
-            watcher.event(&Event { job: id.to_owned(), seq: stored.last_seq, kind });
+            watcher.event(&Told::new(&Event { job: id.to_owned(), seq: stored.last_seq, kind }));
         }
         Ok(stored.view)
     }

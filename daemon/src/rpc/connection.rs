@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::methods::{Methods, Reply, Run, Session};
-use super::session::{Activity, Daemon, Outbox, PIECE, Phase, Share};
+use super::methods::{Methods, Run, Session};
+use super::session::{Activity, Daemon, Frame, Outbox, PIECE, Phase, Share};
 use crate::error::{Class, Error, Result};
 use crate::jobs::Ended;
 use crate::process::has_hung_up;
@@ -28,7 +28,7 @@ const LISTENS_STILL: Duration = Duration::from_secs(1);
 
 /// A frame on its way out.
 struct Sending {
-    bytes: Vec<u8>,
+    frame: Frame,
     sent: usize,
 }
 
@@ -98,7 +98,7 @@ impl Connection<'_> {
                 return;
             }
             if sending.is_none() {
-                sending = self.outbox.pop().map(|bytes| Sending { bytes, sent: 0 });
+                sending = self.outbox.pop().map(|frame| Sending { frame, sent: 0 });
                 last_sent = Instant::now();
             }
             let closing = *phase.borrow_and_update() == Phase::Closing;
@@ -124,8 +124,8 @@ impl Connection<'_> {
                 sent = write_some(&mut writer, sending.as_ref()), if sending.is_some() => match sent {
                     Ok(count) if count > 0 => {
                         last_sent = Instant::now();
-                        sending = sending.take().filter(|frame| frame.sent + count < frame.bytes.len())
-                            .map(|frame| Sending { sent: frame.sent + count, ..frame });
+                        sending = sending.take().map(|sending| Sending { sent: sending.sent + count, ..sending })
+                            .filter(|sending| !sending.rest().is_empty());
                     }
                     _ => return,
                 },
@@ -261,7 +261,7 @@ impl Connection<'_> {
                 self.requests.spawn(async move {
                     let ended = ended.await;
                     let _turn = outbox.turn().await;
-                    outbox.respond(id, result(&daemon, ended).await);
+                    outbox.respond_shared(id, result(&daemon, ended).await);
                 });
             }
         }
@@ -275,11 +275,10 @@ impl Connection<'_> {
 }
 
 /// Reads a job's result, where that holds up nobody.
-async fn result(daemon: &Daemon, ended: Result<Ended>) -> Reply {
+async fn result(daemon: &Daemon, ended: Result<Ended>) -> Result<Arc<Vec<u8>>> {
     let ended = ended?;
     let jobs = Arc::clone(&daemon.jobs);
-    let result = daemon.books.call(move || jobs.result(&ended)).await?;
-    Ok(Arc::unwrap_or_clone(result))
+    daemon.books.call(move || jobs.result(&ended)).await
 }
 
 /// `params` is an array with one map; an empty one stands for the empty map.
@@ -302,7 +301,12 @@ fn only_map(params: Value) -> Result<Value> {
     }
 }
 
+impl Sending {
+    fn rest(&self) -> &[u8] {
+        self.frame.rest(self.sent)
+    }
+}
+
 async fn write_some(writer: &mut &Stream, sending: Option<&Sending>) -> std::io::Result<usize> {
-    let rest = sending.and_then(|frame| frame.bytes.get(frame.sent..)).unwrap_or_default();
-    writer.write(rest).await
+    writer.write(sending.map(Sending::rest).unwrap_or_default()).await
 }

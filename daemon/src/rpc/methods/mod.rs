@@ -13,7 +13,7 @@ mod server;
 mod value;
 
 use crate::tasks::{self, Txt2Img};
-pub(super) use row::{Methods, Reply, Run, Session};
+pub(super) use row::{Methods, Run, Session};
 
 /// All methods.
 pub(super) fn all() -> Methods {

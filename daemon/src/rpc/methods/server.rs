@@ -32,7 +32,7 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
         if method.is_empty() {
             return Err(Error::invalid("events: must be a method name, such as 'job.event'"));
         }
-        session.outbox.set_event_method(method.clone(), params.event_args.clone());
+        session.outbox.set_event_method(method, &params.event_args);
         session.follows_own.store(true, Ordering::Relaxed);
     }
     let config = session.daemon.config.get();

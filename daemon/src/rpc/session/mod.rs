@@ -2,10 +2,12 @@
 
 mod buffers;
 mod daemon;
+mod frame;
 mod outbox;
 mod registry;
 
 pub(super) use buffers::{PIECE, Share};
 pub(crate) use daemon::{Daemon, Phase};
+pub(super) use frame::Frame;
 pub(super) use outbox::Outbox;
 pub(super) use registry::Activity;

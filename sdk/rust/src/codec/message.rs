@@ -99,19 +99,26 @@ where
     rmp_serde::to_vec_named(&(0, id, method, (params,)))
 }
 
+const NIL: u8 = 0xc0;
+
 /// `[1, id, error, result]` around a result, or an error, that is already encoded.
 pub fn encode_response(id: u32, outcome: Result<&[u8], &[u8]>) -> Vec<u8> {
-    const NIL: &[u8] = &[0xc0];
-    let (error, result) = match outcome {
-        Ok(result) => (NIL, result),
-        Err(error) => (error, NIL),
-    };
-    let mut bytes = Vec::with_capacity(8 + error.len() + result.len());
-    bytes.extend_from_slice(&[0x94, 0x01, 0xce]);
-    bytes.extend_from_slice(&id.to_be_bytes());
-    bytes.extend_from_slice(error);
-    bytes.extend_from_slice(result);
-    bytes
+    match outcome {
+        Ok(result) => [&encode_response_head(id), result].concat(),
+        Err(error) => encode_error_response(id, error),
+    }
+}
+
+/// What stands before an encoded result in the answer to request `id`: `[1, id, nil, …`.
+pub fn encode_response_head(id: u32) -> [u8; 8] {
+    let [a, b, c, d] = id.to_be_bytes();
+    [0x94, 0x01, 0xce, a, b, c, d, NIL]
+}
+
+/// `[1, id, error, nil]` around an error that is already encoded.
+pub fn encode_error_response(id: u32, error: &[u8]) -> Vec<u8> {
+    let [before @ .., _] = encode_response_head(id);
+    [&before, error, &[NIL]].concat()
 }
 
 /// `[2, method, [params]]`, structs as maps; with `args`, `[2, method, [args…, [params]]]`.
@@ -127,6 +134,14 @@ where
         return rmp_serde::to_vec_named(&(2, method, (params,)));
     }
     rmp_serde::to_vec_named(&(2, method, AfterArgs { args, params }))
+}
+
+/// What stands before the encoded params' map in such a notification.
+pub fn encode_notification_head(method: &str, args: &[String]) -> Vec<u8> {
+    // Texts are encoded into memory, which cannot fail; nothing, in the params' place, is one byte.
+    let mut head = encode_notification(method, args, &()).unwrap_or_default();
+    head.pop();
+    head
 }
 
 /// `[args…, [params]]`.

@@ -12,6 +12,9 @@ mod typed;
 
 pub use decoder::Decoder;
 pub use limits::{CodecError, Limits};
-pub use message::{Message, MessageError, encode_notification, encode_request, encode_response};
+pub use message::{
+    Message, MessageError, encode_error_response, encode_notification, encode_notification_head,
+    encode_request, encode_response, encode_response_head,
+};
 pub use scanner::Scanner;
 pub use typed::{decode_value, whole};
