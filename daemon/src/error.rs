@@ -113,7 +113,9 @@ impl From<latentd_models::Error> for Error {
     fn from(error: latentd_models::Error) -> Self {
         use latentd_models::Error as Models;
         let class = match error {
-            Models::File { .. } | Models::Model { .. } | Models::NotFinite(_) => Class::Model,
+            Models::File { .. } | Models::Unread { .. } | Models::Model { .. } | Models::NotFinite(_) => {
+                Class::Model
+            }
             Models::Request(_) => Class::InvalidParams,
             Models::Unsupported(_) => Class::Unsupported,
             Models::Memory { .. } | Models::OutOfMemory { .. } => Class::Memory,

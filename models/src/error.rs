@@ -16,6 +16,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file could not be read just now; another time it may.
+    #[error("{}: {reason}", path.display())]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
     /// The file is sound, but its tensors do not make a model.
     #[error("{}: {reason}", path.display())]
     Model {
@@ -78,6 +86,10 @@ impl Error {
 
     pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::File { path: path.into(), reason: shortened(reason.into()) }
+    }
+
+    pub(crate) fn unread(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Unread { path: path.into(), reason: shortened(reason.into()) }
     }
 
     pub(crate) fn model(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {

@@ -2,8 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
-use latentd_client::protocol::{ErrorName, LibraryGetParams, LibraryKind, LibraryListParams, Txt2ImgParams};
+use latentd_client::Client;
+use latentd_client::protocol::{
+    ErrorName, EventKind, ImageOut, JobState, LibraryGetParams, LibraryKind, LibraryListParams, OutputFormat,
+    OutputParams, Txt2ImgParams,
+};
+use sha2::{Digest, Sha256};
 
 use crate::harness::{Daemon, Options, SOON, fixtures, refused, small, within};
 
@@ -282,7 +290,7 @@ async fn a_models_folder_that_cannot_be_made_is_no_end() {
     let daemon = self::daemon(&models);
     let text = without_checkpoints(&daemon).await;
     assert!(text.contains("--models-dir"), "{text}");
-    daemon.wait_log("models folder cannot be made");
+    daemon.wait_log("this models folder is not there");
     // Once it is there it is found.
     fs::remove_file(folder.path().join("file")).expect("removed");
     fs::create_dir_all(models.join("Stable-diffusion")).expect("made");
@@ -329,4 +337,251 @@ async fn a_file_that_may_not_be_read_is_named_and_taken_up_when_it_may() {
     assert!(rescan.status().expect("ran").success());
     let text = list();
     assert!(!text.contains("Permission denied") && text.contains("secret"), "{text}");
+}
+
+fn other() -> PathBuf {
+    fixtures().join("Stable-diffusion/tiny-sd1-ema.safetensors")
+}
+
+/// The hash that a picture says drew it.
+fn model_hash(image: &ImageOut) -> String {
+    let infotext = image.infotext.clone().expect("an infotext");
+    infotext.split("Model hash: ").nth(1).expect("a hash")[..10].to_owned()
+}
+
+fn sha256(file: &Path) -> String {
+    let digest = Sha256::digest(fs::read(file).expect("read"));
+    digest.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+}
+
+async fn names(client: &Client) -> Vec<String> {
+    let library = within(client.library(&LibraryListParams::default())).await.expect("listed");
+    library.entries.into_iter().filter(|entry| !entry.built_in).map(|entry| entry.name).collect()
+}
+
+/// Waits until the daemon has seen by itself that these are there.
+async fn wait_names(daemon: &Daemon, client: &Client, expected: &[&str]) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        let found = names(client).await;
+        if found == expected {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{found:?}, not {expected:?}\n{}", daemon.log());
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The small checkpoint with the signs of one layer turned round: another picture, of a file with the same header and size.
+fn turned() -> Vec<u8> {
+    let mut bytes = fs::read(tiny()).expect("read");
+    let (length, header) = header(&bytes);
+    let offsets = &header["model.diffusion_model.out.2.weight"]["data_offsets"];
+    let place = |index: usize| offsets[index].as_u64().expect("an offset") as usize + 8 + length;
+    for value in bytes[place(0)..place(1)].chunks_exact_mut(2) {
+        value[1] ^= 0x80;
+    }
+    bytes
+}
+
+/// However often the file is another one meanwhile: a picture names the bytes that drew it.
+#[tokio::test]
+async fn each_picture_names_the_bytes_that_drew_it_while_its_file_is_replaced_all_the_time() {
+    let (folder, models) = folder();
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let draw = async |name: &str| {
+        let output = OutputParams { format: OutputFormat::Raw, dir: None };
+        let params = Txt2ImgParams { checkpoint: Some(name.into()), output, ..small(1) };
+        let image = within(client.txt2img(&params)).await.expect("drawn").images.remove(0);
+        (model_hash(&image), image.raw.expect("pixels").0)
+    };
+    let files = [fs::read(tiny()).expect("read"), turned()];
+    let mut drawn_by = Vec::new();
+    for (name, bytes) in ["one", "two"].into_iter().zip(&files) {
+        let path = models.join(format!("{name}.safetensors"));
+        fs::write(&path, bytes).expect("written");
+        let drawn = draw(name).await;
+        assert_eq!(drawn.0, sha256(&path)[..10]);
+        drawn_by.push(drawn);
+    }
+    assert!(drawn_by[0].1 != drawn_by[1].1, "they draw different pictures");
+    let done = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&done);
+    let (new, file) = (folder.path().join("new"), models.join("good.safetensors"));
+    let replacing = std::thread::spawn(move || {
+        // Of one size and one time: neither tells them apart.
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        for bytes in files.iter().cycle() {
+            if ended.load(Ordering::Relaxed) {
+                return;
+            }
+            fs::write(&new, bytes).expect("written");
+            fs::File::options().write(true).open(&new).expect("opened").set_modified(time).expect("set");
+            fs::rename(&new, &file).expect("replaced");
+        }
+    });
+    let mut counts = [0; 2];
+    // Until both drew often enough to be mixed up.
+    while counts.iter().any(|count| *count < 8) {
+        let drawn = draw("good").await;
+        let which = drawn_by.iter().position(|by| *by == drawn);
+        counts[which.unwrap_or_else(|| panic!("{} did not draw this", drawn.0))] += 1;
+        assert!(counts.iter().sum::<i32>() < 1000, "{counts:?}");
+    }
+    done.store(true, Ordering::Relaxed);
+    replacing.join().expect("replaced to the end");
+}
+
+#[tokio::test]
+async fn folders_that_come_go_or_are_elsewhere_now_are_seen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |path: &str| folder.path().join(path);
+    let put = |path: &str| {
+        fs::create_dir_all(at(path).parent().expect("a folder")).expect("made");
+        fs::copy(tiny(), at(path)).expect("copied");
+    };
+    put("one/Stable-diffusion/first.safetensors");
+    put("two/Stable-diffusion/second.safetensors");
+    std::os::unix::fs::symlink(at("one"), at("models")).expect("linked");
+    let late = at("late");
+    let flags = vec!["--models-dir".to_owned(), late.display().to_string()];
+    let daemon = Daemon::with(Options { models: Some(at("models")), flags, ..Options::default() });
+    let client = daemon.client().await;
+    wait_names(&daemon, &client, &["first"]).await;
+    // Links: of a models folder, of a folder in it, of a file in that.
+    std::os::unix::fs::symlink(at("two"), at("new")).expect("linked");
+    fs::rename(at("new"), at("models")).expect("turned");
+    wait_names(&daemon, &client, &["second"]).await;
+    put("elsewhere/Stable-diffusion/third.safetensors");
+    std::os::unix::fs::symlink(at("elsewhere"), at("two/more")).expect("linked");
+    wait_names(&daemon, &client, &["second", "third"]).await;
+    put("elsewhere/Stable-diffusion/deep/fourth.safetensors");
+    wait_names(&daemon, &client, &["fourth", "second", "third"]).await;
+    fs::remove_dir_all(at("elsewhere/Stable-diffusion")).expect("removed");
+    wait_names(&daemon, &client, &["second"]).await;
+    std::os::unix::fs::symlink(at("store/fifth"), at("two/Stable-diffusion/fifth.safetensors"))
+        .expect("linked");
+    put("store/fifth");
+    wait_names(&daemon, &client, &["fifth", "second"]).await;
+    // Both in the place of what it was when it was watched.
+    fs::write(at("store/new"), b"no model").expect("written");
+    fs::rename(at("store/new"), at("store/fifth")).expect("replaced");
+    wait_names(&daemon, &client, &["second"]).await;
+    // A models folder that was not there, and one that is removed and made anew.
+    put("late/Stable-diffusion/sixth.safetensors");
+    wait_names(&daemon, &client, &["second", "sixth"]).await;
+    fs::remove_dir_all(&late).expect("removed");
+    wait_names(&daemon, &client, &["second"]).await;
+    put("late/Stable-diffusion/seventh.safetensors");
+    wait_names(&daemon, &client, &["second", "seventh"]).await;
+    fs::remove_dir_all(late.join("Stable-diffusion")).expect("removed");
+    wait_names(&daemon, &client, &["second"]).await;
+    put("late/Stable-diffusion/eighth.safetensors");
+    wait_names(&daemon, &client, &["eighth", "second"]).await;
+}
+
+/// A checkpoint that takes long to hash: with metadata, and a tensor that no network has and that takes no place on the disk.
+fn large(path: &Path, bytes: u64) {
+    let sound = fs::read(tiny()).expect("read");
+    let end = (sound.len() - 8 - header(&sound).0) as u64;
+    let changed = with_header(&sound, |header| {
+        let entry = serde_json::json!({"dtype": "U8", "shape": [bytes], "data_offsets": [end, end + bytes]});
+        header.insert("unused".into(), entry);
+    });
+    fs::write(path, &changed).expect("written");
+    let file = fs::File::options().write(true).open(path).expect("opened");
+    file.set_len(changed.len() as u64 + bytes).expect("made larger");
+}
+
+#[tokio::test]
+async fn a_hash_that_is_not_known_is_computed_while_the_job_is_resolving() {
+    let (folder, models) = folder();
+    fs::remove_file(models.join("good.safetensors")).expect("removed");
+    // Hours.
+    large(&models.join("a-large.safetensors"), 1 << 42);
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    assert_eq!(names(&client).await, ["a-large"]);
+    let params = Txt2ImgParams { checkpoint: Some(sha256(&tiny())[..10].into()), ..small(1) };
+    let job = within(client.submit("txt2img", &params, None)).await.expect("submitted");
+    let mut events = within(client.subscribe(&job, 0)).await.expect("subscribed");
+    loop {
+        match within(events.next()).await.expect("events").kind {
+            EventKind::Queued => (),
+            EventKind::Progress { stage, step, steps, .. } => {
+                assert_eq!((stage.as_deref(), steps), (Some("hashing"), 100));
+                assert!(step < 100);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(within(client.job(&job)).await.expect("known").state, JobState::Resolving);
+    // Nobody waits for it: other requests are drawn, also those that name a file.
+    let mut named = small(1);
+    fs::copy(other(), models.join("b-other.safetensors")).expect("copied");
+    named.checkpoint = Some("b-other".into());
+    within(client.txt2img(&named)).await.expect("drawn");
+    // What only looks does not wait either, and says why it finds nothing.
+    let get = LibraryGetParams { kind: LibraryKind::Checkpoint, name: "0123456789".into() };
+    let text = refused(within(client.library_entry(&get)).await, ErrorName::NotFound);
+    assert!(text.contains("are not known yet"), "{text}");
+    within(client.cancel(&job)).await.expect("cancelled");
+    refused(within(client.wait(&job)).await, ErrorName::Cancelled);
+    fs::remove_file(models.join("a-large.safetensors")).expect("removed");
+    fs::copy(tiny(), models.join("c-tiny.safetensors")).expect("copied");
+    let image = within(client.txt2img(&params)).await.expect("found and drawn").images.remove(0);
+    assert_eq!(model_hash(&image), sha256(&tiny())[..10]);
+    let view = within(client.job(&within(client.submit("txt2img", &params, None)).await.expect("again")))
+        .await
+        .expect("known");
+    assert_ne!(view.steps, 100, "what was hashed were no steps");
+}
+
+/// A picture that waits for its model's hash does not keep anybody waiting who cancels it.
+#[tokio::test]
+async fn who_cancels_while_a_model_is_hashed_does_not_wait() {
+    let (folder, models) = folder();
+    large(&models.join("large.safetensors"), 1 << 42);
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let params = Txt2ImgParams { checkpoint: Some("large".into()), ..small(1) };
+    let job = within(client.submit("txt2img", &params, None)).await.expect("submitted");
+    let mut events = within(client.subscribe(&job, 0)).await.expect("subscribed");
+    loop {
+        match within(events.next()).await.expect("events").kind {
+            EventKind::Progress { stage: Some(stage), .. } if stage == "decoding" => break,
+            other => assert!(!other.is_last(), "{other:?}"),
+        }
+    }
+    let started = Instant::now();
+    within(client.cancel(&job)).await.expect("cancelled");
+    refused(within(client.wait(&job)).await, ErrorName::Cancelled);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // And the next has the thread that hashed, and the device.
+    let image = within(client.txt2img(&Txt2ImgParams { checkpoint: Some("good".into()), ..small(1) })).await;
+    assert_eq!(model_hash(&image.expect("drawn").images[0]), sha256(&tiny())[..10]);
+}
+
+#[tokio::test]
+async fn the_list_shows_where_files_are_what_they_predict_and_nothing_that_a_terminal_obeys() {
+    let (folder, models) = folder();
+    fs::write(models.join("bad\u{1b}[31m.safetensors"), b"<html>\x1b[2J").expect("written");
+    fs::copy(tiny(), models.join("red\u{1b}[31m.safetensors")).expect("copied");
+    fs::write(models.join("good.yaml"), "parameterization: v\n").expect("written");
+    let daemon = daemon(folder.path());
+    let output = daemon.command(&["models", "list"]).output().expect("ran");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(!text.contains('\u{1b}') && text.contains(r"red\u{1b}[31m"), "{text}");
+    let good = text.lines().find(|line| line.contains("good")).expect("listed");
+    let path = models.join("good.safetensors").display().to_string();
+    assert!(good.contains(&path) && good.contains(" v ") && good.contains("sd1"), "{good}");
+    let bad = text.lines().find(|line| line.starts_with("unusable")).expect("listed");
+    assert!(bad.contains("is a web page") && bad.contains(r"bad\u{1b}[31m"), "{bad}");
+    let library = within(daemon.client().await.library(&LibraryListParams::default())).await.expect("listed");
+    assert_eq!(library.default_checkpoint.as_deref(), Some("good"));
+    let doctor = daemon.command(&["doctor", "--json"]).output().expect("ran").stdout;
+    let doctor: serde_json::Value = serde_json::from_slice(&doctor).expect("JSON");
+    assert_eq!(doctor["default_checkpoint"], "good");
 }

@@ -390,7 +390,9 @@ fn a_checkpoint_without_a_text_encoder_is_told_what_it_lacks() {
     let mut parts = Parts::tiny();
     let names: Vec<String> =
         parts.header.keys().filter(|name| name.starts_with("cond_stage_model.")).cloned().collect();
-    names.iter().for_each(|name| parts.remove(name));
+    for name in &names {
+        parts.remove(name);
+    }
     let error = refusal(&parts.bytes());
     assert!(error.contains("holds a UNet") && error.contains("no text encoder"), "{error}");
 }

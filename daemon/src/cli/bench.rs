@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use latentd_client::protocol::LibraryKind;
 use latentd_models::Tensor;
 use latentd_models::model::{ComponentKind, Model, PictureSize};
 use latentd_models::nn::Precision;
@@ -21,7 +20,7 @@ use super::global::GlobalArgs;
 use super::output;
 use crate::config::Config;
 use crate::error::Result;
-use crate::library::{Library, Pinned};
+use crate::library::{Library, Patient, Pinned};
 use crate::machine;
 use crate::paths;
 use crate::threads;
@@ -140,10 +139,7 @@ fn weights(config: Config, args: &BenchArgs) -> Result<Weights, Failure> {
     let folders = if args.models_dirs.is_empty() { config.models_dirs } else { args.models_dirs.clone() };
     let library = Library::open(folders, &config.state_dir, |_| ());
     library.rescan();
-    let pinned = library.pin(|library| match &args.checkpoint {
-        Some(name) => library.find(LibraryKind::Checkpoint, name),
-        None => library.default_checkpoint(&config.default_checkpoint),
-    });
+    let pinned = library.pin(args.checkpoint.as_deref(), &config.default_checkpoint, &Patient);
     pinned.map(Weights::Library).map_err(Failure::new)
 }
 

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use latentd_client::Client;
-use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, Status};
-use latentd_models::model::Family;
+use latentd_client::protocol::{LibraryListParams, Status};
 use latentd_models::nn::{self, Precision};
 use serde::Serialize;
 
@@ -57,7 +56,7 @@ struct Report {
     daemon_error: Option<String>,
     library_entries: Option<usize>,
     library_problems: Vec<String>,
-    /// What draws when a request names no checkpoint.
+    /// What draws when a request names no checkpoint, as the daemon says.
     default_checkpoint: Option<String>,
 }
 
@@ -116,25 +115,10 @@ async fn ask_daemon(report: &mut Report) -> Result<(), latentd_client::Error> {
     report.daemon = Some(client.status().await?);
     let library = client.library(&LibraryListParams::default()).await?;
     report.library_entries = Some(library.entries.len());
-    report.default_checkpoint = default_checkpoint(&report.settings, &library.entries);
+    report.default_checkpoint = library.default_checkpoint;
     report.library_problems =
         library.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.reason)).collect();
     Ok(())
-}
-
-/// As the daemon chooses, if it has these settings: the configured one, the first file that can be drawn with, what is
-/// built in.
-fn default_checkpoint(settings: &Config, entries: &[LibraryEntry]) -> Option<String> {
-    if !settings.default_checkpoint.is_empty() {
-        return Some(settings.default_checkpoint.clone());
-    }
-    let draws = |entry: &&LibraryEntry| {
-        entry.kind == LibraryKind::Checkpoint
-            && entry.architecture.as_deref().and_then(Family::from_name).is_some()
-    };
-    let checkpoints = || entries.iter().filter(draws);
-    let chosen = checkpoints().find(|entry| !entry.built_in).or_else(|| checkpoints().next());
-    chosen.map(|entry| entry.name.clone())
 }
 
 fn folder(path: &Path) -> Folder {

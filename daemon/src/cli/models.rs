@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, ResidentModel};
+use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, LibraryProblem, ResidentModel};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
-use super::output::{print, print_json, size};
+use super::output::{print, print_json, size, visible};
 
 /// Flags of `models`.
 #[derive(Debug, Args)]
@@ -73,16 +73,10 @@ pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCod
                 print_json(&library)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let mut text = String::new();
-            for entry in &library.entries {
-                let architecture = entry.architecture.as_deref().unwrap_or("-");
-                let size = size(entry.size);
-                let built_in = if entry.built_in { "  built in" } else { "" };
-                let LibraryEntry { kind, name, dtype, .. } = entry;
-                let _ = writeln!(text, "{kind:12} {name:32} {architecture:14} {dtype:5} {size}{built_in}");
-            }
-            for problem in &library.problems {
-                let _ = writeln!(text, "unusable     {}: {}", problem.path, problem.reason);
+            let mut text: String = library.entries.iter().map(entry_line).collect();
+            for LibraryProblem { path, reason } in &library.problems {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "unusable     {}: {}", visible(path), visible(reason));
             }
             print(&text)?;
         }
@@ -108,7 +102,27 @@ pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
+/// One file: what it is, and where.
+fn entry_line(entry: &LibraryEntry) -> String {
+    let LibraryEntry { kind, name, dtype, also, .. } = entry;
+    let (architecture, prediction) = (entry.architecture.as_deref(), entry.prediction.as_deref());
+    let place = entry.path.as_deref().map_or("built in".into(), visible);
+    let name = visible(name);
+    let columns = format!(
+        "{kind:12} {name:32} {:14} {:7} {dtype:5} {:>10}  {place}",
+        architecture.unwrap_or("-"),
+        prediction.unwrap_or("-"),
+        size(entry.size)
+    );
+    let also: Vec<_> = also.iter().map(|kind| kind.name()).collect();
+    let also = if also.is_empty() { String::new() } else { format!("  (holds also: {})", also.join(", ")) };
+    let unsupported =
+        entry.unsupported.as_ref().map_or_else(String::new, |why| format!("  ({})", visible(why)));
+    format!("{columns}{also}{unsupported}\n")
+}
+
 fn line(model: &ResidentModel) -> String {
     let pinned = if model.pinned { "  pinned" } else { "" };
-    format!("{:32} {:6} {:5} {}{pinned}\n", model.name, model.architecture, model.dtype, size(model.bytes))
+    let name = visible(&model.name);
+    format!("{name:32} {:6} {:5} {}{pinned}\n", model.architecture, model.dtype, size(model.bytes))
 }

@@ -135,7 +135,10 @@ impl Job {
     }
 
     pub(super) fn set_task(&self, task: Arc<dyn Task>) {
-        self.lock().standing.steps = task.steps();
+        let mut inner = self.lock();
+        // What was counted while it was resolved were no steps of it.
+        (inner.standing.step, inner.standing.steps, inner.eta_s) = (0, task.steps(), None);
+        drop(inner);
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 

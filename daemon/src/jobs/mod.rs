@@ -158,8 +158,12 @@ impl Jobs {
         state.queue.iter().position(|job| job.is_ready(device) && may_run(job))
     }
 
-    /// Where a running job stands: `step` of `steps`, which some samplers make more or fewer than were asked for.
+    /// Where a running job stands: `step` of `steps`, which some samplers make more or fewer than were asked for. Of one
+    /// that is being resolved, once somebody was told that there is such a job.
     pub(crate) fn progress(&self, job: &Job, stage: &str, (step, steps): (u32, u32), eta_s: Option<f64>) {
+        if !job.is_listed() {
+            return;
+        }
         self.tell(job, |inner| {
             (inner.standing.step, inner.standing.steps) = (step, steps);
             inner.eta_s = eta_s;

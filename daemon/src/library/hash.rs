@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(super) struct Sha256Task {
 struct Shared {
     digest: Mutex<Option<Result<String, String>>>,
     done: Condvar,
+    /// Bytes that were read so far.
+    bytes: AtomicU64,
 }
 
 impl Sha256Task {
@@ -44,7 +47,7 @@ impl Sha256Task {
         let task = Self::default();
         let worker = Finally(task.clone());
         workers.run(move || {
-            let digest = file_sha256(&file).map_err(|error| error.to_string());
+            let digest = file_sha256(&file, &worker.0.shared.bytes).map_err(|error| error.to_string());
             if let (Ok(digest), Some(file)) = (&digest, file.upgrade()) {
                 keep(&file, digest);
             }
@@ -65,6 +68,11 @@ impl Sha256Task {
         }
     }
 
+    /// Bytes that were read so far; none where the digest was known.
+    pub(super) fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
     /// Only the first outcome counts.
     fn set(&self, outcome: Result<String, String>) {
         self.shared.digest.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(outcome);
@@ -81,7 +89,7 @@ impl Drop for Finally {
     }
 }
 
-fn file_sha256(file: &Weak<File>) -> io::Result<String> {
+fn file_sha256(file: &Weak<File>, done: &AtomicU64) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut bytes = vec![0; 1 << 20];
     let mut position = 0;
@@ -93,6 +101,7 @@ fn file_sha256(file: &Weak<File>) -> io::Result<String> {
             break;
         }
         position += length as u64;
+        done.store(position, Ordering::Relaxed);
         hasher.update(bytes.get(..length).unwrap_or_default());
     }
     let mut hex = String::with_capacity(64);
@@ -101,4 +110,42 @@ fn file_sha256(file: &Weak<File>) -> io::Result<String> {
         let _ = write!(hex, "{byte:02x}");
     }
     Ok(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    /// A file that takes hours to read, and no place on the disk.
+    fn endless() -> Arc<File> {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(1 << 40).expect("set");
+        Arc::new(file)
+    }
+
+    #[test]
+    fn who_waits_goes_when_cancelled_and_the_work_ends_with_the_last_who_needs_it() {
+        let workers = Workers::new("test", 1);
+        let file = endless();
+        let task = Sha256Task::spawn(&workers, Arc::downgrade(&file), |_, _| panic!("it has no end"));
+        let queued = Sha256Task::spawn(&workers, Arc::downgrade(&file), |_, _| panic!("nor this"));
+        let cancelled = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for task in [&task, &queued] {
+                scope.spawn(|| assert_eq!(task.wait(&|| cancelled.load(Ordering::Relaxed)), None));
+            }
+            while task.bytes() == 0 {
+                std::thread::yield_now();
+            }
+            cancelled.store(true, Ordering::Relaxed);
+        });
+        drop(file);
+        for task in [&task, &queued] {
+            let outcome = task.wait(&|| false).expect("an end");
+            assert!(outcome.is_err_and(|error| error.contains("nobody needs")));
+        }
+        assert!(task.bytes() < 1 << 40 && queued.bytes() == 0);
+    }
 }

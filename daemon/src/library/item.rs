@@ -1,13 +1,12 @@
 //! One entry: what it is, where its bytes are, and whether they are still the same.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use latentd_client::protocol::LibraryKind;
-use latentd_models::files::config_beside;
+use latentd_models::files::Prediction;
 use latentd_models::model::Family;
 
+use super::stamp::Seen;
 use crate::demo::{self, DemoModel};
 use crate::error::{Class, Error, Result};
 
@@ -23,26 +22,24 @@ pub(crate) struct Item {
 /// Where an entry's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// In a file of the models folders; `config` is that of the configuration beside it, if there is one.
-    File { path: PathBuf, stamp: Stamp, config: Option<Stamp> },
+    /// In a file of the models folders.
+    File { path: PathBuf, seen: Seen },
     /// In this program.
     BuiltIn(DemoModel),
 }
 
-/// What tells a file from a later one of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    pub size: u64,
-    /// Nanoseconds since 1970.
-    pub modified_ns: i64,
-}
-
-/// What the file's header says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the file's header says, and the configuration beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub architecture: Option<String>,
     pub dtype: String,
     pub parameters: u64,
+    /// What a checkpoint predicts, where it can be drawn with.
+    pub prediction: Option<Prediction>,
+    /// What it holds beside what it is.
+    pub also: Vec<LibraryKind>,
+    /// The hash of a checkpoint that A1111 wrote before it took SHA-256: 8 hex digits, told by 64 KiB of the file.
+    pub old_hash: Option<String>,
 }
 
 impl Item {
@@ -56,35 +53,37 @@ impl Item {
                 architecture: Some(DemoModel::ARCHITECTURE.to_owned()),
                 dtype: DemoModel::DTYPE.to_owned(),
                 parameters: demo.parameters,
+                prediction: Some(Prediction::Epsilon),
+                ..Facts::default()
             },
         })
     }
 
     /// Whether pictures can be drawn with it from text.
     pub(super) fn draws(&self) -> bool {
-        self.kind == LibraryKind::Checkpoint
-            && self.facts.architecture.as_deref().and_then(Family::from_name).is_some()
+        self.kind == LibraryKind::Checkpoint && self.unsupported().is_none()
+    }
+
+    /// Why this version cannot draw with a checkpoint that is sound.
+    pub(super) fn unsupported(&self) -> Option<String> {
+        if self.kind != LibraryKind::Checkpoint {
+            return None;
+        }
+        let architecture = self.facts.architecture.as_deref().unwrap_or("unknown");
+        Family::from_name(architecture).is_none().then(|| {
+            format!(
+                "is of the architecture {architecture}; this version draws from text with {} checkpoints",
+                Family::names()
+            )
+        })
     }
 
     /// An error that says what it is instead, if pictures cannot be drawn with it from text.
     pub(crate) fn check_draws(&self) -> Result<()> {
-        if self.draws() {
+        let Some(why) = self.unsupported() else {
             return Ok(());
-        }
-        let Some(architecture) = &self.facts.architecture else {
-            let text = format!(
-                "checkpoint '{}' is of no architecture that is known: its tensors are not named as Stable Diffusion's are \
-                 in the LDM layout",
-                self.name
-            );
-            return Err(Error::new(Class::Model, text));
         };
-        let text = format!(
-            "checkpoint '{}' is of the architecture {architecture}; this version draws from text with {} checkpoints",
-            self.name,
-            Family::names()
-        );
-        Err(Error::new(Class::Unsupported, text))
+        Err(Error::new(Class::Unsupported, format!("checkpoint '{}' {why}", self.name)))
     }
 
     /// Whether it needs no file.
@@ -103,7 +102,7 @@ impl Item {
     /// Bytes of the file, also of the one that is built in.
     pub(crate) fn size(&self) -> u64 {
         match &self.source {
-            Source::File { stamp, .. } => stamp.size,
+            Source::File { seen, .. } => seen.file.size,
             Source::BuiltIn(demo) => demo.size,
         }
     }
@@ -113,30 +112,19 @@ impl Item {
         self.path() == other.path()
     }
 
+    /// Whether both are of the same bytes under two names: links to one file.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        match (&self.source, &other.source) {
+            (Source::File { seen: a, .. }, Source::File { seen: b, .. }) => a.file.place() == b.file.place(),
+            (a, b) => a == b,
+        }
+    }
+
     /// Whether its file is still the one that was looked at.
     pub(super) fn is_unchanged(&self) -> bool {
         match &self.source {
-            Source::File { path, stamp, config } => {
-                Stamp::of_file(path) == Some(*stamp) && Stamp::of_config(self.kind, path) == *config
-            }
+            Source::File { path, seen } => Seen::at(path) == Some(*seen),
             Source::BuiltIn(_) => true,
         }
-    }
-}
-
-impl Stamp {
-    fn of_file(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
-    }
-
-    /// Of the configuration that a checkpoint has beside it.
-    pub(super) fn of_config(kind: LibraryKind, path: &Path) -> Option<Self> {
-        if kind == LibraryKind::Checkpoint { Self::of_file(&config_beside(path)) } else { None }
-    }
-
-    pub(super) fn of(metadata: &fs::Metadata) -> Self {
-        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified_ns = modified.and_then(|time| i64::try_from(time.as_nanos()).ok()).unwrap_or_default();
-        Self { size: metadata.len(), modified_ns }
     }
 }

@@ -1,78 +1,165 @@
 //! From what a request calls a checkpoint or another file to the entry.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use latentd_client::protocol::{LibraryKind, LibraryProblem};
-use latentd_models::model::Family;
+use latentd_client::protocol::LibraryKind;
 
 use super::index::Index;
 use super::item::{Item, Source};
-use super::scan::{may_be, places};
-use super::snapshot::Snapshot;
+use super::names::{as_hash, may_mean, named, split_hash, told_apart};
+use super::places::{may_be, places};
+use super::snapshot::{Problem, Snapshot};
 use crate::demo;
 use crate::error::{Class, Error, Result};
 use crate::schema::shorten;
 use crate::suggest::nearest_few;
 
-/// Hex digits that a hash in a request has at least.
-const HASH_DIGITS: usize = 8;
+/// What is looked through.
+#[derive(Clone, Copy)]
+pub(super) struct Shelf<'a> {
+    pub folders: &'a [PathBuf],
+    pub snapshot: &'a Snapshot,
+    pub index: &'a Index,
+}
 
-/// Finds the entry of `kind` that `wanted` means.
-pub(super) fn find(
-    folders: &[PathBuf],
-    snapshot: &Snapshot,
-    index: &Index,
-    kind: LibraryKind,
-    wanted: &str,
-) -> Result<Item> {
-    check_name(folders, kind, wanted)?;
-    let of_kind = || snapshot.entries.iter().filter(|item| item.kind == kind);
-    let by_name = of_kind().find(|item| item.name == wanted);
-    let by_path = || of_kind().find(|item| item.path().is_some_and(|path| is_path_of(folders, path, wanted)));
-    let by_hash = || {
-        let digits = wanted.len() >= HASH_DIGITS && wanted.chars().all(|digit| digit.is_ascii_hexdigit());
-        let wanted = wanted.to_lowercase();
-        of_kind()
-            .filter(|_| digits)
-            .find(|item| known_sha256(index, item).is_some_and(|sha256| sha256.starts_with(&wanted)))
-    };
-    if let Some(item) = by_name.or_else(by_path).or_else(by_hash) {
-        return Ok(item.clone());
+/// What a name leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// This entry. With `bytes`, as it is and no other: its hash was asked for.
+    Found { item: Box<Item>, bytes: bool },
+    /// It has this hash, which one of these files may have: theirs are not known yet.
+    Unhashed { hash: String, files: Vec<Item> },
+}
+
+/// Finds the entry of `kind` that `wanted`, a name that was checked, means.
+pub(super) fn find(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Result<Lookup> {
+    let of_kind = || shelf.snapshot.entries.iter().filter(move |item| item.kind == kind);
+    let by_name = named(shelf.folders, &of_kind(), wanted);
+    if let [item] = by_name[..] {
+        return Ok(Lookup::Found { item: Box::new(item.clone()), bytes: false });
     }
-    let meant = |problem: &&LibraryProblem| {
-        let path = Path::new(&problem.path);
-        may_be(kind, folders, path) && is_problem(folders, path, wanted)
-    };
-    if let Some(problem) = snapshot.problems.iter().find(meant) {
-        return Err(Error::new(
-            Class::Model,
-            format!("{kind} '{}' cannot be used: {}: {}", shorten(wanted), problem.path, problem.reason),
-        ));
+    if !by_name.is_empty() {
+        return Err(ambiguous(shelf, kind, wanted, &by_name));
     }
+    if let Some((name, hash)) = split_hash(wanted) {
+        let by_name = named(shelf.folders, &of_kind(), name);
+        if !by_name.is_empty() {
+            return by_hash(shelf, kind, wanted, &hash, &by_name)?
+                .ok_or_else(|| another_hash(shelf, kind, wanted, &by_name));
+        }
+        // It may have had this name once.
+        if let Some(found) = by_hash(shelf, kind, wanted, &hash, &of_kind().collect::<Vec<_>>())? {
+            return Ok(found);
+        }
+    }
+    if let Some(hash) = as_hash(wanted)
+        && let Some(found) = by_hash(shelf, kind, wanted, &hash, &of_kind().collect::<Vec<_>>())?
+    {
+        return Ok(found);
+    }
+    let meant = |problem: &&Problem| {
+        may_be(kind, shelf.folders, &problem.path) && may_mean(shelf.folders, &problem.path, wanted)
+    };
+    if let Some(problem) = shelf.snapshot.problems.iter().find(meant) {
+        let (path, reason) = (problem.path.display(), &problem.reason);
+        let text = format!("{kind} '{}' cannot be used: {path}: {reason}", shorten(wanted));
+        return Err(Error::new(problem.class, text));
+    }
+    Err(nothing(shelf, kind, wanted))
+}
+
+/// Nothing has this name or hash.
+pub(super) fn nothing(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Error {
+    let of_kind = || shelf.snapshot.entries.iter().filter(move |item| item.kind == kind);
     let near = nearest_few(wanted, of_kind().map(|item| item.name.as_str()), 3);
     let advice = if !near.is_empty() {
         format!("known: {}", near.join(", "))
     } else if of_kind().next().is_some() {
         "`latentd models list` names all".into()
     } else {
-        how_to_add(folders, kind)
+        how_to_add(shelf.folders, kind)
     };
-    Err(Error::new(Class::NotFound, format!("{kind} '{}' is not in the library; {advice}", shorten(wanted))))
+    Error::new(Class::NotFound, format!("{kind} '{}' is not in the library; {advice}", shorten(wanted)))
+}
+
+/// The one of `items` that has this hash, or those that may have it.
+fn by_hash(
+    shelf: Shelf<'_>,
+    kind: LibraryKind,
+    wanted: &str,
+    hash: &str,
+    items: &[&Item],
+) -> Result<Option<Lookup>> {
+    let sha256 = |item: &Item| known_sha256(shelf.index, item);
+    let has = |item: &&&Item| {
+        item.facts.old_hash.as_deref() == Some(hash)
+            || sha256(item).is_some_and(|sha256| sha256.starts_with(hash))
+    };
+    let mut found: Vec<&Item> = items.iter().filter(has).copied().collect();
+    // Copies of one another are one, as far as is known.
+    let first = found.first().and_then(|first| sha256(first));
+    let mut place = 0;
+    found.retain(|item| {
+        place += 1;
+        place == 1 || first.is_none() || sha256(item) != first
+    });
+    match found[..] {
+        [item] => return Ok(Some(Lookup::Found { item: Box::new((*item).clone()), bytes: true })),
+        [] => (),
+        _ => return Err(ambiguous(shelf, kind, wanted, &found)),
+    }
+    let files: Vec<Item> =
+        items.iter().filter(|item| sha256(item).is_none()).map(|item| (*item).clone()).collect();
+    let may_come = !files.is_empty();
+    Ok(may_come.then(|| Lookup::Unhashed { hash: hash.to_owned(), files }))
+}
+
+/// Several files have the name.
+fn ambiguous(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str, items: &[&Item]) -> Error {
+    const NAMED: usize = 8;
+    let names = told_apart(shelf.folders, items);
+    let mut list: Vec<_> = names.iter().take(NAMED).map(|name| format!("'{name}'")).collect();
+    if names.len() > NAMED {
+        list.push(format!("{} more", names.len() - NAMED));
+    }
+    let text = format!(
+        "{kind} '{}' may be any of {} files; write one of {}",
+        shorten(wanted),
+        names.len(),
+        list.join(", ")
+    );
+    Error::new(Class::InvalidParams, text)
+}
+
+/// What has the name has another hash.
+fn another_hash(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str, items: &[&Item]) -> Error {
+    let each: Vec<_> = items
+        .iter()
+        .zip(told_apart(shelf.folders, items))
+        .map(|(item, name)| match known_sha256(shelf.index, item) {
+            Some(sha256) => format!("'{name}' has {}", sha256.get(..10).unwrap_or(&sha256)),
+            None => format!("'{name}' has another"),
+        })
+        .collect();
+    let text = format!(
+        "{kind} '{}' is not in the library: no file of this name has this hash ({}); write the name or the hash alone",
+        shorten(wanted),
+        each.join(", ")
+    );
+    Error::new(Class::NotFound, text)
 }
 
 /// Files that `wanted` may mean, whatever the snapshot says of them: those that it knows under this name, and those
 /// that stand where one of this name would.
-pub(super) fn candidates(
-    folders: &[PathBuf],
-    snapshot: &Snapshot,
-    kind: LibraryKind,
-    wanted: &str,
-) -> Vec<PathBuf> {
-    let named = |path: &Path| is_problem(folders, path, wanted);
-    let entries = snapshot.entries.iter().filter(|item| item.kind == kind).filter_map(Item::path);
-    let problems = snapshot.problems.iter().map(|problem| Path::new(&problem.path));
-    let mut paths: Vec<_> = entries.chain(problems).filter(|path| named(path)).map(Path::to_owned).collect();
-    paths.extend(places(folders, kind, wanted));
+pub(super) fn candidates(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Vec<PathBuf> {
+    let means = |path: &Path| may_mean(shelf.folders, path, wanted);
+    let entries = shelf.snapshot.entries.iter().filter(|item| item.kind == kind).filter_map(Item::path);
+    let problems = shelf.snapshot.problems.iter().map(|problem| problem.path.as_path());
+    let mut paths: Vec<_> = entries.chain(problems).filter(|path| means(path)).map(Path::to_owned).collect();
+    paths.extend(places(shelf.folders, kind, wanted));
+    if let Some((name, _)) = split_hash(wanted) {
+        paths.extend(places(shelf.folders, kind, name));
+    }
     paths.sort();
     paths.dedup();
     paths
@@ -101,71 +188,20 @@ pub(super) fn only_built_in(folders: &[PathBuf], snapshot: &Snapshot) -> String 
 
 /// Why there may be fewer checkpoints in the library than its owner thinks.
 fn first_problem(folders: &[PathBuf], snapshot: &Snapshot) -> String {
-    let is_near =
-        |problem: &&LibraryProblem| may_be(LibraryKind::Checkpoint, folders, Path::new(&problem.path));
-    let is_other = |item: &&Item| item.kind == LibraryKind::Checkpoint && !item.draws();
+    let is_near = |problem: &&Problem| may_be(LibraryKind::Checkpoint, folders, &problem.path);
     if let Some(problem) = snapshot.problems.iter().find(is_near) {
-        format!(" ({}: {})", problem.path, problem.reason)
-    } else if let Some(item) = snapshot.entries.iter().find(is_other) {
-        let architecture = item.facts.architecture.as_deref().unwrap_or("unknown");
-        format!(" ('{}' is of the architecture {architecture}, not {})", item.name, Family::names())
-    } else {
-        String::new()
+        return format!(" ({}: {})", problem.path.display(), problem.reason);
     }
+    let other = snapshot.entries.iter().find_map(|item| Some((&item.name, item.unsupported()?)));
+    other.map_or_else(String::new, |(name, why)| format!(" ('{name}' {why})"))
 }
 
 /// The entry's SHA-256 in hex, if it was ever computed.
 pub(super) fn known_sha256(index: &Index, item: &Item) -> Option<String> {
     match &item.source {
-        Source::File { path, stamp, .. } => index.sha256(path, *stamp),
+        Source::File { path, seen } => index.sha256(path, seen.file),
         Source::BuiltIn(demo) => Some(demo.sha256.to_owned()),
     }
-}
-
-/// Refuses names that could mean a place outside the models folders.
-fn check_name(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Result<()> {
-    let refuse = |what: &str| {
-        let shown = shorten(wanted);
-        Err(Error::new(
-            Class::InvalidParams,
-            format!("{kind} '{shown}' {what}; give a name from library.list"),
-        ))
-    };
-    let path = Path::new(wanted);
-    if wanted.is_empty() {
-        return refuse("is empty");
-    }
-    if wanted.contains('\0') {
-        return refuse("has a NUL character");
-    }
-    if path.components().any(|part| part == Component::ParentDir) {
-        return refuse("has '..' in it");
-    }
-    if path.is_absolute() && !folders.iter().any(|folder| path.starts_with(folder)) {
-        return refuse("is a path outside the models folders");
-    }
-    Ok(())
-}
-
-/// Whether `wanted` is this file's path, absolute or inside a models folder, with or without extension.
-fn is_path_of(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
-    let wanted = Path::new(wanted);
-    // Most paths are told apart by their last part alone.
-    if wanted.file_name() != path.file_name() && wanted.file_name() != path.file_stem() {
-        return false;
-    }
-    let bare = path.with_extension("");
-    let named = |base: &Path| wanted == base;
-    named(path)
-        || named(&bare)
-        || folders.iter().any(|folder| {
-            path.strip_prefix(folder).is_ok_and(named) || bare.strip_prefix(folder).is_ok_and(named)
-        })
-        || path.file_name().is_some_and(|name| name == wanted.as_os_str())
-}
-
-fn is_problem(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
-    is_path_of(folders, path, wanted) || path.file_stem().is_some_and(|stem| stem == wanted)
 }
 
 fn how_to_add(folders: &[PathBuf], kind: LibraryKind) -> String {

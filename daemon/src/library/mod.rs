@@ -8,10 +8,19 @@
 mod hash;
 mod index;
 mod item;
+mod judge;
 mod lookup;
+mod names;
+mod natural;
 mod pinned;
+mod places;
 mod scan;
 mod snapshot;
+mod stamp;
+#[cfg(test)]
+mod tests;
+mod waiting;
+mod walk;
 mod watch;
 
 use std::collections::HashMap;
@@ -20,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryKind};
+use latentd_models::files::Prediction;
 
 use crate::contain::{contain, keep_going};
 use crate::error::{Class, Error, Result};
@@ -27,17 +37,24 @@ use crate::workers::Workers;
 use hash::Sha256Task;
 use index::Index;
 pub(crate) use item::Item;
-use item::{Source, Stamp};
+use item::Source;
+use judge::{Candidate, judge, sort_in};
+use lookup::{Lookup, Shelf};
 use pinned::PinError;
 pub(crate) use pinned::{Identity, Pinned};
-pub(crate) use scan::NO_FOLDER;
+use places::outermost_kind;
+pub(crate) use snapshot::Problem;
 use snapshot::{Snapshot, difference};
+use stamp::Stamp;
+use waiting::WaitingRoom;
+pub(crate) use waiting::{Patient, Waiter};
+pub(crate) use walk::NO_FOLDER;
 
 /// Files that are hashed at once.
 const HASHING_THREADS: usize = 2;
 
-/// Times a file that is being replaced is looked up again before that is an error.
-const LOOKS: usize = 5;
+/// Times a file that is being replaced is looked up again before it is taken as it is.
+const LOOKS: usize = 3;
 
 /// The folders and what is in them.
 pub(crate) struct Library {
@@ -52,6 +69,17 @@ pub(crate) struct Library {
     pinned: Mutex<HashMap<PathBuf, Weak<Pinned>>>,
     /// Computes hashes.
     hashing: Workers,
+    /// Those who wait for some.
+    waiting: WaitingRoom,
+}
+
+/// An entry that was chosen for a request.
+struct Choice {
+    item: Item,
+    /// It and no other bytes in its place: its hash was asked for.
+    bytes: bool,
+    /// Held open already.
+    _file: Option<Arc<Pinned>>,
 }
 
 #[derive(Default)]
@@ -80,6 +108,7 @@ impl Library {
             on_change: Box::new(on_change),
             pinned: Mutex::default(),
             hashing: Workers::new("sha256", HASHING_THREADS),
+            waiting: WaitingRoom::default(),
         }
     }
 
@@ -87,19 +116,19 @@ impl Library {
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         let library = Arc::clone(self);
         std::thread::Builder::new().name("library".into()).spawn(move || {
-            let watch = || watch::run(&library.folders, || library.rescan_or_go_on());
-            keep_going("library", watch, || ());
+            keep_going("library", || watch::run(|| library.rescan_or_go_on()), || ());
         })?;
         Ok(())
     }
 
     /// A scan that fails leaves what was known before, be it nothing: nobody waits for it for ever.
-    fn rescan_or_go_on(&self) {
+    fn rescan_or_go_on(&self) -> Arc<Snapshot> {
         let scanned = contain(|| Ok(self.rescan()));
-        if scanned.is_err() {
-            self.lock().snapshot.get_or_insert_default();
+        scanned.unwrap_or_else(|_| {
+            let known = Arc::clone(self.lock().snapshot.get_or_insert_default());
             self.scanned.notify_all();
-        }
+            known
+        })
     }
 
     /// What is there. Waits for the first scan.
@@ -116,7 +145,8 @@ impl Library {
     /// Scans now and gives the result.
     pub(crate) fn rescan(&self) -> Arc<Snapshot> {
         let _alone = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = Arc::new(scan::scan(&self.folders, &self.index));
+        let before = self.lock().snapshot.clone();
+        let snapshot = Arc::new(scan::scan(&self.folders, &self.index, before.as_deref()));
         let before = self.lock().snapshot.replace(Arc::clone(&snapshot));
         self.scanned.notify_all();
         if let Some(before) = before {
@@ -140,68 +170,158 @@ impl Library {
         }
     }
 
-    /// The entry of this kind that `name` means: a name, a path inside a models folder, or a hash. Who has just put a
-    /// file there means that file, also before the change was noticed: what could have this name is looked at again,
-    /// and nothing else, so that a name that is nobody's is refused at once however large the library is.
+    /// The entry of this kind that `name` means: a name, a path inside a models folder, or a hash, as far as hashes are
+    /// known.
     pub(crate) fn find(&self, kind: LibraryKind, name: &str) -> Result<Item> {
-        let look = |snapshot: &Snapshot| lookup::find(&self.folders, snapshot, &self.index, kind, name);
-        let snapshot = self.snapshot();
-        let mut changed = Vec::new();
-        let found = look(&snapshot);
-        match &found {
-            Ok(item) if item.is_unchanged() => return found,
-            Ok(item) => changed.extend(item.path().map(Path::to_owned)),
-            Err(error) if error.class == Class::InvalidParams => return found,
-            Err(_) => (),
+        match self.look_up(kind, name)? {
+            Lookup::Found { item, .. } => Ok(*item),
+            Lookup::Unhashed { files, .. } => {
+                let mut error = lookup::nothing(self.shelf(&self.snapshot()), kind, name);
+                let more = format!(
+                    "; the hashes of {} files are not known yet, and computed once a request draws with one",
+                    files.len()
+                );
+                error.text.push_str(&more);
+                Err(error)
+            }
         }
-        changed.extend(lookup::candidates(&self.folders, &snapshot, kind, name));
-        changed.sort();
-        changed.dedup();
-        let after = self.refresh(&changed).unwrap_or_else(|| self.snapshot());
-        if Arc::ptr_eq(&after, &snapshot) { found } else { look(&after) }
     }
 
-    /// The file of the entry that `look` finds, held open as it is now. Its hash is computed from now on.
-    pub(crate) fn pin(&self, look: impl Fn(&Self) -> Result<Item>) -> Result<Arc<Pinned>> {
-        let mut item = look(self)?;
+    /// Who has just put a file there means that file, also before the change was noticed: what could have this name is
+    /// looked at again, and nothing else, so that a name that is nobody's is refused at once however large the library is.
+    fn look_up(&self, kind: LibraryKind, name: &str) -> Result<Lookup> {
+        names::check(&self.folders, kind, name)?;
+        let look = |snapshot: &Snapshot| lookup::find(self.shelf(snapshot), kind, name);
+        let snapshot = self.snapshot();
+        let mut changed = Vec::new();
+        let mut found = look(&snapshot);
+        if let Ok(Lookup::Found { item, .. }) = &found {
+            if item.is_unchanged() && !item.is_built_in() {
+                return found;
+            }
+            changed.extend(item.path().map(Path::to_owned));
+        }
+        changed.extend(lookup::candidates(self.shelf(&snapshot), kind, name));
+        changed.sort();
+        changed.dedup();
+        if let Some(after) = self.refresh(&changed) {
+            found = look(&after);
+        }
+        // What has a hash may have come just now, under any name.
+        let is_found = matches!(found, Ok(Lookup::Found { .. }));
+        if !is_found && names::has_hash(name) && !self.snapshot().has_its_files() {
+            found = look(&self.rescan());
+        }
+        found
+    }
+
+    fn shelf<'a>(&'a self, snapshot: &'a Snapshot) -> Shelf<'a> {
+        Shelf { folders: &self.folders, snapshot, index: &self.index }
+    }
+
+    /// The checkpoint that a request means by `name`, or the default one, held open as it is now. Its hash is computed from
+    /// now on. Where it is named by a hash that is not known yet, `waiter` waits.
+    pub(crate) fn pin(
+        &self,
+        name: Option<&str>,
+        configured: &str,
+        waiter: &dyn Waiter,
+    ) -> Result<Arc<Pinned>> {
+        let look = || match name.or(Some(configured).filter(|name| !name.is_empty())) {
+            Some(name) => self.choose(LibraryKind::Checkpoint, name, waiter),
+            None => self.default_checkpoint("").map(|item| Choice { item, bytes: false, _file: None }),
+        };
+        let mut choice = look()?;
         for _ in 0..LOOKS {
-            match self.hold(&item) {
+            match self.hold(&choice.item) {
                 Ok(pinned) => return Ok(pinned),
                 Err(PinError::Unusable(error)) => return Err(error),
                 Err(PinError::Moved) => {
-                    let changed: Vec<_> = item.path().map(Path::to_owned).into_iter().collect();
+                    let changed: Vec<_> = choice.item.path().map(Path::to_owned).into_iter().collect();
                     self.refresh(&changed);
-                    item = look(self)?;
+                    choice = look()?;
                 }
             }
+        }
+        let item = &choice.item;
+        if !choice.bytes
+            && let Ok(pinned) = self.hold_what_is_there(item)
+        {
+            return Ok(pinned);
         }
         let text = format!("{} '{}' changes all the time; retry when it is whole", item.kind, item.name);
         Err(Error::new(Class::Model, text))
     }
 
+    /// The entry that `name` means, whatever must be hashed to know.
+    fn choose(&self, kind: LibraryKind, name: &str, waiter: &dyn Waiter) -> Result<Choice> {
+        let mut tried: Vec<Item> = Vec::new();
+        loop {
+            let (hash, mut files) = match self.look_up(kind, name)? {
+                Lookup::Found { item, bytes } => return Ok(Choice { item: *item, bytes, _file: None }),
+                Lookup::Unhashed { hash, files } => (hash, files),
+            };
+            // Where the index cannot keep them, what was hashed stays unknown.
+            files.retain(|item| !tried.contains(item));
+            if files.is_empty() {
+                return Err(lookup::nothing(self.shelf(&self.snapshot()), kind, name));
+            }
+            let found = self.waiting.find(&hash, &files, waiter, |item| self.hold(item).ok())?;
+            if let Some(file) = found {
+                return Ok(Choice { item: file.item().clone(), bytes: true, _file: Some(file) });
+            }
+            tried.extend(files);
+        }
+    }
+
+    /// The file of an entry, if it is still the one that the entry is of.
     fn hold(&self, item: &Item) -> Result<Arc<Pinned>, PinError> {
-        let (path, stamp) = match &item.source {
+        let (path, seen) = match &item.source {
             Source::BuiltIn(demo) => return Ok(Arc::new(Pinned::built_in(item, demo))),
-            Source::File { path, stamp, .. } => (path, *stamp),
+            Source::File { path, seen } => (path, seen),
         };
         let held = self.held().get(path).and_then(Weak::upgrade);
         if let Some(pinned) = held.filter(|pinned| pinned.is_current(item)) {
             return Ok(pinned);
         }
+        let (file, now) = pinned::open(item, path)?;
+        if now != *seen {
+            return Err(PinError::Moved);
+        }
+        self.keep(item.clone(), file)
+    }
+
+    /// Whatever stands at an entry's path by now, if it is of the same kind: it is opened first, and then looked into.
+    fn hold_what_is_there(&self, item: &Item) -> Result<Arc<Pinned>, PinError> {
+        let path = item.path().ok_or(PinError::Moved)?;
+        let (file, seen) = pinned::open(item, path)?;
+        let (verdict, _) = judge(&file, path);
+        let candidate =
+            Candidate { path: path.to_owned(), seen, folder: outermost_kind(&self.folders, path) };
+        let now = sort_in(&candidate, verdict).map_err(|_| PinError::Moved)?;
+        if now.kind == item.kind { self.keep(now, file) } else { Err(PinError::Moved) }
+    }
+
+    /// Holds a file that is open, and is the entry's, for those who ask for it next.
+    fn keep(&self, item: Item, file: File) -> Result<Arc<Pinned>, PinError> {
+        let Source::File { path, seen } = item.source.clone() else {
+            return Err(PinError::Moved);
+        };
+        let known = lookup::known_sha256(&self.index, &item);
         let hash = |file: &Arc<File>| {
-            if let Some(known) = lookup::known_sha256(&self.index, item) {
+            if let Some(known) = known {
                 return Sha256Task::done(known);
             }
             let (index, path) = (Arc::clone(&self.index), path.clone());
             let keep = move |file: &File, digest: &str| {
                 // What was written to meanwhile is not the file that the stamp is of.
-                if file.metadata().is_ok_and(|now| Stamp::of(&now) == stamp) {
-                    index.set_sha256(&path, stamp, digest);
+                if file.metadata().is_ok_and(|now| Stamp::of(&now) == seen.file) {
+                    index.set_sha256(&path, seen.file, digest);
                 }
             };
             Sha256Task::spawn(&self.hashing, Arc::downgrade(file), keep)
         };
-        let pinned = Arc::new(Pinned::open(item, path, stamp, hash)?);
+        let pinned = Arc::new(Pinned::new(item, file, hash)?);
         let mut held = self.held();
         held.retain(|_, other| other.strong_count() > 0);
         held.insert(path.clone(), Arc::downgrade(&pinned));
@@ -227,10 +347,13 @@ impl Library {
         lookup::only_built_in(&self.folders, &self.snapshot())
     }
 
-    /// What `look` finds, after another scan if it finds nothing or a file that is another one by now.
+    /// What `look` finds, after another scan if that is a file that is another one by now, or nothing, and there is
+    /// something new.
     fn up_to_date(&self, look: impl Fn(&Snapshot) -> Result<Item>) -> Result<Item> {
-        match look(&self.snapshot()) {
+        let snapshot = self.snapshot();
+        match look(&snapshot) {
             Ok(found) if found.is_unchanged() => Ok(found),
+            Err(none) if snapshot.is_current() => Err(none),
             Ok(_) | Err(_) => look(&self.rescan()),
         }
     }
@@ -245,6 +368,9 @@ impl Library {
             size: item.size(),
             hash: lookup::known_sha256(&self.index, item),
             architecture: item.facts.architecture.clone(),
+            prediction: item.facts.prediction.map(|prediction| Prediction::name(prediction).to_owned()),
+            also: item.facts.also.clone(),
+            unsupported: item.unsupported(),
             dtype: item.facts.dtype.clone(),
             parameters: item.facts.parameters,
         }

@@ -1,30 +1,27 @@
 //! A file as it was when a job was submitted: held open, so that one that is replaced or removed meanwhile is drawn with
 //! all the same, and looked at again, so that one that was written to is not.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use latentd_models::files::{LARGEST_HEADER, open_without_waiting};
 use latentd_models::model::Checkpoint;
 use sha2::{Digest, Sha256};
 
 use super::hash::Sha256Task;
-use super::item::{Item, Source, Stamp};
+use super::item::{Item, Source};
+use super::stamp::{Seen, Stamp};
 use crate::demo::DemoModel;
 use crate::error::{Class, Error, Result};
-
-/// Bytes of a header that are believed, as the format has it.
-const LARGEST_HEADER: u64 = 100_000_000;
 
 /// What tells the bytes of one checkpoint from those of another without reading them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     source: Source,
-    /// Device and inode; zeros for what is built in.
-    inode: (u64, u64),
     /// SHA-256 of the file's header; zeros for what is built in.
     header: [u8; 32],
 }
@@ -52,12 +49,32 @@ pub(super) enum PinError {
     Unusable(Error),
 }
 
+/// Opens what stands at an entry's path now, and says what it is.
+pub(super) fn open(item: &Item, path: &Path) -> Result<(File, Seen), PinError> {
+    // Not blocking: a named pipe that stands there now is not waited for.
+    let file = match open_without_waiting(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::Moved),
+        opened => opened.map_err(|error| unusable(item, &error))?,
+    };
+    let metadata = file.metadata().map_err(|error| unusable(item, &error))?;
+    if !metadata.is_file() {
+        return Err(PinError::Moved);
+    }
+    Ok((file, Seen::of(&metadata, path)))
+}
+
+fn unusable(item: &Item, error: &io::Error) -> PinError {
+    let path = item.path().unwrap_or(Path::new("")).display();
+    let text = format!("{} '{}': {path}: {error}", item.kind, item.name);
+    PinError::Unusable(Error::new(Class::Model, text))
+}
+
 impl Pinned {
     /// What is in this program.
     pub(super) fn built_in(item: &Item, demo: &DemoModel) -> Self {
         Self {
             item: item.clone(),
-            identity: Identity { source: item.source.clone(), inode: (0, 0), header: [0; 32] },
+            identity: Identity { source: item.source.clone(), header: [0; 32] },
             file: None,
             unpacked: OnceLock::new(),
             sha256: Sha256Task::done(demo.sha256.to_owned()),
@@ -65,35 +82,17 @@ impl Pinned {
         }
     }
 
-    /// Opens the file and looks at its header. `hash` begins, or knows, its SHA-256.
-    pub(super) fn open(
-        item: &Item,
-        path: &Path,
-        stamp: Stamp,
+    /// Looks at the header of the file, which is open and is `item`'s. `hash` begins, or knows, its SHA-256.
+    pub(super) fn new(
+        item: Item,
+        file: File,
         hash: impl FnOnce(&Arc<File>) -> Sha256Task,
     ) -> Result<Self, PinError> {
-        let unusable = |error: io::Error| {
-            let text = format!("{} '{}': {}: {error}", item.kind, item.name, path.display());
-            PinError::Unusable(Error::new(Class::Model, text))
-        };
-        // Not blocking: a named pipe that stands there now is not waited for.
-        let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::Moved),
-            opened => opened.map_err(unusable)?,
-        };
-        let metadata = file.metadata().map_err(unusable)?;
-        if !metadata.is_file() || Stamp::of(&metadata) != stamp {
-            return Err(PinError::Moved);
-        }
-        let header = read_header(&file).map_err(unusable)?;
+        let header = read_header(&file).map_err(|error| unusable(&item, &error))?;
         let file = Arc::new(file);
         Ok(Self {
-            item: item.clone(),
-            identity: Identity {
-                source: item.source.clone(),
-                inode: inode(&metadata),
-                header: Sha256::digest(&header).into(),
-            },
+            identity: Identity { source: item.source.clone(), header: Sha256::digest(&header).into() },
+            item,
             unpacked: OnceLock::new(),
             sha256: hash(&file),
             file: Some(file),
@@ -103,7 +102,7 @@ impl Pinned {
 
     /// Whether pinning `item` now would give the same.
     pub(super) fn is_current(&self, item: &Item) -> bool {
-        self.item == *item && self.path().is_none_or(|path| self.is_at(path))
+        self.item == *item && self.is_in_place()
     }
 
     /// What the library says of it.
@@ -139,12 +138,13 @@ impl Pinned {
 
     /// An error if its bytes are no longer those that were pinned: somebody wrote to the file itself.
     pub(crate) fn check(&self) -> Result<()> {
-        let (Some(file), Source::File { path, stamp, .. }) = (&self.file, &self.item.source) else {
+        let (Some(file), Source::File { path, seen }) = (&self.file, &self.item.source) else {
             return Ok(());
         };
         let same = || -> io::Result<bool> {
             let header = |file| read_header(file).map(|header| <[u8; 32]>::from(Sha256::digest(header)));
-            Ok(Stamp::of(&file.metadata()?) == *stamp && header(file)? == self.identity.header)
+            let now = Stamp::of(&file.metadata()?);
+            Ok(now.has_bytes_of(&seen.file) && header(file)? == self.identity.header)
         };
         if same().unwrap_or(false) {
             return Ok(());
@@ -173,22 +173,18 @@ impl Pinned {
         }
     }
 
-    fn path(&self) -> Option<&Path> {
-        self.item.path()
+    /// How many of its bytes were hashed so far.
+    pub(super) fn hashed_bytes(&self) -> u64 {
+        self.sha256.bytes()
     }
 
-    /// Whether what stands at `path` is the very file.
-    fn is_at(&self, path: &Path) -> bool {
-        let Ok(found) = std::fs::metadata(path) else {
-            return false;
-        };
-        let is_pinned = |stamp: &Stamp| inode(&found) == self.identity.inode && Stamp::of(&found) == *stamp;
-        matches!(&self.item.source, Source::File { stamp, .. } if is_pinned(stamp))
+    /// Whether what stands at its path is the very file, as it was.
+    fn is_in_place(&self) -> bool {
+        match &self.item.source {
+            Source::File { path, seen } => Seen::at(path) == Some(*seen),
+            Source::BuiltIn(_) => true,
+        }
     }
-}
-
-fn inode(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
 }
 
 /// The length and the JSON at a safetensors file's beginning.
@@ -196,7 +192,7 @@ fn read_header(file: &File) -> io::Result<Vec<u8>> {
     let mut length = [0; 8];
     file.read_exact_at(&mut length, 0)?;
     let bytes = u64::from_le_bytes(length);
-    if bytes > LARGEST_HEADER || bytes > file.metadata()?.len() {
+    if bytes > LARGEST_HEADER as u64 || bytes > file.metadata()?.len() {
         return Err(io::Error::other("its header is longer than it may be"));
     }
     let mut header = vec![0; bytes as usize + 8];

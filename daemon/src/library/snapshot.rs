@@ -1,24 +1,87 @@
-//! What a scan found, and what changed from one to the next.
+//! What a scan found, whether it is still so, and what changed from one to the next.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::{LibraryEvent, LibraryEventKind, LibraryProblem};
 
 use super::item::Item;
+use super::stamp::{Seen, Stamp};
+use crate::error::Class;
 
 /// What a scan found.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     /// What can be used, by kind and name, then path.
     pub entries: Vec<Item>,
-    /// Files that cannot be used.
-    pub problems: Vec<LibraryProblem>,
+    /// Files and folders that cannot be used, by path.
+    pub problems: Vec<Problem>,
+    /// The folders that were read, and models folders that are not there.
+    pub(super) folders: Vec<Folder>,
+    /// Folders in which files stand that links lead to.
+    pub(super) linked: Vec<PathBuf>,
+}
+
+/// Something in the models folders that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub path: PathBuf,
+    pub reason: String,
+    /// Whether it is broken, or nothing that this version can do.
+    pub class: Class,
+    /// As it was looked at; `None` for what is not there.
+    pub(super) seen: Option<Seen>,
+}
+
+/// A folder that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Folder {
+    pub path: PathBuf,
+    /// Before it was read; `None` if it is not there.
+    pub stamp: Option<Stamp>,
+    /// Whether it had rested: one that changed a moment before may change again and look the same.
+    pub rested: bool,
+    /// Whether it is one of the models folders.
+    pub is_root: bool,
+}
+
+impl Problem {
+    /// As it goes over the wire.
+    pub(crate) fn to_wire(&self) -> LibraryProblem {
+        LibraryProblem { path: self.path.display().to_string(), reason: self.reason.clone() }
+    }
+}
+
+impl Snapshot {
+    /// Whether the same files are there, whatever is in them. Asks for the state of folders, not of all files.
+    pub(super) fn has_its_files(&self) -> bool {
+        let is_same = |folder: &Folder| folder.rested && Stamp::at(&folder.path) == folder.stamp;
+        self.folders.iter().all(is_same)
+    }
+
+    /// The same, and whether what cannot be used is still as it was.
+    pub(super) fn is_current(&self) -> bool {
+        self.has_its_files() && self.problems.iter().all(|problem| problem.seen == Seen::at(&problem.path))
+    }
+
+    /// Whether the models folders themselves are those that were scanned.
+    pub(super) fn has_its_roots(&self) -> bool {
+        let place = |stamp: Option<Stamp>| stamp.map(|stamp| stamp.place());
+        let roots = self.folders.iter().filter(|folder| folder.is_root);
+        roots.into_iter().all(|folder| place(Stamp::at(&folder.path)) == place(folder.stamp))
+    }
+
+    /// Whether links in it lead nowhere, to what may come.
+    pub(super) fn has_loose_ends(&self) -> bool {
+        self.problems.iter().any(|problem| problem.seen.is_none() && problem.path.is_symlink())
+    }
 }
 
 /// What changed from one scan to the next, if anything did.
 pub(super) fn difference(before: &Snapshot, after: &Snapshot) -> Option<LibraryEvent> {
     let shown = |item: &Item| format!("{}/{}", item.kind, item.name);
-    let at = |snapshot: &Snapshot, item: &Item| {
-        snapshot.entries.iter().find(|other| other.is_same_place(item)).cloned()
-    };
+    let (old, new) = (by_place(before), by_place(after));
     let mut event = LibraryEvent {
         kind: LibraryEventKind::Changed,
         added: Vec::new(),
@@ -26,13 +89,22 @@ pub(super) fn difference(before: &Snapshot, after: &Snapshot) -> Option<LibraryE
         removed: Vec::new(),
     };
     for item in &after.entries {
-        match at(before, item) {
+        match old.get(&place(item)) {
             None => event.added.push(shown(item)),
-            Some(old) if old != *item => event.changed.push(shown(item)),
+            Some(old) if *old != item => event.changed.push(shown(item)),
             Some(_) => (),
         }
     }
-    event.removed = before.entries.iter().filter(|item| at(after, item).is_none()).map(shown).collect();
+    event.removed = before.entries.iter().filter(|item| !new.contains_key(&place(item))).map(shown).collect();
     let nothing = event.added.is_empty() && event.changed.is_empty() && event.removed.is_empty();
     (!nothing).then_some(event)
+}
+
+/// Where an entry is; what is built in is nowhere.
+fn place(item: &Item) -> Option<&OsStr> {
+    item.path().map(Path::as_os_str)
+}
+
+fn by_place(snapshot: &Snapshot) -> HashMap<Option<&OsStr>, &Item> {
+    snapshot.entries.iter().map(|item| (place(item), item)).collect()
 }

@@ -1,50 +1,250 @@
 //! Scans again when the models folders change.
+//!
+//! Each folder that a scan entered is watched by itself, those behind links too, and the folders that hold what links lead
+//! to. Whether the models folders themselves are there, or are others now, is looked at now and then: what stands above
+//! them is not ours to watch. Where folders cannot be watched, or links lead nowhere, all is looked at now and then.
 
-use std::path::PathBuf;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-use notify_debouncer_full::notify::{EventKind, RecursiveMode};
-use notify_debouncer_full::{DebounceEventResult, new_debouncer};
-use tracing::{debug, warn};
+use notify_debouncer_full::notify::event::{AccessKind, AccessMode};
+use notify_debouncer_full::notify::{self, EventKind, RecommendedWatcher, RecursiveMode};
+use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use tracing::warn;
+
+use super::snapshot::Snapshot;
+use super::stamp::Stamp;
 
 /// Changes this close together are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(300);
 
-/// Scans, then waits for changes, for as long as the process lives. Watching starts before the first scan, so that
-/// nothing is missed in between.
-pub(super) fn run(folders: &[PathBuf], rescan: impl Fn()) {
-    let (sender, changes) = mpsc::channel::<DebounceEventResult>();
-    let mut debouncer = new_debouncer(DEBOUNCE, None, sender)
-        .inspect_err(|error| warn!(%error, "folders are not watched; use `latentd models rescan`"))
-        .ok();
-    for folder in folders {
-        if let Some(debouncer) = &mut debouncer
-            && let Err(error) = debouncer.watch(folder, RecursiveMode::Recursive)
-        {
-            debug!(folder = %folder.display(), %error, "folder is not watched");
-        }
-    }
-    rescan();
-    while let Ok(change) = changes.recv() {
-        // Reading a file is an event too; what a scan does must not cause the next one.
-        let matters = match change {
-            Ok(events) => events
-                .iter()
-                .any(|event| !matches!(event.kind, EventKind::Access(access) if !is_close(access))),
-            Err(errors) => {
-                warn!(?errors, "watching the models folders");
-                true
+/// How often the models folders themselves are looked at.
+const ROOTS_EVERY: Duration = Duration::from_secs(2);
+
+/// How often everything is, where it must be.
+const ALL_EVERY: Duration = Duration::from_secs(10);
+
+/// Scans after folders were watched that were not before: what came in between would be missed. More come only while
+/// somebody makes folders, which is seen then.
+const ROUNDS: usize = 3;
+
+/// What tells of changes in one folder.
+trait Notifier {
+    /// Watches a folder, also one that is watched already.
+    fn watch(&mut self, folder: &Path) -> Result<(), String>;
+
+    /// No longer.
+    fn unwatch(&mut self, folder: &Path);
+}
+
+impl Notifier for Debouncer<RecommendedWatcher, RecommendedCache> {
+    fn watch(&mut self, folder: &Path) -> Result<(), String> {
+        Self::watch(self, folder, RecursiveMode::NonRecursive).map_err(|error| match error.kind {
+            notify::ErrorKind::MaxFilesWatch => {
+                "the system's limit of watches is reached; raise fs.inotify.max_user_watches".to_owned()
             }
+            _ => error.to_string(),
+        })
+    }
+
+    fn unwatch(&mut self, folder: &Path) {
+        // It may be gone, and its watch with it.
+        Self::unwatch(self, folder).ok();
+    }
+}
+
+/// The folders that are watched.
+struct Watching<N> {
+    notifier: Option<N>,
+    /// By device and inode: two paths of one folder share one watch.
+    folders: BTreeMap<(u64, u64), PathBuf>,
+    /// Whether the log says that something is not watched.
+    told: bool,
+}
+
+/// What came of watching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Watched {
+    /// Everything is.
+    all: bool,
+    /// Something is that was not before.
+    more: bool,
+}
+
+impl<N: Notifier> Watching<N> {
+    fn new(notifier: Option<N>) -> Self {
+        Self { notifier, folders: BTreeMap::new(), told: false }
+    }
+
+    /// Watches what a scan found, and nothing else.
+    fn follow(&mut self, snapshot: &Snapshot) -> Watched {
+        let Some(notifier) = &mut self.notifier else {
+            return Watched { all: false, more: false };
         };
-        if matters {
-            rescan();
+        let found = snapshot.folders.iter().filter_map(|folder| Some((folder.stamp?, &folder.path)));
+        let linked = snapshot.linked.iter().filter_map(|path| Some((Stamp::at(path)?, path)));
+        let mut wanted = BTreeMap::new();
+        for (stamp, path) in found.chain(linked) {
+            wanted.entry(stamp.place()).or_insert_with(|| path.clone());
+        }
+        for (place, path) in &self.folders {
+            if wanted.get(place) != Some(path) {
+                notifier.unwatch(path);
+            }
+        }
+        let before = std::mem::take(&mut self.folders);
+        let mut refused = None;
+        for (place, path) in wanted {
+            // Again also where it was: a folder that was removed and made anew may have its old number.
+            match notifier.watch(&path) {
+                Ok(()) => drop(self.folders.insert(place, path)),
+                // Gone meanwhile: whoever removed it changed the folder it was in.
+                Err(_) if !path.exists() => (),
+                Err(error) => refused = refused.or(Some((path, error))),
+            }
+        }
+        let more = self.folders.iter().any(|(place, path)| before.get(place) != Some(path));
+        match &refused {
+            Some((path, error)) if !self.told => warn!(
+                folder = %path.display(),
+                error,
+                "not all models folders can be watched; they are looked through every {} s instead",
+                ALL_EVERY.as_secs()
+            ),
+            _ => (),
+        }
+        self.told = refused.is_some();
+        Watched { all: refused.is_none(), more }
+    }
+}
+
+/// Scans, then waits for changes, for as long as the process lives.
+pub(super) fn run(rescan: impl Fn() -> Arc<Snapshot>) {
+    let (sender, changes) = mpsc::channel::<DebounceEventResult>();
+    // The channel stays open where there is no watcher.
+    let _open = sender.clone();
+    let debouncer = new_debouncer(DEBOUNCE, None, sender).inspect_err(|error| {
+        warn!(%error, "folders cannot be watched; they are looked through every {} s", ALL_EVERY.as_secs());
+    });
+    let mut watching = Watching::new(debouncer.ok());
+    loop {
+        let mut snapshot = rescan();
+        let mut watched = watching.follow(&snapshot);
+        for _ in 0..ROUNDS {
+            if !watched.more {
+                break;
+            }
+            snapshot = rescan();
+            watched = watching.follow(&snapshot);
+        }
+        let polls = !watched.all || snapshot.has_loose_ends();
+        if !wait(&changes, &snapshot, polls) {
+            return;
         }
     }
 }
 
-/// A file that was written is closed: the moment a copy is whole.
-fn is_close(access: notify_debouncer_full::notify::event::AccessKind) -> bool {
-    use notify_debouncer_full::notify::event::{AccessKind, AccessMode};
-    matches!(access, AccessKind::Close(AccessMode::Write))
+/// Waits until there is reason for another scan; false if there will be none.
+fn wait(changes: &Receiver<DebounceEventResult>, snapshot: &Snapshot, polls: bool) -> bool {
+    let started = Instant::now();
+    loop {
+        match changes.recv_timeout(ROOTS_EVERY) {
+            Ok(Ok(events)) if !events.iter().any(|event| matters(event.kind)) => (),
+            Ok(Ok(_)) => return true,
+            Ok(Err(errors)) => {
+                warn!(?errors, "watching the models folders");
+                return true;
+            }
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        if (polls && started.elapsed() >= ALL_EVERY) || !snapshot.has_its_roots() {
+            return true;
+        }
+    }
+}
+
+/// Reading a file is an event too; what a scan does must not cause the next one.
+fn matters(kind: EventKind) -> bool {
+    match kind {
+        // A file that was written is closed: the moment a copy is whole.
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::library::walk::walk;
+
+    /// Watches so many folders and no more.
+    #[derive(Default)]
+    struct Few {
+        most: usize,
+        watched: Vec<PathBuf>,
+    }
+
+    impl Notifier for Few {
+        fn watch(&mut self, folder: &Path) -> Result<(), String> {
+            if self.watched.iter().any(|path| path == folder) {
+                return Ok(());
+            }
+            if self.watched.len() == self.most {
+                return Err("the limit is reached".into());
+            }
+            self.watched.push(folder.to_owned());
+            Ok(())
+        }
+
+        fn unwatch(&mut self, folder: &Path) {
+            self.watched.retain(|path| path != folder);
+        }
+    }
+
+    fn snapshot(root: &Path) -> Snapshot {
+        let walk = walk(&[root.to_owned()]);
+        Snapshot { folders: walk.folders, linked: walk.linked, ..Snapshot::default() }
+    }
+
+    #[test]
+    fn every_folder_is_watched_once_and_a_limit_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (root, elsewhere) = (folder.path().join("models"), folder.path().join("elsewhere"));
+        for path in ["models/a/b", "elsewhere"] {
+            fs::create_dir_all(folder.path().join(path)).expect("made");
+        }
+        fs::write(elsewhere.join("x.safetensors"), b"x").expect("written");
+        for (target, link) in [("a", "loop"), ("../elsewhere/x.safetensors", "x.safetensors"), ("..", "a/up")]
+        {
+            std::os::unix::fs::symlink(target, root.join(link)).expect("linked");
+        }
+        let mut watching = Watching::new(Some(Few { most: 9, ..Few::default() }));
+        assert_eq!(watching.follow(&snapshot(&root)), Watched { all: true, more: true });
+        assert_eq!(watching.follow(&snapshot(&root)), Watched { all: true, more: false });
+        let mut watched: Vec<_> = watching.folders.values().cloned().collect();
+        watched.sort();
+        assert_eq!(watched, [elsewhere, root.clone(), root.join("a"), root.join("a/b")]);
+        assert!(!watching.told);
+
+        // Folders that go are not watched, those that come are, and those that are too many are told of.
+        fs::remove_dir(root.join("a/b")).expect("removed");
+        assert_eq!(watching.follow(&snapshot(&root)), Watched { all: true, more: false });
+        for index in 0..9 {
+            fs::create_dir(root.join(format!("new-{index}"))).expect("made");
+        }
+        assert_eq!(watching.follow(&snapshot(&root)), Watched { all: false, more: true });
+        assert!(watching.told);
+        for index in 0..9 {
+            fs::remove_dir(root.join(format!("new-{index}"))).expect("removed");
+        }
+        assert!(watching.follow(&snapshot(&root)).all && !watching.told);
+        let none = Watching::<Few>::new(None).follow(&snapshot(&root));
+        assert_eq!(none, Watched { all: false, more: false });
+    }
 }

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use latentd_client::protocol::LibraryKind;
-
-use crate::library::{Library, Pinned};
+use crate::library::{Library, Patient, Pinned};
 
 pub(super) struct Fixture {
     pub file: PathBuf,
@@ -29,6 +27,6 @@ impl Fixture {
 
     /// The file as it is now.
     pub(super) fn pin(&self) -> Arc<Pinned> {
-        self.library.pin(|library| library.find(LibraryKind::Checkpoint, "tiny")).expect("pinned")
+        self.library.pin(Some("tiny"), "", &Patient).expect("pinned")
     }
 }

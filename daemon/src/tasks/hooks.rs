@@ -1,13 +1,50 @@
-//! What a run tells while it draws: progress with an estimate of what is left, previews, and where the time went.
+//! What a run tells while it draws: progress with an estimate of what is left, previews, and where the time went. What is
+//! told while a request is resolved.
 
-use std::time::Instant;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{Bytes, ImageOut, Timings};
 use latentd_models::image::{RgbImage, encode_png};
 use latentd_models::pipeline::{Phase, Progress, Watch};
 use tracing::warn;
 
-use super::task::Run;
+use super::task::{self, Run};
+use crate::library::Waiter;
+
+/// How often progress is told of that has no steps.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Watches a request that waits for hashes, for the library.
+pub(super) struct Hashing<'a> {
+    watch: &'a dyn task::Watch,
+    started: Instant,
+    /// When something was told last.
+    told: Cell<Instant>,
+}
+
+impl<'a> Hashing<'a> {
+    pub(super) fn new(watch: &'a dyn task::Watch) -> Self {
+        let now = Instant::now();
+        Self { watch, started: now, told: Cell::new(now) }
+    }
+}
+
+impl Waiter for Hashing<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.watch.is_cancelled()
+    }
+
+    fn hashed(&self, done: u64, total: u64) {
+        if self.told.get().elapsed() < TELL_EVERY {
+            return;
+        }
+        self.told.set(Instant::now());
+        let share = done as f64 / total.max(1) as f64;
+        let eta_s = (done > 0).then(|| self.started.elapsed().as_secs_f64() * (1.0 - share) / share);
+        self.watch.progress("hashing", (share * 100.0) as u32, 100, eta_s);
+    }
+}
 
 /// Watches one run for the pipeline.
 pub(super) struct RunHooks<'a> {

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
 
-use latentd_client::protocol::{LibraryKind, ResidentModel};
+use latentd_client::protocol::ResidentModel;
 use latentd_models::nn::Precision;
 use tracing::warn;
 
 use super::device::Device;
 use crate::contain::contain;
 use crate::error::Result;
-use crate::library::{Item, Library, Pinned};
+use crate::library::{Item, Library, Patient, Pinned, Waiter};
 use crate::live::Live;
 
 /// What tasks are resolved against and drawn with.
@@ -44,17 +44,15 @@ impl Studio {
 
     /// Brings a checkpoint into memory, now, on the caller's time.
     pub(crate) fn load(&self, name: &str) -> Result<ResidentModel> {
-        let checkpoint = self.checkpoint(Some(name))?;
+        let checkpoint = self.checkpoint(Some(name), &Patient)?;
         let precision = self.settings.get().precision;
         contain(|| self.device.memory.load(&checkpoint, precision))
     }
 
-    /// The checkpoint that a request means, held open from now on.
-    pub(crate) fn checkpoint(&self, name: Option<&str>) -> Result<Arc<Pinned>> {
-        self.library.pin(|library| match name {
-            Some(name) => library.find(LibraryKind::Checkpoint, name),
-            None => library.default_checkpoint(&self.settings.get().default_checkpoint),
-        })
+    /// The checkpoint that a request means, held open from now on. `waiter` waits if it is named by a hash that must be
+    /// computed.
+    pub(crate) fn checkpoint(&self, name: Option<&str>, waiter: &dyn Waiter) -> Result<Arc<Pinned>> {
+        self.library.pin(name, &self.settings.get().default_checkpoint, waiter)
     }
 
     /// What to tell who gets `item` without having chosen it, if there is nothing but what is built in.

@@ -44,9 +44,9 @@ pub(crate) struct Run<'a> {
     pub watch: &'a dyn Watch,
 }
 
-/// Who follows a run. Must not wait.
+/// Who follows a run, or a request while it is resolved. Must not wait.
 pub(crate) trait Watch: Sync {
-    /// Whether the run should stop.
+    /// Whether it should stop.
     fn is_cancelled(&self) -> bool;
 
     /// A stage or step is done: `step` of `steps`, with the seconds to go once that can be told.
@@ -66,8 +66,9 @@ pub(crate) trait JobMethod: Send + Sync + Sized + 'static {
     /// Its result.
     type Result: Serialize + JsonSchema;
 
-    /// Settles everything. May look at files; must not load or compute what takes long.
-    fn resolve(params: Self::Params, studio: &Arc<Studio>) -> Result<Self>;
+    /// Settles everything. May look at files; must not load or compute what takes long, except what names need that files
+    /// are told by: of that `watch` is told, and can end it.
+    fn resolve(params: Self::Params, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self>;
 
     /// As [`Task::device`].
     fn device(&self) -> DeviceId;

@@ -9,11 +9,11 @@ use latentd_models::pipeline::{self, NoStages};
 use latentd_models::prompt::{Wording, chunks, split_weight};
 
 use super::device::DeviceId;
-use super::hooks::RunHooks;
+use super::hooks::{Hashing, RunHooks};
 use super::names;
 use super::output::Output;
 use super::studio::Studio;
-use super::task::{JobMethod, Run};
+use super::task::{JobMethod, Run, Watch};
 use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
@@ -41,7 +41,7 @@ impl JobMethod for Txt2Img {
     type Params = Txt2ImgParams;
     type Result = Txt2ImgResult;
 
-    fn resolve(params: Txt2ImgParams, studio: &Arc<Studio>) -> Result<Self> {
+    fn resolve(params: Txt2ImgParams, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self> {
         let settings = studio.settings.get();
         let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
         let precision = names::precision(params.precision)?.unwrap_or(settings.precision);
@@ -50,7 +50,7 @@ impl JobMethod for Txt2Img {
         let output = Output::resolve(&params.output, &studio.outputs_dir)?;
 
         let name = params.checkpoint.as_deref();
-        let checkpoint = studio.checkpoint(name)?;
+        let checkpoint = studio.checkpoint(name, &Hashing::new(watch))?;
         checkpoint.item().check_draws()?;
         let prompt = Wording::of_prompt(&params.prompt);
         let negative_prompt = Wording::of_negative_prompt(&params.negative_prompt);

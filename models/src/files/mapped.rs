@@ -64,7 +64,7 @@ pub(super) struct MappedFile {
 impl MappedFile {
     /// Maps a regular, non-empty file that is open; errors call it `path`.
     pub(super) fn map(file: &File, path: &Path) -> Result<Self> {
-        let failed = |error: std::io::Error| Error::file(path, error.to_string());
+        let failed = |error: std::io::Error| Error::unread(path, error.to_string());
         let info = file.metadata().map_err(failed)?;
         if !info.is_file() {
             return Err(Error::file(path, "is not a regular file"));
@@ -78,8 +78,10 @@ impl MappedFile {
         let free = |slot: &&Slot| {
             slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).is_ok()
         };
-        let slot =
-            GUARDED.iter().find(free).ok_or_else(|| Error::file(path, "too many files are being read"))?;
+        let slot = GUARDED
+            .iter()
+            .find(free)
+            .ok_or_else(|| Error::unread(path, "too many files are being read; try again"))?;
         slot.faulted.store(false, Ordering::Release);
         slot.start.store(map.as_ptr() as usize, Ordering::Release);
         slot.length.store(map.len(), Ordering::Release);
@@ -114,7 +116,7 @@ impl MappedFile {
     /// An error if anything read so far was no longer there.
     pub(super) fn check(&self) -> Result<()> {
         if self.slot.faulted.load(Ordering::Acquire) {
-            return Err(Error::file(
+            return Err(Error::unread(
                 &self.path,
                 "was cut off by another program while it was read, or its disk failed; try again",
             ));
@@ -131,10 +133,14 @@ impl Drop for MappedFile {
     }
 }
 
-/// Opens a file to be read; a named pipe too, at once.
-pub(super) fn open_without_waiting(path: &Path) -> std::io::Result<File> {
+/// Opens a file to be read; a named pipe too, at once. A file that another program holds a lease on, as file servers do, is
+/// waited for.
+pub fn open_without_waiting(path: &Path) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => File::open(path),
+        opened => opened,
+    }
 }
 
 fn install_handler() {

@@ -53,7 +53,10 @@ pub(super) fn for_weights(bytes: &[u8]) -> Option<String> {
             "begins with nothing but zeros: a download that did not finish; download it again".to_owned(),
         );
     }
-    text(head).map(|text| of_text(&text))
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let text = String::from_utf8_lossy(head);
+    let text = text.trim();
+    of_pointer(text).or_else(|| of_page(text)).or_else(|| of_text(head, text))
 }
 
 /// PyTorch writes its pickles into a zip whose first entry is called so.
@@ -67,46 +70,60 @@ fn zip(head: &[u8]) -> String {
         .to_owned()
 }
 
-/// The beginning as text, if it is nothing but text.
-fn text(head: &[u8]) -> Option<String> {
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    let text = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        // A character that was cut in two by the look itself.
-        Err(error) if head.len() - error.valid_up_to() < 4 => {
-            std::str::from_utf8(head.get(..error.valid_up_to())?).ok()?
-        }
-        Err(_) => return None,
-    };
-    let is_text = |letter: char| !letter.is_control() || letter.is_whitespace();
-    (!text.trim().is_empty() && text.chars().all(is_text)).then(|| text.trim().to_owned())
+fn begins(text: &str, start: &str) -> bool {
+    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
-fn of_text(text: &str) -> String {
-    let begins = |start: &str| text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
-    let shown: String =
-        text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(SHOWN).collect();
-    if begins("version https://git-lfs") || begins("version https://hawser") {
+fn of_pointer(text: &str) -> Option<String> {
+    let reason = if begins(text, "version https://git-lfs") || begins(text, "version https://hawser") {
         "is a Git LFS pointer, which stands for the weights but does not have them; run `git lfs pull` where it came \
          from, or download the file itself"
-            .to_owned()
-    } else if begins("/annex/objects/") {
+    } else if begins(text, "/annex/objects/") {
         "is a git-annex pointer, which stands for the weights but does not have them; run `git annex get` where it \
          came from"
-            .to_owned()
-    } else if begins("<") {
+    } else {
+        return None;
+    };
+    Some(reason.to_owned())
+}
+
+fn of_page(text: &str) -> Option<String> {
+    let is_page =
+        ["<!doctype", "<html", "<head", "<body", "<?xml", "<!--"].iter().any(|start| begins(text, start));
+    is_page.then(|| {
+        let shown = shown(text);
         format!(
             "is a web page, not weights: what a site showed instead of the file ({shown}); download the file itself, \
              logged in if the site wants that"
         )
-    } else if begins("{") || begins("[") {
+    })
+}
+
+/// Of what is nothing but text.
+fn of_text(head: &[u8], text: &str) -> Option<String> {
+    let is_text = |letter: char| !letter.is_control() || letter.is_whitespace();
+    let is_utf8 = match std::str::from_utf8(head) {
+        Ok(_) => true,
+        // A character that was cut in two by the look itself.
+        Err(error) => error.error_len().is_none(),
+    };
+    if !is_utf8 || text.is_empty() || !text.chars().all(is_text) {
+        return None;
+    }
+    let shown = shown(text);
+    Some(if begins(text, "{") || begins(text, "[") {
         format!(
             "is JSON, not weights: what a site answered instead of the file ({shown}); download the file itself, with \
              the site's key if it wants one"
         )
     } else {
         format!("is a text, not weights ({shown}); download the file itself")
-    }
+    })
+}
+
+/// Its beginning, on one line.
+fn shown(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(SHOWN).collect()
 }
 
 #[cfg(test)]
@@ -119,13 +136,14 @@ mod tests {
         let mut torch = b"PK\x03\x04\x00\x00\x08\x08\x00\x00\x00\x00\x00\x00".to_vec();
         torch.extend([0; 16]);
         torch.extend(b"archive/data.pkl");
-        let rows: [(&[u8], &str); 17] = [
+        let rows: [(&[u8], &str); 18] = [
             (b"", "is empty"),
             (pointer.as_bytes(), "git lfs pull"),
             (b"/annex/objects/SHA256E-s3--00.safetensors\n", "git annex get"),
             (b"<!DOCTYPE html>\n<html><head>", "is a web page"),
             (b"\xef\xbb\xbf\r\n  <HTML>", "is a web page"),
             (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "AccessDenied"),
+            (b"<html>\x1b[2J\xff\x00", "is a web page"),
             (b"{\"error\": \"Unauthorized\"}", "is JSON"),
             (b"[]", "is JSON"),
             (b"Entry not found", "is a text, not weights (Entry not found)"),

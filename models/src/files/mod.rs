@@ -16,6 +16,7 @@ pub use container::ElementType;
 pub use header::LARGEST_HEADER;
 pub use inspect::{FileInfo, FileKind, inspect};
 pub(crate) use inspect::{architecture, main_dtype};
+pub use mapped::open_without_waiting;
 pub use open::{from_bytes, open, open_file};
 pub use prediction::{Prediction, config_beside};
 pub(crate) use resolution::native_size;

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// Opens a weight file and checks its header; no tensor is read.
 pub fn open(path: &Path) -> Result<Tensors> {
     // Not blocking: a named pipe is refused instead of waited for.
-    let file = open_without_waiting(path).map_err(|error| Error::file(path, error.to_string()))?;
+    let file = open_without_waiting(path).map_err(|error| Error::unread(path, error.to_string()))?;
     open_file(&file, path)
 }
 

@@ -35,6 +35,19 @@ pub enum Prediction {
 }
 
 impl Prediction {
+    /// "epsilon" or "v", as the Stability AI model metadata standard has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::Velocity => "v",
+        }
+    }
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Epsilon, Self::Velocity].into_iter().find(|each| each.name() == name)
+    }
+
     /// What the configuration beside a checkpoint says; without one that says it, what the file itself says.
     pub(crate) fn of_file(checkpoint: &Path, file: &Tensors) -> Result<Self> {
         let path = config_beside(checkpoint);

@@ -454,7 +454,8 @@ class AsyncLibrary:
         return await self._client._run(calls.library_problems())
 
     async def get(self, kind: str, name: str) -> Dict[str, Any]:
-        """What is known of one file. ``name`` may also be its path or the beginning of its hash."""
+        """What is known of one file. ``name`` may also be its path, the beginning of its hash as far as that is known,
+        or a name or path with a hash behind it."""
         return await self._client._run(calls.library_get(kind, name))
 
     async def rescan(self) -> Dict[str, Any]:

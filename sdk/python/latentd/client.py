@@ -305,7 +305,8 @@ class Library:
         return self._client._run(calls.library_problems())
 
     def get(self, kind: str, name: str) -> Dict[str, Any]:
-        """What is known of one file. ``name`` may also be its path or the beginning of its hash."""
+        """What is known of one file. ``name`` may also be its path, the beginning of its hash as far as that is known,
+        or a name or path with a hash behind it."""
         return self._client._run(calls.library_get(kind, name))
 
     def rescan(self) -> Dict[str, Any]:

@@ -58,7 +58,8 @@ class Txt2ImgFields(TypedDict, total=False):
     pad_cond_uncond: bool
     """Pads the shorter of both prompts with empty chunks; off, as A1111 has it by default."""
     checkpoint: str
-    """A library name (the file's name without extension), a hash, or a path inside a models folder."""
+    """A library name (the file's name without extension), a hash, a path inside a models folder or the folder of its
+    kind, or one of these with a hash behind it, as A1111 writes it: ``"anime/v2.safetensors [0123456789]"``."""
     rng: str
     """``"nv"`` (default) or ``"cpu"``: whose noise a seed stands for."""
     precision: str
@@ -179,7 +180,8 @@ class Progress(Event):
     """Sampler steps done; the same number comes again when another stage is done."""
     steps: int = 0
     stage: str = ""
-    """``"loading"``, ``"conditioning"``, ``"denoising"`` or ``"decoding"``."""
+    """``"hashing"`` (of files, looked for by their hash, in hundredths), then ``"loading"``, ``"conditioning"``,
+    ``"denoising"`` or ``"decoding"``."""
     eta_s: Optional[float] = None
     """Seconds that are left, once the daemon can tell."""
 

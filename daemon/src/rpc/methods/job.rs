@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use latentd_client::protocol::JobState;
+use latentd_client::protocol::{ImageOut, JobState};
 use rmpv::Value;
 use serde_json::Value as Json;
 
@@ -12,9 +12,9 @@ use super::digest;
 use super::row::{JobRow, Method, Promise, Run, Session, Submit, encode};
 use super::value::read;
 use crate::error::Result;
-use crate::jobs::{Answer, Job, Reserved, Wanted};
+use crate::jobs::{Answer, Job, Jobs, Reserved, Wanted};
 use crate::schema;
-use crate::tasks::{self, DeviceId, JobMethod, Request, Task};
+use crate::tasks::{self, DeviceId, JobMethod, Request, Task, Watch};
 
 /// How long a submit waits for its request to be resolved. What is refused by then never was a job.
 const RESOLVED_WITHIN: Duration = Duration::from_millis(100);
@@ -77,7 +77,8 @@ fn reserve<M: JobMethod>(
     let wanted = daemon.jobs.want(&job.id);
     let (jobs, studio, ours) = (Arc::clone(&daemon.jobs), Arc::clone(&daemon.studio), Arc::clone(&job));
     daemon.resolvers.run(move || {
-        jobs.resolve(&ours, || Ok(Arc::new(Resolved(M::resolve(params, &studio)?))));
+        let watch = Resolving { jobs: &jobs, job: &ours };
+        jobs.resolve(&ours, || Ok(Arc::new(Resolved(M::resolve(params, &studio, &watch)?))));
     });
     // Not with the connection, which may end before.
     let (daemon, late) = (Arc::clone(daemon), Arc::clone(&job));
@@ -88,6 +89,26 @@ fn reserve<M: JobMethod>(
         }
     });
     Ok((job, wanted))
+}
+
+/// Tells of a job that is being resolved.
+struct Resolving<'a> {
+    jobs: &'a Jobs,
+    job: &'a Job,
+}
+
+impl Watch for Resolving<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.job.is_cancelled() || self.jobs.is_stopping()
+    }
+
+    fn progress(&self, stage: &str, step: u32, steps: u32, eta_s: Option<f64>) {
+        self.jobs.progress(self.job, stage, (step, steps), eta_s);
+    }
+
+    fn preview(&self, step: u32, image: ImageOut) {
+        self.jobs.preview(self.job, step, image);
+    }
 }
 
 /// A request of any method, resolved; its result is encoded as its row says.

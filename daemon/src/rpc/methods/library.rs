@@ -6,6 +6,7 @@ use latentd_client::protocol::{
 
 use super::row::{Method, Session, quick};
 use crate::error::Result;
+use crate::library::Problem;
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
@@ -19,9 +20,13 @@ fn list(session: &Session, params: LibraryListParams) -> Result<LibraryList> {
     let library = &session.daemon.studio.library;
     let snapshot = library.snapshot();
     let wanted = snapshot.entries.iter().filter(|item| params.kind.is_none_or(|kind| item.kind == kind));
+    let problems = snapshot.problems.iter().filter(|_| params.kind.is_none()).map(Problem::to_wire);
+    let configured = &session.daemon.studio.settings.get().default_checkpoint;
+    let default = library.default_checkpoint(configured);
     Ok(LibraryList {
         entries: wanted.map(|item| library.entry(item)).collect(),
-        problems: if params.kind.is_none() { snapshot.problems.clone() } else { Vec::new() },
+        problems: problems.collect(),
+        default_checkpoint: default.ok().map(|item| item.name),
     })
 }
 

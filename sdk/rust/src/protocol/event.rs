@@ -27,12 +27,13 @@ pub enum EventKind {
     Started,
     /// A stage or step is done.
     Progress {
-        /// "loading", "conditioning", "denoising" or "decoding".
+        /// "hashing" while files are looked for by their hash, before its turn; then "loading", "conditioning",
+        /// "denoising" or "decoding".
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stage: Option<String>,
-        /// Sampler steps done.
+        /// Sampler steps done; while "hashing", hundredths.
         step: u32,
-        /// Sampler steps in all.
+        /// Sampler steps in all; while "hashing", 100.
         steps: u32,
         /// Seconds to go, once that can be told.
         #[serde(default)]

@@ -70,17 +70,22 @@ pub struct LibraryListParams {
 pub struct LibraryGetParams {
     /// Its kind.
     pub kind: LibraryKind,
-    /// Its name, its path inside a models folder, or the first 8 or more hex digits of its hash.
+    /// Its name, its path inside a models folder or the folder of its kind, the first 8 or more hex digits of its SHA-256
+    /// as far as that is known, or a checkpoint's old hash of 8 digits; or a name or path with a hash behind it, `NAME
+    /// [HASH]`. A name that several files have is an error that says what to write for each.
     pub name: String,
 }
 
 /// What `library.list` answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LibraryList {
-    /// What can be used, by kind and name.
+    /// What can be used, by kind and name, numbers in names by their size.
     pub entries: Vec<LibraryEntry>,
     /// Files in the folders that cannot be used, and why. With `kind` given, none.
     pub problems: Vec<LibraryProblem>,
+    /// The checkpoint that draws what names none; absent if there is none, or none that the settings name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_checkpoint: Option<String>,
 }
 
 /// One usable file, or the demo model that latentd carries.
@@ -105,18 +110,27 @@ pub struct LibraryEntry {
     /// behind it, as in "sd1-inpainting".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<String>,
+    /// What a checkpoint predicts, where it can be drawn with: "epsilon" (the noise) or "v".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<String>,
+    /// What the file holds beside that, such as a ControlNet within a checkpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<LibraryKind>,
+    /// Why this version cannot draw with it, though it is sound; absent if it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsupported: Option<String>,
     /// The type most weights are stored in.
     pub dtype: String,
     /// Number of weights.
     pub parameters: u64,
 }
 
-/// A file that cannot be used.
+/// A file or folder that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LibraryProblem {
     /// Where it is.
     pub path: String,
-    /// Why: broken, still being copied, or of a format that is not read yet.
+    /// Why, and what to do: broken, still being copied, of a format that is not read yet, a link that leads nowhere, …
     pub reason: String,
 }
 

@@ -50,8 +50,10 @@ pub struct Txt2ImgParams {
     /// Pads the shorter of both prompts with empty chunks, A1111's option of that name. Off, as it is there by
     /// default, prompts of different length are encoded and used at their own.
     pub pad_cond_uncond: bool,
-    /// A checkpoint's name in the library, its path inside a models folder, or the first 8 or more hex digits of its
-    /// hash. If left out: the configured one, else the first of the library that can be drawn with, else the built-in
+    /// A checkpoint's name in the library, its path inside a models folder or the folder of checkpoints, the first 8 or
+    /// more hex digits of its hash, or a name or path with a hash behind it, `NAME [HASH]`. A hash that is not known yet
+    /// is computed while the job is "resolving"; a name that several files have is an error that says what to write for
+    /// each. If left out: the configured one, else the first of the library that can be drawn with, else the built-in
     /// `latentd-demo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,

@@ -1,0 +1,502 @@
+//! A library over a folder of small files: what is found, by which names, and when it is looked at again.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use super::*;
+
+/// A file of the fixtures: a small checkpoint with random weights.
+fn tiny() -> Vec<u8> {
+    let path = "../tests/fixtures/models/Stable-diffusion/tiny-sd1.safetensors";
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("read")
+}
+
+/// The same with its header changed; offsets count from the header's end.
+fn changed(change: impl FnOnce(&mut Map<String, Value>, &mut Vec<u8>)) -> Vec<u8> {
+    let bytes = tiny();
+    let (length, rest) = bytes.split_first_chunk::<8>().expect("a length");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let (mut header, mut data) = (serde_json::from_slice(header).expect("a header"), data.to_vec());
+    change(&mut header, &mut data);
+    let header = serde_json::to_vec(&header).expect("JSON");
+    [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
+}
+
+/// Nothing but a name: a LoRA of one number.
+fn lora() -> Vec<u8> {
+    let header = br#"{"a.lora_up.weight":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}"#;
+    [&(header.len() as u64).to_le_bytes()[..], header, &[0, 0]].concat()
+}
+
+struct Shop {
+    library: Library,
+    models: PathBuf,
+    events: Arc<Mutex<Vec<LibraryEvent>>>,
+    folder: tempfile::TempDir,
+}
+
+impl Shop {
+    /// With these files, whose paths begin in the models folder.
+    fn with(files: &[(&str, &[u8])]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let models = folder.path().join("models");
+        fs::create_dir_all(&models).expect("made");
+        let shop = Self::over(folder, vec![models]);
+        for (path, bytes) in files {
+            shop.put(path, bytes);
+        }
+        shop.library.rescan();
+        shop
+    }
+
+    fn over(folder: tempfile::TempDir, folders: Vec<PathBuf>) -> Self {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&events);
+        let models = folders.first().cloned().unwrap_or_default();
+        let tell = move |event: &LibraryEvent| told.lock().expect("sound").push(event.clone());
+        let library = Library::open(folders, folder.path(), tell);
+        Self { library, models, events, folder }
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.models.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(&path, bytes).expect("written");
+        path
+    }
+
+    fn find(&self, name: &str) -> Result<Item> {
+        self.library.find(LibraryKind::Checkpoint, name)
+    }
+
+    /// The path of what a name means, inside the models folder.
+    fn path_of(&self, name: &str) -> String {
+        let item = self.find(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        self.inside(item.path().expect("a file"))
+    }
+
+    fn inside(&self, path: &Path) -> String {
+        path.strip_prefix(&self.models).expect("inside").display().to_string()
+    }
+
+    fn problems(&self) -> Vec<(String, String)> {
+        let snapshot = self.library.snapshot();
+        let told = |problem: &Problem| (self.inside(&problem.path), problem.reason.clone());
+        snapshot.problems.iter().map(told).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let snapshot = self.library.snapshot();
+        snapshot.entries.iter().filter(|item| !item.is_built_in()).map(|item| item.name.clone()).collect()
+    }
+
+    fn pin(&self, name: &str, waiter: &dyn Waiter) -> Result<Arc<Pinned>> {
+        self.library.pin(Some(name), "", waiter)
+    }
+
+    /// Waits until the folders have been at rest, so that what is known of them is believed.
+    fn rest(&self) {
+        let deadline = std::time::Instant::now() + Duration::from_mins(1);
+        while !self.library.rescan().is_current() {
+            assert!(std::time::Instant::now() < deadline, "never at rest");
+        }
+    }
+
+    fn text_of(&self, name: &str) -> (Class, String) {
+        let error = self.find(name).expect_err("refused");
+        (error.class, error.text)
+    }
+}
+
+#[test]
+fn what_is_listed_as_usable_loads_and_what_is_not_says_why() {
+    let retyped = |name: &'static str, dtype: &'static str, size: usize| {
+        changed(move |header, data| {
+            let old = header.remove(name).expect("a tensor");
+            let count = old["shape"][0].as_u64().expect("a number") as usize;
+            let (start, end) = (data.len(), data.len() + count * size);
+            data.resize(end, 0);
+            header
+                .insert(name.into(), json!({"dtype": dtype, "shape": [count], "data_offsets": [start, end]}));
+            header.insert("old".into(), old);
+        })
+    };
+    let bias = "model.diffusion_model.out.2.bias";
+    let without = |prefix: &'static str, name: &'static str| {
+        changed(move |header, _| {
+            let names: Vec<_> = header.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
+            for old in names {
+                let entry = header.remove(&old).expect("there");
+                header.insert(old.replacen(prefix, name, 1), entry);
+            }
+        })
+    };
+    let rows: [(&str, Vec<u8>, Class, &str); 8] = [
+        ("fp8", retyped(bias, "F8_E4M3", 1), Class::Model, "out.2.bias is of type F8_E4M3"),
+        ("f64", retyped("model.diffusion_model.time_embed.0.bias", "F64", 8), Class::Model, "is of type F64"),
+        ("no-vae", without("first_stage_model.", "none."), Class::Model, "holds no VAE"),
+        ("no-text", without("cond_stage_model.", "none."), Class::Model, "no text encoder"),
+        ("a-b", without("model.diffusion_model.middle_block.", "none."), Class::Model, "missing tensor"),
+        ("x0", tiny(), Class::Unsupported, "predicts \"x0\""),
+        ("html", b"<!doctype html><html>".to_vec(), Class::Model, "is a web page"),
+        (
+            "told",
+            changed(|header, _| {
+                header.insert("__metadata__".into(), json!({"modelspec.prediction_type": "sample"}));
+            }),
+            Class::Unsupported,
+            "predicts \"sample\"",
+        ),
+    ];
+    let shop = Shop::with(&[("Stable-diffusion/zz-good.safetensors", &tiny())]);
+    for (name, bytes, ..) in &rows {
+        shop.put(&format!("Stable-diffusion/{name}.safetensors"), bytes);
+    }
+    let config = shop.put("Stable-diffusion/x0.yaml", b"parameterization: x0\n");
+    // Twice: as found, and as the index knows it.
+    for _ in 0..2 {
+        shop.library.rescan();
+        assert_eq!(shop.names(), ["zz-good"]);
+        for (name, _, class, expected) in &rows {
+            let path = format!("Stable-diffusion/{name}.safetensors");
+            let (_, reason) = shop.problems().into_iter().find(|(at, _)| *at == path).expect(name);
+            assert!(reason.contains(expected), "{name}: {reason}");
+            let (found, text) = shop.text_of(name);
+            assert!(found == *class && text.contains(expected), "{name}: {found:?} {text}");
+        }
+        let default = shop.library.default_checkpoint("").expect("one that draws");
+        assert_eq!(default.name, "zz-good", "whatever comes before it by name");
+    }
+    let good = shop.library.pin(None, "", &Patient).expect("pinned");
+    assert_eq!(good.item().name, "zz-good");
+    good.checkpoint().expect("loads");
+    // What a configuration says is looked at again when it changes.
+    for (text, prediction) in
+        [(Some("parameterization: v"), Prediction::Velocity), (None, Prediction::Epsilon)]
+    {
+        match text {
+            Some(text) => fs::write(&config, text).expect("written"),
+            None => fs::remove_file(&config).expect("removed"),
+        }
+        assert_eq!(shop.find("x0").expect("usable").facts.prediction, Some(prediction));
+    }
+}
+
+#[test]
+fn checkpoints_of_other_architectures_say_so_and_what_else_is_held_is_told() {
+    let shop = Shop::with(&[]);
+    let with_control = changed(|header, _| {
+        let end = header.values().filter_map(|entry| entry["data_offsets"][1].as_u64()).max().expect("some");
+        let entry = json!({"dtype": "F16", "shape": [0], "data_offsets": [end, end]});
+        header.insert("control_model.input_hint_block.0.weight".into(), entry);
+    });
+    shop.put("Stable-diffusion/both.safetensors", &with_control);
+    let sdxl = br#"{"model.diffusion_model.input_blocks.0.0.weight":{"dtype":"F16","shape":[1],"data_offsets":[0,2]},
+        "conditioner.embedders.0.w":{"dtype":"F16","shape":[1],"data_offsets":[2,4]}}"#;
+    let sdxl = [&(sdxl.len() as u64).to_le_bytes()[..], sdxl, &[0; 4]].concat();
+    shop.put("Stable-diffusion/a-large.safetensors", &sdxl);
+    shop.library.rescan();
+    let entry = |name: &str| shop.library.entry(&shop.find(name).expect("listed"));
+    let both = entry("both");
+    assert_eq!((both.also, both.prediction.as_deref()), (vec![LibraryKind::Controlnet], Some("epsilon")));
+    assert_eq!(both.unsupported, None);
+    let large = entry("a-large");
+    assert!(large.unsupported.is_some_and(|why| why.contains("sdxl")) && large.prediction.is_none());
+    assert_eq!(shop.library.default_checkpoint("").expect("one").name, "both");
+}
+
+#[test]
+fn names_are_found_as_a1111_writes_them() {
+    let shop = Shop::with(&[
+        ("Stable-diffusion/anime/v2.safetensors", &tiny()),
+        ("Stable-diffusion/with [brackets] [0123abcd].safetensors", &tiny()),
+        ("Lora/anime/v2.safetensors", &lora()),
+    ]);
+    let expected = "Stable-diffusion/anime/v2.safetensors";
+    let old = shop.find("v2").expect("found").facts.old_hash.expect("told at the scan");
+    let pinned = shop.pin("v2", &Patient).expect("pinned");
+    let sha256 = pinned.sha256(&|| false).expect("hashed");
+    for name in
+        ["v2", "anime/v2", "anime/v2.safetensors", "anime\\v2.safetensors", "anime_v2", "v2.safetensors"]
+    {
+        assert_eq!(shop.path_of(name), expected, "{name}");
+        for hash in [&old, &sha256[..8], &sha256[..10], &sha256, &sha256[..10].to_uppercase()] {
+            assert_eq!(shop.path_of(&format!("{name} [{hash}]")), expected, "{name} [{hash}]");
+        }
+        let (class, text) = shop.text_of(&format!("{name} [ffffffffff]"));
+        assert!(class == Class::NotFound && text.contains(&sha256[..10]), "{text}");
+    }
+    // A file whose very name ends so.
+    let odd = "with [brackets] [0123abcd]";
+    assert_eq!(shop.path_of(odd), format!("Stable-diffusion/{odd}.safetensors"));
+    assert_eq!(shop.path_of(&sha256[..10]), expected);
+    // One that was renamed is found by the hash it is written with.
+    assert_eq!(shop.path_of(&format!("gone.safetensors [{}]", &sha256[..10])), expected);
+    let entry = shop.library.find(LibraryKind::Lora, "anime/v2").expect("of its kind");
+    assert_eq!(entry.kind, LibraryKind::Lora);
+    for refused in ["", "../v2", "a\\..\\v2", "/etc/passwd", "a\0"] {
+        assert_eq!(shop.text_of(refused).0, Class::InvalidParams, "{refused}");
+    }
+}
+
+#[test]
+fn a_name_that_several_files_have_is_an_error_that_tells_them_apart() {
+    let shop = Shop::with(&[
+        ("Stable-diffusion/model.safetensors", &tiny()),
+        ("Stable-diffusion/a/model.safetensors", &tiny()),
+        ("Stable-diffusion/broken/model.safetensors", b"broken"),
+    ]);
+    for name in ["model", "model.safetensors"] {
+        let (class, text) = shop.text_of(name);
+        assert_eq!(class, Class::InvalidParams, "{text}");
+        for path in ["Stable-diffusion/model.safetensors", "Stable-diffusion/a/model.safetensors"] {
+            assert!(text.contains(&format!("'{path}'")), "{text}");
+            assert_eq!(shop.path_of(path), path, "what it says works");
+        }
+        assert!(!text.contains("broken"), "{text}");
+    }
+    assert_eq!(shop.path_of("a/model"), "Stable-diffusion/a/model.safetensors");
+    // Copies have one hash, and links are one file.
+    let sha256 = shop.pin("a/model", &Patient).expect("pinned").sha256(&|| false).expect("hashed");
+    shop.pin("Stable-diffusion/model", &Patient).expect("pinned").sha256(&|| false).expect("hashed");
+    shop.find(&sha256).expect("either");
+    fs::remove_file(shop.models.join("Stable-diffusion/a/model.safetensors")).expect("removed");
+    assert_eq!(shop.path_of("model"), "Stable-diffusion/model.safetensors");
+    symlink("../model.safetensors", shop.models.join("Stable-diffusion/a/model.safetensors"))
+        .expect("linked");
+    shop.library.rescan();
+    shop.find("model").expect("one file by two names");
+    // In two models folders of one layout only whole paths differ.
+    let other = shop.folder.path().join("other");
+    fs::create_dir_all(other.join("Stable-diffusion")).expect("made");
+    fs::copy(
+        shop.models.join("Stable-diffusion/model.safetensors"),
+        other.join("Stable-diffusion/model.safetensors"),
+    )
+    .expect("copied");
+    let folder = tempfile::tempdir().expect("a folder");
+    let both = Shop::over(folder, vec![shop.models.clone(), other.clone()]);
+    both.library.rescan();
+    let (_, text) = both.text_of("Stable-diffusion/model");
+    assert!(text.contains(&other.display().to_string()), "{text}");
+}
+
+/// Counts, and cancels once it was asked so often.
+#[derive(Default)]
+struct Counting {
+    asked: AtomicU64,
+    patience: Option<u64>,
+    told: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Waiter for Counting {
+    fn is_cancelled(&self) -> bool {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        self.patience.is_some_and(|patience| asked >= patience)
+    }
+
+    fn hashed(&self, done: u64, total: u64) {
+        self.told.lock().expect("sound").push((done, total));
+    }
+}
+
+#[test]
+fn a_hash_that_is_not_known_is_computed_for_who_waits() {
+    let tiny = tiny();
+    let shop = Shop::with(&[
+        (
+            "Stable-diffusion/a.safetensors",
+            &changed(|header, _| drop(header.insert("__metadata__".into(), json!({"a": "a"})))),
+        ),
+        ("Stable-diffusion/b.safetensors", &tiny),
+    ]);
+    let sha256: String =
+        sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), &tiny))
+            .iter()
+            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let (class, text) = shop.text_of(&sha256[..10]);
+    assert!(class == Class::NotFound && text.contains("2 files are not known yet"), "{text}");
+    // Who cancels goes at once.
+    let impatient = Counting { patience: Some(0), ..Counting::default() };
+    let error = shop.pin(&sha256[..10], &impatient).err().expect("cancelled");
+    assert_eq!(error.class, Class::Cancelled);
+    let patient = Counting::default();
+    let found = shop.pin(&sha256[..10], &patient).expect("found");
+    assert_eq!((found.item().name.as_str(), found.sha256(&|| false)), ("b", Ok(sha256.clone())));
+    let told = patient.told.lock().expect("sound").clone();
+    let total: u64 =
+        shop.library.snapshot().entries.iter().filter(|item| !item.is_built_in()).map(Item::size).sum();
+    assert!(!told.is_empty() && told.iter().all(|(done, of)| *of == total && done <= of), "{told:?}");
+    assert!(told.is_sorted(), "{told:?}");
+    assert_eq!(shop.path_of(&sha256), "Stable-diffusion/b.safetensors", "known from now on");
+    // None has it, and all are known: nobody waits.
+    let nobody = Counting::default();
+    let error = shop.pin("0123456789", &nobody).err().expect("none");
+    assert!(error.class == Class::NotFound && nobody.asked.load(Ordering::Relaxed) == 0, "{error}");
+    assert!(!error.text.contains("known yet"), "{error}");
+}
+
+#[test]
+fn a_file_of_the_same_size_and_time_is_another_file() {
+    let shop = Shop::with(&[("Stable-diffusion/model.safetensors", &tiny())]);
+    let path = shop.models.join("Stable-diffusion/model.safetensors");
+    let time = fs::metadata(&path).expect("there").modified().expect("a time");
+    let before = shop.pin("model", &Patient).expect("pinned");
+    let sha256 = before.sha256(&|| false).expect("hashed");
+    let mut bytes = tiny();
+    // A weight that is not the same.
+    *bytes.last_mut().expect("some") ^= 1;
+    let timed = |path: &Path, bytes: &[u8]| {
+        let mut file =
+            fs::File::options().create(true).truncate(false).write(true).open(path).expect("opened");
+        file.write_all(bytes).expect("written");
+        file.set_modified(time).expect("set");
+    };
+    let new = shop.folder.path().join("new");
+    timed(&new, &bytes);
+    fs::rename(&new, &path).expect("replaced");
+    let replaced = shop.pin("model", &Patient).expect("pinned");
+    assert_ne!(replaced.identity(), before.identity());
+    assert_ne!(replaced.sha256(&|| false), Ok(sha256.clone()), "of the bytes that are there");
+    // The one that was replaced is still what it was.
+    assert_eq!(before.sha256(&|| false), Ok(sha256.clone()));
+    before.check().expect("sound");
+    // Written to in place, and its time set back: only the time of its last change tells.
+    timed(&path, &tiny());
+    let again = shop.pin("model", &Patient).expect("pinned");
+    assert_ne!(again.identity(), replaced.identity());
+    assert_eq!(again.sha256(&|| false), Ok(sha256));
+}
+
+#[test]
+fn names_are_listed_in_natural_order_and_links_to_nothing_as_problems() {
+    let shop = Shop::with(&[]);
+    for name in ["Zoo", "model-v10", "model-v2", "Model-v3", "anime"] {
+        shop.put(&format!("Lora/{name}.safetensors"), &lora());
+    }
+    for (target, link) in [
+        ("nowhere.safetensors", "Lora/dangling.safetensors"),
+        ("self.safetensors", "Lora/self.safetensors"),
+        ("/mnt/none", "VAE"),
+        ("nowhere.txt", "Lora/notes.txt"),
+        ("../Lora", "Lora/loop"),
+        ("..", "Lora/up"),
+    ] {
+        symlink(target, shop.models.join(link)).expect("linked");
+    }
+    shop.library.rescan();
+    assert_eq!(shop.names(), ["anime", "model-v2", "Model-v3", "model-v10", "Zoo"]);
+    let problems = shop.problems();
+    let expected = [
+        ("Lora/dangling.safetensors", "is a link to nowhere.safetensors, which is not there"),
+        ("Lora/self.safetensors", "cannot be followed"),
+        ("VAE", "is a link to /mnt/none, which is not there"),
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    for ((path, reason), (at, part)) in problems.iter().zip(expected) {
+        assert!(path == at && reason.contains(part), "{problems:?}");
+    }
+    // What a link leads to is found once it is there.
+    shop.put("Lora/nowhere.safetensors", &lora());
+    assert!(shop.library.snapshot().has_loose_ends());
+    assert!(shop.library.find(LibraryKind::Lora, "dangling").is_ok());
+}
+
+#[test]
+fn a_file_keeps_the_place_it_has_by_itself_whatever_links_lead_there() {
+    let shop = Shop::with(&[("Stable-diffusion/deep/model.safetensors", &tiny())]);
+    symlink("Stable-diffusion", shop.models.join("A-link")).expect("linked");
+    symlink("../Stable-diffusion/deep", shop.put("Lora/x.safetensors", &lora()).with_file_name("a"))
+        .expect("linked");
+    shop.library.rescan();
+    assert_eq!(shop.path_of("model"), "Stable-diffusion/deep/model.safetensors");
+}
+
+#[test]
+fn where_there_is_no_checkpoint_nothing_is_scanned_until_something_changes() {
+    let shop = Shop::with(&[("Stable-diffusion/half.safetensors", &tiny()[..1000])]);
+    shop.rest();
+    let before = shop.library.snapshot();
+    let default = || shop.library.default_checkpoint("").ok().filter(|item| !item.is_built_in());
+    for _ in 0..3 {
+        assert_eq!(default(), None);
+        assert!(Arc::ptr_eq(&before, &shop.library.snapshot()), "nothing changed");
+        assert!(shop.find("none-of-this-name").is_err());
+        assert!(Arc::ptr_eq(&before, &shop.library.snapshot()), "nothing changed");
+    }
+    // One that becomes whole, and one that comes.
+    let half = shop.put("Stable-diffusion/half.safetensors", &tiny());
+    assert_eq!(default().expect("whole").name, "half");
+    fs::remove_file(half).expect("removed");
+    assert_eq!(default(), None);
+    shop.put("Stable-diffusion/new/deep.safetensors", &tiny());
+    assert_eq!(default().expect("new").name, "deep");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let none = Shop::over(folder, Vec::new());
+    let before = none.library.rescan();
+    assert!(none.library.default_checkpoint("").ok().is_none_or(|item| item.is_built_in()));
+    assert!(Arc::ptr_eq(&before, &none.library.snapshot()));
+}
+
+#[test]
+fn a_file_of_another_kind_hides_no_checkpoint() {
+    let built_in = |shop: &Shop| shop.library.snapshot().entries.iter().any(Item::is_built_in);
+    let carried = Item::built_in().is_some();
+    // In its folder, in none, and in that of checkpoints: a LoRA is told by what is in it.
+    for path in ["Lora/latentd-demo", "latentd-demo", "Stable-diffusion/latentd-demo"] {
+        let shop = Shop::with(&[(&format!("{path}.safetensors"), &lora())]);
+        assert_eq!(built_in(&shop), carried, "{path}");
+        assert!(!carried || shop.find("latentd-demo").is_ok_and(|item| item.is_built_in()));
+        assert!(shop.library.find(LibraryKind::Lora, "latentd-demo").is_ok());
+    }
+    let shop =
+        Shop::with(&[("ControlNet/latentd-demo.safetensors", b"broken"), ("Lora/x.safetensors", b"broken")]);
+    assert_eq!(built_in(&shop), carried);
+    let told = shop.library.only_built_in();
+    assert!(!told.contains("broken") && !told.contains("ControlNet") && !told.contains("Lora"), "{told}");
+}
+
+#[test]
+fn events_tell_what_came_changed_and_went() {
+    let shop = Shop::with(&[("Lora/a.safetensors", &lora()), ("Lora/b.safetensors", &lora())]);
+    shop.put("Lora/c.safetensors", &lora());
+    fs::remove_file(shop.models.join("Lora/a.safetensors")).expect("removed");
+    let b = fs::File::options().write(true).open(shop.models.join("Lora/b.safetensors")).expect("opened");
+    b.set_modified(SystemTime::UNIX_EPOCH).expect("set");
+    shop.library.rescan();
+    shop.library.rescan();
+    let events = shop.events.lock().expect("sound").clone();
+    let [event] = &events[..] else { panic!("{events:?}") };
+    let names = [&event.added[..], &event.changed[..], &event.removed[..]];
+    assert_eq!(names, [["lora/c"], ["lora/b"], ["lora/a"]]);
+}
+
+#[test]
+fn a_file_that_is_replaced_all_the_time_is_held_as_it_is() {
+    let shop = Shop::with(&[("Stable-diffusion/model.safetensors", &tiny())]);
+    let path = shop.models.join("Stable-diffusion/model.safetensors");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (kept, new) = (shop.folder.path().join("kept"), shop.folder.path().join("new"));
+            fs::copy(&path, &kept).expect("copied");
+            while !done.load(Ordering::Relaxed) {
+                fs::copy(&kept, &new).expect("copied");
+                fs::rename(&new, &path).expect("replaced");
+            }
+        });
+        for _ in 0..20 {
+            let pinned = shop.pin("model", &Patient).expect("held");
+            pinned.checkpoint().expect("sound");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
