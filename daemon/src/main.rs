@@ -18,6 +18,7 @@ mod memory;
 mod paths;
 mod process;
 mod random;
+mod reserve;
 mod rpc;
 mod schema;
 mod state_dir;
@@ -26,6 +27,9 @@ mod tasks;
 mod threads;
 mod whole_file;
 mod workers;
+
+#[global_allocator]
+static ALLOCATOR: reserve::Allocator = reserve::Allocator;
 
 fn main() -> std::process::ExitCode {
     cli::main()

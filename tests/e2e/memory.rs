@@ -449,3 +449,54 @@ async fn results_that_nobody_takes_are_not_all_held_in_memory() {
     let held_at_once = grown / (2 * 256 * 256 * 3);
     assert!(held_at_once < 40, "{grown} bytes, {held_at_once} of {WAITS} answers");
 }
+
+/// Lets a process take this much address space beside what it has; any if `None`.
+fn limit_address_space(daemon: &Daemon, more: Option<u64>) {
+    let pid = daemon.process.id();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let taken = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("told");
+    let taken: u64 = taken.trim().trim_end_matches("kB").trim().parse().expect("a number");
+    let allowed = more.map_or(libc::RLIM_INFINITY, |more| taken * 1024 + more);
+    let limit = libc::rlimit { rlim_cur: allowed, rlim_max: libc::RLIM_INFINITY };
+    let pid = i32::try_from(pid).expect("a process id");
+    // SAFETY: it reads one limit of ours, and writes nothing.
+    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0);
+}
+
+#[tokio::test]
+async fn what_the_system_refuses_costs_a_job_and_nothing_else() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let request = |mib: u64| {
+        let side = if mib.is_multiple_of(2) { 64 } else { 128 };
+        let checkpoint = if mib.is_multiple_of(5) { "tiny-sd1-ema" } else { "tiny-sd1" };
+        Txt2ImgParams {
+            steps: 1,
+            width: Some(side),
+            height: Some(side),
+            batch_size: 1 + u32::try_from(mib % 2).expect("small"),
+            checkpoint: Some(checkpoint.into()),
+            precision: latentd_client::protocol::Precision::F32,
+            ..small(1)
+        }
+    };
+    // What the library finds is found before.
+    within(client.rescan()).await.expect("scanned");
+    let mut refused = 0;
+    for mib in (0..48).step_by(3) {
+        limit_address_space(&daemon, Some(mib << 20));
+        match within(client.txt2img(&request(mib))).await {
+            Ok(_) => (),
+            Err(error) => {
+                let name = error.wire().unwrap_or_else(|| panic!("{mib}: {error}\n{}", daemon.log())).name;
+                assert_eq!(name, ErrorName::Memory, "{mib}: {error}");
+                refused += 1;
+            }
+        }
+        limit_address_space(&daemon, None);
+        within(client.unload_model("tiny-sd1")).await.expect("answered");
+    }
+    assert!(refused > 0, "there was always enough");
+    within(client.txt2img(&request(1))).await.expect("drawn once there is memory");
+}

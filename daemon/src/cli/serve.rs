@@ -25,6 +25,7 @@ use crate::library::{Library, NO_FOLDER};
 use crate::live::Live;
 use crate::memory::Memory;
 use crate::process::{self, Terminal};
+use crate::reserve;
 use crate::rpc::{self, Daemon, Phase, SocketFile};
 use crate::state_dir::{self, StateDir};
 use crate::tasks::{Device, DeviceId, Studio};
@@ -46,6 +47,7 @@ pub(super) fn run(global: &GlobalArgs, args: ServeArgs) -> Result<ExitCode, Fail
     let log = LogLines::default();
     let set_filter = start_log(&config, &log)?;
     process::ignore_file_size_signal();
+    reserve::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RPC_THREADS)
         .enable_all()

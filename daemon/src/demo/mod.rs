@@ -46,8 +46,10 @@ impl DemoModel {
 
     /// Unpacks it.
     pub(crate) fn checkpoint() -> Result<Checkpoint> {
-        let bytes = unpack::unpack(PACKED, SIZE)
-            .map_err(|error| Error::File { path: NAME.into(), reason: error.to_string() })?;
+        let bytes = unpack::unpack(PACKED, SIZE).map_err(|error| match error.kind() {
+            std::io::ErrorKind::OutOfMemory => Error::OutOfMemory { bytes: SIZE as u64 },
+            _ => Error::File { path: NAME.into(), reason: error.to_string() },
+        })?;
         Checkpoint::from_bytes(NAME, bytes)
     }
 }

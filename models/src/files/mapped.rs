@@ -73,7 +73,10 @@ impl MappedFile {
             return Err(Error::file(path, "is empty; copy or download it again"));
         }
         // SAFETY: the map is only read, and lost pages are handled as the module says.
-        let map = unsafe { Mmap::map(file) }.map_err(failed)?;
+        let map = unsafe { Mmap::map(file) }.map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOMEM) => Error::OutOfMemory { bytes: info.len() },
+            _ => failed(error),
+        })?;
         install_handler();
         let free = |slot: &&Slot| {
             slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).is_ok()
