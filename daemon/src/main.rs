@@ -22,6 +22,7 @@ mod reserve;
 mod rpc;
 mod schema;
 mod state_dir;
+mod storage;
 mod suggest;
 mod tasks;
 mod threads;

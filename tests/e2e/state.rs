@@ -119,11 +119,18 @@ async fn a_damaged_result_fails_its_job_by_name_and_is_never_sent() {
     let mut flipped = sound.clone();
     flipped[sound.len() / 2] ^= 1;
     let newer = [&sound[..8], &999u16.to_be_bytes(), &sound[10..]].concat();
+    // As the first version wrote it, without a header: more than one value, and less.
+    let header = sound.len() - length_of_result(&state(&daemon), "damaged");
+    let bare = &sound[header..];
+    let two = [&[0x80], &bare[1..]].concat();
+    let half = [&[0x8f], &bare[1..]].concat();
     for (bytes, expected) in [
         (&sound[..sound.len() / 2], "damaged on the disk"),
         (b"", "damaged on the disk"),
         (&flipped, "checksum"),
         (&newer, "version 999"),
+        (&two, "it is no result"),
+        (&half, "it is no result"),
     ] {
         fs::write(&path, bytes).expect("written");
         let error = refused(within(client.wait(&job)).await, ErrorName::Internal);
@@ -133,6 +140,31 @@ async fn a_damaged_result_fails_its_job_by_name_and_is_never_sent() {
     assert!(refused(within(client.wait(&job)).await, ErrorName::NotFound).contains("no longer kept"));
     fs::write(&path, &sound).expect("written");
     within(client.wait(&job)).await.expect("sound again, on the same connection");
+}
+
+#[tokio::test]
+async fn what_lies_in_the_folders_is_told() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    within(client.txt2img(&small(1))).await.expect("drawn");
+    let file = OutputParams { format: OutputFormat::File, dir: None };
+    let result = within(client.txt2img(&Txt2ImgParams { output: file, ..small(2) })).await.expect("drawn");
+    let picture = fs::metadata(result.images[0].path.as_ref().expect("a file")).expect("there").len();
+    // Counted now and then.
+    let told = loop {
+        let told = within(client.status()).await.expect("told").storage;
+        if told.outputs.files > 0 && told.results.files > 1 {
+            break told;
+        }
+    };
+    assert_eq!((told.outputs.files, told.outputs.bytes, told.unsaved_bytes), (1, picture, 0));
+    assert_eq!(told.outputs.path, state(&daemon).join("outputs").display().to_string());
+    let results = fs::read_dir(state(&daemon).join("results")).expect("listed");
+    let bytes = results.map(|entry| entry.expect("an entry").metadata().expect("there").len()).sum::<u64>();
+    assert_eq!((told.results.files, told.results.bytes), (2, bytes));
+    let output = daemon.command(&["doctor"]).output().expect("ran");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(&format!("{}: 1 files, ", told.outputs.path)), "{text}");
 }
 
 #[tokio::test]
@@ -158,6 +190,12 @@ async fn a_state_folder_that_is_removed_is_made_anew() {
     // Of what was removed only that it was there is known.
     assert_eq!(within(client.job(&before)).await.expect("known").state, JobState::Finished);
     refused(within(client.wait(&before)).await, ErrorName::NotFound);
+}
+
+fn length_of_result(state: &Path, id: &str) -> usize {
+    let database = rusqlite::Connection::open(state.join("state.db")).expect("opened");
+    let read = |row: &rusqlite::Row<'_>| row.get::<_, u32>(0);
+    database.query_row("SELECT result_bytes FROM job WHERE id = ?", [id], read).expect("a row") as usize
 }
 
 /// Sets SQLite's `user_version`, and leaves nothing in a log beside the file.

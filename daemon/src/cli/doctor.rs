@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use latentd_client::Client;
-use latentd_client::protocol::{LibraryListParams, Status};
+use latentd_client::protocol::{FolderStatus, LibraryListParams, Status};
 use latentd_models::nn::{self, Precision};
 use serde::Serialize;
 
@@ -194,6 +194,15 @@ fn text(report: &Report) -> String {
                 "daemon",
                 format!("{} (process {}), up {uptime:.0} s, {queued} jobs wait", daemon.version, daemon.pid),
             );
+            let folder = |folder: &FolderStatus| {
+                format!("{}: {} files, {}", folder.path, folder.files, size(folder.bytes))
+            };
+            let unsaved = match daemon.storage.unsaved_bytes {
+                0 => String::new(),
+                bytes => format!("; {} wait in memory for room on the disk", size(bytes)),
+            };
+            line("results", folder(&daemon.storage.results) + &unsaved);
+            line("pictures", folder(&daemon.storage.outputs));
             let entries = report.library_entries.unwrap_or_default();
             line("library", format!("{entries} usable, {} not", report.library_problems.len()));
             let default = report.default_checkpoint.as_deref().unwrap_or("none");

@@ -82,7 +82,7 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     let drawing = engine::start(Arc::clone(&jobs), Arc::clone(&studio.device)).map_err(Failure::new)?;
     studio.library.start().map_err(Failure::new)?;
     let threads = studio.threads();
-    let daemon = Arc::new(Daemon::new(config, Arc::clone(&jobs), studio));
+    let daemon = Arc::new(Daemon::new(config, &state_dir, Arc::clone(&jobs), studio));
     let socket = Arc::downgrade(&listening.socket);
     let path = listening.socket.path.clone();
     let server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening));
@@ -104,7 +104,13 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     // Writes to disk for each waiting job; signals must be heard meanwhile.
     let stopped = tokio::task::spawn_blocking(move || {
         jobs.stop();
-        drawing.join()
+        let ended = drawing.join();
+        jobs.purge();
+        match jobs.unsaved_bytes() {
+            0 => (),
+            bytes => warn!(bytes, "results could not be written, and end with this daemon"),
+        }
+        ended
     });
     tokio::select! {
         ended = stopped => if let Ok(Err(_)) | Err(_) = ended { error!("the engine did not end well") },
@@ -199,7 +205,7 @@ async fn purge_now_and_then(jobs: Arc<Jobs>) {
     let mut purged = Instant::now();
     loop {
         tick.tick().await;
-        if purged.elapsed() < PURGE_EVERY && !jobs.has_unsaved() {
+        if purged.elapsed() < PURGE_EVERY && jobs.unsaved_bytes() == 0 {
             continue;
         }
         purged = Instant::now();
@@ -225,7 +231,7 @@ async fn end_when_idle(daemon: Arc<Daemon>) {
             () = long_enough => (),
         }
         let connections = daemon.connections.load(std::sync::atomic::Ordering::Relaxed);
-        if connections == 0 && daemon.jobs.is_idle() && !daemon.jobs.has_unsaved() {
+        if connections == 0 && daemon.jobs.is_idle() && daemon.jobs.unsaved_bytes() == 0 {
             info!("idle for {idle_s} s");
             daemon.advance(Phase::Stopping);
             return;

@@ -224,8 +224,11 @@ impl Jobs {
             .map(|stored| stored.view)
             .filter(|view| !state.jobs.contains_key(&view.job))
             .collect();
+        let places: HashMap<&str, usize> =
+            state.queue.iter().enumerate().map(|(place, job)| (job.id.as_str(), place)).collect();
+        let position = |job: &Job| places.get(job.id.as_str()).map(|place| state.position_at(*place));
         let listed = state.jobs.values().filter(|job| job.is_listed());
-        views.extend(listed.map(|job| job.view(state.position(job))));
+        views.extend(listed.map(|job| job.view(position(job))));
         views.retain(|view| params.state.is_none_or(|wanted| view.state == wanted));
         views.sort_by(|a, b| b.created_at.total_cmp(&a.created_at));
         views.truncate(limit as usize);
@@ -521,7 +524,11 @@ impl State {
     /// Jobs before this one, while it waits.
     fn position(&self, job: &Arc<Job>) -> Option<u32> {
         let place = self.queue.iter().position(|other| Arc::ptr_eq(other, job));
-        place.map(|place| (place + self.running.len()) as u32)
+        place.map(|place| self.position_at(place))
+    }
+
+    fn position_at(&self, place: usize) -> u32 {
+        (place + self.running.len()) as u32
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is kept of jobs that have ended, on the disk and in memory, and for how long.
 
+use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 
 use tracing::{info, warn};
@@ -30,9 +31,9 @@ impl Jobs {
         self.queued.notify_all();
     }
 
-    /// Whether something waits for room on the disk.
-    pub(crate) fn has_unsaved(&self) -> bool {
-        self.unsaved().bytes > 0
+    /// Bytes of what waits for room on the disk.
+    pub(crate) fn unsaved_bytes(&self) -> u64 {
+        self.unsaved().bytes
     }
 
     /// Whether what the disk refused fills the memory for it. Then only what somebody waits for is done.
@@ -59,7 +60,7 @@ impl Jobs {
 
     /// Puts a result on the disk and gives how long it is there; else it stays in memory.
     pub(super) fn keep_result(&self, job: &Job, bytes: Vec<u8>) -> Option<u64> {
-        match self.results.write(&job.id, job.request.method, &bytes) {
+        match self.write_result(job, &bytes) {
             Ok(()) => Some(bytes.len() as u64),
             Err(error) => {
                 warn!(job = job.id, %error, "result could not be written; kept in memory");
@@ -67,6 +68,12 @@ impl Jobs {
                 None
             }
         }
+    }
+
+    fn write_result(&self, job: &Job, bytes: &[u8]) -> io::Result<()> {
+        // The folder may have been removed, and another daemon have made its own there.
+        self.state_dir.keep().map_err(io::Error::other)?;
+        self.results.write(&job.id, job.request.method, bytes)
     }
 
     /// Stores all jobs that are in memory: the history was begun anew.
@@ -92,7 +99,7 @@ impl Jobs {
         for job in unsaved {
             let result = job.lock().result.clone();
             if let Some(result) = &result {
-                if self.results.write(&job.id, job.request.method, result).is_err() {
+                if self.write_result(&job, result).is_err() {
                     break;
                 }
                 let mut inner = job.lock();
@@ -152,7 +159,9 @@ impl State {
             if job.is_kept || job.must_stay || sum <= most {
                 unsaved.bytes += job.bytes;
                 unsaved.kept_bytes += if job.is_kept { job.bytes } else { 0 };
-                stays.get_mut(job.place).into_iter().for_each(|stays| *stays = true);
+                if let Some(stays) = stays.get_mut(job.place) {
+                    *stays = true;
+                }
             }
         }
         let mut stays = stays.into_iter();
@@ -219,11 +228,11 @@ mod tests {
         for id in &ids {
             finish(&jobs, id, 100);
         }
-        assert!(jobs.has_unsaved());
+        assert!(jobs.unsaved_bytes() > 0);
         assert!(ids.iter().all(|id| fetch(&jobs, id) == Ok(100)));
         fs::remove_file(folder.path().join("results")).expect("removed");
         jobs.purge();
-        assert!(!jobs.has_unsaved());
+        assert_eq!(jobs.unsaved_bytes(), 0);
         assert_eq!(jobs.lock().recent.len(), RECENT);
         drop(jobs);
         let jobs = fixture::jobs(folder.path(), LIMITS);
@@ -307,7 +316,7 @@ mod tests {
         assert!(jobs.get("a").is_err() && jobs.is_idle());
         finish(&jobs, "a", 100);
         assert_eq!(fetch(&jobs, "a"), Ok(100));
-        assert!(jobs.has_unsaved());
+        assert!(jobs.unsaved_bytes() > 0);
     }
 
     #[test]

@@ -242,6 +242,12 @@ impl Store {
                 connection.prepare_cached("DELETE FROM job WHERE id = ?")?.execute([&id])?;
             }
         }
+        let sum = connection
+            .prepare_cached("SELECT coalesce(sum(result_bytes), 0) FROM job")?
+            .query_row([], |row| row.get::<_, i64>(0))?;
+        if sum.cast_unsigned() <= keep.result_bytes {
+            return Ok(());
+        }
         let mut kept = connection.prepare_cached(
             "SELECT id, result_bytes FROM job WHERE result_bytes IS NOT NULL ORDER BY finished_at DESC, number DESC",
         )?;

@@ -152,7 +152,7 @@ class AsyncClient:
         return await self._run(calls.initialize(name, version))
 
     async def status(self) -> Dict[str, Any]:
-        """Devices, memory, resident models and the queue."""
+        """Devices, memory, resident models, the queue, and how much lies on the disk (`storage`)."""
         return await self._run(calls.status())
 
     async def api_info(self) -> Dict[str, Any]:

@@ -97,7 +97,7 @@ class Client:
         return self._run(calls.initialize(name, version))
 
     def status(self) -> Dict[str, Any]:
-        """Devices, memory, resident models and the queue."""
+        """Devices, memory, resident models, the queue, and how much lies on the disk (`storage`)."""
         return self._run(calls.status())
 
     def api_info(self) -> Dict[str, Any]:

@@ -96,6 +96,7 @@ fn status(session: &Session, _: &Empty) -> Result<Status> {
         },
         models: daemon.studio.device.memory.list(),
         queue: daemon.jobs.queue_status(),
+        storage: daemon.storage(),
         connections: daemon.connections.load(Ordering::Relaxed),
         stopping: daemon.jobs.is_stopping(),
         config: daemon.reloaded.borrow().clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
-use latentd_client::protocol::ConfigStatus;
+use latentd_client::protocol::{ConfigStatus, StorageStatus};
 use tokio::sync::watch;
 
 use super::buffers::Buffers;
@@ -12,6 +12,8 @@ use super::registry::Registry;
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::live::Live;
+use crate::state_dir::StateDir;
+use crate::storage::CountedFolder;
 use crate::tasks::Studio;
 use crate::workers::Workers;
 
@@ -41,6 +43,8 @@ pub(crate) struct Daemon {
     pub lookers: Workers,
     /// Bring models into memory.
     pub loaders: Workers,
+    results: Arc<CountedFolder>,
+    outputs: Arc<CountedFolder>,
     pub started: Instant,
     pub phase: watch::Sender<Phase>,
     pub connections: AtomicU32,
@@ -54,8 +58,8 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// A daemon that takes jobs.
-    pub(crate) fn new(config: Config, jobs: Arc<Jobs>, studio: Arc<Studio>) -> Self {
-        Self {
+    pub(crate) fn new(config: Config, state_dir: &StateDir, jobs: Arc<Jobs>, studio: Arc<Studio>) -> Self {
+        let daemon = Self {
             registry: Registry::default(),
             buffers: Buffers::new(config.buffers_bytes),
             config: Live::new(config),
@@ -66,10 +70,24 @@ impl Daemon {
             books: Workers::new("jobs", 4),
             lookers: Workers::new("look", 8),
             loaders: Workers::new("load", 4),
+            results: CountedFolder::new(state_dir.results()),
+            outputs: CountedFolder::new(state_dir.outputs()),
             started: Instant::now(),
             phase: watch::Sender::new(Phase::Running),
             connections: AtomicU32::new(0),
             activity: watch::Sender::new(0),
+        };
+        // The first who asks is told something.
+        daemon.storage();
+        daemon
+    }
+
+    /// What lies on the disk, as it was counted a moment ago.
+    pub(crate) fn storage(&self) -> StorageStatus {
+        StorageStatus {
+            results: self.results.status(),
+            outputs: self.outputs.status(),
+            unsaved_bytes: self.jobs.unsaved_bytes(),
         }
     }
 

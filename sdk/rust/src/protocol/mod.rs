@@ -52,8 +52,8 @@ pub use library::{
 };
 pub use models::{LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult};
 pub use server::{
-    ApiInfo, Capabilities, Client, ConfigStatus, Device, Empty, InitializeParams, InitializeResult,
-    MemoryStatus, MethodInfo, QueueStatus, Server, ServerLimits, Status,
+    ApiInfo, Capabilities, Client, ConfigStatus, Device, Empty, FolderStatus, InitializeParams,
+    InitializeResult, MemoryStatus, MethodInfo, QueueStatus, Server, ServerLimits, Status, StorageStatus,
 };
 pub use txt2img::{
     OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings, Txt2ImgParams,

@@ -144,6 +144,9 @@ pub struct Status {
     pub models: Vec<ResidentModel>,
     /// Jobs.
     pub queue: QueueStatus,
+    /// What lies on the disk.
+    #[serde(default)]
+    pub storage: StorageStatus,
     /// Open connections.
     pub connections: u32,
     /// It finishes what runs and takes nothing new.
@@ -187,6 +190,31 @@ pub struct MemoryStatus {
     pub models_bytes: u64,
     /// What the process takes, where the system tells.
     pub rss_bytes: Option<u64>,
+}
+
+/// What the daemon keeps on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct StorageStatus {
+    /// Results of jobs, which go by themselves (`result_ttl_s`, `results_total_bytes`).
+    pub results: FolderStatus,
+    /// Pictures of requests with `output.format` "file" and no folder of their own. They stay until somebody removes
+    /// them.
+    pub outputs: FolderStatus,
+    /// Bytes that memory holds because the disk refused them; they are written once there is room.
+    pub unsaved_bytes: u64,
+}
+
+/// A folder, as it was counted a moment ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct FolderStatus {
+    /// Where it is.
+    pub path: String,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes in those.
+    pub bytes: u64,
 }
 
 /// The queue.
