@@ -26,6 +26,7 @@ mod storage;
 mod suggest;
 mod tasks;
 mod threads;
+mod unnamed_file;
 mod whole_file;
 mod workers;
 

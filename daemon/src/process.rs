@@ -25,11 +25,36 @@ pub(crate) fn has_hung_up(stream: &Stream) -> bool {
     polled.revents & (libc::POLLHUP | libc::POLLERR) != 0
 }
 
-/// The command's process leaves our terminal, so that Ctrl-C here does not end it.
+/// The command's process leaves our terminal, so that Ctrl-C here does not end it, and has nothing open but its standard
+/// streams: what else whoever started us left open would stay so for as long as it lives.
 pub(crate) fn detach(command: &mut Command) {
-    // SAFETY: between fork and exec only async-signal-safe functions may run; setsid is one, and reading errno too.
+    // SAFETY: between fork and exec only async-signal-safe functions may run; setsid, close_range and fcntl are, and
+    // reading errno too. They touch no memory, and closing happens at exec, when nobody uses a descriptor any more.
     unsafe {
-        command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
+        command.pre_exec(|| {
+            close_at_exec();
+            if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        });
+    }
+}
+
+/// Marks all descriptors but the standard streams. Not closed at once: through one of them the parent is told if exec
+/// fails.
+///
+/// # Safety
+///
+/// Only where exec follows.
+unsafe fn close_at_exec() {
+    /// More than any program has open; only for systems from before `close_range`.
+    const MOST: libc::c_int = 65_536;
+    let (first, last) = (libc::STDERR_FILENO + 1, libc::c_uint::MAX);
+    // SAFETY: as above.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    if marked != 0 {
+        for descriptor in first..MOST {
+            // SAFETY: as above; one that is not open is an error that changes nothing.
+            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
     }
 }
 

@@ -5,11 +5,16 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use crate::lock_file::{self, Holder, LockFile, Locked};
 use crate::whole_file;
+
+/// How long a daemon that gave back its socket may still have its state.
+const ENDING: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The folder, ours for as long as this is held.
 pub(crate) struct StateDir {
@@ -56,7 +61,13 @@ pub(crate) enum StateDirError {
 
 /// Makes the folder where it is missing, takes it, and clears away what a daemon that was killed left half written.
 pub(crate) fn claim(state_dir: &Path) -> Result<StateDir, StateDirError> {
-    let lock = Mutex::new(take(state_dir)?);
+    let deadline = Instant::now() + ENDING;
+    let lock = loop {
+        match take(state_dir) {
+            Err(StateDirError::Taken { .. }) if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            taken => break Mutex::new(taken?),
+        }
+    };
     let claimed = StateDir { path: state_dir.to_owned(), lock };
     whole_file::remove_leftovers(&claimed.results());
     whole_file::remove_leftovers(&claimed.outputs());

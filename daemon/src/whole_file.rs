@@ -1,31 +1,83 @@
 //! Files that are there whole or not at all.
+//!
+//! Where the file system allows it they have no name until all is written. Else, and for the moment in which a file takes
+//! the place of another, they have a temporary one beside their own. Of a process that was killed then it stays, and is
+//! cleared away by the next that needs such a name in that folder: the file is ours, and nobody holds its lock.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use latentd_client::socket::effective_user;
+
+use crate::unnamed_file;
 
 const PREFIX: &str = ".latentd-";
 const SUFFIX: &str = ".part";
+/// A file with a temporary name that is younger may not be locked yet.
+const OLD: Duration = Duration::from_mins(1);
+/// Links that lead to links.
+const MOST_LINKS: usize = 40;
 
-/// Writes a file under a temporary name beside `path`, flushes it to the disk, and renames it. What was at `path`
-/// before stays until then, and stays if anything fails.
+/// Writes a file, flushes it to the disk, and puts it at `path`. What was at `path` before stays until then, and stays if
+/// anything fails.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_parts(path, &[bytes])
 }
 
 /// As [`write`], of parts one after the other.
 pub(crate) fn write_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let folder = folder_of(path);
-    // A plain new file, not a private one: pictures get the rights the user's umask gives.
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX).suffix(SUFFIX);
-    let (mut file, temporary) = builder.make_in(&folder, |path| File::create_new(path))?.into_parts();
-    for part in parts {
-        file.write_all(part)?;
+    put(path, parts, None)
+}
+
+/// As [`write`], but through the links that stand at `path`, with the rights of the file that is replaced, and into what
+/// is no regular file: a pipe or a device.
+pub(crate) fn write_to_target(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if !found.is_file() => {
+            let mut file = File::options().write(true).open(path)?;
+            file.write_all(bytes)?;
+            file.flush()
+        }
+        Ok(found) => put(&through_links(path)?, &[bytes], Some(&found.permissions())),
+        Err(_) => put(&through_links(path)?, &[bytes], None),
     }
-    file.sync_all()?;
-    drop(file);
-    temporary.persist(path).map_err(|error| error.error)?;
+}
+
+/// Whether a file could be written by [`write_to_target`], as far as that can be told before.
+pub(crate) fn check_target(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        // A pipe or a device: what it takes is seen when it is written to.
+        Ok(found) if !found.is_file() => Ok(()),
+        _ => {
+            let folder = folder_of(&through_links(path)?);
+            match unnamed_file::create_in(&folder)? {
+                Some(_) => Ok(()),
+                None => Temporary::create(&folder).map(drop),
+            }
+        }
+    }
+}
+
+/// Removes what a process that was killed while it wrote left in a folder nobody else writes to.
+pub(crate) fn remove_leftovers(folder: &Path) {
+    for path in leftovers(folder) {
+        fs::remove_file(path).ok();
+    }
+}
+
+fn put(path: &Path, parts: &[&[u8]], rights: Option<&Permissions>) -> io::Result<()> {
+    let folder = folder_of(path);
+    if !put_unnamed(path, &folder, parts, rights)? {
+        sweep(&folder);
+        let temporary = Temporary::create(&folder)?;
+        fill(&temporary.file, parts, rights)?;
+        temporary.rename(path)?;
+    }
     // Without this a power cut may forget the name; some file systems refuse it, and then it is as good as it gets.
     if let Ok(folder) = File::open(&folder) {
         folder.sync_all().ok();
@@ -33,9 +85,119 @@ pub(crate) fn write_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a file could be written beside `path`.
-pub(crate) fn check_folder(path: &Path) -> io::Result<()> {
-    tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(folder_of(path)).map(drop)
+/// False where files without a name cannot be had.
+fn put_unnamed(
+    path: &Path,
+    folder: &Path,
+    parts: &[&[u8]],
+    rights: Option<&Permissions>,
+) -> io::Result<bool> {
+    let Some(file) = unnamed_file::create_in(folder)? else {
+        return Ok(false);
+    };
+    fill(&file, parts, rights)?;
+    match unnamed_file::name(&file, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            sweep(folder);
+            Temporary::name(file, folder)?.rename(path)?;
+            Ok(true)
+        }
+        // Such as /proc that is not there.
+        Err(_) => Ok(false),
+    }
+}
+
+fn fill(mut file: &File, parts: &[&[u8]], rights: Option<&Permissions>) -> io::Result<()> {
+    for part in parts {
+        file.write_all(part)?;
+    }
+    if let Some(rights) = rights {
+        file.set_permissions(rights.clone())?;
+    }
+    file.sync_all()
+}
+
+/// A file with a temporary name, which goes unless the file gets its own. Its lock says that it is being written.
+struct Temporary {
+    file: File,
+    path: PathBuf,
+    named: bool,
+}
+
+impl Temporary {
+    fn create(folder: &Path) -> io::Result<Self> {
+        let path = temporary_path(folder)?;
+        let file = File::create_new(&path)?;
+        file.try_lock().ok();
+        Ok(Self { file, path, named: true })
+    }
+
+    fn name(file: File, folder: &Path) -> io::Result<Self> {
+        let path = temporary_path(folder)?;
+        file.try_lock().ok();
+        unnamed_file::name(&file, &path)?;
+        Ok(Self { file, path, named: true })
+    }
+
+    fn rename(mut self, to: &Path) -> io::Result<()> {
+        fs::rename(&self.path, to)?;
+        self.named = false;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.named {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+fn temporary_path(folder: &Path) -> io::Result<PathBuf> {
+    let number = crate::random::u64().map_err(io::Error::other)?;
+    Ok(folder.join(format!("{PREFIX}{number:016x}{SUFFIX}")))
+}
+
+/// Clears away what processes that are gone left in a folder where others write too.
+fn sweep(folder: &Path) {
+    for path in leftovers(folder) {
+        let is_ours = |found: &fs::Metadata| found.is_file() && found.uid() == effective_user();
+        let is_old = |found: &fs::Metadata| {
+            let age = found.modified().ok().and_then(|modified| modified.elapsed().ok());
+            age.is_some_and(|age| age >= OLD)
+        };
+        let found = fs::symlink_metadata(&path).ok().filter(|found| is_ours(found) && is_old(found));
+        // Who writes a file holds its lock.
+        let is_free = || File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+        if found.is_some() && is_free() {
+            fs::remove_file(&path).ok();
+        }
+    }
+}
+
+fn leftovers(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_temporary = |name: &str| {
+        let bare = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX));
+        bare.is_some_and(|bare| !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    };
+    entries
+        .filter(move |entry| entry.file_name().to_str().is_some_and(is_temporary))
+        .map(|entry| entry.path())
+}
+
+/// Where the links lead that stand at `path`; the file there need not exist.
+fn through_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            Ok(to) => path = folder_of(&path).join(to),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -45,26 +207,97 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Removes what a process that was killed while it wrote left in a folder nobody else writes to.
-pub(crate) fn remove_leftovers(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
-            fs::remove_file(entry.path()).ok();
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
-/// As [`write`], but into what already stands at `path` if that is no regular file: a pipe or a device.
-pub(crate) fn write_to_target(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
-        Ok(found) if !found.is_file() => {
-            let mut file = File::options().write(true).open(path)?;
-            file.write_all(bytes)?;
-            file.flush()
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .expect("listed")
+            .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_its_rights_and_links_lead_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("inner")).expect("made");
+        symlink("inner/picture", at("link")).expect("linked");
+        symlink(at("link"), at("link-of-link")).expect("linked");
+        for bytes in [b"first", b"again"] {
+            write_to_target(&at("link-of-link"), bytes).expect("written");
+            assert_eq!(fs::read(at("inner/picture")).expect("read"), bytes);
         }
-        _ => write(path, bytes),
+        fs::set_permissions(at("inner/picture"), Permissions::from_mode(0o640)).expect("set");
+        write_to_target(&at("link"), b"third").expect("written");
+        assert_eq!(fs::metadata(at("inner/picture")).expect("there").permissions().mode() & 0o777, 0o640);
+        assert!(at("link").is_symlink() && at("link-of-link").is_symlink());
+        assert_eq!((names(folder.path()).len(), names(&at("inner"))), (3, vec!["picture".to_owned()]));
+        symlink("round", at("round")).expect("linked");
+        assert!(write_to_target(&at("round"), b"x").is_err() && check_target(&at("round")).is_err());
+        assert!(check_target(&at("inner")).is_err() && check_target(&at("none/x")).is_err());
+        check_target(&at("link")).expect("can be written");
+    }
+
+    #[test]
+    fn with_and_without_a_name_it_is_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for bytes in [b"first", b"again"] {
+            write(&at("a"), bytes).expect("written");
+            let temporary = Temporary::create(folder.path()).expect("made");
+            fill(&temporary.file, &[bytes], None).expect("filled");
+            temporary.rename(&at("b")).expect("renamed");
+            assert_eq!(fs::read(at("a")).expect("read"), fs::read(at("b")).expect("read"));
+        }
+        let mode = |name: &str| fs::metadata(at(name)).expect("there").permissions().mode();
+        assert_eq!(mode("a"), mode("b"));
+        drop(Temporary::create(folder.path()).expect("made"));
+        assert_eq!(names(folder.path()), ["a", "b"]);
+        // A name cannot be given: nothing stays.
+        fs::create_dir(at("c")).expect("made");
+        assert!(write(&at("c"), b"x").is_err());
+        assert_eq!(names(folder.path()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn only_what_is_certainly_left_behind_is_cleared_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let old = |file: &File| file.set_modified(std::time::SystemTime::now() - 2 * OLD).expect("set");
+        let make = |name: &str| {
+            let file = File::create(at(name)).expect("made");
+            old(&file);
+            file
+        };
+        make(".latentd-dead.part");
+        make(".latentd-.part");
+        make(".latentd-a b.part");
+        make("latentd-dead.part");
+        let written = make(".latentd-alive.part");
+        written.try_lock().expect("locked");
+        File::create(at(".latentd-young.part")).expect("made");
+        fs::create_dir(at(".latentd-folder.part")).expect("made");
+        symlink("nowhere", at(".latentd-link.part")).expect("linked");
+        sweep(folder.path());
+        let stays = [
+            ".latentd-.part",
+            ".latentd-a b.part",
+            ".latentd-alive.part",
+            ".latentd-folder.part",
+            ".latentd-link.part",
+            ".latentd-young.part",
+            "latentd-dead.part",
+        ];
+        assert_eq!(names(folder.path()), stays);
+        drop(written);
+        write(&at("x"), b"1").expect("written");
+        write(&at("x"), b"2").expect("replaced, which looks around");
+        assert!(!at(".latentd-alive.part").exists());
     }
 }

@@ -215,6 +215,37 @@ def test_errors_name_what_is_wrong(
     assert raised.value.code != 0 and raised.value.name.startswith("E_")
 
 
+@pytest.mark.parametrize(("format", "lossless"), [("jpeg", False), ("webp", True)])
+def test_other_formats_carry_the_text_where_others_read_it(
+    client: latentd.Client, format: str, lossless: bool, tmp_path: Path
+) -> None:
+    fields = {**SMALL, "prompt": "雪 in a „forest“"}
+    picture = client.txt2img(**fields, output={"format": format}).images[0]
+    data = getattr(picture, format)
+    assert data is not None and picture.png is None and picture.data == data
+    opened = Image.open(io.BytesIO(data))
+    assert opened.format == format.upper() and opened.size == (64, 64)
+    comment = opened.getexif().get_ifd(0x8769)[0x9286]
+    assert comment[:8] == b"UNICODE\0" and comment[8:].decode("utf-16-be") == picture.infotext
+    again = client.image_info(picture.save(tmp_path / f"picture.{format}")).params
+    assert again is not None and again["prompt"] == fields["prompt"]
+    plain = client.txt2img(**fields).images[0].image.convert("RGB").tobytes()
+    assert (opened.convert("RGB").tobytes() == plain) == lossless
+
+
+def test_a_job_ends_with_its_connection_if_it_should(daemon: Daemon, client: latentd.Client) -> None:
+    with daemon.client() as other:
+        bound = other.jobs.submit("txt2img", LONG, on_disconnect="cancel")
+        field = other.jobs.submit("txt2img", {**LONG, "on_disconnect": "cancel"})
+        kept = other.jobs.submit("txt2img", LONG, on_disconnect="keep")
+    for job in (bound, field):
+        assert [event.type for event in client.events(job, timeout=SOON)][-1] == "cancelled"
+    assert client.jobs.get(kept)["state"] in ("resolving", "queued", "running")
+    client.jobs.cancel(kept)
+    with pytest.raises(latentd.InvalidParams, match="keep, cancel"):
+        client.jobs.submit("txt2img", SMALL, on_disconnect="stop")
+
+
 def test_unknown_methods_and_jobs(client: latentd.Client) -> None:
     with pytest.raises(latentd.LatentdError, match="txt2img"):
         client.call("txt2imgg")

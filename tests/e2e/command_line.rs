@@ -274,6 +274,85 @@ fn a_models_folder_that_is_not_there_is_said_to_be_missing_and_not_made() {
 }
 
 #[test]
+fn a_file_is_what_its_name_says() {
+    let daemon = Daemon::start();
+    let here = daemon.folder.path();
+    let generate = |arguments: &[&str]| {
+        let mut command = daemon.command(&["generate", "a cat „so“"]);
+        output({
+            command.args(SMALL).args(arguments);
+            command
+        })
+    };
+    std::os::unix::fs::symlink("real.png", here.join("link.png")).expect("linked");
+    for (name, start) in [
+        ("a.png", &b"\x89PNG"[..]),
+        ("a.JPG", b"\xff\xd8\xff"),
+        ("a.jpeg", b"\xff\xd8\xff"),
+        ("a.webp", b"RIFF"),
+        ("link.png", b"\x89PNG"),
+        ("link.png", b"\x89PNG"),
+    ] {
+        let (code, out, errors) = generate(&["-o", name]);
+        assert_eq!((code, out), (Some(0), format!("{name}\n").into_bytes()), "{errors}");
+        assert!(std::fs::read(here.join(name)).expect("written").starts_with(start), "{name}");
+        let (code, out, errors) = output(daemon.command(&["info", name]));
+        assert_eq!(code, Some(0), "{name}: {errors}");
+        assert!(String::from_utf8_lossy(&out).starts_with("a cat „so“\nSteps: 2"), "{name}");
+    }
+    assert!(here.join("link.png").is_symlink() && here.join("real.png").is_file());
+    assert_eq!(std::fs::read(here.join("real.png")).ok(), std::fs::read(here.join("a.png")).ok());
+    assert_eq!(generate(&["-o", "b.webp", "--n-iter=2"]).1, b"b-1.webp\nb-2.webp\n");
+    for name in ["a.gif", "a.png.txt", "v1.5"] {
+        let (code, _, errors) = generate(&["-o", name]);
+        assert!(code == Some(2) && errors.contains("is none of .png, .jpg, .jpeg, .webp"), "{errors}");
+        assert!(!errors.contains("step"), "{errors}");
+    }
+}
+
+#[test]
+fn what_could_not_be_written_can_be_fetched() {
+    use std::io::BufRead;
+    let daemon = Daemon::start();
+    let here = daemon.folder.path();
+    std::fs::create_dir(here.join("gone")).expect("made");
+    let mut command = daemon.command(&["generate", "x", "-o", "gone/x.png", "--steps=60", "--seed=7"]);
+    command.args(["--width=128", "--height=128", "--checkpoint", "tiny-sd1"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawned");
+    let mut errors = std::io::BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.starts_with("step") {
+        line.clear();
+        assert!(errors.read_line(&mut line).expect("read") > 0, "it ended");
+    }
+    std::fs::remove_dir(here.join("gone")).expect("removed");
+    let said = errors.lines().map_while(Result::ok).last().expect("an error");
+    assert_eq!(child.wait().expect("ended").code(), Some(1));
+    assert!(said.contains("cannot write gone/x.png: No such file") && !said.contains(".part"), "{said}");
+    let fetch = said.split("is kept: latentd ").nth(1).expect("how to fetch it");
+    let fetch: Vec<_> = fetch.split_whitespace().collect();
+    for (name, start) in [("y.png", &b"\x89PNG"[..]), ("y.jpg", b"\xff\xd8"), ("y.webp", b"RIFF")] {
+        let arguments: Vec<_> = fetch.iter().map(|part| if *part == "FILE" { name } else { part }).collect();
+        let (code, out, errors) = output(daemon.command(&arguments));
+        assert_eq!((code, out), (Some(0), format!("{name}\n").into_bytes()), "{errors}");
+        assert!(std::fs::read(here.join(name)).expect("written").starts_with(start));
+        assert!(output(daemon.command(&["info", name])).0 == Some(0));
+    }
+    assert_eq!(output(daemon.command(&fetch[..3])).1, b"latentd-7.png\n");
+    let (code, _, errors) = output({
+        let mut command = daemon.command(&["generate", "x", "-o", "/dev/full"]);
+        command.args(SMALL);
+        command
+    });
+    assert!(
+        code == Some(1) && errors.contains("No space left on device") && errors.contains("jobs fetch"),
+        "{errors}"
+    );
+    let (code, _, errors) = output(daemon.command(&["jobs", "fetch", "none", "-o", "z.png"]));
+    assert!(code == Some(1) && errors.contains("E_NOT_FOUND"), "{errors}");
+}
+
+#[test]
 fn without_home_and_xdg_there_are_still_places() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = program(folder.path());

@@ -131,8 +131,10 @@ fn wrong_fields_are_named() {
     }
     let error = raw.call("txt2img", &map(&[("precision", text("f16"))])).expect_err("refused");
     assert_eq!(error.name, ErrorName::Unsupported, "{error}");
-    let jpeg = map(&[("output", map(&[("format", text("jpeg"))]))]);
-    assert_eq!(raw.call("txt2img", &jpeg).map_err(|error| error.name), Err(ErrorName::Unsupported));
+    let long = text(&"x".repeat(40_000));
+    let jpeg = map(&[("prompt", long), ("output", map(&[("format", text("jpeg"))]))]);
+    let error = raw.call("txt2img", &jpeg).expect_err("refused");
+    assert!(error.name == ErrorName::InvalidParams && error.text.contains("use png or webp"), "{error}");
 }
 
 #[tokio::test]

@@ -6,11 +6,13 @@ mod connections;
 mod crash;
 #[cfg(feature = "demo")]
 mod demo;
+mod disconnect;
 mod disk;
 mod harness;
 mod hostile;
 mod image_info;
 mod jobs;
+mod launch;
 mod library;
 mod lifecycle;
 mod limits;

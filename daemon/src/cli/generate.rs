@@ -1,23 +1,27 @@
 //! `latentd generate`: text in, picture files out.
 
-use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use latentd_client::Client;
 use latentd_client::protocol::{
-    Event, EventKind, ImageOut, OutputFormat, OutputParams, Precision, Rng, Txt2ImgParams, Txt2ImgResult,
+    ErrorName, Event, EventKind, JobState, OnDisconnect, OutputFormat, OutputParams, Precision, Rng,
+    Txt2ImgParams, Txt2ImgResult,
 };
+use latentd_client::{Client, SubmitOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
-use super::launch::connect_or_start;
-use super::output::{print, say, visible, write_out};
+use super::launch;
+use super::output::{say, visible};
+use super::pictures::Target;
+use crate::config::Config;
+use crate::jobs::id;
 use crate::paths;
-use crate::whole_file;
 
 /// Fields of the request as flags. What is left out has the daemon's default.
 #[derive(Debug, Args)]
@@ -25,7 +29,7 @@ use crate::whole_file;
 pub(super) struct GenerateArgs {
     /// What to draw, with A1111's emphasis and BREAK
     prompt: String,
-    /// The file to write; `-` for stdout, where several follow each other. In files, several pictures become NAME-1.png, NAME-2.png, … [default: latentd-SEED.png]
+    /// The file to write: .png, .jpg or .webp; `-` for PNG on stdout, where several follow each other. In files, several pictures become NAME-1.png, NAME-2.png, … [default: latentd-SEED.png]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// What to steer away from
@@ -95,7 +99,7 @@ enum PrecisionArg {
 }
 
 impl GenerateArgs {
-    fn params(&self) -> Txt2ImgParams {
+    fn params(&self, format: OutputFormat) -> Txt2ImgParams {
         let default = Txt2ImgParams::default();
         Txt2ImgParams {
             prompt: self.prompt.clone(),
@@ -122,8 +126,9 @@ impl GenerateArgs {
                 PrecisionArg::Bf16 => Precision::Bf16,
                 PrecisionArg::F16 => Precision::F16,
             }),
-            output: OutputParams { format: OutputFormat::Png, dir: None },
+            output: OutputParams { format, dir: None },
             preview: None,
+            on_disconnect: OnDisconnect::Keep,
         }
     }
 }
@@ -131,42 +136,61 @@ impl GenerateArgs {
 /// Draws, shows how far it is, writes the files.
 pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitCode, Failure> {
     let config = global.config()?;
-    check_target(args.output.as_deref())?;
-    let client = connect_or_start(global, &config, &args.models_dirs).await?;
-    let drawn = draw(&client, &args.params()).await?;
+    let target = Target::new(args.output.clone())?;
+    let params = args.params(target.asked_for());
+    // From before there is a job, so that none is left behind.
+    let mut stopped = Stopped::listen()?;
+    let (client, job) = tokio::select! {
+        submitted = submit(global, &config, &args.models_dirs, &params) => submitted?,
+        () = stopped.wait() => return Err(Failure { text: "cancelled".into(), code: 130 }),
+    };
+    let drawn = draw(&client, &job, stopped).await?;
     for notice in &drawn.notices {
         say(&format!("latentd: {}", visible(notice)));
     }
-    let images = drawn.images.len();
-    for (index, image) in drawn.images.into_iter().enumerate() {
-        write_image(args.output.as_deref(), image, index, images)?;
-    }
+    target.write(drawn.images).map_err(|failure| {
+        if failure.text.is_empty() {
+            return failure;
+        }
+        let text = format!("{}; what was drawn is kept: latentd jobs fetch {job} -o FILE", failure.text);
+        Failure { text, ..failure }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Finds out before anything is drawn that the picture could not be written.
-fn check_target(output: Option<&Path>) -> Result<(), Failure> {
-    let output = output.unwrap_or(Path::new("picture"));
-    let refuse = |error: io::Error| Err(Failure::new(format!("cannot write {}: {error}", output.display())));
-    if output == Path::new("-") {
-        return Ok(());
-    }
-    match std::fs::metadata(output) {
-        Ok(found) if found.is_dir() => refuse(io::ErrorKind::IsADirectory.into()),
-        // A pipe or a device: what it takes is seen when it is written to.
-        Ok(found) if !found.is_file() => Ok(()),
-        _ => whole_file::check_folder(output).or_else(refuse),
-    }
+/// Submits to a daemon, which is started if none runs.
+async fn submit(
+    global: &GlobalArgs,
+    config: &Config,
+    models_dirs: &[PathBuf],
+    params: &Txt2ImgParams,
+) -> Result<(Client, String), Failure> {
+    let id = id::new().map_err(Failure::new)?;
+    let attempts = Cell::new(0u32);
+    launch::ask(global, config, models_dirs, async |client: &Client| {
+        let attempt = attempts.replace(attempts.get() + 1);
+        let id_of = |attempt: u32| if attempt == 0 { id.clone() } else { format!("{id}-{attempt}") };
+        if let Some(before) = attempt.checked_sub(1).map(id_of) {
+            // Its answer was lost. What became of it is known by its id, and two are not drawn.
+            match client.cancel(&before).await {
+                Ok(job) if job.state == JobState::Finished => return Ok(before),
+                Ok(_) => (),
+                Err(error) if error.wire().is_some_and(|error| error.name == ErrorName::NotFound) => (),
+                Err(error) => return Err(error),
+            }
+        }
+        let id = id_of(attempt);
+        let options = SubmitOptions { id: Some(&id), on_disconnect: OnDisconnect::Cancel };
+        client.submit_with("txt2img", params, options).await
+    })
+    .await
 }
 
-/// Submits, follows, and cancels on Ctrl-C.
-async fn draw(client: &Client, params: &Txt2ImgParams) -> Result<Txt2ImgResult, Failure> {
-    // From before there is a job, so that none is left behind.
-    let mut stopped = Stopped::listen()?;
-    let job = client.submit("txt2img", params, None).await?;
+/// Follows, and cancels on Ctrl-C.
+async fn draw(client: &Client, job: &str, mut stopped: Stopped) -> Result<Txt2ImgResult, Failure> {
     let mut meter = Meter::new();
     let outcome = tokio::select! {
-        drawn = follow(client, &job, &mut meter) => Some(drawn),
+        drawn = follow(client, job, &mut meter) => Some(drawn),
         () = stopped.wait() => None,
     };
     meter.end();
@@ -174,7 +198,7 @@ async fn draw(client: &Client, params: &Txt2ImgParams) -> Result<Txt2ImgResult, 
         return drawn;
     }
     tokio::select! {
-        cancelled = client.cancel(&job) => drop(cancelled?),
+        cancelled = client.cancel(job) => drop(cancelled?),
         // Again: a daemon that does not answer holds nobody up.
         () = stopped.wait() => (),
     }
@@ -253,26 +277,4 @@ impl Meter {
     fn end(&self) {
         self.bar.finish_and_clear();
     }
-}
-
-fn write_image(output: Option<&Path>, image: ImageOut, index: usize, images: usize) -> Result<(), Failure> {
-    let png = image.png.ok_or_else(|| Failure::new("the daemon sent a picture without PNG bytes"))?.0;
-    let path = match output {
-        Some(path) if path == Path::new("-") => {
-            return write_out(&png).map_err(|error| Failure::new(format!("cannot write to stdout: {error}")));
-        }
-        Some(path) if images == 1 => path.to_owned(),
-        Some(path) => numbered(path, index + 1),
-        None => PathBuf::from(format!("latentd-{}.png", image.seed.unwrap_or_default())),
-    };
-    whole_file::write_to_target(&path, &png)
-        .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
-    print(&format!("{}\n", path.display()))
-}
-
-/// `out.png` becomes `out-2.png`.
-fn numbered(path: &Path, number: usize) -> PathBuf {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
-    path.with_file_name(format!("{stem}-{number}.{extension}"))
 }

@@ -8,7 +8,7 @@ use latentd_client::protocol::ImageIn;
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
-use super::launch::connect_or_start;
+use super::launch::ask;
 use super::output::{print, print_json};
 
 /// Flags of `info`.
@@ -29,8 +29,8 @@ pub(super) async fn run(global: &GlobalArgs, args: InfoArgs) -> Result<ExitCode,
     let path = path.into_os_string().into_string().map_err(|path| {
         Failure::usage(format!("{}: is not UTF-8, which the daemon needs; rename it", path.display()))
     })?;
-    let client = connect_or_start(global, &config, &[]).await?;
-    let info = client.image_info(ImageIn::path(path)).await?;
+    let (_, info) =
+        ask(global, &config, &[], async |client| client.image_info(ImageIn::path(&path)).await).await?;
     if args.json {
         print_json(&info)?;
         return Ok(ExitCode::SUCCESS);

@@ -1,14 +1,17 @@
 //! `latentd jobs`.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView, OutputFormat};
+use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
+use super::launch::ask;
 use super::output::{print, print_json, visible};
+use super::pictures::Target;
 use crate::clock;
 
 /// Flags of `jobs`.
@@ -45,6 +48,14 @@ enum JobsCommand {
         /// Its id
         job: String,
     },
+    /// Wait for a job, and write its pictures to files
+    Fetch {
+        /// Its id
+        job: String,
+        /// The file to write: .png, .jpg or .webp; `-` for PNG on stdout [default: latentd-SEED.png]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Cancel a job
     Cancel {
         /// Its id
@@ -66,8 +77,16 @@ fn parse_state(text: &str) -> Result<JobState, String> {
 
 /// Runs the command.
 pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode, Failure> {
+    if let JobsCommand::Fetch { job, output } = &args.command {
+        let target = Target::new(output.clone())?;
+        // What is kept can be fetched when the daemon that drew it is gone.
+        let (_, result) = ask(global, &global.config()?, &[], async |client| client.wait(job).await).await?;
+        target.write(result.images)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let client = global.connect().await?;
     match args.command {
+        JobsCommand::Fetch { .. } => (),
         JobsCommand::List { state, limit, json } => {
             let jobs = client.jobs(&JobListParams { state, limit: Some(limit) }).await?;
             if json {
@@ -84,11 +103,14 @@ pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode,
             let result = client.wait(&job).await?;
             let mut text = String::new();
             for image in &result.images {
-                let form = match (&image.path, &image.raw) {
-                    (Some(path), _) => path.as_str(),
-                    (None, Some(_)) => form(OutputFormat::Raw),
-                    (None, None) => form(OutputFormat::Png),
-                };
+                let forms = [
+                    ("png", &image.png),
+                    ("jpeg", &image.jpeg),
+                    ("webp", &image.webp),
+                    ("raw pixels", &image.raw),
+                ];
+                let given = forms.iter().find(|(_, bytes)| bytes.is_some());
+                let form = image.path.as_deref().or(given.map(|(form, _)| *form)).unwrap_or("nothing");
                 let seed = image.seed.unwrap_or_default();
                 let _ = writeln!(text, "{}x{}  seed {seed}  {}", image.width, image.height, visible(form));
             }
@@ -106,14 +128,6 @@ pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode,
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn form(format: OutputFormat) -> &'static str {
-    match format {
-        OutputFormat::Raw => "raw pixels",
-        OutputFormat::File => "file",
-        OutputFormat::Png | OutputFormat::Jpeg | OutputFormat::Webp => "png",
-    }
 }
 
 fn line(view: &JobView) -> String {

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use latentd_client::protocol::ErrorName;
 use latentd_client::{Client, Error};
 
 use super::failure::Failure;
@@ -18,12 +19,60 @@ use crate::{process, state_dir};
 const IDLE_EXIT_S: u64 = 600;
 /// How long a daemon may take to be ready.
 const READY: Duration = Duration::from_secs(30);
+/// How often a request is made in all, while one daemon after the other ends.
+const ATTEMPTS: u32 = 3;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The variable that gives models folders, each of which may be relative to where we are.
+const MODELS_DIRS: &str = "LATENTD_MODELS_DIRS";
+
+/// Asks the daemon of this configuration, which is started if none runs. One that ends meanwhile, say because nobody has
+/// used it for long enough, is followed by another: then `request` is made once more.
+pub(super) async fn ask<T>(
+    global: &GlobalArgs,
+    config: &Config,
+    models_dirs: &[PathBuf],
+    request: impl AsyncFn(&Client) -> Result<T, Error>,
+) -> Result<(Client, T), Failure> {
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        let client = connect_or_start(global, config, models_dirs).await?;
+        let error = match request(&client).await {
+            Ok(answer) => return Ok((client, answer)),
+            Err(error) => error,
+        };
+        attempts.next();
+        if attempts.is_empty() || !has_ended(&client, &error).await {
+            return Err(error.into());
+        }
+    }
+}
+
+/// Whether a daemon gave an error because it has ended, or does so with nothing left to do.
+async fn has_ended(client: &Client, error: &Error) -> bool {
+    match error {
+        Error::Closed(_) => return true,
+        Error::Daemon(error) if error.name == ErrorName::Busy => (),
+        _ => return false,
+    }
+    let Ok(status) = client.status().await else {
+        return true;
+    };
+    if !status.stopping || status.queue.running.is_some() || status.queue.queued > 0 {
+        return false;
+    }
+    let ended = async {
+        while client.ping().await.is_ok() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(READY, ended).await.is_ok()
+}
 
 /// A connection to the daemon of this configuration, which is started if none runs.
 pub(super) async fn connect_or_start(
     global: &GlobalArgs,
     config: &Config,
-    models_dirs: &[std::path::PathBuf],
+    models_dirs: &[PathBuf],
 ) -> Result<Client, Failure> {
     match Client::connect(Some(&config.socket)).await {
         Ok(client) => {
@@ -60,7 +109,7 @@ pub(super) async fn connect_or_start(
 fn daemon_command(
     global: &GlobalArgs,
     config: &Config,
-    models_dirs: &[std::path::PathBuf],
+    models_dirs: &[PathBuf],
     log: &Path,
 ) -> Result<Command, Failure> {
     let open_log = || -> io::Result<File> {
@@ -78,9 +127,16 @@ fn daemon_command(
     for folder in models_dirs {
         command.arg("--models-dir").arg(folder);
     }
+    if std::env::var_os(MODELS_DIRS).is_some_and(|given| !given.is_empty()) {
+        // Not to be sought in the folder where it runs.
+        let whole = std::env::join_paths(&config.models_dirs).map_err(Failure::usage)?;
+        command.env(MODELS_DIRS, whole);
+    }
     let idle = if config.idle_exit_s == 0 { IDLE_EXIT_S } else { config.idle_exit_s };
     command.arg("--idle-exit-s").arg(idle.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    // No folder of its user's is held by a process that stays.
+    command.current_dir("/");
     process::detach(&mut command);
     Ok(command)
 }

@@ -11,6 +11,7 @@ mod launch;
 mod log_lines;
 mod models;
 mod output;
+mod pictures;
 mod reload;
 mod serve;
 mod settings;

@@ -19,6 +19,6 @@ pub(super) fn check(id: String) -> Result<String> {
 }
 
 /// One that nobody has.
-pub(super) fn new() -> Result<String> {
+pub(crate) fn new() -> Result<String> {
     crate::random::u64().map(|number| format!("j{number:016x}"))
 }

@@ -190,7 +190,7 @@ impl Job {
     }
 
     /// Whether nothing more happens to it.
-    pub(super) fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         self.lock().standing.state.is_terminal()
     }
 

@@ -4,10 +4,11 @@
 //! outlive the daemon. What becomes of it is stored before anybody hears of it: result, row, event, those who wait, in
 //! this order. Where the disk refuses, memory keeps what it can and writes it once there is room; the log says so.
 
+mod abandon;
 mod admission;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod id;
+pub(crate) mod id;
 mod job;
 mod results;
 mod saving;

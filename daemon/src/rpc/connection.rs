@@ -82,7 +82,11 @@ pub(super) async fn run(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: St
         connection.end(&Error::new(Class::Busy, text));
     }
     connection.serve(&stream).await;
-    // Requests still under way are forgotten here; their jobs go on.
+    // Requests still under way are forgotten here; their jobs go on, unless it was asked otherwise.
+    for job in daemon.holders.end_of(&connection.outbox) {
+        let jobs = Arc::clone(&daemon.jobs);
+        daemon.books.run(move || jobs.abandon(&job));
+    }
 }
 
 impl Connection<'_> {

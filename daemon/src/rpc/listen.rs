@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use interprocess::local_socket::tokio::Listener;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
@@ -17,6 +18,9 @@ use crate::lock_file::{self, Holder, LockFile, Locked};
 
 /// Bytes of a path that every system takes in a socket's address.
 const PATH_BYTES: usize = 100;
+/// How long a daemon that no longer listens may take to end.
+const ENDING: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A socket that is ours. The lock lives as long as this.
 pub(crate) struct Listening {
@@ -71,6 +75,15 @@ pub(crate) fn listen(path: &Path) -> Result<Listening, ListenError> {
 }
 
 impl Listening {
+    /// Listens no more. The path stays locked until the process ends, so that who comes next finds everything that this
+    /// daemon had free.
+    pub(crate) fn close(self) {
+        let Self { listener, socket, lock } = self;
+        socket.remove();
+        drop(listener);
+        std::mem::forget(lock);
+    }
+
     /// Listens at the same path again, where nothing stands any more.
     pub(crate) fn again(self) -> Result<Self, ListenError> {
         let Self { listener, socket, lock } = self;
@@ -133,9 +146,17 @@ fn lock(path: &Path) -> Result<LockFile, ListenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
-    match lock_file::lock(&lock_path).map_err(at(&lock_path))? {
-        Locked::Own(lock) => Ok(lock),
-        Locked::Held(holder) => Err(ListenError::Running { path: path.to_owned(), holder }),
+    let deadline = Instant::now() + ENDING;
+    loop {
+        let holder = match lock_file::lock(&lock_path).map_err(at(&lock_path))? {
+            Locked::Own(lock) => return Ok(lock),
+            Locked::Held(holder) => holder,
+        };
+        // It may have stopped listening and be about to end, or not listen yet.
+        if UnixStream::connect(path).is_ok() || Instant::now() >= deadline {
+            return Err(ListenError::Running { path: path.to_owned(), holder });
+        }
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, mut listening: Listening) {
     let methods = Arc::new(methods::all());
     let mut connections = JoinSet::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
-    loop {
+    let open = loop {
         tokio::select! {
             accepted = listening.listener.accept() => match accepted {
                 Ok(stream) => accept(&daemon, &methods, stream, &mut connections),
@@ -36,17 +36,21 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, mut listening: Listening) {
                 }
             },
             Some(_) = connections.join_next() => (),
-            () = closing(&mut phase) => break,
+            () = closing(&mut phase) => break Some(listening),
             _ = look.tick() => match found_again(listening).await {
                 Ok(found) => listening = found,
                 Err(error) => {
                     // Nobody could reach it, and it would keep others from its state.
                     error!(%error, "the socket is lost; ending");
                     daemon.advance(Phase::Stopping);
-                    break;
+                    break None;
                 }
             },
         }
+    };
+    // Who comes now is to find another daemon, or to start one, and not to wait for an answer of this one.
+    if let Some(listening) = open {
+        listening.close();
     }
     while connections.join_next().await.is_some() {}
 }

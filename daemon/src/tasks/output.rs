@@ -1,11 +1,11 @@
-//! From pixels to what a request asked for: PNG bytes, raw pixels, or files.
+//! From pixels to what a request asked for: an encoded picture, raw pixels, or files.
 
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::{Bytes, ImageOut, OutputFormat, OutputParams};
-use latentd_models::image::{RgbImage, encode_png};
+use latentd_models::image::{PictureFormat, RgbImage, encode_png};
 
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::schema::shorten;
 use crate::state_dir::make_private;
 use crate::whole_file;
@@ -13,7 +13,7 @@ use crate::whole_file;
 /// How pictures come back.
 #[derive(Debug, PartialEq)]
 pub(super) enum Output {
-    Png,
+    Encoded(PictureFormat),
     Raw,
     /// As files in this folder.
     Files(PathBuf),
@@ -25,17 +25,26 @@ impl Output {
     /// Refuses what cannot be written; `own` is the folder of those who name none.
     pub(super) fn resolve(params: &OutputParams, own: &Path) -> Result<Self> {
         let dir = params.dir.as_deref().map(folder).transpose()?;
-        let name = match params.format {
-            OutputFormat::Png => return Ok(Self::Png),
-            OutputFormat::Raw => return Ok(Self::Raw),
-            OutputFormat::File => {
-                return Ok(dir.map_or_else(|| Self::OwnFiles(own.to_owned()), Self::Files));
-            }
-            OutputFormat::Jpeg => "jpeg",
-            OutputFormat::Webp => "webp",
+        Ok(match params.format {
+            OutputFormat::Png => Self::Encoded(PictureFormat::Png),
+            OutputFormat::Jpeg => Self::Encoded(PictureFormat::Jpeg),
+            OutputFormat::Webp => Self::Encoded(PictureFormat::WebP),
+            OutputFormat::Raw => Self::Raw,
+            OutputFormat::File => dir.map_or_else(|| Self::OwnFiles(own.to_owned()), Self::Files),
+        })
+    }
+
+    /// Refuses prompts that the text in a picture of this form has no room for.
+    pub(super) fn check_prompts(&self, prompts: [&str; 2]) -> Result<()> {
+        /// Room for the rest of the text: names and numbers.
+        const SETTINGS: usize = 4096;
+        let Self::Encoded(format) = self else {
+            return Ok(());
         };
-        let text = format!("output.format: '{name}' is not in this build; use png, raw or file");
-        Err(Error::new(Class::Unsupported, text))
+        let units: usize = prompts.iter().map(|prompt| prompt.encode_utf16().count()).sum();
+        format
+            .check_infotext(units + SETTINGS)
+            .map_err(|error| Error::invalid(format!("output.format: {error}")))
     }
 
     /// Packs image number `index` of a job.
@@ -54,7 +63,14 @@ impl Output {
             ..Default::default()
         };
         match self {
-            Self::Png => packed.png = Some(Bytes(encode_png(&image, &infotext)?)),
+            Self::Encoded(format) => {
+                let bytes = Some(Bytes(image.encode(*format, &infotext)?));
+                match format {
+                    PictureFormat::Png => packed.png = bytes,
+                    PictureFormat::Jpeg => packed.jpeg = bytes,
+                    PictureFormat::WebP => packed.webp = bytes,
+                }
+            }
             Self::Raw => {
                 packed.raw = Some(Bytes(image.pixels));
                 packed.channels = Some(3);
@@ -88,6 +104,7 @@ fn folder(dir: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Class;
 
     #[test]
     fn what_cannot_be_written_is_refused() {
@@ -95,10 +112,15 @@ mod tests {
             let params = OutputParams { format, dir: dir.map(str::to_owned) };
             Output::resolve(&params, Path::new("/own"))
         };
-        assert_eq!(resolve(OutputFormat::Png, None), Ok(Output::Png));
+        assert_eq!(resolve(OutputFormat::Png, None), Ok(Output::Encoded(PictureFormat::Png)));
+        assert_eq!(resolve(OutputFormat::Jpeg, None), Ok(Output::Encoded(PictureFormat::Jpeg)));
         assert_eq!(resolve(OutputFormat::File, None), Ok(Output::OwnFiles("/own".into())));
         assert_eq!(resolve(OutputFormat::File, Some("/")), Ok(Output::Files("/".into())));
-        assert!(resolve(OutputFormat::Jpeg, None).is_err_and(|error| error.class == Class::Unsupported));
+        let long = "x".repeat(20_000);
+        let jpeg = resolve(OutputFormat::Jpeg, None).expect("known");
+        assert_eq!(jpeg.check_prompts([&long, ""]), Ok(()));
+        let error = jpeg.check_prompts([&long, &long]).expect_err("no room");
+        assert!(error.class == Class::InvalidParams && error.text.contains("use png or webp"), "{error}");
         let relative = resolve(OutputFormat::File, Some("relative"));
         assert!(relative.is_err_and(|error| error.text.contains("absolute")));
         let missing = resolve(OutputFormat::Png, Some("/no/such/folder"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use latentd_client::protocol::ImageOut;
+use latentd_client::protocol::{ImageOut, OnDisconnect};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,6 +65,9 @@ pub(crate) trait JobMethod: Send + Sync + Sized + 'static {
     type Params: DeserializeOwned + JsonSchema + Send + 'static;
     /// Its result.
     type Result: Serialize + JsonSchema;
+
+    /// What becomes of a job when the connection that asked for it is gone, as far as the parameters say.
+    fn on_disconnect(params: &Self::Params) -> OnDisconnect;
 
     /// Settles everything. May look at files; must not load or compute what takes long, except what names need that files
     /// are told by: of that `watch` is told, and can end it.

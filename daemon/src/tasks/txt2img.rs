@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use latentd_client::protocol::{Timings, Txt2ImgParams, Txt2ImgResult};
+use latentd_client::protocol::{OnDisconnect, Timings, Txt2ImgParams, Txt2ImgResult};
 use latentd_models::model::PictureSize;
 use latentd_models::pipeline::{self, NoStages};
 use latentd_models::prompt::{Wording, chunks, split_weight};
@@ -41,6 +41,10 @@ impl JobMethod for Txt2Img {
     type Params = Txt2ImgParams;
     type Result = Txt2ImgResult;
 
+    fn on_disconnect(params: &Txt2ImgParams) -> OnDisconnect {
+        params.on_disconnect
+    }
+
     fn resolve(params: Txt2ImgParams, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self> {
         let settings = studio.settings.get();
         let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
@@ -48,6 +52,7 @@ impl JobMethod for Txt2Img {
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
         let seed = seed(params.seed, pictures)?;
         let output = Output::resolve(&params.output, &studio.outputs_dir)?;
+        output.check_prompts([&params.prompt, &params.negative_prompt])?;
 
         let name = params.checkpoint.as_deref();
         let checkpoint = studio.checkpoint(name, &Hashing::new(watch))?;

@@ -1,6 +1,8 @@
 //! Pixels and the text that travels in them.
 
 mod convert;
+mod encode;
+mod exif;
 mod header;
 mod infotext;
 mod jpeg;

@@ -83,6 +83,39 @@ fn infotexts_are_found_wherever_they_are() {
 }
 
 #[test]
+fn what_is_written_says_how_it_was_made_in_every_format() {
+    let side = 40;
+    let pixels =
+        (0..side * side).flat_map(|at| [at % side * 6, at / side * 6, 128].map(|c| c as u8)).collect();
+    let image = RgbImage { width: side, height: side, pixels };
+    let texts = ["", "a cat\nSteps: 20, Seed: 1, CFG scale: 7", "„雪 🗼“ \u{1b}[0m", &"x".repeat(30_000)];
+    for format in [PictureFormat::Png, PictureFormat::Jpeg, PictureFormat::WebP] {
+        for text in texts {
+            let bytes = image.encode(format, text).expect("encodes");
+            assert_eq!(PictureFormat::of(&bytes).expect("a picture"), format);
+            let expected = (!text.is_empty()).then(|| text.to_owned());
+            assert_eq!(read_infotext(&bytes).expect("read"), expected, "{format:?}");
+            let back = Picture::decode(&bytes, MOST).expect("decodes").into_rgb();
+            let apart =
+                back.pixels.iter().zip(&image.pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
+            assert!(apart <= if format == PictureFormat::Jpeg { 20 * back.pixels.len() as u64 } else { 0 });
+        }
+    }
+    // What does not fit is refused, not cut off.
+    let long = "🗼".repeat(20_000);
+    let error = image.encode(PictureFormat::Jpeg, &long).expect_err("refused").to_string();
+    assert!(error.contains("jpeg: 40000 characters") && error.contains("use png or webp"), "{error}");
+    PictureFormat::Jpeg.check_infotext(32_000).expect("fits");
+    let bytes = image.encode(PictureFormat::WebP, &long).expect("encodes");
+    assert_eq!(read_infotext(&bytes).expect("read"), Some(long));
+    for (extension, format) in
+        [("JPG", Some(PictureFormat::Jpeg)), ("webp", Some(PictureFormat::WebP)), ("gif", None)]
+    {
+        assert_eq!(PictureFormat::from_extension(extension), format);
+    }
+}
+
+#[test]
 fn what_is_no_picture_is_refused_with_what_it_is() {
     for (bytes, expected) in [
         (&b""[..], "no bytes"),

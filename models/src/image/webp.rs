@@ -1,10 +1,10 @@
-//! WebP, read.
+//! WebP, written without loss and with the infotext in EXIF, and read.
 
 use std::io::Cursor;
 
-use image_webp::WebPDecoder;
+use image_webp::{ColorType, WebPDecoder, WebPEncoder};
 
-use super::{Channels, PictureFormat, PictureHeader};
+use super::{Channels, PictureFormat, PictureHeader, RgbImage, exif};
 use crate::Result;
 
 const FORMAT: PictureFormat = PictureFormat::WebP;
@@ -14,6 +14,17 @@ const FIRST_CHUNK: usize = 12;
 const FRAME_HEADER: usize = 16;
 /// Bytes for ICC profile and the like.
 const SMALL: usize = 1 << 20;
+
+pub(super) fn encode(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut encoder = WebPEncoder::new(&mut bytes);
+    if !infotext.is_empty() {
+        encoder.set_exif_metadata(exif::with_comment(infotext));
+    }
+    let (width, height) = (image.width as u32, image.height as u32);
+    encoder.encode(&image.pixels, width, height, ColorType::Rgb8).map_err(|error| FORMAT.error(error))?;
+    Ok(bytes)
+}
 
 pub(super) fn header(bytes: &[u8]) -> Result<PictureHeader> {
     let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| FORMAT.error(error))?;

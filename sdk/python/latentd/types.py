@@ -16,7 +16,8 @@ class Output(TypedDict, total=False):
     """How pictures come back."""
 
     format: str
-    """``"png"`` (default), ``"raw"`` pixels, or ``"file"``: a path instead of the bytes."""
+    """``"png"`` (default), ``"jpeg"``, ``"webp"`` (lossless), ``"raw"`` pixels, or ``"file"``: a path instead of the
+    bytes."""
     dir: str
     """Where ``"file"`` puts them: an absolute path of an existing folder."""
 

@@ -23,4 +23,4 @@ pub mod codec;
 pub mod protocol;
 pub mod socket;
 
-pub use client::{Client, Error, EventStream, blocking};
+pub use client::{Client, Error, EventStream, SubmitOptions, blocking};

@@ -9,7 +9,7 @@ use rmpv::Value;
 use serde_json::Value as Json;
 
 use super::digest;
-use super::row::{JobRow, Method, Promise, Run, Session, Submit, encode};
+use super::row::{JobRow, Method, Promise, Run, Session, Submit, Wishes, encode};
 use super::value::read;
 use crate::error::Result;
 use crate::jobs::{Answer, Job, Jobs, Reserved, Wanted};
@@ -23,9 +23,9 @@ const RESOLVED_WITHIN: Duration = Duration::from_millis(100);
 pub(super) fn job<M: JobMethod>() -> Method {
     let params = schema::of::<M::Params>();
     let check = params.clone();
-    let submit: Arc<Submit> = Arc::new(move |session: &Session, value, id| -> Promise<String> {
+    let submit: Arc<Submit> = Arc::new(move |session: &Session, value, wishes| -> Promise<String> {
         // Called here, not in the task, so that jobs are queued in the order in which they were asked for.
-        let reserved = reserve::<M>(&check, session, value, id, Answer::Id);
+        let reserved = reserve::<M>(&check, session, value, wishes, Answer::Id);
         Box::pin(async move {
             let (job, _) = reserved?;
             job.submitted().await?;
@@ -34,7 +34,7 @@ pub(super) fn job<M: JobMethod>() -> Method {
     });
     let check = params.clone();
     let wait = move |session: Session, value| -> Promise<_> {
-        let reserved = reserve::<M>(&check, &session, value, None, Answer::Result);
+        let reserved = reserve::<M>(&check, &session, value, Wishes::default(), Answer::Result);
         Box::pin(async move {
             let (job, wanted) = reserved?;
             job.submitted().await?;
@@ -55,7 +55,7 @@ fn reserve<M: JobMethod>(
     check: &Json,
     session: &Session,
     value: Value,
-    id: Option<String>,
+    wishes: Wishes,
     answer: Answer,
 ) -> Result<(Arc<Job>, Wanted)> {
     // An empty table of Lua goes over the wire as an empty array.
@@ -66,15 +66,18 @@ fn reserve<M: JobMethod>(
     let request = Request { method: M::NAME, digest, bytes };
     let daemon = &session.daemon;
     let follower = session.follows_own.load(Ordering::Relaxed).then(|| session.watcher());
-    let job = match daemon.jobs.reserve(request, id, answer, follower.as_ref())? {
-        Reserved::Known(job) => {
-            let wanted = daemon.jobs.want(&job.id);
-            return Ok((job, wanted));
-        }
-        Reserved::New(job) => job,
+    let on_disconnect = wishes.on_disconnect.max(M::on_disconnect(&params));
+    let (job, is_new) = match daemon.jobs.reserve(request, wishes.id, answer, follower.as_ref())? {
+        Reserved::Known(job) => (job, false),
+        Reserved::New(job) => (job, true),
     };
+    // Here, where the connection still reads: its end comes after.
+    daemon.holders.note(&job, &session.outbox, on_disconnect);
     // Before it can end.
     let wanted = daemon.jobs.want(&job.id);
+    if !is_new {
+        return Ok((job, wanted));
+    }
     let (jobs, studio, ours) = (Arc::clone(&daemon.jobs), Arc::clone(&daemon.studio), Arc::clone(&job));
     daemon.resolvers.run(move || {
         let watch = Resolving { jobs: &jobs, job: &ours };

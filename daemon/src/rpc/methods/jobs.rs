@@ -9,7 +9,7 @@ use rmpv::Value;
 use schemars::SchemaGenerator;
 use serde_json::{Value as Json, json};
 
-use super::row::{Method, Promise, Run, Session, encode, method, quick};
+use super::row::{Method, Promise, Run, Session, Wishes, encode, method, quick};
 use super::value::{decode, read};
 use crate::error::{Error, Result};
 use crate::rpc::session::Daemon;
@@ -50,7 +50,8 @@ fn submit() -> Run {
             let of_method = take_entry(&mut value, "params");
             let params: SubmitParams = read(value)?;
             let row = session.methods.find_job(&params.method).ok_or_else(|| not_a_job(&session, &params))?;
-            Ok((row.submit)(&session, of_method.unwrap_or(params.params), params.id))
+            let wishes = Wishes { id: params.id, on_disconnect: params.on_disconnect };
+            Ok((row.submit)(&session, of_method.unwrap_or(params.params), wishes))
         });
         Box::pin(async move { encode(&JobRef { job: outcome?.await? }) })
     }))

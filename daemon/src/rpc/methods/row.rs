@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use latentd_client::protocol::OnDisconnect;
 use rmpv::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -46,8 +47,16 @@ type Now = Box<dyn Fn(&Session, Value) -> Reply + Send + Sync>;
 /// What will be there.
 pub(super) type Promise<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 type Start<T> = Box<dyn Fn(Session, Value) -> Promise<T> + Send + Sync>;
-/// From the parameters of a request, and the id that its sender chose, to a job's id.
-pub(super) type Submit = dyn Fn(&Session, Value, Option<String>) -> Promise<String> + Send + Sync;
+/// From the parameters of a request to a job's id.
+pub(super) type Submit = dyn Fn(&Session, Value, Wishes) -> Promise<String> + Send + Sync;
+
+/// What a submit asks for beside what is to be done.
+#[derive(Default)]
+pub(in crate::rpc) struct Wishes {
+    /// The job's id.
+    pub id: Option<String>,
+    pub on_disconnect: OnDisconnect,
+}
 
 /// How a method runs.
 pub(crate) enum Run {

@@ -46,7 +46,7 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
             schedulers: Schedule::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             rngs: NoiseSource::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             precisions: names(&["auto", "f32", "bf16"]),
-            output_formats: names(&["png", "raw", "file"]),
+            output_formats: names(&["png", "jpeg", "webp", "raw", "file"]),
             preview_kinds: names(&["latent"]),
         },
         limits: ServerLimits {

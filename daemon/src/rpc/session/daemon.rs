@@ -8,6 +8,7 @@ use latentd_client::protocol::{ConfigStatus, StorageStatus};
 use tokio::sync::watch;
 
 use super::buffers::Buffers;
+use super::holders::Holders;
 use super::registry::Registry;
 use crate::config::Config;
 use crate::jobs::Jobs;
@@ -35,6 +36,8 @@ pub(crate) struct Daemon {
     pub reloaded: watch::Sender<Option<ConfigStatus>>,
     pub jobs: Arc<Jobs>,
     pub studio: Arc<Studio>,
+    /// Jobs that end with their connection.
+    pub holders: Holders,
     /// Resolve what is submitted: they look at models and folders of users, one of which may not answer.
     pub resolvers: Workers,
     /// Read and write the history and results of jobs.
@@ -66,6 +69,7 @@ impl Daemon {
             reloaded: watch::Sender::new(None),
             jobs,
             studio,
+            holders: Holders::default(),
             resolvers: Workers::new("resolve", 8),
             books: Workers::new("jobs", 4),
             lookers: Workers::new("look", 8),

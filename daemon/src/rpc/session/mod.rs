@@ -3,6 +3,7 @@
 mod buffers;
 mod daemon;
 mod frame;
+mod holders;
 mod outbox;
 mod registry;
 

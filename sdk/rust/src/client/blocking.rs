@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
-use super::Error;
+use super::{Error, SubmitOptions};
 use crate::protocol::{
     Event, ImageIn, ImageInfo, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList,
     LibraryListParams, Status, Txt2ImgParams, Txt2ImgResult,
@@ -77,6 +77,19 @@ impl Client {
         P: Serialize + ?Sized,
     {
         self.runtime.block_on(self.client.submit(method, params, id))
+    }
+
+    /// As [`Self::submit`], with everything that can be said of a submit.
+    pub fn submit_with<P>(
+        &mut self,
+        method: &str,
+        params: &P,
+        options: SubmitOptions<'_>,
+    ) -> Result<String, Error>
+    where
+        P: Serialize + ?Sized,
+    {
+        self.runtime.block_on(self.client.submit_with(method, params, options))
     }
 
     /// Waits for a job's result.

@@ -21,13 +21,23 @@ use crate::codec::{decode_value, encode_request};
 use crate::protocol::{
     ApiInfo, Empty, Event, ImageIn, ImageInfo, ImageInfoParams, InitializeParams, InitializeResult, JobList,
     JobListParams, JobParams, JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList,
-    LibraryListParams, LoadedModels, ModelParams, PinParams, RescanResult, ResidentModel, Status,
-    SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadResult,
+    LibraryListParams, LoadedModels, ModelParams, OnDisconnect, PinParams, RescanResult, ResidentModel,
+    Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadResult,
 };
 use crate::socket;
 use connection::Shared;
 pub use error::Error;
 pub use events::EventStream;
+
+/// How a request is submitted, beside what it asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SubmitOptions<'a> {
+    /// The job's id. Submitting the same request with the same id again, after a lost connection for example, gives the
+    /// same job.
+    pub id: Option<&'a str>,
+    /// What becomes of the job when this connection ends before it does.
+    pub on_disconnect: OnDisconnect,
+}
 
 /// A connection to a daemon, for use inside a tokio runtime. Calls may overlap; cancelling one (dropping its
 /// future) only stops the waiting.
@@ -155,10 +165,24 @@ impl Client {
     where
         P: Serialize + ?Sized,
     {
+        self.submit_with(method, params, SubmitOptions { id, ..Default::default() }).await
+    }
+
+    /// As [`Self::submit`], with everything that can be said of a submit.
+    pub async fn submit_with<P>(
+        &self,
+        method: &str,
+        params: &P,
+        options: SubmitOptions<'_>,
+    ) -> Result<String, Error>
+    where
+        P: Serialize + ?Sized,
+    {
         let bytes = rmp_serde::to_vec_named(params)?;
         let params = rmpv::decode::read_value(&mut bytes.as_slice())
             .map_err(|error| Error::Protocol(format!("parameters that were just encoded: {error}")))?;
-        let submit = SubmitParams { method: method.into(), params, id: id.map(str::to_owned) };
+        let SubmitOptions { id, on_disconnect } = options;
+        let submit = SubmitParams { method: method.into(), params, id: id.map(str::to_owned), on_disconnect };
         self.call::<_, JobRef>("jobs.submit", &submit).await.map(|answer| answer.job)
     }
 

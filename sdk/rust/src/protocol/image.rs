@@ -65,13 +65,19 @@ impl JsonSchema for Bytes {
     }
 }
 
-/// A picture from the daemon: one of `png`, `raw` and `path` is there.
+/// A picture from the daemon: one of `png`, `jpeg`, `webp`, `raw` and `path` is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ImageOut {
     /// The PNG file; its text key `parameters` holds the infotext.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub png: Option<Bytes>,
+    /// The JPEG file; the user comment in its EXIF holds the infotext.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jpeg: Option<Bytes>,
+    /// The WebP file, as `jpeg`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webp: Option<Bytes>,
     /// 8-bit pixels, rows from the top, no padding: `width * height * channels` bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw: Option<Bytes>,

@@ -82,6 +82,30 @@ pub struct SubmitParams {
     /// The job's id. Submitting the same request with the same id again gives the same job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// What becomes of the job when the connection that submitted it ends before it does.
+    #[serde(default, skip_serializing_if = "OnDisconnect::is_keep")]
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What becomes of a job when the connection that submitted it ends, whyever. Of several submits of one job the last
+/// decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDisconnect {
+    /// It goes on, and its result is kept.
+    #[default]
+    Keep,
+    /// It is cancelled.
+    Cancel,
+}
+
+impl OnDisconnect {
+    /// Whether it is what holds where nothing is said.
+    // By reference, as serde asks.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn is_keep(&self) -> bool {
+        *self == Self::Keep
+    }
 }
 
 fn empty_map() -> Value {

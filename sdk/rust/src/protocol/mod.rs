@@ -15,6 +15,8 @@
 //!   `resolving`, keeps its place in the queue, and fails if it is refused then. The file of its checkpoint is the one of
 //!   that moment: replaced or removed later it is drawn with all the same, and one that is written to fails the job.
 //! - A client must expect states, and kinds of events, that a newer daemon has and it does not know.
+//! - **A job outlives its connection** unless its submit says `on_disconnect: "cancel"`; `txt2img` takes that too. Then it
+//!   is cancelled when the connection ends, whyever.
 //! - **Events** go to those who subscribed. `jobs.subscribe {job}` replays what is still known of that job after
 //!   event number `since` (0, everything, if left out), follows it, and ends by itself with the job.
 //!   `jobs.subscribe {}` follows every job from now on, and the library (`library.event`), until the connection
@@ -45,7 +47,8 @@ pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind};
 pub use image::{Bytes, ImageIn, ImageOut};
 pub use image_info::{ImageInfo, ImageInfoParams};
 pub use job::{
-    JobList, JobListParams, JobParams, JobRef, JobState, JobView, SubmitParams, SubscribeParams, Subscribed,
+    JobList, JobListParams, JobParams, JobRef, JobState, JobView, OnDisconnect, SubmitParams,
+    SubscribeParams, Subscribed,
 };
 pub use library::{
     LibraryEntry, LibraryGetParams, LibraryKind, LibraryList, LibraryListParams, LibraryProblem, RescanResult,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ImageOut;
+use super::{ImageOut, OnDisconnect};
 
 /// What to draw. Names, meaning and defaults are A1111's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +66,9 @@ pub struct Txt2ImgParams {
     /// Pictures of the way there, as events. None if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview: Option<PreviewParams>,
+    /// What becomes of the job when the connection ends that asked for it.
+    #[serde(skip_serializing_if = "OnDisconnect::is_keep")]
+    pub on_disconnect: OnDisconnect,
 }
 
 impl Default for Txt2ImgParams {
@@ -89,6 +92,7 @@ impl Default for Txt2ImgParams {
             precision: Precision::default(),
             output: OutputParams::default(),
             preview: None,
+            on_disconnect: OnDisconnect::Keep,
         }
     }
 }
@@ -143,9 +147,10 @@ pub enum OutputFormat {
     Raw,
     /// A PNG file; its path in the answer.
     File,
-    /// Not in this build: E_UNSUPPORTED.
+    /// JPEG bytes in the answer: quality 80 as A1111 saves, colours at half size. Holds about 28,000 characters of
+    /// prompts; more is refused.
     Jpeg,
-    /// Not in this build: E_UNSUPPORTED.
+    /// WebP bytes in the answer, without loss.
     Webp,
 }
 
