@@ -415,6 +415,50 @@ fn peak(process: u32) -> u64 {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
 }
 
+/// What long prompts become is part of what is reserved: the longest that are taken stay within the budget.
+#[tokio::test]
+async fn long_prompts_stay_within_the_budget() {
+    const BUDGET: u64 = 160 << 20;
+    let daemon = Daemon::with_flags(&["--memory-bytes", &BUDGET.to_string()]);
+    let client = daemon.client().await;
+    let request = |words: usize| Txt2ImgParams {
+        prompt: "a b c d e f g h ".repeat(words / 8),
+        negative_prompt: "h g f e d c b a ".repeat(words / 8),
+        steps: 1,
+        precision: latentd_client::protocol::Precision::F32,
+        ..small(1)
+    };
+    within(client.txt2img(&small(1))).await.expect("drawn");
+    let before = peak(daemon.process.id());
+    // What is refused is refused before anything is taken for it.
+    let (mut fits, mut too_many) = (75, 99_000);
+    while too_many - fits > 1_000 {
+        let middle = usize::midpoint(fits, too_many);
+        match within(client.submit("txt2img", &request(middle), None)).await {
+            Ok(job) => {
+                within(client.cancel(&job)).await.expect("cancelled");
+                // Whether it was taken or found too large only after the submit was answered.
+                match within(client.wait(&job)).await {
+                    Err(error) if error.wire().is_some_and(|wire| wire.name == ErrorName::Memory) => {
+                        too_many = middle;
+                    }
+                    _ => fits = middle,
+                }
+            }
+            refusal => {
+                let text = refused(refusal, ErrorName::Memory);
+                assert!(text.contains("shorten the prompts"), "{text}");
+                too_many = middle;
+            }
+        }
+    }
+    within(client.txt2img(&request(fits))).await.expect("drawn");
+    let grown = peak(daemon.process.id()).saturating_sub(before);
+    assert!(fits > 1_000, "{fits}");
+    // What is not of pictures, such as the words themselves, is beside it.
+    assert!(grown < BUDGET + BUDGET / 16, "{fits} words take {grown} bytes");
+}
+
 #[tokio::test]
 async fn results_that_nobody_takes_are_not_all_held_in_memory() {
     const WAITS: u32 = 600;

@@ -126,8 +126,16 @@ fn what_is_counted_beforehand_is_what_is_taken() {
             assert_eq!(estimate.weight_bytes(kind), part.bytes(), "{kind}, {}", precision.name());
         }
         let model = Model::of(&checkpoint, parts, precision).expect("a model");
-        for (width, height, samples) in [(64, 64, 1), (128, 64, 2), (256, 256, 2), (200, 136, 4)] {
-            let size = PictureSize { width, height, samples, tokens: 77, threads: 0 };
+        let context_width = model.clip().config().width;
+        let conditioning_bytes = |tokens: [usize; 2]| (tokens[0] + tokens[1]) * context_width * 4;
+        for (width, height, samples, tokens) in [
+            (64, 64, 1, [77, 77]),
+            (128, 64, 2, [77, 77]),
+            (256, 256, 2, [77, 77]),
+            (200, 136, 4, [154, 77]),
+            (64, 64, 2, [77, 7_700]),
+        ] {
+            let size = PictureSize { width, height, samples, tokens, threads: 0 };
             // A device of its own, whose high-water mark is of this call alone.
             let device = fake_device(ENOUGH);
             let unet = checkpoint.load(ComponentKind::UNet, &device, precision, &|| false).expect("loads");
@@ -135,8 +143,10 @@ fn what_is_counted_beforehand_is_what_is_taken() {
             let weights = device.memory().used;
             let (rows, columns) = (height / 8, width / 8);
             let x = Tensor::full(0.5, [samples, 4, rows, columns]);
-            let conditioning = Tensor::full(0.1, [1, 77, model.clip().config().width]);
-            let contexts = [0, 1].map(|_| unet.context(&conditioning, &[], &Run::WHOLE).expect("context"));
+            let contexts = tokens.map(|tokens| {
+                let conditioning = Tensor::full(0.1, [1, tokens, context_width]);
+                unet.context(&conditioning, &[], &Run::WHOLE).expect("context")
+            });
             let time = unet.time_embeddings(&[500.0]).expect("embeds");
             let of_rows: Vec<RowContext> =
                 (0..samples).map(|row| RowContext::own(&contexts[row % 2])).collect();
@@ -148,28 +158,42 @@ fn what_is_counted_beforehand_is_what_is_taken() {
             };
             unet.denoise(&x, &call, &Run::WHOLE).expect("runs");
             let taken = device.memory().most - weights;
-            let host = (16 * samples * 4 * rows * columns * 4) as u64;
+            let host = (16 * samples * 4 * rows * columns * 4 + conditioning_bytes(tokens)) as u64;
             let counted = estimate.activation_bytes(ComponentKind::UNet, &size).expect("counted") - host;
             let ratio = counted as f64 / taken as f64;
             assert!((0.98..1.02).contains(&ratio), "{width}x{height}, {samples}: {counted} for {taken}");
         }
-        let device = fake_device(ENOUGH);
-        let vae = checkpoint.load(ComponentKind::Vae, &device, precision, &|| false).expect("loads");
-        let latentd_models::model::Network::Vae(vae) = vae.network else { panic!("a VAE") };
-        let weights = device.memory().used;
-        vae.decode(&Tensor::full(0.5, [1, 4, 24, 40]), &Run::WHOLE).expect("decodes");
-        let taken = device.memory().most - weights;
-        let size = PictureSize { width: 320, height: 192, samples: 1, tokens: 77, threads: 0 };
-        let counted =
-            estimate.activation_bytes(ComponentKind::Vae, &size).expect("counted") - vae.host_bytes((24, 40));
-        assert!((0.99..1.01).contains(&(counted as f64 / taken as f64)), "{counted} for {taken}");
+        // The conditioning's keys and values stay while the picture is decoded, for the next pass.
+        for tokens in [[77, 77], [7_700, 1_540]] {
+            let device = fake_device(ENOUGH);
+            let unet = checkpoint.load(ComponentKind::UNet, &device, precision, &|| false).expect("loads");
+            let vae = checkpoint.load(ComponentKind::Vae, &device, precision, &|| false).expect("loads");
+            let latentd_models::model::Network::UNet(unet) = unet.network else { panic!("a UNet") };
+            let latentd_models::model::Network::Vae(vae) = vae.network else { panic!("a VAE") };
+            let weights = device.memory().used;
+            let contexts = tokens.map(|tokens| {
+                let conditioning = Tensor::full(0.1, [1, tokens, context_width]);
+                unet.context(&conditioning, &[], &Run::WHOLE).expect("context")
+            });
+            vae.decode(&Tensor::full(0.5, [1, 4, 24, 40]), &Run::WHOLE).expect("decodes");
+            drop(contexts);
+            let taken = device.memory().most - weights;
+            let size = PictureSize { width: 320, height: 192, samples: 1, tokens, threads: 0 };
+            let counted = estimate.activation_bytes(ComponentKind::Vae, &size).expect("counted")
+                - vae.host_bytes((24, 40))
+                - conditioning_bytes(tokens) as u64;
+            assert!(
+                (0.98..1.02).contains(&(counted as f64 / taken as f64)),
+                "{tokens:?}: {counted} for {taken}"
+            );
+        }
     }
 }
 
 #[test]
 fn as_many_latents_go_together_as_fit() {
     let estimate = Estimate::new(&checkpoint(), Precision::F32).expect("counted");
-    let size = PictureSize { width: 256, height: 256, samples: 16, tokens: 77, threads: 2 };
+    let size = PictureSize { width: 256, height: 256, samples: 16, tokens: [77; 2], threads: 2 };
     let needed = |samples| {
         estimate.activation_bytes(ComponentKind::UNet, &PictureSize { samples, ..size }).expect("counted")
     };

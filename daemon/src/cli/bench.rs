@@ -185,7 +185,8 @@ fn measure_model(
     let widest = widths.iter().take(2).max().copied().unwrap_or_default();
     let largest_activation_bytes = (width * height * widest * precision.size()) as u64;
     let peak_rss_bytes = machine::peak_memory().unwrap_or_default();
-    let size = PictureSize { width, height, samples: 2, tokens: 77, threads: rayon::current_num_threads() };
+    let size =
+        PictureSize { width, height, samples: 2, tokens: [77; 2], threads: rayon::current_num_threads() };
     let activations = ComponentKind::ALL.map(|kind| model.estimate().activation_bytes(kind, &size));
     let activations = activations.into_iter().collect::<latentd_models::Result<Vec<_>>>()?;
     let predicted_peak_bytes =

@@ -67,8 +67,8 @@ fn fits(needed: u64, available: u64) -> Result<()> {
         return Ok(());
     }
     let text = format!(
-        "needs about {needed} bytes of memory, {available} can be had; draw smaller or fewer pictures at once, raise \
-         memory_bytes, or unpin a model"
+        "needs about {needed} bytes of memory, {available} can be had; draw smaller or fewer pictures at once, shorten the \
+         prompts, raise memory_bytes, or unpin a model"
     );
     Err(Error::new(Class::Memory, text))
 }

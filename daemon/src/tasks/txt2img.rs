@@ -6,7 +6,7 @@ use std::time::Instant;
 use latentd_client::protocol::{OnDisconnect, Timings, Txt2ImgParams, Txt2ImgResult};
 use latentd_models::model::PictureSize;
 use latentd_models::pipeline::{self, NoStages};
-use latentd_models::prompt::{Wording, chunks, split_weight};
+use latentd_models::prompt::Wording;
 
 use super::device::DeviceId;
 use super::hooks::{Hashing, RunHooks};
@@ -66,15 +66,6 @@ impl JobMethod for Txt2Img {
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
         check_size(size, pictures, settings.result_bytes)?;
-        let chunks = |prompt: &str| chunks(prompt).map(|chunks| chunks.len());
-        let picture = PictureSize {
-            width: size.0,
-            height: size.1,
-            samples: params.batch_size as usize * 2,
-            tokens: 77 * chunks(split_weight(&prompt.text).0)?.max(chunks(&negative_prompt.text)?),
-            threads: studio.threads(),
-        };
-        studio.device.memory.check_fits(&known, &picture)?;
         let drawing = pipeline::Txt2Img {
             prompt: prompt.text,
             negative_prompt: negative_prompt.text,
@@ -93,6 +84,14 @@ impl JobMethod for Txt2Img {
             samples_at_once: None,
         };
         drawing.check(&known.facts)?;
+        let picture = PictureSize {
+            width: size.0,
+            height: size.1,
+            samples: params.batch_size as usize * 2,
+            tokens: drawing.tokens()?,
+            threads: studio.threads(),
+        };
+        studio.device.memory.check_fits(&known, &picture)?;
         let preview_every = params.preview.map(|preview| preview.every);
         Ok(Self {
             studio: Arc::clone(studio),

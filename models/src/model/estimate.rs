@@ -8,6 +8,7 @@ use crate::networks::unet::UNet;
 use crate::networks::vae::Vae;
 use crate::nn::backend::dry_run::{Counter, dry_run};
 use crate::nn::{Precision, Run};
+use crate::prompt::CHUNK_TOKENS;
 use crate::{Error, Result};
 
 /// A checkpoint's networks without their weights: what they would take is counted by running them.
@@ -32,8 +33,8 @@ pub struct PictureSize {
     pub height: usize,
     /// Latents that go through the UNet at once.
     pub samples: usize,
-    /// Tokens of the longest conditioning.
-    pub tokens: usize,
+    /// Tokens of each conditioning: of what is wanted, and of what is steered away from.
+    pub tokens: [usize; 2],
     /// Threads that compute: each has scratch of its own.
     pub threads: usize,
 }
@@ -102,26 +103,35 @@ impl Estimate {
     fn count(&self, kind: ComponentKind, size: &PictureSize) -> Result<(u64, u64)> {
         let _alone = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         let latents = (size.height.div_ceil(8), size.width.div_ceil(8));
+        let width = self.text.clip.config().width;
+        let tokens = size.tokens.map(|tokens| tokens.max(CHUNK_TOKENS));
+        let conditioning = |tokens: usize| (tokens * width * 4) as u64;
+        let [cond, uncond] = tokens.map(conditioning);
         self.counter.restart();
+        // What the UNet made of the conditioning stays from pass to pass, also while others are at work.
+        let contexts = if kind == ComponentKind::UNet { vec![] } else { self.unet.contexts(&tokens)? };
         let host = match kind {
             ComponentKind::TextEncoder => {
-                let chunks = size.tokens.div_ceil(77).max(1);
-                let ids = vec![vec![0; 77]; chunks.min(8)];
+                let chunks = tokens.map(|tokens| tokens.div_ceil(CHUNK_TOKENS));
+                let ids =
+                    vec![vec![0; CHUNK_TOKENS]; chunks.into_iter().max().unwrap_or_default().clamp(1, 8)];
                 self.text.clip.encode(&ids, &[], 1, &Run::WHOLE)?;
-                // What is encoded, and once more while it is joined.
-                2 * (chunks * 77 * self.text.clip.config().width * 4) as u64
+                // That of the pass before, what is encoded, and one of them once more while its chunks are joined.
+                2 * (cond + uncond) + cond.max(uncond)
             }
             ComponentKind::UNet => {
-                self.unet.try_out(latents, size.samples, &[size.tokens.max(77), size.tokens.max(77)])?;
+                self.unet.try_out(latents, size.samples, &tokens)?;
                 // The sampler's state, noise, predictions and their like, and the time embeddings that are kept.
                 let channels = self.unet.config().in_channels;
-                (16 * size.samples * channels * latents.0 * latents.1 * 4) as u64
+                let state = (16 * size.samples * channels * latents.0 * latents.1 * 4) as u64;
+                state + cond + uncond
             }
             ComponentKind::Vae => {
                 self.vae.try_out(latents)?;
-                self.vae.host_bytes(latents)
+                self.vae.host_bytes(latents) + cond + uncond
             }
         };
+        drop(contexts);
         let counts = self.counter.counts();
         let scratch = size.threads as u64 * THREAD_SCRATCH.min(counts.most / 8);
         Ok((counts.most + host + scratch, counts.multiply_adds))

@@ -334,15 +334,20 @@ impl UNet {
         })
     }
 
+    /// Keys and values of conditioning of these numbers of tokens, for a network on a device that only counts.
+    pub fn contexts(&self, tokens: &[usize]) -> Result<Vec<Context>> {
+        let empty = |tokens: &usize| {
+            let x = self.device.upload(&[], &[1, *tokens, self.config.context_width])?;
+            self.context_of(&x, &[], &Run::WHOLE)
+        };
+        tokens.iter().map(empty).collect()
+    }
+
     /// A call to nowhere with `samples` latents of this size and conditioning of these numbers of tokens, whose keys and
     /// values are made too: for a network on a device that only counts.
     pub fn try_out(&self, (height, width): (usize, usize), samples: usize, tokens: &[usize]) -> Result<()> {
         let device = &self.device;
-        let context_width = self.config.context_width;
-        let contexts: Vec<Context> = tokens
-            .iter()
-            .map(|tokens| self.context(&Tensor::full(0.0, [1, *tokens, context_width]), &[], &Run::WHOLE))
-            .collect::<Result<_>>()?;
+        let contexts = self.contexts(tokens)?;
         let time = self.time_embeddings(&[0.0])?;
         let Some(time) = time.first() else { bail!("unet: no time embedding") };
         let rows = (0..samples).filter_map(|sample| contexts.get(sample % contexts.len().max(1)));
@@ -408,15 +413,22 @@ impl UNet {
         transforms: &[Arc<dyn KeyValueTransform>],
         run: &Run,
     ) -> Result<Context> {
-        run.on(&self.device, || {
-            let context = self.device.convert(&upload(&self.device, context)?, self.precision)?;
-            let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
-            let keys = blocks.enumerate().map(|(index, block)| {
-                run.enter(&self.device, format_args!("unet.context.{index}"))?;
-                block.attention_2.keys(&self.device, &context, transforms)
-            });
-            keys.collect::<Result<_>>().map(Context)
-        })
+        run.on(&self.device, || self.context_of(&upload(&self.device, context)?, transforms, run))
+    }
+
+    fn context_of(
+        &self,
+        context: &Activations,
+        transforms: &[Arc<dyn KeyValueTransform>],
+        run: &Run,
+    ) -> Result<Context> {
+        let context = self.device.convert(context, self.precision)?;
+        let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
+        let keys = blocks.enumerate().map(|(index, block)| {
+            run.enter(&self.device, format_args!("unet.context.{index}"))?;
+            block.attention_2.keys(&self.device, &context, transforms)
+        });
+        keys.collect::<Result<_>>().map(Context)
     }
 
     /// Timesteps, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32

@@ -16,6 +16,7 @@ use super::watch::{Phase, Progress, Watch};
 use crate::image::{Infotext, RgbImage};
 use crate::model::ModelFacts;
 use crate::nn::{Device, Precision, Run};
+use crate::prompt::{CHUNK_TOKENS, chunks, split_weight};
 use crate::sampling::{NoiseSource, Sampler, Schedule, levels};
 use crate::{Error, Result};
 
@@ -215,6 +216,13 @@ impl Txt2Img {
             return wrong(format!("clip_skip is {}; this model allows 1 to {layers}", self.clip_skip));
         }
         Ok(())
+    }
+
+    /// Tokens of its two conditionings: of what is wanted, and of what is steered away from.
+    pub fn tokens(&self) -> Result<[usize; 2]> {
+        let tokens = |prompt| chunks(prompt).map(|chunks| CHUNK_TOKENS * chunks.len());
+        let (cond, uncond) = (tokens(split_weight(&self.prompt).0)?, tokens(&self.negative_prompt)?);
+        Ok(if self.pad_cond_uncond { [cond.max(uncond); 2] } else { [cond, uncond] })
     }
 
     /// Each image's guidance.

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use super::conditioning::Conditioning;
 use crate::Result;
 
-/// Encoded prompts of one text encoder, the last used last. Encoding the same text gives the same numbers, so this
-/// never shows in a picture.
+/// Encoded prompts of one text encoder, the last used last, for as long as it is in memory. Encoding the same text
+/// gives the same numbers, so this never shows in a picture. It takes 15 MiB at most, which no budget counts.
 #[derive(Default)]
 pub(crate) struct ConditioningCache(Mutex<Vec<Entry>>);
 
@@ -19,8 +19,10 @@ struct Entry {
 impl ConditioningCache {
     /// Entries that are kept.
     const ENTRIES: usize = 16;
-    /// Values of a longest one: 16 chunks of SD 1.x, 3.6 MiB.
-    const VALUES: usize = 16 * 77 * 768;
+    /// Values of all of them: 64 chunks of SD 1.x.
+    const VALUES: usize = 64 * 77 * 768;
+    /// Values of a longest one, so that it does not drive out all others.
+    const LONGEST: usize = Self::VALUES / 4;
 
     /// What `encode` gives for this prompt, or gave before.
     pub(crate) fn get(
@@ -33,13 +35,14 @@ impl ConditioningCache {
             return Ok(found);
         }
         let conditioning = encode()?;
-        if conditioning.tokens.values().len() <= Self::VALUES {
+        if conditioning.values() <= Self::LONGEST {
             let entry = Entry { prompt: prompt.to_owned(), clip_skip, conditioning: conditioning.clone() };
             let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if entries.len() == Self::ENTRIES {
-                entries.remove(0);
-            }
             entries.push(entry);
+            let mut values: usize = entries.iter().map(|entry| entry.conditioning.values()).sum();
+            while entries.len() > Self::ENTRIES || values > Self::VALUES {
+                values -= entries.remove(0).conditioning.values();
+            }
         }
         Ok(conditioning)
     }
@@ -66,7 +69,7 @@ mod tests {
         let mut encoded = vec![];
         let long = "long";
         let mut ask = |prompt: &'static str, clip_skip| {
-            let values = if prompt == long { ConditioningCache::VALUES + 1 } else { 1 };
+            let values = if prompt == long { ConditioningCache::LONGEST + 1 } else { 1 };
             let conditioning = cache.get(prompt, clip_skip, || {
                 encoded.push((prompt, clip_skip));
                 Ok(Conditioning { tokens: Tensor::full(0.0, [1, 1, values]), pooled: None })
@@ -88,5 +91,20 @@ mod tests {
         assert_eq!(encoded[..5], once);
         assert_eq!(encoded[encoded.len() - 1..], again);
         assert_eq!(encoded.len(), once.len() + 14 + again.len());
+    }
+
+    #[test]
+    fn all_of_it_has_a_limit_too() {
+        let cache = ConditioningCache::default();
+        for prompt in 0..10 {
+            let encode = || {
+                let tokens = Tensor::full(0.0, [1, 1, ConditioningCache::LONGEST]);
+                Ok(Conditioning { tokens, pooled: None })
+            };
+            cache.get(&prompt.to_string(), 1, encode).expect("encoded");
+        }
+        let entries = cache.0.lock().expect("not poisoned");
+        let kept: Vec<&str> = entries.iter().map(|entry| entry.prompt.as_str()).collect();
+        assert_eq!(kept, ["6", "7", "8", "9"]);
     }
 }

@@ -9,6 +9,9 @@ use crate::Result;
 /// Tokens of a chunk without its frame.
 const SIZE: usize = 75;
 
+/// Tokens of a chunk with its frame.
+pub const CHUNK_TOKENS: usize = SIZE + 2;
+
 /// How far back a comma may stand for the chunk to end there instead of within a phrase.
 const BACKTRACK: usize = 20;
 

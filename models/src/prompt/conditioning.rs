@@ -18,6 +18,13 @@ pub struct Conditioning {
     pub pooled: Option<Tensor>,
 }
 
+impl Conditioning {
+    /// How many numbers it has.
+    pub(crate) fn values(&self) -> usize {
+        self.tokens.values().len() + self.pooled.as_ref().map_or(0, |pooled| pooled.values().len())
+    }
+}
+
 /// Encodes a prompt. A long one takes a while: `run` may end it between chunks and layers.
 pub fn encode(clip: &ClipText, prompt: &str, clip_skip: usize, run: &Run) -> Result<Conditioning> {
     encode_chunks(clip, &chunks(prompt)?, clip_skip, run)
@@ -68,9 +75,10 @@ pub fn pad_alike(
     }
     let empty = empty()?.tokens;
     let shorter = if a < b { cond } else { uncond };
-    while shorter.tokens.dim(1) < a.max(b) {
-        shorter.tokens = Tensor::cat(&[&shorter.tokens, &empty], 1)?;
-    }
+    let missing = a.abs_diff(b).div_ceil(empty.dim(1).max(1));
+    let parts: Vec<&Tensor> =
+        std::iter::once(&shorter.tokens).chain(std::iter::repeat_n(&empty, missing)).collect();
+    shorter.tokens = Tensor::cat(&parts, 1)?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ mod weight;
 mod wording;
 
 pub(crate) use cache::ConditioningCache;
-pub use chunks::{Chunk, chunks};
+pub use chunks::{CHUNK_TOKENS, Chunk, chunks};
 pub use conditioning::{Conditioning, encode, encode_chunks, pad_alike};
 pub use emphasis::{Piece, parse_emphasis};
 pub use tokenizer::{BOS, COMMA, EOS, tokenize};
