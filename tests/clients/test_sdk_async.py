@@ -116,6 +116,7 @@ def test_the_other_methods(with_client: Callable[[Body], Any]) -> None:
         assert job in [entry["job"] for entry in await client.jobs.list()]
         name = (await client.library.list("checkpoint"))[0]["name"]
         assert (await client.library.get("checkpoint", name))["name"] == name
+        assert await client.library.default_checkpoint()
         await client.library.rescan()
         await client.models.load(name, timeout=SOON)
         await client.models.pin(name)

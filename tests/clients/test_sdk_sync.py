@@ -340,7 +340,9 @@ def test_library_and_models(client: latentd.Client) -> None:
     entries = client.library.list("checkpoint")
     assert entries, "the fixture's checkpoint is not in the library"
     name = entries[0]["name"]
-    assert client.library.get("checkpoint", name)["name"] == name
+    found = client.library.get("checkpoint", name)
+    assert (found["name"], found["prediction"]) == (name, "epsilon")
+    assert client.library.default_checkpoint() in {entry["name"] for entry in entries}
     assert client.library.rescan()["entries"] >= len(entries)
     assert client.library.problems() == []
     client.models.load(name, timeout=SOON)

@@ -205,7 +205,11 @@ fn text(report: &Report) -> String {
             line("pictures", folder(&daemon.storage.outputs));
             let entries = report.library_entries.unwrap_or_default();
             line("library", format!("{entries} usable, {} not", report.library_problems.len()));
-            let default = report.default_checkpoint.as_deref().unwrap_or("none");
+            let default = match (&report.default_checkpoint, settings.default_checkpoint.as_str()) {
+                (Some(name), _) => name.clone(),
+                (None, "") => "none".into(),
+                (None, configured) => format!("none: '{configured}', as configured, cannot be drawn with"),
+            };
             line("checkpoint", format!("{default} (when a request names none)"));
         }
         (None, error) => line("daemon", format!("not running ({})", error.as_deref().unwrap_or("no answer"))),

@@ -254,7 +254,11 @@ impl Meter {
     fn show(&mut self, event: &Event) {
         match &event.kind {
             EventKind::Queued => self.bar.set_message("waiting"),
-            EventKind::Started => self.bar.set_message("started"),
+            EventKind::Started => {
+                self.bar.set_message("started");
+                // What was told before was of something else.
+                self.shown_tenths = 0;
+            }
             EventKind::Progress { stage, step, steps, eta_s } => {
                 self.bar.set_message(visible(stage.as_deref().unwrap_or_default()).into_owned());
                 self.bar.set_length(u64::from(*steps));
@@ -264,7 +268,8 @@ impl Meter {
                 let tenths = step.saturating_mul(10) / (*steps).max(1);
                 if !self.terminal && tenths > self.shown_tenths {
                     self.shown_tenths = tenths;
-                    say(&format!("step {step}/{steps}  {left}"));
+                    let what = if stage.as_deref() == Some("hashing") { "hashing" } else { "step" };
+                    say(&format!("{what} {step}/{steps}  {left}"));
                 }
             }
             EventKind::Preview { .. }

@@ -56,7 +56,7 @@ impl DemoModel {
 
 #[cfg(all(test, feature = "demo"))]
 mod tests {
-    use latentd_models::files::{FileKind, inspect};
+    use latentd_models::files::{FileKind, Prediction, inspect};
     use sha2::{Digest, Sha256};
 
     use super::*;
@@ -75,7 +75,8 @@ mod tests {
         assert_eq!(found.kind, FileKind::Checkpoint);
         assert_eq!(found.architecture.as_deref(), Some(DemoModel::ARCHITECTURE));
         assert_eq!((found.dtype.as_str(), found.parameters), (DemoModel::DTYPE, said.parameters));
-        assert_eq!(DemoModel::checkpoint().expect("a model").native_size, (128, 128));
+        let checkpoint = DemoModel::checkpoint().expect("a model");
+        assert_eq!((checkpoint.native_size, checkpoint.prediction), ((128, 128), Prediction::Epsilon));
     }
 
     #[test]

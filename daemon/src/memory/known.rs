@@ -10,8 +10,12 @@ use sha2::{Digest, Sha256};
 use crate::error::Result;
 use crate::library::{Identity, Pinned};
 
-/// Checkpoints that are remembered. Each takes some tens of kilobytes.
+/// Checkpoints that are remembered.
 const REMEMBERED: usize = 64;
+
+/// Tensors of their files, all together: each takes some 120 bytes of what is known, so SD 1.5 some 140 kilobytes, and this
+/// many some 16 megabytes.
+const REMEMBERED_TENSORS: usize = 1 << 17;
 
 /// A checkpoint in one precision.
 pub(crate) struct Known {
@@ -26,6 +30,8 @@ pub(crate) struct Known {
     pub estimate: Estimate,
     /// Stands for the file until more is known of what is in it.
     pub(super) source: [u8; 32],
+    /// How many its file has: what decides how much room this takes.
+    tensors: usize,
 }
 
 impl Known {
@@ -45,6 +51,7 @@ impl Known {
             dtype: checkpoint.dtype.clone(),
             estimate: Estimate::new(&checkpoint, precision)?,
             source: source(pinned),
+            tensors: checkpoint.file().map_or(0, |file| file.names().count()),
         })
     }
 
@@ -75,10 +82,43 @@ impl KnownCheckpoints {
         // Outside of the lock: a slow disk holds up nobody else.
         let read = Arc::new(Known::read(pinned, precision)?);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() == REMEMBERED {
-            known.pop_front();
-        }
         known.push_back(Arc::clone(&read));
+        let tensors: Vec<_> = known.iter().map(|known| known.tensors).collect();
+        known.drain(..forgotten(&tensors));
         Ok(read)
+    }
+}
+
+/// How many of these, the oldest first, are too many. The last stays.
+fn forgotten(tensors: &[usize]) -> usize {
+    let mut room = REMEMBERED_TENSORS;
+    let fits = |tensors: &&usize| {
+        let left = room.checked_sub(**tensors);
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    let kept = tensors.iter().rev().take(REMEMBERED).take_while(fits).count();
+    tensors.len() - kept.max(1).min(tensors.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_are_forgotten_by_number_and_by_size() {
+        let half = REMEMBERED_TENSORS / 2;
+        for (tensors, expected) in [
+            (vec![], 0),
+            (vec![1200; REMEMBERED], 0),
+            (vec![1200; REMEMBERED + 3], 3),
+            (vec![half, half], 0),
+            (vec![half, 1, half], 1),
+            (vec![half, half + 1], 1),
+            (vec![1, 1, REMEMBERED_TENSORS], 2),
+            (vec![1, REMEMBERED_TENSORS + 1], 1),
+        ] {
+            assert_eq!(forgotten(&tensors), expected, "{} of {tensors:?}", tensors.len());
+        }
     }
 }

@@ -446,12 +446,20 @@ class AsyncLibrary:
         self._client = client
 
     async def list(self, kind: Optional[str] = None) -> List[Dict[str, Any]]:
-        """Every file, or those of a kind such as ``"checkpoint"``."""
+        """Every file, or those of a kind such as ``"checkpoint"``.
+
+        ``"prediction"`` says what a checkpoint predicts, ``"also"`` what else the file holds, and ``"unsupported"`` why
+        this version cannot draw with it.
+        """
         return await self._client._run(calls.library_list(kind))
 
     async def problems(self) -> List[Dict[str, Any]]:
-        """Files that cannot be used, and why."""
+        """Files and folders that cannot be used, and why."""
         return await self._client._run(calls.library_problems())
+
+    async def default_checkpoint(self) -> Optional[str]:
+        """What draws a request that names no checkpoint; ``None`` where there is nothing."""
+        return await self._client._run(calls.library_default())
 
     async def get(self, kind: str, name: str) -> Dict[str, Any]:
         """What is known of one file. ``name`` may also be its path, the beginning of its hash as far as that is known,

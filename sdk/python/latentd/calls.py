@@ -132,6 +132,10 @@ def library_problems() -> Call[List[Dict[str, Any]]]:
     return Call("library.list", {}, _list_in("problems"))
 
 
+def library_default() -> Call[Optional[str]]:
+    return Call("library.list", {"kind": "checkpoint"}, lambda value: _map(value).get("default_checkpoint"))
+
+
 def library_get(kind: str, name: str) -> Call[Dict[str, Any]]:
     return Call("library.get", {"kind": kind, "name": name}, _map)
 

@@ -297,12 +297,20 @@ class Library:
         self._client = client
 
     def list(self, kind: Optional[str] = None) -> List[Dict[str, Any]]:
-        """Every file, or those of a kind such as ``"checkpoint"``."""
+        """Every file, or those of a kind such as ``"checkpoint"``.
+
+        ``"prediction"`` says what a checkpoint predicts, ``"also"`` what else the file holds, and ``"unsupported"`` why
+        this version cannot draw with it.
+        """
         return self._client._run(calls.library_list(kind))
 
     def problems(self) -> List[Dict[str, Any]]:
-        """Files that cannot be used, and why."""
+        """Files and folders that cannot be used, and why."""
         return self._client._run(calls.library_problems())
+
+    def default_checkpoint(self) -> Optional[str]:
+        """What draws a request that names no checkpoint; ``None`` where there is nothing."""
+        return self._client._run(calls.library_default())
 
     def get(self, kind: str, name: str) -> Dict[str, Any]:
         """What is known of one file. ``name`` may also be its path, the beginning of its hash as far as that is known,

@@ -178,7 +178,7 @@ class Progress(Event):
     """A step or stage is done."""
 
     step: int = 0
-    """Sampler steps done; the same number comes again when another stage is done."""
+    """Sampler steps done; the same number comes again when another stage is done. While ``"hashing"``, hundredths."""
     steps: int = 0
     stage: str = ""
     """``"hashing"`` (of files, looked for by their hash, in hundredths), then ``"loading"``, ``"conditioning"``,

@@ -5,7 +5,7 @@ use latentd_client::protocol::{
 };
 
 use super::row::{Method, Session, now, quick};
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::library::Item;
 
 pub(super) fn methods() -> Vec<Method> {
@@ -37,9 +37,14 @@ fn pin(session: &Session, params: PinParams) -> Result<ResidentModel> {
     studio.device.memory.pin(&item, params.pinned)
 }
 
-/// What the library calls so, or did: a file that is gone may be in memory still.
+/// What the library calls so, or did: a file that is gone, or broken now, may be in memory still.
 fn item(session: &Session, checkpoint: &str) -> Result<Item> {
     let studio = &session.daemon.studio;
-    let found = studio.library.find(LibraryKind::Checkpoint, checkpoint);
-    found.or_else(|error| studio.device.memory.item(checkpoint).ok_or(error))
+    match studio.library.find(LibraryKind::Checkpoint, checkpoint) {
+        // Also the name of several files: which of them is meant is not ours to choose.
+        Err(error) if error.class != Class::InvalidParams => {
+            studio.device.memory.item(checkpoint).ok_or(error)
+        }
+        found => found,
+    }
 }

@@ -164,9 +164,9 @@ pub struct JobView {
     /// When it ended, seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<f64>,
-    /// Sampler steps done.
+    /// Sampler steps done; while files are hashed to find one by its hash, before its turn, hundredths of that.
     pub step: u32,
-    /// Sampler steps in all.
+    /// Sampler steps in all; while files are hashed, 100.
     pub steps: u32,
     /// Seconds to go, once that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
