@@ -4,10 +4,13 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, TransactionBehavior};
 use tracing::{info, warn};
+
+use crate::file_holder::FileHolder;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,14 @@ pub(crate) enum Error {
         /// The newest that is known.
         known: i64,
     },
+    /// Another process has it to itself.
+    #[error("{} is locked by {holder}", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// Who that is.
+        holder: FileHolder,
+    },
     /// SQLite refuses it.
     #[error("{}: {error}", path.display())]
     Sqlite {
@@ -31,6 +42,11 @@ pub(crate) enum Error {
         error: rusqlite::Error,
     },
 }
+
+/// How long it may be locked by another process when it is opened: then that is said.
+const AT_START: Duration = Duration::from_millis(250);
+/// How long it may be later, when somebody makes a copy of it for example.
+const LATER: Duration = Duration::from_secs(5);
 
 /// What a database holds.
 pub(crate) struct Schema {
@@ -55,9 +71,16 @@ pub(crate) fn open(path: &Path, synchronous: &str, schema: &Schema) -> Result<Co
 }
 
 fn try_open(path: &Path, synchronous: &str, schema: &Schema) -> Result<Connection, Error> {
-    let refused = |error| Error::Sqlite { path: path.to_owned(), error };
+    let refused = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            let files = ["", "-wal", "-shm"].map(|suffix| beside(path, suffix));
+            Error::Locked { path: path.to_owned(), holder: FileHolder::find(&files) }
+        }
+        _ => Error::Sqlite { path: path.to_owned(), error },
+    };
     let log = std::fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len());
     let connection = Connection::open(path).map_err(refused)?;
+    connection.busy_timeout(AT_START).map_err(refused)?;
     let found: i64 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(refused)?;
     let known = schema.migrations.len() as i64;
@@ -88,6 +111,8 @@ fn ready(
         return Err(damage("it says that it cannot be written"));
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Whether it can be written: who reads it alone notices no lock.
+    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
     connection.pragma_update(None, "synchronous", synchronous)?;
     let migrations = schema.migrations;
     if found < migrations.len() {
@@ -100,6 +125,7 @@ fn ready(
         info!(path = %path.display(), from = found, to = migrations.len(), "database brought up to date");
     }
     connection.prepare(schema.probe).map_err(as_damage)?;
+    connection.busy_timeout(LATER)?;
     Ok(connection)
 }
 

@@ -9,6 +9,7 @@ mod demo;
 mod device;
 mod engine;
 mod error;
+mod file_holder;
 mod jobs;
 mod library;
 mod live;

@@ -25,6 +25,23 @@ pub(crate) fn has_hung_up(stream: &Stream) -> bool {
     polled.revents & (libc::POLLHUP | libc::POLLERR) != 0
 }
 
+/// Whether stderr goes to this very file.
+pub(crate) fn is_stderr(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |file: &File| file.metadata().ok().map(|found| (found.dev(), found.ino()));
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    stderr.is_ok_and(|stderr| place(&stderr).is_some() && place(&stderr) == place(file))
+}
+
+/// From now on stderr goes to this file.
+pub(crate) fn point_stderr_at(file: &File) -> io::Result<()> {
+    // SAFETY: both descriptors are open, and stderr is a number that nobody owns.
+    match unsafe { libc::dup2(file.as_raw_fd(), libc::STDERR_FILENO) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The command's process leaves our terminal, so that Ctrl-C here does not end it, and has nothing open but its standard
 /// streams: what else whoever started us left open would stay so for as long as it lives.
 pub(crate) fn detach(command: &mut Command) {

@@ -141,8 +141,54 @@ fn a_started_daemon_holds_nothing_of_who_started_it() {
     drop(inherited);
     // It ends when nobody has it open any more.
     assert_eq!(reader.read(&mut [0]).expect("read"), 0);
+    let log = folder.path().join("state/latentd/latentd.log");
+    assert!(std::fs::read_to_string(&log).expect("there").contains("ready socket"));
     let socket = folder.path().join("run/latentd/latentd.sock");
     let pid = Client::connect(Some(&socket)).expect("it stays").status().expect("answered").pid;
     assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).expect("there"), Path::new("/"));
     shut_down(&socket);
+}
+
+#[test]
+fn the_log_of_a_started_daemon_has_an_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state/latentd");
+    std::fs::create_dir_all(&state).expect("made");
+    std::fs::write(state.join("latentd.log"), vec![b'x'; 5 << 20]).expect("written");
+    let mut command = program(folder.path());
+    command.args(SMALL).args(["-o", "a.png", "--models-dir"]).arg(fixtures()).current_dir(folder.path());
+    let (code, said) = output(&mut command);
+    assert_eq!(code, Some(0), "{said}");
+    let log = std::fs::read_to_string(state.join("latentd.log")).expect("there");
+    assert!(log.contains("ready socket") && !log.contains("xxx"), "{log}");
+    assert_eq!(std::fs::metadata(state.join("latentd.log.1")).expect("kept").len(), 5 << 20);
+    shut_down(&folder.path().join("run/latentd/latentd.sock"));
+    // Why one could not start is told also where the log was put aside at that moment.
+    std::fs::write(state.join("latentd.log"), vec![b'x'; 5 << 20]).expect("written");
+    let lock = std::fs::File::options().append(true).open(state.join("lock")).expect("there");
+    lock.lock().expect("the first one ends");
+    let mut command = program(folder.path());
+    let (code, said) = output(command.args(SMALL).current_dir(folder.path()));
+    assert!(code == Some(1) && said.contains("already keeps its state"), "{said}");
+    assert!(!std::fs::read_to_string(state.join("latentd.log")).expect("there").contains("xxx"));
+}
+
+#[test]
+fn who_has_locked_the_state_is_said_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state/latentd");
+    std::fs::create_dir_all(&state).expect("made");
+    for journal in ["delete", "wal"] {
+        let lock = rusqlite::Connection::open(state.join("state.db")).expect("opened");
+        lock.pragma_update(None, "journal_mode", journal).expect("set");
+        lock.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+        let begun = std::time::Instant::now();
+        let mut command = program(folder.path());
+        let (code, said) = output(command.arg("serve"));
+        assert_eq!(code, Some(1), "{said}");
+        let expected = format!("state.db is locked by process {} (", std::process::id());
+        assert!(said.contains(&expected) && said.contains("end it"), "{journal}: {said}");
+        // SQLite alone would wait for five seconds, several times.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(4));
+    }
 }

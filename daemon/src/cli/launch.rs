@@ -116,11 +116,14 @@ fn daemon_command(
         state_dir::make_private(&config.state_dir)?;
         File::options().create(true).append(true).open(log)
     };
-    let log = open_log().map_err(|error| Failure::new(format!("cannot write {}: {error}", log.display())))?;
+    let stderr =
+        open_log().map_err(|error| Failure::new(format!("cannot write {}: {error}", log.display())))?;
     let program =
         std::env::current_exe().map_err(|error| Failure::new(format!("cannot find myself: {error}")))?;
     let mut command = Command::new(program);
     command.arg("serve").arg("--socket").arg(&config.socket).arg("--state-dir").arg(&config.state_dir);
+    // What is said before the log begins goes to stderr, which is the same file.
+    command.arg("--log-file").arg(log);
     if let Some(file) = &global.config {
         command.arg("--config").arg(file);
     }
@@ -134,7 +137,7 @@ fn daemon_command(
     }
     let idle = if config.idle_exit_s == 0 { IDLE_EXIT_S } else { config.idle_exit_s };
     command.arg("--idle-exit-s").arg(idle.to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
     // No folder of its user's is held by a process that stays.
     command.current_dir("/");
     process::detach(&mut command);

@@ -8,6 +8,7 @@ mod global;
 mod info;
 mod jobs;
 mod launch;
+mod log_file;
 mod log_lines;
 mod models;
 mod output;

@@ -14,6 +14,7 @@ use tracing_subscriber::{fmt, reload};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
+use super::log_file::LogFile;
 use super::log_lines::LogLines;
 use super::reload::{Reload, SetFilter};
 use super::settings::{ServeArgs, drawing, job_limits, log_filter};
@@ -45,7 +46,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 pub(super) fn run(global: &GlobalArgs, args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = args.clone().over(global.config()?);
     let log = LogLines::default();
-    let set_filter = start_log(&config, &log)?;
+    let set_filter = start_log(&config, args.log_file.as_deref(), &log)?;
     process::ignore_file_size_signal();
     reserve::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -177,7 +178,7 @@ fn announce(socket: &Path) -> Result<(), Failure> {
 }
 
 /// Starts the log, which panics go to as well; gives what changes its filter.
-fn start_log(config: &Config, out: &LogLines) -> Result<SetFilter, Failure> {
+fn start_log(config: &Config, file: Option<&Path>, out: &LogLines) -> Result<SetFilter, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot start the log: {error}"));
     let filter = log_filter(config).map_err(Failure::usage)?;
     let (filter, handle) = reload::Layer::new(filter);
@@ -190,7 +191,14 @@ fn start_log(config: &Config, out: &LogLines) -> Result<SetFilter, Failure> {
     started.map_err(|error| failed(&error))?;
     let tell_lost =
         |lost| warn!(lost, "lines of this log were lost: it could not be written as fast as they came");
-    out.start(std::io::stderr(), tell_lost).map_err(|error| failed(&error))?;
+    let to: Box<dyn Write + Send> = match file {
+        Some(path) => Box::new(
+            LogFile::open(path)
+                .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?,
+        ),
+        None => Box::new(std::io::stderr()),
+    };
+    out.start(to, tell_lost).map_err(|error| failed(&error))?;
     // What Rust itself says of a panic goes to stderr at once, and so might wait there.
     std::panic::set_hook(Box::new(|panic| error!("{}", panic.to_string().replace('\n', " "))));
     Ok(Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())))

@@ -11,7 +11,7 @@ use crate::paths;
 use crate::tasks::Drawing;
 use crate::threads;
 
-/// Flags of `serve`; each is a setting of the configuration file too.
+/// Flags of `serve`; each but the log's file is a setting of the configuration file too.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
     /// A folder with models in A1111's layout; may be given several times
@@ -38,6 +38,9 @@ pub(super) struct ServeArgs {
     /// How it is logged
     #[arg(long)]
     log_format: Option<LogFormat>,
+    /// Log to this file instead of stderr; at 4 MiB it becomes FILE.1, and a new one begins
+    #[arg(long, value_name = "FILE", value_parser = paths::parser())]
+    pub log_file: Option<PathBuf>,
 }
 
 impl ServeArgs {

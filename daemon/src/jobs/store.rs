@@ -116,6 +116,7 @@ impl Store {
         let refused = |error| StoreError::Sqlite { path: path.clone(), error };
         let connection = database::open(&path, "NORMAL", &SCHEMA).map_err(|error| match error {
             database::Error::Newer { .. } => StoreError::Newer(error),
+            database::Error::Locked { .. } => StoreError::Locked(error),
             database::Error::Sqlite { error, .. } => refused(error),
         })?;
         let file = File::open(&path).map_err(|error| StoreError::Io { path: path.clone(), error })?;
@@ -348,6 +349,9 @@ pub(crate) enum StoreError {
     /// A newer latentd wrote it.
     #[error("{0}; start that one, or give another --state-dir")]
     Newer(database::Error),
+    /// Another process has it to itself.
+    #[error("{0}; end it, or give another --state-dir")]
+    Locked(database::Error),
     /// SQLite refuses it.
     #[error("cannot use {}: {error}; make room or look at its rights, move it away (job history is lost, nothing else), or give another --state-dir", path.display())]
     Sqlite {

@@ -67,7 +67,9 @@ pub(crate) trait JobMethod: Send + Sync + Sized + 'static {
     type Result: Serialize + JsonSchema;
 
     /// What becomes of a job when the connection that asked for it is gone, as far as the parameters say.
-    fn on_disconnect(params: &Self::Params) -> OnDisconnect;
+    fn on_disconnect(_params: &Self::Params) -> OnDisconnect {
+        OnDisconnect::Keep
+    }
 
     /// Settles everything. May look at files; must not load or compute what takes long, except what names need that files
     /// are told by: of that `watch` is told, and can end it.
