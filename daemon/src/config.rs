@@ -61,8 +61,9 @@ pub(crate) struct Config {
     /// Values in one message a client may send.
     #[schemars(range(min = 64, max = 100_000_000))]
     pub message_elements: u64,
-    /// Bytes that all connections together may hold of messages that are not whole yet; above it they wait for each
-    /// other. A client that stops in the middle of a message loses its connection after `write_stall_s`.
+    /// Bytes that all connections together may hold: half for messages that are not whole yet, a quarter for results on
+    /// their way, a quarter for all else that waits to be sent. Above it large messages wait for each other. A client
+    /// that stops in the middle of a message loses its connection after `write_stall_s`.
     #[schemars(range(min = 1_048_576))]
     pub buffers_bytes: u64,
     /// Bytes that may wait for one slow client: above it previews are dropped, above half of it no further answers

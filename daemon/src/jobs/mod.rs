@@ -256,6 +256,16 @@ impl Jobs {
         Ended { wanted, job }
     }
 
+    /// Bytes that the result of a job that has ended takes, where that is known without looking at the disk.
+    pub(crate) fn result_bytes(&self, ended: &Ended) -> u64 {
+        let Some(job) = &ended.job else {
+            // One of before: as large as any may be.
+            return self.limits.get().memory_bytes;
+        };
+        let inner = job.lock();
+        inner.result.as_ref().map_or(inner.standing.result_bytes.unwrap_or_default(), |_| 0)
+    }
+
     /// The encoded result of a job that has ended. Reads a file.
     pub(crate) fn result(&self, ended: &Ended) -> Result<Arc<Vec<u8>>> {
         let id = ended.wanted.id();

@@ -52,7 +52,7 @@ struct Connection<'a> {
 /// Serves one connection to its end. With `refused` it only says why.
 pub(super) async fn run(daemon: &Arc<Daemon>, methods: &Arc<Methods>, stream: Stream, refused: bool) {
     let config = daemon.config.get();
-    let outbox = Arc::new(Outbox::new(config.outbox_bytes as usize));
+    let outbox = Arc::new(Outbox::new(config.outbox_bytes as usize, daemon.buffers.clone()));
     let limits = Limits {
         bytes: config.message_bytes as usize,
         elements: config.message_elements,
@@ -265,7 +265,9 @@ impl Connection<'_> {
                 self.requests.spawn(async move {
                     let ended = ended.await;
                     let _turn = outbox.turn().await;
-                    outbox.respond_shared(id, result(&daemon, ended).await);
+                    let bytes = ended.as_ref().map_or(0, |ended| daemon.jobs.result_bytes(ended));
+                    let room = daemon.buffers.room(bytes).await;
+                    outbox.respond_shared(id, result(&daemon, ended).await, room);
                 });
             }
         }

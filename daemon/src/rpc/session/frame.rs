@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 /// Above this a body is not copied to stand behind its head.
 const COPIED: usize = 4096;
 /// What a frame takes beside its bytes: itself, its place in a queue, the name of its job, and what an allocation costs.
@@ -11,15 +13,21 @@ const ITSELF: usize = 192;
 pub(crate) struct Frame {
     head: Vec<u8>,
     body: Option<Arc<Vec<u8>>>,
+    /// What it has of the memory for answers, until it is sent or dropped.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Frame {
     pub(super) fn new(mut head: Vec<u8>, body: &Arc<Vec<u8>>) -> Self {
         if body.len() > COPIED {
-            return Self { head, body: Some(Arc::clone(body)) };
+            return Self { head, body: Some(Arc::clone(body)), _room: None };
         }
         head.extend_from_slice(body);
-        Self { head, body: None }
+        Self { head, body: None, _room: None }
+    }
+
+    pub(super) fn holding(self, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _room: room, ..self }
     }
 
     /// What is still to be sent after the first `sent` bytes, or a part of it; empty when all is.

@@ -12,9 +12,13 @@ use latentd_client::protocol::{
     CONNECTION_ERROR_METHOD, DEFAULT_EVENT_METHOD, Event, EventKind, LIBRARY_EVENT_METHOD, LibraryEvent,
 };
 use serde::Serialize;
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{
+    Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify, OwnedSemaphorePermit, Semaphore,
+    SemaphorePermit,
+};
 use tracing::error;
 
+use super::buffers::{Buffers, PIECE};
 use super::frame::Frame;
 use crate::error::{Error, Result};
 use crate::jobs::{Told, Watcher};
@@ -26,6 +30,8 @@ const SLOTS: usize = 16;
 /// locks meanwhile.
 pub(crate) struct Outbox {
     limit: usize,
+    /// Shared with all other connections.
+    buffers: Buffers,
     state: Mutex<State>,
     changed: Notify,
     /// Bytes went out.
@@ -72,8 +78,8 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Outbox {
-    /// An empty one that holds about `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
+    /// An empty one that holds about `limit` bytes, and fewer while `buffers` are crowded.
+    pub(crate) fn new(limit: usize, buffers: Buffers) -> Self {
         let state = State {
             frames: BTreeMap::new(),
             next: 0,
@@ -86,6 +92,7 @@ impl Outbox {
         };
         Self {
             limit,
+            buffers,
             state: Mutex::new(state),
             changed: Notify::new(),
             taken: Notify::new(),
@@ -96,11 +103,16 @@ impl Outbox {
 
     /// Queues the answer to request `id`.
     pub(crate) fn respond(&self, id: u32, outcome: Result<Vec<u8>>) {
-        self.respond_shared(id, outcome.map(Arc::new));
+        self.respond_shared(id, outcome.map(Arc::new), None);
     }
 
-    /// The same with bytes that others may hold too.
-    pub(crate) fn respond_shared(&self, id: u32, outcome: Result<Arc<Vec<u8>>>) {
+    /// The same with bytes that others may hold too, for which there is `room`.
+    pub(crate) fn respond_shared(
+        &self,
+        id: u32,
+        outcome: Result<Arc<Vec<u8>>>,
+        room: Option<OwnedSemaphorePermit>,
+    ) {
         let frame = match outcome {
             Ok(result) => Frame::new(encode_response_head(id).to_vec(), &result),
             Err(error) => {
@@ -108,7 +120,7 @@ impl Outbox {
                 Frame::new(encode_error_response(id, &error), &Arc::default())
             }
         };
-        self.push(frame, Kind::Answer);
+        self.push(frame.holding(room), Kind::Answer);
     }
 
     /// Waits until little waits to be sent. So however many answers a client has asked for, there are about `limit`
@@ -143,7 +155,9 @@ impl Outbox {
     pub(crate) fn pop(&self) -> Option<Frame> {
         let mut state = self.lock();
         let (&first, _) = state.frames.first_key_value()?;
+        let before = state.bytes;
         let frame = state.remove(first);
+        self.buffers.wait(before, state.bytes);
         drop(state);
         self.taken.notify_one();
         frame
@@ -156,7 +170,8 @@ impl Outbox {
 
     /// Whether so much waits that no more requests should be taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.lock().bytes > self.limit / 2
+        let bytes = self.lock().bytes;
+        bytes > self.limit / 2 || (bytes > PIECE && self.buffers.is_crowded())
     }
 
     /// Returns when something was queued since the last call.
@@ -179,6 +194,7 @@ impl Outbox {
         if state.overflowed {
             return;
         }
+        let before = state.bytes;
         state.insert(frame, kind);
         if state.bytes > self.limit {
             state.drop_previews();
@@ -189,10 +205,17 @@ impl Outbox {
         if state.lasting_bytes > self.limit {
             state.overflow();
         }
+        self.buffers.wait(before, state.bytes);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.buffers.wait(self.lock().bytes, 0);
     }
 }
 
@@ -298,6 +321,10 @@ mod tests {
 
     use super::*;
 
+    fn outbox(limit: usize) -> Outbox {
+        Outbox::new(limit, Buffers::new(1 << 40))
+    }
+
     fn tell(outbox: &Outbox, job: &str, seq: u64, kind: EventKind) {
         outbox.event(&Told::new(&Event { job: job.into(), seq, kind }));
     }
@@ -317,7 +344,7 @@ mod tests {
 
     #[test]
     fn only_the_latest_progress_of_a_job_waits() {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = outbox(1 << 20);
         for seq in 0..100 {
             tell(&outbox, "a", seq, progress(1));
             tell(&outbox, "b", seq, progress(1));
@@ -328,7 +355,7 @@ mod tests {
 
     #[test]
     fn events_that_pile_up_end_the_connection() {
-        let outbox = Outbox::new(10_000);
+        let outbox = outbox(10_000);
         // One large answer alone does not.
         outbox.respond(1, Ok(vec![0xc0; 50_000]));
         tell(&outbox, "a", 1, EventKind::Finished);
@@ -342,7 +369,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_wait_for_room() {
-        let outbox = Outbox::new(10_000);
+        let outbox = outbox(10_000);
         drop(outbox.turn().await);
         outbox.respond(1, Ok(vec![0xc0; 50_000]));
         let mut turn = std::pin::pin!(outbox.turn());
@@ -353,7 +380,7 @@ mod tests {
 
     #[test]
     fn previews_go_first_and_answers_never() {
-        let outbox = Outbox::new(10_000);
+        let outbox = outbox(10_000);
         tell(&outbox, "a", 1, progress(1));
         tell(&outbox, "a", 2, preview(8000));
         outbox.respond(1, Ok(vec![0xc0; 5000]));
@@ -367,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_a_frame_costs_counts_however_small_it_is() {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = outbox(1 << 20);
         let mut answers = 0;
         while !outbox.is_full() {
             outbox.respond(answers, Ok(vec![0x80]));
@@ -383,7 +410,7 @@ mod tests {
     fn one_event_is_encoded_once_for_all_who_are_told() {
         let event = Event { job: "a".into(), seq: 1, kind: preview(100_000) };
         let told = Told::new(&event);
-        let boxes: Vec<_> = (0..4).map(|_| Outbox::new(1 << 20)).collect();
+        let boxes: Vec<_> = (0..4).map(|_| outbox(1 << 20)).collect();
         for outbox in &boxes {
             outbox.event(&told);
         }
@@ -403,7 +430,7 @@ mod tests {
 
     #[test]
     fn what_waits_makes_nobody_wait() {
-        let outbox = Outbox::new(1 << 30);
+        let outbox = outbox(1 << 30);
         for id in 0..200_000 {
             outbox.respond(id, Ok(vec![0x80]));
         }
@@ -413,5 +440,32 @@ mod tests {
             tell(&outbox, "a", seq, progress(1));
         }
         assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn what_waits_for_all_is_counted_however_it_goes() {
+        let buffers = Buffers::new(4 << 20);
+        let other = Outbox::new(1 << 30, buffers.clone());
+        other.respond(1, Ok(vec![0xc0; PIECE]));
+        let outbox = Outbox::new(1 << 30, buffers.clone());
+        for id in 0..10 {
+            outbox.respond(id, Ok(vec![0xc0; 200_000]));
+        }
+        assert!(buffers.is_crowded() && outbox.is_full() && other.is_full());
+        assert_eq!(count(&other), 1);
+        other.respond(2, Ok(vec![0xc0]));
+        assert!(!other.is_full(), "small answers always pass");
+        assert_eq!(count(&outbox), 10);
+        assert!(!buffers.is_crowded());
+        outbox.respond(1, Ok(vec![0xc0; 2 << 20]));
+        assert!(buffers.is_crowded());
+        drop(outbox);
+        assert!(!buffers.is_crowded());
+        let small = Outbox::new(1000, buffers.clone());
+        small.respond(1, Ok(vec![0xc0; 2 << 20]));
+        for seq in 0..100 {
+            tell(&small, "a", seq, EventKind::Queued);
+        }
+        assert!(small.has_overflowed() && !buffers.is_crowded(), "nothing is kept for it");
     }
 }
