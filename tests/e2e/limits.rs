@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use latentd_client::codec::{Message, encode_request};
-use latentd_client::protocol::{CONNECTION_ERROR_METHOD, ErrorName, JobState};
+use latentd_client::protocol::{CONNECTION_ERROR_METHOD, ErrorName, EventKind, JobState, Txt2ImgParams};
 
 use crate::harness::{Daemon, Options, Raw, SOON, long, map, refused, small, within};
 
@@ -85,6 +85,50 @@ async fn results_beyond_the_limit_go_the_oldest_first_and_the_newest_stays() {
     assert!(text.contains("no longer kept"), "{text}");
     assert_eq!(within(client.job("a")).await.expect("remembered").state, JobState::Finished);
     within(client.wait("b")).await.expect("still there");
+}
+
+#[tokio::test]
+async fn a_result_that_is_waited_for_is_kept_however_slowly_its_client_reads() {
+    // Less than one result, and a client that takes nothing until all are done.
+    let daemon = with_config("results_total_bytes = 100\noutbox_bytes = 65536\nhistory = 1\n");
+    let mut slow = Raw::connect(&daemon);
+    let size = 256;
+    let output = map(&[("format", "raw".into())]);
+    let request = map(&[
+        ("steps", 1.into()),
+        ("width", size.into()),
+        ("height", size.into()),
+        ("checkpoint", "tiny-sd1".into()),
+        ("output", output),
+    ]);
+    let client = daemon.client().await;
+    let mut events = within(client.subscribe_all()).await.expect("subscribed");
+    let first = within(client.submit("txt2img", &long(), None)).await.expect("submitted");
+    while within(events.next()).await.expect("events").kind != EventKind::Started {}
+    let (calls, waits) = (1..=6, 7..=10);
+    for id in calls.clone() {
+        slow.send(&encode_request(id, "txt2img", &request).expect("encodes"));
+    }
+    for id in waits.clone() {
+        let job = format!("job-{id}");
+        let params = Txt2ImgParams { width: Some(256), height: Some(256), steps: 1, ..small(1) };
+        within(client.submit("txt2img", &params, Some(&job))).await.expect("submitted");
+        slow.send(&encode_request(id, "jobs.wait", &map(&[("job", job.into())])).expect("encodes"));
+    }
+    slow.send(&encode_request(0, "ping", &map(&[])).expect("encodes"));
+    slow.answer(0).expect("all is heard");
+    within(client.cancel(&first)).await.expect("cancelled");
+    let mut finished = 0;
+    while finished < 10 {
+        finished += usize::from(within(events.next()).await.expect("events").kind == EventKind::Finished);
+    }
+    let mut answered = std::collections::BTreeSet::new();
+    while answered.len() < 10 {
+        let Some(Message::Response { id, error, .. }) = slow.next() else { panic!("no answer") };
+        assert!(error.is_nil(), "{id}: {error}");
+        answered.insert(id);
+    }
+    assert_eq!(answered, calls.chain(waits).collect());
 }
 
 #[tokio::test]

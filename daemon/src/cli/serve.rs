@@ -86,7 +86,7 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     let daemon = Arc::new(Daemon::new(config, &state_dir, Arc::clone(&jobs), studio));
     let socket = Arc::downgrade(&listening.socket);
     let path = listening.socket.path.clone();
-    let server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening));
+    let mut server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening));
     tokio::spawn(purge_now_and_then(Arc::clone(&jobs)));
     tokio::spawn(end_when_idle(Arc::clone(&daemon)));
     announce(&path)?;
@@ -100,6 +100,7 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
             info!("SIGHUP: the terminal is gone; finishing what runs");
         }
         _ = phase.wait_for(|phase| *phase != Phase::Running) => (),
+        _ = &mut server => error!("the socket is served no more; finishing what runs"),
     }
     daemon.advance(Phase::Stopping);
     // Writes to disk for each waiting job; signals must be heard meanwhile.
@@ -119,7 +120,9 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
         _ = interrupt.recv() => return Ok(end_at_once(&socket)),
     }
     daemon.advance(Phase::Closing);
-    if tokio::time::timeout(CLOSING, server).await.is_err() {
+    if server.is_finished() {
+        // What it served is in the log, or it ended at this very moment.
+    } else if tokio::time::timeout(CLOSING, &mut server).await.is_err() {
         warn!("some clients did not take their answers; results are kept");
     }
     info!("ended");
