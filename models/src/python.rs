@@ -24,7 +24,7 @@ pub(crate) fn digit(c: char) -> Option<u32> {
     if !matches(DIGIT.as_ref(), c) {
         return None;
     }
-    // Digits stand together from 0 to 9, several styles of them one behind the other.
+    // Unicode has the ten digits of a script in order; some stand directly behind those of another style.
     let before = (1..).map_while(|back| char::from_u32((c as u32).checked_sub(back)?));
     Some(before.take_while(|each| matches(DIGIT.as_ref(), *each)).count() as u32 % 10)
 }

@@ -25,7 +25,7 @@ fn pixels(drawn: &Txt2ImgResult) -> Vec<u8> {
 async fn a_picture_says_what_a1111_says_in_its_order() {
     let daemon = Daemon::start();
     let drawn = draw(&daemon, " a cat, 3: x", |params| {
-        params.negative_prompt = "dog".into();
+        params.negative_prompt = "dog BREAK cat".into();
         params.clip_skip = 2;
         params.sampler_name = "DPM++ 2M".into();
         params.pad_cond_uncond = true;
@@ -39,10 +39,13 @@ async fn a_picture_says_what_a1111_says_in_its_order() {
     assert_eq!(
         infotext(&drawn),
         format!(
-            "a cat, 3: x\nNegative prompt: dog\nSteps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, \
+            "a cat, 3: x\nNegative prompt: dog BREAK cat\nSteps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, \
              Size: 64x64, Model hash: {hash}, Model: tiny-sd1, Clip skip: 2, RNG: NV, Pad conds: True, Version: {version}"
         )
     );
+    // Prompts of the same length are not padded.
+    let drawn = draw(&daemon, "a", |params| params.pad_cond_uncond = true).await;
+    assert!(!infotext(&drawn).contains("Pad conds"), "{}", infotext(&drawn));
     // A schedule that nobody chose has no name of its own where it is uniform.
     for (sampler, scheduler, named) in [
         ("Euler", "Automatic", "Automatic"),

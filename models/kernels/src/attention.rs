@@ -74,8 +74,9 @@ pub fn attention_packed(isa: Isa, q: &[f32], packed: &PackedKeys, causal: bool, 
         let (index, block) = (task / blocks, task % blocks);
         let head = packed.head(index);
         let last = queries.min((block + 1) * QUERY_BLOCK);
-        // A weight of 0 hides a value from its neighbours in a task, unless that is none.
-        let together = if causal && head.has_no_number() { 1 } else { QUERY_BLOCK };
+        // Queries of a task are multiplied with the same values. Those of keys that a query must not see have weight 0
+        // for it, which is enough unless they are infinite or NaN: then each query is computed alone, with its own keys.
+        let together = if causal && !head.is_finite() { 1 } else { QUERY_BLOCK };
         for first in (block * QUERY_BLOCK..last).step_by(together) {
             let count = together.min(last - first);
             let start = ((index / heads) * queries + first) * width + (index % heads) * head_dim;
@@ -110,9 +111,9 @@ struct PackedHead<'a> {
 }
 
 impl PackedHead<'_> {
-    /// Whether a value is infinite or NaN, so that a weight of 0 does not make it 0.
-    fn has_no_number(&self) -> bool {
-        !self.values.iter().all(|value| value.is_finite())
+    /// Whether no value is infinite or NaN.
+    fn is_finite(&self) -> bool {
+        self.values.iter().all(|value| value.is_finite())
     }
 }
 

@@ -108,7 +108,8 @@ impl Estimate {
         let conditioning = |tokens: usize| (tokens * width * 4) as u64;
         let [cond, uncond] = tokens.map(conditioning);
         self.counter.restart();
-        // What the UNet made of the conditioning stays from pass to pass, also while others are at work.
+        // The keys and values that the UNet makes of the conditioning are kept for the next pass, so they are there while
+        // the other networks work too.
         let contexts = if kind == ComponentKind::UNet { vec![] } else { self.unet.contexts(&tokens)? };
         let host = match kind {
             ComponentKind::TextEncoder => {

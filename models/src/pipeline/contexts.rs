@@ -11,7 +11,7 @@ use crate::prompt::Conditioning;
 /// Conditioning as the UNet's blocks take it, made once for each that differs.
 #[derive(Default)]
 pub(super) struct Contexts {
-    /// The network whose blocks they are for: another pass may have another.
+    /// The network that they were made for. If a pass uses another, they are made again.
     network: Weak<UNet>,
     known: Vec<(Arc<Conditioning>, Arc<Context>)>,
     /// Digests of the transforms that they were made with.

@@ -81,6 +81,7 @@ pub fn txt2img(
     let model_sigmas = facts.sigmas();
     let sigmas = levels(&request.sampler, &model_sigmas, request.schedule, request.steps)?;
     let steps = sigmas.levels.len() - 1;
+    let padded = request.pads()?;
     let mut handles = Handles::default();
     let mut contexts = Contexts::default();
     let mut times = TimeEmbeddings::new(
@@ -173,7 +174,7 @@ pub fn txt2img(
             stages.batch_post(&mut BatchPost { pictures: &mut pictures })?;
         }
         outputs.extend(pictures.into_iter().map(|Picture { image, seed, .. }| {
-            let infotext = request.infotext(seed, &image, facts.precision);
+            let infotext = request.infotext(seed, &image, padded, facts.precision);
             Output { image, seed, infotext }
         }));
     }
@@ -193,7 +194,7 @@ impl Txt2Img {
     /// Most steps, images of a pass, and passes.
     const MOST: usize = 10_000;
 
-    /// What the types do not rule out. Limits of the wire are its own; these are the pipeline's.
+    /// Refuses what the types allow and the pipeline cannot draw. The protocol has narrower limits of its own.
     pub fn check(&self, facts: &ModelFacts) -> Result<()> {
         let wrong = |text: String| Err(Error::Request(text));
         for (name, size) in [("width", self.width), ("height", self.height)] {
@@ -204,7 +205,7 @@ impl Txt2Img {
         if !self.cfg_scale.is_finite() {
             return wrong(format!("cfg_scale is {}; a finite number is needed", self.cfg_scale));
         }
-        // Beyond any use, so that what is reckoned with them stays in range.
+        // More than anyone needs, and few enough that products of them do not overflow.
         for (name, count) in [("steps", self.steps), ("batch_size", self.batch_size), ("n_iter", self.n_iter)]
         {
             if count == 0 || count > Self::MOST {
@@ -220,9 +221,20 @@ impl Txt2Img {
 
     /// Tokens of its two conditionings: of what is wanted, and of what is steered away from.
     pub fn tokens(&self) -> Result<[usize; 2]> {
-        let tokens = |prompt| chunks(prompt).map(|chunks| CHUNK_TOKENS * chunks.len());
-        let (cond, uncond) = (tokens(split_weight(&self.prompt).0)?, tokens(&self.negative_prompt)?);
+        let [cond, uncond] = self.tokens_of_prompts()?;
         Ok(if self.pad_cond_uncond { [cond.max(uncond); 2] } else { [cond, uncond] })
+    }
+
+    /// Tokens of both prompts before the shorter one is padded.
+    fn tokens_of_prompts(&self) -> Result<[usize; 2]> {
+        let tokens = |prompt| chunks(prompt).map(|chunks| CHUNK_TOKENS * chunks.len());
+        Ok([tokens(split_weight(&self.prompt).0)?, tokens(&self.negative_prompt)?])
+    }
+
+    /// Whether one prompt is padded, which its option alone does not say.
+    fn pads(&self) -> Result<bool> {
+        let [cond, uncond] = self.tokens_of_prompts()?;
+        Ok(self.pad_cond_uncond && cond != uncond)
     }
 
     /// Each image's guidance.
@@ -237,7 +249,8 @@ impl Txt2Img {
         Ok(vec![guidance; self.batch_size])
     }
 
-    /// The schedule as A1111 names it: "Automatic" is what it calls uniform levels that nobody chose.
+    /// The schedule as A1111 writes it: for "Automatic" the sampler's own, but it has no name for a sampler whose own is
+    /// uniform and leaves "Automatic" then.
     fn named_schedule(&self) -> Schedule {
         match (self.schedule, self.sampler.default_schedule) {
             (Schedule::Automatic, Schedule::Uniform) => Schedule::Automatic,
@@ -246,7 +259,7 @@ impl Txt2Img {
         }
     }
 
-    fn infotext(&self, seed: u64, image: &RgbImage, precision: Precision) -> Infotext {
+    fn infotext(&self, seed: u64, image: &RgbImage, padded: bool, precision: Precision) -> Infotext {
         let mut text = Infotext {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
@@ -263,7 +276,7 @@ impl Txt2Img {
             text.push("Clip skip", self.clip_skip);
         }
         text.push("RNG", self.rng.name().to_uppercase());
-        if self.pad_cond_uncond {
+        if padded {
             text.push("Pad conds", "True");
         }
         if precision != Precision::F32 {

@@ -46,7 +46,7 @@ pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
                 1 + escaped.map_or(0, char::len_utf8)
             }
             '(' | '[' => {
-                // Where nothing ever stands, for one that is too deep: its partner still finds it.
+                // One that is too deep begins behind all pieces, so that it scales none; its partner still finds it.
                 let start = if round.len() + square.len() < DEEPEST { found.len() } else { usize::MAX };
                 let open = if first == '(' { &mut round } else { &mut square };
                 open.push(start);
@@ -89,7 +89,8 @@ pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
     Ok(join(found))
 }
 
-/// What marks a break among the pieces: A1111's own way, which makes a break in brackets ordinary text.
+/// How A1111 marks a break: as a piece of this text and weight. Brackets around it change the weight, and then the piece
+/// is ordinary text.
 const BREAK: (&str, f64) = ("BREAK", -1.0);
 
 /// Reads `: 1.3 )`: what stands in the weight's place, and the length of it all. That may be no number.

@@ -20,8 +20,9 @@ pub const COMMA: u32 = 267;
 /// Words that stand for begin and end.
 const SPECIAL: [(&str, u32); 2] = [("<|startoftext|>", BOS), ("<|endoftext|>", EOS)];
 
-/// Special words, endings, runs of letters, single digits, runs of anything else. Letter case is ignored where lower
-/// case does not make letters alike: `ſ` is an `s`, and the combining iota (U+0345) is neither letter nor anything else.
+/// Special words, endings, runs of letters, single digits, runs of anything else. Endings match in any letter case, which
+/// still matters where lower case leaves a letter as it is: `'ſ` is an `'s`. The combining iota (U+0345) matches nothing:
+/// Python's `regex` takes it for a case of a letter, and so CLIP's tokenizer drops it.
 const WORDS: &str =
     r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\x{345}]+";
 
@@ -89,7 +90,7 @@ impl Tokenizer {
         Ok(Self { words: Regex::new(WORDS)?, letters, pairs })
     }
 
-    /// Adds the ids of a text that has no special words as they are written; others of them cleaning may make.
+    /// Adds the ids of a text without special words. Cleaning and lower case may make some: these count too.
     fn words(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         let text = clean(text)?.to_lowercase();
         for word in self.words.find_iter(&text) {

@@ -7,8 +7,8 @@ use regex::Regex;
 use super::weight::split_weight;
 use crate::python::words;
 
-/// A prompt as it is drawn, which is also how a picture's text has it: drawn again it gives the same picture, and nobody
-/// reads of what was not applied.
+/// A prompt as it is drawn. A picture's text has it like this too, so that it draws the same picture again, and so that
+/// nobody reads there of something that was not applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wording {
     /// The prompt without comments, and without what is not applied.
@@ -68,7 +68,7 @@ impl Wording {
         wording
     }
 
-    /// Networks are no words.
+    /// Takes networks out, which A1111 does not draw as words.
     fn take_networks(&mut self) {
         let Some(network) = NETWORK.as_ref() else {
             return;
@@ -85,13 +85,14 @@ impl Wording {
         self.text = network.replace_all(&written, "").into_owned();
     }
 
-    /// Prompts that would be composed become one, joined by the word, and lose their weights.
+    /// Joins prompts that `AND` would compose with the word "and", which has the same token. Their weights go: applied to
+    /// the whole they would mean something else.
     fn take_composition(&mut self) {
         let mut parts = vec![];
         let mut start = 0;
         for place in words(&self.text, "AND").chain([self.text.len()]) {
             let mut part = self.text.get(start..place).unwrap_or_default();
-            // What is left may end in another.
+            // What stands before a weight may end with another one.
             while split_weight(part).0.len() < part.trim_end().len() {
                 part = split_weight(part).0;
             }
@@ -105,7 +106,8 @@ impl Wording {
         }
     }
 
-    /// What would change from step to step becomes words that weigh as much as they would in such brackets.
+    /// Writes `[from:to:when]` and `[a|b]` as `(from:to:when:0.9…)` and `(a|b:0.9…)`: the same words with the same weight,
+    /// but nothing that changes from step to step.
     fn take_changes(&mut self) {
         let written = std::mem::take(&mut self.text);
         let mut text = String::with_capacity(written.len());
@@ -172,12 +174,12 @@ impl Wording {
 /// Characters of what is not applied that are told.
 const LONGEST: usize = 60;
 
-/// `[…]` divides by 1.1: the same weight as a number.
+/// How a bracket ends that weighs as much as `[…]`, which divides by 1.1.
 const AS_IN_BRACKETS: &str = ":0.9090909090909091)";
 
 static NETWORK: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([\p{L}\p{N}_]+):[^>]+>").ok());
 
-/// Lines that begin with `#` go, and what stands behind one in a line.
+/// Removes lines that begin with `#`, and what stands behind a `#` in others.
 fn without_comments(prompt: &str) -> String {
     static COMMENTS: LazyLock<Option<[Regex; 2]>> = LazyLock::new(|| {
         let whole_lines = Regex::new(r"(?:^|\n)#[^\n]*(?:\n|$)").ok()?;
@@ -190,7 +192,7 @@ fn without_comments(prompt: &str) -> String {
     comments.fold(prompt.to_owned(), |text, comment| comment.replace_all(&text, "\n").into_owned())
 }
 
-/// A bracket that is open, and what stands in it but not in others within.
+/// A bracket that is open. Signs are counted that stand in it, but not in brackets within it.
 #[derive(Default)]
 struct Bracket {
     kind: char,

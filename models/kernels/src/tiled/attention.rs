@@ -146,16 +146,17 @@ pub fn attention_packed(isa: Isa, q: &[bf16], keys: &PackedKeys, causal: bool, o
         let (index, part) = (task / tasks, task % tasks);
         let start = index / heads * queries * width + index % heads * head_dim;
         let mut stream = Stream::new(isa, keys, index, causal);
-        // A weight of 0 hides a value from its neighbours in a block, unless that is none.
-        let numbers = !causal || stream.head_values.iter().all(|value| value.is_finite());
-        let together = if numbers { BLOCK } else { 1 };
+        // Queries of a block are multiplied with the same values. Those of keys that a query must not see have weight 0
+        // for it, which is enough unless they are infinite or NaN: then each query is computed alone, without them.
+        let alone = causal && !stream.head_values.iter().all(|value| value.is_finite());
+        let together = if alone { 1 } else { BLOCK };
         let last = queries.min((part + 1) * task_queries);
         for first in (part * task_queries..last).step_by(together) {
             if stop.is_wanted() {
                 return;
             }
             let count = together.min(last - first);
-            if !numbers {
+            if alone {
                 stream.see_values_up_to(first);
             }
             stream.run(&q[start + first * width..], width, first, count);
@@ -182,7 +183,7 @@ struct Stream<'a> {
     keys: &'a PackedKeys,
     head_keys: &'a [bf16],
     head_values: &'a [bf16],
-    /// The same without those of later keys, where these are not all numbers.
+    /// A copy of them without those of keys after the query that is computed alone.
     seen_values: Option<Buffer<bf16>>,
     causal: bool,
     /// Scores become powers of two: 1 / √head_dim · log₂ e.
@@ -362,8 +363,8 @@ impl<'a> Stream<'a> {
         hidden
     }
 
-    /// Makes the weights of keys that a query must not see 0: the least that there is would still count for a value that
-    /// is large enough.
+    /// Sets the weights of keys that a query must not see to 0. Until then they are 2⁻¹²⁶, which a large value makes
+    /// more of than nothing.
     fn clear_hidden(&mut self, place: usize, panel: usize, first: usize) {
         let weights = &mut self.parts.weights[place * PANEL_STEP..][..PANEL_STEP];
         for row in 0..BLOCK {
@@ -376,7 +377,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Leaves out values of keys after a query, which must be weighed alone then.
+    /// Sets the values of keys after a query to 0 in a copy, which the next run uses.
     fn see_values_up_to(&mut self, query: usize) {
         let mut seen = Buffer::new(self.head_values.len());
         seen.copy_from_slice(self.head_values);

@@ -21,14 +21,14 @@ const LONGEST: usize = 1_000_000;
 
 /// The cleaned text.
 pub(super) fn clean(text: &str) -> Result<Cow<'_, str>> {
-    // Nothing here needs mending, and nearly all prompts are like this.
+    // In plain ASCII without `&` and controls there is nothing to mend. Nearly all prompts are like this.
     let plain = |byte: u8| matches!(byte, b' '..=b'%' | b'\''..=b'~' | b'\n');
     if text.bytes().all(plain) {
         return Ok(Cow::Borrowed(text));
     }
     let table = Table::get()?;
     let mut cleaned = String::with_capacity(text.len());
-    // Where there are tags, entities may be meant.
+    // A `<` may begin a tag of HTML. Entities are part of the text then, from its line on.
     let mut unescape = true;
     for line in text.split_inclusive('\n') {
         let mut rest = line;

@@ -73,7 +73,7 @@ fn step(table: &Table, text: &str, depth: usize) -> Option<String> {
             return Some(mended);
         }
     }
-    // Latin-1 with controls was Windows-1252 mostly; but not if it would have characters that that has not.
+    // Latin-1 with C1 controls mostly was Windows-1252, if that has a character in each of their places.
     let is_latin_1 = text.chars().all(|character| u32::from(character) < 0x100);
     let mended = mend_controls(table, text);
     if is_latin_1 && !mended.contains(is_c1) && mended != text {
@@ -90,7 +90,7 @@ fn mend_parts(table: &Table, text: &str, depth: usize) -> String {
     let (mut place, mut copied) = (0, 0);
     while place < characters.len() {
         let before = place.checked_sub(1).and_then(|before| characters.get(before));
-        // To mend the rest of a longer garble would make it worse.
+        // The end of a longer garble is not mended alone: that would make it worse.
         let within = before.is_some_and(|(_, character)| table.roles(*character).surely_later);
         let end = if within { place } else { end_of_sequences(table, &characters, place) };
         if end == place {
