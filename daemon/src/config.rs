@@ -83,6 +83,10 @@ pub(crate) struct Config {
     /// Bytes of all kept results; the oldest go first. The newest stays in any case, and what somebody waits for until it
     /// is read.
     pub results_total_bytes: u64,
+    /// Seconds that the running job may go on once the daemon is told to end (SIGTERM, SIGINT, `shutdown`); then it is
+    /// interrupted. Less than service managers wait before they kill.
+    #[schemars(range(max = 86_400))]
+    pub stop_grace_s: u64,
     /// Seconds without connections and jobs after which the daemon ends; 0 for never.
     pub idle_exit_s: u64,
     /// What is logged: error, warn, info, debug, trace, or a tracing filter.
@@ -147,6 +151,7 @@ impl Default for Config {
             result_bytes: 256 << 20,
             result_ttl_s: 24 * 3600,
             results_total_bytes: 2 << 30,
+            stop_grace_s: 60,
             idle_exit_s: 0,
             log_level: "info".into(),
             log_format: LogFormat::Text,

@@ -35,6 +35,21 @@ async fn sigterm_finishes_what_runs_and_interrupts_what_waits() {
 }
 
 #[tokio::test]
+async fn what_runs_for_too_long_is_interrupted() {
+    let mut daemon = Daemon::with(Options { config: "stop_grace_s = 0\n".into(), ..Options::default() });
+    let client = daemon.client().await;
+    let job = within(client.submit("txt2img", &long(), None)).await.expect("submitted");
+    let mut events = within(client.subscribe(&job, 0)).await.expect("subscribed");
+    while within(events.next()).await.expect("events").kind != latentd_client::protocol::EventKind::Started {}
+    daemon.signal(libc::SIGTERM);
+    assert!(refused(within(client.wait(&job)).await, ErrorName::Internal).contains("interrupted"));
+    assert!(daemon.ended().success(), "{}", daemon.log());
+    daemon.restart();
+    let client = daemon.client().await;
+    assert_eq!(within(client.job(&job)).await.expect("known").state, JobState::Interrupted);
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let mut daemon = Daemon::start();
     let client = daemon.client().await;

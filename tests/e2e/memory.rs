@@ -525,8 +525,6 @@ async fn what_the_system_refuses_costs_a_job_and_nothing_else() {
             ..small(1)
         }
     };
-    // What the library finds is found before.
-    within(client.rescan()).await.expect("scanned");
     let mut refused = 0;
     for mib in (0..48).step_by(3) {
         limit_address_space(&daemon, Some(mib << 20));

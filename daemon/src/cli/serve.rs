@@ -103,21 +103,30 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
         _ = &mut server => error!("the socket is served no more; finishing what runs"),
     }
     daemon.advance(Phase::Stopping);
+    let grace = Duration::from_secs(daemon.config.get().stop_grace_s);
+    let running = Arc::clone(&jobs);
     // Writes to disk for each waiting job; signals must be heard meanwhile.
-    let stopped = tokio::task::spawn_blocking(move || {
+    let mut stopped = tokio::task::spawn_blocking(move || {
         jobs.stop();
-        let ended = drawing.join();
-        jobs.purge();
-        match jobs.unsaved_bytes() {
-            0 => (),
-            bytes => warn!(bytes, "results could not be written, and end with this daemon"),
-        }
-        ended
+        drawing.join()
     });
-    tokio::select! {
-        ended = stopped => if let Ok(Err(_)) | Err(_) = ended { error!("the engine did not end well") },
-        _ = terminate.recv() => return Ok(end_at_once(&socket)),
-        _ = interrupt.recv() => return Ok(end_at_once(&socket)),
+    let mut late = std::pin::pin!(tokio::time::sleep(grace));
+    let mut is_late = false;
+    loop {
+        tokio::select! {
+            ended = &mut stopped => {
+                if let Ok(Err(_)) | Err(_) = ended {
+                    error!("the engine did not end well");
+                }
+                break;
+            }
+            () = &mut late, if !is_late => {
+                is_late = true;
+                running.interrupt_running();
+            }
+            _ = terminate.recv() => return Ok(end_at_once(&socket)),
+            _ = interrupt.recv() => return Ok(end_at_once(&socket)),
+        }
     }
     daemon.advance(Phase::Closing);
     if server.is_finished() {

@@ -32,6 +32,8 @@ pub(crate) struct Job {
     /// How the submit came out.
     submitted: watch::Sender<Option<Result<()>>>,
     cancelled: AtomicBool,
+    /// It was told to stop because the daemon ends.
+    interrupted: AtomicBool,
     ended: watch::Sender<bool>,
     inner: Mutex<Inner>,
 }
@@ -101,6 +103,7 @@ impl Job {
             listed: AtomicBool::new(false),
             submitted: watch::Sender::new(None),
             cancelled: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
             ended: watch::Sender::new(false),
             inner: Mutex::new(Inner {
                 standing: Standing {
@@ -176,6 +179,16 @@ impl Job {
     /// Whether it should stop.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Has it stop because the daemon ends.
+    pub(super) fn request_interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.request_cancel();
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     pub(super) fn request_cancel(&self) {

@@ -179,6 +179,10 @@ impl Jobs {
 
     /// A running job ended, with its encoded result or an error.
     pub(crate) fn finish(&self, job: &Arc<Job>, outcome: Result<Vec<u8>>) {
+        let outcome = match outcome {
+            Err(error) if error.class == Class::Cancelled && job.is_interrupted() => Err(interrupted()),
+            outcome => outcome,
+        };
         self.end(job, outcome);
         self.lock().running.retain(|(_, other)| !Arc::ptr_eq(other, job));
     }
@@ -343,6 +347,14 @@ impl Jobs {
             if !self.refuse(&job, Err(stopping())) {
                 self.give_up(&job, interrupted());
             }
+        }
+    }
+
+    /// Has the jobs that run end soon, as interrupted.
+    pub(crate) fn interrupt_running(&self) {
+        for (_, job) in &self.lock().running {
+            warn!(job = job.id, "the daemon waits no longer for it");
+            job.request_interrupt();
         }
     }
 

@@ -46,9 +46,14 @@ pub(super) fn judge(file: &File, path: &Path) -> (Verdict, bool) {
     match look(file, path) {
         Ok((kind, facts)) => (Verdict::Sound(kind, facts), true),
         Err(error) => {
-            let lasts = !matches!(error, Error::Unread { .. });
-            let class =
-                if matches!(error, Error::Unsupported(_)) { Class::Unsupported } else { Class::Model };
+            // What this machine failed at says nothing of the file.
+            let is_short = matches!(error, Error::OutOfMemory { .. });
+            let lasts = !is_short && !matches!(error, Error::Unread { .. });
+            let class = match error {
+                Error::Unsupported(_) => Class::Unsupported,
+                Error::OutOfMemory { .. } => Class::Memory,
+                _ => Class::Model,
+            };
             (Verdict::Broken(class, without_path(&error.to_string(), path)), lasts)
         }
     }
