@@ -125,7 +125,12 @@ impl Jobs {
         if *job.admission() == Admission::Listed {
             return None;
         }
-        let stored = self.stored(&job.id)?;
+        let stored = match self.look_up(&job.id) {
+            Ok(stored) => stored?,
+            // Whether it is one of before cannot be told, only that this is none that could be promised to be kept.
+            Err(error) if job.answer == Answer::Id => return Some(Err(error)),
+            Err(_) => return None,
+        };
         Some(same_request(&job.id, stored.is_of(&job.request)))
     }
 
@@ -209,7 +214,7 @@ mod tests {
         jobs.resolve(&job, wrong);
         assert_eq!(outcome(&job), Err(Error::invalid("wrong")));
         assert!(jobs.get("a").is_err() && jobs.is_idle());
-        assert_eq!(jobs.list(&JobListParams::default()), []);
+        assert_eq!(jobs.list(&JobListParams::default()), Ok(Vec::new()));
         // Its id is free.
         let job = reserve(&jobs, "a", 2);
         jobs.resolve(&job, || panic!("on purpose"));

@@ -215,14 +215,15 @@ impl Jobs {
             return Ok(job.view(state.position(job)));
         }
         drop(state);
-        self.stored(id).map(|stored| stored.view).ok_or_else(|| unknown(id))
+        self.stored(id).map(|stored| stored.view)
     }
 
     /// The newest jobs.
-    pub(crate) fn list(&self, params: &JobListParams) -> Vec<JobView> {
+    pub(crate) fn list(&self, params: &JobListParams) -> Result<Vec<JobView>> {
         let limit = params.limit.unwrap_or(LIST_LIMIT);
-        let stored =
-            self.in_store("the list of jobs", |store| store.list(params.state, limit)).unwrap_or_default();
+        let look = || self.in_store("the list of jobs", |store| store.list(params.state, limit));
+        // As in `look_up`.
+        let stored = look().or_else(|_| look()).map_err(|error| unreadable(&error))?;
         let state = self.lock();
         let mut views: Vec<JobView> = stored
             .into_iter()
@@ -237,7 +238,7 @@ impl Jobs {
         views.retain(|view| params.state.is_none_or(|wanted| view.state == wanted));
         views.sort_by(|a, b| b.created_at.total_cmp(&a.created_at));
         views.truncate(limit as usize);
-        views
+        Ok(views)
     }
 
     /// The result of this job is kept from now on, for as long as what is given is held.
@@ -286,7 +287,7 @@ impl Jobs {
             drop(inner);
             return self.read_result(id, job.request.method, bytes);
         }
-        let stored = self.stored(id).ok_or_else(|| unknown(id))?;
+        let stored = self.stored(id)?;
         match stored.error {
             Some(error) => Err(error),
             None => self.read_result(id, &stored.view.method, stored.result_bytes),
@@ -301,7 +302,7 @@ impl Jobs {
             return Ok(job.view(state.position(job)));
         }
         drop(state);
-        let stored = self.stored(id).ok_or_else(|| unknown(id))?;
+        let stored = self.stored(id)?;
         // Of a job from before only how it ended is known.
         let kind = match (stored.view.state, &stored.error) {
             (JobState::Finished, _) => EventKind::Finished,
@@ -484,8 +485,16 @@ impl Jobs {
         job.update(&everyone, change);
     }
 
-    fn stored(&self, id: &str) -> Option<StoredJob> {
-        self.in_store("a job", |store| store.get(id)).ok().flatten()
+    /// A job of before, as its row says.
+    fn stored(&self, id: &str) -> Result<StoredJob> {
+        self.look_up(id)?.ok_or_else(|| unknown(id))
+    }
+
+    fn look_up(&self, id: &str) -> Result<Option<StoredJob>> {
+        let look = || self.in_store("to look for a job", |store| store.get(id));
+        // What is found to be damaged is put aside, and begun anew with the results, at the second look.
+        let found = look().or_else(|_| look());
+        found.map_err(|error| unreadable(&error))
     }
 
     /// A result of as many bytes as its row says, if it says so.
@@ -558,6 +567,10 @@ impl State {
 fn unknown(id: &str) -> Error {
     let shown = crate::schema::shorten(id);
     Error::new(Class::NotFound, format!("job '{shown}' is not known; it may be too old, see jobs.list"))
+}
+
+fn unreadable(error: &StoreError) -> Error {
+    Error::internal(format!("the job history cannot be read: {error}"))
 }
 
 fn expired(id: &str) -> Error {

@@ -376,4 +376,65 @@ mod tests {
         assert_eq!(state_of("waiting"), Ok(JobState::Interrupted));
         assert_eq!(state_of("gone"), Ok(JobState::Finished));
     }
+
+    #[test]
+    fn a_history_that_cannot_be_read_is_not_one_without_the_job() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join("state");
+        let jobs = fixture::jobs(&state, LIMITS);
+        finish(&jobs, "a", 100);
+        let waiting = fixture::queue(&jobs, "b", Answer::Result).expect("taken");
+        fs::remove_dir_all(&state).expect("removed");
+        let other = crate::state_dir::claim(&state).expect("somebody else is quicker");
+        for outcome in [jobs.get("c").map(drop), fetch(&jobs, "c").map(drop)] {
+            let error = outcome.expect_err("it cannot be told");
+            assert!(error.class == Class::Internal && error.text.contains("cannot be read"), "{error}");
+        }
+        assert!(fixture::queue(&jobs, "c", Answer::Id).is_err());
+        // What is done meanwhile stays in memory, and nothing is written where it is not ours.
+        let next = jobs.next(DeviceId(0)).expect("ready");
+        assert!(Arc::ptr_eq(&next, &waiting));
+        jobs.finish(&next, Ok(result_of(100)));
+        assert_eq!(fetch(&jobs, "b"), Ok(100));
+        assert_eq!(fs::read_dir(state.join("results")).expect("listed").count(), 0);
+        drop(other);
+        jobs.purge();
+        assert_eq!(fs::read_dir(state.join("results")).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn a_history_that_is_damaged_under_way_is_put_aside_and_made_of_the_results() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.db");
+        for (round, cut) in [false, true].into_iter().enumerate() {
+            let id = format!("j{round}");
+            let jobs = fixture::jobs(folder.path(), LIMITS);
+            finish(&jobs, &id, 100);
+            drop(jobs);
+            // Not in memory any more, nor in a log beside the file.
+            let jobs = fixture::jobs(folder.path(), LIMITS);
+            let database = rusqlite::Connection::open(&path).expect("opened");
+            database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("brought in");
+            drop(database);
+            let length = fs::metadata(&path).expect("there").len();
+            let file = fs::File::options().write(true).open(&path).expect("opened");
+            if cut {
+                file.set_len(length / 2).expect("cut");
+            } else {
+                std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xee; length as usize], 0)
+                    .expect("written");
+            }
+            // Whatever SQLite still holds in memory: with the next rows it notices.
+            for number in 0..3 {
+                finish(&jobs, &format!("{id}-{number}"), 100);
+            }
+            assert_eq!(fetch(&jobs, &id), Ok(100), "cut: {cut}");
+            drop(jobs);
+            let jobs = fixture::jobs(folder.path(), LIMITS);
+            for name in [id.clone(), format!("{id}-0"), format!("{id}-2")] {
+                assert_eq!(fetch(&jobs, &name), Ok(100), "{name}");
+            }
+        }
+        assert!(folder.path().join("state.db.damaged").exists());
+    }
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use latentd_client::protocol::{JobState, JobView};
+use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tracing::{info, warn};
 
@@ -129,7 +130,8 @@ impl Store {
 
     /// Why the rows refuse something. Damage is looked at, and put aside, when they are opened next.
     pub(super) fn refused(&mut self, error: rusqlite::Error) -> StoreError {
-        if database::is_damage(&error) {
+        let is_cut = error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHORT_READ);
+        if is_cut || database::is_damage(&error) {
             self.open = None;
         }
         StoreError::Sqlite { path: self.path(), error }

@@ -87,7 +87,7 @@ fn get(session: &Session, params: JobParams) -> Result<JobView> {
 }
 
 fn list(session: &Session, params: JobListParams) -> Result<JobList> {
-    Ok(JobList { jobs: session.daemon.jobs.list(&params) })
+    Ok(JobList { jobs: session.daemon.jobs.list(&params)? })
 }
 
 fn cancel(session: &Session, params: JobParams) -> Result<JobView> {
