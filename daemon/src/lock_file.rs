@@ -47,7 +47,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<Locked> {
     match file.try_lock() {
         Ok(()) => {
             // For people and errors only; a full disk is no reason not to start.
-            file.set_len(0).and_then(|()| write!(file, "{}\n", std::process::id())).ok();
+            file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).ok();
             Ok(Locked::Own(LockFile { path: path.to_owned(), file }))
         }
         Err(TryLockError::WouldBlock) => {

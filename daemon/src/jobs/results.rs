@@ -30,7 +30,7 @@ pub(super) struct Results {
 }
 
 /// A file of the folder.
-pub(super) struct Found {
+pub(super) struct ResultFile {
     /// The job's id.
     pub id: String,
     /// When it was written, in seconds since 1970.
@@ -106,7 +106,7 @@ impl Results {
     }
 
     /// The files that may be results, the oldest first.
-    pub(super) fn found(&self) -> Vec<Found> {
+    pub(super) fn files(&self) -> Vec<ResultFile> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut found: Vec<_> = entries
             .filter_map(|entry| {
@@ -115,7 +115,7 @@ impl Results {
                 let id = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| ours)?.to_owned();
                 let modified =
                     entry.metadata().and_then(|metadata| metadata.modified()).unwrap_or(UNIX_EPOCH);
-                Some(Found { id, modified: seconds(modified) })
+                Some(ResultFile { id, modified: seconds(modified) })
             })
             .collect();
         found.sort_by(|a, b| a.modified.total_cmp(&b.modified));
@@ -296,7 +296,7 @@ mod tests {
         fs::write(results.path("j1"), RESULT).expect("as the first version writes it");
         let expected = Identity { method: "txt2img".into(), bytes: RESULT.len() as u64 };
         assert_eq!(results.identify("j1").expect("known"), expected);
-        let mut ids: Vec<_> = results.found().into_iter().map(|found| found.id).collect();
+        let mut ids: Vec<_> = results.files().into_iter().map(|found| found.id).collect();
         ids.sort();
         assert_eq!(ids, ["j1", "j2"]);
     }

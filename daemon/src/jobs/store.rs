@@ -275,7 +275,7 @@ fn adopt(connection: &Connection, results: &Results) -> rusqlite::Result<()> {
     let known = known.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<HashSet<String>>>()?;
     let together = connection.unchecked_transaction()?;
     let mut adopted = 0;
-    for found in results.found() {
+    for found in results.files() {
         if known.contains(&found.id) {
             continue;
         }

@@ -140,7 +140,9 @@ impl Connection<'_> {
                     _ => self.ending = true,
                 },
                 more = self.share.more(missing), if hears && missing > 0 => {
-                    more.into_iter().for_each(|more| self.share.add(more));
+                    if let Some(more) = more {
+                        self.share.add(more);
+                    }
                 }
                 () = self.outbox.changed() => (),
                 Some(_) = self.requests.join_next() => (),

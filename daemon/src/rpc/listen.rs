@@ -37,7 +37,7 @@ pub(crate) struct SocketFile {
 }
 
 /// Whether clients still find a socket.
-pub(crate) enum Found {
+pub(crate) enum Standing {
     /// They do.
     Ours,
     /// Nothing stands there: a cleaner removed it, or the folder was made anew.
@@ -97,17 +97,17 @@ impl Listening {
 
 impl SocketFile {
     /// What stands where it was bound.
-    pub(crate) fn find(&self) -> Found {
+    pub(crate) fn find(&self) -> Standing {
         match fs::symlink_metadata(&self.path) {
-            Ok(found) if (found.dev(), found.ino()) == self.identity => Found::Ours,
-            Ok(_) => Found::Other,
-            Err(_) => Found::Nothing,
+            Ok(found) if (found.dev(), found.ino()) == self.identity => Standing::Ours,
+            Ok(_) => Standing::Other,
+            Err(_) => Standing::Nothing,
         }
     }
 
     /// Nobody is to come here any more.
     pub(crate) fn remove(&self) {
-        if matches!(self.find(), Found::Ours) {
+        if matches!(self.find(), Standing::Ours) {
             fs::remove_file(&self.path).ok();
         }
     }

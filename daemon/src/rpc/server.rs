@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
 use super::connection;
-use super::listen::{Found, ListenError, Listening};
+use super::listen::{ListenError, Listening, Standing};
 use super::methods::{self, Methods};
 use super::session::{Daemon, Phase};
 
@@ -60,9 +60,11 @@ async fn found_again(listening: Listening) -> Result<Listening, ListenError> {
     let look = move || {
         let path = listening.socket.path.display().to_string();
         match listening.socket.find() {
-            Found::Ours => Ok(listening),
-            Found::Nothing => listening.again().inspect(|_| warn!(path, "the socket was gone; bound again")),
-            Found::Other => Err(ListenError::Displaced { path: listening.socket.path.clone() }),
+            Standing::Ours => Ok(listening),
+            Standing::Nothing => {
+                listening.again().inspect(|_| warn!(path, "the socket was gone; bound again"))
+            }
+            Standing::Other => Err(ListenError::Displaced { path: listening.socket.path.clone() }),
         }
     };
     let looked = tokio::task::spawn_blocking(look).await;
