@@ -38,7 +38,8 @@ pub(crate) struct Config {
     /// What requests are computed in that do not say: auto is bf16 where the processor is known to be quicker in it (AMX,
     /// Zen 4), else f32; doctor says which and why.
     pub precision: DefaultPrecision,
-    /// Bytes that models and pictures may take together; 0 for three quarters of the machine's memory.
+    /// Bytes that models and pictures may take together; 0 for three quarters of the memory that the machine, or a control
+    /// group, lets the daemon have. What it takes itself, some 50 MiB, and `buffers_bytes` come beside that.
     pub memory_bytes: u64,
     /// Jobs that may wait; above it a submit is E_BUSY.
     #[schemars(range(min = 1, max = 100_000))]
@@ -62,9 +63,9 @@ pub(crate) struct Config {
     #[schemars(range(min = 64, max = 100_000_000))]
     pub message_elements: u64,
     /// Bytes that all connections together may hold: half for messages that are not whole yet, a quarter for results on
-    /// their way, a quarter for all else that waits to be sent. Above it large messages wait for each other. A client
-    /// that stops in the middle of a message loses its connection after `write_stall_s`.
-    #[schemars(range(min = 1_048_576))]
+    /// their way, a quarter for all else that waits to be sent; 0 for an eighth of the memory, at most 1 GiB. Above it
+    /// large messages wait for each other. A client that stops in the middle of a message loses its connection after
+    /// `write_stall_s`.
     pub buffers_bytes: u64,
     /// Bytes that may wait for one slow client: above it previews are dropped, above half of it no further answers
     /// are made, and a client that lets this many bytes of events pile up is disconnected.
@@ -145,7 +146,7 @@ impl Default for Config {
             requests_per_connection: 4096,
             message_bytes: 256 << 20,
             message_elements: 1 << 20,
-            buffers_bytes: 1 << 30,
+            buffers_bytes: 0,
             outbox_bytes: 64 << 20,
             write_stall_s: 30,
             result_bytes: 256 << 20,
@@ -256,6 +257,15 @@ impl Config {
     pub(crate) fn memory_budget(&self) -> u64 {
         match self.memory_bytes {
             0 => machine::total_memory().map_or(8 << 30, |total| total / 4 * 3),
+            bytes => bytes,
+        }
+    }
+
+    /// Bytes that connections may hold.
+    pub(crate) fn buffers_budget(&self) -> u64 {
+        const MOST: u64 = 1 << 30;
+        match self.buffers_bytes {
+            0 => machine::total_memory().map_or(MOST, |total| (total / 8).min(MOST)),
             bytes => bytes,
         }
     }

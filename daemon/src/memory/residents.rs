@@ -67,6 +67,9 @@ pub(super) struct Table {
     contents: Vec<([u8; 32], ComponentKind, [u8; 32])>,
 }
 
+/// Checkpoints that are remembered though nothing of them is in memory.
+const ENTRIES: usize = 64;
+
 /// Contents that are remembered.
 const CONTENTS: usize = 1024;
 
@@ -114,6 +117,22 @@ impl Table {
         }
         self.entries.push(entered);
         self.drop_what_leaves();
+        self.forget();
+    }
+
+    /// Forgets checkpoints of which nothing is in memory, those used longest ago, where there are too many: folders may
+    /// hold thousands.
+    fn forget(&mut self) {
+        while self.entries.len() > ENTRIES {
+            let is_nothing = |entry: &Entry| entry.jobs == 0 && !entry.pinned && !self.has_any(entry);
+            // The last one was just entered.
+            let others = self.entries.iter().take(self.entries.len() - 1);
+            let Some(place) = others.enumerate().find(|(_, entry)| is_nothing(entry)).map(|(place, _)| place)
+            else {
+                return;
+            };
+            self.entries.remove(place);
+        }
     }
 
     /// Notes that a checkpoint is used on.

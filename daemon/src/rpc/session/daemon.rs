@@ -64,7 +64,7 @@ impl Daemon {
     pub(crate) fn new(config: Config, state_dir: &StateDir, jobs: Arc<Jobs>, studio: Arc<Studio>) -> Self {
         let daemon = Self {
             registry: Registry::default(),
-            buffers: Buffers::new(config.buffers_bytes),
+            buffers: Buffers::new(config.buffers_budget()),
             config: Live::new(config),
             reloaded: watch::Sender::new(None),
             jobs,
