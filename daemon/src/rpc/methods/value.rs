@@ -48,9 +48,11 @@ fn name(key: &Value) -> schema::Key<'_> {
 #[cfg(test)]
 mod tests {
     use latentd_client::protocol::Txt2ImgParams;
+    use schemars::JsonSchema;
+    use serde::Deserialize;
 
     use super::*;
-    use crate::schema::of;
+    use crate::schema::{check, of};
 
     fn map(entries: &[(&str, Value)]) -> Value {
         Value::Map(entries.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect())
@@ -107,5 +109,64 @@ mod tests {
         let params = decode::<Txt2ImgParams>(&of::<Txt2ImgParams>(), value).expect("decodes");
         assert_eq!((params.width, params.height, params.seed), (Some(64), None, 1 << 40));
         assert_eq!(params.steps, 7, "a whole float is an integer");
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(untagged)]
+    #[allow(dead_code)]
+    enum Either {
+        Number(#[schemars(range(max = 10))] u32),
+        Name(#[schemars(length(max = 3))] String),
+        Point(Point),
+        List(Vec<Point>),
+        Box(Corners),
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Point {
+        x: u32,
+        y: Option<bool>,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Corners {
+        from: Point,
+        to: Point,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[allow(dead_code)]
+    struct Holder {
+        value: Either,
+    }
+
+    #[test]
+    fn of_several_shapes_the_one_that_came_furthest_complains() {
+        let point = |x: Value| map(&[("x", x)]);
+        let rows = [
+            (20.into(), "value: 20 is out of range; give 0 to 10"),
+            ("long".into(), "value: text is 4 characters long, 3 are allowed"),
+            (true.into(), "value: true must be an integer or a string or a map or an array"),
+            (point("one".into()), "value.x: 'one' must be an integer"),
+            (map(&[("x", 1.into()), ("z", 1.into())]), "unknown field 'value.z'; known: x, y"),
+            (map(&[("from", point(1.into())), ("to", point((-1).into()))]), "value.to.x: -1 is out of range"),
+            (map(&[("from", point(1.into()))]), "value.to: is missing"),
+            (
+                Value::Array(vec![point(1.into()), map(&[("x", 1.into()), ("y", 2.into())])]),
+                "value.1.y: 2 must be true or false",
+            ),
+        ];
+        let schema = of::<Holder>();
+        for (value, expected) in rows {
+            let error = check(&schema, &map(&[("value", value.clone())])).expect_err("refused");
+            assert!(error.text.starts_with(expected), "{value}: {error}");
+        }
+        for value in [7.into(), 7.0.into(), "abc".into(), point(1.into()), Value::Array(vec![])] {
+            assert_eq!(check(&schema, &map(&[("value", value)])), Ok(()));
+        }
     }
 }
