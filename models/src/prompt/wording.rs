@@ -107,17 +107,25 @@ impl Wording {
     }
 
     /// Writes `[from:to:when]` and `[a|b]` as `(from:to:when:0.9…)` and `(a|b:0.9…)`: the same words with the same weight,
-    /// but nothing that changes from step to step.
+    /// but nothing that changes from step to step. A `|` beside such brackets, or a `\` before nothing, makes A1111 take
+    /// the whole prompt for words.
     fn take_changes(&mut self) {
+        let before = self.unapplied.len();
         let written = std::mem::take(&mut self.text);
         let mut text = String::with_capacity(written.len());
         let mut open: Vec<Bracket> = vec![];
         let mut rounded = vec![];
+        // Bars that turns are not made of yet, and whether all else is read.
+        let (mut bars, mut is_read) = (0, true);
         let mut characters = written.char_indices();
         while let Some((place, character)) = characters.next() {
             text.push(character);
             match character {
-                '\\' => text.extend(characters.next().map(|(_, escaped)| escaped)),
+                '\\' => {
+                    let escaped = characters.next().map(|(_, escaped)| escaped);
+                    is_read &= escaped.is_some_and(|escaped| escaped != '\n');
+                    text.extend(escaped);
+                }
                 '(' | '[' => open.push(Bracket {
                     kind: character,
                     written: place,
@@ -131,6 +139,7 @@ impl Wording {
                     }
                 }
                 '|' => {
+                    bars += 1;
                     if let Some(bracket) = open.last_mut() {
                         bracket.bars += 1;
                     }
@@ -146,11 +155,17 @@ impl Wording {
                         text.pop();
                         text.push_str(AS_IN_BRACKETS);
                         rounded.push(bracket.start);
+                        bars -= bracket.bars;
                         self.push(kind, written.get(bracket.written..=place).unwrap_or_default());
                     }
                 }
                 _ => (),
             }
+        }
+        if bars > 0 || !is_read {
+            self.text = written;
+            self.unapplied.truncate(before);
+            return;
         }
         let mut bytes = text.into_bytes();
         for start in rounded {
@@ -263,7 +278,12 @@ mod tests {
                 "[a:b:c:5] [a|b:5] [a:b] \\[a:b:5\\] [a (b:5] [a|b",
                 &[],
             ),
+            ("[a:b:c:5] [a:b] \\[a:b:5\\] [a (b:5]", "[a:b:c:5] [a:b] \\[a:b:5\\] [a (b:5]", &[]),
             ("((a][:b:c [d:3]", "((a][:b:c (d:3:0.9090909090909091)", &[(Schedule, "[d:3]")]),
+            // What makes A1111 take all of it for words.
+            ("[a:b:5] | [c|d]", "[a:b:5] | [c|d]", &[]),
+            ("[a:b:5] (c|d)", "[a:b:5] (c|d)", &[]),
+            ("[a:b:5]\\", "[a:b:5]\\", &[]),
             ("a :1.5 AND  b:2 :1\nAND c", "a and b and c", &[(Composition, "AND")]),
             ("BAND AND_ and a:2", "BAND AND_ and a:2", &[]),
         ] {
