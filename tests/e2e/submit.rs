@@ -36,7 +36,24 @@ fn good() -> Txt2ImgParams {
 /// Keeps the daemon from doing anything else.
 async fn occupy(client: &Client) -> String {
     let params = Txt2ImgParams { checkpoint: Some("busy".into()), ..long() };
-    within(client.submit("txt2img", &params, None)).await.expect("submitted")
+    let job = within(client.submit("txt2img", &params, None)).await.expect("submitted");
+    // Until it runs, another one may come first.
+    reaches(client, &job, JobState::Running).await;
+    job
+}
+
+/// Waits until a job is in this state, on its way from one to the next.
+async fn reaches(client: &Client, job: &str, wanted: JobState) {
+    let waits = async {
+        loop {
+            match client.job(job).await.expect("known").state {
+                state if state == wanted => break,
+                JobState::Resolving | JobState::Queued => tokio::task::yield_now().await,
+                state => panic!("{state}, not {wanted}"),
+            }
+        }
+    };
+    within(waits).await;
 }
 
 async fn submit(client: &Client, params: &Txt2ImgParams) -> Result<String, Error> {
@@ -46,15 +63,7 @@ async fn submit(client: &Client, params: &Txt2ImgParams) -> Result<String, Error
 /// What becomes of `job`, which waits behind `busy`.
 async fn drawn_after(client: &Client, busy: &str, job: &str) -> Result<Txt2ImgResult, Error> {
     // On a busy machine it may not be resolved yet when its submit is answered.
-    let waits = async {
-        loop {
-            match client.job(job).await.expect("known").state {
-                JobState::Resolving => tokio::task::yield_now().await,
-                state => break state,
-            }
-        }
-    };
-    assert_eq!(within(waits).await, JobState::Queued);
+    reaches(client, job, JobState::Queued).await;
     within(client.cancel(busy)).await.expect("cancelled");
     within(client.wait(job)).await
 }
@@ -120,6 +129,7 @@ async fn a_file_that_is_replaced_or_removed_is_drawn_with_as_it_was() {
         within(client.unload_model("good")).await.expect("unloaded");
         let busy = occupy(&client).await;
         let job = submit(&client, &good()).await.expect("submitted");
+        reaches(&client, &job, JobState::Queued).await;
         if change == "replaced" {
             replace(&fixture("tiny-sd1-ema"));
         } else {
@@ -153,6 +163,7 @@ async fn a_file_that_is_written_to_fails_its_job_by_name() {
         }
         let busy = occupy(&client).await;
         let job = submit(&client, &good()).await.expect("submitted");
+        reaches(&client, &job, JobState::Queued).await;
         fs::write(&file, content).expect("written");
         let text = refused(drawn_after(&client, &busy, &job).await, ErrorName::Model);
         assert!(text.contains("'good'") && text.contains("was written to"), "{change}: {text}");

@@ -157,11 +157,18 @@ impl Library {
 
     /// Looks at these files alone; gives what is there now, if that is something else.
     fn refresh(&self, paths: &[PathBuf]) -> Option<Arc<Snapshot>> {
-        let before = self.snapshot();
-        let after = Arc::new(scan::refreshed(&self.folders, &before, paths, &self.index)?);
-        self.lock().snapshot = Some(Arc::clone(&after));
-        self.tell_difference(&before, &after);
-        Some(after)
+        loop {
+            let before = self.snapshot();
+            let after = Arc::new(scan::refreshed(&self.folders, &before, paths, &self.index)?);
+            let mut state = self.lock();
+            // What others found meanwhile is not to be forgotten.
+            if state.snapshot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &before)) {
+                state.snapshot = Some(Arc::clone(&after));
+                drop(state);
+                self.tell_difference(&before, &after);
+                return Some(after);
+            }
+        }
     }
 
     fn tell_difference(&self, before: &Snapshot, after: &Snapshot) {
@@ -204,7 +211,9 @@ impl Library {
         changed.extend(lookup::candidates(self.shelf(&snapshot), kind, name));
         changed.sort();
         changed.dedup();
-        if let Some(after) = self.refresh(&changed) {
+        // Others may have found it meanwhile.
+        let after = self.refresh(&changed).unwrap_or_else(|| self.snapshot());
+        if !Arc::ptr_eq(&after, &snapshot) {
             found = look(&after);
         }
         // What has a hash may have come just now, under any name.

@@ -19,7 +19,7 @@ pub(crate) struct Snapshot {
     pub problems: Vec<Problem>,
     /// The folders that were read, and models folders that are not there.
     pub(super) folders: Vec<Folder>,
-    /// Folders in which files stand that links lead to.
+    /// Files that links lead to.
     pub(super) linked: Vec<PathBuf>,
 }
 

@@ -500,3 +500,22 @@ fn a_file_that_is_replaced_all_the_time_is_held_as_it_is() {
         done.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn what_several_requests_find_at_once_is_all_known() {
+    let shop = Shop::with(&[]);
+    let names: Vec<String> = (0..8).map(|index| format!("new-{index}")).collect();
+    for _ in 0..5 {
+        for name in &names {
+            shop.put(&format!("Lora/{name}.safetensors"), &lora());
+        }
+        std::thread::scope(|scope| {
+            for name in &names {
+                scope.spawn(|| shop.library.find(LibraryKind::Lora, name).expect("found"));
+            }
+        });
+        assert_eq!(shop.names(), names);
+        fs::remove_dir_all(shop.models.join("Lora")).expect("removed");
+        shop.library.rescan();
+    }
+}

@@ -128,8 +128,8 @@ impl Walk {
                 if is_link { self.links.push(folder) } else { self.enter(folder, false) }
             }
             Ok(metadata) if metadata.is_file() && is_weights(&path, kind) => {
-                if is_link && let Ok(target) = fs::canonicalize(&path) {
-                    self.linked.extend(target.parent().map(Path::to_owned));
+                if is_link {
+                    self.linked.extend(fs::canonicalize(&path));
                 }
                 self.file(path, &metadata, kind);
             }

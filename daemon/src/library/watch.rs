@@ -85,10 +85,14 @@ impl<N: Notifier> Watching<N> {
             return Watched { all: false, more: false };
         };
         let found = snapshot.folders.iter().filter_map(|folder| Some((folder.stamp?, &folder.path)));
-        let linked = snapshot.linked.iter().filter_map(|path| Some((Stamp::at(path)?, path)));
         let mut wanted = BTreeMap::new();
-        for (stamp, path) in found.chain(linked) {
+        for (stamp, path) in found {
             wanted.entry(stamp.place()).or_insert_with(|| path.clone());
+        }
+        for folder in snapshot.linked.iter().filter_map(|file| file.parent()) {
+            if let Some(stamp) = Stamp::at(folder) {
+                wanted.entry(stamp.place()).or_insert_with(|| folder.to_owned());
+            }
         }
         for (place, path) in &self.folders {
             if wanted.get(place) != Some(path) {
@@ -152,7 +156,7 @@ fn wait(changes: &Receiver<DebounceEventResult>, snapshot: &Snapshot, polls: boo
     let started = Instant::now();
     loop {
         match changes.recv_timeout(ROOTS_EVERY) {
-            Ok(Ok(events)) if !events.iter().any(|event| matters(event.kind)) => (),
+            Ok(Ok(events)) if !events.iter().any(|event| matters(event, snapshot)) => (),
             Ok(Ok(_)) => return true,
             Ok(Err(errors)) => {
                 warn!(?errors, "watching the models folders");
@@ -167,13 +171,22 @@ fn wait(changes: &Receiver<DebounceEventResult>, snapshot: &Snapshot, polls: boo
     }
 }
 
-/// Reading a file is an event too; what a scan does must not cause the next one.
-fn matters(kind: EventKind) -> bool {
-    match kind {
-        // A file that was written is closed: the moment a copy is whole.
+fn matters(event: &notify::Event, snapshot: &Snapshot) -> bool {
+    let is_change = match event.kind {
+        // Reading a file is an event too; what a scan does must not cause the next one. A file that was written is closed:
+        // the moment a copy is whole.
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
         _ => true,
-    }
+    };
+    // What a folder has beside the files that links lead to is nothing to us: it may be one where much goes on.
+    let is_others = |path: &PathBuf| {
+        let is_beside = snapshot.linked.iter().any(|linked| linked.parent() == path.parent());
+        is_beside
+            && !snapshot.linked.contains(path)
+            && !snapshot.folders.iter().any(|folder| Some(folder.path.as_path()) == path.parent())
+    };
+    // An event without a path says that some were lost.
+    is_change && (event.paths.is_empty() || !event.paths.iter().all(is_others))
 }
 
 #[cfg(test)]
@@ -181,6 +194,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::library::snapshot::Folder;
     use crate::library::walk::walk;
 
     /// Watches so many folders and no more.
@@ -204,6 +218,31 @@ mod tests {
 
         fn unwatch(&mut self, folder: &Path) {
             self.watched.retain(|path| path != folder);
+        }
+    }
+
+    #[test]
+    fn what_goes_on_beside_what_a_link_leads_to_is_nothing() {
+        let folder = |path: &str| Folder { path: path.into(), stamp: None, rested: true, is_root: false };
+        let snapshot = Snapshot {
+            folders: vec![folder("/m"), folder("/m/a")],
+            linked: vec!["/store/x".into(), "/m/a/y".into()],
+            ..Snapshot::default()
+        };
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        for (kind, paths, expected) in [
+            (written, &["/store/x"][..], true),
+            (written, &["/store/other"], false),
+            (written, &["/store/other", "/store/x"], true),
+            (written, &["/m/other"], true),
+            (written, &["/m/a/other"], true),
+            (written, &[], true),
+            (EventKind::Any, &["/m"], true),
+            (EventKind::Access(AccessKind::Open(AccessMode::Read)), &["/m/x"], false),
+        ] {
+            let paths_of = paths.iter().map(PathBuf::from).collect();
+            let event = notify::Event { kind, paths: paths_of, attrs: notify::event::EventAttributes::new() };
+            assert_eq!(matters(&event, &snapshot), expected, "{kind:?} {paths:?}");
         }
     }
 
