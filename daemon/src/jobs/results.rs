@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,8 @@ const VERSION: u16 = 2;
 const START: usize = MAGIC.len() + size_of::<u16>();
 /// The one method whose results the first version wrote.
 const FIRST_METHOD: &str = "txt2img";
+/// No result of the first version was larger.
+const FIRST_BYTES: u64 = 1 << 30;
 const CHECKSUM: usize = 32;
 
 /// The folder.
@@ -74,7 +77,7 @@ impl Results {
     /// Reads a job's result, of as many bytes as its row says.
     pub(super) fn read(&self, id: &str, method: &str, bytes: u64) -> Result<Vec<u8>, ReadError> {
         const LENGTH: &str = "it has another length than was written";
-        let mut file = File::open(self.path(id))?;
+        let mut file = self.open_file(id)?;
         let mut start = Vec::new();
         file.by_ref().take(START as u64).read_to_end(&mut start)?;
         let has_header = start.starts_with(MAGIC);
@@ -125,12 +128,15 @@ impl Results {
     /// What the file of this id says that it is. Its checksum is left to [`Self::read`].
     pub(super) fn identify(&self, id: &str) -> Result<Identity, ReadError> {
         const HEADER: &str = "its header makes no sense";
-        let mut file = File::open(self.path(id))?;
+        let mut file = self.open_file(id)?;
         let length = file.metadata()?.len();
         // Two texts of at most 64 KiB.
         let mut start = Vec::new();
         file.by_ref().take(1 << 18).read_to_end(&mut start)?;
         let Some(rest) = start.strip_prefix(MAGIC) else {
+            if length > FIRST_BYTES {
+                return Err(ReadError::Damaged(HEADER));
+            }
             file.read_to_end(&mut start)?;
             let bytes = whole_value(start)?.len() as u64;
             return Ok(Identity { method: FIRST_METHOD.to_owned(), bytes });
@@ -151,6 +157,12 @@ impl Results {
             return Err(ReadError::Damaged(HEADER));
         }
         Ok(Identity { method, bytes })
+    }
+
+    /// Waits for nobody: what stands there may be a pipe.
+    fn open_file(&self, id: &str) -> Result<File, ReadError> {
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(self.path(id))?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(ReadError::Damaged("it is no file")) }
     }
 
     fn path(&self, id: &str) -> PathBuf {
@@ -299,5 +311,18 @@ mod tests {
         let mut ids: Vec<_> = results.files().into_iter().map(|found| found.id).collect();
         ids.sort();
         assert_eq!(ids, ["j1", "j2"]);
+    }
+
+    #[test]
+    fn what_is_no_file_holds_up_nobody() {
+        let (_folder, results) = results();
+        let made = std::process::Command::new("mkfifo").arg(results.path("pipe")).status().expect("ran");
+        assert!(made.success());
+        fs::create_dir(results.path("folder")).expect("made");
+        fs::File::create(results.path("huge")).and_then(|file| file.set_len(FIRST_BYTES + 1)).expect("made");
+        for id in ["pipe", "folder", "huge"] {
+            assert!(matches!(results.identify(id), Err(ReadError::Damaged(_))), "{id}");
+        }
+        assert!(matches!(results.read("pipe", "txt2img", 10), Err(ReadError::Damaged(_))));
     }
 }

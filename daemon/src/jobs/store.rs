@@ -15,6 +15,7 @@ use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tracing::{info, warn};
 
+use super::id;
 use super::job::{Job, Standing};
 use super::results::{Identity, Results};
 use super::wanted::WantedResults;
@@ -276,7 +277,7 @@ fn adopt(connection: &Connection, results: &Results) -> rusqlite::Result<()> {
     let together = connection.unchecked_transaction()?;
     let mut adopted = 0;
     for found in results.files() {
-        if known.contains(&found.id) {
+        if known.contains(&found.id) || id::check(found.id.clone()).is_err() {
             continue;
         }
         let Identity { method, bytes } = match results.identify(&found.id) {
