@@ -353,6 +353,45 @@ fn what_could_not_be_written_can_be_fetched() {
 }
 
 #[test]
+fn the_configuration_file_is_where_it_is_said_to_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("mine")).expect("made");
+    std::fs::write(folder.path().join("mine/latentd.toml"), "queue = 7\nmodels_dirs = ['models']\n")
+        .expect("written");
+    let settings = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = program(folder.path());
+        command.args(["doctor", "--json"]).args(arguments).current_dir(folder.path());
+        let (code, out, errors) = output({
+            command.envs(variables.iter().copied());
+            command
+        });
+        assert_eq!(code, Some(0), "{errors}");
+        let report: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+        report["settings"].clone()
+    };
+    let models = folder.path().join("mine/models");
+    for (variables, arguments) in [
+        (vec![("LATENTD_CONFIG", "~/mine/latentd.toml")], vec![]),
+        (vec![("LATENTD_CONFIG", "mine/latentd.toml")], vec![]),
+        (vec![("LATENTD_CONFIG", "none")], vec!["--config=~/mine/latentd.toml"]),
+    ] {
+        let settings = settings(&variables, &arguments);
+        assert_eq!(settings["queue"], 7);
+        assert_eq!(settings["models_dirs"][0].as_str(), models.to_str(), "beside the file");
+    }
+    // Empty, or relative where that may not be: as if it were not set.
+    let unset = [
+        ("LATENTD_CONFIG", ""),
+        ("XDG_CONFIG_HOME", "mine"),
+        ("XDG_RUNTIME_DIR", "mine"),
+        ("TMPDIR", "mine"),
+    ];
+    let settings = settings(&unset, &[]);
+    assert_eq!(settings["queue"], 512);
+    assert!(settings["socket"].as_str().is_some_and(|path| path.starts_with("/tmp/latentd-")), "{settings}");
+}
+
+#[test]
 fn without_home_and_xdg_there_are_still_places() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = program(folder.path());

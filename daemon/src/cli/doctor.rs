@@ -74,7 +74,7 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
         print(&config.to_commented_toml().map_err(Failure::new)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config_file = global.config.clone().unwrap_or_else(Config::default_file);
+    let config_file = global.config_file()?.unwrap_or_else(Config::default_file);
     let (auto_precision, auto_precision_reason) = Precision::best_and_why();
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),

@@ -124,7 +124,7 @@ fn daemon_command(
     command.arg("serve").arg("--socket").arg(&config.socket).arg("--state-dir").arg(&config.state_dir);
     // What is said before the log begins goes to stderr, which is the same file.
     command.arg("--log-file").arg(log);
-    if let Some(file) = &global.config {
+    if let Some(file) = global.config_file()? {
         command.arg("--config").arg(file);
     }
     for folder in models_dirs {

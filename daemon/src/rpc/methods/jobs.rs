@@ -71,7 +71,7 @@ fn not_a_job(session: &Session, params: &SubmitParams) -> Error {
     let shown = schema::shorten(&params.method);
     let advice = advice(&params.method, session.methods.jobs());
     let listed = session.methods.jobs().collect::<Vec<_>>().join(", ");
-    Error::not_found(format!("method: '{shown}' cannot be submitted{advice}; those that can: {listed}"))
+    Error::not_found(format!("method: '{shown}' cannot be submitted; those that can: {listed}{advice}"))
 }
 
 fn wait() -> Run {

@@ -104,7 +104,7 @@ impl Methods {
         self.by_name.get(name).ok_or_else(|| {
             let advice = advice(name, self.by_name.keys().copied());
             let shown = schema::shorten(name);
-            Error::not_found(format!("no method '{shown}'{advice}; api_info lists all"))
+            Error::not_found(format!("no method '{shown}'; api_info lists all{advice}"))
         })
     }
 
