@@ -2,7 +2,7 @@
 
 use latentd_client::codec::{Message, encode_request};
 use latentd_client::protocol::{
-    ErrorName, EventKind, JobListParams, OutputFormat, OutputParams, Txt2ImgParams,
+    ErrorName, EventKind, JobListParams, JobState, OutputFormat, OutputParams, Txt2ImgParams,
 };
 use rmpv::Value;
 
@@ -436,8 +436,9 @@ async fn long_prompts_stay_within_the_budget() {
         let middle = usize::midpoint(fits, too_many);
         match within(client.submit("txt2img", &request(middle), None)).await {
             Ok(job) => {
+                // It may be found too large only after the submit was answered.
+                while within(client.job(&job)).await.expect("known").state == JobState::Resolving {}
                 within(client.cancel(&job)).await.expect("cancelled");
-                // Whether it was taken or found too large only after the submit was answered.
                 match within(client.wait(&job)).await {
                     Err(error) if error.wire().is_some_and(|wire| wire.name == ErrorName::Memory) => {
                         too_many = middle;
