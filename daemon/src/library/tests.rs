@@ -343,6 +343,60 @@ fn a_hash_that_is_not_known_is_computed_for_who_waits() {
     assert!(!error.text.contains("known yet"), "{error}");
 }
 
+/// Cancelled when told so.
+#[derive(Default)]
+struct Until {
+    cancelled: AtomicBool,
+    waits: AtomicBool,
+}
+
+impl Waiter for Until {
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    fn hashed(&self, _done: u64, _total: u64) {
+        self.waits.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn few_wait_for_hashes_and_the_others_have_threads_left() {
+    let shop = Shop::with(&[]);
+    // Hours to hash, and no place on the disk.
+    let length = 1u64 << 42;
+    let large = changed(|header, data| {
+        let (start, end) = (data.len() as u64, data.len() as u64 + length);
+        header
+            .insert("unused".into(), json!({"dtype": "U8", "shape": [length], "data_offsets": [start, end]}));
+    });
+    let path = shop.put("Stable-diffusion/large.safetensors", &large);
+    let file = fs::File::options().write(true).open(path).expect("opened");
+    file.set_len(large.len() as u64 + length).expect("made larger");
+    shop.library.rescan();
+    let waiters: Vec<_> = (0..4).map(|_| Until::default()).collect();
+    std::thread::scope(|scope| {
+        for (index, waiter) in waiters.iter().enumerate() {
+            let wait =
+                move |shop: &Shop| shop.pin(&format!("0123456789{index}"), waiter).err().expect("ends");
+            let shop = &shop;
+            scope.spawn(move || assert_eq!(wait(shop).class, Class::Cancelled));
+        }
+        while !waiters.iter().all(|waiter| waiter.waits.load(Ordering::Relaxed)) {
+            std::thread::yield_now();
+        }
+        let error = shop.pin("0123456789", &Patient).err().expect("refused");
+        assert!(error.class == Class::Busy && error.text.contains("name the file"), "{error}");
+        shop.pin("large", &Patient).expect("who names the file waits for nothing");
+        for waiter in &waiters {
+            waiter.cancelled.store(true, Ordering::Relaxed);
+        }
+    });
+    // Their places are free again.
+    let impatient = Until { cancelled: AtomicBool::new(true), ..Until::default() };
+    assert_eq!(shop.pin("0123456789", &impatient).err().expect("cancelled").class, Class::Cancelled);
+}
+
 #[test]
 fn a_file_of_the_same_size_and_time_is_another_file() {
     let shop = Shop::with(&[("Stable-diffusion/model.safetensors", &tiny())]);
