@@ -1,5 +1,6 @@
 //! From the files that are there to entries and problems: what is known of a file is not looked up again.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::LibraryKind;
@@ -32,7 +33,7 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index, before: Option<&Snapshot>
         ..Snapshot::default()
     };
     for candidate in &walk.candidates {
-        match found(candidate, &known, &mut learnt) {
+        match found(candidate, &known, before, &mut learnt) {
             Ok(item) => snapshot.entries.push(item),
             Err(problem) => snapshot.problems.push(*problem),
         }
@@ -63,7 +64,7 @@ pub(super) fn refreshed(
     let is_same = |a: &Path, b: &Path| a.as_os_str() == b.as_os_str();
     let is_at = |item: &Item, path: &Path| item.path().is_some_and(|at| is_same(at, path));
     let is_of = |problem: &Problem, path: &Path| is_same(&problem.path, path);
-    let now: Vec<_> = paths.iter().map(|path| (path, found_at(folders, path, index))).collect();
+    let now: Vec<_> = paths.iter().map(|path| (path, found_at(folders, path, snapshot, index))).collect();
     let is_known = |(path, found): &(&PathBuf, Option<Found>)| match found {
         Some(Ok(found)) => snapshot.entries.contains(found),
         Some(Err(found)) => snapshot.problems.contains(&**found),
@@ -95,10 +96,10 @@ pub(super) fn refreshed(
 }
 
 /// What a scan would say of one file: nothing if it would not be looked at.
-fn found_at(folders: &[PathBuf], path: &Path, index: &Index) -> Option<Found> {
+fn found_at(folders: &[PathBuf], path: &Path, before: &Snapshot, index: &Index) -> Option<Found> {
     let found = look_at(path, outermost_kind(folders, path))?.and_then(|candidate| {
         let mut learnt = Learnt::new();
-        let found = found(&candidate, &index.verdict(path), &mut learnt);
+        let found = found(&candidate, &index.verdict(path), Some(before), &mut learnt);
         index.remember(&learnt);
         found
     });
@@ -106,24 +107,33 @@ fn found_at(folders: &[PathBuf], path: &Path, index: &Index) -> Option<Found> {
 }
 
 /// The entry of a file: from what is known of it, or from a look into it.
-fn found(candidate: &Candidate, known: &Verdicts, learnt: &mut Learnt) -> Found {
-    let refuse = |class, reason| {
-        Err(Box::new(Problem { path: candidate.path.clone(), reason, class, seen: Some(candidate.seen) }))
+fn found(candidate: &Candidate, known: &Verdicts, before: Option<&Snapshot>, learnt: &mut Learnt) -> Found {
+    let refuse = |reason| {
+        let (path, seen) = (candidate.path.clone(), Some(candidate.seen));
+        Err(Box::new(Problem { path, reason, class: Class::Model, seen }))
     };
     let extension = extension(&candidate.path);
     if extension != "safetensors" {
-        let reason = format!("'.{extension}' files are not read yet; convert it to .safetensors");
-        return refuse(Class::Model, reason);
+        return refuse(format!("'.{extension}' files are not read yet; convert it to .safetensors"));
     }
     if let Some(verdict) = known.get(&candidate.path, &candidate.seen) {
         return sort_in(candidate, verdict);
     }
+    // Where there is no memory, or no file can be opened just now, what was said of the same file is still true.
+    let said = || before.and_then(|before| before.entry_of(&candidate.path, &candidate.seen)).cloned();
     // Not remembered: giving the right to read changes no byte.
     let file = match open_without_waiting(&candidate.path) {
         Ok(file) => file,
-        Err(error) => return refuse(Class::Model, format!("cannot be read: {error}")),
+        Err(error) => {
+            let lasts = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound);
+            let said = if lasts { None } else { said() };
+            return said.map_or_else(|| refuse(format!("cannot be read: {error}")), Ok);
+        }
     };
     let (verdict, lasts) = judge(&file, &candidate.path);
+    if !lasts && let Some(item) = said() {
+        return Ok(item);
+    }
     // What was put in its place before it was opened is another file than the one that was seen.
     let is_seen = file.metadata().is_ok_and(|now| Stamp::of(&now) == candidate.seen.file);
     if lasts && is_seen && Seen::at(&candidate.path) == Some(candidate.seen) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::{LibraryEvent, LibraryEventKind, LibraryProblem};
 
-use super::item::Item;
+use super::item::{Item, Source};
 use super::stamp::{Seen, Stamp};
 use crate::error::Class;
 
@@ -54,6 +54,12 @@ impl Problem {
 }
 
 impl Snapshot {
+    /// The entry of this very file.
+    pub(super) fn entry_of(&self, path: &Path, seen: &Seen) -> Option<&Item> {
+        let is = |source: &Source| matches!(source, Source::File { path: at, seen: of } if of == seen && at == path);
+        self.entries.iter().find(|item| is(&item.source))
+    }
+
     /// Whether the same files are there, whatever is in them. Asks for the state of folders, not of all files.
     pub(super) fn has_its_files(&self) -> bool {
         let is_same = |folder: &Folder| folder.rested && Stamp::at(&folder.path) == folder.stamp;

@@ -573,3 +573,15 @@ fn what_several_requests_find_at_once_is_all_known() {
         shop.library.rescan();
     }
 }
+
+#[test]
+fn the_entry_of_a_file_is_that_of_the_very_file() {
+    let shop = Shop::with(&[("Lora/a.safetensors", &lora()), ("Lora/b.safetensors", &lora())]);
+    let snapshot = shop.library.snapshot();
+    let path = shop.models.join("Lora/b.safetensors");
+    let seen = stamp::Seen::at(&path).expect("there");
+    assert_eq!(snapshot.entry_of(&path, &seen).map(|item| item.name.as_str()), Some("b"));
+    assert_eq!(snapshot.entry_of(&shop.models.join("Lora/a.safetensors"), &seen), None);
+    let other = stamp::Seen { file: Stamp { inode: 0, ..seen.file }, ..seen };
+    assert_eq!(snapshot.entry_of(&path, &other), None);
+}
