@@ -87,7 +87,7 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     let socket = Arc::downgrade(&listening.socket);
     let path = listening.socket.path.clone();
     let mut server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening));
-    tokio::spawn(purge_now_and_then(Arc::clone(&jobs)));
+    tokio::spawn(purge_now_and_then(Arc::clone(&daemon)));
     tokio::spawn(end_when_idle(Arc::clone(&daemon)));
     announce(&path)?;
     info!(socket = %path.display(), threads, "ready");
@@ -106,16 +106,20 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     let grace = Duration::from_secs(daemon.config.get().stop_grace_s);
     let running = Arc::clone(&jobs);
     // Writes to disk for each waiting job; signals must be heard meanwhile.
-    let mut stopped = tokio::task::spawn_blocking(move || {
-        jobs.stop();
-        drawing.join()
+    let ending = Arc::clone(&daemon);
+    let mut stopped = tokio::spawn(async move {
+        let stop = move || {
+            jobs.stop();
+            Ok(drawing.join().is_ok())
+        };
+        ending.keepers.call(stop).await
     });
     let mut late = std::pin::pin!(tokio::time::sleep(grace));
     let mut is_late = false;
     loop {
         tokio::select! {
             ended = &mut stopped => {
-                if let Ok(Err(_)) | Err(_) = ended {
+                if !matches!(ended, Ok(Ok(true))) {
                     error!("the engine did not end well");
                 }
                 break;
@@ -220,17 +224,21 @@ fn handle(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::new(format!("cannot handle signals: {error}")))
 }
 
-async fn purge_now_and_then(jobs: Arc<Jobs>) {
+async fn purge_now_and_then(daemon: Arc<Daemon>) {
     let mut tick = tokio::time::interval(SAVE_EVERY);
     let mut purged = Instant::now();
     loop {
         tick.tick().await;
-        if purged.elapsed() < PURGE_EVERY && jobs.unsaved_bytes() == 0 {
+        if purged.elapsed() < PURGE_EVERY && daemon.jobs.unsaved_bytes() == 0 {
             continue;
         }
         purged = Instant::now();
-        let jobs = Arc::clone(&jobs);
-        tokio::task::spawn_blocking(move || jobs.purge()).await.ok();
+        let jobs = Arc::clone(&daemon.jobs);
+        let purge = move || {
+            jobs.purge();
+            Ok(())
+        };
+        daemon.keepers.call(purge).await.ok();
     }
 }
 
@@ -272,6 +280,10 @@ async fn heed_hangups(hangup: Option<Signal>, terminal: Terminal, daemon: Arc<Da
         }
         let (daemon, reload) = (Arc::clone(&daemon), Arc::clone(&reload));
         // One after the other, each off the threads that serve the socket.
-        tokio::task::spawn_blocking(move || reload.run(&daemon)).await.ok();
+        let (keeper, reload) = (Arc::clone(&daemon), move || {
+            reload.run(&daemon);
+            Ok(())
+        });
+        keeper.keepers.call(reload).await.ok();
     }
 }

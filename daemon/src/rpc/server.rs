@@ -37,7 +37,7 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, mut listening: Listening) {
             },
             Some(_) = connections.join_next() => (),
             () = closing(&mut phase) => break Some(listening),
-            _ = look.tick() => match found_again(listening).await {
+            _ = look.tick() => match found_again(&daemon, listening).await {
                 Ok(found) => listening = found,
                 Err(error) => {
                     // Nobody could reach it, and it would keep others from its state.
@@ -56,19 +56,22 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, mut listening: Listening) {
 }
 
 /// The socket, bound anew where nothing stands in its place any more. The folder is looked at off the threads that serve.
-async fn found_again(listening: Listening) -> Result<Listening, ListenError> {
+async fn found_again(daemon: &Daemon, listening: Listening) -> Result<Listening, String> {
+    let runtime = tokio::runtime::Handle::current();
     let look = move || {
+        // A socket is made for a runtime.
+        let _runtime = runtime.enter();
         let path = listening.socket.path.display().to_string();
-        match listening.socket.find() {
+        let found = match listening.socket.find() {
             Standing::Ours => Ok(listening),
             Standing::Nothing => {
                 listening.again().inspect(|_| warn!(path, "the socket was gone; bound again"))
             }
             Standing::Other => Err(ListenError::Displaced { path: listening.socket.path.clone() }),
-        }
+        };
+        Ok(found.map_err(|error| error.to_string()))
     };
-    let looked = tokio::task::spawn_blocking(look).await;
-    looked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    daemon.keepers.call(look).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 async fn closing(phase: &mut watch::Receiver<Phase>) {

@@ -48,6 +48,8 @@ pub(crate) struct Daemon {
     pub loaders: Workers,
     results: Arc<CountedFolder>,
     outputs: Arc<CountedFolder>,
+    /// Keep house: look after the socket, the settings and what grows old.
+    pub keepers: Workers,
     pub started: Instant,
     pub phase: watch::Sender<Phase>,
     pub connections: AtomicU32,
@@ -76,6 +78,7 @@ impl Daemon {
             loaders: Workers::new("load", 4),
             results: CountedFolder::new(state_dir.results()),
             outputs: CountedFolder::new(state_dir.outputs()),
+            keepers: Workers::new("keep", 2),
             started: Instant::now(),
             phase: watch::Sender::new(Phase::Running),
             connections: AtomicU32::new(0),
