@@ -26,6 +26,7 @@ mod state_dir;
 mod storage;
 mod suggest;
 mod tasks;
+mod thread;
 mod threads;
 mod unnamed_file;
 mod whole_file;

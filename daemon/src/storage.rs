@@ -1,5 +1,5 @@
-//! How much lies in the folders that the daemon writes into. They may be large, so they are counted now and then, on a
-//! thread of its own, and whoever asks is told what was counted last.
+//! How much lies in the folders that the daemon writes into. They may be large, so they are counted now and then, elsewhere,
+//! and whoever asks is told what was counted last.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,6 @@ const DEPTH: usize = 8;
 pub(crate) struct CountedFolder {
     path: PathBuf,
     state: Mutex<State>,
-    counter: Workers,
 }
 
 #[derive(Default)]
@@ -37,11 +36,11 @@ impl CountedFolder {
     pub(crate) fn new(path: PathBuf) -> Arc<Self> {
         let counted = FolderStatus { path: path.display().to_string(), ..FolderStatus::default() };
         let state = Mutex::new(State { counted, ..State::default() });
-        Arc::new(Self { path, state, counter: Workers::new("count", 1) })
+        Arc::new(Self { path, state })
     }
 
-    /// As it was counted last, which is done again if that was a while ago. Waits for no disk.
-    pub(crate) fn status(self: &Arc<Self>) -> FolderStatus {
+    /// As it was counted last, which one of the threads does again if that was a while ago. Waits for no disk.
+    pub(crate) fn status(self: &Arc<Self>, threads: &Workers) -> FolderStatus {
         let mut state = self.lock();
         let counted = state.counted.clone();
         let is_due = state.next.is_none_or(|next| next <= Instant::now());
@@ -49,7 +48,7 @@ impl CountedFolder {
             state.is_counting = true;
             drop(state);
             let folder = Arc::clone(self);
-            self.counter.run(move || folder.count());
+            threads.run(move || folder.count());
         }
         counted
     }
@@ -93,18 +92,19 @@ mod tests {
             fs::write(folder.path().join(name), vec![0; bytes]).expect("written");
         }
         std::os::unix::fs::symlink(folder.path(), folder.path().join("again")).expect("linked");
+        let threads = Workers::new("count", 1);
         let counted = CountedFolder::new(folder.path().to_owned());
         assert_eq!(counted.lock().counted.path, folder.path().display().to_string());
-        while counted.status().files == 0 {
+        while counted.status(&threads).files == 0 {
             std::thread::yield_now();
         }
-        assert_eq!((counted.status().files, counted.status().bytes), (2, 30));
+        assert_eq!((counted.status(&threads).files, counted.status(&threads).bytes), (2, 30));
         // What is not there is empty.
         let none = CountedFolder::new(folder.path().join("none"));
-        none.status();
+        none.status(&threads);
         while none.lock().is_counting {
             std::thread::yield_now();
         }
-        assert_eq!(none.status().files, 0);
+        assert_eq!(none.status(&threads).files, 0);
     }
 }

@@ -1,7 +1,6 @@
 //! Threads for what may wait for a disk: a few, of their own, so that nobody else waits with them.
 
 use std::collections::VecDeque;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -9,17 +8,18 @@ use tokio::sync::oneshot;
 use tracing::error;
 
 use crate::error::{Error, Result};
+use crate::thread;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// At most so many threads, started when there is work for them; what they cannot take up yet waits in its order.
+/// So many threads; what they cannot take up yet waits in its order.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
+    threads: usize,
 }
 
 struct Shared {
     name: &'static str,
-    most: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -27,54 +27,32 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Work>,
-    threads: usize,
-    idle: usize,
     closed: bool,
 }
 
 impl Workers {
-    pub(crate) fn new(name: &'static str, most: usize) -> Self {
-        let shared = Shared { name, most, state: Mutex::default(), changed: Condvar::new() };
-        Self { shared: Arc::new(shared) }
+    /// Starts them all: later there might not be the memory for it, and a thread that begins without is the process's end.
+    pub(crate) fn new(name: &'static str, threads: usize) -> Self {
+        Self::start(name, threads, |shared| thread::start(shared.name, move || shared.work()).map(drop))
     }
 
-    /// Does `work` on one of the threads; here, if there is none and none can be started: late is better than never.
-    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
-        self.run_or_start(work, |shared| {
-            std::thread::Builder::new().name(shared.name.into()).spawn(move || shared.work()).map(drop)
+    fn start(name: &'static str, threads: usize, spawn: impl Fn(Arc<Shared>) -> std::io::Result<()>) -> Self {
+        let shared = Arc::new(Shared { name, state: Mutex::default(), changed: Condvar::new() });
+        let started = (0..threads).map_while(|_| {
+            let started = spawn(Arc::clone(&shared));
+            started.inspect_err(|error| error!(name, %error, "a thread cannot be started")).ok()
         });
+        let threads = started.count();
+        Self { shared, threads }
     }
 
-    fn run_or_start(
-        &self,
-        work: impl FnOnce() + Send + 'static,
-        start: impl FnOnce(Arc<Shared>) -> io::Result<()>,
-    ) {
-        let mut state = self.shared.lock();
-        state.queue.push_back(Box::new(work));
-        let starts = state.idle < state.queue.len() && state.threads < self.shared.most;
-        if starts {
-            state.threads += 1;
+    /// Does `work` on one of the threads; here, if none could be started: late is better than never.
+    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        if self.threads == 0 {
+            return self.shared.contain(Box::new(work));
         }
-        drop(state);
+        self.shared.lock().queue.push_back(Box::new(work));
         self.shared.changed.notify_one();
-        if !starts {
-            return;
-        }
-        let Err(error) = start(Arc::clone(&self.shared)) else {
-            return;
-        };
-        error!(name = self.shared.name, %error, "a thread cannot be started");
-        let mut state = self.shared.lock();
-        state.threads -= 1;
-        // Others will come to it, where there are any.
-        while state.threads == 0
-            && let Some(work) = state.queue.pop_front()
-        {
-            drop(state);
-            self.shared.contain(work);
-            state = self.shared.lock();
-        }
     }
 
     /// The same, and waits for what `work` gives.
@@ -121,9 +99,7 @@ impl Shared {
             if state.closed {
                 return None;
             }
-            state.idle += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.idle -= 1;
         }
     }
 
@@ -156,18 +132,17 @@ mod tests {
     }
     #[test]
     fn work_for_which_no_thread_can_be_started_is_done_all_the_same() {
-        let workers = Workers::new("test", 2);
+        let workers =
+            Workers::start("test", 2, |_| Err(std::io::Error::from(std::io::ErrorKind::OutOfMemory)));
         let (sender, receiver) = mpsc::channel();
-        let fails = |_| Err(io::Error::from(io::ErrorKind::OutOfMemory));
         for index in 0..3 {
             let sender = sender.clone();
-            let work = move || {
+            workers.run(move || {
                 sender.send(index).expect("heard");
                 assert!(index != 1, "on purpose");
-            };
-            workers.run_or_start(work, fails);
+            });
         }
-        workers.run(move || sender.send(3).expect("heard"));
-        assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        drop(sender);
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

@@ -2,7 +2,8 @@
 
 use latentd_client::codec::{Message, encode_request};
 use latentd_client::protocol::{
-    ErrorName, EventKind, JobListParams, JobState, OutputFormat, OutputParams, Txt2ImgParams,
+    ErrorName, EventKind, JobListParams, JobState, LibraryListParams, OutputFormat, OutputParams,
+    Txt2ImgParams,
 };
 use rmpv::Value;
 
@@ -513,6 +514,8 @@ fn limit_address_space(daemon: &Daemon, more: Option<u64>) {
 async fn what_the_system_refuses_costs_a_job_and_nothing_else() {
     let daemon = Daemon::start();
     let client = daemon.client().await;
+    // Answered once the folders are watched: no thread is still to begin.
+    within(client.library(&LibraryListParams::default())).await.expect("listed");
     let request = |mib: u64| {
         let side = if mib.is_multiple_of(2) { 64 } else { 128 };
         let checkpoint = if mib.is_multiple_of(5) { "tiny-sd1-ema" } else { "tiny-sd1" };

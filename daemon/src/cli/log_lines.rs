@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::thread;
+
 /// Bytes of lines that wait, with what keeping a line costs.
 const WAITING_BYTES: usize = 1 << 20;
 /// What a line costs beside its text.
@@ -55,7 +57,7 @@ impl LogLines {
                 }
             }
         };
-        std::thread::Builder::new().name("log".into()).spawn(write).map(drop)
+        thread::start("log", write).map(drop)
     }
 
     /// Waits until all is written, but no longer than this.

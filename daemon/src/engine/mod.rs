@@ -13,11 +13,12 @@ use crate::contain::{contain, keep_going};
 use crate::error::{Class, Error, Result};
 use crate::jobs::{Job, Jobs};
 use crate::tasks::{Device, Run};
+use crate::thread;
 use watch::JobWatch;
 
 /// Does jobs on a thread of its own until they stop.
 pub(crate) fn start(jobs: Arc<Jobs>, device: Arc<Device>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("engine".into()).spawn(move || {
+    thread::start("engine", move || {
         keep_going("engine", || take_jobs(&jobs, &device), || jobs.fail_running(device.id));
     })
 }

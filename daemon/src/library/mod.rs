@@ -33,6 +33,7 @@ use latentd_models::files::Prediction;
 
 use crate::contain::{contain, keep_going};
 use crate::error::{Class, Error, Result};
+use crate::thread;
 use crate::workers::Workers;
 use hash::Sha256Task;
 use index::Index;
@@ -115,7 +116,7 @@ impl Library {
     /// Scans and watches on threads of their own, for as long as somebody else holds the library.
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         let library = Arc::clone(self);
-        std::thread::Builder::new().name("library".into()).spawn(move || {
+        thread::start("library", move || {
             keep_going("library", || watch::run(|| library.rescan_or_go_on()), || ());
         })?;
         Ok(())

@@ -92,8 +92,8 @@ impl Daemon {
     /// What lies on the disk, as it was counted a moment ago.
     pub(crate) fn storage(&self) -> StorageStatus {
         StorageStatus {
-            results: self.results.status(),
-            outputs: self.outputs.status(),
+            results: self.results.status(&self.lookers),
+            outputs: self.outputs.status(&self.lookers),
             unsaved_bytes: self.jobs.unsaved_bytes(),
         }
     }
