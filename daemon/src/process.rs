@@ -8,6 +8,16 @@ use std::process::Command;
 
 use interprocess::local_socket::tokio::Stream;
 
+/// Keeps the allocator from setting 64 MiB of address space aside for each thread: under `ulimit -v` that is what would
+/// be used up first.
+pub(crate) fn share_arenas() {
+    // SAFETY: it sets a number of the allocator's, which it may at any time.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 /// A file over the size limit becomes an error of the write, as a full disk is, instead of this process's end.
 pub(crate) fn ignore_file_size_signal() {
     // SAFETY: SIG_IGN is a valid disposition for SIGXFSZ, and no handler of ours is replaced.

@@ -146,6 +146,12 @@ fn odd_arguments_do_what_they_say() {
     assert_eq!(generate(&["-o", "dash.png", "--", "-x"]).0, Some(0));
     let (code, _, errors) = generate(&["-x"]);
     assert!(code == Some(2) && errors.contains("-- -x"), "{errors}");
+    for prompt in ["- a cat", "--a cat", "-a cat=x", "-1", "-- a cat"] {
+        assert_eq!(generate(&[prompt, "-o", "dash.png"]).0, Some(0), "{prompt}");
+    }
+    let (code, _, errors) = generate(&["--stepz", "5", "a cat"]);
+    assert!(code == Some(2) && errors.contains("'--steps'"), "{errors}");
+    assert_eq!(generate(&["a cat", "--negative-prompt", "- a dog", "-o", "dash.png"]).0, Some(0));
     // Nothing is drawn for a place that cannot be written to.
     std::fs::create_dir(here.join("folder")).expect("made");
     for (target, expected) in [("folder", "directory"), ("nowhere/a.png", "No such file"), ("plain/a", "")] {

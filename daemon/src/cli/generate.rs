@@ -28,6 +28,7 @@ use crate::paths;
 #[command(args_override_self = true)]
 pub(super) struct GenerateArgs {
     /// What to draw, with A1111's emphasis and BREAK
+    #[arg(allow_negative_numbers = true)]
     prompt: String,
     /// The file to write: .png, .jpg or .webp; `-` for PNG on stdout, where several follow each other. In files, several pictures become NAME-1.png, NAME-2.png, … [default: latentd-SEED.png]
     #[arg(short, long, value_name = "FILE")]

@@ -17,6 +17,7 @@ mod reload;
 mod serve;
 mod settings;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -57,9 +58,27 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
+/// Reads the arguments. Text that begins with a hyphen and has a space in it is no flag, but what is to be drawn.
+fn parse(arguments: Vec<OsString>) -> Cli {
+    Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
+        let is_text = |argument: &OsString| {
+            let text = argument.to_string_lossy();
+            let before_value = text.split('=').next().unwrap_or_default();
+            text.starts_with('-') && before_value.contains(char::is_whitespace)
+        };
+        let moved = arguments.iter().position(is_text).and_then(|place| {
+            let mut arguments = arguments.clone();
+            let text = arguments.remove(place);
+            arguments.extend(["--".into(), text]);
+            Cli::try_parse_from(arguments).ok()
+        });
+        moved.unwrap_or_else(|| error.exit())
+    })
+}
+
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse(std::env::args_os().collect());
     let outcome =
         latentd_models::nn::check_kernels().map_err(Failure::usage).and_then(|()| match cli.command {
             Command::Serve(args) => serve::run(&cli.global, args),

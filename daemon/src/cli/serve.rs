@@ -1,7 +1,7 @@
 //! `latentd serve`: the daemon itself, in the foreground.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Once, Weak};
 use std::time::{Duration, Instant};
@@ -48,6 +48,7 @@ pub(super) fn run(global: &GlobalArgs, args: ServeArgs) -> Result<ExitCode, Fail
     let log = LogLines::default();
     let set_filter = start_log(&config, args.log_file.as_deref(), &log)?;
     process::ignore_file_size_signal();
+    process::share_arenas();
     reserve::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RPC_THREADS)
@@ -90,6 +91,8 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     tokio::spawn(purge_now_and_then(Arc::clone(&daemon)));
     tokio::spawn(end_when_idle(Arc::clone(&daemon)));
     announce(&path)?;
+    let models_dirs = daemon.config.get().models_dirs.clone();
+    daemon.lookers.run(move || tell_missing_folders(&models_dirs));
     info!(socket = %path.display(), threads, "ready");
 
     let mut phase = daemon.phase.subscribe();
@@ -151,17 +154,8 @@ fn end_at_once(socket: &Weak<SocketFile>) -> End {
 }
 
 fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<Studio>), Failure> {
-    for folder in config.models_dirs.iter().filter(|folder| !folder.is_dir()) {
-        if *folder == Config::default_models_dir() {
-            // Made, so that it can be watched: a new user puts a first file there.
-            match std::fs::create_dir_all(folder.join("Stable-diffusion")) {
-                Ok(()) => info!(folder = %folder.display(), "made a models folder"),
-                Err(error) => warn!(folder = %folder.display(), %error, "models folder cannot be made"),
-            }
-        } else {
-            // A name that is misspelt, or a disk that is not there yet.
-            warn!(folder = %folder.display(), "{}", NO_FOLDER);
-        }
+    if config.models_dirs.contains(&Config::default_models_dir()) {
+        make_default_models_dir();
     }
     let jobs = Arc::new(Jobs::open(Arc::clone(state_dir), job_limits(config)).map_err(Failure::new)?);
     let told = Arc::clone(&jobs);
@@ -183,6 +177,25 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
         told_built_in: Once::new(),
     };
     Ok((jobs, Arc::new(studio)))
+}
+
+/// Made, so that it can be watched: a new user puts a first file there.
+fn make_default_models_dir() {
+    let folder = Config::default_models_dir();
+    if folder.is_dir() {
+        return;
+    }
+    match std::fs::create_dir_all(folder.join("Stable-diffusion")) {
+        Ok(()) => info!(folder = %folder.display(), "made a models folder"),
+        Err(error) => warn!(folder = %folder.display(), %error, "models folder cannot be made"),
+    }
+}
+
+/// Names models folders that are not there: misspelt, or on a disk that is not there yet. One may not answer at all.
+fn tell_missing_folders(models_dirs: &[PathBuf]) {
+    for folder in models_dirs.iter().filter(|folder| !folder.is_dir()) {
+        warn!(folder = %folder.display(), "{}", NO_FOLDER);
+    }
 }
 
 /// The one line on stdout, for whoever started us.

@@ -57,6 +57,9 @@ const HASHING_THREADS: usize = 2;
 /// Times a file that is being replaced is looked up again before it is taken as it is.
 const LOOKS: usize = 3;
 
+/// How long somebody who names a file waits for the first scan.
+const FIRST_SCAN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The folders and what is in them.
 pub(crate) struct Library {
     folders: Vec<PathBuf>,
@@ -143,6 +146,24 @@ impl Library {
         }
     }
 
+    /// What is there, or, where the first scan takes longer than a moment, what is built in alone: one file or folder that
+    /// does not answer must not keep anybody from those that do.
+    fn known_by_now(&self) -> Arc<Snapshot> {
+        let state = self.lock();
+        let none_yet = |state: &mut State| state.snapshot.is_none();
+        let waited = self.scanned.wait_timeout_while(state, FIRST_SCAN, none_yet);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.snapshot.clone().unwrap_or_else(|| {
+            let mut snapshot = Snapshot::default();
+            scan::arrange(&self.folders, &mut snapshot);
+            Arc::new(snapshot)
+        })
+    }
+
+    fn is_scanned(&self) -> bool {
+        self.lock().snapshot.is_some()
+    }
+
     /// Scans now and gives the result.
     pub(crate) fn rescan(&self) -> Arc<Snapshot> {
         let _alone = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,9 +180,13 @@ impl Library {
     /// Looks at these files alone; gives what is there now, if that is something else.
     fn refresh(&self, paths: &[PathBuf]) -> Option<Arc<Snapshot>> {
         loop {
-            let before = self.snapshot();
+            let before = self.known_by_now();
             let after = Arc::new(scan::refreshed(&self.folders, &before, paths, &self.index)?);
             let mut state = self.lock();
+            if state.snapshot.is_none() {
+                // For whoever asks; the scan that is under way finds it for all.
+                return Some(after);
+            }
             // What others found meanwhile is not to be forgotten.
             if state.snapshot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &before)) {
                 state.snapshot = Some(Arc::clone(&after));
@@ -184,7 +209,7 @@ impl Library {
         match self.look_up(kind, name)? {
             Lookup::Found { item, .. } => Ok(*item),
             Lookup::Unhashed { files, .. } => {
-                let mut error = lookup::nothing(self.shelf(&self.snapshot()), kind, name);
+                let mut error = lookup::nothing(self.shelf(&self.known_by_now()), kind, name);
                 let more = format!(
                     "; the hashes of {} files are not known yet, and computed once a request draws with one",
                     files.len()
@@ -200,7 +225,7 @@ impl Library {
     fn look_up(&self, kind: LibraryKind, name: &str) -> Result<Lookup> {
         names::check(&self.folders, kind, name)?;
         let look = |snapshot: &Snapshot| lookup::find(self.shelf(snapshot), kind, name);
-        let snapshot = self.snapshot();
+        let snapshot = self.known_by_now();
         let mut changed = Vec::new();
         let mut found = look(&snapshot);
         if let Ok(Lookup::Found { item, .. }) = &found {
@@ -213,13 +238,13 @@ impl Library {
         changed.sort();
         changed.dedup();
         // Others may have found it meanwhile.
-        let after = self.refresh(&changed).unwrap_or_else(|| self.snapshot());
+        let after = self.refresh(&changed).unwrap_or_else(|| self.known_by_now());
         if !Arc::ptr_eq(&after, &snapshot) {
             found = look(&after);
         }
         // What has a hash may have come just now, under any name.
         let is_found = matches!(found, Ok(Lookup::Found { .. }));
-        if !is_found && names::has_hash(name) && !self.snapshot().has_its_files() {
+        if !is_found && names::has_hash(name) && self.is_scanned() && !self.snapshot().has_its_files() {
             found = look(&self.rescan());
         }
         found
@@ -274,7 +299,7 @@ impl Library {
             // Where the index cannot keep them, what was hashed stays unknown.
             files.retain(|item| !tried.contains(item));
             if files.is_empty() {
-                return Err(lookup::nothing(self.shelf(&self.snapshot()), kind, name));
+                return Err(lookup::nothing(self.shelf(&self.known_by_now()), kind, name));
             }
             let found = self.waiting.find(&hash, &files, waiter, |item| self.hold(item).ok())?;
             if let Some(file) = found {

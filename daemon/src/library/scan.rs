@@ -143,7 +143,7 @@ fn found(candidate: &Candidate, known: &Verdicts, before: Option<&Snapshot>, lea
 }
 
 /// Puts entries and problems in their order, with what is built in where no file has its name.
-fn arrange(folders: &[PathBuf], snapshot: &mut Snapshot) {
+pub(super) fn arrange(folders: &[PathBuf], snapshot: &mut Snapshot) {
     snapshot.entries.retain(|item| !item.is_built_in());
     let built_in = Item::built_in().filter(|built_in| !is_taken(folders, snapshot, &built_in.name));
     snapshot.entries.extend(built_in);

@@ -585,3 +585,26 @@ fn the_entry_of_a_file_is_that_of_the_very_file() {
     let other = stamp::Seen { file: Stamp { inode: 0, ..seen.file }, ..seen };
     assert_eq!(snapshot.entry_of(&path, &other), None);
 }
+
+#[test]
+fn a_scan_that_does_not_end_keeps_nobody_from_a_file_that_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = folder.path().join("models");
+    fs::create_dir_all(&models).expect("made");
+    // Nobody ever scans it.
+    let shop = Shop::over(folder, vec![models]);
+    shop.put("Stable-diffusion/tiny.safetensors", &tiny());
+    let (found, missing, built_in) = std::thread::scope(|scope| {
+        let find = |name| {
+            let library = &shop.library;
+            scope.spawn(move || library.find(LibraryKind::Checkpoint, name).map(|item| item.name))
+        };
+        let threads = [find("tiny"), find("tyni"), find("latentd-demo")];
+        threads.map(|thread| thread.join().expect("no panic")).into()
+    });
+    assert_eq!(found, Ok("tiny".into()));
+    assert!(missing.is_err_and(|error| error.class == Class::NotFound));
+    assert_eq!(built_in.is_ok(), cfg!(feature = "demo"));
+    assert!(!shop.library.is_scanned(), "what was found alone is not taken for all there is");
+    assert_eq!(shop.library.rescan().entries.len(), 1 + usize::from(cfg!(feature = "demo")));
+}

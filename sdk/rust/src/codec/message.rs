@@ -57,12 +57,17 @@ impl Message {
         let mut next = || parts.next().unwrap_or(Value::Nil);
         match (kind, arity) {
             (Some(0), _) => {
-                let id = next().as_u64().and_then(|id| u32::try_from(id).ok());
-                let (Some(number), 4) = (id, arity) else {
-                    return refuse(
-                        id,
-                        format!("a request is [0, id, method, params], this has {arity} parts"),
-                    );
+                let given = next();
+                let id = given.as_u64().and_then(|id| u32::try_from(id).ok());
+                let number = match (id, arity) {
+                    (Some(number), 4) => number,
+                    (None, 4) => return refuse(None, format!("the id {given} is not an integer of 32 bits")),
+                    (id, arity) => {
+                        return refuse(
+                            id,
+                            format!("a request is [0, id, method, params], this has {arity} parts"),
+                        );
+                    }
                 };
                 match name(next()) {
                     Some(method) => Ok(Self::Request { id: number, method, params: next() }),

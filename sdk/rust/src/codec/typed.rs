@@ -12,8 +12,10 @@ use serde::{Deserializer, forward_to_deserialize_any};
 /// Reads a value as `T`; the error names the field. Binary data is moved, not copied. A whole number is one as integer and
 /// as float: Lua and JavaScript know no difference.
 pub fn decode_value<T: DeserializeOwned>(value: Value) -> Result<T, String> {
-    serde_path_to_error::deserialize(Typed(value))
-        .map_err(|error| format!("{}: {}", error.path(), error.inner()))
+    serde_path_to_error::deserialize(Typed(value)).map_err(|error| match error.path().to_string().as_str() {
+        "." => error.inner().to_string(),
+        path => format!("{path}: {}", error.inner()),
+    })
 }
 
 /// The integer that a float is, if it is one: from −2⁶³ to 2⁶⁴.

@@ -18,7 +18,7 @@ pub struct Txt2ImgParams {
     pub negative_prompt: String,
     /// Seed of the first image; image i of the request has seed + i, up to 2^63 - 1. -1 draws one and
     /// reports it.
-    #[schemars(range(min = -1))]
+    #[schemars(range(min = -1, max = 9_223_372_036_854_775_807_i64))]
     pub seed: i64,
     /// Sampler steps.
     #[schemars(range(min = 1, max = 1000))]
