@@ -59,15 +59,15 @@ enum Command {
 }
 
 /// Reads the arguments. Text that begins with a hyphen and has a space in it is no flag, but what is to be drawn.
-fn parse(arguments: Vec<OsString>) -> Cli {
-    Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
+fn parse(arguments: &[OsString]) -> Cli {
+    Cli::try_parse_from(arguments).unwrap_or_else(|error| {
         let is_text = |argument: &OsString| {
             let text = argument.to_string_lossy();
             let before_value = text.split('=').next().unwrap_or_default();
             text.starts_with('-') && before_value.contains(char::is_whitespace)
         };
         let moved = arguments.iter().position(is_text).and_then(|place| {
-            let mut arguments = arguments.clone();
+            let mut arguments = arguments.to_vec();
             let text = arguments.remove(place);
             arguments.extend(["--".into(), text]);
             Cli::try_parse_from(arguments).ok()
@@ -78,7 +78,7 @@ fn parse(arguments: Vec<OsString>) -> Cli {
 
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> ExitCode {
-    let cli = parse(std::env::args_os().collect());
+    let cli = parse(&std::env::args_os().collect::<Vec<_>>());
     let outcome =
         latentd_models::nn::check_kernels().map_err(Failure::usage).and_then(|()| match cli.command {
             Command::Serve(args) => serve::run(&cli.global, args),
