@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, TransactionBehavior};
 use tracing::{info, warn};
 
 use crate::file_holder::FileHolder;
+use crate::process;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,14 @@ pub(crate) enum Error {
         /// Who that is.
         holder: FileHolder,
     },
+    /// It cannot grow.
+    #[error("cannot write {}: {shortage}", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What there is too little of.
+        shortage: Shortage,
+    },
     /// SQLite refuses it.
     #[error("{}: {error}", path.display())]
     Sqlite {
@@ -43,44 +53,78 @@ pub(crate) enum Error {
     },
 }
 
+impl Error {
+    /// Why SQLite refuses this file.
+    pub(crate) fn of(path: &Path, error: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        let limit = process::file_size_limit();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                let files = ["", "-wal", "-shm"].map(|suffix| beside(&path, suffix));
+                Self::Locked { holder: FileHolder::find(&files), path }
+            }
+            Some(ErrorCode::DiskFull) => Self::Full { path, shortage: Shortage::Disk },
+            // SQLite does not say of which kind a failed write was.
+            Some(ErrorCode::SystemIoFailure) if limit.is_some() && !is_cut(&error) => {
+                Self::Full { path, shortage: Shortage::FileSize(limit.unwrap_or_default()) }
+            }
+            _ => Self::Sqlite { path, error },
+        }
+    }
+}
+
+/// Why a file cannot grow, and what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Shortage {
+    #[error("the disk is full; make room")]
+    Disk,
+    /// With the bytes that a file may have.
+    #[error("the daemon's files may have {0} bytes at most; raise that limit (ulimit -f)")]
+    FileSize(u64),
+}
+
 /// How long it may be locked by another process when it is opened: then that is said.
-const AT_START: Duration = Duration::from_millis(250);
+pub(crate) const AT_START: Duration = Duration::from_millis(250);
 /// How long it may be later, when somebody makes a copy of it for example.
-const LATER: Duration = Duration::from_secs(5);
+pub(crate) const LATER: Duration = Duration::from_secs(1);
 
 /// What a database holds.
 pub(crate) struct Schema {
     /// `migrations[n]` is the SQL that makes version n + 1 of version n. Version 0 is an empty file, or one of before
     /// versions were written down.
     pub migrations: &'static [&'static str],
-    /// A query that is sound if all is there that should be.
-    pub probe: &'static str,
+    /// Reads all that will be read later: SQLite lets others put anything into any column.
+    pub check: fn(&Connection) -> rusqlite::Result<()>,
 }
 
-/// Opens or makes the database. `synchronous` says when it waits for the disk.
-pub(crate) fn open(path: &Path, synchronous: &str, schema: &Schema) -> Result<Connection, Error> {
-    match try_open(path, synchronous, schema) {
+/// Opens or makes the database. `synchronous` says when it waits for the disk, `patience` how long for another process.
+pub(crate) fn open(
+    path: &Path,
+    synchronous: &str,
+    patience: Duration,
+    schema: &Schema,
+) -> Result<Connection, Error> {
+    match try_open(path, synchronous, patience, schema) {
         Err(Error::Sqlite { error, .. }) if is_damage(&error) => {
             let aside = free_name(path);
             warn!(path = %path.display(), %error, aside = %aside.display(), "damaged; put aside, starting anew");
             put_aside(path, &aside);
-            try_open(path, synchronous, schema)
+            try_open(path, synchronous, patience, schema)
         }
         other => other,
     }
 }
 
-fn try_open(path: &Path, synchronous: &str, schema: &Schema) -> Result<Connection, Error> {
-    let refused = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            let files = ["", "-wal", "-shm"].map(|suffix| beside(path, suffix));
-            Error::Locked { path: path.to_owned(), holder: FileHolder::find(&files) }
-        }
-        _ => Error::Sqlite { path: path.to_owned(), error },
-    };
+fn try_open(
+    path: &Path,
+    synchronous: &str,
+    patience: Duration,
+    schema: &Schema,
+) -> Result<Connection, Error> {
+    let refused = |error| Error::of(path, error);
     let log = std::fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len());
     let connection = Connection::open(path).map_err(refused)?;
-    connection.busy_timeout(AT_START).map_err(refused)?;
+    connection.busy_timeout(patience).map_err(refused)?;
     let found: i64 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(refused)?;
     let known = schema.migrations.len() as i64;
@@ -124,17 +168,16 @@ fn ready(
         transaction.commit()?;
         info!(path = %path.display(), from = found, to = migrations.len(), "database brought up to date");
     }
-    connection.prepare(schema.probe).map_err(as_damage)?;
+    (schema.check)(&connection).map_err(as_damage)?;
     connection.busy_timeout(LATER)?;
     Ok(connection)
 }
 
 /// Of a file that can be opened, SQLite's own queries and ours are sound: what it says of them is of the file.
-fn as_damage(error: rusqlite::Error) -> rusqlite::Error {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::Unknown) => damage(&error.to_string()),
-        _ => error,
-    }
+pub(crate) fn as_damage(error: rusqlite::Error) -> rusqlite::Error {
+    let is_odd = matches!(&error, rusqlite::Error::SqlInputError { error, .. } if error.code == ErrorCode::Unknown)
+        || error.sqlite_error_code() == Some(ErrorCode::Unknown);
+    if is_odd { damage(&error.to_string()) } else { error }
 }
 
 fn damage(what: &str) -> rusqlite::Error {
@@ -144,7 +187,23 @@ fn damage(what: &str) -> rusqlite::Error {
 
 /// Whether the file is not what was written.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+    use rusqlite::Error as E;
+    // We write no values of other types than we read.
+    let has_strange_values = matches!(
+        error,
+        E::InvalidColumnType(..)
+            | E::FromSqlConversionFailure(..)
+            | E::IntegralValueOutOfRange(..)
+            | E::Utf8Error(..)
+    );
+    let is_refused =
+        matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt));
+    has_strange_values || is_refused || is_cut(error)
+}
+
+/// Whether the file is shorter than it says.
+fn is_cut(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHORT_READ)
 }
 
 /// A name beside `path` that nothing has: what was put aside before stays.
@@ -174,7 +233,15 @@ mod tests {
     use super::*;
 
     const FIRST: &str = "CREATE TABLE IF NOT EXISTS note (text TEXT NOT NULL)";
-    const SCHEMA: Schema = Schema { migrations: &[FIRST], probe: "SELECT text FROM note" };
+    const SCHEMA: Schema = Schema { migrations: &[FIRST], check: |notes| texts(notes).map(drop) };
+
+    fn texts(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+        connection.prepare("SELECT text FROM note")?.query_map([], |row| row.get(0))?.collect()
+    }
+
+    fn open(path: &Path, synchronous: &str, schema: &Schema) -> Result<Connection, Error> {
+        super::open(path, synchronous, AT_START, schema)
+    }
 
     fn notes(connection: &Connection) -> i64 {
         connection.query_row("SELECT count(*) FROM note", [], |row| row.get(0)).expect("counted")
@@ -188,7 +255,8 @@ mod tests {
         first.execute("INSERT INTO note VALUES ('old')", []).expect("inserted");
         drop(first);
         let migrations = &[FIRST, "ALTER TABLE note ADD COLUMN length INTEGER", "UPDATE note SET length = 3"];
-        let later = Schema { migrations, probe: "SELECT text, length FROM note" };
+        let check = |notes: &Connection| notes.prepare("SELECT text, length FROM note").map(drop);
+        let later = Schema { migrations, check };
         for _ in 0..2 {
             let length: i64 = open(&path, "NORMAL", &later)
                 .and_then(|connection| {
@@ -240,6 +308,19 @@ mod tests {
         }
         for (suffix, damaged) in [".damaged", ".damaged-2", ".damaged-3"].into_iter().zip(&all) {
             assert!(std::fs::read(beside(&path, suffix)).expect("kept") == *damaged, "{suffix}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_damage() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notes.db");
+        for (round, value) in ["x'00ff'", "cast(x'ff' AS TEXT)"].into_iter().enumerate() {
+            let connection = open(&path, "NORMAL", &SCHEMA).expect("opened");
+            connection.execute(&format!("INSERT INTO note VALUES ({value})"), []).expect("inserted");
+            drop(connection);
+            assert_eq!(notes(&open(&path, "NORMAL", &SCHEMA).expect("opened anew")), 0, "{value}");
+            assert!(free_name(&path).ends_with(format!("notes.db.damaged-{}", round + 2)), "{value}");
         }
     }
 

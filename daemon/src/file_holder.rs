@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 pub(crate) struct FileHolder(Option<(u32, String)>);
 
 impl FileHolder {
-    /// Whoever has locked any of these files.
+    /// Whoever has locked any of these files: who writes first, as readers lock them too.
     pub(crate) fn find(paths: &[PathBuf]) -> Self {
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-        let found = paths.iter().filter_map(|path| fs::metadata(path).ok());
-        let holder = found.flat_map(|file| holders(&locks, &file).collect::<Vec<_>>()).next();
+        let files: Vec<_> = paths.iter().filter_map(|path| fs::metadata(path).ok()).collect();
+        let (writers, readers): (Vec<_>, Vec<_>) = locks.lines().partition(|line| is_of_writer(line));
+        let holder = [writers, readers]
+            .iter()
+            .find_map(|lines| files.iter().find_map(|file| holders(lines, file).next()));
         Self(holder.map(|pid| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             (pid, name.trim_end().to_owned())
@@ -32,9 +35,13 @@ impl fmt::Display for FileHolder {
 }
 
 /// The processes, other than this one, that have locked this file and have it open.
-fn holders(locks: &str, file: &Metadata) -> impl Iterator<Item = u32> {
-    let pids = locks.lines().filter_map(|line| locker(line, file.ino()));
+fn holders(locks: &[&str], file: &Metadata) -> impl Iterator<Item = u32> {
+    let pids = locks.iter().filter_map(|line| locker(line, file.ino()));
     pids.filter(|pid| *pid != std::process::id() && has_open(*pid, file))
+}
+
+fn is_of_writer(line: &str) -> bool {
+    line.split_ascii_whitespace().nth(3) == Some("WRITE")
 }
 
 /// The process of a line such as `1: POSIX  ADVISORY  WRITE 3568 fd:00:2531452 0 EOF`, if it is about this inode.

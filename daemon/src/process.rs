@@ -26,6 +26,14 @@ pub(crate) fn ignore_file_size_signal() {
     }
 }
 
+/// How many bytes a file may have that this process writes (`ulimit -f`), if there is a limit.
+pub(crate) fn file_size_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: it only writes into a struct that is ours.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    (asked == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
 /// Whether nobody is at the other end of a connection any more: one that only sends nothing more is still there.
 pub(crate) fn has_hung_up(stream: &Stream) -> bool {
     let Stream::UdSocket(stream) = stream;

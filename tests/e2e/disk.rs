@@ -4,7 +4,7 @@ use latentd_client::protocol::{
     ErrorName, JobListParams, JobState, OutputFormat, OutputParams, Txt2ImgParams,
 };
 
-use crate::harness::{Daemon, Options, refused, small, within};
+use crate::harness::{Daemon, Options, refused, serve, small, within};
 
 /// Enough for the daemon's own books at the start; not for a result of several pictures.
 const LIMIT: u64 = 72 << 10;
@@ -42,8 +42,14 @@ async fn results_are_delivered_from_memory_and_files_fail_alone() {
         assert_eq!(within(client.wait(&result.job)).await.expect("known"), *result);
     }
     // An id is no promise that the daemon cannot keep.
-    let text = refused(within(client.submit("txt2img", &small(1), None)).await, ErrorName::Internal);
-    assert!(text.contains("cannot be stored") && text.contains("make room"), "{text}");
+    let limit = format!("files may have {LIMIT} bytes at most; raise that limit");
+    let mut said = Vec::new();
+    for _ in 0..5 {
+        let text = refused(within(client.submit("txt2img", &small(1), None)).await, ErrorName::Busy);
+        assert!(text.contains("cannot be stored") && text.contains(&limit), "{text}");
+        said.push(daemon.log().matches("the job history refused").count());
+    }
+    assert_eq!(said.first(), said.last(), "it is not said of each: {}", daemon.log());
     // Once there is room, all of it is written.
     daemon.lift_file_size_limit();
     within(client.txt2img(&small(1))).await.expect("drawn");
@@ -54,6 +60,18 @@ async fn results_are_delivered_from_memory_and_files_fail_alone() {
     let client = daemon.client().await;
     for result in &jobs {
         assert_eq!(within(client.wait(&result.job)).await.expect("kept"), *result);
+    }
+}
+
+#[test]
+fn a_limit_on_files_that_is_too_small_to_start_is_named() {
+    for limit in [1 << 10, 16 << 10] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options { file_size_limit: Some(limit), ..Options::default() };
+        let output = serve(folder.path(), &options).output().expect("ran");
+        let text = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("files may have {limit} bytes at most; raise that limit (ulimit -f)");
+        assert!(output.status.code() == Some(1) && text.contains(&expected), "{text}");
     }
 }
 

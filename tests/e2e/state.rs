@@ -192,6 +192,29 @@ async fn a_state_folder_that_is_removed_is_made_anew() {
     refused(within(client.wait(&before)).await, ErrorName::NotFound);
 }
 
+#[tokio::test]
+async fn who_has_locked_the_history_is_said_and_holds_up_nobody() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let lock = rusqlite::Connection::open(state(&daemon).join("state.db")).expect("opened");
+    lock.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    for _ in 0..3 {
+        let text = refused(within(client.submit("txt2img", &small(1), None)).await, ErrorName::Busy);
+        let expected = format!("locked by process {} (", std::process::id());
+        assert!(text.contains(&expected) && text.contains("retry once it lets go"), "{text}");
+    }
+    let mut results = Vec::new();
+    for seed in 0..5 {
+        results.push(within(client.txt2img(&small(seed))).await.expect("drawn"));
+    }
+    assert_eq!(daemon.log().matches("the job history refused").count(), 1, "{}", daemon.log());
+    lock.execute_batch("ROLLBACK").expect("let go");
+    daemon.wait_log("jobs that the disk refused are on it now");
+    let stored: u32 = lock.query_row("SELECT count(*) FROM job", [], |row| row.get(0)).expect("counted");
+    assert_eq!(stored, 5);
+    within(client.submit("txt2img", &small(1), None)).await.expect("taken again");
+}
+
 fn length_of_result(state: &Path, id: &str) -> usize {
     let database = rusqlite::Connection::open(state.join("state.db")).expect("opened");
     let read = |row: &rusqlite::Row<'_>| row.get::<_, u32>(0);

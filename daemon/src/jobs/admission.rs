@@ -96,8 +96,7 @@ impl Jobs {
                 });
                 if let (Answer::Id, Err(error)) = (job.answer, &stored) {
                     *admission = Admission::Refused;
-                    return self
-                        .forget(job, Err(Error::internal(format!("the job cannot be stored: {error}"))));
+                    return self.forget(job, Err(error.refusal("the job cannot be stored")));
                 }
                 *admission = Admission::Listed;
                 job.set_listed();

@@ -222,7 +222,7 @@ impl Jobs {
     pub(crate) fn list(&self, params: &JobListParams) -> Result<Vec<JobView>> {
         let limit = params.limit.unwrap_or(LIST_LIMIT);
         let look = || self.in_store("the list of jobs", |store| store.list(params.state, limit));
-        // As in `look_up`.
+        // As in `look_for`.
         let stored = look().or_else(|_| look()).map_err(|error| unreadable(&error))?;
         let state = self.lock();
         let mut views: Vec<JobView> = stored
@@ -487,14 +487,24 @@ impl Jobs {
 
     /// A job of before, as its row says.
     fn stored(&self, id: &str) -> Result<StoredJob> {
-        self.look_up(id)?.ok_or_else(|| unknown(id))
+        let first = self.look_for(id);
+        let second = if first.is_ok() { Ok(None) } else { self.look_for(id) };
+        match (first, second) {
+            (Ok(Some(found)), _) | (_, Ok(Some(found))) => Ok(found),
+            (Ok(None), _) => Err(unknown(id)),
+            // Of what was damaged it cannot be told whether there was such a job.
+            (Err(error), _) => Err(unreadable(&error)),
+        }
     }
 
     fn look_up(&self, id: &str) -> Result<Option<StoredJob>> {
-        let look = || self.in_store("to look for a job", |store| store.get(id));
-        // What is found to be damaged is put aside, and begun anew with the results, at the second look.
-        let found = look().or_else(|_| look());
+        let found = self.look_for(id).or_else(|_| self.look_for(id));
         found.map_err(|error| unreadable(&error))
+    }
+
+    /// What is found to be damaged is put aside, and begun anew with the results, at the second look.
+    fn look_for(&self, id: &str) -> Result<Option<StoredJob>, StoreError> {
+        self.in_store("to look for a job", |store| store.get(id))
     }
 
     /// A result of as many bytes as its row says, if it says so.
@@ -521,11 +531,18 @@ impl Jobs {
         let ready = store.ready();
         let begun_anew = matches!(ready, Ok(Ready::Anew));
         let done = ready.and_then(|_| work(&store).map_err(|error| store.refused(error)));
+        match &done {
+            Ok(_) => store.succeeded(),
+            Err(error) if store.failed(error) => warn!(%error, "the job history refused {what}"),
+            Err(_) => (),
+        }
+        // What is damaged again is begun anew again, and stored then.
+        let begun_anew = begun_anew && store.is_open();
         drop(store);
         if begun_anew {
             self.store_all();
         }
-        done.inspect_err(|error| warn!(%error, "the job history refused {what}"))
+        done
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -570,7 +587,7 @@ fn unknown(id: &str) -> Error {
 }
 
 fn unreadable(error: &StoreError) -> Error {
-    Error::internal(format!("the job history cannot be read: {error}"))
+    error.refusal("the job history cannot be read")
 }
 
 fn expired(id: &str) -> Error {

@@ -320,6 +320,116 @@ mod tests {
     }
 
     #[test]
+    fn a_locked_history_holds_up_nobody_and_gets_its_rows_once_it_is_free() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = fixture::jobs(folder.path(), LIMITS);
+        let other = rusqlite::Connection::open(folder.path().join("state.db")).expect("opened");
+        other.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+        for _ in 0..2 {
+            let refused = fixture::queue(&jobs, "a", Answer::Id).map(drop).expect_err("refused");
+            let expected = "is locked by another process; retry once it lets go";
+            assert!(refused.class == Class::Busy && refused.text.contains(expected), "{refused}");
+            assert_eq!(jobs.store().patience(), 0);
+        }
+        // It can be read, and still nobody waits for what cannot be written.
+        assert_eq!(jobs.get("none").map(drop).expect_err("none").class, Class::NotFound);
+        assert_eq!(jobs.store().patience(), 0);
+        finish(&jobs, "a", 100);
+        assert_eq!(fetch(&jobs, "a"), Ok(100));
+        assert!(jobs.unsaved_bytes() > 0);
+        other.execute_batch("ROLLBACK").expect("let go");
+        jobs.purge();
+        assert_eq!(jobs.unsaved_bytes(), 0);
+        assert!(jobs.store().patience() > 0);
+        fixture::queue(&jobs, "b", Answer::Id).expect("taken again");
+        drop((jobs, other));
+        let jobs = fixture::jobs(folder.path(), LIMITS);
+        assert_eq!(fetch(&jobs, "a"), Ok(100));
+    }
+
+    #[test]
+    fn a_submit_on_a_full_disk_is_to_be_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = fixture::jobs(folder.path(), JobLimits { queue: 1000, ..LIMITS });
+        jobs.store().forbid_growth(true);
+        let submit = |number: u32| fixture::queue(&jobs, &format!("j{number}"), Answer::Id).map(drop);
+        let refused = (0..1000).find_map(|number| submit(number).err()).expect("full");
+        assert!(
+            refused.class == Class::Busy && refused.text.ends_with("the disk is full; make room"),
+            "{refused}"
+        );
+        jobs.store().forbid_growth(false);
+        submit(1000).expect("taken again");
+    }
+
+    #[test]
+    fn strange_values_are_damage_wherever_they_are_met() {
+        type Ask = fn(&Jobs);
+        let asks: [Ask; 4] = [
+            |jobs| drop(jobs.get("lost")),
+            |jobs| drop(jobs.list(&latentd_client::protocol::JobListParams::default())),
+            Jobs::purge,
+            |_| (),
+        ];
+        let values = [
+            "finished_at = x'00', step = x'00'",
+            "finished_at = 1, id = x'00ff'",
+            "step = -1, result_bytes = -1",
+            "result_bytes = 9223372036854775807",
+            "result_bytes = 'many', steps = 4.5",
+            "method = cast(x'ff' AS TEXT), result_bytes = x'00'",
+        ];
+        for values in values {
+            for (place, ask) in asks.iter().enumerate() {
+                let folder = tempfile::tempdir().expect("a folder");
+                finish(&fixture::jobs(folder.path(), LIMITS), "kept", 100);
+                finish(&fixture::jobs(folder.path(), LIMITS), "lost", 100);
+                fs::remove_file(folder.path().join("results/lost.msgpack")).expect("removed");
+                // Not in memory any more.
+                let jobs = fixture::jobs(folder.path(), LIMITS);
+                let database = rusqlite::Connection::open(folder.path().join("state.db")).expect("opened");
+                database.execute(&format!("UPDATE job SET {values} WHERE id = 'lost'"), []).expect("written");
+                drop(database);
+                let jobs = if place == 3 {
+                    drop(jobs);
+                    fixture::jobs(folder.path(), LIMITS)
+                } else {
+                    jobs
+                };
+                ask(&jobs);
+                jobs.purge();
+                finish(&jobs, "new", 100);
+                for id in ["kept", "new"] {
+                    assert_eq!(fetch(&jobs, id), Ok(100), "{values} {place} {id}");
+                }
+                // Purging, and what looks for another id, may not come to see them.
+                let is_aside = folder.path().join("state.db.damaged").exists();
+                assert!(is_aside || [0, 2].contains(&place), "{values} {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_said_to_be_unknown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.db");
+        for harm in ["UPDATE job SET step = x'00'", "ALTER TABLE job DROP COLUMN step", "DROP TABLE job"] {
+            let job = fixture::jobs(folder.path(), LIMITS);
+            finish(&job, "a", 100);
+            drop(job);
+            fs::remove_dir_all(folder.path().join("results")).expect("removed");
+            let jobs = fixture::jobs(folder.path(), LIMITS);
+            rusqlite::Connection::open(&path).expect("opened").execute_batch(harm).expect("harmed");
+            let error = jobs.get("a").map(drop).expect_err("lost");
+            assert!(
+                error.class == Class::Internal && error.text.contains("cannot be read"),
+                "{harm}: {error}"
+            );
+            fixture::queue(&jobs, "b", Answer::Id).expect("taken");
+        }
+    }
+
+    #[test]
     fn results_of_which_no_row_speaks_are_in_the_history_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let jobs = fixture::jobs(folder.path(), LIMITS);

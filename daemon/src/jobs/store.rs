@@ -9,18 +9,19 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use latentd_client::protocol::{JobState, JobView};
-use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use tracing::{info, warn};
 
 use super::id;
 use super::job::{Job, Standing};
 use super::results::{Identity, Results};
 use super::wanted::WantedResults;
-use crate::database::{self, Schema};
+use crate::database::{self, Schema, Shortage};
 use crate::error::{Class, Error};
+use crate::file_holder::FileHolder;
 use crate::state_dir::{StateDir, StateDirError};
 use crate::tasks::Request;
 use crate::{clock, lock_file};
@@ -28,8 +29,7 @@ use crate::{clock, lock_file};
 /// See [`database::open`].
 const SCHEMA: Schema = Schema {
     migrations: &[FIRST],
-    probe: "SELECT number, id, method, request_sha256, state, created_at, started_at, finished_at, step, steps, \
-            error_code, error_text, last_seq, result_bytes FROM job",
+    check: |connection| read_all(connection, "ORDER BY number", []).map(drop),
 };
 
 const FIRST: &str = "
@@ -54,6 +54,17 @@ pub(super) struct Store {
     results: Results,
     /// Opened again where it is gone or damaged.
     open: Option<Open>,
+    trouble: Option<Trouble>,
+}
+
+/// What was refused last, until something is written again: reading may go well meanwhile.
+struct Trouble {
+    /// Why, as it is in the log.
+    said: String,
+    /// It is waited for no more: whoever has locked it may keep it so.
+    is_lock: bool,
+    /// Rows that were written before.
+    rows: u64,
 }
 
 struct Open {
@@ -101,7 +112,7 @@ pub(super) struct StoredJob {
 impl Store {
     /// Opens `state.db` in the state folder.
     pub(super) fn open(state_dir: Arc<StateDir>, results: Results) -> Result<Self, StoreError> {
-        let mut store = Self { state_dir, results, open: None };
+        let mut store = Self { state_dir, results, open: None, trouble: None };
         store.ready()?;
         Ok(store)
     }
@@ -115,12 +126,10 @@ impl Store {
         }
         // First of all: what closes removes the log beside the path.
         self.open = None;
-        let refused = |error| StoreError::Sqlite { path: path.clone(), error };
-        let connection = database::open(&path, "NORMAL", &SCHEMA).map_err(|error| match error {
-            database::Error::Newer { .. } => StoreError::Newer(error),
-            database::Error::Locked { .. } => StoreError::Locked(error),
-            database::Error::Sqlite { error, .. } => refused(error),
-        })?;
+        let is_locked = self.trouble.as_ref().is_some_and(|trouble| trouble.is_lock);
+        let patience = if is_locked { Duration::ZERO } else { database::AT_START };
+        let connection = database::open(&path, "NORMAL", patience, &SCHEMA)?;
+        self.trouble = None;
         let file = File::open(&path).map_err(|error| StoreError::Io { path: path.clone(), error })?;
         if let Err(error) = adopt(&connection, &self.results) {
             warn!(%error, "results of which the history does not know could not be put into it");
@@ -131,14 +140,65 @@ impl Store {
 
     /// Why the rows refuse something. Damage is looked at, and put aside, when they are opened next.
     pub(super) fn refused(&mut self, error: rusqlite::Error) -> StoreError {
-        let is_cut = error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHORT_READ);
-        if is_cut || database::is_damage(&error) {
+        let error = database::as_damage(error);
+        if database::is_damage(&error) {
             self.open = None;
         }
-        StoreError::Sqlite { path: self.path(), error }
+        database::Error::of(&self.path(), error).into()
     }
 
-    /// As a disk that is full.
+    /// Whether it is, and was not found to be damaged.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Something went well: if it was written, the trouble is over.
+    pub(super) fn succeeded(&mut self) {
+        let rows = self.rows_written();
+        if self.trouble.take_if(|trouble| trouble.rows != rows).is_some() {
+            info!("the job history takes rows again");
+            self.set_patience(database::LATER);
+        }
+    }
+
+    /// Something did not go well. Gives whether that is news.
+    pub(super) fn failed(&mut self, error: &StoreError) -> bool {
+        let (said, is_lock) = (error.to_string(), matches!(error, StoreError::Locked { .. }));
+        let is_news = self.trouble.as_ref().is_none_or(|trouble| trouble.said != said);
+        self.trouble = Some(Trouble { said, is_lock, rows: self.rows_written() });
+        if is_lock {
+            self.set_patience(Duration::ZERO);
+        }
+        is_news
+    }
+
+    fn rows_written(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.connection.total_changes())
+    }
+
+    fn set_patience(&self, patience: Duration) {
+        if let Some(open) = &self.open {
+            // Of an open connection it is only a number.
+            open.connection.busy_timeout(patience).ok();
+        }
+    }
+
+    /// Milliseconds that a lock is waited for.
+    #[cfg(test)]
+    pub(super) fn patience(&self) -> u32 {
+        let connection = self.connection().expect("open");
+        connection.pragma_query_value(None, "busy_timeout", |row| row.get(0)).expect("known")
+    }
+
+    /// As a disk that is full: what fits into the file as it is can be written.
+    #[cfg(test)]
+    pub(super) fn forbid_growth(&self, forbid: bool) {
+        let pages = if forbid { 1 } else { 1 << 20 };
+        let connection = self.connection().expect("open");
+        connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).expect("set");
+    }
+
+    /// As a file that cannot be written.
     #[cfg(test)]
     pub(super) fn forbid_writing(&self) {
         let connection = self.connection().expect("open");
@@ -222,13 +282,10 @@ impl Store {
             .optional()
     }
 
-    /// The newest jobs. A row that makes no sense is left out.
+    /// The newest jobs.
     pub(super) fn list(&self, state: Option<JobState>, limit: u32) -> rusqlite::Result<Vec<StoredJob>> {
-        let sql =
-            format!("SELECT {COLUMNS} FROM job WHERE ?1 IS NULL OR state = ?1 ORDER BY number DESC LIMIT ?2");
-        let mut statement = self.connection()?.prepare_cached(&sql)?;
-        let rows = statement.query_map(params![state.map(JobState::name), limit], read)?;
-        rows.filter(|row| !matches!(row, Err(rusqlite::Error::InvalidColumnType(..)))).collect()
+        let which = "WHERE ?1 IS NULL OR state = ?1 ORDER BY number DESC LIMIT ?2";
+        read_all(self.connection()?, which, params![state.map(JobState::name), limit])
     }
 
     /// Forgets jobs and results that are older, or more, than is kept; none that somebody waits for.
@@ -248,15 +305,14 @@ impl Store {
         }
         let sum = connection
             .prepare_cached("SELECT coalesce(sum(result_bytes), 0) FROM job")?
-            .query_row([], |row| row.get::<_, i64>(0))?;
-        if sum.cast_unsigned() <= keep.result_bytes {
+            .query_row([], |row| bytes(0, row.get(0)?))?;
+        if sum <= keep.result_bytes {
             return Ok(());
         }
         let mut kept = connection.prepare_cached(
             "SELECT id, result_bytes FROM job WHERE result_bytes IS NOT NULL ORDER BY finished_at DESC, number DESC",
         )?;
-        let rows =
-            kept.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
+        let rows = kept.query_map([], |row| Ok((row.get::<_, String>(0)?, bytes(1, row.get(1)?)?)))?;
         let mut sum = 0u64;
         for (age, row) in rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().enumerate() {
             let (id, bytes) = row;
@@ -320,6 +376,17 @@ fn stored_digest(request: &Request) -> Vec<u8> {
     [&[DIGEST_VERSION], &request.digest[..]].concat()
 }
 
+fn read_all(connection: &Connection, which: &str, params: impl Params) -> rusqlite::Result<Vec<StoredJob>> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM job {which}"))?;
+    statement.query_map(params, read)?.collect()
+}
+
+/// A number of bytes, of which all that are kept can be added.
+fn bytes(column: usize, found: i64) -> rusqlite::Result<u64> {
+    let bytes = u64::try_from(found).ok().filter(|bytes| *bytes < 1 << 48);
+    bytes.ok_or(rusqlite::Error::IntegralValueOutOfRange(column, found))
+}
+
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
     let state: String = row.get(3)?;
     let code: Option<i64> = row.get(9)?;
@@ -342,7 +409,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
         error,
         digest: row.get(2)?,
         last_seq: row.get::<_, i64>(11)?.cast_unsigned(),
-        result_bytes: row.get::<_, Option<i64>>(12)?.map(i64::cast_unsigned),
+        result_bytes: row.get::<_, Option<i64>>(12)?.map(|found| bytes(12, found)).transpose()?,
     })
 }
 
@@ -353,10 +420,23 @@ pub(crate) enum StoreError {
     #[error("{0}; start that one, or give another --state-dir")]
     Newer(database::Error),
     /// Another process has it to itself.
-    #[error("{0}; end it, or give another --state-dir")]
-    Locked(database::Error),
+    #[error("{} is locked by {holder}; end it, or give another --state-dir", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// Who that is.
+        holder: FileHolder,
+    },
+    /// It cannot grow.
+    #[error("cannot write {}: {shortage}, or give another --state-dir", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What there is too little of.
+        shortage: Shortage,
+    },
     /// SQLite refuses it.
-    #[error("cannot use {}: {error}; make room or look at its rights, move it away (job history is lost, nothing else), or give another --state-dir", path.display())]
+    #[error("cannot use {}: {error}; look at its rights, move it away (job history is lost, nothing else), or give another --state-dir", path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
@@ -374,4 +454,31 @@ pub(crate) enum StoreError {
     /// Its folder cannot be used.
     #[error(transparent)]
     Folder(#[from] StateDirError),
+}
+
+impl From<database::Error> for StoreError {
+    fn from(error: database::Error) -> Self {
+        match error {
+            database::Error::Newer { .. } => Self::Newer(error),
+            database::Error::Locked { path, holder } => Self::Locked { path, holder },
+            database::Error::Full { path, shortage } => Self::Full { path, shortage },
+            database::Error::Sqlite { path, error } => Self::Sqlite { path, error },
+        }
+    }
+}
+
+impl StoreError {
+    /// What is said to whoever asked for something that `failed`, such as "the job cannot be stored".
+    pub(super) fn refusal(&self, failed: &str) -> Error {
+        match self {
+            Self::Locked { holder, .. } => Error::new(
+                Class::Busy,
+                format!("{failed}: the job history is locked by {holder}; retry once it lets go"),
+            ),
+            Self::Full { path, shortage } => {
+                Error::new(Class::Busy, format!("{failed}: cannot write {}: {shortage}", path.display()))
+            }
+            _ => Error::internal(format!("{failed}: {self}")),
+        }
+    }
 }

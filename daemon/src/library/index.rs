@@ -46,11 +46,7 @@ fn key_of(seen: &Seen) -> String {
 
 /// See [`database::open`]. When a look tells more of a file or tells it otherwise, a step more forgets what older versions
 /// found; digests stay true.
-const SCHEMA: Schema = Schema {
-    migrations: &[FIRST, SECOND],
-    probe: "SELECT file.path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, \
-            broken_class, sha256, changed_ns, inode FROM file, digest",
-};
+const SCHEMA: Schema = Schema { migrations: &[FIRST, SECOND], check };
 
 const FIRST: &str = "
     DROP TABLE IF EXISTS file;
@@ -80,7 +76,7 @@ impl Index {
     /// Opens or makes the index.
     pub(super) fn open(path: &Path) -> Self {
         // A lost index costs a scan, so it is not worth waiting for the disk.
-        let connection = database::open(path, "OFF", &SCHEMA)
+        let connection = database::open(path, "OFF", database::AT_START, &SCHEMA)
             .inspect_err(|error| warn!(%error, "no library index; every start reads all headers"))
             .ok();
         Self { connection: Mutex::new(connection) }
@@ -97,16 +93,7 @@ impl Index {
     }
 
     fn read_verdicts(&self, which: &str, params: impl Params) -> Verdicts {
-        let read = |connection: &Connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, \
-                 broken_class FROM file {which}"
-            ))?;
-            let rows =
-                statement.query_map(params, |row| Ok((row.get(0)?, (row.get(1)?, read_verdict(row)?))))?;
-            rows.collect()
-        };
-        Verdicts(self.with(read).unwrap_or_default())
+        Verdicts(self.with(|connection| read_verdicts(connection, which, params)).unwrap_or_default())
     }
 
     /// Replaces what is known of these files.
@@ -198,6 +185,31 @@ impl Index {
         let connection = guard.as_ref()?;
         work(connection).inspect_err(|error| warn!(%error, "library index")).ok()
     }
+}
+
+fn read_verdicts(
+    connection: &Connection,
+    which: &str,
+    params: impl Params,
+) -> rusqlite::Result<HashMap<String, (String, Verdict)>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, broken_class \
+         FROM file {which}"
+    ))?;
+    let rows = statement.query_map(params, |row| Ok((row.get(0)?, (row.get(1)?, read_verdict(row)?))))?;
+    rows.collect()
+}
+
+/// See [`Schema::check`].
+fn check(connection: &Connection) -> rusqlite::Result<()> {
+    read_verdicts(connection, "", [])?;
+    let mut digests = connection.prepare("SELECT sha256, changed_ns, inode FROM digest")?;
+    let digests = digests.query_map([], |row| {
+        row.get::<_, String>(0)?;
+        row.get::<_, Option<i64>>(1)?;
+        row.get::<_, Option<i64>>(2).map(drop)
+    })?;
+    digests.collect()
 }
 
 fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
