@@ -10,6 +10,7 @@ mod device;
 mod engine;
 mod error;
 mod file_holder;
+mod folders;
 mod jobs;
 mod library;
 mod live;

@@ -53,13 +53,15 @@ pub(crate) fn check_target(path: &Path) -> io::Result<()> {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         // A pipe or a device: what it takes is seen when it is written to.
         Ok(found) if !found.is_file() => Ok(()),
-        _ => {
-            let folder = folder_of(&through_links(path)?);
-            match unnamed_file::create_in(&folder)? {
-                Some(_) => Ok(()),
-                None => Temporary::create(&folder).map(drop),
-            }
-        }
+        _ => check_folder(&folder_of(&through_links(path)?)),
+    }
+}
+
+/// Whether a file could be made in `folder`: one is, and is gone again.
+pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
+    match unnamed_file::create_in(folder)? {
+        Some(_) => Ok(()),
+        None => Temporary::create(folder).map(drop),
     }
 }
 

@@ -1,8 +1,6 @@
-//! A disk that is full, as a limit on the size of files: writes fail, nothing else does.
+//! A disk that is full, as a limit on the size of files: writes fail, nothing else does, and nothing drawn is lost.
 
-use latentd_client::protocol::{
-    ErrorName, JobListParams, JobState, OutputFormat, OutputParams, Txt2ImgParams,
-};
+use latentd_client::protocol::{ErrorName, OutputFormat, OutputParams, Txt2ImgParams};
 
 use crate::harness::{Daemon, Options, refused, serve, small, within};
 
@@ -10,7 +8,7 @@ use crate::harness::{Daemon, Options, refused, serve, small, within};
 const LIMIT: u64 = 72 << 10;
 
 #[tokio::test]
-async fn results_are_delivered_from_memory_and_files_fail_alone() {
+async fn results_are_delivered_from_memory_and_so_are_files() {
     let mut daemon = Daemon::with(Options { file_size_limit: Some(LIMIT), ..Options::default() });
     let client = daemon.client().await;
     let big = Txt2ImgParams { n_iter: 12, steps: 1, ..small(1) };
@@ -25,11 +23,13 @@ async fn results_are_delivered_from_memory_and_files_fail_alone() {
         output: OutputParams { format: OutputFormat::File, dir: None },
         ..small(1)
     };
-    let text = refused(within(client.txt2img(&file)).await, ErrorName::Internal);
-    assert!(text.contains("cannot write") && text.contains("File too large"), "{text}");
-    let newest = JobListParams { limit: Some(1), ..Default::default() };
-    let newest = within(client.jobs(&newest)).await.expect("listed");
-    assert_eq!(newest.first().map(|job| job.state), Some(JobState::Failed));
+    let mut drawn = within(client.txt2img(&file)).await.expect("drawn, and not lost");
+    let image = drawn.images.remove(0);
+    assert!(image.path.is_none() && image.png.is_some_and(|png| png.0.len() as u64 > LIMIT));
+    let notice = drawn.notices.join("\n");
+    for part in ["cannot write", "outputs", "File too large", "make room", "in the answer"] {
+        assert!(notice.contains(part), "{part}: {notice}");
+    }
     let outputs = daemon.folder.path().join("state/latentd/outputs");
     assert_eq!(std::fs::read_dir(outputs).expect("there").count(), 0, "no part of a file stays");
     // Long after the books are full, and of more jobs than stay in memory otherwise.

@@ -21,6 +21,7 @@ use super::settings::{ServeArgs, drawing, job_limits, log_filter};
 use crate::config::{Config, LogFormat};
 use crate::device;
 use crate::engine;
+use crate::folders::Folders;
 use crate::jobs::Jobs;
 use crate::library::{Library, NO_FOLDER};
 use crate::live::Live;
@@ -173,6 +174,7 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
         library: Arc::new(library),
         device: Arc::new(Device { id: DeviceId(0), threads, memory }),
         settings: Live::new(drawing(config)),
+        folders: Folders::new(),
         outputs_dir: state_dir.outputs(),
         told_built_in: Once::new(),
     };

@@ -9,7 +9,8 @@ use crate::error::Result;
 
 /// What the picture says of how it was made.
 pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<ImageInfo> {
-    let infotext = match Given::new("image", params.image, studio.settings.get().picture_bytes)? {
+    let most_bytes = studio.settings.get().picture_bytes;
+    let infotext = match Given::new("image", params.image, most_bytes, &studio.folders)? {
         Given::Encoded(bytes) => read_infotext(&bytes).map_err(|error| wrong("image", &error))?,
         // Pixels have no text with them.
         Given::Pixels => None,

@@ -10,6 +10,7 @@ mod hooks;
 mod image_info;
 mod names;
 mod output;
+mod packing;
 mod studio;
 mod task;
 mod txt2img;

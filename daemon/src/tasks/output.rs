@@ -1,13 +1,15 @@
-//! From pixels to what a request asked for: an encoded picture, raw pixels, or files.
+//! What a request asked for: encoded pictures, raw pixels, or files.
 
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use latentd_client::protocol::{Bytes, ImageOut, OutputFormat, OutputParams};
-use latentd_models::image::{PictureFormat, RgbImage, encode_png};
+use latentd_client::protocol::{OutputFormat, OutputParams};
+use latentd_models::image::PictureFormat;
 
 use crate::error::{Error, Result};
+use crate::folders::{Folders, advice};
 use crate::schema::shorten;
-use crate::state_dir::make_private;
 use crate::whole_file;
 
 /// How pictures come back.
@@ -23,8 +25,9 @@ pub(super) enum Output {
 
 impl Output {
     /// Refuses what cannot be written; `own` is the folder of those who name none.
-    pub(super) fn resolve(params: &OutputParams, own: &Path) -> Result<Self> {
-        let dir = params.dir.as_deref().map(folder).transpose()?;
+    pub(super) fn resolve(params: &OutputParams, own: &Path, folders: &Folders) -> Result<Self> {
+        let is_written = params.format == OutputFormat::File;
+        let dir = params.dir.as_deref().map(|dir| folder(dir, is_written, folders)).transpose()?;
         Ok(match params.format {
             OutputFormat::Png => Self::Encoded(PictureFormat::Png),
             OutputFormat::Jpeg => Self::Encoded(PictureFormat::Jpeg),
@@ -46,59 +49,30 @@ impl Output {
             .check_infotext(units + SETTINGS)
             .map_err(|error| Error::invalid(format!("output.format: {error}")))
     }
-
-    /// Packs image number `index` of a job.
-    pub(super) fn pack(
-        &self,
-        image: RgbImage,
-        seed: u64,
-        infotext: String,
-        job: &str,
-        index: usize,
-    ) -> Result<ImageOut> {
-        let mut packed = ImageOut {
-            width: image.width as u32,
-            height: image.height as u32,
-            seed: Some(seed),
-            ..Default::default()
-        };
-        match self {
-            Self::Encoded(format) => {
-                let bytes = Some(Bytes(image.encode(*format, &infotext)?));
-                match format {
-                    PictureFormat::Png => packed.png = bytes,
-                    PictureFormat::Jpeg => packed.jpeg = bytes,
-                    PictureFormat::WebP => packed.webp = bytes,
-                }
-            }
-            Self::Raw => {
-                packed.raw = Some(Bytes(image.pixels));
-                packed.channels = Some(3);
-            }
-            Self::Files(dir) | Self::OwnFiles(dir) => {
-                let path = dir.join(format!("{job}-{index}.png"));
-                let png = encode_png(&image, &infotext)?;
-                let made = if matches!(self, Self::OwnFiles(_)) { make_private(dir) } else { Ok(()) };
-                made.and_then(|()| whole_file::write(&path, &png)).map_err(|error| {
-                    Error::internal(format!("cannot write {}: {error}; make room", path.display()))
-                })?;
-                packed.path = Some(path.display().to_string());
-            }
-        }
-        packed.infotext = Some(infotext);
-        Ok(packed)
-    }
 }
 
-fn folder(dir: &str) -> Result<PathBuf> {
-    let path = Path::new(dir);
+/// The folder that a request names; tried, if files are to be written into it.
+fn folder(dir: &str, is_written: bool, folders: &Folders) -> Result<PathBuf> {
+    let (path, shown) = (Path::new(dir), shorten(dir));
     if !path.is_absolute() {
-        return Err(Error::invalid(format!("output.dir: '{}' must be an absolute path", shorten(dir))));
+        return Err(Error::invalid(format!("output.dir: '{shown}' must be an absolute path")));
     }
-    if !path.is_dir() {
-        return Err(Error::invalid(format!("output.dir: '{}' is no folder; make it first", shorten(dir))));
+    let wrong =
+        |what: &str, advice: &str| Err(Error::invalid(format!("output.dir: '{shown}' {what}; {advice}")));
+    let tried = folders.ask(path, |_| match fs::metadata(path) {
+        Ok(found) if !found.is_dir() => Err((false, io::Error::from(NotADirectory))),
+        Ok(_) if is_written => whole_file::check_folder(path).map_err(|error| (true, error)),
+        looked => looked.map(drop).map_err(|error| (false, error)),
+    });
+    match tried.map_err(|silent| silent.in_field("output.dir"))? {
+        Ok(()) => Ok(path.to_owned()),
+        Err((false, error)) if matches!(error.kind(), NotFound | NotADirectory) => {
+            wrong("is no folder", advice(&error))
+        }
+        // It is there, and is one that takes no files.
+        Err((true, error)) if error.kind() == NotFound => wrong("takes no files", "give another folder"),
+        Err((_, error)) => wrong(&format!("cannot be written: {error}"), advice(&error)),
     }
-    Ok(path.to_owned())
 }
 
 #[cfg(test)]
@@ -108,14 +82,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_refused() {
+        let folders = Folders::new();
+        let made = tempfile::tempdir().expect("a folder");
+        let dir = made.path().to_str().expect("text");
         let resolve = |format, dir: Option<&str>| {
             let params = OutputParams { format, dir: dir.map(str::to_owned) };
-            Output::resolve(&params, Path::new("/own"))
+            Output::resolve(&params, Path::new("/own"), &folders)
         };
         assert_eq!(resolve(OutputFormat::Png, None), Ok(Output::Encoded(PictureFormat::Png)));
         assert_eq!(resolve(OutputFormat::Jpeg, None), Ok(Output::Encoded(PictureFormat::Jpeg)));
         assert_eq!(resolve(OutputFormat::File, None), Ok(Output::OwnFiles("/own".into())));
-        assert_eq!(resolve(OutputFormat::File, Some("/")), Ok(Output::Files("/".into())));
+        assert_eq!(resolve(OutputFormat::File, Some(dir)), Ok(Output::Files(dir.into())));
+        assert_eq!(fs::read_dir(dir).expect("there").count(), 0, "nothing stays of the try");
         let long = "x".repeat(20_000);
         let jpeg = resolve(OutputFormat::Jpeg, None).expect("known");
         assert_eq!(jpeg.check_prompts([&long, ""]), Ok(()));
@@ -125,5 +103,20 @@ mod tests {
         assert!(relative.is_err_and(|error| error.text.contains("absolute")));
         let missing = resolve(OutputFormat::Png, Some("/no/such/folder"));
         assert!(missing.is_err_and(|error| error.text.contains("no folder")));
+        fs::write(made.path().join("file"), "x").expect("written");
+        {
+            let _silent = folders.silence(Path::new("/share"));
+            let error = resolve(OutputFormat::File, Some("/share")).expect_err("refused");
+            assert!(error.class == Class::Busy && error.text.contains("/share does not answer"), "{error}");
+        }
+        for (dir, text) in [
+            ("/no/such/folder", "is no folder; make it first"),
+            (made.path().join("file").to_str().expect("text"), "is no folder; give a folder"),
+            // Where nobody makes files, not even root.
+            ("/proc", "takes no files; give another folder"),
+        ] {
+            let error = resolve(OutputFormat::File, Some(dir)).expect_err("refused");
+            assert!(error.class == Class::InvalidParams && error.text.contains(text), "{error}");
+        }
     }
 }

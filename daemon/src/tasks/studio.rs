@@ -10,6 +10,7 @@ use tracing::warn;
 use super::device::Device;
 use crate::contain::contain;
 use crate::error::Result;
+use crate::folders::Folders;
 use crate::library::{Item, Library, Patient, Pinned, Waiter};
 use crate::live::Live;
 
@@ -18,6 +19,8 @@ pub(crate) struct Studio {
     pub library: Arc<Library>,
     pub device: Arc<Device>,
     pub settings: Live<Drawing>,
+    /// What goes on in the folders that requests name.
+    pub folders: Folders,
     /// Where `output.format = "file"` writes when a request names no folder.
     pub outputs_dir: PathBuf,
     /// The log says once that only the built-in checkpoint is there.

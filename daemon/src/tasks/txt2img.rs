@@ -12,6 +12,7 @@ use super::device::DeviceId;
 use super::hooks::{Hashing, RunHooks};
 use super::names;
 use super::output::Output;
+use super::packing::Packing;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use super::unapplied;
@@ -51,7 +52,7 @@ impl JobMethod for Txt2Img {
         let precision = names::precision(params.precision)?.unwrap_or(settings.precision);
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
         let seed = seed(params.seed, pictures)?;
-        let output = Output::resolve(&params.output, &studio.outputs_dir)?;
+        let output = Output::resolve(&params.output, &studio.outputs_dir, &studio.folders)?;
         output.check_prompts([&params.prompt, &params.negative_prompt])?;
 
         let name = params.checkpoint.as_deref();
@@ -141,18 +142,22 @@ impl JobMethod for Txt2Img {
             }
         };
 
+        let Studio { outputs_dir, folders, .. } = &*self.studio;
+        let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
         let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
             let infotext = self.infotext(&drawn, run)?;
-            self.output.pack(drawn.image, drawn.seed, infotext, run.job, index)
+            packing.pack(drawn.image, drawn.seed, infotext, index)
         });
         let images = images.collect::<Result<Vec<_>>>()?;
+        let mut notices = self.notices.clone();
+        notices.extend(packing.finish()?);
         timings.total_s = started.elapsed().as_secs_f64();
         Ok(Txt2ImgResult {
             images,
             job: run.job.to_owned(),
             precision: self.known.precision.name().to_owned(),
             timings,
-            notices: self.notices.clone(),
+            notices,
         })
     }
 }

@@ -143,7 +143,7 @@ class Result:
     """Seconds of each stage, as the daemon measured them."""
     notices: List[str] = field(default_factory=list)
     """What the person who asked should know, such as that only the demo model was there to draw with, or what the
-    prompt asks for that was not applied."""
+    prompt asks for that was not applied, or where files are that could not be written where they should be."""
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,8 @@ pub enum OutputFormat {
     Png,
     /// 8-bit pixels in the answer.
     Raw,
-    /// A PNG file; its path in the answer.
+    /// A PNG file; its path in the answer. Where its folder fails once it is drawn, it is in the daemon's own folder, and
+    /// where that fails too, in the answer as PNG; the result's `notices` say which and why.
     File,
     /// JPEG bytes in the answer: quality 80 as A1111 saves, colours at half size. Holds about 28,000 characters of
     /// prompts; more is refused.
@@ -193,7 +194,8 @@ pub struct Txt2ImgResult {
     /// Where the time went.
     pub timings: Timings,
     /// What the person who asked should know: that only the demo model was there to draw with, or what the prompt asks
-    /// for that was not applied (LoRA, hypernetworks, `[from:to:when]`, `[a|b]`, `AND`), one for each kind.
+    /// for that was not applied (LoRA, hypernetworks, `[from:to:when]`, `[a|b]`, `AND`), one for each kind; or that files
+    /// could not be written where they should be, why, and where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }
