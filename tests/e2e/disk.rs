@@ -2,7 +2,7 @@
 
 use latentd_client::protocol::{ErrorName, OutputFormat, OutputParams, Txt2ImgParams};
 
-use crate::harness::{Daemon, Options, refused, serve, small, within};
+use crate::harness::{Daemon, Options, long, refused, serve, small, within};
 
 /// Enough for the daemon's own books at the start; not for a result of several pictures.
 const LIMIT: u64 = 72 << 10;
@@ -73,6 +73,29 @@ fn a_limit_on_files_that_is_too_small_to_start_is_named() {
         let expected = format!("files may have {limit} bytes at most; raise that limit (ulimit -f)");
         assert!(output.status.code() == Some(1) && text.contains(&expected), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_picture_whose_folder_is_removed_while_it_waits_is_kept_elsewhere() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    // The second waits behind it, so that its folder goes after it was tried and before it is written to.
+    let before = within(client.submit("txt2img", &long(), None)).await.expect("submitted");
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().display().to_string();
+    let output = OutputParams { format: OutputFormat::File, dir: Some(dir.clone()) };
+    let params = Txt2ImgParams { output, ..small(1) };
+    let job = within(client.submit("txt2img", &params, None)).await.expect("submitted");
+    drop(folder);
+    within(client.cancel(&before)).await.expect("cancelled");
+    let drawn = within(client.wait(&job)).await.expect("drawn, and not lost");
+    let path = drawn.images.first().and_then(|image| image.path.clone()).expect("a path");
+    assert!(
+        std::path::Path::new(&path).starts_with(daemon.folder.path())
+            && std::fs::exists(&path).is_ok_and(|is| is)
+    );
+    let notice = drawn.notices.join("\n");
+    assert!(notice.contains(&dir) && notice.contains(&path) && notice.contains("make it first"), "{notice}");
 }
 
 #[test]
