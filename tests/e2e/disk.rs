@@ -96,6 +96,10 @@ async fn a_picture_whose_folder_is_removed_while_it_waits_is_kept_elsewhere() {
     );
     let notice = drawn.notices.join("\n");
     assert!(notice.contains(&dir) && notice.contains(&path) && notice.contains("make it first"), "{notice}");
+    let mut fetch = daemon.command(&["jobs", "fetch", &job, "-o"]);
+    let fetched = fetch.arg(daemon.folder.path().join("fetched.png")).output().expect("ran");
+    let text = String::from_utf8_lossy(&fetched.stderr);
+    assert!(fetched.status.success() && text.contains(&notice), "{text}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView};
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::launch::ask;
-use super::output::{print, print_json, visible};
+use super::output::{print, print_json, say, visible};
 use super::pictures::Target;
 use crate::clock;
 
@@ -81,6 +81,9 @@ pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode,
         let target = Target::new(output.clone())?;
         // What is kept can be fetched when the daemon that drew it is gone.
         let (_, result) = ask(global, &global.config()?, &[], async |client| client.wait(job).await).await?;
+        for notice in &result.notices {
+            say(&format!("latentd: {}", visible(notice)));
+        }
         target.write(result.images)?;
         return Ok(ExitCode::SUCCESS);
     }
