@@ -163,6 +163,14 @@ pub(crate) fn program(folder: &Path) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LATENTD_")) {
         command.env_remove(name);
     }
+    // Tests may run under `nohup`, which what they start would inherit.
+    // SAFETY: signal is async-signal-safe, and SIG_DFL is a valid disposition.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
     command.env("HOME", folder);
     for (variable, part) in [
         ("XDG_RUNTIME_DIR", "run"),
