@@ -1,5 +1,5 @@
-//! How much lies in the folders that the daemon writes into. They may be large, so they are counted now and then, elsewhere,
-//! and whoever asks is told what was counted last.
+//! How much lies in the folders that the daemon writes into. They may be large, so they are counted elsewhere, not all the
+//! time: when jobs have changed them, and, as others may have, when somebody asks; who asks is told what was counted last.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,23 @@ impl CountedFolder {
         counted
     }
 
+    /// Has it counted as it is from now on, as soon as it may be counted again.
+    pub(crate) async fn count_again(self: &Arc<Self>, threads: &Workers) {
+        while let Some(wait) = self.must_wait() {
+            tokio::time::sleep(wait).await;
+        }
+        self.status(threads);
+    }
+
+    fn must_wait(&self) -> Option<Duration> {
+        let state = self.lock();
+        if state.is_counting {
+            // It began before now, and may have passed by what is new.
+            return Some(FRESH);
+        }
+        state.next.and_then(|next| next.checked_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
+    }
+
     fn count(&self) {
         let started = Instant::now();
         let (files, bytes) = count(&self.path, DEPTH);
@@ -99,6 +116,15 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!((counted.status(&threads).files, counted.status(&threads).bytes), (2, 30));
+        // Once more, without anybody asking.
+        fs::write(folder.path().join("c"), [0; 5]).expect("written");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("started");
+        runtime.block_on(counted.count_again(&threads));
+        while counted.lock().is_counting {
+            std::thread::yield_now();
+        }
+        let told = counted.lock().counted.clone();
+        assert_eq!((told.files, told.bytes), (3, 35));
         // What is not there is empty.
         let none = CountedFolder::new(folder.path().join("none"));
         none.status(&threads);

@@ -30,6 +30,7 @@ use crate::process::{self, Terminal};
 use crate::reserve;
 use crate::rpc::{self, Daemon, Phase, SocketFile};
 use crate::state_dir::{self, StateDir};
+use crate::storage::CountedFolder;
 use crate::tasks::{Device, DeviceId, Studio};
 
 /// Threads that speak to clients; drawing has its own.
@@ -90,6 +91,9 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     let path = listening.socket.path.clone();
     let mut server = tokio::spawn(rpc::serve(Arc::clone(&daemon), listening));
     tokio::spawn(purge_now_and_then(Arc::clone(&daemon)));
+    for folder in daemon.folders() {
+        tokio::spawn(count_as_it_changes(Arc::clone(&daemon), folder));
+    }
     tokio::spawn(end_when_idle(Arc::clone(&daemon)));
     announce(&path)?;
     let models_dirs = daemon.config.get().models_dirs.clone();
@@ -254,6 +258,13 @@ async fn purge_now_and_then(daemon: Arc<Daemon>) {
             Ok(())
         };
         daemon.keepers.call(purge).await.ok();
+    }
+}
+
+async fn count_as_it_changes(daemon: Arc<Daemon>, folder: Arc<CountedFolder>) {
+    let mut changes = daemon.jobs.changes();
+    while changes.changed().await.is_ok() {
+        folder.count_again(&daemon.lookers).await;
     }
 }
 

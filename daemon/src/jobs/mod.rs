@@ -23,6 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use latentd_client::protocol::{
     Event, EventKind, ImageOut, JobListParams, JobState, JobView, LibraryEvent, QueueStatus,
 };
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock;
@@ -82,6 +83,8 @@ pub(crate) struct Jobs {
     unsaved: Mutex<Unsaved>,
     state_dir: Arc<StateDir>,
     everyone: Mutex<Vec<Weak<dyn Watcher>>>,
+    /// Goes on with each change of what jobs leave on the disk.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -124,6 +127,7 @@ impl Jobs {
             unsaved: Mutex::default(),
             state_dir,
             everyone: Mutex::default(),
+            changes: watch::Sender::new(0),
         };
         jobs.purge();
         Ok(jobs)
@@ -324,6 +328,11 @@ impl Jobs {
         if !everyone.iter().any(|other| Weak::ptr_eq(other, &watcher)) {
             everyone.push(watcher);
         }
+    }
+
+    /// Tells when what jobs leave on the disk may have changed: one has ended, or old ones were forgotten.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Hands a library event to those who watch everything.

@@ -29,6 +29,7 @@ impl Jobs {
         drop(state);
         // An engine may have waited for room.
         self.queued.notify_all();
+        self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 
     /// Bytes of what waits for room on the disk.
@@ -345,6 +346,19 @@ mod tests {
         drop((jobs, other));
         let jobs = fixture::jobs(folder.path(), LIMITS);
         assert_eq!(fetch(&jobs, "a"), Ok(100));
+    }
+
+    #[test]
+    fn a_result_is_there_when_its_folder_is_said_to_have_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = fixture::jobs(folder.path(), JobLimits { history: 1, ..LIMITS });
+        let mut changes = jobs.changes();
+        for id in ["a", "b"] {
+            finish(&jobs, id, 100);
+            assert!(changes.has_changed().expect("there"));
+            changes.mark_unchanged();
+            assert_eq!(fs::read_dir(folder.path().join("results")).expect("listed").count(), 1);
+        }
     }
 
     #[test]

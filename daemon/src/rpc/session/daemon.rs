@@ -98,6 +98,11 @@ impl Daemon {
         }
     }
 
+    /// Where jobs write. Each is to be counted again as it changes.
+    pub(crate) fn folders(&self) -> [Arc<CountedFolder>; 2] {
+        [&self.results, &self.outputs].map(Arc::clone)
+    }
+
     /// Moves on to `phase`; never back.
     pub(crate) fn advance(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {
