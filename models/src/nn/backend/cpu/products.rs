@@ -23,8 +23,8 @@ impl Packed {
     }
 }
 
-/// For the kernels, whose output is f32.
-fn ends_f32<'a>(
+/// With the numbers behind it, for kernels whose output is f32.
+fn epilogue_f32<'a>(
     epilogue: &Epilogue<'a>,
     bias: Option<&'a [f32]>,
     activation: Activation,
@@ -34,8 +34,8 @@ fn ends_f32<'a>(
     Ok(latentd_kernels::Epilogue { bias, image_bias, activation, residual, ..Default::default() })
 }
 
-/// For the kernels, whose output is bf16.
-fn ends_bf16<'a>(
+/// With the numbers behind it, for kernels whose output is bf16.
+fn epilogue_bf16<'a>(
     epilogue: &Epilogue<'a>,
     bias: Option<&'a [f32]>,
     activation: Activation,
@@ -64,16 +64,16 @@ pub(super) fn product(
     let (rows, activation) = (x.rows(), activation(weight, epilogue));
     match (weight.packed()?, out) {
         (Packed::F32(weight), Values::F32(out)) => {
-            let ends = ends_f32(epilogue, bias, activation)?;
-            latentd_kernels::linear(isa, values::f32(x)?, rows, weight, &ends, out);
+            let with_numbers = epilogue_f32(epilogue, bias, activation)?;
+            latentd_kernels::linear(isa, values::f32(x)?, rows, weight, &with_numbers, out);
         }
         (Packed::Bf16(weight), Values::F32(out)) => {
-            let ends = ends_f32(epilogue, bias, activation)?;
-            tiled::linear(isa, values::bf16(x)?, rows, weight, &ends, out);
+            let with_numbers = epilogue_f32(epilogue, bias, activation)?;
+            tiled::linear(isa, values::bf16(x)?, rows, weight, &with_numbers, out);
         }
         (Packed::Bf16(weight), Values::Bf16(out)) => {
-            let ends = ends_bf16(epilogue, bias, activation)?;
-            tiled::linear(isa, values::bf16(x)?, rows, weight, &ends, out);
+            let with_numbers = epilogue_bf16(epilogue, bias, activation)?;
+            tiled::linear(isa, values::bf16(x)?, rows, weight, &with_numbers, out);
         }
         (Packed::F32(_), Values::Bf16(_)) => bail!("linear: f32 weights for bf16 activations"),
     }
@@ -96,8 +96,8 @@ pub(super) fn convolution(
     let activation = activation(weight, epilogue);
     match (weight.packed()?, out) {
         (Packed::F32(weight), Values::F32(out)) => {
-            let ends = ends_f32(epilogue, bias, activation)?;
-            latentd_kernels::conv2d(isa, values::f32(x)?, shape, weight, &ends, out);
+            let with_numbers = epilogue_f32(epilogue, bias, activation)?;
+            latentd_kernels::conv2d(isa, values::f32(x)?, shape, weight, &with_numbers, out);
         }
         (Packed::Bf16(weight), Values::F32(out)) => {
             tiled_conv2d(
@@ -106,7 +106,7 @@ pub(super) fn convolution(
                 norm,
                 shape,
                 weight,
-                &ends_f32(epilogue, bias, activation)?,
+                &epilogue_f32(epilogue, bias, activation)?,
                 out,
             );
         }
@@ -117,7 +117,7 @@ pub(super) fn convolution(
                 norm,
                 shape,
                 weight,
-                &ends_bf16(epilogue, bias, activation)?,
+                &epilogue_bf16(epilogue, bias, activation)?,
                 out,
             );
         }
