@@ -208,7 +208,12 @@ impl<'a> Walk<'a> {
         let (minimum, maximum) = (bound("minimum"), bound("maximum"));
         if minimum.is_some_and(|minimum| number < minimum) || maximum.is_some_and(|maximum| number > maximum)
         {
-            let range = match (minimum, maximum) {
+            let written = |name: &str| {
+                let bound = schema.get(name)?;
+                // As it is, where a float would not have all its digits.
+                bound.as_i64().map(|whole| whole.to_string()).or(Some(bound.as_f64()?.to_string()))
+            };
+            let range = match (written("minimum"), written("maximum")) {
                 (Some(minimum), Some(maximum)) => format!("{minimum} to {maximum}"),
                 (Some(minimum), None) => format!("{minimum} or more"),
                 (None, Some(maximum)) => format!("{maximum} or less"),

@@ -82,7 +82,7 @@ mod tests {
             (map(&[("seed", Value::F64(1e20))]), "seed: 1e20 must be an integer"),
             (map(&[("cfg_scale", Value::F64(f64::NAN))]), "cfg_scale: NaN must be a finite number"),
             (map(&[("cfg_scale", Value::F64(f64::INFINITY))]), "cfg_scale: inf must be a finite number"),
-            (map(&[("seed", (-2).into())]), "seed: -2 is out of range; give -1 or more"),
+            (map(&[("seed", (-2).into())]), "seed: -2 is out of range; give -1 to 9223372036854775807"),
             (map(&[("seed", u64::MAX.into())]), "seed: 18446744073709551615 is out of range; give -1 to"),
             (map(&[("prompt", "a\0b".into())]), "prompt: text has a NUL character"),
             (map(&[("prompt", invalid_utf8)]), "prompt: text is not valid UTF-8"),
