@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use latentd_client::Client;
 use latentd_client::protocol::{
@@ -555,10 +555,9 @@ async fn who_cancels_while_a_model_is_hashed_does_not_wait() {
             other => assert!(!other.is_last(), "{other:?}"),
         }
     }
-    let started = Instant::now();
+    // To hash it all takes about an hour, far more than is waited for here.
     within(client.cancel(&job)).await.expect("cancelled");
     refused(within(client.wait(&job)).await, ErrorName::Cancelled);
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     // And the next has the thread that hashed, and the device.
     let image = within(client.txt2img(&Txt2ImgParams { checkpoint: Some("good".into()), ..small(1) })).await;
     assert_eq!(model_hash(&image.expect("drawn").images[0]), sha256(&tiny())[..10]);
