@@ -11,12 +11,14 @@ use crate::library::Pinned;
 pub(super) fn digest(pinned: &Pinned, kind: ComponentKind, stopped: &dyn Fn() -> bool) -> Option<[u8; 32]> {
     let checkpoint = pinned.checkpoint().ok()?;
     let mut all = Sha256::new();
-    for StoredTensor { name, dtype, shape, bytes } in checkpoint.tensors_of(kind) {
+    for tensor in checkpoint.tensors_of(kind) {
         if stopped() {
             return None;
         }
+        let StoredTensor { name, dtype, shape, bytes, scale } = tensor.ok()?;
         all.update(format!("{name}\0{}\0{shape:?}\0", dtype.name()));
         all.update(Sha256::digest(&bytes));
+        all.update(scale);
     }
     // What was cut off is zeros, and no content.
     checkpoint.file()?.check_intact().ok()?;

@@ -22,12 +22,23 @@ pub enum ElementType {
     I8,
     U8,
     Bool,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+    Q8K,
     /// Another one that its format has.
     Other,
 }
 
 impl ElementType {
-    /// Its name in lower case: "f16", "bf16", "f8_e4m3".
+    /// Its name in lower case: "f16", "bf16", "f8_e4m3", "q8_0".
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -42,6 +53,17 @@ impl ElementType {
             Self::I8 => "i8",
             Self::U8 => "u8",
             Self::Bool => "bool",
+            Self::Q4_0 => "q4_0",
+            Self::Q4_1 => "q4_1",
+            Self::Q5_0 => "q5_0",
+            Self::Q5_1 => "q5_1",
+            Self::Q8_0 => "q8_0",
+            Self::Q2K => "q2_k",
+            Self::Q3K => "q3_k",
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
+            Self::Q8K => "q8_k",
             Self::Other => "other",
         }
     }
@@ -61,14 +83,14 @@ pub(super) trait Container: Send + Sync {
     /// The file, or the name that stands for one.
     fn path(&self) -> &Path;
 
+    /// How its format is called, for a sentence: "safetensors", "GGUF".
+    fn format(&self) -> &'static str;
+
     /// What the file says of itself.
     fn metadata(&self) -> &BTreeMap<String, String>;
 
-    /// The bytes that say what is in the file: equal for files with the same tensors in the same places.
-    fn header(&self) -> &[u8];
-
-    /// A tensor's elements, little-endian, row-major; `None` if its place lies outside the file.
-    fn bytes(&self, place: usize) -> Option<Cow<'_, [u8]>>;
+    /// A tensor's elements as they are stored, little-endian, row-major; an error if they cannot be had.
+    fn read(&self, place: usize) -> Result<Cow<'_, [u8]>>;
 
     /// A tensor will not be needed again soon: only what was made of it should take memory.
     fn let_go(&self, place: usize);

@@ -11,6 +11,7 @@ mod prediction;
 mod resolution;
 mod safetensors;
 mod tensors;
+mod widen;
 
 pub use container::ElementType;
 pub use header::LARGEST_HEADER;

@@ -16,7 +16,6 @@ use crate::{Error, Result};
 
 struct SafeTensors {
     file: FileBytes,
-    header: Range<usize>,
     /// Where each tensor's elements are.
     places: Vec<Range<usize>>,
     metadata: BTreeMap<String, String>,
@@ -39,7 +38,7 @@ pub(super) fn read(file: FileBytes) -> Result<Tensors> {
     }
     let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     file.check()?;
-    Ok(Tensors::new(Box::new(SafeTensors { file, header: 0..data, places, metadata }), entries))
+    Ok(Tensors::new(Box::new(SafeTensors { file, places, metadata }), entries))
 }
 
 impl Container for SafeTensors {
@@ -51,12 +50,14 @@ impl Container for SafeTensors {
         &self.metadata
     }
 
-    fn header(&self) -> &[u8] {
-        self.file.bytes().get(self.header.clone()).unwrap_or_default()
+    fn format(&self) -> &'static str {
+        "safetensors"
     }
 
-    fn bytes(&self, place: usize) -> Option<Cow<'_, [u8]>> {
-        self.file.bytes().get(self.places.get(place)?.clone()).map(Cow::Borrowed)
+    fn read(&self, place: usize) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.places.get(place).and_then(|place| self.file.bytes().get(place.clone()));
+        let outside = || Error::file(self.path(), "a tensor lies outside the file");
+        bytes.map(Cow::Borrowed).ok_or_else(outside)
     }
 
     fn let_go(&self, place: usize) {

@@ -8,15 +8,19 @@ use std::path::Path;
 use latentd_kernels::WeightDtype;
 
 use super::container::{Container, ElementType, Entry};
+use super::widen::{self, Scale};
 use crate::{Error, Result};
 
 /// An open weight file: names, shapes and types of its tensors, their elements on demand, and its metadata. Nothing is
 /// read of a tensor until it is asked for.
 pub struct Tensors {
     container: Box<dyn Container>,
+    /// By the file's own names.
     entries: BTreeMap<String, Entry>,
-    /// Prefixes as files have them and as they are asked for.
-    renamed: Option<(String, String)>,
+    /// From the names that are asked for to the file's own, where those are others.
+    own_names: BTreeMap<String, String>,
+    /// What 8-bit weights are multiplied by, by the file's name of the weight.
+    scales: BTreeMap<String, Entry>,
 }
 
 /// A tensor as its file has it.
@@ -29,17 +33,32 @@ pub struct StoredTensor<'a> {
     pub shape: &'a [usize],
     /// Its elements, little-endian, row-major.
     pub bytes: Cow<'a, [u8]>,
+    /// What they are multiplied by, as the file has it; empty where there is nothing.
+    pub scale: Cow<'a, [u8]>,
 }
 
 impl Tensors {
-    pub(super) fn new(container: Box<dyn Container>, entries: BTreeMap<String, Entry>) -> Self {
-        Self { container, entries, renamed: None }
+    pub(super) fn new(container: Box<dyn Container>, mut entries: BTreeMap<String, Entry>) -> Self {
+        let scales = widen::take_scales(&mut entries);
+        Self { container, entries, own_names: BTreeMap::new(), scales }
     }
 
-    /// The same file, whose names that begin with `own` are asked for as if they began with `canonical`.
+    /// The same file, some of whose tensors are asked for by other names: pairs of the name that is asked for and the
+    /// file's own. The others keep theirs.
     #[must_use]
-    pub(crate) fn renamed(self, own: &str, canonical: &str) -> Self {
-        Self { renamed: Some((own.to_owned(), canonical.to_owned())), ..self }
+    pub(crate) fn renamed(self, names: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { own_names: names.into_iter().collect(), ..self }
+    }
+
+    /// The same, for all names that begin with `own`, which are asked for as if they began with `canonical`.
+    #[must_use]
+    pub(crate) fn with_prefix(self, own: &str, canonical: &str) -> Self {
+        let names = self.entries.keys().filter_map(|name| {
+            let rest = name.strip_prefix(own)?;
+            Some((format!("{canonical}{rest}"), name.clone()))
+        });
+        let names: Vec<_> = names.collect();
+        self.renamed(names)
     }
 
     /// The file, or the name that was given to its bytes.
@@ -47,14 +66,14 @@ impl Tensors {
         self.container.path()
     }
 
+    /// How its format is called, for a sentence: "safetensors", "GGUF".
+    pub fn format(&self) -> &'static str {
+        self.container.format()
+    }
+
     /// What the file says of itself.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         self.container.metadata()
-    }
-
-    /// The bytes that say what is in the file: equal for files with the same tensors in the same places.
-    pub fn header(&self) -> &[u8] {
-        self.container.header()
     }
 
     /// An error if the file was cut off by someone else while its tensors were read: to be asked after the last.
@@ -69,22 +88,13 @@ impl Tensors {
 
     /// What the file calls the tensor that is asked for by this name, if it has it.
     pub fn own_name(&self, name: &str) -> Option<&str> {
-        if let Some((own, canonical)) = &self.renamed
-            && let Some(rest) = name.strip_prefix(canonical.as_str())
-        {
-            return self.entries.get_key_value(&format!("{own}{rest}")).map(|(name, _)| name.as_str());
-        }
-        self.entries.get_key_value(name).map(|(name, _)| name.as_str())
+        let own = self.own_names.get(name).map_or(name, String::as_str);
+        self.entries.get_key_value(own).map(|(name, _)| name.as_str())
     }
 
     /// Whether any tensor's name begins so.
     pub fn has_under(&self, prefix: &str) -> bool {
-        let renamed = self.renamed.as_ref().and_then(|(own, canonical)| {
-            prefix.strip_prefix(canonical.as_str()).map(|rest| format!("{own}{rest}"))
-        });
-        let prefix = renamed.as_deref().unwrap_or(prefix);
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        self.entries.range::<str, _>(from).next().is_some_and(|(name, _)| name.starts_with(prefix))
+        under(&self.entries, prefix).next().is_some() || under(&self.own_names, prefix).next().is_some()
     }
 
     /// The shape of a tensor, if there is one of that name.
@@ -98,47 +108,71 @@ impl Tensors {
     }
 
     /// A tensor's elements as they are stored, whatever their type.
-    pub fn bytes(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        self.container.bytes(self.entry(name)?.place)
+    pub fn bytes(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        self.entry(name).map(|entry| self.container.read(entry.place)).transpose()
     }
 
-    /// All tensors whose names in the file begin with `prefix`, sorted by name.
-    pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = StoredTensor<'a>> {
-        let entries = self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        entries.map_while(move |(name, entry)| {
-            let name = name.strip_prefix(prefix)?;
-            let bytes = self.container.bytes(entry.place)?;
-            Some(StoredTensor { name, dtype: entry.dtype, shape: &entry.shape, bytes })
+    /// The names that begin with `prefix` by which tensors are asked for, and the file's own; sorted.
+    pub(crate) fn names_under<'a>(&'a self, prefix: &'a str) -> Vec<(&'a str, &'a str)> {
+        let renamed = under(&self.own_names, prefix).map(|(name, own)| (name, own.as_str()));
+        let own = under(&self.entries, prefix).map(|(name, _)| (name, name));
+        let mut names: Vec<_> =
+            renamed.chain(own.filter(|(name, _)| !self.own_names.contains_key(*name))).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// All tensors that are asked for by names that begin with `prefix`, sorted by those.
+    pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = Result<StoredTensor<'a>>> {
+        self.names_under(prefix).into_iter().filter_map(move |(asked, own)| {
+            let entry = self.entries.get(own)?;
+            Some(self.stored(asked.strip_prefix(prefix)?, own, entry))
         })
+    }
+
+    fn stored<'a>(&'a self, name: &'a str, own: &str, entry: &'a Entry) -> Result<StoredTensor<'a>> {
+        let bytes = self.container.read(entry.place)?;
+        let scale = match self.scales.get(own) {
+            Some(scale) => self.container.read(scale.place)?,
+            None => Cow::default(),
+        };
+        Ok(StoredTensor { name, dtype: entry.dtype, shape: &entry.shape, bytes, scale })
     }
 
     /// The type that a tensor's elements have as weights; an error if it is not one that weights have.
     pub fn weight_dtype(&self, name: &str) -> Result<WeightDtype> {
-        match self.dtype(name) {
-            Some(ElementType::F32) => Ok(WeightDtype::F32),
-            Some(ElementType::F16) => Ok(WeightDtype::F16),
-            Some(ElementType::Bf16) => Ok(WeightDtype::Bf16),
-            Some(other) => {
-                let name_of_type = other.name().to_uppercase();
-                let reason = format!(
-                    "tensor {name} is of type {name_of_type}; f32, f16 and bf16 are supported: use a version of the file \
-                     in one of them"
-                );
-                Err(Error::model(self.path(), reason))
-            }
-            None => Err(Error::model(self.path(), format!("missing tensor {name}"))),
-        }
+        let Some(own) = self.own_name(name) else {
+            return Err(Error::model(self.path(), format!("missing tensor {name}")));
+        };
+        let dtype = self.dtype(own).unwrap_or(ElementType::Other);
+        widen::weight_dtype(dtype, self.scales.contains_key(own)).ok_or_else(|| {
+            let name_of_type = dtype.name().to_uppercase();
+            let reason = format!(
+                "tensor {name} is of type {name_of_type}, which weights are not: {} are; use a version of the file in one \
+                 of them",
+                widen::NAMES
+            );
+            Error::model(self.path(), reason)
+        })
     }
 
     /// A tensor's elements as weights, if there is one of that name; an error if its type is not one that weights have.
     pub fn weights(&self, name: &str) -> Result<Option<(WeightDtype, Cow<'_, [u8]>)>> {
-        let Some(entry) = self.entry(name) else {
+        let Some(own) = self.own_name(name) else {
+            return Ok(None);
+        };
+        let Some(entry) = self.entries.get(own) else {
             return Ok(None);
         };
         let dtype = self.weight_dtype(name)?;
-        let outside = || Error::file(self.path(), format!("tensor {name} lies outside the file"));
-        let bytes = self.container.bytes(entry.place).ok_or_else(outside)?;
-        Ok(Some((dtype, bytes)))
+        let bytes = self.container.read(entry.place)?;
+        let scale = match self.scales.get(own) {
+            Some(scale) => Some(Scale { bytes: self.container.read(scale.place)?, entry: scale }),
+            None => None,
+        };
+        let widened = widen::widen(bytes, entry, scale.as_ref())
+            .map_err(|reason| Error::model(self.path(), format!("tensor {name} {reason}")))?;
+        Ok(Some((dtype, widened)))
     }
 
     /// A tensor's elements will not be needed again soon: only what was made of them should take memory.
@@ -151,4 +185,11 @@ impl Tensors {
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.get(self.own_name(name)?)
     }
+}
+
+/// The entries whose names begin with `prefix`.
+fn under<'a, T>(entries: &'a BTreeMap<String, T>, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a T)> {
+    let from = entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+    let from = from.map(|(name, entry)| (name.as_str(), entry));
+    from.take_while(move |(name, _)| name.starts_with(prefix))
 }

@@ -27,8 +27,6 @@ pub struct Checkpoint {
     pub native_size: (usize, usize),
     /// The type most weights are stored in: "f16", "bf16" or "f32".
     pub dtype: String,
-    /// Begins the names of the text encoder's tensors in this file.
-    text_own_prefix: &'static str,
     clip: ClipConfig,
     unet: UNetConfig,
     vae: VaeConfig,
@@ -76,7 +74,6 @@ impl Checkpoint {
             prediction: Prediction::Epsilon,
             native_size: family.native_size,
             dtype: "f16".to_owned(),
-            text_own_prefix: family.text_prefix,
             clip: ClipConfig::SD15,
             unet: UNetConfig::sd15(),
             vae: VaeConfig::sd15(),
@@ -85,9 +82,9 @@ impl Checkpoint {
 
     fn new(file: Tensors, prediction: Prediction) -> Result<Self> {
         let family = Family::of(&file).map_err(|other| refusal(&file, other.as_deref()))?;
-        let own_prefix = match family.old_text_prefix {
-            Some(old) if !file.has_under(family.text_prefix) => old,
-            _ => family.text_prefix,
+        let file = match family.old_text_prefix {
+            Some(old) if !file.has_under(family.text_prefix) => file.with_prefix(old, family.text_prefix),
+            _ => file,
         };
         if !file.has_under(family.vae_prefix) {
             let reason = format!(
@@ -99,17 +96,11 @@ impl Checkpoint {
         }
         let dtype = files::main_dtype(&file);
         let native_size = native_size(file.metadata()).unwrap_or(family.native_size);
-        let file = if own_prefix == family.text_prefix {
-            file
-        } else {
-            file.renamed(own_prefix, family.text_prefix)
-        };
         let checkpoint = Self {
             family,
             prediction,
             native_size,
             dtype,
-            text_own_prefix: own_prefix,
             clip: ClipConfig::detect(&file, family.text_prefix)?,
             unet: UNetConfig::detect(&file, family.unet_prefix)?,
             vae: VaeConfig::detect(&file, family.vae_prefix)?,
@@ -123,7 +114,7 @@ impl Checkpoint {
             checkpoint.build(&check, kind)?;
         }
         let unused_quant = (!checkpoint.vae.encoder).then(|| format!("{}quant_conv.", family.vae_prefix));
-        check.finish(&[own_prefix, family.unet_prefix, family.vae_prefix], |name| {
+        check.finish(&[family.text_prefix, family.unet_prefix, family.vae_prefix], |name| {
             family.harmless.iter().any(|prefix| name.starts_with(prefix))
                 || unused_quant.as_ref().is_some_and(|prefix| name.starts_with(prefix))
         })?;
@@ -155,9 +146,9 @@ impl Checkpoint {
 
     /// The tensors that one network is made of, sorted by name, without the prefix that the file has there. None for
     /// made-up weights.
-    pub fn tensors_of(&self, kind: ComponentKind) -> impl Iterator<Item = StoredTensor<'_>> {
+    pub fn tensors_of(&self, kind: ComponentKind) -> impl Iterator<Item = Result<StoredTensor<'_>>> {
         let prefix = match kind {
-            ComponentKind::TextEncoder => self.text_own_prefix,
+            ComponentKind::TextEncoder => self.family.text_prefix,
             ComponentKind::UNet => self.family.unet_prefix,
             ComponentKind::Vae => self.family.vae_prefix,
         };

@@ -179,10 +179,9 @@ impl<'a> Loader<'a> {
         };
         let used = self.used.into_inner();
         let mut problems = self.problems.into_inner();
-        for name in file.names() {
-            let ours = prefixes.iter().any(|prefix| name.starts_with(prefix));
-            if ours && !used.contains(name) && !ignored(name) {
-                problems.add(|| format!("extra tensor {name}"));
+        for (name, own) in prefixes.iter().flat_map(|prefix| file.names_under(prefix)) {
+            if !used.contains(own) && !ignored(name) && !ignored(own) {
+                problems.add(|| format!("extra tensor {own}"));
             }
         }
         if problems.count == 0 {

@@ -1,0 +1,151 @@
+//! From the types that files have to those that weights have in memory: f32, f16 and bf16.
+//!
+//! 8-bit floats of both kinds are f16 exactly. With a scale beside them, as ComfyUI writes them, they become f32.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use half::f16;
+use latentd_kernels::WeightDtype;
+
+use super::container::{ElementType, Entry};
+
+/// The types that weights may have in a file, for a sentence.
+pub(super) const NAMES: &str = "f32, f16, bf16, f64, f8_e4m3 and f8_e5m2";
+
+/// Ends the names of what 8-bit weights are multiplied by, where the weight's ends with `.weight`: as ComfyUI wrote them
+/// first, and as it writes them now.
+const SCALES: [&str; 2] = [".scale_weight", ".weight_scale"];
+
+/// Ends the names of what the layer's inputs are scaled by where both are 8 bits; and stands for a whole file of such
+/// weights. Nothing here needs them.
+const UNUSED: [&str; 3] = [".scale_input", ".input_scale", ".comfy_quant"];
+
+/// The file as a whole has scaled weights.
+const MARK: &str = "scaled_fp8";
+
+/// What a weight is multiplied by.
+pub(super) struct Scale<'a> {
+    pub bytes: Cow<'a, [u8]>,
+    pub entry: &'a Entry,
+}
+
+/// Takes the scales of 8-bit weights out of a file's tensors: they belong to the weights. Gives them by the weight's name.
+pub(super) fn take_scales(entries: &mut BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
+    let is_f8 = |entry: &Entry| matches!(entry.dtype, ElementType::F8E4M3 | ElementType::F8E5M2);
+    let weights: Vec<String> =
+        entries.iter().filter(|(_, entry)| is_f8(entry)).map(|(name, _)| name.clone()).collect();
+    let mut scales = BTreeMap::new();
+    for weight in weights {
+        let Some(layer) = weight.strip_suffix(".weight") else { continue };
+        for ending in SCALES {
+            if let Some(scale) = entries.remove(&format!("{layer}{ending}")) {
+                scales.insert(weight.clone(), scale);
+            }
+        }
+        for ending in UNUSED {
+            entries.remove(&format!("{layer}{ending}"));
+        }
+    }
+    let is_mark = |name: &str| name == MARK || name.ends_with(&format!(".{MARK}"));
+    entries.retain(|name, _| !is_mark(name));
+    scales
+}
+
+/// The type of a tensor's elements as weights; `None` if they are none.
+pub(super) fn weight_dtype(dtype: ElementType, is_scaled: bool) -> Option<WeightDtype> {
+    match dtype {
+        ElementType::F32 | ElementType::F64 => Some(WeightDtype::F32),
+        ElementType::F8E4M3 | ElementType::F8E5M2 if is_scaled => Some(WeightDtype::F32),
+        ElementType::F16 | ElementType::F8E4M3 | ElementType::F8E5M2 => Some(WeightDtype::F16),
+        ElementType::Bf16 => Some(WeightDtype::Bf16),
+        _ => None,
+    }
+}
+
+/// A tensor's elements in the type that [`weight_dtype`] says, or what is wrong with them.
+pub(super) fn widen<'a>(
+    bytes: Cow<'a, [u8]>,
+    entry: &Entry,
+    scale: Option<&Scale<'_>>,
+) -> Result<Cow<'a, [u8]>, String> {
+    match entry.dtype {
+        ElementType::F64 => {
+            let values = bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32);
+            Ok(Cow::Owned(values.flat_map(f32::to_le_bytes).collect()))
+        }
+        ElementType::F8E4M3 => eight_bits(&bytes, f16_of_e4m3, entry, scale),
+        ElementType::F8E5M2 => eight_bits(&bytes, f16_of_e5m2, entry, scale),
+        _ => Ok(bytes),
+    }
+}
+
+fn eight_bits(
+    bytes: &[u8],
+    widened: impl Fn(u8) -> f16,
+    entry: &Entry,
+    scale: Option<&Scale<'_>>,
+) -> Result<Cow<'static, [u8]>, String> {
+    let table: Vec<f16> = (0..=u8::MAX).map(widened).collect();
+    let value = |byte: &u8| table.get(usize::from(*byte)).copied().unwrap_or_default();
+    let Some(scale) = scale else {
+        return Ok(Cow::Owned(bytes.iter().flat_map(|byte| value(byte).to_le_bytes()).collect()));
+    };
+    let rows = entry.shape.first().copied().unwrap_or(1);
+    let scales = scale.values()?;
+    if scales.len() != 1 && scales.len() != rows {
+        return Err(format!("has {} scales for {rows} outputs", scales.len()));
+    }
+    let row = (bytes.len() / rows.max(1)).max(1);
+    let scaled = bytes.chunks(row).enumerate().flat_map(|(index, row)| {
+        let scale = scales.get(index).or(scales.first()).copied().unwrap_or(1.0);
+        row.iter().flat_map(move |byte| (f32::from(value(byte)) * scale).to_le_bytes())
+    });
+    Ok(Cow::Owned(scaled.collect()))
+}
+
+impl Scale<'_> {
+    /// One for all, or one for each output.
+    fn values(&self) -> Result<Vec<f32>, String> {
+        match weight_dtype(self.entry.dtype, false) {
+            Some(WeightDtype::F32) => {
+                let widened = widen(Cow::Borrowed(&self.bytes), self.entry, None)?;
+                Ok(widened.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+            }
+            Some(WeightDtype::F16) => {
+                let widened = widen(Cow::Borrowed(&self.bytes), self.entry, None)?;
+                Ok(widened
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
+                    .collect())
+            }
+            Some(WeightDtype::Bf16) => {
+                let chunks = self.bytes.as_chunks::<2>().0.iter();
+                Ok(chunks.map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()).collect())
+            }
+            None => Err(format!("has scales of type {}", self.entry.dtype.name())),
+        }
+    }
+}
+
+/// Micikevicius et al. 2022: no infinities, 0x7f is no number, the exponent's bias is 7.
+fn f16_of_e4m3(byte: u8) -> f16 {
+    let magnitude = byte & 0x7f;
+    if magnitude == 0x7f {
+        return f16::NAN;
+    }
+    let (exponent, mantissa) = (i32::from(magnitude >> 3), f32::from(magnitude & 7));
+    let value = if exponent == 0 {
+        mantissa * 2f32.powi(-9)
+    } else {
+        (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7)
+    };
+    f16::from_f32(if byte & 0x80 == 0 { value } else { -value })
+}
+
+/// An f16 without its last eight bits.
+fn f16_of_e5m2(byte: u8) -> f16 {
+    f16::from_bits(u16::from(byte) << 8)
+}
