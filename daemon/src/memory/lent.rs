@@ -14,15 +14,17 @@ use super::loading::For;
 use super::plan::plan;
 use super::store::Memory;
 use crate::error::{Error, Result};
-use crate::library::Pinned;
+use crate::library::ModelFiles;
 
 /// What a job draws with. Each phase has its network and room for what it computes; what the phase before had is idle.
 pub(crate) struct Lent<'a> {
     memory: &'a Memory,
-    pinned: &'a Arc<Pinned>,
+    files: &'a ModelFiles,
     known: &'a Known,
     size: PictureSize,
     cancelled: &'a (dyn Fn() -> bool + Sync),
+    /// How long the checkpoint stays afterwards; for ever if `None`.
+    keep_alive: Option<Duration>,
     /// Room for the phase that is on.
     room: Option<Lease>,
     /// Time that loading took.
@@ -36,22 +38,24 @@ impl<'a> Lent<'a> {
     /// everything where all of it fits together.
     pub(crate) fn new(
         memory: &'a Memory,
-        pinned: &'a Arc<Pinned>,
+        files: &'a ModelFiles,
         known: &'a Known,
         size: PictureSize,
+        keep_alive: Option<Duration>,
         cancelled: &'a (dyn Fn() -> bool + Sync),
     ) -> Result<Self> {
         let mut lent = Self {
             memory,
-            pinned,
+            files,
             known,
             size,
             cancelled,
+            keep_alive,
             room: None,
             loading: Duration::ZERO,
             failure: None,
         };
-        memory.begin_job(pinned, known);
+        memory.begin_job(files, known);
         let mut planned = plan(known, &size, &memory.room(known, For::Job));
         // A load for nobody yet may hold what is missing.
         if planned.is_err() {
@@ -63,7 +67,7 @@ impl<'a> Lent<'a> {
         let whole = if together { &ComponentKind::ALL[..] } else { &ComponentKind::ALL[..1] };
         for kind in whole {
             let started = Instant::now();
-            memory.acquire(pinned, known, *kind, For::Job, cancelled)?;
+            memory.acquire(files, known, *kind, For::Job, cancelled)?;
             lent.loading += started.elapsed();
         }
         Ok(lent)
@@ -87,16 +91,17 @@ impl<'a> Lent<'a> {
     }
 
     fn lend(&mut self, kind: ComponentKind) -> Result<Network> {
-        let component = self.memory.acquire(self.pinned, self.known, kind, For::Job, self.cancelled)?;
+        let component = self.memory.acquire(self.files, self.known, kind, For::Job, self.cancelled)?;
         let bytes = self.known.estimate.activation_bytes(kind, &self.size)?;
-        self.room = Some(self.memory.reserve_for_job(bytes, &self.pinned.item().name, self.cancelled)?);
+        self.room =
+            Some(self.memory.reserve_for_job(bytes, &self.files.checkpoint.item().name, self.cancelled)?);
         Ok(component.network)
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        self.memory.end_job(self.known);
+        self.memory.end_job(self.known, self.keep_alive);
     }
 }
 

@@ -5,9 +5,11 @@ mod component;
 mod estimate;
 mod family;
 mod loaded;
+mod vae_file;
 
 pub use checkpoint::Checkpoint;
 pub use component::{Component, ComponentKey, ComponentKind, Network, TextEncoder};
 pub use estimate::{Estimate, PictureSize};
 pub use family::Family;
 pub use loaded::{Model, ModelFacts, ModelSummary};
+pub use vae_file::{vae_parts, vae_tensors};
