@@ -120,10 +120,10 @@ impl Checkpoint {
             unet: UNetConfig::detect(&file, family.unet_prefix)?,
             vae: VaeConfig::detect(vae_tensors, family.vae_prefix)?,
             source: Source::File(Arc::clone(&file)),
-            vae_file: vae.clone(),
+            vae_file: vae,
         };
         checkpoint.check_sizes(&file)?;
-        match &vae {
+        match &checkpoint.vae_file {
             None => checkpoint.check(&file, &ComponentKind::ALL)?,
             Some(vae) => {
                 checkpoint.check(&file, &[ComponentKind::TextEncoder, ComponentKind::UNet])?;
