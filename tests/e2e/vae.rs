@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use latentd_client::protocol::{ErrorName, ImageIn, LoadParams, Txt2ImgParams};
+use latentd_client::protocol::{ErrorName, ImageIn, LoadParams, Precision, Txt2ImgParams};
 use serde_json::{Map, Value};
 
 use crate::harness::{Daemon, Options, fixtures, refused, small, within};
@@ -185,4 +185,55 @@ async fn a_decoder_alone_will_do() {
     let daemon = daemon(folder.path());
     let client = daemon.client().await;
     assert_eq!(draw(&client, Some("decoder")).await.0, draw(&client, Some("whole")).await.0);
+}
+
+/// Makes a residual block give NaN in bf16 and nothing of the kind in f32: by a weight that only f32 can hold, of an input
+/// that is always 0.
+fn overflow_in_bf16(tensors: &mut Tensors, norm: &str, convolution: &str) {
+    let widened = |pair: &[u8; 2]| {
+        let bits = u16::from_le_bytes(*pair);
+        let (exponent, fraction) = (bits >> 10 & 31, f32::from(bits & 1023) / 1024.0);
+        let magnitude = match exponent {
+            0 => fraction * 2f32.powi(-14),
+            _ => (1.0 + fraction) * 2f32.powi(i32::from(exponent) - 15),
+        };
+        if bits >> 15 == 0 { magnitude } else { -magnitude }
+    };
+    for (name, dtype, _, bytes) in tensors {
+        let is_norm = name.strip_prefix(norm).is_some_and(|end| end == ".weight" || end == ".bias");
+        if name.strip_prefix(convolution) != Some(".weight") && !is_norm {
+            continue;
+        }
+        assert_eq!(*dtype, "F16");
+        let mut values: Vec<f32> = bytes.as_chunks::<2>().0.iter().map(widened).collect();
+        values[0] = if is_norm { 0.0 } else { 3.4e38 };
+        *dtype = "F32".into();
+        *bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    }
+}
+
+#[tokio::test]
+async fn what_comes_out_as_nan_is_drawn_again_in_f32() {
+    let folder = models();
+    let mut vae = vae_of(&checkpoint("tiny-sd1"));
+    overflow_in_bf16(&mut vae, "decoder.mid.block_1.norm1", "decoder.mid.block_1.conv1");
+    write(&folder.path().join("VAE/large.safetensors"), &vae);
+    let mut whole = read(&checkpoint("tiny-sd1"));
+    let block = "model.diffusion_model.middle_block.0";
+    overflow_in_bf16(&mut whole, &format!("{block}.in_layers.0"), &format!("{block}.in_layers.2"));
+    write(&folder.path().join("Stable-diffusion/large.safetensors"), &whole);
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let of_vae =
+        Txt2ImgParams { vae: Some("large".into()), precision: Precision::Bf16, batch_size: 2, ..small(1) };
+    let drawn = within(client.txt2img(&of_vae)).await.expect("drawn");
+    assert_eq!(drawn.notices, ["the VAE's picture came out as NaN and was decoded again in f32"]);
+    assert_eq!((drawn.precision.as_str(), drawn.images.len()), ("bf16", 2));
+    let of_unet = Txt2ImgParams { vae: None, checkpoint: Some("large".into()), ..of_vae.clone() };
+    let drawn = within(client.txt2img(&of_unet)).await.expect("drawn");
+    assert!(drawn.notices[0].contains("UNet") && drawn.notices[0].contains("again in f32"), "{drawn:?}");
+    assert_eq!(drawn.precision, "f32");
+    let in_f32 = Txt2ImgParams { precision: Precision::F32, ..of_unet };
+    let wide = within(client.txt2img(&in_f32)).await.expect("drawn");
+    assert!(wide.notices.is_empty() && wide.images == drawn.images);
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use latentd_models::model::{ComponentKind, Network, PictureSize, TextEncoder};
 use latentd_models::networks::unet::UNet;
 use latentd_models::networks::vae::Vae;
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::Components;
 
 use super::budget::Lease;
@@ -79,9 +80,23 @@ impl<'a> Lent<'a> {
     }
 
     fn phase(&mut self, kind: ComponentKind) -> latentd_models::Result<Network> {
+        self.phase_in(None, kind)
+    }
+
+    /// The same in another precision than the job's.
+    fn phase_in(
+        &mut self,
+        precision: Option<Precision>,
+        kind: ComponentKind,
+    ) -> latentd_models::Result<Network> {
         let started = Instant::now();
         self.room = None;
-        let lent = self.lend(kind);
+        let lent = match precision {
+            None => self.lend(self.known, kind),
+            Some(precision) => {
+                self.memory.known(self.files, precision).and_then(|known| self.lend(&known, kind))
+            }
+        };
         self.loading += started.elapsed();
         lent.map_err(|error| {
             let text = error.text.clone();
@@ -90,9 +105,9 @@ impl<'a> Lent<'a> {
         })
     }
 
-    fn lend(&mut self, kind: ComponentKind) -> Result<Network> {
-        let component = self.memory.acquire(self.files, self.known, kind, For::Job, self.cancelled)?;
-        let bytes = self.known.estimate.activation_bytes(kind, &self.size)?;
+    fn lend(&mut self, known: &Known, kind: ComponentKind) -> Result<Network> {
+        let component = self.memory.acquire(self.files, known, kind, For::Job, self.cancelled)?;
+        let bytes = known.estimate.activation_bytes(kind, &self.size)?;
         self.room =
             Some(self.memory.reserve_for_job(bytes, &self.files.checkpoint.item().name, self.cancelled)?);
         Ok(component.network)
@@ -110,6 +125,16 @@ fn other_kind<T>() -> latentd_models::Result<T> {
 }
 
 impl Components for Lent<'_> {
+    fn vae_in_f32(&mut self) -> latentd_models::Result<Option<Arc<Vae>>> {
+        if self.known.precision == Precision::F32 {
+            return Ok(None);
+        }
+        match self.phase_in(Some(Precision::F32), ComponentKind::Vae)? {
+            Network::Vae(network) => Ok(Some(network)),
+            _ => other_kind(),
+        }
+    }
+
     fn text_encoder(&mut self) -> latentd_models::Result<Arc<TextEncoder>> {
         match self.phase(ComponentKind::TextEncoder)? {
             Network::TextEncoder(network) => Ok(network),

@@ -367,9 +367,9 @@ mod tests {
             std::thread::yield_now();
         }
         // One that is used again, and one that is pinned, stay.
-        draw(Some(Duration::from_secs(3600)));
+        draw(Some(Duration::from_hours(1)));
         memory.begin_job(&pinned, &known);
-        assert_eq!(memory.table().expire(Instant::now() + Duration::from_secs(7200)), None);
+        assert_eq!(memory.table().expire(Instant::now() + Duration::from_hours(2)), None);
         memory.pin(pinned.checkpoint.item(), true).expect("there");
         memory.end_job(&known, Some(Duration::ZERO));
         assert!(memory.bytes() > 0);

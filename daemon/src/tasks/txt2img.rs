@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{OnDisconnect, Timings, Txt2ImgParams, Txt2ImgResult};
 use latentd_models::model::PictureSize;
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::{self, NoStages};
 use latentd_models::prompt::Wording;
 
@@ -127,21 +128,31 @@ impl JobMethod for Txt2Img {
         let cancelled = || run.watch.is_cancelled();
         let memory = &run.device.memory;
         let mut again = false;
+        let mut known = Arc::clone(&self.known);
+        let mut notices = self.notices.clone();
         let (drawn, mut timings) = loop {
-            let mut lent =
-                Lent::new(memory, &self.files, &self.known, self.picture, self.keep_alive, &cancelled)?;
+            let mut lent = Lent::new(memory, &self.files, &known, self.picture, self.keep_alive, &cancelled)?;
             let drawing =
                 pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
             timings.load_s = started.elapsed().as_secs_f64();
             let mut hooks = RunHooks::new(run, self.preview_every, timings);
-            let drawn = pipeline::txt2img(&self.known.facts, &mut lent, &drawing, &mut hooks, &mut NoStages);
+            let drawn = pipeline::txt2img(&known.facts, &mut lent, &drawing, &mut hooks, &mut NoStages);
             let failure = lent.failure.take();
             drop(lent);
             match drawn {
-                Ok(drawn) => break (drawn, hooks.timings),
+                Ok(drawn) => {
+                    notices.extend(hooks.notices);
+                    break (drawn, hooks.timings);
+                }
                 // What is free may be in pieces, none of them large enough, until what lies idle is gone.
                 Err(latentd_models::Error::OutOfMemory { .. }) if !again && memory.drop_idle() => {
                     again = true;
+                }
+                // Another range of numbers may hold what this one does not.
+                Err(latentd_models::Error::NotFinite(reason)) if known.precision != Precision::F32 => {
+                    notices.push(format!("{reason}; drawn again in f32"));
+                    known = memory.known(&self.files, Precision::F32)?;
+                    memory.check_fits(&known, &self.picture)?;
                 }
                 Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
             }
@@ -154,13 +165,12 @@ impl JobMethod for Txt2Img {
             packing.pack(drawn.image, drawn.seed, infotext, index)
         });
         let images = images.collect::<Result<Vec<_>>>()?;
-        let mut notices = self.notices.clone();
         notices.extend(packing.finish()?);
         timings.total_s = started.elapsed().as_secs_f64();
         Ok(Txt2ImgResult {
             images,
             job: run.job.to_owned(),
-            precision: self.known.precision.name().to_owned(),
+            precision: known.precision.name().to_owned(),
             timings,
             notices,
         })
@@ -207,8 +217,7 @@ fn seed(wanted: i64, pictures: u64) -> Result<u64> {
 /// How long a checkpoint stays in memory; for ever if `None`.
 fn keep_alive(seconds: Option<f64>) -> Result<Option<Duration>> {
     match seconds {
-        None => Ok(None),
-        Some(-1.0) => Ok(None),
+        None | Some(-1.0) => Ok(None),
         Some(seconds) => Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| {
             Error::invalid(format!(
                 "keep_alive: {seconds} is not a time; give seconds from 0 on, or -1 for ever"
