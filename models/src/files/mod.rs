@@ -11,6 +11,7 @@ mod prediction;
 mod resolution;
 mod safetensors;
 mod tensors;
+mod torch;
 mod widen;
 
 pub use container::ElementType;
