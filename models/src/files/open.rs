@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::bytes::FileBytes;
 use super::mapped::{MappedFile, open_without_waiting};
-use super::safetensors;
 use super::tensors::Tensors;
+use super::{gguf, safetensors};
 use crate::{Error, Result};
 
 /// Opens a weight file and checks its header; no tensor is read.
@@ -18,10 +18,15 @@ pub fn open(path: &Path) -> Result<Tensors> {
 
 /// As [`open`] of a file that is open already, whatever stands at its path by now. Errors call it `path`.
 pub fn open_file(file: &File, path: &Path) -> Result<Tensors> {
-    safetensors::read(FileBytes::Mapped(MappedFile::map(file, path)?))
+    read(FileBytes::Mapped(MappedFile::map(file, path)?))
 }
 
 /// The same of a file's bytes in memory, with the same checks; errors call it `name`.
 pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Tensors> {
-    safetensors::read(FileBytes::Held { name: name.into(), bytes })
+    read(FileBytes::Held { name: name.into(), bytes })
+}
+
+/// Told by the first bytes.
+fn read(file: FileBytes) -> Result<Tensors> {
+    if gguf::is_gguf(file.bytes()) { gguf::read(file) } else { safetensors::read(file) }
 }
