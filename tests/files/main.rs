@@ -1,6 +1,7 @@
 //! Files that are not what they should be: each gives an error that says what is wrong, and nothing else happens.
 
 mod gguf;
+mod widened;
 
 use std::collections::BTreeMap;
 use std::fs;
