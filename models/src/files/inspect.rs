@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::container::ElementType;
 use super::open::open;
 use super::tensors::Tensors;
 use crate::Result;
@@ -38,9 +39,9 @@ pub struct FileInfo {
     pub tensors: usize,
     /// Number of weights.
     pub parameters: u64,
-    /// The type most weights are stored in, as the file names it in lower case.
+    /// The type most weights are stored in, in lower case; of a quantised file the one most of its quantised weights are.
     pub dtype: String,
-    /// The file's own metadata (`__metadata__`).
+    /// What the file says of itself: `__metadata__`, or the texts and numbers among GGUF's key-values.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -69,19 +70,23 @@ impl FileInfo {
 }
 
 /// Number of elements per type.
-fn by_dtype(file: &Tensors) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::<String, u64>::new();
+fn by_dtype(file: &Tensors) -> BTreeMap<ElementType, u64> {
+    let mut counts = BTreeMap::<ElementType, u64>::new();
     for name in file.names() {
-        let elements: usize = file.shape(name).unwrap_or_default().iter().product();
-        let dtype = file.dtype(name).map(|dtype| dtype.name().to_owned()).unwrap_or_default();
-        *counts.entry(dtype).or_default() += elements as u64;
+        let shape = file.shape(name).unwrap_or_default();
+        // Beside a size of 0 the others can be any.
+        let elements = shape.iter().fold(1, |all: u64, size| all.saturating_mul(*size as u64));
+        *counts.entry(file.dtype(name).unwrap_or(ElementType::Other)).or_default() += elements;
     }
     counts
 }
 
-/// The type most elements are stored in, in lower case; empty for a file without tensors.
+/// The type by which a file is called, as in [`FileInfo::dtype`]; empty for a file without tensors. A quantised file has
+/// more in f16 than one would think: all convolutions.
 pub(crate) fn main_dtype(file: &Tensors) -> String {
-    by_dtype(file).into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
+    let counts = by_dtype(file);
+    let most = counts.into_iter().max_by_key(|(dtype, count)| (dtype.is_quantised(), *count));
+    most.map(|(dtype, _)| dtype.name().to_owned()).unwrap_or_default()
 }
 
 /// All that a file holds, what it is for first.

@@ -15,8 +15,8 @@ const FORMATS: [(&[u8], &str); 14] = [
     (b"\x28\xb5\x2f\xfd", "is a zstd archive with another name; unpack it"),
     (b"BZh", "is a bzip2 archive with another name; unpack it"),
     (
-        b"GGUF",
-        "is a GGUF file with another name, which is not read yet; use a .safetensors file of the model",
+        b"tjgg",
+        "is a GGML file, as there were before GGUF; convert the model again, or use a .safetensors file of it",
     ),
     (
         b"\x89HDF",
@@ -140,7 +140,7 @@ mod tests {
             (b"PK\x03\x04\x14\x00\x00\x00model.safetensors", "is a zip archive"),
             (b"\x80\x02}q\x00.", "is a bare pickle"),
             (b"\x1f\x8b\x08\x00", "is a gzip archive"),
-            (b"GGUF\x03\x00\x00\x00", "is a GGUF file"),
+            (b"tjgg\x03\x00\x00\x00", "is a GGML file"),
             (&[0; 4096], "nothing but zeros"),
             (b"\x89PNG\r\n\x1a\n", "is a PNG picture"),
         ];

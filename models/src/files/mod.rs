@@ -2,12 +2,14 @@
 
 mod bytes;
 mod container;
+mod gguf;
 mod header;
 mod inspect;
 mod mapped;
 mod mistaken;
 mod open;
 mod prediction;
+mod quantised;
 mod resolution;
 mod safetensors;
 mod tensors;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::bytes::FileBytes;
 use super::mapped::{MappedFile, open_without_waiting};
 use super::tensors::Tensors;
-use super::{safetensors, torch};
+use super::{gguf, safetensors, torch};
 use crate::{Error, Result};
 
 /// Opens a weight file and checks its header; no tensor is read.
@@ -21,7 +21,7 @@ pub fn open(path: &Path) -> Result<Tensors> {
 pub fn open_file(file: &File, path: &Path) -> Result<Tensors> {
     match torch::age(&head(file)) {
         Some(age) => torch::read(file, path, age),
-        None => safetensors::read(FileBytes::Mapped(MappedFile::map(file, path)?)),
+        None => read(FileBytes::Mapped(MappedFile::map(file, path)?)),
     }
 }
 
@@ -30,7 +30,7 @@ pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Tensors> {
     let name = name.into();
     match torch::age(&bytes) {
         Some(age) => torch::from_bytes(&name, &bytes, age),
-        None => safetensors::read(FileBytes::Held { name, bytes }),
+        None => read(FileBytes::Held { name, bytes }),
     }
 }
 
@@ -41,4 +41,9 @@ fn head(file: &File) -> Vec<u8> {
     let length = if is_file { file.read_at(&mut head, 0).unwrap_or(0) } else { 0 };
     head.truncate(length);
     head
+}
+
+/// Of a file that is mapped or in memory, told by the first bytes.
+fn read(file: FileBytes) -> Result<Tensors> {
+    if gguf::is_gguf(file.bytes()) { gguf::read(file) } else { safetensors::read(file) }
 }
