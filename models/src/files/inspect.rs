@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::layout_names::Layout;
 use super::open::open;
 use super::tensors::Tensors;
 use crate::Result;
@@ -34,20 +35,24 @@ pub struct FileInfo {
     /// What a checkpoint is where it can be told: its family, "sd1", "sd2" or "sdxl", and what its UNet sees beside
     /// latents and text, if anything: "sd1-inpainting", "sd1-pix2pix", "sd2-depth".
     pub architecture: Option<String>,
+    /// After whose manner it names networks of Stable Diffusion, if it holds any.
+    pub layout: Option<Layout>,
+    /// How its format is called: "safetensors", "GGUF", "folder".
+    pub format: &'static str,
     /// Number of tensors.
     pub tensors: usize,
     /// Number of weights.
     pub parameters: u64,
     /// The type most weights are stored in, as the file names it in lower case.
     pub dtype: String,
-    /// The file's own metadata (`__metadata__`).
+    /// The file's own metadata (`__metadata__`); of a folder what its configurations say, under the same names.
     pub metadata: BTreeMap<String, String>,
 }
 
 /// A checkpoint's first convolution: (channels, input channels, 3, 3).
 const FIRST: &str = "model.diffusion_model.input_blocks.0.0.weight";
 
-/// Looks at a weight file's header.
+/// Looks at the header of a weight file, or at those in a folder.
 pub fn inspect(path: &Path) -> Result<FileInfo> {
     Ok(FileInfo::of(&open(path)?))
 }
@@ -60,6 +65,8 @@ impl FileInfo {
             kind: kinds.next().unwrap_or(FileKind::Unknown),
             beside: kinds.collect(),
             architecture: architecture(file),
+            layout: file.layout(),
+            format: file.format(),
             tensors: file.names().count(),
             parameters: by_dtype(file).values().sum(),
             dtype: main_dtype(file),
@@ -124,14 +131,13 @@ pub(crate) fn architecture(file: &Tensors) -> Option<String> {
 
 /// The family of a checkpoint by the text encoders it carries.
 fn family(file: &Tensors) -> Option<&'static str> {
-    let any = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
-    if !any("model.diffusion_model.") {
+    if !file.has_under("model.diffusion_model.") {
         None
-    } else if any("conditioner.embedders.") {
+    } else if file.has_under("conditioner.embedders.") {
         Some("sdxl")
-    } else if any("cond_stage_model.model.") {
+    } else if file.has_under("cond_stage_model.model.") {
         Some("sd2")
-    } else if any("cond_stage_model.transformer.") {
+    } else if file.has_under("cond_stage_model.transformer.") {
         Some("sd1")
     } else {
         None

@@ -2,8 +2,14 @@
 
 mod bytes;
 mod container;
+mod ema;
+mod folder;
 mod header;
+mod index;
 mod inspect;
+mod joined;
+mod layout;
+mod layout_names;
 mod mapped;
 mod mistaken;
 mod open;
@@ -17,6 +23,7 @@ pub use container::ElementType;
 pub use header::LARGEST_HEADER;
 pub use inspect::{FileInfo, FileKind, inspect};
 pub(crate) use inspect::{architecture, main_dtype};
+pub use layout_names::Layout;
 pub use mapped::open_without_waiting;
 pub use open::{from_bytes, open, open_file};
 pub use prediction::{Prediction, config_beside};

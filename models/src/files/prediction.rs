@@ -11,7 +11,7 @@ use super::tensors::Tensors;
 use crate::{Error, Result};
 
 /// The Stability AI model metadata standard's name for it (1.0.1).
-const METADATA: &str = "modelspec.prediction_type";
+pub(super) const METADATA: &str = "modelspec.prediction_type";
 
 /// An empty tensor that ComfyUI and trainers after it put into checkpoints that predict v.
 const MARK: &str = "v_pred";
@@ -50,6 +50,10 @@ impl Prediction {
 
     /// What the configuration beside a checkpoint says; without one that says it, what the file itself says.
     pub(crate) fn of_file(checkpoint: &Path, file: &Tensors) -> Result<Self> {
+        // A folder has its own configurations, and dots in its name are no endings.
+        if file.format() == "folder" {
+            return Self::of(file);
+        }
         let path = config_beside(checkpoint);
         let wrong = |reason: String| Error::model(&path, reason);
         let Some(text) = read(&path).map_err(|error| wrong(format!("cannot be read: {error}")))? else {
