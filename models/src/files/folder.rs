@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::joined::join;
@@ -60,7 +60,7 @@ pub(super) fn read(
 ) -> Result<Tensors> {
     let folder =
         Folder { file: folder.try_clone().map_err(|error| unread(path, &error))?, path: path.to_owned() };
-    if folder.config::<BTreeMap<String, IgnoredAny>>(MODEL_INDEX)?.is_none() {
+    if folder.config::<serde_json::Map<String, Value>>(MODEL_INDEX)?.is_none() {
         let reason = format!(
             "is a folder without {MODEL_INDEX}, so no model as diffusers saves it; name a file in it, or the folder \
              that has {MODEL_INDEX}"
@@ -68,16 +68,22 @@ pub(super) fn read(
         return Err(Error::file(path, reason));
     }
     let mut files = vec![];
+    let mut metadata = BTreeMap::new();
     for network in &NETWORKS {
         let Some(within) = folder.folder(network.folder)? else { continue };
         for (file, path) in within.weights(network)? {
-            files.push((format!("{}/", network.folder), open(&file, &path)?));
+            let file = open(&file, &path)?;
+            if network.folder == "unet" {
+                metadata.extend(file.metadata().clone());
+            }
+            files.push((format!("{}/", network.folder), file));
         }
     }
+    metadata.extend(told(&folder)?);
     if files.is_empty() {
         return Err(Error::file(path, "has none of the folders unet, vae and text_encoder"));
     }
-    join(path, told(&folder)?, files)
+    join(path, metadata, files)
 }
 
 /// Of `scheduler/scheduler_config.json`.

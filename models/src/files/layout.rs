@@ -5,6 +5,9 @@ use super::ema;
 use super::layout_names::{CLIP, Layout, Names, UNET, VAE};
 use super::tensors::Tensors;
 
+/// How the oldest checkpoints begin the names of the text encoder's tensors.
+const OLD_CLIP: &str = "cond_stage_model.transformer.";
+
 /// Where in a file in diffusers' layout the networks are: what their names begin with, if they are there.
 struct Places {
     unet: Option<&'static str>,
@@ -26,6 +29,8 @@ pub(super) fn recognised(file: Tensors) -> Tensors {
         return file.renamed(names).with_layout(Some(Layout::Ldm));
     }
     let file = if file.has_under(UNET) { file } else { ema::instead(file) };
+    let is_old = !file.has_under(CLIP) && file.has_under(&format!("{OLD_CLIP}embeddings."));
+    let file = if is_old { file.with_prefix(OLD_CLIP, CLIP) } else { file };
     let is_ldm = file.has_under(UNET) || file.has_under(VAE);
     file.with_layout(is_ldm.then_some(Layout::Ldm))
 }

@@ -216,12 +216,12 @@ impl Names {
 
     /// A tensor's name in the other layout; its own where that has no other.
     pub(super) fn translated(&self, name: &str) -> String {
-        let block = name.match_indices('.').filter_map(|(dot, _)| {
+        let mut blocks = name.match_indices('.').filter_map(|(dot, _)| {
             let (prefix, rest) = name.split_at_checked(dot + 1)?;
             Some((self.blocks.get(prefix)?, rest))
         });
         // The longest one that is known.
-        let Some((block, rest)) = block.last() else { return name.to_owned() };
+        let Some((block, rest)) = blocks.next_back() else { return name.to_owned() };
         let to_ldm = self.to == Layout::Ldm;
         let to = if to_ldm { &block.ldm } else { &block.diffusers };
         for (ldm, diffusers) in block.parts {

@@ -82,10 +82,6 @@ impl Checkpoint {
 
     fn new(file: Tensors, prediction: Prediction) -> Result<Self> {
         let family = Family::of(&file).map_err(|other| refusal(&file, other.as_deref()))?;
-        let file = match family.old_text_prefix {
-            Some(old) if !file.has_under(family.text_prefix) => file.with_prefix(old, family.text_prefix),
-            _ => file,
-        };
         if !file.has_under(family.vae_prefix) {
             let reason = format!(
                 "holds no VAE: none of its tensors' names begins with {}; use the file of this model that has one, or \

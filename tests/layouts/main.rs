@@ -1,0 +1,3 @@
+//! Models in the layouts that people have: folders of diffusers and single files, read and written.
+
+mod folder;
