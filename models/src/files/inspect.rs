@@ -39,6 +39,8 @@ pub struct FileInfo {
     pub layout: Option<Layout>,
     /// How its format is called: "safetensors", "GGUF", "folder".
     pub format: &'static str,
+    /// Tensors and weights of each type, by its name.
+    pub dtypes: BTreeMap<String, (usize, u64)>,
     /// Number of tensors.
     pub tensors: usize,
     /// Number of weights.
@@ -68,27 +70,31 @@ impl FileInfo {
             layout: file.layout(),
             format: file.format(),
             tensors: file.names().count(),
-            parameters: by_dtype(file).values().sum(),
+            parameters: by_dtype(file).values().map(|(_, elements)| elements).sum(),
             dtype: main_dtype(file),
+            dtypes: by_dtype(file),
             metadata: file.metadata().clone(),
         }
     }
 }
 
-/// Number of elements per type.
-fn by_dtype(file: &Tensors) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::<String, u64>::new();
+/// Number of tensors and of elements per type.
+fn by_dtype(file: &Tensors) -> BTreeMap<String, (usize, u64)> {
+    let mut counts = BTreeMap::<String, (usize, u64)>::new();
     for name in file.names() {
         let elements: usize = file.shape(name).unwrap_or_default().iter().product();
         let dtype = file.dtype(name).map(|dtype| dtype.name().to_owned()).unwrap_or_default();
-        *counts.entry(dtype).or_default() += elements as u64;
+        let (tensors, all) = counts.entry(dtype).or_default();
+        *tensors += 1;
+        *all += elements as u64;
     }
     counts
 }
 
 /// The type most elements are stored in, in lower case; empty for a file without tensors.
 pub(crate) fn main_dtype(file: &Tensors) -> String {
-    by_dtype(file).into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
+    let most = by_dtype(file).into_iter().max_by_key(|(_, (_, elements))| *elements);
+    most.map(|(name, _)| name).unwrap_or_default()
 }
 
 /// All that a file holds, what it is for first.

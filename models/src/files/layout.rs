@@ -107,3 +107,40 @@ fn context_width(file: &Tensors, prefix: &str) -> Option<usize> {
     let keys = file.names().find(|name| name.starts_with(prefix) && name.ends_with("attn2.to_k.weight"))?;
     file.shape(keys)?.get(1).copied()
 }
+
+/// A network as diffusers has it.
+pub(crate) struct Network {
+    /// Its folder.
+    pub folder: &'static str,
+    /// Pairs of its tensors' names and LDM's.
+    pub names: Vec<(String, String)>,
+}
+
+/// The networks of Stable Diffusion 1.x that a file holds under LDM's names, in the order UNet, VAE, text encoder; without
+/// names what it does not hold. What no network is made of is left out: the positions' numbers, and leftovers of training.
+pub(crate) fn in_diffusers(file: &Tensors) -> [Network; 3] {
+    let under = |prefix: &'static str| {
+        let names =
+            file.names_under(prefix).into_iter().filter_map(move |(name, _)| name.strip_prefix(prefix));
+        let is_left_out = |name: &&str| {
+            ["loss.", "model_ema."].iter().any(|prefix| name.starts_with(prefix))
+                || *name == "embeddings.position_ids"
+        };
+        names.filter(move |name| !is_left_out(name)).collect::<Vec<_>>()
+    };
+    let pairs = |prefix: &str, names: Vec<&str>, translated: &dyn Fn(&str) -> String| {
+        names.into_iter().map(|name| (translated(name), format!("{prefix}{name}"))).collect()
+    };
+    let (unet, vae) = (under(UNET), under(VAE));
+    let unet_names = Names::of_unet(Layout::Diffusers, unet.iter().copied());
+    let vae_names = Names::of_vae(Layout::Diffusers, vae.iter().copied());
+    [
+        Network { folder: "unet", names: pairs(UNET, unet, &|name| unet_names.translated(name)) },
+        Network { folder: "vae", names: pairs(VAE, vae, &|name| vae_names.translated(name)) },
+        Network {
+            folder: "text_encoder",
+            // With what transformers wrote until version 5: all versions read it.
+            names: pairs(CLIP, under(CLIP), &|name| format!("text_model.{name}")),
+        },
+    ]
+}

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 /// Begins the names of a UNet in LDM's layout.
-pub(super) const UNET: &str = "model.diffusion_model.";
+pub(crate) const UNET: &str = "model.diffusion_model.";
 /// Of a VAE.
-pub(super) const VAE: &str = "first_stage_model.";
+pub(crate) const VAE: &str = "first_stage_model.";
 /// Of CLIP's text encoder.
-pub(super) const CLIP: &str = "cond_stage_model.transformer.text_model.";
+pub(crate) const CLIP: &str = "cond_stage_model.transformer.text_model.";
 
 /// Whose names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

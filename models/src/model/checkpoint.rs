@@ -61,7 +61,7 @@ impl Checkpoint {
     /// The same of a checkpoint file's bytes in memory, with the same checks; errors call it `name`.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self> {
         let file = files::from_bytes(name, bytes)?;
-        let prediction = Prediction::of(&file)?;
+        let (prediction, _) = Prediction::of(&file)?;
         Self::new(file, prediction)
     }
 
@@ -135,6 +135,14 @@ impl Checkpoint {
     /// The open file, unless the weights are made up.
     pub fn file(&self) -> Option<&Tensors> {
         match &self.source {
+            Source::File(file) => Some(file),
+            Source::Random(_) => None,
+        }
+    }
+
+    /// The open file again, unless the weights are made up.
+    pub(super) fn into_file(self) -> Option<Tensors> {
+        match self.source {
             Source::File(file) => Some(file),
             Source::Random(_) => None,
         }

@@ -2,12 +2,15 @@
 
 mod checkpoint;
 mod component;
+mod convert;
+mod diffusers_config;
 mod estimate;
 mod family;
 mod loaded;
 
 pub use checkpoint::Checkpoint;
 pub use component::{Component, ComponentKey, ComponentKind, Network, TextEncoder};
+pub use convert::{Conversion, Conversions, WeightDtype};
 pub use estimate::{Estimate, PictureSize};
 pub use family::Family;
 pub use loaded::{Model, ModelFacts, ModelSummary};
