@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use latentd_models::files::{self, FileInfo, FileKind, Prediction, Tensors};
+use latentd_models::files::{self, FileInfo, FileKind, Layout, Prediction, Tensors};
 use latentd_models::model::Checkpoint;
 use serde::Serialize;
 
@@ -113,7 +113,7 @@ fn report(path: &Path, file: Tensors, list: Option<Vec<Tensor>>) -> Report {
         beside: info.beside.into_iter().map(name).collect(),
         architecture: info.architecture,
         format: info.format,
-        layout: info.layout.map(|layout| layout.name()),
+        layout: info.layout.map(Layout::name),
         prediction: told.map(|(prediction, _)| prediction.name()),
         prediction_told_by: told.map(|(_, by)| by.text()),
         native_size,
