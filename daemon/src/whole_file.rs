@@ -29,7 +29,49 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// As [`write`], of parts one after the other.
 pub(crate) fn write_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    put(path, parts, None)
+    put(path, &mut |file| write_all(file, parts), None)
+}
+
+/// As [`write`], of what `fill` writes; that is asked a second time where files without a name turn out not to be had.
+pub(crate) fn write_with(path: &Path, written: Fill<'_>) -> io::Result<()> {
+    put(path, written, None)
+}
+
+/// A folder that is filled by `fill` and then put at `path`, whole or not at all. What is there before is replaced if
+/// `replaces`: it is set aside until the new one is in its place.
+pub(crate) fn write_folder(
+    path: &Path,
+    replaces: bool,
+    fill: &mut dyn FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let parent = folder_of(path);
+    let made = TemporaryFolder(temporary_path(&parent)?);
+    fs::create_dir(&made.0)?;
+    fill(&made.0)?;
+    let aside = TemporaryFolder(temporary_path(&parent)?);
+    let is_replaced = replaces && fs::symlink_metadata(path).is_ok();
+    if is_replaced {
+        fs::rename(path, &aside.0)?;
+    }
+    if let Err(error) = fs::rename(&made.0, path) {
+        if is_replaced {
+            fs::rename(&aside.0, path)?;
+        }
+        return Err(error);
+    }
+    if let Ok(parent) = File::open(&parent) {
+        parent.sync_all().ok();
+    }
+    Ok(())
+}
+
+/// A folder with a temporary name, which goes with all that is in it unless it got its own.
+struct TemporaryFolder(PathBuf);
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
 }
 
 /// As [`write`], but through the links that stand at `path`, with the rights of the file that is replaced, and into what
@@ -42,8 +84,11 @@ pub(crate) fn write_to_target(path: &Path, bytes: &[u8]) -> io::Result<()> {
             file.write_all(bytes)?;
             file.flush()
         }
-        Ok(found) => put(&through_links(path)?, &[bytes], Some(&found.permissions())),
-        Err(_) => put(&through_links(path)?, &[bytes], None),
+        Ok(found) => {
+            let rights = found.permissions();
+            put(&through_links(path)?, &mut |file| file.write_all(bytes), Some(&rights))
+        }
+        Err(_) => put(&through_links(path)?, &mut |file| file.write_all(bytes), None),
     }
 }
 
@@ -72,12 +117,15 @@ pub(crate) fn remove_leftovers(folder: &Path) {
     }
 }
 
-fn put(path: &Path, parts: &[&[u8]], rights: Option<&Permissions>) -> io::Result<()> {
+/// What is written to a file.
+type Fill<'a> = &'a mut dyn FnMut(&mut File) -> io::Result<()>;
+
+fn put(path: &Path, written: Fill<'_>, rights: Option<&Permissions>) -> io::Result<()> {
     let folder = folder_of(path);
-    if !put_unnamed(path, &folder, parts, rights)? {
+    if !put_unnamed(path, &folder, written, rights)? {
         sweep(&folder);
-        let temporary = Temporary::create(&folder)?;
-        fill(&temporary.file, parts, rights)?;
+        let mut temporary = Temporary::create(&folder)?;
+        fill(&mut temporary.file, written, rights)?;
         temporary.rename(path)?;
     }
     // Without this a power cut may forget the name; some file systems refuse it, and then it is as good as it gets.
@@ -91,13 +139,13 @@ fn put(path: &Path, parts: &[&[u8]], rights: Option<&Permissions>) -> io::Result
 fn put_unnamed(
     path: &Path,
     folder: &Path,
-    parts: &[&[u8]],
+    written: Fill<'_>,
     rights: Option<&Permissions>,
 ) -> io::Result<bool> {
-    let Some(file) = unnamed_file::create_in(folder)? else {
+    let Some(mut file) = unnamed_file::create_in(folder)? else {
         return Ok(false);
     };
-    fill(&file, parts, rights)?;
+    fill(&mut file, written, rights)?;
     match unnamed_file::name(&file, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -110,10 +158,12 @@ fn put_unnamed(
     }
 }
 
-fn fill(mut file: &File, parts: &[&[u8]], rights: Option<&Permissions>) -> io::Result<()> {
-    for part in parts {
-        file.write_all(part)?;
-    }
+fn write_all(file: &mut File, parts: &[&[u8]]) -> io::Result<()> {
+    parts.iter().try_for_each(|part| file.write_all(part))
+}
+
+fn fill(file: &mut File, written: Fill<'_>, rights: Option<&Permissions>) -> io::Result<()> {
+    written(file)?;
     if let Some(rights) = rights {
         file.set_permissions(rights.clone())?;
     }
@@ -252,8 +302,8 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         for bytes in [b"first", b"again"] {
             write(&at("a"), bytes).expect("written");
-            let temporary = Temporary::create(folder.path()).expect("made");
-            fill(&temporary.file, &[bytes], None).expect("filled");
+            let mut temporary = Temporary::create(folder.path()).expect("made");
+            fill(&mut temporary.file, &mut |file| file.write_all(bytes), None).expect("filled");
             temporary.rename(&at("b")).expect("renamed");
             assert_eq!(fs::read(at("a")).expect("read"), fs::read(at("b")).expect("read"));
         }
@@ -265,6 +315,29 @@ mod tests {
         fs::create_dir(at("c")).expect("made");
         assert!(write(&at("c"), b"x").is_err());
         assert_eq!(names(folder.path()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_folder_is_there_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = folder.path().join("model");
+        let write = |text: &str, replaces: bool, fails: bool| {
+            write_folder(&at, replaces, &mut |within| {
+                fs::write(within.join("file"), text)?;
+                if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            })
+        };
+        assert!(write("none", false, true).is_err() && names(folder.path()).is_empty());
+        write("first", false, false).expect("written");
+        for (text, replaces, fails, expected) in [
+            ("again", false, false, "first"),
+            ("again", true, true, "first"),
+            ("again", true, false, "again"),
+        ] {
+            assert_eq!(write(text, replaces, fails).is_ok(), expected == "again");
+            assert_eq!(fs::read_to_string(at.join("file")).expect("read"), expected);
+            assert_eq!(names(folder.path()), ["model"]);
+        }
     }
 
     #[test]

@@ -12,13 +12,13 @@ use latentd_client::protocol::{
     Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_client::{Client, SubmitOptions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::launch;
 use super::output::{say, visible};
 use super::pictures::Target;
+use super::stopped::Stopped;
 use crate::config::Config;
 use crate::jobs::id;
 use crate::paths;
@@ -220,27 +220,6 @@ async fn follow(client: &Client, job: &str, meter: &mut Meter) -> Result<Txt2Img
         meter.show(&event);
     }
     Ok(client.wait(job).await?)
-}
-
-/// Ctrl-C, or a polite kill.
-struct Stopped {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stopped {
-    fn listen() -> Result<Self, Failure> {
-        let handle =
-            |kind| signal(kind).map_err(|error| Failure::new(format!("cannot handle signals: {error}")));
-        Ok(Self { interrupt: handle(SignalKind::interrupt())?, terminate: handle(SignalKind::terminate())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => (),
-            _ = self.terminate.recv() => (),
-        }
-    }
 }
 
 /// Progress on stderr: a bar on a terminal, else a line now and then.

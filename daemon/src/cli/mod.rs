@@ -1,11 +1,13 @@
 //! The command line.
 
 mod bench;
+mod convert;
 mod doctor;
 mod failure;
 mod generate;
 mod global;
 mod info;
+mod inspect;
 mod jobs;
 mod launch;
 mod log_file;
@@ -16,6 +18,7 @@ mod pictures;
 mod reload;
 mod serve;
 mod settings;
+mod stopped;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -50,7 +53,7 @@ enum Command {
     Info(info::InfoArgs),
     /// Look at jobs, wait for them, cancel them
     Jobs(jobs::JobsArgs),
-    /// Look at the library, bring models into memory and out of it
+    /// Look at the library and at single files, convert them, bring models into memory and out of it
     Models(models::ModelsArgs),
     /// Say what hardware, folders, socket and limits there are
     Doctor(doctor::DoctorArgs),

@@ -11,6 +11,7 @@ use latentd_client::protocol::{
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::output::{print, print_json, size, visible};
+use super::{convert, inspect};
 
 /// Flags of `models`.
 #[derive(Debug, Args)]
@@ -59,6 +60,10 @@ enum ModelsCommand {
     },
     /// Look through the models folders now
     Rescan,
+    /// Say what a weight file or a diffusers folder is, and why; needs no daemon
+    Inspect(inspect::InspectArgs),
+    /// Write a weight file or a diffusers folder as safetensors, in another layout or type; needs no daemon
+    Convert(convert::ConvertArgs),
 }
 
 fn parse_kind(text: &str) -> Result<LibraryKind, String> {
@@ -70,8 +75,14 @@ fn parse_kind(text: &str) -> Result<LibraryKind, String> {
 
 /// Runs the command.
 pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCode, Failure> {
+    let command = match args.command {
+        ModelsCommand::Inspect(args) => return inspect::run(&args),
+        ModelsCommand::Convert(args) => return convert::run(args).await,
+        command => command,
+    };
     let client = global.connect().await?;
-    match args.command {
+    match command {
+        ModelsCommand::Inspect(_) | ModelsCommand::Convert(_) => (),
         ModelsCommand::List { kind, json } => {
             let library = client.library(&LibraryListParams { kind }).await?;
             if json {

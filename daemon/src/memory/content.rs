@@ -3,7 +3,7 @@
 use latentd_client::protocol::LibraryKind;
 use latentd_models::Result;
 use latentd_models::files::StoredTensor;
-use latentd_models::model::{ComponentKind, vae_parts, vae_tensors};
+use latentd_models::model::{ComponentKind, vae_parts, with_vae};
 use sha2::{Digest, Sha256};
 
 use crate::library::Pinned;
@@ -13,7 +13,7 @@ use crate::library::Pinned;
 pub(super) fn digest(pinned: &Pinned, kind: ComponentKind, stopped: &dyn Fn() -> bool) -> Option<[u8; 32]> {
     // What was cut off is zeros, and no content.
     let digest = if pinned.item().kind == LibraryKind::Vae {
-        let file = vae_tensors(pinned.tensors().ok()?).ok()?;
+        let file = with_vae(pinned.tensors().ok()?).ok()?;
         digest_of(vae_parts(&file), stopped).filter(|_| file.check_intact().is_ok())
     } else {
         let checkpoint = pinned.checkpoint().ok()?;

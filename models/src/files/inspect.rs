@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::container::ElementType;
+use super::layout_names::Layout;
 use super::open::open;
 use super::tensors::Tensors;
 use crate::Result;
@@ -35,20 +36,27 @@ pub struct FileInfo {
     /// What a checkpoint is where it can be told: its family, "sd1", "sd2" or "sdxl", and what its UNet sees beside
     /// latents and text, if anything: "sd1-inpainting", "sd1-pix2pix", "sd2-depth".
     pub architecture: Option<String>,
+    /// After whose manner it names networks of Stable Diffusion, if it holds any.
+    pub layout: Option<Layout>,
+    /// How its format is called: "safetensors", "GGUF", "folder".
+    pub format: &'static str,
+    /// Tensors and weights of each type, by its name.
+    pub dtypes: BTreeMap<String, (usize, u64)>,
     /// Number of tensors.
     pub tensors: usize,
     /// Number of weights.
     pub parameters: u64,
     /// The type most weights are stored in, in lower case; of a quantised file the one most of its quantised weights are.
     pub dtype: String,
-    /// What the file says of itself: `__metadata__`, or the texts and numbers among GGUF's key-values.
+    /// What the file says of itself: `__metadata__`, or the texts and numbers among GGUF's key-values and a pickle's
+    /// values; of a folder what its configurations say, under the same names.
     pub metadata: BTreeMap<String, String>,
 }
 
 /// A checkpoint's first convolution: (channels, input channels, 3, 3).
 const FIRST: &str = "model.diffusion_model.input_blocks.0.0.weight";
 
-/// Looks at a weight file's header.
+/// Looks at the header of a weight file, or at those in a folder.
 pub fn inspect(path: &Path) -> Result<FileInfo> {
     Ok(FileInfo::of(&open(path)?))
 }
@@ -61,22 +69,30 @@ impl FileInfo {
             kind: kinds.next().unwrap_or(FileKind::Unknown),
             beside: kinds.collect(),
             architecture: architecture(file),
+            layout: file.layout(),
+            format: file.format(),
             tensors: file.names().count(),
-            parameters: by_dtype(file).values().sum(),
+            parameters: by_dtype(file).values().map(|(_, elements)| elements).sum(),
             dtype: main_dtype(file),
+            dtypes: by_dtype(file)
+                .into_iter()
+                .map(|(dtype, counts)| (dtype.name().to_owned(), counts))
+                .collect(),
             metadata: file.metadata().clone(),
         }
     }
 }
 
-/// Number of elements per type.
-fn by_dtype(file: &Tensors) -> BTreeMap<ElementType, u64> {
-    let mut counts = BTreeMap::<ElementType, u64>::new();
+/// Number of tensors and of elements per type.
+fn by_dtype(file: &Tensors) -> BTreeMap<ElementType, (usize, u64)> {
+    let mut counts = BTreeMap::<ElementType, (usize, u64)>::new();
     for name in file.names() {
         let shape = file.shape(name).unwrap_or_default();
         // Beside a size of 0 the others can be any.
         let elements = shape.iter().fold(1, |all: u64, size| all.saturating_mul(*size as u64));
-        *counts.entry(file.dtype(name).unwrap_or(ElementType::Other)).or_default() += elements;
+        let (tensors, all) = counts.entry(file.dtype(name).unwrap_or(ElementType::Other)).or_default();
+        *tensors += 1;
+        *all = all.saturating_add(elements);
     }
     counts
 }
@@ -85,7 +101,7 @@ fn by_dtype(file: &Tensors) -> BTreeMap<ElementType, u64> {
 /// more in f16 than one would think: all convolutions.
 pub(crate) fn main_dtype(file: &Tensors) -> String {
     let counts = by_dtype(file);
-    let most = counts.into_iter().max_by_key(|(dtype, count)| (dtype.is_quantised(), *count));
+    let most = counts.into_iter().max_by_key(|(dtype, (_, elements))| (dtype.is_quantised(), *elements));
     most.map(|(dtype, _)| dtype.name().to_owned()).unwrap_or_default()
 }
 
@@ -129,14 +145,13 @@ pub(crate) fn architecture(file: &Tensors) -> Option<String> {
 
 /// The family of a checkpoint by the text encoders it carries.
 fn family(file: &Tensors) -> Option<&'static str> {
-    let any = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
-    if !any("model.diffusion_model.") {
+    if !file.has_under("model.diffusion_model.") {
         None
-    } else if any("conditioner.embedders.") {
+    } else if file.has_under("conditioner.embedders.") {
         Some("sdxl")
-    } else if any("cond_stage_model.model.") {
+    } else if file.has_under("cond_stage_model.model.") {
         Some("sd2")
-    } else if any("cond_stage_model.transformer.") {
+    } else if file.has_under("cond_stage_model.transformer.") {
         Some("sd1")
     } else {
         None

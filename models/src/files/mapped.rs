@@ -16,8 +16,8 @@ use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::{Error, Result};
 
-/// Files that can be mapped at once; one more waits for none and is refused.
-const SLOTS: usize = 64;
+/// Files that can be mapped at once, of which a folder has several; one more waits for none and is refused.
+const SLOTS: usize = 256;
 
 /// One mapped range, as the signal handler sees it: atomics only.
 struct Slot {

@@ -11,7 +11,7 @@ use super::tensors::Tensors;
 use crate::{Error, Result};
 
 /// The Stability AI model metadata standard's name for it (1.0.1).
-const METADATA: &str = "modelspec.prediction_type";
+pub(crate) const METADATA: &str = "modelspec.prediction_type";
 
 /// An empty tensor that ComfyUI and trainers after it put into checkpoints that predict v.
 const MARK: &str = "v_pred";
@@ -50,6 +50,15 @@ impl Prediction {
 
     /// What the configuration beside a checkpoint says; without one that says it, what the file itself says.
     pub(crate) fn of_file(checkpoint: &Path, file: &Tensors) -> Result<Self> {
+        Self::told(checkpoint, file).map(|(prediction, _)| prediction)
+    }
+
+    /// As a checkpoint is drawn with, and where that stands.
+    pub fn told(checkpoint: &Path, file: &Tensors) -> Result<(Self, ToldBy)> {
+        // A folder has its own configurations, and dots in its name are no endings.
+        if file.format() == "folder" {
+            return Self::of(file);
+        }
         let path = config_beside(checkpoint);
         let wrong = |reason: String| Error::model(&path, reason);
         let Some(text) = read(&path).map_err(|error| wrong(format!("cannot be read: {error}")))? else {
@@ -61,20 +70,49 @@ impl Prediction {
         let text = String::from_utf8(text).map_err(|_| wrong("is no UTF-8 text".to_owned()))?;
         match parameterization(&text).map_err(|error| wrong(format!("is no YAML: {error}")))?.as_deref() {
             None => Self::of(file),
-            Some("eps") => Ok(Self::Epsilon),
-            Some("v") => Ok(Self::Velocity),
+            Some("eps") => Ok((Self::Epsilon, ToldBy::Beside)),
+            Some("v") => Ok((Self::Velocity, ToldBy::Beside)),
             Some(other) => Err(unknown(&path, other)),
         }
     }
 
     /// What the file itself says.
-    pub(crate) fn of(file: &Tensors) -> Result<Self> {
+    pub(crate) fn of(file: &Tensors) -> Result<(Self, ToldBy)> {
+        let told_by = if file.format() == "folder" { ToldBy::Scheduler } else { ToldBy::Metadata };
         match file.metadata().get(METADATA).map(String::as_str) {
-            Some("v" | "v_prediction") => Ok(Self::Velocity),
-            Some("epsilon" | "eps") => Ok(Self::Epsilon),
+            Some("v" | "v_prediction") => Ok((Self::Velocity, told_by)),
+            Some("epsilon" | "eps") => Ok((Self::Epsilon, told_by)),
             Some(other) => Err(unknown(file.path(), other)),
-            None if file.shape(MARK).is_some() => Ok(Self::Velocity),
-            None => Ok(Self::Epsilon),
+            None if file.shape(MARK).is_some() => Ok((Self::Velocity, ToldBy::Mark)),
+            None => Ok((Self::Epsilon, ToldBy::Nothing)),
+        }
+    }
+}
+
+/// Where it stands what a checkpoint predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToldBy {
+    /// In the configuration beside it, `NAME.yaml`.
+    Beside,
+    /// In a folder's `scheduler/scheduler_config.json`.
+    Scheduler,
+    /// In its metadata.
+    Metadata,
+    /// A tensor without elements says it.
+    Mark,
+    /// Nowhere: it is what most do.
+    Nothing,
+}
+
+impl ToldBy {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Beside => "the .yaml beside it",
+            Self::Scheduler => "scheduler/scheduler_config.json",
+            Self::Metadata => "modelspec.prediction_type in its metadata",
+            Self::Mark => "its tensor v_pred",
+            Self::Nothing => "nothing, so it is taken for what most are",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// Where the Stability AI model metadata standard (1.0.1) has it, as `WIDTHxHEIGHT`.
-const KEY: &str = "modelspec.resolution";
+pub(super) const KEY: &str = "modelspec.resolution";
 
 /// Pixels of a side that are believed: a file must not choose how much memory a request takes.
 const SIDES: RangeInclusive<usize> = 64..=2048;

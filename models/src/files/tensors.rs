@@ -1,13 +1,14 @@
 //! One view over every format of weight files.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
 
 use latentd_kernels::WeightDtype;
 
 use super::container::{Container, ElementType, Entry};
+use super::layout_names::Layout;
 use super::widen::{self, Scale};
 use crate::{Error, Result};
 
@@ -21,6 +22,17 @@ pub struct Tensors {
     own_names: BTreeMap<String, String>,
     /// What 8-bit weights are multiplied by, by the file's name of the weight.
     scales: BTreeMap<String, Entry>,
+    /// After whose manner the file names its tensors, if it holds a network of Stable Diffusion.
+    layout: Option<Layout>,
+}
+
+/// What a view is made of, to be put together with others.
+pub(super) struct Pieces {
+    pub container: Box<dyn Container>,
+    /// By the file's own names.
+    pub entries: BTreeMap<String, Entry>,
+    /// By the file's name of the weight.
+    pub scales: BTreeMap<String, Entry>,
 }
 
 /// A tensor as its file has it.
@@ -40,14 +52,33 @@ pub struct StoredTensor<'a> {
 impl Tensors {
     pub(super) fn new(container: Box<dyn Container>, mut entries: BTreeMap<String, Entry>) -> Self {
         let scales = widen::take_scales(&mut entries);
-        Self { container, entries, own_names: BTreeMap::new(), scales }
+        Self::of_pieces(Pieces { container, entries, scales })
+    }
+
+    pub(super) fn of_pieces(Pieces { container, entries, scales }: Pieces) -> Self {
+        Self { container, entries, own_names: BTreeMap::new(), scales, layout: None }
+    }
+
+    /// What it is made of; names it was given are gone.
+    pub(super) fn into_pieces(self) -> Pieces {
+        Pieces { container: self.container, entries: self.entries, scales: self.scales }
     }
 
     /// The same file, some of whose tensors are asked for by other names: pairs of the name that is asked for and the
     /// file's own. The others keep theirs.
     #[must_use]
-    pub(crate) fn renamed(self, names: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { own_names: names.into_iter().collect(), ..self }
+    pub(crate) fn renamed(mut self, names: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.own_names.extend(names);
+        self
+    }
+
+    pub(super) fn with_layout(self, layout: Option<Layout>) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// After whose manner the file names its tensors, if it holds a network of Stable Diffusion.
+    pub fn layout(&self) -> Option<Layout> {
+        self.layout
     }
 
     /// The same, for all names that begin with `own`, which are asked for as if they began with `canonical`.
@@ -112,12 +143,13 @@ impl Tensors {
         self.entry(name).map(|entry| self.container.read(entry.place)).transpose()
     }
 
-    /// The names that begin with `prefix` by which tensors are asked for, and the file's own; sorted.
+    /// The names that begin with `prefix` by which tensors are asked for, and the file's own; sorted. Each tensor has one.
     pub(crate) fn names_under<'a>(&'a self, prefix: &'a str) -> Vec<(&'a str, &'a str)> {
+        let others: BTreeSet<&str> = self.own_names.values().map(String::as_str).collect();
         let renamed = under(&self.own_names, prefix).map(|(name, own)| (name, own.as_str()));
         let own = under(&self.entries, prefix).map(|(name, _)| (name, name));
-        let mut names: Vec<_> =
-            renamed.chain(own.filter(|(name, _)| !self.own_names.contains_key(*name))).collect();
+        let own = own.filter(|(name, _)| !self.own_names.contains_key(*name) && !others.contains(name));
+        let mut names: Vec<_> = renamed.chain(own).collect();
         names.sort_unstable();
         names
     }

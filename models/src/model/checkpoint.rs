@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::component::{Component, ComponentKind, Network, TextEncoder};
 use super::family::Family;
-use super::vae_file::vae_tensors;
+use super::vae_file::with_vae;
 use crate::files::{self, Prediction, StoredTensor, Tensors, native_size};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
@@ -66,18 +66,18 @@ impl Checkpoint {
     /// the one that it has is not looked at.
     pub fn of_files(file: Tensors, vae: Tensors) -> Result<Self> {
         let prediction = Prediction::of_file(file.path(), &file)?;
-        Self::new(Source::File(Arc::new(file)), prediction, Some(Arc::new(vae_tensors(vae)?)))
+        Self::new(Source::File(Arc::new(file)), prediction, Some(Arc::new(with_vae(vae)?)))
     }
 
     /// The same with the VAE of another file, which is checked.
     pub fn with_vae(&self, vae: Tensors) -> Result<Self> {
-        Self::new(self.source.clone(), self.prediction, Some(Arc::new(vae_tensors(vae)?)))
+        Self::new(self.source.clone(), self.prediction, Some(Arc::new(with_vae(vae)?)))
     }
 
     /// The same of a checkpoint file's bytes in memory, with the same checks; errors call it `name`.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self> {
         let file = files::from_bytes(name, bytes)?;
-        let prediction = Prediction::of(&file)?;
+        let (prediction, _) = Prediction::of(&file)?;
         Self::new(Source::File(Arc::new(file)), prediction, None)
     }
 
@@ -180,6 +180,14 @@ impl Checkpoint {
     pub fn file(&self) -> Option<&Tensors> {
         match &self.source {
             Source::File(file) => Some(file),
+            Source::Random(_) => None,
+        }
+    }
+
+    /// The open file again, unless the weights are made up or another checkpoint has it too.
+    pub(super) fn into_file(self) -> Option<Tensors> {
+        match self.source {
+            Source::File(file) => Arc::into_inner(file),
             Source::Random(_) => None,
         }
     }

@@ -11,8 +11,6 @@ pub struct Family {
     pub title: &'static str,
     /// Begins the names of the text encoder's tensors.
     pub text_prefix: &'static str,
-    /// How some older files name the same.
-    pub old_text_prefix: Option<&'static str>,
     /// Begins the names of the UNet's tensors.
     pub unet_prefix: &'static str,
     /// Begins the names of the VAE's tensors.
@@ -39,7 +37,6 @@ static FAMILIES: [Family; 1] = [Family {
     name: "sd1",
     title: "SD 1.x",
     text_prefix: "cond_stage_model.transformer.text_model.",
-    old_text_prefix: Some("cond_stage_model.transformer."),
     unet_prefix: "model.diffusion_model.",
     vae_prefix: "first_stage_model.",
     latent_scale: 0.18215,

@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod component;
+mod convert;
+mod diffusers_config;
 mod estimate;
 mod family;
 mod loaded;
@@ -9,7 +11,8 @@ mod vae_file;
 
 pub use checkpoint::Checkpoint;
 pub use component::{Component, ComponentKey, ComponentKind, Network, TextEncoder};
+pub use convert::{Conversion, Conversions, WeightDtype};
 pub use estimate::{Estimate, PictureSize};
 pub use family::Family;
 pub use loaded::{Model, ModelFacts, ModelSummary};
-pub use vae_file::{vae_parts, vae_tensors};
+pub use vae_file::{vae_parts, with_vae};

@@ -12,13 +12,10 @@ const MARK: &str = "decoder.conv_in.weight";
 /// What files of VAEs carry beside them: the discriminator that they were trained against, and averages.
 const HARMLESS: [&str; 2] = ["loss.", "model_ema."];
 
-/// The file's tensors by the names that a checkpoint's VAE has. A whole checkpoint's VAE will do.
-pub fn vae_tensors(file: Tensors) -> Result<Tensors> {
+/// A file that has a VAE: one of its own, or a whole checkpoint.
+pub fn with_vae(file: Tensors) -> Result<Tensors> {
     if file.shape(&format!("{PREFIX}{MARK}")).is_some() {
         return Ok(file);
-    }
-    if file.shape(MARK).is_some() {
-        return Ok(file.with_prefix("", PREFIX));
     }
     Err(Error::model(file.path(), format!("holds no VAE of Stable Diffusion: it has no tensor {MARK}")))
 }

@@ -115,9 +115,8 @@ impl UNetConfig {
             let upsample = has(&format!("{part}.1.conv.weight")) || has(&format!("{part}.2.conv.weight"));
             output_blocks.push(residual(&part, upsample)?);
         }
-        let keys = file.names().find(|name| {
-            name.starts_with(prefix) && name.ends_with("transformer_blocks.0.attn2.to_k.weight")
-        });
+        let mut names = file.names_under(prefix).into_iter().map(|(name, _)| name);
+        let keys = names.find(|name| name.ends_with("transformer_blocks.0.attn2.to_k.weight"));
         let middle = depth("middle_block.1");
         Ok(Self {
             in_channels: dim(file, &name("input_blocks.0.0.weight"), 1)?,

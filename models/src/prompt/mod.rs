@@ -14,5 +14,6 @@ pub use chunks::{CHUNK_TOKENS, Chunk, chunks};
 pub use conditioning::{Conditioning, encode, encode_chunks, pad_alike};
 pub use emphasis::{Piece, parse_emphasis};
 pub use tokenizer::{BOS, COMMA, EOS, tokenize};
+pub(crate) use tokenizer::{merges, vocabulary};
 pub use weight::split_weight;
 pub use wording::{Unapplied, UnappliedKind, Wording};

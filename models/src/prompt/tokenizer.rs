@@ -63,22 +63,9 @@ impl Tokenizer {
     }
 
     fn build() -> tokenizers::Result<Self> {
-        let mut text = String::new();
-        flate2::read::GzDecoder::new(&include_bytes!("../../assets/clip-merges.txt.gz")[..])
-            .read_to_string(&mut text)?;
-        let merges: Vec<(String, String)> = text
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(a, b)| (a.to_owned(), b.to_owned()))
-            .collect();
-        // The order that gives each token its id: bytes, bytes that end a word, merges, the two special ones.
+        let merges = merges()?;
+        let vocabulary = vocabulary(&merges);
         let order = letters_in_order();
-        let words = order.iter().map(|(_, letter)| format!("{letter}</w>"));
-        let single = order.iter().map(|(_, letter)| letter.to_string());
-        let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
-        let special = SPECIAL.iter().map(|(word, _)| (*word).to_owned());
-        let vocabulary: Vec<(String, u32)> =
-            single.chain(words).chain(merged).chain(special).zip(0..).collect();
         let pairs = BPE::builder()
             .vocab_and_merges(vocabulary.into_iter().collect::<ahash::AHashMap<_, _>>(), merges)
             .end_of_word_suffix("</w>".to_owned())
@@ -106,6 +93,25 @@ impl Tokenizer {
         }
         Ok(())
     }
+}
+
+/// Pairs of tokens that become one, the first first.
+pub(crate) fn merges() -> std::io::Result<Vec<(String, String)>> {
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&include_bytes!("../../assets/clip-merges.txt.gz")[..])
+        .read_to_string(&mut text)?;
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).collect())
+}
+
+/// Each token and its id, in the order of the ids: bytes, bytes that end a word, merges, the two special ones.
+pub(crate) fn vocabulary(merges: &[(String, String)]) -> Vec<(String, u32)> {
+    let order = letters_in_order();
+    let words = order.iter().map(|(_, letter)| format!("{letter}</w>"));
+    let single = order.iter().map(|(_, letter)| letter.to_string());
+    let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
+    let special = SPECIAL.iter().map(|(word, _)| (*word).to_owned());
+    single.chain(words).chain(merged).chain(special).zip(0..).collect()
 }
 
 /// Each byte and the printable letter that stands for it, in the order of CLIP's ids: bytes that print as themselves

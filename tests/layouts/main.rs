@@ -1,0 +1,4 @@
+//! Models in the layouts that people have: folders of diffusers and single files, read and written.
+
+mod convert;
+mod folder;
