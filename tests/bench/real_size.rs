@@ -10,7 +10,7 @@ use std::time::Instant;
 use latentd_models::Tensor;
 use latentd_models::model::Model;
 use latentd_models::nn::{Precision, Run};
-use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img, txt2img};
+use latentd_models::pipeline::{LatentDecoder, NoStages, NoWatch, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,6 +62,8 @@ fn request() -> Result<Txt2Img, Box<dyn std::error::Error>> {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     })
 }

@@ -11,7 +11,7 @@ use latentd_models::model::Model;
 use latentd_models::nn::backend::Layout;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Loader, Precision};
-use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img};
+use latentd_models::pipeline::{LatentDecoder, NoStages, NoWatch, Txt2Img};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -100,6 +100,8 @@ fn drawn(model: &Model) -> RgbImage {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     };
     let mut outputs = latentd_models::pipeline::txt2img(

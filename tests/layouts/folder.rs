@@ -10,7 +10,7 @@ use std::process::Command;
 use latentd_models::files::{self, FileKind, Layout, Prediction, inspect};
 use latentd_models::model::{Checkpoint, ComponentKind, Model};
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img, txt2img};
+use latentd_models::pipeline::{LatentDecoder, NoStages, NoWatch, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -70,6 +70,8 @@ fn picture(path: &Path) -> Vec<u8> {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     };
     let drawn = txt2img(&model.facts(), &mut &model, &request, &mut NoWatch, &mut NoStages).expect("draws");

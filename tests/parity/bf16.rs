@@ -5,7 +5,7 @@
 
 use latentd_models::model::Model;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{NoStages, Output, Txt2Img};
+use latentd_models::pipeline::{LatentDecoder, NoStages, Output, Txt2Img};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 use crate::drawing::{psnr, sampler, txt2img};
@@ -27,6 +27,8 @@ fn request(sampler: Sampler) -> Txt2Img {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     }
 }

@@ -5,7 +5,7 @@ use latentd_models::image::{Picture, RgbImage, tensor_to_image};
 use latentd_models::model::Model;
 use latentd_models::nn::{Precision, Run};
 use latentd_models::pipeline::{
-    DenoiseCombine, Handles, LatentFinal, NoStages, NoWatch, Output, Stages, Txt2Img, Wants,
+    DenoiseCombine, Handles, LatentDecoder, LatentFinal, NoStages, NoWatch, Output, Stages, Txt2Img, Wants,
 };
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
@@ -77,6 +77,8 @@ fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) 
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     };
     let mut trace = Trace::default();
@@ -149,6 +151,8 @@ fn request(entry: &Value) -> Txt2Img {
         clip_skip: number("clip_skip") as usize,
         rng: NoiseSource::from_name(&text("rng")).expect("rng"),
         pad_cond_uncond: entry["pad_conds"].as_bool().expect("pad_conds"),
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     }
 }
@@ -217,6 +221,8 @@ fn nothing_but_the_request_shows_in_the_picture() {
         clip_skip: 2,
         rng: NoiseSource::Cpu,
         pad_cond_uncond: false,
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     };
     let wanted = draw(&model, &alone, 1);

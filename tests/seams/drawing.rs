@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use latentd_models::Result;
 use latentd_models::model::{Checkpoint, Component, ComponentKind, Model};
 use latentd_models::nn::{Device, Precision};
-use latentd_models::pipeline::{Components, NoStages, NoWatch, Output, Stages, Txt2Img, txt2img};
+use latentd_models::pipeline::{
+    Components, LatentDecoder, NoStages, NoWatch, Output, Stages, Txt2Img, txt2img,
+};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 pub fn checkpoint() -> Checkpoint {
@@ -39,6 +41,8 @@ pub fn request() -> Txt2Img {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     }
 }

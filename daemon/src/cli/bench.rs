@@ -11,7 +11,7 @@ use latentd_models::model::{ComponentKind, Model, PictureSize};
 use latentd_models::nn::Precision;
 use latentd_models::nn::Run;
 use latentd_models::nn::backend::cpu::cpu;
-use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img, txt2img};
+use latentd_models::pipeline::{LatentDecoder, NoStages, NoWatch, Txt2Img, txt2img};
 use latentd_models::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule};
 use serde::Serialize;
 
@@ -243,6 +243,8 @@ fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        decoder: LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     };
     let start = Instant::now();

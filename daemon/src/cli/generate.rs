@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use latentd_client::protocol::{
     ErrorName, Event, EventKind, JobState, OnDisconnect, OutputFormat, OutputParams, Precision, Rng,
-    Txt2ImgParams, Txt2ImgResult,
+    Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 use latentd_client::{Client, SubmitOptions};
 
@@ -42,6 +42,9 @@ pub(super) struct GenerateArgs {
     /// A VAE's name or path; None for the checkpoint's own, Automatic for one that is named after the checkpoint [default: as the daemon is set]
     #[arg(long)]
     vae: Option<String>,
+    /// What makes the picture of the latents [default: full]
+    #[arg(long, ignore_case = true)]
+    sd_vae_decode_method: Option<DecoderArg>,
     /// Seconds that the checkpoint stays in memory afterwards; 0 for none, -1 for ever [default: as the daemon is set]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     keep_alive: Option<f64>,
@@ -90,6 +93,14 @@ pub(super) struct GenerateArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum DecoderArg {
+    /// The VAE
+    Full,
+    /// TAESD from the library: much quicker, less exact
+    Taesd,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum RngArg {
     /// What a CUDA card draws
     Nv,
@@ -124,6 +135,10 @@ impl GenerateArgs {
             pad_cond_uncond: self.pad_cond_uncond,
             checkpoint: self.checkpoint.clone(),
             vae: self.vae.clone(),
+            sd_vae_decode_method: match self.sd_vae_decode_method {
+                Some(DecoderArg::Taesd) => VaeDecodeMethod::Taesd,
+                Some(DecoderArg::Full) | None => VaeDecodeMethod::Full,
+            },
             keep_alive: self.keep_alive,
             rng: self.rng.map_or(default.rng, |rng| match rng {
                 RngArg::Nv => Rng::Nv,

@@ -184,6 +184,22 @@ pub(super) fn vae_named_after(snapshot: &Snapshot, checkpoint: &Path) -> Option<
     vaes().find(is_beside).or_else(|| vaes().find(begins_so)).cloned()
 }
 
+/// What A1111 calls TAESD's decoder for Stable Diffusion 1.x and 2.x; those of others have latents of another kind.
+const TAESD: &str = "taesd_decoder";
+
+/// The TAESD decoder for Stable Diffusion 1.x: by A1111's name, else any whose name speaks of no other family.
+pub(super) fn taesd(shelf: Shelf<'_>) -> Result<Item> {
+    let all = || shelf.snapshot.entries.iter().filter(|item| item.kind == LibraryKind::Taesd);
+    let is_other =
+        |item: &&Item| ["xl", "sd3", "f1", "flux", "encoder"].iter().any(|part| item.name.contains(part));
+    let found = all().find(|item| item.name == TAESD).or_else(|| all().find(|item| !is_other(item)));
+    found.cloned().ok_or_else(|| {
+        let folder = shelf.folders.first().map(|folder| folder.join("VAE-approx")).unwrap_or_default();
+        let text = format!("there is no TAESD in the library; put {TAESD}.pth into {}", folder.display());
+        Error::new(Class::NotFound, text)
+    })
+}
+
 /// The first checkpoint of the models folders by name that this version can draw with.
 pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Result<Item> {
     let is_wanted = |item: &&Item| item.draws() && !item.is_built_in();

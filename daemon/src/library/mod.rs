@@ -44,7 +44,7 @@ use judge::{Candidate, judge, sort_in};
 use lookup::{Lookup, Shelf};
 pub(crate) use model_files::{FilesIdentity, ModelFiles};
 use pinned::PinError;
-pub(crate) use pinned::Pinned;
+pub(crate) use pinned::{Identity, Pinned};
 use places::outermost_kind;
 pub(crate) use snapshot::Problem;
 use snapshot::{Snapshot, difference};
@@ -293,6 +293,14 @@ impl Library {
         self.refresh(&lookup::vaes_beside(path));
         let Some(item) = lookup::vae_named_after(&self.known_by_now(), path) else { return Ok(None) };
         self.pin_what(&|| Ok(Choice { item: item.clone(), bytes: false, _file: None })).map(Some)
+    }
+
+    /// The TAESD for checkpoints of Stable Diffusion 1.x, held open as it is now, if the library has one.
+    pub(crate) fn pin_taesd(&self) -> Result<Arc<Pinned>> {
+        self.pin_what(&|| {
+            let item = lookup::taesd(self.shelf(&self.known_by_now()))?;
+            Ok(Choice { item, bytes: false, _file: None })
+        })
     }
 
     fn pin_what(&self, look: &dyn Fn() -> Result<Choice>) -> Result<Arc<Pinned>> {

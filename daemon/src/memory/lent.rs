@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_models::model::{ComponentKind, Network, PictureSize, TextEncoder};
+use latentd_models::networks::taesd::Taesd;
 use latentd_models::networks::unet::UNet;
 use latentd_models::networks::vae::Vae;
 use latentd_models::nn::Precision;
@@ -15,7 +16,7 @@ use super::loading::For;
 use super::plan::plan;
 use super::store::Memory;
 use crate::error::{Error, Result};
-use crate::library::ModelFiles;
+use crate::library::{ModelFiles, Pinned};
 
 /// What a job draws with. Each phase has its network and room for what it computes; what the phase before had is idle.
 pub(crate) struct Lent<'a> {
@@ -26,8 +27,12 @@ pub(crate) struct Lent<'a> {
     cancelled: &'a (dyn Fn() -> bool + Sync),
     /// How long the checkpoint stays afterwards; for ever if `None`.
     keep_alive: Option<Duration>,
+    /// The file of a TAESD that is wanted.
+    taesd: Option<Arc<Pinned>>,
     /// Room for the phase that is on.
     room: Option<Lease>,
+    /// Room for what TAESD computes.
+    taesd_room: Option<Lease>,
     /// Time that loading took.
     pub(crate) loading: Duration,
     /// Why a phase had no network, in the daemon's words.
@@ -52,6 +57,8 @@ impl<'a> Lent<'a> {
             size,
             cancelled,
             keep_alive,
+            taesd: None,
+            taesd_room: None,
             room: None,
             loading: Duration::ZERO,
             failure: None,
@@ -72,6 +79,13 @@ impl<'a> Lent<'a> {
             lent.loading += started.elapsed();
         }
         Ok(lent)
+    }
+
+    /// The same with a TAESD, lent whenever the pipeline asks for it.
+    #[must_use]
+    pub(crate) fn with_taesd(mut self, file: Option<Arc<Pinned>>) -> Self {
+        self.taesd = file;
+        self
     }
 
     /// Latents that go through the UNet at once.
@@ -98,11 +112,14 @@ impl<'a> Lent<'a> {
             }
         };
         self.loading += started.elapsed();
-        lent.map_err(|error| {
-            let text = error.text.clone();
-            self.failure = Some(error);
-            latentd_models::Error::Stage(text)
-        })
+        lent.map_err(|error| self.failed(error))
+    }
+
+    /// Keeps the daemon's words for an error.
+    fn failed(&mut self, error: Error) -> latentd_models::Error {
+        let text = error.text.clone();
+        self.failure = Some(error);
+        latentd_models::Error::Stage(text)
     }
 
     fn lend(&mut self, known: &Known, kind: ComponentKind) -> Result<Network> {
@@ -125,6 +142,20 @@ fn other_kind<T>() -> latentd_models::Result<T> {
 }
 
 impl Components for Lent<'_> {
+    fn taesd(&mut self) -> latentd_models::Result<Option<Arc<Taesd>>> {
+        let Some(file) = self.taesd.clone() else { return Ok(None) };
+        self.taesd_room = None;
+        let latents = (self.size.height.div_ceil(8), self.size.width.div_ceil(8));
+        let bytes = Taesd::activation_bytes(latents);
+        match self.memory.taesd(&file, self.known.precision, bytes, self.cancelled) {
+            Ok((network, room)) => {
+                self.taesd_room = Some(room);
+                Ok(Some(network))
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     fn vae_in_f32(&mut self) -> latentd_models::Result<Option<Arc<Vae>>> {
         if self.known.precision == Precision::F32 {
             return Ok(None);

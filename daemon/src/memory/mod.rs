@@ -15,6 +15,7 @@ mod loading;
 mod plan;
 mod residents;
 mod store;
+mod taesd;
 
 pub(crate) use known::Known;
 pub(crate) use lent::Lent;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use latentd_client::protocol::ResidentModel;
 use latentd_models::model::{Component, ComponentKind, PictureSize};
+use latentd_models::networks::taesd::Taesd;
 use latentd_models::nn::{Device, Precision};
 use tracing::info;
 
@@ -15,6 +16,7 @@ use super::known::{Known, KnownCheckpoints, source};
 use super::loading::{For, LoadingTurn, Turn};
 use super::plan::{self, Room};
 use super::residents::{Resident, Table};
+use super::taesd::KeptTaesd;
 use crate::error::{Class, Error, Result};
 use crate::library::{Item, ModelFiles, Pinned};
 use crate::workers::Workers;
@@ -31,6 +33,7 @@ pub(crate) struct Memory {
     /// Compares contents, one at a time.
     comparing: Workers,
     timer: Timer,
+    taesd: KeptTaesd,
     own: Weak<Self>,
 }
 
@@ -46,6 +49,7 @@ impl Memory {
             loading_whole: Mutex::default(),
             comparing: Workers::new("contents", 1),
             timer: Timer::default(),
+            taesd: KeptTaesd::default(),
             own: Weak::clone(own),
         })
     }
@@ -154,6 +158,20 @@ impl Memory {
         })
     }
 
+    /// The TAESD decoder of a file, and bytes for a picture of so many.
+    pub(super) fn taesd(
+        &self,
+        file: &Pinned,
+        precision: Precision,
+        bytes: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(Arc<Taesd>, Lease)> {
+        let name = &file.item().name;
+        let reserve = |bytes| self.reserve_for_job(bytes, name, cancelled);
+        let network = self.taesd.get(file, &self.device, precision, reserve)?;
+        Ok((network, self.reserve_for_job(bytes, name, cancelled)?))
+    }
+
     /// A job begins to draw with a checkpoint.
     pub(super) fn begin_job(&self, files: &ModelFiles, known: &Known) {
         self.table().enter(files, known, self.device.kind(), 1);
@@ -238,8 +256,10 @@ impl Memory {
                 return Ok(lease);
             }
             let held = self.budget.leased().saturating_sub(table.idle_bytes(whom));
-            if held.saturating_add(bytes) <= self.budget.total() {
-                table.evict(whom);
+            if held.saturating_add(bytes) <= self.budget.total() && table.evict(whom) {
+                continue;
+            }
+            if self.taesd.clear() {
                 continue;
             }
             drop(table);

@@ -1,6 +1,8 @@
 //! `image.info`: from the text in a picture to the request that repeats it.
 
-use latentd_client::protocol::{ImageInfo, ImageInfoParams, LibraryKind, Precision, Rng, Txt2ImgParams};
+use latentd_client::protocol::{
+    ImageInfo, ImageInfoParams, LibraryKind, Precision, Rng, Txt2ImgParams, VaeDecodeMethod,
+};
 use latentd_models::image::{Infotext, read_infotext};
 
 use super::given::{Given, wrong};
@@ -66,6 +68,10 @@ fn request(infotext: &Infotext) -> Txt2ImgParams {
         scheduler: text("Schedule type", default.scheduler),
         clip_skip: number(infotext, "Clip skip", default.clip_skip),
         pad_cond_uncond: infotext.get("Pad conds").is_some_and(|value| value == "True"),
+        sd_vae_decode_method: match infotext.get("VAE Decoder") {
+            Some("TAESD") => VaeDecodeMethod::Taesd,
+            _ => VaeDecodeMethod::Full,
+        },
         rng: match infotext.get("RNG") {
             Some("CPU") => Rng::Cpu,
             _ => Rng::Nv,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use latentd_client::protocol::{OnDisconnect, Timings, Txt2ImgParams, Txt2ImgResult};
+use latentd_client::protocol::{
+    OnDisconnect, PreviewKind, Timings, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
+};
 use latentd_models::model::PictureSize;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{self, NoStages};
+use latentd_models::pipeline::{self, LatentDecoder, NoStages};
 use latentd_models::prompt::Wording;
 
 use super::device::DeviceId;
@@ -37,6 +39,8 @@ pub(crate) struct Txt2Img {
     preview_every: Option<u32>,
     /// How long the checkpoint stays in memory afterwards; for ever if `None`.
     keep_alive: Option<Duration>,
+    /// The file of TAESD, where previews or the picture are made by it.
+    taesd: Option<Arc<Pinned>>,
     notices: Vec<String>,
 }
 
@@ -70,6 +74,19 @@ impl JobMethod for Txt2Img {
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
         check_size(size, pictures, settings.result_bytes)?;
+        let wants_taesd_previews = params.preview.is_some_and(|preview| preview.kind == PreviewKind::Taesd);
+        let taesd = match params.sd_vae_decode_method {
+            VaeDecodeMethod::Taesd => Some(studio.library.pin_taesd()?),
+            VaeDecodeMethod::Full if wants_taesd_previews => {
+                let found = studio.library.pin_taesd();
+                found
+                    .inspect_err(|error| {
+                        notices.push(format!("previews are of latents alone: {}", error.text))
+                    })
+                    .ok()
+            }
+            VaeDecodeMethod::Full => None,
+        };
         let drawing = pipeline::Txt2Img {
             prompt: prompt.text,
             negative_prompt: negative_prompt.text,
@@ -85,6 +102,11 @@ impl JobMethod for Txt2Img {
             clip_skip: params.clip_skip as usize,
             rng: names::noise_source(params.rng),
             pad_cond_uncond: params.pad_cond_uncond,
+            decoder: match params.sd_vae_decode_method {
+                VaeDecodeMethod::Full => LatentDecoder::Vae,
+                VaeDecodeMethod::Taesd => LatentDecoder::Taesd,
+            },
+            taesd_previews: wants_taesd_previews && taesd.is_some(),
             samples_at_once: None,
         };
         drawing.check(&known.facts)?;
@@ -107,6 +129,7 @@ impl JobMethod for Txt2Img {
             output,
             preview_every,
             keep_alive,
+            taesd,
             notices,
         })
     }
@@ -132,6 +155,7 @@ impl JobMethod for Txt2Img {
         let mut notices = self.notices.clone();
         let (drawn, mut timings) = loop {
             let mut lent = Lent::new(memory, &self.files, &known, self.picture, self.keep_alive, &cancelled)?;
+            lent = lent.with_taesd(self.taesd.clone());
             let drawing =
                 pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
             timings.load_s = started.elapsed().as_secs_f64();

@@ -12,13 +12,15 @@ pub enum Activation {
     Silu,
     /// `x · sigmoid(1.702 x)`, CLIP's.
     QuickGelu,
+    /// `max(x, 0)`, after the residual was added: as residual blocks end.
+    Relu,
     /// Values times the exact GELU of their gates: half as many columns. For weights packed by
     /// [`PackedMatrix::gated`](crate::PackedMatrix::gated) or
     /// [`TiledMatrix::gated`](crate::tiled::TiledMatrix::gated), and these need it.
     Geglu,
 }
 
-/// `out = scale · activation(sum + bias + bias of the image) + residual`.
+/// `out = scale · activation(sum + bias + bias of the image) + residual`; ReLU comes last.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a, O> {
     /// One value per column.

@@ -268,11 +268,14 @@ unsafe fn finish<L: Lanes>(finish: &Finish, sums: *mut f32, stride: usize, rows:
                 value = match activation {
                     Activation::Silu => value.mul(value.sigmoid_f32(1.0)),
                     Activation::QuickGelu => value.mul(value.sigmoid_f32(1.702)),
-                    Activation::None | Activation::Geglu => value,
+                    Activation::None | Activation::Relu | Activation::Geglu => value,
                 };
                 value = value.mul(L::splat(scale));
                 if let Some(residual) = residual {
                     value = value.add(L::load(residual.as_ptr().add(row * n + column), count));
+                }
+                if activation == Activation::Relu {
+                    value = L::splat(0.0).max(value);
                 }
                 value.store(sums, count);
             }

@@ -2,5 +2,6 @@
 
 pub mod clip;
 mod detect;
+pub mod taesd;
 pub mod unet;
 pub mod vae;

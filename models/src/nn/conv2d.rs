@@ -10,7 +10,7 @@ pub struct Conv2d {
     device: Device,
     config: ConvConfig,
     weight: Matrix,
-    bias: Vector,
+    bias: Option<Vector>,
 }
 
 impl Conv2d {
@@ -19,22 +19,36 @@ impl Conv2d {
         Self::in_precision(loader, name, config, loader.precision())
     }
 
+    /// Tensor `{name}.weight` alone.
+    pub fn load_unbiased(loader: &Loader, name: &str, config: ConvConfig) -> Result<Self> {
+        let weight = Self::weight(loader, name, config, loader.precision())?;
+        Ok(Self { device: loader.device().clone(), config, weight, bias: None })
+    }
+
     /// Computed in f32 in any case: where what comes in is f32 and has few channels.
     pub fn load_f32(loader: &Loader, name: &str, config: ConvConfig) -> Result<Self> {
         Self::in_precision(loader, name, config, Precision::F32)
     }
 
     fn in_precision(loader: &Loader, name: &str, config: ConvConfig, precision: Precision) -> Result<Self> {
-        let ConvConfig { inputs, outputs, kernel, .. } = config;
-        let layout = Layout::Convolution { outputs, inputs, kernel };
-        let weight = loader.matrix(&format!("{name}.weight"), layout, precision)?;
-        let bias = loader.vector(&format!("{name}.bias"), outputs)?;
+        let weight = Self::weight(loader, name, config, precision)?;
+        let bias = Some(loader.vector(&format!("{name}.bias"), config.outputs)?);
         Ok(Self { device: loader.device().clone(), config, weight, bias })
+    }
+
+    fn weight(loader: &Loader, name: &str, config: ConvConfig, precision: Precision) -> Result<Matrix> {
+        let ConvConfig { inputs, outputs, kernel, .. } = config;
+        loader.matrix(&format!("{name}.weight"), Layout::Convolution { outputs, inputs, kernel }, precision)
     }
 
     /// `(batch, height, width, inputs) → (batch, rows, columns, outputs)`.
     pub fn forward(&self, x: &Activations) -> Result<Activations> {
         self.run(x, None, &Epilogue::default())
+    }
+
+    /// As [`Self::forward`], finished by `epilogue`.
+    pub fn forward_with(&self, x: &Activations, epilogue: &Epilogue) -> Result<Activations> {
+        self.run(x, None, epilogue)
     }
 
     /// As [`Self::forward`] of `x` after a norm and SiLU, finished by `epilogue`.
@@ -59,7 +73,7 @@ impl Conv2d {
         };
         let dims = [batch, rows / stride + 1, columns / stride + 1, outputs];
         epilogue.check(&dims)?;
-        let epilogue = Epilogue { bias: Some(&self.bias), ..*epilogue };
+        let epilogue = Epilogue { bias: self.bias.as_ref(), ..*epilogue };
         let norm = norm.map(|norm| norm.silu(x)).transpose()?;
         self.device.convolution(x, norm.as_ref(), &self.weight, &self.config, &epilogue, &dims)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::model::{Model, TextEncoder};
+use crate::networks::taesd::Taesd;
 use crate::networks::unet::UNet;
 use crate::networks::vae::Vae;
 use crate::nn::KeyValueTransform;
@@ -23,6 +24,11 @@ pub trait Components: Send {
     /// The same VAE in f32, for a picture that came out as NaN; `None` if [`Self::vae`] is in f32 already, or it cannot be
     /// had.
     fn vae_in_f32(&mut self) -> Result<Option<Arc<Vae>>> {
+        Ok(None)
+    }
+
+    /// TAESD for latents of this model, for a picture or previews; `None` if there is none.
+    fn taesd(&mut self) -> Result<Option<Arc<Taesd>>> {
         Ok(None)
     }
 

@@ -4,10 +4,21 @@ use super::components::Components;
 use super::freed::FreedAtTheEnd;
 use super::watch::Watch;
 use crate::image::{RgbImage, tensor_to_image};
+use crate::networks::taesd::Taesd;
 use crate::networks::vae::Vae;
 use crate::nn::Run;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
+
+/// What makes pictures of latents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LatentDecoder {
+    /// The model's VAE.
+    #[default]
+    Vae,
+    /// TAESD, quicker and less exact.
+    Taesd,
+}
 
 /// Decodes latents `(batch, channels, height, width)` of a family's scale one after the other; `done` is told of each. One
 /// that comes out as NaN is decoded again in f32, whatever the others do, and the watch is told.
@@ -15,9 +26,13 @@ pub(super) fn decode(
     components: &mut dyn Components,
     latents: &Tensor,
     scale: f64,
+    decoder: LatentDecoder,
     watch: &mut dyn Watch,
     mut done: impl FnMut(&mut dyn Watch, RgbImage),
 ) -> Result<()> {
+    if decoder == LatentDecoder::Taesd {
+        return decode_cheaply(components, latents, watch, done);
+    }
     let mut lent = None;
     for index in 0..latents.dim(0) {
         if watch.cancelled() {
@@ -44,6 +59,31 @@ pub(super) fn decode(
         done(watch, image);
     }
     Ok(())
+}
+
+/// The same by TAESD, which takes latents as they are.
+fn decode_cheaply(
+    components: &mut dyn Components,
+    latents: &Tensor,
+    watch: &mut dyn Watch,
+    mut done: impl FnMut(&mut dyn Watch, RgbImage),
+) -> Result<()> {
+    let missing = || Error::Request("there is no TAESD to decode with".to_owned());
+    let taesd = components.taesd()?.ok_or_else(missing)?;
+    for index in 0..latents.dim(0) {
+        let image = {
+            let cancelled = || watch.cancelled();
+            preview(&taesd, &latents.narrow(0, index, 1)?, &Run::until(&cancelled))?
+        };
+        done(watch, image);
+    }
+    Ok(())
+}
+
+/// One latent's picture by TAESD.
+pub(super) fn preview(taesd: &Taesd, latent: &Tensor, run: &Run) -> Result<RgbImage> {
+    let _memory = FreedAtTheEnd(taesd.device().clone());
+    tensor_to_image(&taesd.decode(latent, run)?)
 }
 
 fn decode_one(vae: &Vae, latent: &Tensor, watch: &dyn Watch) -> Result<RgbImage> {

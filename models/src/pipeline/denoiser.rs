@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::contexts::Contexts;
+use super::decode::preview;
 use super::evaluation::{Evaluation, PassKind, Region, Row};
 use super::guidance::Guidance;
 use super::handles::{Handle, Handles};
@@ -12,8 +13,9 @@ use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
 use crate::files::Prediction;
-use crate::image::latent_preview;
+use crate::image::{RgbImage, latent_preview};
 use crate::model::ModelFacts;
+use crate::networks::taesd::Taesd;
 use crate::networks::unet::{RowContext, UNet, UNetCall};
 use crate::nn::{KeyValueTransform, Run};
 use crate::sampling::{Denoise, ModelSigmas, NoiseGenerator};
@@ -34,6 +36,8 @@ pub(super) struct Denoiser<'a> {
     pub(super) contexts: &'a Contexts,
     pub(super) transforms: &'a [Arc<dyn KeyValueTransform>],
     pub(super) times: &'a mut TimeEmbeddings,
+    /// What previews are made by; of latents alone if `None`.
+    pub(super) previews: Option<&'a Taesd>,
     /// One per image.
     pub(super) generators: &'a mut [NoiseGenerator],
     pub(super) start: &'a Start,
@@ -94,13 +98,23 @@ impl Denoise for Denoiser<'_> {
             steps: self.progress.steps,
         });
         if self.watch.wants_preview(self.step) {
-            self.watch.preview(self.step, latent_preview(denoised, self.facts.family.preview)?);
+            let images = self.previews_of(denoised)?;
+            self.watch.preview(self.step, images);
         }
         Ok(())
     }
 }
 
 impl Denoiser<'_> {
+    fn previews_of(&self, denoised: &Tensor) -> Result<Vec<RgbImage>> {
+        let Some(taesd) = self.previews else {
+            return latent_preview(denoised, self.facts.family.preview);
+        };
+        let cancelled = || self.watch.cancelled();
+        let run = Run::until(&cancelled);
+        (0..denoised.dim(0)).map(|index| preview(taesd, &denoised.narrow(0, index, 1)?, &run)).collect()
+    }
+
     /// What the next evaluation is of: each branch of each image, all images' first branches first.
     fn evaluation(&self, x: &Tensor, sigma: f64) -> Result<Evaluation> {
         let (_, _, height, width) = x.dims4()?;

@@ -21,6 +21,7 @@ mod txt2img;
 mod watch;
 
 pub use components::Components;
+pub use decode::LatentDecoder;
 pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
 pub use guidance::{Branch, Guidance, Span};
 pub use handles::{Handle, Handles};

@@ -13,6 +13,7 @@ use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Progress, Watch};
 use crate::Result;
 use crate::model::ModelFacts;
+use crate::networks::taesd::Taesd;
 use crate::networks::unet::UNet;
 use crate::nn::KeyValueTransform;
 use crate::sampling::{ModelSigmas, NoiseGenerator, sample};
@@ -30,6 +31,8 @@ pub(super) struct PassContext<'a> {
     pub contexts: &'a Contexts,
     pub transforms: &'a [Arc<dyn KeyValueTransform>],
     pub times: &'a mut TimeEmbeddings,
+    /// What previews are made by; of latents alone if `None`.
+    pub previews: Option<&'a Taesd>,
     /// Where the request stands as the pass begins.
     pub progress: Progress,
 }
@@ -65,6 +68,7 @@ pub(super) fn run(
         contexts: context.contexts,
         transforms: context.transforms,
         times: context.times,
+        previews: context.previews,
         generators: &mut generators,
         start,
         progress: context.progress,

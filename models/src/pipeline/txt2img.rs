@@ -3,7 +3,7 @@
 use super::components::Components;
 use super::conditioning::{self, Prompts};
 use super::contexts::Contexts;
-use super::decode::decode;
+use super::decode::{LatentDecoder, decode};
 use super::evaluation::PassKind;
 use super::freed::FreedAtTheEnd;
 use super::guidance::Guidance;
@@ -53,6 +53,10 @@ pub struct Txt2Img {
     /// Whether the shorter of both prompts is padded with empty chunks, A1111's option of that name. Off, they
     /// may differ in length, and the halves of guidance run one after the other then.
     pub pad_cond_uncond: bool,
+    /// What makes pictures of the latents.
+    pub decoder: LatentDecoder,
+    /// Whether previews are made by TAESD, at the picture's size, instead of from latents alone.
+    pub taesd_previews: bool,
     /// Latents that go through the UNet at once: fewer take less memory. All of a batch with both halves of guidance if
     /// `None`. Never changes the picture.
     pub samples_at_once: Option<usize>,
@@ -129,6 +133,7 @@ pub fn txt2img(
                 conditioning::changed(guidance, plan.first_image + image, stages, &mut handles)?;
             }
         }
+        let previews = if request.taesd_previews { components.taesd()? } else { None };
         let unet = components.unet()?;
         let memory = FreedAtTheEnd(unet.device().clone());
         // Stages may change conditioning from pass to pass; mostly they do not.
@@ -152,6 +157,7 @@ pub fn txt2img(
             contexts: &contexts,
             transforms: &transforms,
             times: &mut times,
+            previews: previews.as_deref(),
             progress,
         };
         let latents = pass::run(&plan, &Start::Noise, &guidance, &mut context)?;
@@ -159,12 +165,19 @@ pub fn txt2img(
         let mut pictures = vec![];
         {
             let told = Progress { phase: Phase::Decoding, step: (index + 1) * steps, ..progress };
-            decode(components, &latents, facts.family.latent_scale, watch, |watch, image| {
-                let place = pictures.len();
-                let seed = plan.seeds.get(place).copied().unwrap_or_default();
-                pictures.push(Picture { image, seed, index: plan.first_image + place });
-                watch.progress(told);
-            })?;
+            decode(
+                components,
+                &latents,
+                facts.family.latent_scale,
+                request.decoder,
+                watch,
+                |watch, image| {
+                    let place = pictures.len();
+                    let seed = plan.seeds.get(place).copied().unwrap_or_default();
+                    pictures.push(Picture { image, seed, index: plan.first_image + place });
+                    watch.progress(told);
+                },
+            )?;
         }
         if wants.image_post {
             stages.image_post(&mut ImagePost { pictures: &mut pictures })?;
@@ -268,6 +281,9 @@ impl Txt2Img {
         text.push("RNG", self.rng.name().to_uppercase());
         if padded {
             text.push("Pad conds", "True");
+        }
+        if self.decoder == LatentDecoder::Taesd {
+            text.push("VAE Decoder", "TAESD");
         }
         if precision != Precision::F32 {
             text.push("Precision", precision.name());

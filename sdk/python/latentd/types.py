@@ -28,7 +28,8 @@ class PreviewFields(TypedDict, total=False):
     every: int
     """Steps between two previews."""
     kind: str
-    """``"latent"`` (default): a cheap picture at 1/8 of the size."""
+    """``"latent"`` (default): a cheap picture at 1/8 of the size; ``"taesd"``: a better one at the picture's size, where
+    TAESD is in the library."""
 
 
 class Txt2ImgFields(TypedDict, total=False):
@@ -64,6 +65,8 @@ class Txt2ImgFields(TypedDict, total=False):
     vae: str
     """A library name, a hash or a path, ``"None"`` for the checkpoint's own, or ``"Automatic"`` (default): the one whose
     file's name begins with the checkpoint's, else the checkpoint's own."""
+    sd_vae_decode_method: str
+    """``"Full"`` (default: the VAE) or ``"TAESD"``: much quicker, less exact; its file must be in the library."""
     keep_alive: float
     """Seconds that the checkpoint stays in memory after the job; 0 lets it go at once, −1 (default) never."""
     rng: str

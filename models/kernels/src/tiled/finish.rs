@@ -106,13 +106,16 @@ unsafe fn finished<L: Lanes, O: Element>(
             value = value.add(L::load(image_bias.as_ptr().add(at), count));
         }
         value = match epilogue.activation {
-            Activation::None | Activation::Geglu => value,
+            Activation::None | Activation::Relu | Activation::Geglu => value,
             Activation::Silu => value.mul(value.sigmoid(1.0)),
             Activation::QuickGelu => value.mul(value.sigmoid(1.702)),
         };
         value = value.mul(L::splat(epilogue.scale));
         if let Some(residual) = epilogue.residual {
             value = value.add(O::read(residual.as_ptr().add(row * columns + column), count));
+        }
+        if epilogue.activation == Activation::Relu {
+            value = L::splat(0.0).max(value);
         }
         value
     }

@@ -71,7 +71,12 @@ pub(crate) fn check<O: Poison>(
 }
 
 pub(crate) fn activation() -> impl Strategy<Value = Activation> {
-    prop_oneof![Just(Activation::None), Just(Activation::Silu), Just(Activation::QuickGelu)]
+    prop_oneof![
+        Just(Activation::None),
+        Just(Activation::Silu),
+        Just(Activation::QuickGelu),
+        Just(Activation::Relu)
+    ]
 }
 
 fn sigmoid(x: f64) -> f64 {
@@ -143,7 +148,7 @@ impl Expected {
                 // Slopes are at most 1.2.
                 let by_function = function * x.abs();
                 let (mut value, mut bound) = match epilogue.activation {
-                    Activation::None => (x, error),
+                    Activation::None | Activation::Relu => (x, error),
                     Activation::Silu => (x * sigmoid(x), 1.2 * error + by_function),
                     Activation::QuickGelu => (x * sigmoid(1.702 * x), 1.2 * error + by_function),
                     Activation::Geglu => {
@@ -158,6 +163,9 @@ impl Expected {
                 if let Some(residual) = epilogue.residual {
                     value += residual[row * width + column].to_f64();
                     bound += 2f64.powi(-22) * value.abs();
+                }
+                if epilogue.activation == Activation::Relu {
+                    value = value.max(0.0);
                 }
                 values.push(value);
                 bounds.push(bound + 1e-30);

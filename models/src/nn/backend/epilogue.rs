@@ -7,7 +7,7 @@ use super::packed::Vector;
 use super::precision::Precision;
 use crate::error::{Result, bail};
 
-/// `activation(sums + bias + bias of the image) + residual`, all of it optional.
+/// `activation(sums + bias + bias of the image) + residual`, all of it optional; ReLU comes last.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// One number per output: the layer's own.

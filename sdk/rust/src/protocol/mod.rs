@@ -60,7 +60,7 @@ pub use server::{
 };
 pub use txt2img::{
     OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings, Txt2ImgParams,
-    Txt2ImgResult,
+    Txt2ImgResult, VaeDecodeMethod,
 };
 
 /// The protocol's number. It changes only when a method's meaning does.

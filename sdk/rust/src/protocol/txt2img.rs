@@ -62,6 +62,9 @@ pub struct Txt2ImgParams {
     /// out: as the daemon is set, by default "Automatic".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae: Option<String>,
+    /// What makes the picture of the latents; A1111's option of that name.
+    #[serde(skip_serializing_if = "VaeDecodeMethod::is_full")]
+    pub sd_vae_decode_method: VaeDecodeMethod,
     /// Where noise comes from.
     pub rng: Rng,
     /// What to compute in.
@@ -99,6 +102,7 @@ impl Default for Txt2ImgParams {
             pad_cond_uncond: false,
             checkpoint: None,
             vae: None,
+            sd_vae_decode_method: VaeDecodeMethod::Full,
             rng: Rng::default(),
             precision: Precision::default(),
             keep_alive: None,
@@ -106,6 +110,23 @@ impl Default for Txt2ImgParams {
             preview: None,
             on_disconnect: OnDisconnect::Keep,
         }
+    }
+}
+
+/// What makes pictures of latents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VaeDecodeMethod {
+    /// The VAE.
+    #[default]
+    Full,
+    /// TAESD, a file of the library (`VAE-approx/taesd_decoder.pth`): much quicker, less exact. E_NOT_FOUND without it.
+    #[serde(rename = "TAESD")]
+    Taesd,
+}
+
+impl VaeDecodeMethod {
+    fn is_full(&self) -> bool {
+        *self == Self::Full
     }
 }
 
@@ -191,6 +212,8 @@ pub enum PreviewKind {
     /// A linear map of the latents, at 1/8 of the size; costs next to nothing.
     #[default]
     Latent,
+    /// By TAESD, at the picture's size. Where the library has none, a notice says so, and previews are as for "latent".
+    Taesd,
 }
 
 /// What was drawn.
