@@ -9,3 +9,4 @@ mod networks;
 mod noise;
 mod prompts;
 mod schedules;
+mod taesd;
