@@ -25,6 +25,8 @@ fn name_of(dtype: ElementType) -> &'static str {
         ElementType::I8 => "int8",
         ElementType::U8 => "uint8",
         ElementType::Bool => "bool",
+        ElementType::F8E4M3 => "float8_e4m3fn",
+        ElementType::F8E5M2 => "float8_e5m2",
         other => other.name(),
     }
 }
@@ -53,7 +55,10 @@ fn what_torch_wrote_is_read_as_torch_reads_it() {
             .map(|(name, of)| {
                 let shape = of["shape"].as_array().expect("shape").iter().filter_map(Value::as_u64).collect();
                 let text = |key: &str| of[key].as_str().expect("text").to_owned();
-                (name, (text("dtype"), shape, text("sha256")))
+                let dtype = text("dtype");
+                let dtype =
+                    if dtype.starts_with("uint") && dtype != "uint8" { "other".to_owned() } else { dtype };
+                (name, (dtype, shape, text("sha256")))
             })
             .collect();
         let path = containers().join(&name);
@@ -64,5 +69,54 @@ fn what_torch_wrote_is_read_as_torch_reads_it() {
         let held = files::from_bytes("held", fs::read(&path).expect("read")).expect("opens from memory too");
         assert_eq!(described(&held), expected, "{name} from memory");
         assert_eq!(held.metadata(), file.metadata());
+    }
+}
+
+#[test]
+fn what_stands_beside_the_tensors_is_told() {
+    let rows: [(&str, &[(&str, &str)]); 4] = [
+        (
+            "zip-lightning.ckpt",
+            &[("global_step", "840000"), ("epoch", "3"), ("pytorch-lightning_version", "1.4.2")],
+        ),
+        ("legacy-lightning.ckpt", &[("global_step", "840000"), ("epoch", "3")]),
+        (
+            "zip-embedding.pt",
+            &[
+                ("name", "style"),
+                ("step", "499"),
+                ("sd_checkpoint", "cc6cb27103"),
+                ("sd_checkpoint_name", "v1-5-pruned-emaonly"),
+                ("string_to_token.*", "265"),
+            ],
+        ),
+        (
+            "zip-hypernetwork.pt",
+            &[
+                ("layer_structure", "[1, 2, 1]"),
+                ("activation_func", "relu"),
+                ("is_layer_norm", "false"),
+                ("step", "1000"),
+            ],
+        ),
+    ];
+    for (name, texts) in rows {
+        let file = files::open(&containers().join(name)).unwrap_or_else(|error| panic!("{error}"));
+        for (key, text) in texts {
+            assert_eq!(file.metadata().get(*key).map(String::as_str), Some(*text), "{name}: {key}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_read_is_told_by_name() {
+    for (name, reason) in [
+        ("refused-sparse.pt", "holds tensor a as torch._utils._rebuild_sparse_tensor"),
+        ("refused-quantised.pt", "holds tensor a as torch._utils._rebuild_qtensor"),
+        ("refused-complex.pt", "holds tensor a as torch.ComplexFloatStorage"),
+        ("refused-without-tensors.pt", "without named tensors"),
+    ] {
+        let error = files::open(&containers().join(name)).err().expect("must be refused").to_string();
+        assert!(error.contains(name) && error.contains(reason), "{error}");
     }
 }
