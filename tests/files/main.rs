@@ -1,5 +1,7 @@
 //! Files that are not what they should be: each gives an error that says what is wrong, and nothing else happens.
 
+mod forging;
+mod hostile_torch;
 mod torch;
 
 use std::collections::BTreeMap;

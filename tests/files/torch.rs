@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use flate2::read::GzDecoder;
 use latentd_models::files::{self, ElementType};
+use latentd_models::model::Model;
+use latentd_models::nn::Precision;
+use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img};
+use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -118,5 +124,56 @@ fn what_is_not_read_is_told_by_name() {
     ] {
         let error = files::open(&containers().join(name)).err().expect("must be refused").to_string();
         assert!(error.contains(name) && error.contains(reason), "{error}");
+    }
+}
+
+/// The pixels of a picture.
+fn drawn(model: &Model) -> Vec<u8> {
+    let request = Txt2Img {
+        prompt: "a red circle".to_owned(),
+        negative_prompt: String::new(),
+        seed: 42,
+        steps: 3,
+        cfg_scale: 7.0,
+        width: 64,
+        height: 64,
+        sampler: Sampler::from_name("Euler a").expect("sampler"),
+        schedule: Schedule::from_name("Automatic").expect("schedule"),
+        batch_size: 1,
+        n_iter: 1,
+        clip_skip: 1,
+        rng: NoiseSource::from_name("nv").expect("rng"),
+        pad_cond_uncond: true,
+        samples_at_once: None,
+    };
+    let outputs = latentd_models::pipeline::txt2img(
+        &model.facts(),
+        &mut &*model,
+        &request,
+        &mut NoWatch,
+        &mut NoStages,
+    )
+    .expect("drawn");
+    outputs.into_iter().next().expect("one").image.pixels
+}
+
+/// In f32, the same weights in torch's formats and in safetensors.
+#[test]
+fn a_checkpoint_of_torch_draws_what_its_safetensors_draws() {
+    let folder = tempfile::tempdir().expect("folder");
+    let open = |name: &str| {
+        let packed = fs::read(containers().join(format!("{name}.gz"))).expect("fixture");
+        let mut bytes = vec![];
+        GzDecoder::new(packed.as_slice()).read_to_end(&mut bytes).expect("unpacked");
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).expect("written");
+        Model::open(&path, Precision::F32).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let wanted = drawn(&open("checkpoint.safetensors"));
+    assert!(wanted.iter().any(|value| *value != wanted[0]), "there is something in the picture");
+    for name in ["checkpoint-zip.ckpt", "checkpoint-legacy.ckpt"] {
+        let model = open(name);
+        assert_eq!(model.summary().dtype, "bf16");
+        assert!(drawn(&model) == wanted, "{name}: another picture");
     }
 }

@@ -167,12 +167,24 @@ fn entries(file: &[u8]) -> Result<Vec<Entry<'_>>, Wrong> {
     if !rest.is_empty() {
         return Err(damaged("whose directory is damaged"));
     }
+    check_overlap(&entries)?;
     let (times, least) = PACKED;
     if unpacked > file.len().saturating_mul(times).saturating_add(least) {
         let length = file.len();
         return Err(format!("has {length} bytes and would unpack to {unpacked}; it was not read").into());
     }
     Ok(entries)
+}
+
+/// A small file could say the same bytes to be many entries.
+fn check_overlap(entries: &[Entry<'_>]) -> Result<(), Wrong> {
+    let mut ranges: Vec<_> = entries.iter().map(|entry| entry.place.range()).collect();
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_unstable_by_key(|range| range.start);
+    if ranges.iter().zip(ranges.iter().skip(1)).any(|(first, next)| first.end > next.start) {
+        return Err("is a zip archive whose entries overlap; it was not read".into());
+    }
+    Ok(())
 }
 
 /// Where an entry's bytes are.

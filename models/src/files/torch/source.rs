@@ -20,6 +20,13 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// In the file.
+    pub(super) fn range(&self) -> &Range<usize> {
+        match self {
+            Self::Plain(range) | Self::Packed(range, _) => range,
+        }
+    }
+
     /// Bytes that a tensor may have.
     pub(super) fn length(&self) -> usize {
         match self {
