@@ -1,6 +1,8 @@
 //! Files that are not what they should be: each gives an error that says what is wrong, and nothing else happens.
 
+mod forging;
 mod gguf;
+mod hostile_torch;
 mod torch;
 mod widened;
 

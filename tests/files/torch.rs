@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use flate2::read::GzDecoder;
 use latentd_models::files::{self, ElementType};
+use latentd_models::model::Model;
+use latentd_models::nn::Precision;
+use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img};
+use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -25,6 +31,8 @@ fn name_of(dtype: ElementType) -> &'static str {
         ElementType::I8 => "int8",
         ElementType::U8 => "uint8",
         ElementType::Bool => "bool",
+        ElementType::F8E4M3 => "float8_e4m3fn",
+        ElementType::F8E5M2 => "float8_e5m2",
         other => other.name(),
     }
 }
@@ -53,7 +61,10 @@ fn what_torch_wrote_is_read_as_torch_reads_it() {
             .map(|(name, of)| {
                 let shape = of["shape"].as_array().expect("shape").iter().filter_map(Value::as_u64).collect();
                 let text = |key: &str| of[key].as_str().expect("text").to_owned();
-                (name, (text("dtype"), shape, text("sha256")))
+                let dtype = text("dtype");
+                let dtype =
+                    if dtype.starts_with("uint") && dtype != "uint8" { "other".to_owned() } else { dtype };
+                (name, (dtype, shape, text("sha256")))
             })
             .collect();
         let path = containers().join(&name);
@@ -64,5 +75,105 @@ fn what_torch_wrote_is_read_as_torch_reads_it() {
         let held = files::from_bytes("held", fs::read(&path).expect("read")).expect("opens from memory too");
         assert_eq!(described(&held), expected, "{name} from memory");
         assert_eq!(held.metadata(), file.metadata());
+    }
+}
+
+#[test]
+fn what_stands_beside_the_tensors_is_told() {
+    let rows: [(&str, &[(&str, &str)]); 4] = [
+        (
+            "zip-lightning.ckpt",
+            &[("global_step", "840000"), ("epoch", "3"), ("pytorch-lightning_version", "1.4.2")],
+        ),
+        ("legacy-lightning.ckpt", &[("global_step", "840000"), ("epoch", "3")]),
+        (
+            "zip-embedding.pt",
+            &[
+                ("name", "style"),
+                ("step", "499"),
+                ("sd_checkpoint", "cc6cb27103"),
+                ("sd_checkpoint_name", "v1-5-pruned-emaonly"),
+                ("string_to_token.*", "265"),
+            ],
+        ),
+        (
+            "zip-hypernetwork.pt",
+            &[
+                ("layer_structure", "[1, 2, 1]"),
+                ("activation_func", "relu"),
+                ("is_layer_norm", "false"),
+                ("step", "1000"),
+            ],
+        ),
+    ];
+    for (name, texts) in rows {
+        let file = files::open(&containers().join(name)).unwrap_or_else(|error| panic!("{error}"));
+        for (key, text) in texts {
+            assert_eq!(file.metadata().get(*key).map(String::as_str), Some(*text), "{name}: {key}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_read_is_told_by_name() {
+    for (name, reason) in [
+        ("refused-sparse.pt", "holds tensor a as torch._utils._rebuild_sparse_tensor"),
+        ("refused-quantised.pt", "holds tensor a as torch._utils._rebuild_qtensor"),
+        ("refused-complex.pt", "holds tensor a as torch.ComplexFloatStorage"),
+        ("refused-without-tensors.pt", "without named tensors"),
+    ] {
+        let error = files::open(&containers().join(name)).err().expect("must be refused").to_string();
+        assert!(error.contains(name) && error.contains(reason), "{error}");
+    }
+}
+
+/// The pixels of a picture.
+fn drawn(model: &Model) -> Vec<u8> {
+    let request = Txt2Img {
+        prompt: "a red circle".to_owned(),
+        negative_prompt: String::new(),
+        seed: 42,
+        steps: 3,
+        cfg_scale: 7.0,
+        width: 64,
+        height: 64,
+        sampler: Sampler::from_name("Euler a").expect("sampler"),
+        schedule: Schedule::from_name("Automatic").expect("schedule"),
+        batch_size: 1,
+        n_iter: 1,
+        clip_skip: 1,
+        rng: NoiseSource::from_name("nv").expect("rng"),
+        pad_cond_uncond: true,
+        samples_at_once: None,
+    };
+    let outputs = latentd_models::pipeline::txt2img(
+        &model.facts(),
+        &mut &*model,
+        &request,
+        &mut NoWatch,
+        &mut NoStages,
+    )
+    .expect("drawn");
+    outputs.into_iter().next().expect("one").image.pixels
+}
+
+/// In f32, the same weights in torch's formats and in safetensors.
+#[test]
+fn a_checkpoint_of_torch_draws_what_its_safetensors_draws() {
+    let folder = tempfile::tempdir().expect("folder");
+    let open = |name: &str| {
+        let packed = fs::read(containers().join(format!("{name}.gz"))).expect("fixture");
+        let mut bytes = vec![];
+        GzDecoder::new(packed.as_slice()).read_to_end(&mut bytes).expect("unpacked");
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).expect("written");
+        Model::open(&path, Precision::F32).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let wanted = drawn(&open("checkpoint.safetensors"));
+    assert!(wanted.iter().any(|value| *value != wanted[0]), "there is something in the picture");
+    for name in ["checkpoint-zip.ckpt", "checkpoint-legacy.ckpt"] {
+        let model = open(name);
+        assert_eq!(model.summary().dtype, "bf16");
+        assert!(drawn(&model) == wanted, "{name}: another picture");
     }
 }

@@ -1,161 +1,236 @@
 //! The ZIP archive of PyTorch 1.6 and later: `data.pkl` in a folder, and a storage in each file of `data/` beside it.
-//! Nothing is unpacked.
+//! Nothing is unpacked to disk.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::os::unix::fs::FileExt;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
-use zip::ZipArchive;
+use flate2::Crc;
 
-use super::pickle::{self, Budget};
-use super::refusal::{CUT_OFF, Refusal};
+use super::pickle;
+use super::refusal::Wrong;
+use super::source::{self, Place, Source};
 
-/// Entries of an archive, each of which takes some hundred bytes. A checkpoint has some 1,200 to 3,000, with its training
-/// state four times as many.
+/// Entries of an archive. A checkpoint has some 1,200 to 3,000, with its training state four times as many.
 const MOST_ENTRIES: u64 = 1 << 16;
 
-/// Bytes of the directory at its end, some 100 an entry.
-const LARGEST_DIRECTORY: u64 = 16 << 20;
+/// How much larger than the file its deflated entries may be, and how much larger at least.
+const PACKED: (usize, usize) = (8, 64 << 20);
 
-/// Pickles: each that could be taken for the right one is walked.
-const MOST_PICKLES: usize = 4;
+/// Bytes of the text that says in which order bytes are.
+const LONGEST_TEXT: usize = 64;
 
-/// How much larger than the file its packed entries may be, and how much larger at least.
-const PACKED: (u64, u64) = (8, 64 << 20);
-
-/// The record at the end, its comment aside.
+/// The record at the end, its comment aside; where that of a large archive is, before it; and that one.
 const END: usize = 22;
-
-/// Where the record of a large archive is, before that.
 const LOCATOR: usize = 20;
-
-/// That record.
 const LARGE_END: usize = 56;
 
-/// Holds the archive's directory against the file, and walks its pickle.
-pub(super) fn check(file: &File, length: u64) -> Result<(), Refusal> {
-    check_directory(file, length)?;
-    let wrong = |error: zip::result::ZipError| match error {
-        zip::result::ZipError::Io(error) => Refusal::from(error),
-        other => Refusal::File(super::refusal::unsound(&other)),
-    };
-    let mut archive = ZipArchive::new(BufReader::new(file.try_clone()?)).map_err(wrong)?;
-    let mut pickles = vec![];
-    let mut unpacked = 0u64;
-    for index in 0..archive.len() {
-        let entry = archive.by_index_raw(index).map_err(wrong)?;
-        let name = entry.name().map_err(wrong)?;
-        if name.starts_with(['/', '\\']) || name.split(['/', '\\']).any(|part| part == "..") {
-            return Err("has names that lead out of it; it was not read".into());
-        }
-        if name == "data.pkl" || name.ends_with("/data.pkl") {
-            if entry.size() > pickle::LARGEST as u64 {
-                let (size, most) = (entry.size(), pickle::LARGEST);
-                return Err(format!("its pickle has {size} bytes, {most} are allowed; it is no model").into());
-            }
-            pickles.push(index);
-        }
-        if entry.compressed_size() != entry.size() {
-            unpacked = unpacked.saturating_add(entry.size());
-        }
-    }
-    let (times, least) = PACKED;
-    if unpacked > length.saturating_mul(times).saturating_add(least) {
-        return Err(format!("has {length} bytes and would unpack to {unpacked}; it was not read").into());
-    }
-    if pickles.is_empty() {
-        return Err(
-            "is a zip archive without the data.pkl of a PyTorch file; unpack it if it is an archive of files"
-                .into(),
-        );
-    }
-    if pickles.len() > MOST_PICKLES {
-        return Err("has many pickles of the same name; it was not read".into());
-    }
-    let mut budget = Budget::new();
-    for index in pickles {
-        let entry = archive.by_index(index).map_err(wrong)?;
-        let mut bytes = vec![];
-        entry.take(pickle::LARGEST as u64 + 1).read_to_end(&mut bytes)?;
-        pickle::walk(&bytes, &mut budget)?;
-    }
-    Ok(())
+/// An entry of the directory, and what stands before an entry's bytes, both without names.
+const ENTRY: usize = 46;
+const LOCAL: usize = 30;
+
+struct Entry<'a> {
+    name: &'a [u8],
+    place: Place,
+    /// 0 where the writer made none.
+    checksum: u32,
 }
 
-/// The directory must be where torch and other writers put it, between the entries and the record at the very end, so
-/// that all readers find the same one; and no larger than is believed.
-fn check_directory(file: &File, length: u64) -> Result<(), Refusal> {
-    let tail_length = (END + LOCATOR + LARGE_END).min(usize::try_from(length).unwrap_or(usize::MAX));
-    let mut tail = vec![0; tail_length];
-    let tail_start = length - tail_length as u64;
-    file.read_exact_at(&mut tail, tail_start)?;
-    let end = tail.len().checked_sub(END).ok_or(CUT_OFF)?;
-    if !tail.get(end..).is_some_and(|end| end.starts_with(b"PK\x05\x06")) {
-        return Err(
-            "is a zip archive that is cut off or has something behind its end; copy or download it again"
-                .into(),
-        );
-    }
-    let number = |start: usize, count: usize| {
-        let bytes = tail.get(start..start + count).unwrap_or_default();
-        bytes.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte))
+/// Where the pickle and the storages are.
+pub(super) fn open(file: &[u8]) -> Result<Source<'_>, Wrong> {
+    let entries = entries(file)?;
+    let root_of = |entry: &Entry<'_>| {
+        let root = entry.name.strip_suffix(b"data.pkl")?;
+        (root.is_empty() || root.ends_with(b"/")).then(|| root.to_vec())
     };
-    let small = (number(end + 10, 2), number(end + 12, 4), number(end + 16, 4));
-    let locator =
-        end.checked_sub(LOCATOR).filter(|at| tail.get(*at..).is_some_and(|at| at.starts_with(b"PK\x06\x07")));
-    let ((entries, size, start), directory_end) = match locator {
-        None => (small, tail_start + end as u64),
-        Some(locator) => {
-            let at = locator.checked_sub(LARGE_END).ok_or(CUT_OFF)?;
-            let is_there = tail.get(at..).is_some_and(|at| at.starts_with(b"PK\x06\x06"));
-            if !is_there || number(locator + 8, 8) != tail_start + at as u64 {
-                return Err("is a zip archive whose end is damaged; copy or download it again".into());
+    let Some(root) = entries.iter().filter_map(root_of).min_by_key(Vec::len) else {
+        return Err("is a zip archive without the data.pkl of a PyTorch file; if it is an archive of files, unpack it".into());
+    };
+    let mut storages = HashMap::new();
+    let mut pickle = None;
+    for entry in entries {
+        let Some(name) = entry.name.strip_prefix(root.as_slice()) else { continue };
+        match name {
+            b"data.pkl" => pickle = Some(pickled(file, &entry)?),
+            b"byteorder" => {
+                let length = entry.place.length();
+                let order = if length > LONGEST_TEXT {
+                    Cow::default()
+                } else {
+                    source::bytes(file, &entry.place, 0..length)?
+                };
+                if !order.trim_ascii().eq_ignore_ascii_case(b"little") {
+                    return Err(BIG_ENDIAN.into());
+                }
             }
-            let large = (number(at + 32, 8), number(at + 40, 8), number(at + 48, 8));
+            _ => {
+                if let Some(key) = name.strip_prefix(b"data/") {
+                    storages.insert(key.to_vec(), entry.place);
+                }
+            }
+        }
+    }
+    let pickle = pickle.ok_or(Wrong::CutOff)?;
+    Ok(Source { pickle, storages, outside: BTreeMap::new() })
+}
+
+pub(super) const BIG_ENDIAN: &str =
+    "was written on a big-endian machine, which is not read; save it again on another one";
+
+fn pickled<'a>(file: &'a [u8], entry: &Entry<'_>) -> Result<Cow<'a, [u8]>, Wrong> {
+    let length = entry.place.length();
+    if length > pickle::LARGEST {
+        let most = pickle::LARGEST;
+        return Err(format!("its pickle has {length} bytes, {most} are allowed; it is no model").into());
+    }
+    let bytes = source::bytes(file, &entry.place, 0..length)?;
+    let mut checksum = Crc::new();
+    checksum.update(&bytes);
+    // Storages are not held against theirs: that would read each twice.
+    if entry.checksum != 0 && checksum.sum() != entry.checksum {
+        return Err("its pickle is damaged (its checksum differs); copy or download it again".into());
+    }
+    Ok(bytes)
+}
+
+/// A whole number in little-endian; 0 beyond the end, which fits nothing.
+fn number(bytes: &[u8], start: usize, count: usize) -> u64 {
+    let bytes = bytes.get(start..start + count).unwrap_or_default();
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn damaged(what: &str) -> Wrong {
+    format!("is a zip archive {what}; copy or download it again").into()
+}
+
+/// The directory's bytes and how many entries it has. It must be where torch and others put it, between the entries and
+/// the record at the very end: then all readers find the same one.
+fn directory(file: &[u8]) -> Result<(&[u8], u64), Wrong> {
+    let end = file.len().checked_sub(END).ok_or(Wrong::CutOff)?;
+    let record = file.get(end..).unwrap_or_default();
+    if !record.starts_with(b"PK\x05\x06") {
+        return Err(damaged("that is cut off or has something behind its end"));
+    }
+    let small = (number(record, 10, 2), number(record, 12, 4), number(record, 16, 4));
+    let locator =
+        end.checked_sub(LOCATOR).and_then(|at| file.get(at..end)).filter(|at| at.starts_with(b"PK\x06\x07"));
+    let ((entries, size, start), directory_end) = match locator {
+        None => (small, end),
+        Some(locator) => {
+            let at = end.checked_sub(LOCATOR + LARGE_END).ok_or(Wrong::CutOff)?;
+            let record = file.get(at..).unwrap_or_default();
+            if !record.starts_with(b"PK\x06\x06") || number(locator, 8, 8) != at as u64 {
+                return Err(damaged("whose end is damaged"));
+            }
+            let large = (number(record, 32, 8), number(record, 40, 8), number(record, 48, 8));
             let same = |small, large, unsaid| small == large || small == unsaid;
             let agree = same(small.0, large.0, 0xffff)
                 && same(small.1, large.1, 0xffff_ffff)
                 && same(small.2, large.2, 0xffff_ffff);
             if !agree {
-                return Err("is a zip archive that says two things of its entries; it was not read".into());
+                return Err(damaged("that says two things of its entries"));
             }
-            (large, tail_start + at as u64)
+            (large, at)
         }
     };
-    if entries > MOST_ENTRIES || size > LARGEST_DIRECTORY {
-        return Err(format!(
-            "is a zip archive of {entries} entries in a directory of {size} bytes; {MOST_ENTRIES} and \
-             {LARGEST_DIRECTORY} are allowed; it is no model"
-        )
-        .into());
+    if entries > MOST_ENTRIES {
+        let reason =
+            format!("is a zip archive of {entries} entries, {MOST_ENTRIES} are allowed; it is no model");
+        return Err(reason.into());
     }
-    if start.checked_add(size) != Some(directory_end) {
-        return Err(
-            "is a zip archive whose directory is not where it should be; copy or download it again".into()
-        );
-    }
-    let mut directory = vec![0; usize::try_from(size).unwrap_or_default()];
-    file.read_exact_at(&mut directory, start)?;
-    fits(&directory, entries)
+    let ends = start.checked_add(size) == Some(directory_end as u64);
+    let bytes = usize::try_from(start).ok().filter(|_| ends).and_then(|start| file.get(start..directory_end));
+    Ok((bytes.ok_or_else(|| damaged("whose directory is not where it should be"))?, entries))
 }
 
-/// Whether a directory has just so many entries.
-fn fits(mut directory: &[u8], entries: u64) -> Result<(), Refusal> {
-    const FIXED: usize = 46;
-    for _ in 0..entries {
-        let length = |at: usize| match directory.get(at..at + 2) {
-            Some([low, high]) => usize::from(*low) + 256 * usize::from(*high),
-            _ => 0,
-        };
-        let entry = FIXED + length(28) + length(30) + length(32);
-        if !directory.starts_with(b"PK\x01\x02") || entry > directory.len() {
-            return Err("is a zip archive whose directory is damaged; copy or download it again".into());
+fn entries(file: &[u8]) -> Result<Vec<Entry<'_>>, Wrong> {
+    let (mut rest, count) = directory(file)?;
+    let mut entries = vec![];
+    let mut unpacked = 0usize;
+    for _ in 0..count {
+        let header = rest.get(..ENTRY).filter(|header| header.starts_with(b"PK\x01\x02"));
+        let header = header.ok_or_else(|| damaged("whose directory is damaged"))?;
+        let [name, extra, comment] = [28, 30, 32].map(|at| number(header, at, 2) as usize);
+        let length = ENTRY + name + extra + comment;
+        let body = rest.get(ENTRY..length).ok_or_else(|| damaged("whose directory is damaged"))?;
+        rest = rest.get(length..).unwrap_or_default();
+        let (name, body) = body.split_at(name);
+        if name.starts_with(b"/") || name.split(|byte| matches!(byte, b'/' | b'\\')).any(|part| part == b"..")
+        {
+            return Err("has names that lead out of it; it was not read".into());
         }
-        directory = directory.get(entry..).unwrap_or_default();
+        let place = place(file, header, body.get(..extra).unwrap_or_default())?;
+        if let Place::Packed(_, length) = &place {
+            unpacked = unpacked.saturating_add(*length);
+        }
+        entries.push(Entry { name, place, checksum: number(header, 16, 4) as u32 });
     }
-    if directory.is_empty() {
-        Ok(())
-    } else {
-        Err("is a zip archive whose directory is damaged; copy or download it again".into())
+    if !rest.is_empty() {
+        return Err(damaged("whose directory is damaged"));
     }
+    check_overlap(&entries)?;
+    let (times, least) = PACKED;
+    if unpacked > file.len().saturating_mul(times).saturating_add(least) {
+        let length = file.len();
+        return Err(format!("has {length} bytes and would unpack to {unpacked}; it was not read").into());
+    }
+    Ok(entries)
+}
+
+/// A small file could say the same bytes to be many entries.
+fn check_overlap(entries: &[Entry<'_>]) -> Result<(), Wrong> {
+    let mut ranges: Vec<_> = entries.iter().map(|entry| entry.place.range()).collect();
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_unstable_by_key(|range| range.start);
+    if ranges.iter().zip(ranges.iter().skip(1)).any(|(first, next)| first.end > next.start) {
+        return Err("is a zip archive whose entries overlap; it was not read".into());
+    }
+    Ok(())
+}
+
+/// Where an entry's bytes are.
+fn place(file: &[u8], header: &[u8], extra: &[u8]) -> Result<Place, Wrong> {
+    if number(header, 8, 2) & 1 != 0 {
+        return Err("is an encrypted zip archive; unpack it with its password".into());
+    }
+    // What does not fit into the header stands behind it, in this order.
+    let mut large = large(extra);
+    let mut value = |at: usize| match number(header, at, 4) {
+        0xffff_ffff => {
+            let value = number(large, 0, 8);
+            large = large.get(8..).unwrap_or_default();
+            value
+        }
+        value => value,
+    };
+    let [length, stored, local] =
+        [24, 20, 42].map(&mut value).map(|value| usize::try_from(value).unwrap_or(usize::MAX));
+    let before = file.get(local..).filter(|local| local.starts_with(b"PK\x03\x04"));
+    let before = before.ok_or_else(|| damaged("with entries that are not there"))?;
+    let names = (number(before, 26, 2) + number(before, 28, 2)) as usize;
+    let start = local.checked_add(LOCAL + names);
+    let end = start.and_then(|start| start.checked_add(stored)).filter(|end| *end <= file.len());
+    let range = start.zip(end).map(|(start, end)| start..end);
+    let range = range.ok_or_else(|| damaged("with entries that are not there"))?;
+    match number(header, 10, 2) {
+        0 if stored == length => Ok(Place::Plain(range)),
+        8 => Ok(Place::Packed(range, length)),
+        0 => Err(damaged("with entries of two lengths")),
+        method => Err(format!(
+            "is a zip archive packed by method {method}, which is not read; unpack it and pack it again"
+        )
+        .into()),
+    }
+}
+
+/// The sizes of a large entry among what stands behind its name.
+fn large(mut extra: &[u8]) -> &[u8] {
+    while extra.len() >= 4 {
+        let length = number(extra, 2, 2) as usize;
+        let field = extra.get(4..4 + length).unwrap_or_default();
+        if number(extra, 0, 2) == 1 {
+            return field;
+        }
+        extra = extra.get(4 + length..).unwrap_or_default();
+    }
+    &[]
 }

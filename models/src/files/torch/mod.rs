@@ -1,11 +1,10 @@
 //! PyTorch's own files (`.ckpt`, `.pt`, `.pth`, `.bin`) of every age, read as data: the ZIP archive that it writes since
-//! 1.6, the stream of pickles before that, and the tar of 2016. `pytorch-reader` reads them, which knows how tensors,
-//! modules and dictionaries are rebuilt and keeps of everything else its name; nothing in a file is ever executed.
-//! Before it sees a file, what is here walks each pickle without building anything and holds it against what real files
-//! are like ([`pickle`]): a hostile one is refused in our own words and costs next to nothing.
+//! 1.6 ([`archive`]), the stream of pickles before that ([`stream`]), and the tar of 2016 ([`tar`]). Each says where the
+//! storages lie in the file and what the pickle is; [`pickle`] reads that without calling or importing anything, [`rebuild`]
+//! knows the few calls that stand for tensors, and [`names`] what they are called.
 //!
 //! Tensors are named by their path: `{"a": {"b": [t]}}` has `a.b.0`. So
-//! - a checkpoint's tensors have their names without `state_dict.` ([`names`]);
+//! - a checkpoint's tensors have their names without `state_dict.`, and what else it has is left out;
 //! - a textual inversion as A1111 writes it has `string_to_param.*` (`*` is its name, whatever the file's), and in the
 //!   metadata `name`, `step`, `sd_checkpoint`, `sd_checkpoint_name`, `string_to_token.*`;
 //! - a hypernetwork has `320.0.linear.0.weight` for the keys and `320.1.linear.0.weight` for the values of width 320, and
@@ -14,32 +13,31 @@
 
 mod archive;
 mod names;
+mod object;
 mod pickle;
+mod rebuild;
 mod refusal;
+mod source;
 mod stream;
 mod tar;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 
-use pytorch_reader::{DType, PickleError, PytorchError, PytorchReader, Tensor};
+use object::Tensor;
+use pickle::Budget;
+use refusal::Wrong;
+use source::{Place, Source};
 
+use super::bytes::FileBytes;
 use super::container::{Container, ElementType, Entry};
-use super::header::MOST_TENSORS;
 use super::tensors::Tensors;
 use crate::{Error, Result};
-use refusal::unsound;
 
-/// What tensors may take beyond the file's length, in bytes: a view can repeat the few elements that its storage has.
-const SLACK: u64 = 64 << 20;
-
-/// Bytes from the beginning by which a file is told.
-pub(super) const HEAD: usize = 512;
+/// What a tensor may take beyond the file's length, in bytes: a view can repeat the few elements that its storage has.
+const SLACK: usize = 64 << 20;
 
 /// The containers that torch has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,98 +50,138 @@ pub(super) enum Age {
     Tar,
 }
 
-/// Whether a file that begins so is torch's, or may be: other archives are ZIP too.
-pub(super) fn age(head: &[u8]) -> Option<Age> {
-    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+/// Whether a file that begins so is torch's, or may be: other archives are ZIP and tar too.
+pub(super) fn age(file: &[u8]) -> Option<Age> {
+    if file.starts_with(b"PK\x03\x04") || file.starts_with(b"PK\x05\x06") {
         Some(Age::Zip)
-    } else if head.get(257..262) == Some(b"ustar") {
+    } else if file.get(257..262) == Some(b"ustar") {
         Some(Age::Tar)
     } else {
-        stream::begins(head).then_some(Age::Stream)
+        stream::begins(file).then_some(Age::Stream)
     }
 }
 
 struct Torch {
-    file: File,
-    path: PathBuf,
-    /// When it was opened.
-    length: u64,
-    tensors: Vec<Tensor>,
+    file: FileBytes,
+    places: Vec<Lying>,
     metadata: BTreeMap<String, String>,
 }
 
-/// Reads what a file of this age says of its tensors.
-pub(super) fn read(file: &File, path: &Path, age: Age) -> Result<Tensors> {
-    let unread = |error: io::Error| Error::unread(path, error.to_string());
-    let file = file.try_clone().map_err(unread)?;
-    let length = file.metadata().map_err(unread)?.len();
-    let checked = match age {
-        Age::Zip => archive::check(&file, length),
-        Age::Stream => stream::check(&file, length),
-        Age::Tar => tar::check(&file, length),
-    };
-    checked.map_err(|refusal| refusal.of(path))?;
+/// How a tensor lies in the file. All of it was held against the file's size.
+struct Lying {
+    storage: Place,
+    dtype: ElementType,
+    /// Bytes of an element.
+    size: usize,
+    /// Elements of the storage from the first to the last that is in the tensor.
+    part: Range<usize>,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+}
 
-    let own_path = path_of(&file, path)?;
-    let reader = PytorchReader::new(&own_path).map_err(|error| explain(path, error))?;
-    let root = PytorchReader::read_pickle_data(&own_path, None).map_err(|error| explain(path, error))?;
-    names::check(&root).map_err(|reason| Error::file(path, reason))?;
-    let named = names::unwrapped(reader.into_tensors());
+/// Reads what a file of this age says of its tensors.
+pub(super) fn read(file: FileBytes, age: Age) -> Result<Tensors> {
+    let read = parse(file.bytes(), age);
+    // A file that was cut off meanwhile is not to blame for what it seemed to say.
+    file.check()?;
+    let (entries, places, metadata) = read.map_err(|wrong| wrong.of(file.path()))?;
+    Ok(Tensors::new(Box::new(Torch { file, places, metadata }), entries))
+}
+
+type Parsed = (BTreeMap<String, Entry>, Vec<Lying>, BTreeMap<String, String>);
+
+fn parse(file: &[u8], age: Age) -> std::result::Result<Parsed, Wrong> {
+    let mut budget = Budget::new();
+    let source = match age {
+        Age::Zip => archive::open(file)?,
+        Age::Stream => stream::open(file, &mut budget)?,
+        Age::Tar => tar::open(file, &mut budget)?,
+    };
+    let pickle = pickle::read(&source.pickle, &mut Budget::new())?;
+    let named = names::tensors(&pickle, &source.outside)?;
     if named.is_empty() {
-        return Err(Error::file(path, "is a PyTorch file without tensors; it is no model"));
-    }
-    if named.len() > MOST_TENSORS {
-        let reason = format!("has more than the {MOST_TENSORS} tensors that are believed; it is no model");
-        return Err(Error::file(path, reason));
+        return Err("is a PyTorch file without named tensors; it is no model".into());
     }
     let mut entries = BTreeMap::new();
-    let mut tensors = vec![];
+    let mut places = vec![];
     for (name, tensor) in named {
-        let bytes = tensor.byte_len() as u64;
-        if bytes > length.saturating_add(SLACK) {
-            let reason =
-                format!("tensor {name} would take {bytes} bytes of a file of {length}; it is no model");
-            return Err(Error::file(path, reason));
-        }
-        let shape = tensor.shape().to_vec();
-        entries.insert(name, Entry { shape, dtype: element_type(tensor.dtype()), place: tensors.len() });
-        tensors.push(tensor);
+        let tensor = tensor.map_err(|class| {
+            format!(
+                "holds tensor {name} as {class}, which is not read: sparse, quantised and complex ones are not; use a \
+                 version in f32, f16 or bf16, or a .safetensors file"
+            )
+        })?;
+        let lying = lying(tensor, &source, file.len()).map_err(|reason| format!("tensor {name} {reason}"))?;
+        entries.insert(name, Entry { shape: tensor.shape.clone(), dtype: lying.dtype, place: places.len() });
+        places.push(lying);
     }
-    let metadata = names::metadata(root);
-    let torch = Torch { file, path: path.to_owned(), length, tensors, metadata };
-    torch.check()?;
-    Ok(Tensors::new(Box::new(torch), entries))
+    Ok((entries, places, names::metadata(&pickle)))
 }
 
-/// As [`read`] of bytes in memory, which become a file without a name there.
-pub(super) fn from_bytes(name: &Path, bytes: &[u8], age: Age) -> Result<Tensors> {
-    let unread = |error: io::Error| Error::unread(name, error.to_string());
-    let file = rustix::fs::memfd_create("weights", rustix::fs::MemfdFlags::CLOEXEC)
-        .map_err(|error| unread(error.into()))?;
-    let file = File::from(file);
-    file.write_all_at(bytes, 0).map_err(unread)?;
-    read(&file, name, age)
-}
-
-/// A path that opens this very file, whatever stands at its own by now.
-fn path_of(file: &File, path: &Path) -> Result<PathBuf> {
-    let unread = |error: io::Error| Error::unread(path, error.to_string());
-    let this = file.metadata().map_err(unread)?;
-    let is_this = |path: &Path| {
-        std::fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (this.dev(), this.ino()))
-    };
-    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    [by_descriptor, path.to_owned()].into_iter().find(|path| is_this(path)).ok_or_else(|| {
-        Error::unread(
-            path,
-            "was replaced while it was opened, or /proc, where it is opened, is not there; try again",
-        )
+/// Where a tensor is, or what is wrong with that.
+fn lying(tensor: &Tensor<'_>, source: &Source<'_>, length: usize) -> std::result::Result<Lying, String> {
+    let (shape, strides, size) = (&tensor.shape, &tensor.strides, tensor.kind.size);
+    let storage = source.storages.get(tensor.storage.key.as_ref());
+    let storage = storage.ok_or("has no storage in the file; copy or download it again")?;
+    let outside = "lies outside its storage; copy or download the file again";
+    let extent = rebuild::extent(shape, strides).ok_or(outside)?;
+    let end = tensor.offset.checked_add(extent).ok_or(outside)?;
+    if end.checked_mul(size).is_none_or(|bytes| bytes > storage.length()) {
+        return Err(outside.to_owned());
+    }
+    let bytes = shape.iter().try_fold(size, |bytes, size| bytes.checked_mul(*size)).ok_or(outside)?;
+    if bytes > length.saturating_add(SLACK) {
+        return Err(format!("would take {bytes} bytes of a file of {length}; it is no model"));
+    }
+    Ok(Lying {
+        storage: storage.clone(),
+        dtype: tensor.kind.dtype.unwrap_or(ElementType::Other),
+        size,
+        part: tensor.offset..end,
+        shape: shape.clone(),
+        strides: strides.clone(),
     })
+}
+
+impl Lying {
+    /// In bytes of the storage.
+    fn bytes(&self) -> Range<usize> {
+        self.part.start * self.size..self.part.end * self.size
+    }
+
+    /// Row by row without a gap. The stride of a dimension of one is never walked.
+    fn is_contiguous(&self) -> bool {
+        let mut expected = 1;
+        self.shape.iter().zip(&self.strides).rev().all(|(size, stride)| {
+            let fits = *size <= 1 || *stride == expected;
+            expected *= size;
+            fits
+        })
+    }
+
+    /// The elements in the order of the shape, out of the part of the storage that has them.
+    fn gathered(&self, part: &[u8]) -> Option<Vec<u8>> {
+        let count: usize = self.shape.iter().product();
+        let mut gathered = Vec::with_capacity(count * self.size);
+        let mut index = vec![0; self.shape.len()];
+        for _ in 0..count {
+            let at: usize = index.iter().zip(&self.strides).map(|(index, stride)| index * stride).sum();
+            gathered.extend_from_slice(part.get(at * self.size..)?.get(..self.size)?);
+            for (index, size) in index.iter_mut().zip(&self.shape).rev() {
+                *index += 1;
+                if *index < *size {
+                    break;
+                }
+                *index = 0;
+            }
+        }
+        Some(gathered)
+    }
 }
 
 impl Container for Torch {
     fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     fn format(&self) -> &'static str {
@@ -155,80 +193,29 @@ impl Container for Torch {
     }
 
     fn read(&self, place: usize) -> Result<Cow<'_, [u8]>> {
-        let outside = || Error::file(&self.path, "a tensor lies outside the file");
-        let tensor = self.tensors.get(place).ok_or_else(outside)?;
-        tensor.read().map(Cow::Owned).map_err(|error| {
-            // What was there when the file was opened is not the file's fault.
-            self.check().err().unwrap_or_else(|| of_io(&self.path, &error))
-        })
+        let outside = || Error::file(self.path(), "a tensor lies outside the file");
+        let lying = self.places.get(place).ok_or_else(outside)?;
+        if lying.part.is_empty() {
+            return Ok(Cow::default());
+        }
+        let part = source::bytes(self.file.bytes(), &lying.storage, lying.bytes());
+        let part = part.map_err(|wrong| self.check().err().unwrap_or_else(|| wrong.of(self.path())))?;
+        let bytes =
+            if lying.is_contiguous() { part } else { Cow::Owned(lying.gathered(&part).ok_or_else(outside)?) };
+        // Any other byte would be true to one reader and nothing to another.
+        if lying.dtype == ElementType::Bool && bytes.iter().any(|byte| *byte > 1) {
+            return Ok(Cow::Owned(bytes.iter().map(|byte| u8::from(*byte != 0)).collect()));
+        }
+        Ok(bytes)
     }
 
-    fn let_go(&self, _place: usize) {
-        // Nothing is kept.
+    fn let_go(&self, place: usize) {
+        if let Some(Lying { storage: Place::Plain(range), .. }) = self.places.get(place) {
+            self.file.let_go(range.clone());
+        }
     }
 
     fn check(&self) -> Result<()> {
-        let length =
-            self.file.metadata().map_err(|error| Error::unread(&self.path, error.to_string()))?.len();
-        if length < self.length {
-            return Err(Error::unread(
-                &self.path,
-                "was cut off by another program while it was read; try again",
-            ));
-        }
-        Ok(())
+        self.file.check()
     }
-}
-
-fn element_type(dtype: DType) -> ElementType {
-    match dtype {
-        DType::F64 => ElementType::F64,
-        DType::F32 => ElementType::F32,
-        DType::F16 => ElementType::F16,
-        DType::BF16 => ElementType::Bf16,
-        DType::I64 => ElementType::I64,
-        DType::I32 => ElementType::I32,
-        DType::I16 => ElementType::I16,
-        DType::I8 => ElementType::I8,
-        DType::U8 => ElementType::U8,
-        DType::Bool => ElementType::Bool,
-        DType::U64 | DType::U32 | DType::U16 => ElementType::Other,
-    }
-}
-
-fn of_io(path: &Path, error: &io::Error) -> Error {
-    match error.kind() {
-        ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => {
-            Error::file(path, unsound(error))
-        }
-        _ => Error::unread(path, error.to_string()),
-    }
-}
-
-/// Says what is wrong in words that tell a user what to do.
-fn explain(path: &Path, error: PytorchError) -> Error {
-    let reason = match error {
-        PytorchError::Io(error) | PytorchError::Tar(error) | PytorchError::Pickle(PickleError::Io(error)) => {
-            return of_io(path, &error);
-        }
-        PytorchError::Pickle(PickleError::UnsupportedType(name)) => format!(
-            "holds tensors as {name}, which is not read from PyTorch files: sparse, quantised, complex and 8-bit ones \
-             are not; use a version in f32, f16 or bf16, or a .safetensors file"
-        ),
-        PytorchError::InvalidFormat(reason) if reason.contains("ig-endian") => {
-            "was written on a big-endian machine, which is not read; save it again on another one".to_owned()
-        }
-        PytorchError::InvalidFormat(reason) if reason.contains("Expected a dictionary") => {
-            format!("holds no named tensors ({reason}); it is no model")
-        }
-        // What stands for a class and its source, which only PyTorch's old format writes.
-        PytorchError::Pickle(PickleError::InvalidData(reason))
-            if reason.starts_with("storage persistent id has 4") =>
-        {
-            "was saved as a whole module by an old PyTorch, which is not read; save its state_dict() instead"
-                .to_owned()
-        }
-        other => unsound(&other),
-    };
-    Error::file(path, reason)
 }

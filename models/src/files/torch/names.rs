@@ -1,8 +1,11 @@
 //! What a file's tensors are called, and what it says of itself.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 
-use pytorch_reader::{PickleValue, Tensor};
+use super::object::{Id, Instance, Object, Pickle, Tensor};
+use super::refusal::Wrong;
 
 /// What checkpoints have their tensors under, the better ones first: as Lightning and others write them, and the averaged
 /// weights of ESRGAN's family before those of its last step.
@@ -10,6 +13,18 @@ const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "params_ema", "pa
 
 /// Before every name, where several devices trained at once.
 const PARALLEL: &str = "module";
+
+/// Tensors, those of a training's state among them.
+const MOST_TENSORS: usize = 1 << 16;
+
+/// Containers within containers: those of a module that was saved whole are some 30 deep.
+const DEEPEST: usize = 100;
+
+/// Objects that are looked at, each once for each of its names.
+const MOST_VISITS: usize = 1 << 21;
+
+/// Bytes of a name, the names of all before it included.
+const LONGEST_NAME: usize = 1000;
 
 /// Texts that are kept, and how long they and their names may be.
 const MOST_TEXTS: usize = 64;
@@ -22,88 +37,189 @@ const LONGEST_LIST: usize = 64;
 /// A dictionary of a textual inversion that is kept.
 const TOKENS: &str = "string_to_token";
 
-/// An error if two tensors have the same path: which one would be read is not certain.
-pub(super) fn check(root: &PickleValue) -> Result<(), String> {
-    let mut seen = HashSet::new();
-    walk(root, &mut String::new(), &mut seen)
-}
+/// A tensor, or the name of the class that stands for one that is not read.
+pub(super) type Named<'p, 'a> = BTreeMap<String, Result<&'p Tensor<'a>, String>>;
 
-fn walk(value: &PickleValue, path: &mut String, seen: &mut HashSet<String>) -> Result<(), String> {
-    let mut within = |key: &str, value: &PickleValue, seen: &mut HashSet<String>| {
-        let length = path.len();
-        if length > 0 {
-            path.push('.');
-        }
-        path.push_str(key);
-        let walked = walk(value, path, seen);
-        path.truncate(length);
-        walked
-    };
-    match value {
-        PickleValue::Dict(entries) => entries.iter().try_for_each(|(key, value)| within(key, value, seen)),
-        PickleValue::List(items) => {
-            items.iter().enumerate().try_for_each(|(index, value)| within(&index.to_string(), value, seen))
-        }
-        PickleValue::Unsupported(kind) if kind == "torch.Tensor" && !seen.insert(path.clone()) => {
-            Err(format!("has two tensors called {path}; it is no model"))
-        }
-        _ => Ok(()),
+/// The model's tensors by their own names: what else a checkpoint has, such as the state of its training, is left out.
+pub(super) fn tensors<'p, 'a>(
+    pickle: &'p Pickle<'a>,
+    outside: &'p BTreeMap<Vec<u8>, Tensor<'a>>,
+) -> Result<Named<'p, 'a>, Wrong> {
+    let mut walk = Walk { pickle, outside, path: String::new(), visits: 0, found: BTreeMap::new() };
+    walk.object(pickle.root, 0)?;
+    let mut found = walk.found;
+    let has = |found: &Named<'_, '_>, wrapper: &str| found.keys().any(|name| within(name, wrapper).is_some());
+    if let Some(wrapper) = WRAPPERS.iter().find(|wrapper| has(&found, wrapper)) {
+        found = stripped(found, wrapper);
     }
-}
-
-/// The tensors of the model by their own names: what else a checkpoint has, such as the state of its training, is left out.
-pub(super) fn unwrapped(tensors: HashMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-    let has = |tensors: &BTreeMap<String, Tensor>, wrapper: &str| {
-        tensors.keys().any(|name| within(name, wrapper).is_some())
-    };
-    if let Some(wrapper) = WRAPPERS.iter().find(|wrapper| has(&tensors, wrapper)) {
-        tensors = stripped(tensors, wrapper);
+    if !found.is_empty() && found.keys().all(|name| within(name, PARALLEL).is_some()) {
+        found = stripped(found, PARALLEL);
     }
-    if !tensors.is_empty() && tensors.keys().all(|name| within(name, PARALLEL).is_some()) {
-        tensors = stripped(tensors, PARALLEL);
-    }
-    tensors
+    Ok(found)
 }
 
 fn within<'a>(name: &'a str, wrapper: &str) -> Option<&'a str> {
     name.strip_prefix(wrapper)?.strip_prefix('.')
 }
 
-fn stripped(tensors: BTreeMap<String, Tensor>, wrapper: &str) -> BTreeMap<String, Tensor> {
-    let of_model = |(name, tensor): (String, Tensor)| Some((within(&name, wrapper)?.to_owned(), tensor));
-    tensors.into_iter().filter_map(of_model).collect()
+fn stripped<'p, 'a>(found: Named<'p, 'a>, wrapper: &str) -> Named<'p, 'a> {
+    found.into_iter().filter_map(|(name, of)| Some((within(&name, wrapper)?.to_owned(), of))).collect()
+}
+
+struct Walk<'p, 'a> {
+    pickle: &'p Pickle<'a>,
+    outside: &'p BTreeMap<Vec<u8>, Tensor<'a>>,
+    path: String,
+    visits: usize,
+    found: Named<'p, 'a>,
+}
+
+impl<'p, 'a> Walk<'p, 'a> {
+    fn object(&mut self, id: Id, depth: usize) -> Result<(), Wrong> {
+        self.visits += 1;
+        if depth > DEEPEST || self.visits > MOST_VISITS {
+            return Err(
+                "names its objects over and over or nests them deeper than any model; it was not read".into(),
+            );
+        }
+        match self.pickle.get(id) {
+            Object::Dict(items) => self.dict(items, depth),
+            Object::Items(items) => items
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, item)| self.within(&index.to_string(), *item, depth)),
+            Object::Instance(instance) => self.instance(instance, depth),
+            Object::Tensor(tensor) => self.tensor(tensor),
+            Object::Outside(name) => match self.outside.get(*name) {
+                Some(tensor) => self.tensor(tensor),
+                None => Err("names a tensor that it does not have; copy or download it again".into()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn within(&mut self, key: &str, value: Id, depth: usize) -> Result<(), Wrong> {
+        let length = self.path.len();
+        if length + key.len() > LONGEST_NAME {
+            // What holds no tensor may be called as it likes.
+            return Ok(());
+        }
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        let walked = self.object(value, depth + 1);
+        self.path.truncate(length);
+        walked
+    }
+
+    fn dict(&mut self, items: &[(Id, Id)], depth: usize) -> Result<(), Wrong> {
+        // The last of a name is the one that counts.
+        let mut named = BTreeMap::new();
+        self.visits += items.len();
+        for (key, value) in items {
+            if let Some(key) = self.pickle.get(*key).key() {
+                named.insert(key, *value);
+            }
+        }
+        named.iter().try_for_each(|(key, value)| self.within(&String::from_utf8_lossy(key), *value, depth))
+    }
+
+    /// A `torch.nn.Module` has what its `state_dict()` has; another object only what it has as a dictionary.
+    fn instance(&mut self, instance: &'p Instance<'a>, depth: usize) -> Result<(), Wrong> {
+        let state = instance.state.map(|state| self.pickle.get(state));
+        let table = |name: &str| match state.and_then(|state| self.pickle.value(state, name)) {
+            Some(Object::Dict(items)) => Some(items),
+            _ => None,
+        };
+        if let (Some(parameters), Some(buffers), Some(modules)) =
+            (table("_parameters"), table("_buffers"), table("_modules"))
+        {
+            let passing =
+                match state.and_then(|state| self.pickle.value(state, "_non_persistent_buffers_set")) {
+                    Some(Object::Items(names)) => {
+                        names.iter().filter_map(|name| self.pickle.get(*name).key()).collect()
+                    }
+                    _ => HashSet::new(),
+                };
+            let kept =
+                |(key, _): &&(Id, Id)| self.pickle.get(*key).key().is_none_or(|key| !passing.contains(&key));
+            let buffers: Vec<(Id, Id)> = buffers.iter().filter(kept).copied().collect();
+            self.dict(parameters, depth)?;
+            self.dict(&buffers, depth)?;
+            return self.dict(modules, depth);
+        }
+        match instance.class {
+            Some(class) if class.module == b"torch._utils" && class.name.starts_with(b"_rebuild_") => {
+                self.insert(Err(class.told()))
+            }
+            _ => self.dict(&instance.items, depth),
+        }
+    }
+
+    fn tensor(&mut self, tensor: &'p Tensor<'a>) -> Result<(), Wrong> {
+        self.insert(if tensor.kind.dtype.is_some() { Ok(tensor) } else { Err(tensor.kind.class.told()) })
+    }
+
+    fn insert(&mut self, tensor: Result<&'p Tensor<'a>, String>) -> Result<(), Wrong> {
+        if self.found.len() >= MOST_TENSORS {
+            return Err(format!(
+                "has more than the {MOST_TENSORS} tensors that are believed; it is no model"
+            )
+            .into());
+        }
+        match self.found.entry(self.path.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(tensor);
+                Ok(())
+            }
+            Entry::Occupied(entry) => {
+                Err(format!("has two tensors called {}; it is no model", entry.key()).into())
+            }
+        }
+    }
 }
 
 /// What stands beside the tensors in short: numbers, texts, and lists of them.
-pub(super) fn metadata(root: PickleValue) -> BTreeMap<String, String> {
-    let PickleValue::Dict(entries) = root else {
+pub(super) fn metadata(pickle: &Pickle<'_>) -> BTreeMap<String, String> {
+    let Object::Dict(items) = pickle.root() else {
         return BTreeMap::new();
     };
     let mut texts = BTreeMap::new();
-    for (key, value) in entries {
-        match (value, key.as_str()) {
-            (PickleValue::Dict(tokens), TOKENS) => {
-                let tokens = tokens.into_iter().map(|(name, token)| (format!("{TOKENS}.{name}"), token));
-                texts.extend(tokens.filter_map(|(key, token)| Some((key, scalar(&token)?))));
+    let text = |id: Id| Some(String::from_utf8_lossy(&short(pickle.get(id).key()?)?).into_owned());
+    for (key, value) in items {
+        let Some(key) = text(*key) else { continue };
+        match pickle.get(*value) {
+            Object::Dict(tokens) if key == TOKENS => {
+                let token = |(name, token): &(Id, Id)| {
+                    Some((format!("{TOKENS}.{}", text(*name)?), scalar(pickle.get(*token))?))
+                };
+                texts.extend(tokens.iter().take(MOST_TEXTS).filter_map(token));
             }
-            (PickleValue::List(items), _) if items.len() <= LONGEST_LIST => {
-                let items: Option<Vec<String>> = items.iter().map(scalar).collect();
-                texts.extend(items.map(|items| (key, format!("[{}]", items.join(", ")))));
+            Object::Items(items) if items.len() <= LONGEST_LIST => {
+                let items: Option<Vec<String>> = items.iter().map(|item| scalar(pickle.get(*item))).collect();
+                let list = items.map(|items| format!("[{}]", items.join(", ")));
+                texts.extend(list.filter(|list| list.len() <= LONGEST_TEXT).map(|list| (key, list)));
             }
-            (value, _) => texts.extend(scalar(&value).map(|text| (key, text))),
+            value => texts.extend(scalar(value).map(|text| (key, text))),
+        }
+        while texts.len() > MOST_TEXTS {
+            texts.pop_last();
         }
     }
-    texts.retain(|key, text| key.len() <= LONGEST_KEY && text.len() <= LONGEST_TEXT);
-    texts.into_iter().take(MOST_TEXTS).collect()
+    texts
 }
 
-fn scalar(value: &PickleValue) -> Option<String> {
+fn short(key: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
+    (key.len() <= LONGEST_KEY).then_some(key)
+}
+
+fn scalar(value: &Object<'_>) -> Option<String> {
     match value {
-        PickleValue::Bool(value) => Some(value.to_string()),
-        PickleValue::Int(value) => Some(value.to_string()),
-        PickleValue::Float(value) => Some(value.to_string()),
-        PickleValue::String(value) => Some(value.clone()),
+        Object::Bool(value) => Some(value.to_string()),
+        Object::Int(value) => Some(value.to_string()),
+        Object::Float(value) => Some(value.to_string()),
+        Object::Text(text) if text.len() <= LONGEST_TEXT => Some(String::from_utf8_lossy(text).into_owned()),
         _ => None,
     }
 }

@@ -1,10 +1,11 @@
-//! How much of a pickle is believed. Each byte of one can be an object that takes two hundred, and a few bytes can copy
-//! what others made; so it is walked first, with sizes in the place of objects.
-//!
-//! The stack machine here does what the reader's does (CPython's `Lib/pickletools.py` describes it), so that nothing can
-//! take more memory there than was counted here.
+//! Reads a pickle as data, of protocols 0 to 5 (CPython's `Lib/pickletools.py` describes its opcodes). Nothing is called
+//! or imported, and nothing is copied: objects stand in a list, texts stay where they are.
 
 use std::collections::HashMap;
+
+use super::object::{Class, Id, Object, Pickle, unfit};
+use super::rebuild::{self, Made};
+use super::refusal::Wrong;
 
 /// Bytes of one pickle. That of SD 1.5 with its training state has 1 MB.
 pub(super) const LARGEST: usize = 32 << 20;
@@ -12,62 +13,19 @@ pub(super) const LARGEST: usize = 32 << 20;
 /// Opcodes of all pickles of a file. SD 1.5 with its training state has some 100,000.
 const MOST_STEPS: usize = 1 << 22;
 
-/// What its objects may take at any moment, in bytes. A tensor takes some 4,000 until all is read, so this is enough for
+/// Objects of all pickles of a file, each of which takes some 100 bytes. A tensor is 30 of them, so this is enough for
 /// 60,000.
-const MOST_MEMORY: usize = 256 << 20;
+const MOST_OBJECTS: usize = 1 << 21;
 
-/// Bytes that may be copied in all.
-const MOST_COPIED: usize = 512 << 20;
-
-/// Containers within containers. A module that was saved whole has some 40; what walks them needs stack for each.
-const DEEPEST: u32 = 200;
-
-/// What an object takes beside its text, on the stack or in the memo, with room for how these grow.
-const OBJECT: usize = 192;
-
-/// What an entry of a dictionary takes beside.
-const ENTRY: usize = 64;
-
-/// What may still be used of a file's share.
-#[derive(Clone)]
+/// How much more of a file is believed.
 pub(super) struct Budget {
     steps: usize,
-    copied: usize,
+    objects: usize,
 }
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self { steps: MOST_STEPS, copied: MOST_COPIED }
-    }
-}
-
-/// What a walked pickle was.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Walked {
-    /// Its length in bytes.
-    pub length: usize,
-    /// Its whole number, if it has nothing but one.
-    pub number: Option<u64>,
-    /// The name of the only class that it names, without its module; `None` if it names none or several, or if the
-    /// names it has can be told by running it only.
-    pub class: Option<String>,
-}
-
-/// Why a pickle is not believed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
-    /// It goes on beyond the bytes that are there.
-    CutOff,
-    /// In words that follow a file's name.
-    Refused(String),
-}
-
-impl From<Wrong> for String {
-    fn from(wrong: Wrong) -> Self {
-        match wrong {
-            Wrong::CutOff => "is cut off within its pickle, or damaged; copy or download it again".to_owned(),
-            Wrong::Refused(reason) => reason,
-        }
+        Self { steps: MOST_STEPS, objects: MOST_OBJECTS }
     }
 }
 
@@ -75,65 +33,48 @@ fn beyond(what: &str) -> Wrong {
     Wrong::Refused(format!("its pickle {what}, which no model's does; it was not read"))
 }
 
-fn damaged(what: &str) -> Wrong {
-    Wrong::Refused(format!("its pickle is damaged: {what}; copy or download it again"))
-}
-
-/// Walks the pickle that `bytes` begin with.
-pub(super) fn walk(bytes: &[u8], budget: &mut Budget) -> Result<Walked, Wrong> {
-    let mut walk = Walk {
-        rest: bytes,
+/// Reads the pickle that `bytes` begin with.
+pub(super) fn read<'a>(bytes: &'a [u8], budget: &mut Budget) -> Result<Pickle<'a>, Wrong> {
+    let bytes_believed = bytes.get(..LARGEST).unwrap_or(bytes);
+    let mut machine = Machine {
+        rest: bytes_believed,
         budget,
+        objects: vec![],
         stack: vec![],
         marks: vec![],
         memo: HashMap::new(),
-        memory: 0,
-        walked: Walked::default(),
-        classes: 0,
-        others: 0,
     };
-    while walk.step()? {}
-    let mut walked = walk.walked;
-    walked.length = bytes.len() - walk.rest.len();
-    if walk.others > 0 {
-        walked.number = None;
+    let run = machine.run();
+    if run == Err(Wrong::CutOff) && bytes.len() > LARGEST {
+        return Err(beyond(&format!("is longer than {LARGEST} bytes")));
     }
-    if walk.classes != 1 {
-        walked.class = None;
-    }
-    Ok(walked)
+    run?;
+    let root = machine.pop()?;
+    let length = bytes_believed.len() - machine.rest.len();
+    Ok(Pickle { objects: machine.objects, root, length })
 }
 
-/// What stands in the place of an object.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    /// Bytes of memory.
-    size: usize,
-    /// Containers in it.
-    depth: u32,
-    /// Where the memo has it.
-    memo: Option<u32>,
-}
-
-struct Walk<'a> {
+struct Machine<'a, 'b> {
     rest: &'a [u8],
-    budget: &'a mut Budget,
-    stack: Vec<Slot>,
+    budget: &'b mut Budget,
+    objects: Vec<Object<'a>>,
+    stack: Vec<Id>,
+    /// Heights of the stack.
     marks: Vec<usize>,
-    memo: HashMap<u32, Slot>,
-    /// Of all on the stack and in the memo.
-    memory: usize,
-    walked: Walked,
-    classes: usize,
-    /// Steps after which a number is not all that the pickle has.
-    others: usize,
+    memo: HashMap<u32, Id>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Machine<'a, '_> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Wrong> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(Wrong::CutOff)?;
         self.rest = rest;
         Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(Wrong::CutOff)?;
+        self.rest = rest;
+        Ok(*taken)
     }
 
     /// A whole number of so many bytes, little-endian.
@@ -145,288 +86,376 @@ impl<'a> Walk<'a> {
     /// A text or bytes behind a length of so many bytes.
     fn counted(&mut self, bytes: usize) -> Result<&'a [u8], Wrong> {
         let length = self.number(bytes)?;
-        if length > LARGEST as u64 {
-            return Err(beyond(&format!("has a text or number of {length} bytes")));
+        match usize::try_from(length) {
+            Ok(length) if length <= LARGEST => self.take(length),
+            _ => Err(beyond(&format!("has a text or number of {length} bytes"))),
         }
-        self.take(length as usize)
     }
 
+    /// Up to the end of the line, which goes.
     fn line(&mut self) -> Result<&'a [u8], Wrong> {
         let end = self.rest.iter().position(|byte| *byte == b'\n').ok_or(Wrong::CutOff)?;
         let line = self.take(end)?;
         self.take(1)?;
-        Ok(line)
+        Ok(line.strip_suffix(b"\r").unwrap_or(line))
     }
 
-    fn add(&mut self, size: usize) -> Result<(), Wrong> {
-        self.memory = self.memory.saturating_add(size);
-        if self.memory > MOST_MEMORY {
-            return Err(beyond(&format!("makes objects of more than {MOST_MEMORY} bytes")));
+    fn line_number<T: std::str::FromStr>(&mut self) -> Result<Option<T>, Wrong> {
+        let line = self.line()?;
+        Ok(std::str::from_utf8(line).ok().and_then(|line| line.trim_end_matches('L').parse().ok()))
+    }
+
+    fn add(&mut self, object: Object<'a>) -> Result<Id, Wrong> {
+        let left = self.budget.objects.checked_sub(1);
+        self.budget.objects = left.ok_or_else(|| beyond(&format!("has more than {MOST_OBJECTS} objects")))?;
+        self.objects.push(object);
+        Ok((self.objects.len() - 1) as Id)
+    }
+
+    fn push(&mut self, object: Object<'a>) -> Result<(), Wrong> {
+        let id = self.add(object)?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn push_made(&mut self, made: Made<'a>) -> Result<(), Wrong> {
+        match made {
+            Made::Old(id) => self.stack.push(id),
+            Made::New(object) => {
+                // What a call makes of a few steps may be as large as some hundred objects.
+                let more = match &object {
+                    Object::Tensor(tensor) => 4 + tensor.shape.len(),
+                    Object::Dict(items) => items.len(),
+                    _ => 2,
+                };
+                self.budget.objects = self.budget.objects.saturating_sub(more);
+                self.push(object)?;
+            }
         }
         Ok(())
     }
 
-    fn copy(&mut self, size: usize) -> Result<(), Wrong> {
-        let left = self.budget.copied.checked_sub(size);
-        self.budget.copied =
-            left.ok_or_else(|| beyond(&format!("copies more than {MOST_COPIED} bytes of itself")))?;
-        self.add(size)
+    fn is_marked(&self) -> bool {
+        self.marks.last() == Some(&self.stack.len())
     }
 
-    /// A new object with a text of so many bytes.
-    fn push(&mut self, text: usize) -> Result<(), Wrong> {
-        // Texts are read into buffers that double.
-        self.put(Slot { size: text.saturating_mul(2).saturating_add(OBJECT), ..Slot::default() })
-    }
-
-    fn put(&mut self, slot: Slot) -> Result<(), Wrong> {
-        if slot.depth > DEEPEST {
-            return Err(beyond(&format!("nests more than {DEEPEST} deep")));
+    fn pop(&mut self) -> Result<Id, Wrong> {
+        if self.is_marked() {
+            return Err(unfit("an object is missing"));
         }
-        self.add(slot.size)?;
-        self.stack.push(slot);
+        self.stack.pop().ok_or_else(|| unfit("an object is missing"))
+    }
+
+    fn top(&self) -> Result<Id, Wrong> {
+        let top = self.stack.last().filter(|_| !self.is_marked());
+        top.copied().ok_or_else(|| unfit("an object is missing"))
+    }
+
+    /// What stands above the last mark, which goes too.
+    fn above_mark(&mut self) -> Result<Vec<Id>, Wrong> {
+        let mark = self.marks.pop().ok_or_else(|| unfit("a mark is missing"))?;
+        Ok(self.stack.split_off(mark.min(self.stack.len())))
+    }
+
+    fn last<const N: usize>(&mut self) -> Result<[Id; N], Wrong> {
+        let mut last = [0; N];
+        for id in last.iter_mut().rev() {
+            *id = self.pop()?;
+        }
+        Ok(last)
+    }
+
+    fn object(&mut self, id: Id) -> Result<&mut Object<'a>, Wrong> {
+        self.objects.get_mut(id as usize).ok_or_else(|| unfit("an object is missing"))
+    }
+
+    /// Into the list or set on top.
+    fn append(&mut self, added: &[Id]) -> Result<(), Wrong> {
+        let top = self.top()?;
+        match self.object(top)? {
+            Object::Items(items) => items.extend(added),
+            // Of a class that is a list.
+            Object::Instance(_) => {}
+            _ => return Err(unfit("what is no list grows")),
+        }
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Slot, Wrong> {
-        let is_marked = self.marks.last() == Some(&self.stack.len());
-        let slot = self.stack.pop().filter(|_| !is_marked);
-        let slot = slot.ok_or_else(|| damaged("an object is missing"))?;
-        self.memory = self.memory.saturating_sub(slot.size);
-        Ok(slot)
-    }
-
-    /// One object instead of the last so many.
-    fn join(&mut self, count: usize, deeper: u32) -> Result<(), Wrong> {
-        let mut joined = Slot { size: OBJECT, ..Slot::default() };
-        for _ in 0..count {
-            let slot = self.pop()?;
-            joined.size += slot.size;
-            joined.depth = joined.depth.max(slot.depth);
+    /// Into the dictionary on top.
+    fn set(&mut self, added: &[Id]) -> Result<(), Wrong> {
+        let (pairs, rest) = added.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(unfit("a key has no value"));
         }
-        joined.depth += deeper;
-        self.put(joined)
-    }
-
-    /// How many objects stand above the last mark, which goes.
-    fn above_mark(&mut self) -> Result<usize, Wrong> {
-        let mark = self.marks.pop().ok_or_else(|| damaged("a mark is missing"))?;
-        self.memory = self.memory.saturating_sub(OBJECT);
-        Ok(self.stack.len().saturating_sub(mark))
-    }
-
-    /// The last so many go into the one before, which keeps its place in the memo.
-    fn join_into(&mut self, count: usize) -> Result<(), Wrong> {
-        let mut added = Slot::default();
-        for _ in 0..count {
-            let slot = self.pop()?;
-            added.size += slot.size + ENTRY;
-            added.depth = added.depth.max(slot.depth + 1);
+        let pairs = pairs.iter().map(|[key, value]| (*key, *value));
+        let top = self.top()?;
+        match self.object(top)? {
+            Object::Dict(items) => items.extend(pairs),
+            Object::Instance(instance) => instance.items.extend(pairs),
+            _ => return Err(unfit("what is no dictionary grows")),
         }
-        let container = self.pop()?;
-        self.put(Slot {
-            size: container.size + added.size,
-            depth: container.depth.max(added.depth),
-            memo: container.memo,
-        })
+        Ok(())
     }
 
     fn recall(&mut self, index: u64) -> Result<(), Wrong> {
-        let known = u32::try_from(index).ok().and_then(|index| self.memo.get(&index).copied());
-        let slot = known.ok_or_else(|| damaged(&format!("it has no object {index}")))?;
-        self.copy(slot.size)?;
-        self.memory = self.memory.saturating_sub(slot.size);
-        self.put(slot)
-    }
-
-    fn memorise(&mut self, index: u64) -> Result<(), Wrong> {
-        let index = u32::try_from(index).map_err(|_| damaged("a number is too large"))?;
-        let mut slot = self.pop()?;
-        slot.memo = Some(index);
-        self.put(slot)?;
-        self.copy(slot.size)?;
-        if let Some(before) = self.memo.insert(index, slot) {
-            self.memory = self.memory.saturating_sub(before.size);
-        }
+        let id = u32::try_from(index).ok().and_then(|index| self.memo.get(&index));
+        self.stack.push(*id.ok_or_else(|| unfit("an object is named that is not there"))?);
         Ok(())
     }
 
-    /// An object and what it is to become, of which the memo learns too.
-    fn build(&mut self) -> Result<(), Wrong> {
-        let state = self.pop()?;
-        let object = self.pop()?;
-        let built =
-            Slot { size: object.size + state.size, depth: object.depth.max(state.depth), memo: object.memo };
-        self.put(built)?;
-        match object.memo {
-            Some(index) => self.memorise(u64::from(index)),
-            None => Ok(()),
+    fn memorise(&mut self, index: u64) -> Result<(), Wrong> {
+        let index = u32::try_from(index).map_err(|_| unfit("a number is too large"))?;
+        let top = self.top()?;
+        self.memo.insert(index, top);
+        Ok(())
+    }
+
+    fn call(&mut self, callable: Id, arguments: Id) -> Result<(), Wrong> {
+        let made = rebuild::call(&self.objects, callable, arguments)?;
+        self.push_made(made)
+    }
+
+    fn new_object(&mut self, class: Id) -> Result<(), Wrong> {
+        let class = super::object::get(&self.objects, class).class();
+        self.push_made(rebuild::instance(class))
+    }
+
+    fn outside(&mut self, id: Id) -> Result<(), Wrong> {
+        let made = rebuild::outside(&self.objects, id)?;
+        self.push_made(made)
+    }
+
+    /// A whole number of any length, in two's complement.
+    fn long(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
+        let sign = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
+        let object = if bytes.len() <= 8 {
+            let start = if sign { -1 } else { 0 };
+            Object::Int(bytes.iter().rev().fold(start, |number: i64, byte| number << 8 | i64::from(*byte)))
+        } else {
+            Object::Bytes
+        };
+        self.push(object)
+    }
+
+    fn run(&mut self) -> Result<(), Wrong> {
+        loop {
+            let left = self.budget.steps.checked_sub(1);
+            self.budget.steps = left.ok_or_else(|| beyond(&format!("has more than {MOST_STEPS} steps")))?;
+            let [opcode] = self.array()?;
+            if opcode == b'.' {
+                return Ok(());
+            }
+            self.step(opcode)?;
         }
     }
 
-    fn index(line: &[u8]) -> Result<u64, Wrong> {
-        let text = std::str::from_utf8(line).ok().map(|line| line.trim_end_matches('\r'));
-        text.and_then(|line| line.parse().ok()).ok_or_else(|| damaged("a number is none"))
-    }
-
-    /// A whole number, of which a pickle may consist.
-    fn push_number(&mut self, number: Option<u64>, bytes: usize) -> Result<(), Wrong> {
-        if self.walked.number.is_some() || number.is_none() {
-            self.others += 1;
-        }
-        self.walked.number = number;
-        self.push(bytes)
-    }
-
-    /// Does what the next opcode says; false after the last.
-    fn step(&mut self) -> Result<bool, Wrong> {
-        self.budget.steps = self
-            .budget
-            .steps
-            .checked_sub(1)
-            .ok_or_else(|| beyond(&format!("has more than {MOST_STEPS} steps")))?;
-        let opcode = self.take(1)?.first().copied().unwrap_or_default();
-        if !matches!(opcode, 0x80 | 0x95 | b'.' | b'K' | b'M' | b'J' | 0x8a) {
-            self.others += 1;
-        }
+    fn step(&mut self, opcode: u8) -> Result<(), Wrong> {
         match opcode {
-            // What comes first, what says how long a part is, and what comes last.
-            0x80 => {
-                self.take(1)?;
+            // The protocol, and how long a part of the pickle is.
+            0x80 => self.take(1).map(drop),
+            0x95 => self.take(8).map(drop),
+
+            b'N' => self.push(Object::None),
+            0x88 => self.push(Object::Bool(true)),
+            0x89 => self.push(Object::Bool(false)),
+            b'I' => match self.line()? {
+                b"00" => self.push(Object::Bool(false)),
+                b"01" => self.push(Object::Bool(true)),
+                line => {
+                    let number = std::str::from_utf8(line).ok().and_then(|line| line.parse().ok());
+                    self.push(Object::Int(number.ok_or_else(|| unfit("a number is none"))?))
+                }
+            },
+            b'L' => {
+                let number = self.line_number()?;
+                self.push(number.map_or(Object::Bytes, Object::Int))
             }
-            0x95 => {
-                self.take(8)?;
+            b'F' => {
+                let number = self.line_number()?;
+                self.push(Object::Float(number.ok_or_else(|| unfit("a number is none"))?))
             }
-            b'.' => return Ok(false),
-            // Objects without a text.
-            b'N' | 0x88 | 0x89 | b')' | b']' | b'}' | 0x8f => self.push(0)?,
-            b'K' | b'M' | b'J' => {
-                let bytes = match opcode {
-                    b'K' => 1,
-                    b'M' => 2,
-                    _ => 4,
-                };
-                let number = self.number(bytes)?;
-                self.push_number(Some(number), 0)?;
+            b'J' => {
+                let number = i32::from_le_bytes(self.array()?);
+                self.push(Object::Int(i64::from(number)))
+            }
+            b'K' | b'M' => {
+                let number = self.number(if opcode == b'K' { 1 } else { 2 })?;
+                self.push(Object::Int(number as i64))
             }
             b'G' => {
-                self.take(8)?;
-                self.push(0)?;
+                let number = f64::from_be_bytes(self.array()?);
+                self.push(Object::Float(number))
             }
-            // With one.
             0x8a => {
                 let bytes = self.counted(1)?;
-                let number = (bytes.len() <= 7)
-                    .then(|| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)));
-                self.push_number(number, bytes.len())?;
+                self.long(bytes)
             }
-            0x8c | b'U' | b'C' => {
-                let length = self.counted(1)?.len();
-                self.push(length)?;
+            0x8b => {
+                let bytes = self.counted(4)?;
+                self.long(bytes)
             }
-            b'X' | b'T' | b'B' | 0x8b => {
-                let length = self.counted(4)?.len();
-                self.push(length)?;
-            }
-            0x8d | 0x8e | 0x96 => {
-                let length = self.counted(8)?.len();
-                self.push(length)?;
-            }
-            b'I' | b'L' | b'F' | b'V' | b'P' => {
-                let length = self.line()?.len();
-                self.push(length)?;
-            }
-            b'c' => {
-                let module = self.line()?.len();
-                let name = self.line()?;
-                self.classes += 1;
-                self.walked.class =
-                    Some(String::from_utf8_lossy(name.get(..64).unwrap_or(name)).into_owned());
-                self.push(module + name.len())?;
-            }
-            // Of others.
-            b'(' => {
-                self.add(OBJECT)?;
-                self.marks.push(self.stack.len());
-            }
-            b't' | b'l' | 0x91 | b'd' => {
-                let count = self.above_mark()?;
-                self.join(count, 1)?;
-                if opcode == b'd' {
-                    self.grow(count)?;
-                }
-            }
-            0x85..=0x87 => self.join(usize::from(opcode) - 0x84, 1)?,
-            b'a' => self.join_into(1)?,
-            b's' => self.join_into(2)?,
-            b'e' | b'u' | 0x90 => {
-                let count = self.above_mark()?;
-                self.join_into(count)?;
-            }
-            // Classes by two texts, storages, calls: none is made, and what they would take is what they are made of.
-            0x93 => {
-                self.classes += 2;
-                self.join(2, 0)?;
-            }
-            b'Q' => self.join(1, 0)?,
-            b'R' | 0x81 => self.join(2, 0)?,
-            0x92 => self.join(3, 0)?,
-            b'b' => self.build()?,
-            // Away, twice, and again.
-            b'0' if self.marks.last() == Some(&self.stack.len()) => {
-                self.above_mark()?;
-            }
-            b'0' => {
-                self.pop()?;
-            }
-            b'1' => {
-                for _ in 0..self.above_mark()? {
-                    self.pop()?;
-                }
-            }
-            b'2' => {
-                let slot = self.pop()?;
-                self.put(slot)?;
-                self.copy(slot.size)?;
-                self.memory = self.memory.saturating_sub(slot.size);
-                self.put(slot)?;
-            }
-            b'g' => {
-                let index = Self::index(self.line()?)?;
-                self.recall(index)?;
-            }
-            b'h' => {
-                let index = self.number(1)?;
-                self.recall(index)?;
-            }
-            b'j' => {
-                let index = self.number(4)?;
-                self.recall(index)?;
-            }
-            b'p' => {
-                let index = Self::index(self.line()?)?;
-                self.memorise(index)?;
-            }
-            b'q' => {
-                let index = self.number(1)?;
-                self.memorise(index)?;
-            }
-            b'r' => {
-                let index = self.number(4)?;
-                self.memorise(index)?;
-            }
-            0x94 => self.memorise(self.memo.len() as u64)?,
-            b'i' | b'o' => return Err(beyond("makes instances of classes of Python 1")),
-            0x82..=0x84 => return Err(beyond("names objects of a registry")),
-            0x97 | 0x98 => return Err(beyond("needs buffers that are not in it")),
-            other => return Err(damaged(&format!("it has no step 0x{other:02x}"))),
-        }
-        Ok(true)
-    }
 
-    /// What a dictionary of so many keys and values takes beside them.
-    fn grow(&mut self, count: usize) -> Result<(), Wrong> {
-        let slot = self.pop()?;
-        self.put(Slot { size: slot.size + count * ENTRY, ..slot })
+            b'V' => {
+                let text = self.line()?;
+                self.push(Object::Text(text))
+            }
+            0x8c | b'U' => {
+                let text = self.counted(1)?;
+                self.push(Object::Text(text))
+            }
+            b'X' | b'T' => {
+                let text = self.counted(4)?;
+                self.push(Object::Text(text))
+            }
+            0x8d => {
+                let text = self.counted(8)?;
+                self.push(Object::Text(text))
+            }
+            // Python 2's texts, as protocol 0 writes them.
+            b'S' => {
+                let line = self.line()?;
+                let unquoted =
+                    line.split_first().and_then(|(_, line)| line.split_last()).map(|(_, line)| line);
+                self.push(Object::Text(unquoted.unwrap_or_default()))
+            }
+            b'C' => {
+                self.counted(1)?;
+                self.push(Object::Bytes)
+            }
+            b'B' => {
+                self.counted(4)?;
+                self.push(Object::Bytes)
+            }
+            0x8e | 0x96 => {
+                self.counted(8)?;
+                self.push(Object::Bytes)
+            }
+
+            b'(' => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
+            b')' | b']' | 0x8f => self.push(Object::Items(vec![])),
+            b'}' => self.push(Object::Dict(vec![])),
+            b't' | b'l' | 0x91 => {
+                let items = self.above_mark()?;
+                self.push(Object::Items(items))
+            }
+            0x85 => {
+                let items = self.last::<1>()?.to_vec();
+                self.push(Object::Items(items))
+            }
+            0x86 => {
+                let items = self.last::<2>()?.to_vec();
+                self.push(Object::Items(items))
+            }
+            0x87 => {
+                let items = self.last::<3>()?.to_vec();
+                self.push(Object::Items(items))
+            }
+            b'd' => {
+                let items = self.above_mark()?;
+                self.push(Object::Dict(vec![]))?;
+                self.set(&items)
+            }
+            b'a' => {
+                let items = self.last::<1>()?;
+                self.append(&items)
+            }
+            b'e' | 0x90 => {
+                let items = self.above_mark()?;
+                self.append(&items)
+            }
+            b's' => {
+                let items = self.last::<2>()?;
+                self.set(&items)
+            }
+            b'u' => {
+                let items = self.above_mark()?;
+                self.set(&items)
+            }
+
+            b'0' if self.is_marked() => {
+                self.marks.pop();
+                Ok(())
+            }
+            b'0' => self.pop().map(drop),
+            b'1' => self.above_mark().map(drop),
+            b'2' => {
+                let top = self.top()?;
+                self.stack.push(top);
+                Ok(())
+            }
+            b'g' | b'p' => {
+                let index: Option<u64> = self.line_number()?;
+                let index = index.ok_or_else(|| unfit("a number is none"))?;
+                if opcode == b'g' { self.recall(index) } else { self.memorise(index) }
+            }
+            b'h' | b'j' => {
+                let index = self.number(if opcode == b'h' { 1 } else { 4 })?;
+                self.recall(index)
+            }
+            b'q' | b'r' => {
+                let index = self.number(if opcode == b'q' { 1 } else { 4 })?;
+                self.memorise(index)
+            }
+            0x94 => self.memorise(self.memo.len() as u64),
+
+            b'c' => {
+                let class = Class { module: self.line()?, name: self.line()? };
+                self.push(Object::Class(class))
+            }
+            0x93 => {
+                let names = self.last::<2>()?.map(|id| super::object::get(&self.objects, id));
+                let [Object::Text(module), Object::Text(name)] = names else {
+                    return Err(unfit("a class has no name"));
+                };
+                let class = Class { module, name };
+                self.push(Object::Class(class))
+            }
+            b'R' => {
+                let [callable, arguments] = self.last()?;
+                self.call(callable, arguments)
+            }
+            0x81 => {
+                let [class, _] = self.last()?;
+                self.new_object(class)
+            }
+            0x92 => {
+                let [class, _, _] = self.last()?;
+                self.new_object(class)
+            }
+            // Instances of Python 2's old classes.
+            b'i' => {
+                let class = Class { module: self.line()?, name: self.line()? };
+                self.above_mark()?;
+                self.push_made(rebuild::instance(Some(class)))
+            }
+            b'o' => {
+                let fields = self.above_mark()?;
+                self.new_object(*fields.first().ok_or_else(|| unfit("a class is missing"))?)
+            }
+            b'b' => {
+                let state = self.pop()?;
+                let top = self.top()?;
+                if let Object::Instance(instance) = self.object(top)? {
+                    instance.state = Some(state);
+                }
+                Ok(())
+            }
+            b'P' => {
+                let name = self.line()?;
+                let id = self.add(Object::Text(name))?;
+                self.outside(id)
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.outside(id)
+            }
+
+            0x82..=0x84 => Err(beyond("names objects of a registry")),
+            0x97 | 0x98 => Err(beyond("needs buffers that are not in it")),
+            other => Err(unfit(&format!("it has no step 0x{other:02x}"))),
+        }
     }
 }

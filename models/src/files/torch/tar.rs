@@ -1,82 +1,63 @@
 //! The tar archive of PyTorch before 0.1.10, with four files: what the machine was, storages, tensors, and the object.
 //! Storages and tensors are tables, with a small pickle and then numbers for each.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
+use super::object::{Kind, Object, Pickle, Storage, Tensor, kind, unfit};
 use super::pickle::{self, Budget};
-use super::refusal::{CUT_OFF, Refusal};
+use super::rebuild;
+use super::refusal::Wrong;
+use super::source::{Place, Source};
+use super::stream::check_order;
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// Files in the archive: the four, and folders.
 const MOST_ENTRIES: usize = 64;
 
 /// Storages or tensors.
-const MOST_ROWS: u64 = 1 << 16;
+const MOST_ROWS: usize = 1 << 16;
 
-/// All of it is held in memory. Those of 2016 have some 500 MB.
-const LARGEST: u64 = 4 << 30;
-
-/// What one of the files is, as the reader takes them.
-const NAMES: [&str; 4] = ["sys_info", "storages", "tensors", "pickle"];
-
-/// Walks the archive's headers, and each pickle in its files.
-pub(super) fn check(file: &File, length: u64) -> Result<(), Refusal> {
-    if length > LARGEST {
-        return Err(
-            format!("is a tar archive of {length} bytes, {LARGEST} are allowed; it is no model").into()
-        );
+/// Where the pickle and the storages are, and the tensors that it names.
+pub(super) fn open<'a>(file: &'a [u8], budget: &mut Budget) -> Result<Source<'a>, Wrong> {
+    let found = entries(file)?;
+    let entry = |name: &str| {
+        let range = found.get(name).cloned();
+        range.ok_or_else(|| Wrong::from("is a tar archive, but none of PyTorch's; unpack it"))
+    };
+    let bytes = |range: Range<usize>| file.get(range).unwrap_or_default();
+    if let Some(range) = found.get("sys_info") {
+        check_order(&pickle::read(bytes(range.clone()), budget)?)?;
     }
-    let found = entries(file, length)?;
-    let mut budget = Budget::new();
-    for (name, (start, size)) in &found {
-        let file = Part { file, start: *start, size: *size };
-        match name.as_str() {
-            "storages" => storages(&file, &mut budget)?,
-            "tensors" => tensors(&file, &mut budget)?,
-            _ => {
-                file.walk(0, &mut budget)?;
-            }
-        }
-    }
-    if NAMES.iter().skip(1).all(|name| found.contains_key(*name)) {
-        Ok(())
-    } else {
-        Err("is a tar archive, but none of PyTorch's; unpack it".into())
-    }
+    let (storages, types) = storages(file, entry("storages")?, budget)?;
+    let outside = tensors(bytes(entry("tensors")?), &types, budget)?;
+    Ok(Source { pickle: Cow::Borrowed(bytes(entry("pickle")?)), storages, outside })
 }
 
-/// Where in the archive its four files are: the last ones of those names.
-fn entries(file: &File, length: u64) -> Result<BTreeMap<String, (u64, u64)>, Refusal> {
+/// Where the archive's files are.
+fn entries(file: &[u8]) -> Result<BTreeMap<String, Range<usize>>, Wrong> {
     let mut found = BTreeMap::new();
-    let mut at = 0u64;
+    let mut at = 0usize;
     for _ in 0..MOST_ENTRIES {
-        if at + BLOCK > length {
-            return Ok(found);
-        }
-        let mut header = [0u8; BLOCK as usize];
-        file.read_exact_at(&mut header, at)?;
-        if header.iter().all(|byte| *byte == 0) {
-            return Ok(found);
-        }
+        let header = match file.get(at..at.saturating_add(BLOCK)) {
+            Some(header) if header.iter().any(|byte| *byte != 0) => header,
+            _ => return Ok(found),
+        };
         let start = at + BLOCK;
-        let size = size(&header)?;
-        let end = start.checked_add(size).filter(|end| *end <= length).ok_or(CUT_OFF)?;
-        match header.get(156) {
-            // Files and folders. Others could say something else of the next one's name and size, or have holes.
-            Some(0 | b'0' | b'5') => {}
-            _ => {
-                return Err(
-                    "is a tar archive with more than plain files in it, unlike PyTorch's; unpack it".into()
-                );
-            }
+        let end = size(header)?.checked_add(start).filter(|end| *end <= file.len()).ok_or(Wrong::CutOff)?;
+        // Files and folders. Others could say something else of the next one's name and size, or have holes.
+        if !matches!(header.get(156), Some(0 | b'0' | b'5')) {
+            return Err(
+                "is a tar archive with more than plain files in it, unlike PyTorch's; unpack it".into()
+            );
         }
-        let name = header.get(..100).unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default();
+        let name =
+            header.get(..100).and_then(|name| name.split(|byte| *byte == 0).next()).unwrap_or_default();
         let name = String::from_utf8_lossy(name);
-        let name = name.trim_start_matches("./");
-        if NAMES.contains(&name) && found.insert(name.to_owned(), (start, size)).is_some() {
+        let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
+        if found.insert(name, start..end).is_some() {
             return Err("is a tar archive with two files of a name; it was not read".into());
         }
         at = end.next_multiple_of(BLOCK);
@@ -84,103 +65,121 @@ fn entries(file: &File, length: u64) -> Result<BTreeMap<String, (u64, u64)>, Ref
     Err("is a tar archive of many files, and none of PyTorch's; unpack it".into())
 }
 
-/// Octal digits, as everything writes that is not larger than old checkpoints are.
-fn size(header: &[u8]) -> Result<u64, Refusal> {
+/// Octal digits, as everything writes for files that are not larger than old checkpoints are.
+fn size(header: &[u8]) -> Result<usize, Wrong> {
     let field = header.get(124..136).unwrap_or_default();
-    let digits: Vec<u8> = field.iter().copied().take_while(u8::is_ascii_digit).collect();
-    let rest = field.get(digits.len()..).unwrap_or_default();
-    let text = String::from_utf8(digits).unwrap_or_default();
-    let number = u64::from_str_radix(&text, 8).ok();
-    number
-        .filter(|_| rest.iter().all(|byte| matches!(byte, 0 | b' ')))
-        .ok_or_else(|| "is a tar archive with a damaged header; copy or download it again".into())
+    let text = String::from_utf8_lossy(field);
+    let digits = text.trim_matches([' ', '\0']);
+    usize::from_str_radix(digits, 8)
+        .map_err(|_| "is a tar archive with a damaged header; copy or download it again".into())
 }
 
-/// One of the files.
-struct Part<'a> {
-    file: &'a File,
-    start: u64,
-    size: u64,
+/// Reads through a table.
+struct Table<'a, 'b> {
+    bytes: &'a [u8],
+    at: usize,
+    budget: &'b mut Budget,
 }
 
-impl Part<'_> {
-    /// So many bytes from `at` in it.
-    fn bytes(&self, at: u64, count: u64) -> Result<Vec<u8>, Refusal> {
-        let end = at.checked_add(count).filter(|end| *end <= self.size).ok_or(CUT_OFF)?;
-        let mut bytes = vec![0; usize::try_from(end - at).unwrap_or_default()];
-        self.file.read_exact_at(&mut bytes, self.start + at)?;
-        Ok(bytes)
+impl<'a> Table<'a, '_> {
+    fn pickle(&mut self) -> Result<Pickle<'a>, Wrong> {
+        let pickle = pickle::read(self.bytes.get(self.at..).unwrap_or_default(), self.budget)?;
+        self.at += pickle.length;
+        Ok(pickle)
     }
 
-    /// Walks the pickle at `at`; what it was, and what stands behind it.
-    fn walk(&self, at: u64, budget: &mut Budget) -> Result<(pickle::Walked, u64), Refusal> {
-        let left = self.size.saturating_sub(at);
-        // Those in the tables have some 50 bytes, so that a first look should be a short one.
-        for largest in [256, pickle::LARGEST as u64] {
-            let bytes = self.bytes(at, left.min(largest))?;
-            let before = budget.clone();
-            match pickle::walk(&bytes, budget) {
-                Err(pickle::Wrong::CutOff) if largest < left => *budget = before,
-                walked => {
-                    let walked = walked?;
-                    let behind = at + walked.length as u64;
-                    return Ok((walked, behind));
-                }
-            }
-        }
-        Err("its pickle is longer than any model's; it was not read".into())
+    fn rows(&mut self) -> Result<usize, Wrong> {
+        let rows = self.pickle()?.root().count().filter(|rows| *rows <= MOST_ROWS);
+        rows.ok_or_else(|| "has tables that are longer than any model's, or damaged; it was not read".into())
     }
 
-    fn count(&self, budget: &mut Budget) -> Result<(u64, u64), Refusal> {
-        let (walked, behind) = self.walk(0, budget)?;
-        let count = walked.number.filter(|count| *count <= MOST_ROWS);
-        let count = count.ok_or("its tables are longer than any model's, or damaged; it was not read")?;
-        Ok((count, behind))
+    fn number(&mut self) -> Result<usize, Wrong> {
+        let bytes =
+            self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()).ok_or(Wrong::CutOff)?;
+        self.at += 8;
+        usize::try_from(u64::from_le_bytes(*bytes)).map_err(|_| Wrong::CutOff)
     }
 
-    fn number(&self, at: u64) -> Result<u64, Refusal> {
-        let bytes = self.bytes(at, 8)?;
-        Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    fn numbers(&mut self, count: usize) -> Result<Vec<usize>, Wrong> {
+        (0..count).map(|_| self.number()).collect()
     }
 }
 
-/// A count; for each its key, place and class in a pickle, a count and its elements; then a pickle of the views.
-fn storages(part: &Part<'_>, budget: &mut Budget) -> Result<(), Refusal> {
-    let (count, mut at) = part.count(budget)?;
-    for _ in 0..count {
-        let (walked, behind) = part.walk(at, budget)?;
-        let element = match walked.class.as_deref() {
-            Some("DoubleStorage" | "LongStorage") => 8,
-            Some("FloatStorage" | "IntStorage") => 4,
-            Some("HalfStorage" | "BFloat16Storage" | "ShortStorage") => 2,
-            Some("CharStorage" | "ByteStorage" | "BoolStorage") => 1,
-            _ => {
-                return Err(
-                    "has storages of a kind that is not read; save it again with a newer PyTorch".into()
-                );
-            }
+/// What the tensors of a storage are, and how many elements it has.
+type Types<'a> = HashMap<Vec<u8>, (Kind<'a>, usize)>;
+
+/// A count; for each its key, place and class in a pickle, a count and its elements; then a pickle of the parts of
+/// storages that are storages too.
+fn storages<'a>(
+    file: &'a [u8],
+    range: Range<usize>,
+    budget: &mut Budget,
+) -> Result<(HashMap<Vec<u8>, Place>, Types<'a>), Wrong> {
+    let start = range.start;
+    let mut table = Table { bytes: file.get(range).unwrap_or_default(), at: 0, budget };
+    let (mut places, mut types) = (HashMap::new(), Types::new());
+    for _ in 0..table.rows()? {
+        let row = table.pickle()?;
+        let Some([key, _, class]) = row.fields(row.root()) else { return Err(unfit("a storage is none")) };
+        let (Some(key), Some(class)) = (key.key(), class.class()) else {
+            return Err(unfit("a storage is none"));
         };
-        let bytes = part.number(behind)?.checked_mul(element).ok_or(CUT_OFF)?;
-        at = behind
-            .checked_add(8)
-            .and_then(|at| at.checked_add(bytes))
-            .filter(|at| *at <= part.size)
-            .ok_or(CUT_OFF)?;
+        let kind = kind(class).ok_or_else(|| unfit("a storage has no type"))?;
+        let length = table.number()?;
+        let bytes = length.checked_mul(kind.size).ok_or(Wrong::CutOff)?;
+        let end = table.at.checked_add(bytes).filter(|end| *end <= table.bytes.len()).ok_or(Wrong::CutOff)?;
+        places.insert(key.to_vec(), Place::Plain(start + table.at..start + end));
+        types.insert(key.into_owned(), (kind, length));
+        table.at = end;
     }
-    part.walk(at, budget)?;
-    Ok(())
+    let views = table.pickle()?;
+    let Object::Items(items) = views.root() else { return Err(unfit("the parts of storages are none")) };
+    for view in items.iter().map(|id| views.get(*id)) {
+        let part = || -> Option<_> {
+            let [key, root, offset, length] = views.fields(view)?;
+            let (key, root) = (key.key()?, root.key()?);
+            let (offset, length) = (offset.count()?, length.count()?);
+            let (kind, whole) = *types.get(root.as_ref())?;
+            let Place::Plain(place) = places.get(root.as_ref())? else { return None };
+            offset.checked_add(length).filter(|end| *end <= whole)?;
+            let from = place.start + offset * kind.size;
+            Some((key.into_owned(), Place::Plain(from..from + length * kind.size), (kind, length)))
+        };
+        let (key, place, of) = part().ok_or_else(|| unfit("a part of a storage is none"))?;
+        places.insert(key.clone(), place);
+        types.insert(key, of);
+    }
+    Ok((places, types))
 }
 
 /// A count; for each a pickle, its rank in 4 bytes and 4 that mean nothing, sizes, strides and an offset.
-fn tensors(part: &Part<'_>, budget: &mut Budget) -> Result<(), Refusal> {
-    let (count, mut at) = part.count(budget)?;
-    for _ in 0..count {
-        let (_, behind) = part.walk(at, budget)?;
-        let rank = part.number(behind)? & 0xffff_ffff;
-        if rank > 64 {
-            return Err("has tensors of more than 64 dimensions; it is no model".into());
+fn tensors<'a>(
+    bytes: &'a [u8],
+    types: &Types<'a>,
+    budget: &mut Budget,
+) -> Result<BTreeMap<Vec<u8>, Tensor<'a>>, Wrong> {
+    const MOST_DIMENSIONS: usize = 64;
+    let mut table = Table { bytes, at: 0, budget };
+    let mut tensors = BTreeMap::new();
+    for _ in 0..table.rows()? {
+        let row = table.pickle()?;
+        let Some([key, storage, _]) = row.fields(row.root()) else { return Err(unfit("a tensor is none")) };
+        let (Some(key), Some(storage)) = (key.key(), storage.key()) else {
+            return Err(unfit("a tensor is none"));
+        };
+        let rank = table.number()? & 0xffff_ffff;
+        if rank > MOST_DIMENSIONS {
+            return Err(unfit("a tensor has more dimensions than any"));
         }
-        at = behind + 8 + rank * 16 + 8;
+        let (shape, strides) = (table.numbers(rank)?, table.numbers(rank)?);
+        let offset = table.number()?;
+        let Some((kind, length)) = types.get(storage.as_ref()).copied() else {
+            return Err(unfit("a tensor has no storage"));
+        };
+        let storage = Storage { kind: Some(kind), key: storage, length, view: None };
+        let tensor = Tensor { kind, storage, offset, shape, strides };
+        rebuild::check(&tensor)?;
+        tensors.insert(key.into_owned(), tensor);
     }
-    Ok(())
+    Ok(tensors)
 }
