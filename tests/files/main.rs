@@ -1,6 +1,9 @@
 //! Files that are not what they should be: each gives an error that says what is wrong, and nothing else happens.
 
 mod gguf;
+#[path = "../fuzz/readers.rs"]
+mod readers;
+mod regressions;
 mod widened;
 
 use std::collections::BTreeMap;
