@@ -326,6 +326,23 @@ fn files_that_lie_are_refused() {
     refusal("a long name", named.bytes());
 }
 
+/// Another program shortens the file while it is mapped.
+#[test]
+fn a_file_cut_off_while_it_is_read_is_an_error() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("model.gguf");
+    std::fs::copy(fixture("types.gguf"), &path).expect("copied");
+    let file = files::open(&path).expect("opens");
+    std::fs::File::options().write(true).open(&path).and_then(|file| file.set_len(4096)).expect("shortened");
+    for name in file.names() {
+        // Zeros where there is nothing any more.
+        let read = file.weights(name);
+        assert!(read.is_ok() || name.starts_with('I'), "{name}");
+    }
+    let error = file.check_intact().expect_err("cut off").to_string();
+    assert!(error.contains("model.gguf") && error.contains("was cut off by another program"), "{error}");
+}
+
 /// Without tensors a file is nothing, but no broken file.
 #[test]
 fn a_file_of_nothing_is_unknown() {

@@ -3,6 +3,9 @@
 mod forging;
 mod gguf;
 mod hostile_torch;
+#[path = "../fuzz/readers.rs"]
+mod readers;
+mod regressions;
 mod torch;
 mod widened;
 

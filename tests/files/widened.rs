@@ -34,20 +34,21 @@ fn torch_widens_them_so_too() {
 /// Neither one for all nor one for each output.
 #[test]
 fn scales_that_do_not_fit_are_refused() {
-    for (scales, dtype, size, expected) in [
-        (3, "F32", 4, "layer.weight has 3 scales for 4 outputs"),
-        (0, "F32", 4, "layer.weight has 0 scales for 4 outputs"),
-        (8, "F32", 4, "layer.weight has 8 scales for 4 outputs"),
-        (4, "I8", 1, "layer.weight has scales of type i8"),
+    for (shape, dtype, size, expected) in [
+        ("3", "F32", 12, "layer.weight has scales of shape [3] for 4 outputs"),
+        ("0", "F32", 0, "layer.weight has scales of shape [0] for 4 outputs"),
+        ("4,2", "F32", 32, "layer.weight has scales of shape [4, 2] for 4 outputs"),
+        ("1,4", "F32", 16, "layer.weight has scales of shape [1, 4] for 4 outputs"),
+        ("4", "I8", 4, "layer.weight has scales of type i8"),
     ] {
         let header = format!(
             r#"{{"layer.weight":{{"dtype":"F8_E4M3","shape":[4,2],"data_offsets":[0,8]}},
-                "layer.weight_scale":{{"dtype":"{dtype}","shape":[{scales}],"data_offsets":[8,{}]}}}}"#,
-            8 + scales * size
+                "layer.weight_scale":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[8,{}]}}}}"#,
+            8 + size
         );
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header.as_bytes());
-        bytes.resize(bytes.len() + 8 + scales * size, 0);
+        bytes.resize(bytes.len() + 8 + size, 0);
         let file = files::from_bytes("odd", bytes).expect("opens");
         let error = file.weights("layer.weight").expect_err("refused").to_string();
         assert!(error.contains(expected), "{error}");

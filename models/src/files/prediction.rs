@@ -60,19 +60,25 @@ impl Prediction {
             return Self::of(file);
         }
         let path = config_beside(checkpoint);
-        let wrong = |reason: String| Error::model(&path, reason);
-        let Some(text) = read(&path).map_err(|error| wrong(format!("cannot be read: {error}")))? else {
-            return Self::of(file);
-        };
+        let text = read(&path).map_err(|error| Error::model(&path, format!("cannot be read: {error}")))?;
+        match text.map(|text| Self::of_config(&path, text)).transpose()?.flatten() {
+            Some(said) => Ok((said, ToldBy::Beside)),
+            None => Self::of(file),
+        }
+    }
+
+    /// What a configuration in LDM's YAML says, if it does; errors call it `path`.
+    pub fn of_config(path: &Path, text: Vec<u8>) -> Result<Option<Self>> {
+        let wrong = |reason: String| Error::model(path, reason);
         if text.len() as u64 > LARGEST_CONFIG {
             return Err(wrong("is larger than any model's configuration".to_owned()));
         }
         let text = String::from_utf8(text).map_err(|_| wrong("is no UTF-8 text".to_owned()))?;
         match parameterization(&text).map_err(|error| wrong(format!("is no YAML: {error}")))?.as_deref() {
-            None => Self::of(file),
-            Some("eps") => Ok((Self::Epsilon, ToldBy::Beside)),
-            Some("v") => Ok((Self::Velocity, ToldBy::Beside)),
-            Some(other) => Err(unknown(&path, other)),
+            None => Ok(None),
+            Some("eps") => Ok(Some(Self::Epsilon)),
+            Some("v") => Ok(Some(Self::Velocity)),
+            Some(other) => Err(unknown(path, other)),
         }
     }
 

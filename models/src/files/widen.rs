@@ -17,7 +17,7 @@ use super::quantised;
 pub(super) const NAMES: &str =
     "f32, f16, bf16, f64, f8_e4m3, f8_e5m2, q4_0, q4_1, q5_0, q5_1, q8_0 and q2_k to q8_k";
 
-/// Bytes that one thread takes at once.
+/// Elements that one thread takes at once.
 const TOGETHER: usize = 1 << 16;
 
 /// Ends the names of what 8-bit weights are multiplied by, where the weight's ends with `.weight`: as ComfyUI wrote them
@@ -101,15 +101,17 @@ fn eight_bits(
     };
     let scales = scale.values()?;
     let rows = entry.shape.first().copied().unwrap_or(1);
-    if scales.len() != 1 && scales.len() != rows {
-        return Err(format!("has {} scales for {rows} outputs", scales.len()));
+    let for_each_row = scales.len() == rows && scale.entry.shape.first() == Some(&rows);
+    if scales.len() != 1 && !for_each_row {
+        return Err(format!("has scales of shape {:?} for {rows} outputs", scale.entry.shape));
     }
+    let values: [f32; 256] = std::array::from_fn(|byte| value(byte as u8).to_f32());
     let row = (bytes.len() / scales.len().max(1)).max(1);
     let mut scaled = vec![0; bytes.len() * 4];
     scaled.par_chunks_mut(row * 4).zip(bytes.par_chunks(row)).zip(&scales).for_each(|((to, row), scale)| {
-        let table: [[u8; 4]; 256] =
-            std::array::from_fn(|byte| (value(byte as u8).to_f32() * scale).to_le_bytes());
-        each_into(row, to, |[byte]: &[u8; 1]| table.get(usize::from(*byte)).copied().unwrap_or_default());
+        each_into(row, to, |[byte]: &[u8; 1]| {
+            (values.get(usize::from(*byte)).copied().unwrap_or_default() * scale).to_le_bytes()
+        });
     });
     Ok(Cow::Owned(scaled))
 }
