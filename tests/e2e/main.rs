@@ -24,3 +24,4 @@ mod reload;
 mod same_bytes;
 mod state;
 mod submit;
+mod weight_files;
