@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use crate::library::AUTOMATIC_VAE;
 use crate::schema::{Tree, View};
 use crate::{machine, paths, schema, threads};
 
@@ -27,6 +28,15 @@ pub(crate) struct Config {
     /// The checkpoint used when a request names none; if empty the first of the library that can be drawn with, else
     /// the built-in latentd-demo.
     pub default_checkpoint: String,
+    /// The VAE of requests that name none: "Automatic" for the one whose file's name begins with the checkpoint's, else the
+    /// checkpoint's own; "None" for the latter in any case; or a name.
+    pub default_vae: String,
+    /// Seconds that a checkpoint stays in memory after its last job if a request does not say; -1 until another needs the
+    /// room.
+    #[schemars(range(min = -1, max = 31_536_000))]
+    pub keep_alive_s: i64,
+    /// Checkpoints that are brought into memory at the start, one after the other, while jobs may draw already.
+    pub preload: Vec<String>,
     /// Where the daemon listens; at most 100 bytes.
     #[schemars(extend("format" = "path"))]
     pub socket: PathBuf,
@@ -134,6 +144,9 @@ impl Default for Config {
         Self {
             models_dirs: vec![Self::default_models_dir()],
             default_checkpoint: String::new(),
+            default_vae: AUTOMATIC_VAE.to_owned(),
+            keep_alive_s: -1,
+            preload: vec![],
             socket: socket::default_path(),
             state_dir: paths::xdg("XDG_STATE_HOME", ".local/state").join("latentd"),
             threads: 0,
@@ -162,8 +175,16 @@ impl Default for Config {
 
 impl Config {
     /// Settings that a daemon takes at its start and not again.
-    pub(crate) const NEEDS_RESTART: &[&str] =
-        &["models_dirs", "socket", "state_dir", "threads", "memory_bytes", "buffers_bytes", "log_format"];
+    pub(crate) const NEEDS_RESTART: &[&str] = &[
+        "models_dirs",
+        "preload",
+        "socket",
+        "state_dir",
+        "threads",
+        "memory_bytes",
+        "buffers_bytes",
+        "log_format",
+    ];
 
     /// Names of the settings that differ.
     pub(crate) fn differences(&self, other: &Self) -> Result<Vec<String>, toml::ser::Error> {

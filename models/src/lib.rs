@@ -15,6 +15,7 @@ pub mod prompt;
 mod python;
 pub mod sampling;
 mod tensor;
+pub mod tiles;
 
 pub use error::{Error, Result};
 pub use tensor::Tensor;

@@ -24,4 +24,5 @@ mod reload;
 mod same_bytes;
 mod state;
 mod submit;
+mod vae;
 mod weight_files;

@@ -141,7 +141,7 @@ async fn in_memory(client: &latentd_client::Client) -> (u64, Vec<String>) {
 async fn a_pinned_model_counts_once() {
     let bytes = sizes().await[0];
     // Room for the model and a small picture.
-    let daemon = Daemon::with_flags(&["--memory-bytes", &(bytes + (4 << 20)).to_string()]);
+    let daemon = Daemon::with_flags(&["--memory-bytes", &(bytes + (6 << 20)).to_string()]);
     let client = daemon.client().await;
     let before = within(client.txt2img(&small(1))).await.expect("drawn").images;
     within(client.load_model(ONE)).await.expect("loaded");
@@ -328,7 +328,7 @@ async fn two_models_in_turn_under_a_budget_for_one() {
     }
     drop((client, daemon));
     // Room for the larger one and a small picture, not for both.
-    let daemon = Daemon::with_flags(&["--memory-bytes", &(bytes + (4 << 20)).to_string()]);
+    let daemon = Daemon::with_flags(&["--memory-bytes", &(bytes + (6 << 20)).to_string()]);
     let client = daemon.client().await;
     let mut measured = vec![];
     let mut first = vec![];
@@ -545,4 +545,25 @@ async fn what_the_system_refuses_costs_a_job_and_nothing_else() {
     }
     assert!(refused > 0, "there was always enough");
     within(client.txt2img(&request(1))).await.expect("drawn once there is memory");
+}
+
+#[tokio::test]
+async fn a_checkpoint_stays_for_as_long_as_it_is_told_to() {
+    let daemon = Daemon::with_flags(&["--preload", OTHER, "--preload", "no such"]);
+    let client = daemon.client().await;
+    daemon.wait_log("not brought into memory at the start");
+    assert_eq!(names(&client).await, [OTHER]);
+    let draw = async |keep_alive| {
+        within(client.txt2img(&Txt2ImgParams { keep_alive, ..small(1) })).await.expect("drawn");
+        names(&client).await
+    };
+    assert_eq!(draw(Some(0.0)).await, [OTHER], "it goes at once");
+    assert_eq!(draw(Some(3600.0)).await, [OTHER, ONE]);
+    assert_eq!(draw(None).await, [OTHER, ONE]);
+    assert!(draw(Some(0.001)).await.len() <= 2);
+    while names(&client).await != [OTHER] {
+        tokio::task::yield_now().await;
+    }
+    let wrong = Txt2ImgParams { keep_alive: Some(-2.0), ..small(1) };
+    refused(within(client.txt2img(&wrong)).await, ErrorName::InvalidParams);
 }

@@ -172,6 +172,33 @@ fn tiled_decoding_stays_close_to_the_whole() {
     let tiled = vae.decode_tiled(latents, 20, 8, &Run::WHOLE).expect("runs");
     assert_eq!(tiled.dims(), whole.dims());
     assert_close("tiles", &tiled, &whole, 0.1);
+    // What the tiles change, they change as smoothly at their borders as elsewhere: a border would show as a step.
+    let (_, planes, rows, columns) = whole.dims4().expect("a picture");
+    let changed: Vec<f32> = tiled.values().iter().zip(whole.values()).map(|(a, b)| a - b).collect();
+    let step = |x: usize| {
+        let lines = 0..planes * rows;
+        lines
+            .map(|line| f64::from((changed[line * columns + x] - changed[line * columns + x - 1]).abs()))
+            .sum::<f64>()
+    };
+    let usual = (1..columns).map(step).sum::<f64>() / (columns - 1) as f64;
+    for border in [12 * 8, 20 * 8] {
+        assert!(step(border) < 2.0 * usual, "{border}: {} where {usual} is usual", step(border));
+    }
+}
+
+/// Tiles that become 20 latents each and share 8 of them: as for decoding.
+#[test]
+fn tiled_encoding_stays_close_to_the_whole() {
+    let golden = Golden::open("vae");
+    let vae = vae(&open("tiny-sd1"));
+    let image = vae.decode(golden.get("decode3.latents"), &Run::WHOLE).expect("runs");
+    let whole = vae.encode(&image, &Run::WHOLE).expect("runs");
+    let one_tile = vae.encode_tiled(&image, 32, 8, &Run::WHOLE).expect("runs");
+    assert_close("one tile", &one_tile.mean, &whole.mean, TOLERANCE);
+    let tiled = vae.encode_tiled(&image, 20, 8, &Run::WHOLE).expect("runs");
+    assert_close("mean", &tiled.mean, &whole.mean, 0.1);
+    assert_close("logvar", &tiled.logvar, &whole.logvar, 0.1);
 }
 
 /// A network of other depths and widths, in bf16, beside a second copy of its weights.

@@ -39,6 +39,12 @@ pub(super) struct GenerateArgs {
     /// A checkpoint's name, path inside a models folder, or hash [default: the configured one, else the library's first, else the built-in latentd-demo]
     #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
     checkpoint: Option<String>,
+    /// A VAE's name or path; None for the checkpoint's own, Automatic for one that is named after the checkpoint [default: as the daemon is set]
+    #[arg(long)]
+    vae: Option<String>,
+    /// Seconds that the checkpoint stays in memory afterwards; 0 for none, -1 for ever [default: as the daemon is set]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    keep_alive: Option<f64>,
     /// Seed of the first picture; -1 draws one [default: -1]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<i64>,
@@ -117,6 +123,8 @@ impl GenerateArgs {
             clip_skip: self.clip_skip.unwrap_or(default.clip_skip),
             pad_cond_uncond: self.pad_cond_uncond,
             checkpoint: self.checkpoint.clone(),
+            vae: self.vae.clone(),
+            keep_alive: self.keep_alive,
             rng: self.rng.map_or(default.rng, |rng| match rng {
                 RngArg::Nv => Rng::Nv,
                 RngArg::Cpu => Rng::Cpu,

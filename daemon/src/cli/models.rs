@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use latentd_client::protocol::{LibraryEntry, LibraryKind, LibraryListParams, LibraryProblem, ResidentModel};
+use latentd_client::protocol::{
+    LibraryEntry, LibraryKind, LibraryListParams, LibraryProblem, LoadParams, ResidentModel,
+};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
@@ -33,6 +35,9 @@ enum ModelsCommand {
     Load {
         /// Its name
         checkpoint: String,
+        /// A VAE's name; None for the checkpoint's own [default: as the daemon is set]
+        #[arg(long)]
+        vae: Option<String>,
     },
     /// Drop a checkpoint from memory
     Unload {
@@ -91,7 +96,9 @@ pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCod
             }
             print(&text)?;
         }
-        ModelsCommand::Load { checkpoint } => print(&line(&client.load_model(&checkpoint).await?))?,
+        ModelsCommand::Load { checkpoint, vae } => {
+            print(&line(&client.load_model_with(&LoadParams { checkpoint, vae }).await?))?;
+        }
         ModelsCommand::Unload { checkpoint } => {
             let unloaded = client.unload_model(&checkpoint).await?;
             print(if unloaded { "unloaded\n" } else { "was not in memory\n" })?;
@@ -135,5 +142,6 @@ fn entry_line(entry: &LibraryEntry) -> String {
 fn line(model: &ResidentModel) -> String {
     let pinned = if model.pinned { "  pinned" } else { "" };
     let name = visible(&model.name);
-    format!("{name:32} {:6} {:5} {}{pinned}\n", model.architecture, model.dtype, size(model.bytes))
+    let vae = model.vae.as_deref().map_or_else(String::new, |vae| format!("  with {}", visible(vae)));
+    format!("{name:32} {:6} {:5} {}{vae}{pinned}\n", model.architecture, model.dtype, size(model.bytes))
 }

@@ -98,6 +98,7 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     announce(&path)?;
     let models_dirs = daemon.config.get().models_dirs.clone();
     daemon.lookers.run(move || tell_missing_folders(&models_dirs));
+    preload(&daemon);
     info!(socket = %path.display(), threads, "ready");
 
     let mut phase = daemon.phase.subscribe();
@@ -195,6 +196,22 @@ fn make_default_models_dir() {
         Ok(()) => info!(folder = %folder.display(), "made a models folder"),
         Err(error) => warn!(folder = %folder.display(), %error, "models folder cannot be made"),
     }
+}
+
+/// Brings in what the settings say; whoever asks for a picture meanwhile goes first.
+fn preload(daemon: &Arc<Daemon>) {
+    let names = daemon.config.get().preload.clone();
+    if names.is_empty() {
+        return;
+    }
+    let studio = Arc::clone(&daemon.studio);
+    daemon.loaders.run(move || {
+        for name in &names {
+            if let Err(error) = studio.load(name, None) {
+                warn!(name, error = error.text, "not brought into memory at the start");
+            }
+        }
+    });
 }
 
 /// Names models folders that are not there: misspelt, or on a disk that is not there yet. One may not answer at all.

@@ -20,6 +20,12 @@ pub(super) struct ServeArgs {
     /// The checkpoint used when a request names none [default: the library's first, else the built-in latentd-demo]
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     default_checkpoint: Option<String>,
+    /// The VAE of requests that name none: Automatic, None, or a name
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    default_vae: Option<String>,
+    /// A checkpoint that is brought into memory at the start; may be given several times
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    preload: Vec<String>,
     /// Threads that compute, at most four for a core; 0 for one per core
     #[arg(long, value_name = "N", value_parser = threads::parse)]
     threads: Option<u32>,
@@ -53,6 +59,8 @@ impl ServeArgs {
         }
         set(&mut config.models_dirs, (!self.models_dirs.is_empty()).then_some(self.models_dirs));
         set(&mut config.default_checkpoint, self.default_checkpoint);
+        set(&mut config.default_vae, self.default_vae);
+        set(&mut config.preload, (!self.preload.is_empty()).then_some(self.preload));
         set(&mut config.threads, self.threads);
         set(&mut config.memory_bytes, self.memory_bytes);
         set(&mut config.queue, self.queue);
@@ -79,6 +87,8 @@ pub(super) fn job_limits(config: &Config) -> JobLimits {
 pub(super) fn drawing(config: &Config) -> Drawing {
     Drawing {
         default_checkpoint: config.default_checkpoint.clone(),
+        vae: config.default_vae.clone(),
+        keep_alive_s: (config.keep_alive_s >= 0).then_some(config.keep_alive_s as f64),
         precision: config.precision.resolve(),
         result_bytes: config.result_bytes,
         picture_bytes: config.message_bytes,

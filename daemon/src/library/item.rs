@@ -99,6 +99,12 @@ impl Item {
         }
     }
 
+    /// Its file's name with the ending; its name if it is built in.
+    pub(crate) fn file_name(&self) -> String {
+        let name = self.path().and_then(Path::file_name);
+        name.map_or_else(|| self.name.clone(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// Bytes of the file, also of the one that is built in.
     pub(crate) fn size(&self) -> u64 {
         match &self.source {

@@ -165,6 +165,25 @@ pub(super) fn candidates(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> V
     paths
 }
 
+/// Where the VAE of a checkpoint is if it lies beside it: `NAME.vae.safetensors`, `.pt`, `.ckpt`.
+pub(super) fn vaes_beside(checkpoint: &Path) -> Vec<PathBuf> {
+    ["vae.safetensors", "vae.pt", "vae.ckpt"].iter().map(|ending| checkpoint.with_extension(ending)).collect()
+}
+
+/// The VAE that A1111 takes for a checkpoint by itself: one whose file's name begins with the checkpoint's. Before all
+/// others one beside it that is named after it and nothing else.
+pub(super) fn vae_named_after(snapshot: &Snapshot, checkpoint: &Path) -> Option<Item> {
+    let name = checkpoint.file_stem()?.to_str()?;
+    let vaes = || snapshot.entries.iter().filter(|item| item.kind == LibraryKind::Vae);
+    let beside = vaes_beside(checkpoint);
+    let is_beside = |item: &&Item| item.path().is_some_and(|path| beside.iter().any(|each| each == path));
+    let begins_so = |item: &&Item| {
+        let file_name = item.path().and_then(Path::file_name).and_then(|name| name.to_str());
+        file_name.is_some_and(|own| own.starts_with(name))
+    };
+    vaes().find(is_beside).or_else(|| vaes().find(begins_so)).cloned()
+}
+
 /// The first checkpoint of the models folders by name that this version can draw with.
 pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Result<Item> {
     let is_wanted = |item: &&Item| item.draws() && !item.is_built_in();

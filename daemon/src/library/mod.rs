@@ -10,6 +10,7 @@ mod index;
 mod item;
 mod judge;
 mod lookup;
+mod model_files;
 mod names;
 mod natural;
 mod pinned;
@@ -41,8 +42,9 @@ pub(crate) use item::Item;
 use item::Source;
 use judge::{Candidate, judge, sort_in};
 use lookup::{Lookup, Shelf};
+pub(crate) use model_files::{FilesIdentity, ModelFiles};
 use pinned::PinError;
-pub(crate) use pinned::{Identity, Pinned};
+pub(crate) use pinned::Pinned;
 use places::outermost_kind;
 pub(crate) use snapshot::Problem;
 use snapshot::{Snapshot, difference};
@@ -56,6 +58,10 @@ const HASHING_THREADS: usize = 2;
 
 /// Times a file that is being replaced is looked up again before it is taken as it is.
 const LOOKS: usize = 3;
+
+/// What a request calls the VAE that is named after the checkpoint, else the checkpoint's own; and the latter in any case.
+pub(crate) const AUTOMATIC_VAE: &str = "Automatic";
+pub(crate) const OWN_VAE: &str = "None";
 
 /// How long somebody who names a file waits for the first scan.
 const FIRST_SCAN: std::time::Duration = std::time::Duration::from_secs(2);
@@ -262,10 +268,34 @@ impl Library {
         configured: &str,
         waiter: &dyn Waiter,
     ) -> Result<Arc<Pinned>> {
-        let look = || match name.or(Some(configured).filter(|name| !name.is_empty())) {
+        self.pin_what(&|| match name.or(Some(configured).filter(|name| !name.is_empty())) {
             Some(name) => self.choose(LibraryKind::Checkpoint, name, waiter),
             None => self.default_checkpoint("").map(|item| Choice { item, bytes: false, _file: None }),
-        };
+        })
+    }
+
+    /// The VAE in a file of its own that a request means for a checkpoint, held open as it is now: by its name, or, where
+    /// that is "Automatic", the one that is named after the checkpoint, if there is one. None for "None".
+    pub(crate) fn pin_vae(
+        &self,
+        wanted: &str,
+        checkpoint: &Item,
+        waiter: &dyn Waiter,
+    ) -> Result<Option<Arc<Pinned>>> {
+        if wanted.eq_ignore_ascii_case(OWN_VAE) {
+            return Ok(None);
+        }
+        if !wanted.eq_ignore_ascii_case(AUTOMATIC_VAE) {
+            return self.pin_what(&|| self.choose(LibraryKind::Vae, wanted, waiter)).map(Some);
+        }
+        let Some(path) = checkpoint.path() else { return Ok(None) };
+        // Who has just put one there means it, also before the change was noticed.
+        self.refresh(&lookup::vaes_beside(path));
+        let Some(item) = lookup::vae_named_after(&self.known_by_now(), path) else { return Ok(None) };
+        self.pin_what(&|| Ok(Choice { item: item.clone(), bytes: false, _file: None })).map(Some)
+    }
+
+    fn pin_what(&self, look: &dyn Fn() -> Result<Choice>) -> Result<Arc<Pinned>> {
         let mut choice = look()?;
         for _ in 0..LOOKS {
             match self.hold(&choice.item) {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use latentd_models::files::{LARGEST_HEADER, open_without_waiting};
+use latentd_models::files::{self, LARGEST_HEADER, Tensors, open_without_waiting};
 use latentd_models::model::Checkpoint;
 use sha2::{Digest, Sha256};
 
@@ -22,7 +22,7 @@ use crate::error::{Class, Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     source: Source,
-    /// SHA-256 of the file's header; zeros for what is built in.
+    /// SHA-256 of what says what is in the file; zeros for what is built in.
     header: [u8; 32],
 }
 
@@ -38,6 +38,9 @@ pub(crate) struct Pinned {
     /// How many files were opened before.
     opened: u64,
 }
+
+/// Bytes at either end of a file that is not safetensors that are taken for its header.
+const HEADER_ENDS: u64 = 1 << 18;
 
 /// Files that were opened so far.
 static OPENED: AtomicU64 = AtomicU64::new(0);
@@ -136,6 +139,18 @@ impl Pinned {
         Ok(Arc::new(opened?))
     }
 
+    /// Its tensors, of the bytes that were pinned. What is built in has none of its own.
+    pub(crate) fn tensors(&self) -> Result<Tensors> {
+        let (Some(file), Source::File { path, .. }) = (&self.file, &self.item.source) else {
+            let text = format!("'{}' is built in and has no file", self.item.name);
+            return Err(Error::new(Class::Internal, text));
+        };
+        let opened = files::open_file(file, path);
+        // As above.
+        self.check()?;
+        Ok(opened?)
+    }
+
     /// An error if its bytes are no longer those that were pinned: somebody wrote to the file itself.
     pub(crate) fn check(&self) -> Result<()> {
         let (Some(file), Source::File { path, seen }) = (&self.file, &self.item.source) else {
@@ -187,15 +202,30 @@ impl Pinned {
     }
 }
 
-/// The length and the JSON at a safetensors file's beginning.
+/// The bytes that say what is in a file: of safetensors the length and the JSON at the beginning; of other formats, which
+/// have it at either end, so many bytes of both.
 fn read_header(file: &File) -> io::Result<Vec<u8>> {
-    let mut length = [0; 8];
-    file.read_exact_at(&mut length, 0)?;
-    let bytes = u64::from_le_bytes(length);
-    if bytes > LARGEST_HEADER as u64 || bytes > file.metadata()?.len() {
-        return Err(io::Error::other("its header is longer than it may be"));
+    let size = file.metadata()?.len();
+    let mut start = [0; 9];
+    if size >= start.len() as u64 {
+        file.read_exact_at(&mut start, 0)?;
     }
-    let mut header = vec![0; bytes as usize + 8];
-    file.read_exact_at(&mut header, 0)?;
+    let [length @ .., opening] = start;
+    let length = u64::from_le_bytes(length);
+    if opening == b'{' && length <= size - 8 {
+        if length > LARGEST_HEADER as u64 {
+            return Err(io::Error::other("its header is longer than it may be"));
+        }
+        return read_range(file, 0, length + 8);
+    }
+    let end = size.saturating_sub(HEADER_ENDS).max(HEADER_ENDS.min(size));
+    let mut header = read_range(file, 0, HEADER_ENDS.min(size))?;
+    header.extend(read_range(file, end, size - end)?);
     Ok(header)
+}
+
+fn read_range(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
 }

@@ -1,7 +1,9 @@
 //! What a network is made of, whatever file it came from.
 
+use latentd_client::protocol::LibraryKind;
+use latentd_models::Result;
 use latentd_models::files::StoredTensor;
-use latentd_models::model::ComponentKind;
+use latentd_models::model::{ComponentKind, vae_parts, with_vae};
 use sha2::{Digest, Sha256};
 
 use crate::library::Pinned;
@@ -9,9 +11,26 @@ use crate::library::Pinned;
 /// SHA-256 over its tensors, sorted by name: name, type, shape and elements of each. `None` once `stopped`, or if the file
 /// is no longer as it was pinned, and so not what is in memory.
 pub(super) fn digest(pinned: &Pinned, kind: ComponentKind, stopped: &dyn Fn() -> bool) -> Option<[u8; 32]> {
-    let checkpoint = pinned.checkpoint().ok()?;
+    // What was cut off is zeros, and no content.
+    let digest = if pinned.item().kind == LibraryKind::Vae {
+        let file = with_vae(pinned.tensors().ok()?).ok()?;
+        digest_of(vae_parts(&file), stopped).filter(|_| file.check_intact().is_ok())
+    } else {
+        let checkpoint = pinned.checkpoint().ok()?;
+        let is_intact = || checkpoint.file().is_some_and(|file| file.check_intact().is_ok());
+        digest_of(checkpoint.tensors_of(kind), stopped).filter(|_| is_intact())
+    };
+    // What was written to meanwhile may have the content of another.
+    pinned.check().ok()?;
+    digest
+}
+
+fn digest_of<'a>(
+    tensors: impl Iterator<Item = Result<StoredTensor<'a>>>,
+    stopped: &dyn Fn() -> bool,
+) -> Option<[u8; 32]> {
     let mut all = Sha256::new();
-    for tensor in checkpoint.tensors_of(kind) {
+    for tensor in tensors {
         if stopped() {
             return None;
         }
@@ -20,10 +39,6 @@ pub(super) fn digest(pinned: &Pinned, kind: ComponentKind, stopped: &dyn Fn() ->
         all.update(Sha256::digest(&bytes));
         all.update(scale);
     }
-    // What was cut off is zeros, and no content.
-    checkpoint.file()?.check_intact().ok()?;
-    // What was written to meanwhile may have the content of another.
-    pinned.check().ok()?;
     Some(all.finalize().into())
 }
 
@@ -38,7 +53,7 @@ mod tests {
     #[test]
     fn a_file_that_is_written_to_meanwhile_has_no_content() {
         let fixture = Fixture::new();
-        let pinned = fixture.pin();
+        let pinned = fixture.pin().checkpoint;
         let before = digest(&pinned, ComponentKind::Vae, &|| false).expect("read");
         assert_eq!(digest(&pinned, ComponentKind::Vae, &|| false), Some(before));
         assert_ne!(digest(&pinned, ComponentKind::UNet, &|| false), Some(before));

@@ -1,9 +1,8 @@
 //! A checkpoint in a library of its own, for tests.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::library::{Library, Patient, Pinned};
+use crate::library::{Library, ModelFiles, Patient};
 
 pub(super) struct Fixture {
     pub file: PathBuf,
@@ -26,7 +25,8 @@ impl Fixture {
     }
 
     /// The file as it is now.
-    pub(super) fn pin(&self) -> Arc<Pinned> {
-        self.library.pin(Some("tiny"), "", &Patient).expect("pinned")
+    pub(super) fn pin(&self) -> ModelFiles {
+        let checkpoint = self.library.pin(Some("tiny"), "", &Patient).expect("pinned");
+        ModelFiles { checkpoint, vae: None }
     }
 }

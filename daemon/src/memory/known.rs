@@ -8,7 +8,7 @@ use latentd_models::nn::Precision;
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
-use crate::library::{Identity, Pinned};
+use crate::library::{FilesIdentity, ModelFiles, Pinned};
 
 /// Checkpoints that are remembered.
 const REMEMBERED: usize = 64;
@@ -19,7 +19,7 @@ const REMEMBERED_TENSORS: usize = 1 << 17;
 
 /// A checkpoint in one precision.
 pub(crate) struct Known {
-    pub identity: Identity,
+    pub identity: FilesIdentity,
     pub precision: Precision,
     pub facts: ModelFacts,
     /// Width and height of the pictures it was made to draw.
@@ -28,18 +28,20 @@ pub(crate) struct Known {
     pub dtype: String,
     /// What its networks and pictures take.
     pub estimate: Estimate,
-    /// Stands for the file until more is known of what is in it.
-    pub(super) source: [u8; 32],
+    /// Stand for the files of the networks until more is known of what is in them, in the order of
+    /// [`ComponentKind::ALL`].
+    sources: [[u8; 32]; 3],
     /// How many its file has: what decides how much room this takes.
     tensors: usize,
 }
 
 impl Known {
     /// Reads the header. Names and shapes of all tensors are checked.
-    fn read(pinned: &Pinned, precision: Precision) -> Result<Self> {
-        let checkpoint = pinned.checkpoint()?;
+    fn read(files: &ModelFiles, precision: Precision) -> Result<Self> {
+        let checkpoint = files.open()?;
+        let tensors = |kind| checkpoint.file_of(kind).map_or(0, |file| file.names().count());
         Ok(Self {
-            identity: pinned.identity().clone(),
+            identity: files.identity(),
             precision,
             facts: ModelFacts {
                 family: checkpoint.family,
@@ -50,9 +52,16 @@ impl Known {
             native_size: checkpoint.native_size,
             dtype: checkpoint.dtype.clone(),
             estimate: Estimate::new(&checkpoint, precision)?,
-            source: source(pinned),
-            tensors: checkpoint.file().map_or(0, |file| file.names().count()),
+            sources: ComponentKind::ALL.map(|kind| source(files.of(kind))),
+            tensors: tensors(ComponentKind::UNet)
+                + if files.vae.is_some() { tensors(ComponentKind::Vae) } else { 0 },
         })
+    }
+
+    /// Stands for the file of a network until more is known of what is in it.
+    pub(super) fn source(&self, kind: ComponentKind) -> [u8; 32] {
+        let place = ComponentKind::ALL.iter().position(|each| *each == kind);
+        place.and_then(|place| self.sources.get(place)).copied().unwrap_or_default()
     }
 
     /// Bytes of all its weights.
@@ -72,15 +81,16 @@ pub(super) struct KnownCheckpoints(Mutex<VecDeque<Arc<Known>>>);
 
 impl KnownCheckpoints {
     /// What is known of a checkpoint; read now if nothing is.
-    pub(super) fn get(&self, pinned: &Pinned, precision: Precision) -> Result<Arc<Known>> {
-        let is = |known: &Arc<Known>| known.identity == *pinned.identity() && known.precision == precision;
+    pub(super) fn get(&self, files: &ModelFiles, precision: Precision) -> Result<Arc<Known>> {
+        let identity = files.identity();
+        let is = |known: &Arc<Known>| known.identity == identity && known.precision == precision;
         if let Some(found) =
             self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().find(|known| is(known))
         {
             return Ok(Arc::clone(found));
         }
         // Outside of the lock: a slow disk holds up nobody else.
-        let read = Arc::new(Known::read(pinned, precision)?);
+        let read = Arc::new(Known::read(files, precision)?);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.push_back(Arc::clone(&read));
         let tensors: Vec<_> = known.iter().map(|known| known.tensors).collect();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use latentd_models::model::{ComponentKind, Network, PictureSize, TextEncoder};
 use latentd_models::networks::unet::UNet;
 use latentd_models::networks::vae::Vae;
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::Components;
 
 use super::budget::Lease;
@@ -14,15 +15,17 @@ use super::loading::For;
 use super::plan::plan;
 use super::store::Memory;
 use crate::error::{Error, Result};
-use crate::library::Pinned;
+use crate::library::ModelFiles;
 
 /// What a job draws with. Each phase has its network and room for what it computes; what the phase before had is idle.
 pub(crate) struct Lent<'a> {
     memory: &'a Memory,
-    pinned: &'a Arc<Pinned>,
+    files: &'a ModelFiles,
     known: &'a Known,
     size: PictureSize,
     cancelled: &'a (dyn Fn() -> bool + Sync),
+    /// How long the checkpoint stays afterwards; for ever if `None`.
+    keep_alive: Option<Duration>,
     /// Room for the phase that is on.
     room: Option<Lease>,
     /// Time that loading took.
@@ -36,22 +39,24 @@ impl<'a> Lent<'a> {
     /// everything where all of it fits together.
     pub(crate) fn new(
         memory: &'a Memory,
-        pinned: &'a Arc<Pinned>,
+        files: &'a ModelFiles,
         known: &'a Known,
         size: PictureSize,
+        keep_alive: Option<Duration>,
         cancelled: &'a (dyn Fn() -> bool + Sync),
     ) -> Result<Self> {
         let mut lent = Self {
             memory,
-            pinned,
+            files,
             known,
             size,
             cancelled,
+            keep_alive,
             room: None,
             loading: Duration::ZERO,
             failure: None,
         };
-        memory.begin_job(pinned, known);
+        memory.begin_job(files, known);
         let mut planned = plan(known, &size, &memory.room(known, For::Job));
         // A load for nobody yet may hold what is missing.
         if planned.is_err() {
@@ -63,7 +68,7 @@ impl<'a> Lent<'a> {
         let whole = if together { &ComponentKind::ALL[..] } else { &ComponentKind::ALL[..1] };
         for kind in whole {
             let started = Instant::now();
-            memory.acquire(pinned, known, *kind, For::Job, cancelled)?;
+            memory.acquire(files, known, *kind, For::Job, cancelled)?;
             lent.loading += started.elapsed();
         }
         Ok(lent)
@@ -75,9 +80,23 @@ impl<'a> Lent<'a> {
     }
 
     fn phase(&mut self, kind: ComponentKind) -> latentd_models::Result<Network> {
+        self.phase_in(None, kind)
+    }
+
+    /// The same in another precision than the job's.
+    fn phase_in(
+        &mut self,
+        precision: Option<Precision>,
+        kind: ComponentKind,
+    ) -> latentd_models::Result<Network> {
         let started = Instant::now();
         self.room = None;
-        let lent = self.lend(kind);
+        let lent = match precision {
+            None => self.lend(self.known, kind),
+            Some(precision) => {
+                self.memory.known(self.files, precision).and_then(|known| self.lend(&known, kind))
+            }
+        };
         self.loading += started.elapsed();
         lent.map_err(|error| {
             let text = error.text.clone();
@@ -86,17 +105,18 @@ impl<'a> Lent<'a> {
         })
     }
 
-    fn lend(&mut self, kind: ComponentKind) -> Result<Network> {
-        let component = self.memory.acquire(self.pinned, self.known, kind, For::Job, self.cancelled)?;
-        let bytes = self.known.estimate.activation_bytes(kind, &self.size)?;
-        self.room = Some(self.memory.reserve_for_job(bytes, &self.pinned.item().name, self.cancelled)?);
+    fn lend(&mut self, known: &Known, kind: ComponentKind) -> Result<Network> {
+        let component = self.memory.acquire(self.files, known, kind, For::Job, self.cancelled)?;
+        let bytes = known.estimate.activation_bytes(kind, &self.size)?;
+        self.room =
+            Some(self.memory.reserve_for_job(bytes, &self.files.checkpoint.item().name, self.cancelled)?);
         Ok(component.network)
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        self.memory.end_job(self.known);
+        self.memory.end_job(self.known, self.keep_alive);
     }
 }
 
@@ -105,6 +125,16 @@ fn other_kind<T>() -> latentd_models::Result<T> {
 }
 
 impl Components for Lent<'_> {
+    fn vae_in_f32(&mut self) -> latentd_models::Result<Option<Arc<Vae>>> {
+        if self.known.precision == Precision::F32 {
+            return Ok(None);
+        }
+        match self.phase_in(Some(Precision::F32), ComponentKind::Vae)? {
+            Network::Vae(network) => Ok(Some(network)),
+            _ => other_kind(),
+        }
+    }
+
     fn text_encoder(&mut self) -> latentd_models::Result<Arc<TextEncoder>> {
         match self.phase(ComponentKind::TextEncoder)? {
             Network::TextEncoder(network) => Ok(network),

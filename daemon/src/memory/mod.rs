@@ -8,6 +8,7 @@ mod budget;
 mod content;
 #[cfg(test)]
 mod fixture;
+mod keep_alive;
 mod known;
 mod lent;
 mod loading;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use latentd_client::protocol::ResidentModel;
 use latentd_models::model::{Component, ComponentKey, ComponentKind};
@@ -11,7 +12,7 @@ use super::budget::Lease;
 use super::known::Known;
 use super::loading::For;
 use crate::clock;
-use crate::library::{Identity, Item, Pinned};
+use crate::library::{FilesIdentity, Item, ModelFiles, Pinned};
 
 /// A network and the room that it takes.
 pub(super) struct Resident {
@@ -29,10 +30,12 @@ impl Resident {
     }
 }
 
-/// A checkpoint, some of whose networks may be in memory.
+/// A checkpoint with the VAE that it is drawn with, some of whose networks may be in memory.
 struct Entry {
     item: Item,
-    identity: Identity,
+    /// The VAE in a file of its own.
+    vae: Option<Item>,
+    identity: FilesIdentity,
     precision: &'static str,
     architecture: &'static str,
     dtype: String,
@@ -43,14 +46,27 @@ struct Entry {
     jobs: usize,
     /// It goes with the last of its jobs: it was unloaded meanwhile, or a newer file stands in its place.
     leaves: bool,
-    /// When its file was opened, counted.
-    opened: u64,
+    /// When its files were opened, counted: of the checkpoint, and of the VAE.
+    opened: (u64, u64),
     last_used_at: f64,
+    /// When it goes if nobody has used it until then.
+    expires: Option<Instant>,
 }
 
 impl Entry {
     fn is_of(&self, known: &Known) -> bool {
         self.identity == known.identity && self.precision == known.precision.name()
+    }
+
+    /// Where a file of one stands in the place of a file of the other: whether that of this one came later.
+    fn stands_in_place_of(&self, other: &Self) -> Option<bool> {
+        let is_other = self.identity.checkpoint != other.identity.checkpoint;
+        if self.item.is_same_place(&other.item) && is_other {
+            return Some(self.opened.0 > other.opened.0);
+        }
+        let vaes = self.vae.as_ref().zip(other.vae.as_ref());
+        let is_same_place = vaes.is_some_and(|(own, other)| own.is_same_place(other));
+        (is_same_place && self.identity.vae != other.identity.vae).then_some(self.opened.1 > other.opened.1)
     }
 }
 
@@ -76,22 +92,24 @@ const CONTENTS: usize = 1024;
 impl Table {
     /// The key of one of a checkpoint's networks, by its content where that is known.
     pub(super) fn key(&self, known: &Known, kind: ComponentKind, device: &'static str) -> ComponentKey {
-        let content = self.contents.iter().find(|(source, of, _)| (*source, *of) == (known.source, kind));
-        let source = content.map_or(known.source, |(_, _, digest)| *digest);
+        let file = known.source(kind);
+        let content = self.contents.iter().find(|(source, of, _)| (*source, *of) == (file, kind));
+        let source = content.map_or(file, |(_, _, digest)| *digest);
         ComponentKey { source, kind, precision: known.precision, device, patches: None }
     }
 
     /// Notes that somebody begins to use a checkpoint, `jobs` of them jobs. What came from an older file in its place
     /// leaves; beside a newer one it is there for its own jobs alone.
-    pub(super) fn enter(&mut self, file: &Pinned, known: &Known, device: &'static str, jobs: usize) {
-        let item = file.item();
+    pub(super) fn enter(&mut self, files: &ModelFiles, known: &Known, device: &'static str, jobs: usize) {
         let keys = ComponentKind::ALL.map(|kind| self.key(known, kind, device));
         let place = self.entries.iter().position(|entry| entry.is_of(known));
         let before = place.map(|place| self.entries.remove(place));
         let (pinned, others, opened) =
-            before.map_or((false, 0, 0), |entry| (entry.pinned, entry.jobs, entry.opened));
+            before.map_or((false, 0, (0, 0)), |entry| (entry.pinned, entry.jobs, entry.opened));
+        let vae_opened = files.vae.as_ref().map_or(0, |vae| vae.opened());
         let mut entered = Entry {
-            item: item.clone(),
+            item: files.checkpoint.item().clone(),
+            vae: files.vae.as_ref().map(|vae| vae.item().clone()),
             identity: known.identity.clone(),
             precision: known.precision.name(),
             architecture: known.facts.family.name,
@@ -100,17 +118,16 @@ impl Table {
             pinned,
             jobs: others + jobs,
             leaves: false,
-            opened: opened.max(file.opened()),
+            opened: (opened.0.max(files.checkpoint.opened()), opened.1.max(vae_opened)),
             last_used_at: clock::now(),
+            expires: None,
         };
         for other in &mut self.entries {
-            if !other.item.is_same_place(item) || other.identity == known.identity {
-                continue;
-            }
-            if other.opened > entered.opened {
+            let Some(is_newer) = entered.stands_in_place_of(other) else { continue };
+            if !is_newer {
                 entered.leaves = true;
             } else if !other.leaves {
-                info!(name = item.name, "its file is another one; unloaded");
+                info!(name = other.item.name, "its file is another one; unloaded");
                 entered.pinned |= std::mem::take(&mut other.pinned);
                 other.leaves = true;
             }
@@ -136,9 +153,9 @@ impl Table {
     }
 
     /// Notes that a checkpoint is used on.
-    pub(super) fn touch(&mut self, file: &Pinned, known: &Known, device: &'static str) {
+    pub(super) fn touch(&mut self, files: &ModelFiles, known: &Known, device: &'static str) {
         let Some(place) = self.entries.iter().position(|entry| entry.is_of(known)) else {
-            self.enter(file, known, device, 0);
+            self.enter(files, known, device, 0);
             return;
         };
         let mut entry = self.entries.remove(place);
@@ -146,12 +163,27 @@ impl Table {
         self.entries.push(entry);
     }
 
-    /// A job ends to draw with a checkpoint.
-    pub(super) fn end_job(&mut self, known: &Known) {
+    /// A job ends to draw with a checkpoint, which goes at `expires` if nobody has used it until then.
+    pub(super) fn end_job(&mut self, known: &Known, expires: Option<Instant>) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.is_of(known)) {
             entry.jobs = entry.jobs.saturating_sub(1);
+            entry.expires = expires;
         }
         self.drop_what_leaves();
+    }
+
+    /// Lets go of checkpoints whose time is up by `now`. When the next one's is.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Instant> {
+        let is_due = |entry: &Entry| entry.jobs == 0 && entry.expires.is_some_and(|at| at <= now);
+        for entry in self.entries.iter_mut().filter(|entry| is_due(entry)) {
+            entry.expires = None;
+            if !entry.pinned {
+                info!(name = entry.item.name, "its time is up; unloaded");
+                entry.leaves = true;
+            }
+        }
+        self.drop_what_leaves();
+        self.entries.iter().filter(|entry| entry.jobs == 0).filter_map(|entry| entry.expires).min()
     }
 
     /// A network that is in memory, used last from now on.
@@ -360,6 +392,7 @@ impl Table {
         ResidentModel {
             name: entry.item.name.clone(),
             path: entry.item.path().map(|path| path.display().to_string()),
+            vae: entry.vae.as_ref().map(|vae| vae.name.clone()),
             architecture: entry.architecture.to_owned(),
             dtype: entry.dtype.clone(),
             precision: entry.precision.to_owned(),

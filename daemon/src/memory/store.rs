@@ -1,7 +1,7 @@
 //! Networks in and out of memory, under the budget.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use latentd_client::protocol::ResidentModel;
 use latentd_models::model::{Component, ComponentKind, PictureSize};
@@ -10,12 +10,13 @@ use tracing::info;
 
 use super::budget::{Budget, Lease};
 use super::content;
+use super::keep_alive::Timer;
 use super::known::{Known, KnownCheckpoints, source};
 use super::loading::{For, LoadingTurn, Turn};
 use super::plan::{self, Room};
 use super::residents::{Resident, Table};
 use crate::error::{Class, Error, Result};
-use crate::library::{Item, Pinned};
+use crate::library::{Item, ModelFiles, Pinned};
 use crate::workers::Workers;
 
 /// What is in one device's memory.
@@ -29,6 +30,7 @@ pub(crate) struct Memory {
     loading_whole: Mutex<()>,
     /// Compares contents, one at a time.
     comparing: Workers,
+    timer: Timer,
     own: Weak<Self>,
 }
 
@@ -43,33 +45,34 @@ impl Memory {
             loading: LoadingTurn::default(),
             loading_whole: Mutex::default(),
             comparing: Workers::new("contents", 1),
+            timer: Timer::default(),
             own: Weak::clone(own),
         })
     }
 
     /// What is known of a checkpoint without its weights; its header is read if nothing is.
-    pub(crate) fn known(&self, pinned: &Pinned, precision: Precision) -> Result<Arc<Known>> {
-        self.known.get(pinned, precision)
+    pub(crate) fn known(&self, files: &ModelFiles, precision: Precision) -> Result<Arc<Known>> {
+        self.known.get(files, precision)
     }
 
     /// Brings all of a checkpoint into memory for nobody yet. It gives way to a job that needs the room or the turn.
-    pub(crate) fn load(&self, pinned: &Arc<Pinned>, precision: Precision) -> Result<ResidentModel> {
-        let known = self.known(pinned, precision)?;
+    pub(crate) fn load(&self, files: &ModelFiles, precision: Precision) -> Result<ResidentModel> {
+        let known = self.known(files, precision)?;
         let _alone = self.loading_whole.lock().unwrap_or_else(PoisonError::into_inner);
-        self.table().enter(pinned, &known, self.device.kind(), 0);
-        let (name, bytes) = (&pinned.item().name, known.weight_bytes());
+        self.table().enter(files, &known, self.device.kind(), 0);
+        let (name, bytes) = (&files.checkpoint.item().name, known.weight_bytes());
         let available = self.room(&known, For::Later).all;
         if bytes > available {
             return Err(self.no_room(name, bytes, self.budget.total() - available));
         }
         for kind in ComponentKind::ALL {
-            self.acquire(pinned, &known, kind, For::Later, &|| false)?;
+            self.acquire(files, &known, kind, For::Later, &|| false)?;
         }
         let gone = || {
             let text = format!(
                 "'{}' was unloaded again before it was whole: by models.unload, or for a job that needed the room; call \
                  models.load again",
-                pinned.item().name
+                files.checkpoint.item().name
             );
             Error::new(Class::Memory, text)
         };
@@ -85,15 +88,15 @@ impl Memory {
     /// is held. Not to be called from the threads that compute, for it may wait.
     pub(super) fn acquire(
         &self,
-        pinned: &Arc<Pinned>,
+        files: &ModelFiles,
         known: &Known,
         kind: ComponentKind,
         whom: For,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Component> {
-        let device = self.device.kind();
+        let (device, source, file) = (self.device.kind(), known.source(kind), files.of(kind));
         let resident = |table: &mut Table| {
-            table.touch(pinned, known, device);
+            table.touch(files, known, device);
             let key = table.key(known, kind, device);
             table.take(&key)
         };
@@ -101,15 +104,14 @@ impl Memory {
             return Ok(component);
         }
         loop {
-            let turn =
-                self.loading.wait(whom, known.source, cancelled).ok_or_else(cancelled_while_loading)?;
+            let turn = self.loading.wait(whom, source, cancelled).ok_or_else(cancelled_while_loading)?;
             if let Some(component) = resident(&mut self.table()) {
                 return Ok(component);
             }
             let started = Instant::now();
             let bytes = known.estimate.weight_bytes(kind);
-            let lease = self.reserve(bytes, whom, &pinned.item().name)?;
-            let checkpoint = pinned.checkpoint()?;
+            let lease = self.reserve(bytes, whom, &file.item().name)?;
+            let checkpoint = files.open()?;
             let stop = || turn.gives_way() || cancelled();
             let component = match checkpoint.load(kind, &self.device, known.precision, &stop) {
                 // A job goes first; then it is loaded from the start.
@@ -119,14 +121,14 @@ impl Memory {
                 Err(latentd_models::Error::OutOfMemory { .. }) if self.table().drop_idle(whom) => continue,
                 // Asked first: what was written to meanwhile may look like anything.
                 loaded => {
-                    pinned.check()?;
+                    file.check()?;
                     loaded?
                 }
             };
             let (bytes, ms) = (component.bytes(), started.elapsed().as_millis() as u64);
-            info!(name = pinned.item().name, %kind, precision = known.precision.name(), bytes, ms, "loaded");
+            info!(name = file.item().name, %kind, precision = known.precision.name(), bytes, ms, "loaded");
             let mut table = self.table();
-            let origin = (!pinned.item().is_built_in()).then(|| Arc::clone(pinned));
+            let origin = (!file.item().is_built_in()).then(|| Arc::clone(file));
             // Its content may have become known while it was loaded.
             let key = table.key(known, kind, device);
             let component = table.add(Resident { key: key.clone(), component, lease, origin });
@@ -153,13 +155,23 @@ impl Memory {
     }
 
     /// A job begins to draw with a checkpoint.
-    pub(super) fn begin_job(&self, pinned: &Pinned, known: &Known) {
-        self.table().enter(pinned, known, self.device.kind(), 1);
+    pub(super) fn begin_job(&self, files: &ModelFiles, known: &Known) {
+        self.table().enter(files, known, self.device.kind(), 1);
     }
 
-    /// A job ends to draw with a checkpoint.
-    pub(super) fn end_job(&self, known: &Known) {
-        self.table().end_job(known);
+    /// A job ends to draw with a checkpoint, which stays for so long if nobody else uses it; for ever if `None`.
+    pub(super) fn end_job(&self, known: &Known, keep_alive: Option<Duration>) {
+        let now = Instant::now();
+        let expires = keep_alive.and_then(|stay| now.checked_add(stay));
+        let mut table = self.table();
+        table.end_job(known, expires);
+        let Some(expires) = expires else { return };
+        if expires <= now {
+            table.expire(now);
+            return;
+        }
+        drop(table);
+        self.timer.set(&self.own, expires, |memory| memory.table().expire(Instant::now()));
     }
 
     /// Bytes that could be had for a checkpoint, with what it has in memory already, if everything idle went.
@@ -300,7 +312,7 @@ mod tests {
         let learned = AtomicBool::new(false);
         let learn = || {
             if !learned.swap(true, Ordering::Relaxed) {
-                memory.table().learn(known.source, kind, [7; 32]);
+                memory.table().learn(known.source(kind), kind, [7; 32]);
             }
             false
         };
@@ -311,7 +323,7 @@ mod tests {
         assert_eq!(memory.budget.leased(), once, "it was loaded once");
         memory.load(&pinned, Precision::F32).expect("whole");
         assert_eq!(memory.budget.leased(), known.weight_bytes());
-        assert!(memory.unload(pinned.item()));
+        assert!(memory.unload(pinned.checkpoint.item()));
         assert_eq!(memory.budget.leased(), 0);
     }
 
@@ -323,16 +335,44 @@ mod tests {
         let known = memory.known(&pinned, Precision::F32).expect("read");
         memory.begin_job(&pinned, &known);
         memory.acquire(&pinned, &known, ComponentKind::UNet, For::Job, &|| false).expect("loaded");
-        memory.pin(pinned.item(), true).expect("some of it is there");
-        memory.end_job(&known);
+        memory.pin(pinned.checkpoint.item(), true).expect("some of it is there");
+        memory.end_job(&known, None);
         let listed = memory.list();
         let bytes = known.estimate.weight_bytes(ComponentKind::UNet);
         assert_eq!(
             listed.iter().map(|model| (model.pinned, model.bytes)).collect::<Vec<_>>(),
             [(true, bytes)]
         );
-        memory.pin(pinned.item(), false).expect("there");
+        memory.pin(pinned.checkpoint.item(), false).expect("there");
         assert!(memory.list().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_uses_goes_when_its_time_is_up() {
+        let fixture = Fixture::new();
+        let pinned = fixture.pin();
+        let memory = Memory::new(cpu(), 1 << 30);
+        let known = memory.known(&pinned, Precision::F32).expect("read");
+        let draw = |keep_alive| {
+            memory.begin_job(&pinned, &known);
+            memory.acquire(&pinned, &known, ComponentKind::UNet, For::Job, &|| false).expect("loaded");
+            memory.end_job(&known, keep_alive);
+        };
+        draw(None);
+        assert!(memory.bytes() > 0);
+        draw(Some(Duration::ZERO));
+        assert_eq!(memory.bytes(), 0);
+        draw(Some(Duration::from_millis(1)));
+        while memory.bytes() > 0 {
+            std::thread::yield_now();
+        }
+        // One that is used again, and one that is pinned, stay.
+        draw(Some(Duration::from_hours(1)));
+        memory.begin_job(&pinned, &known);
+        assert_eq!(memory.table().expire(Instant::now() + Duration::from_hours(2)), None);
+        memory.pin(pinned.checkpoint.item(), true).expect("there");
+        memory.end_job(&known, Some(Duration::ZERO));
+        assert!(memory.bytes() > 0);
     }
 
     #[test]

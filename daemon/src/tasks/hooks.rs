@@ -56,11 +56,13 @@ pub(super) struct RunHooks<'a> {
     /// Steps done, over all passes.
     step: u32,
     pub(super) timings: Timings,
+    /// What the pipeline wants to be told, once each.
+    pub(super) notices: Vec<String>,
 }
 
 impl<'a> RunHooks<'a> {
     pub(super) fn new(run: &'a Run<'a>, preview_every: Option<u32>, timings: Timings) -> Self {
-        Self { run, preview_every, last: Instant::now(), step: 0, timings }
+        Self { run, preview_every, last: Instant::now(), step: 0, timings, notices: Vec::new() }
     }
 }
 
@@ -84,6 +86,12 @@ impl Watch for RunHooks<'_> {
         let eta_s = (progress.step > 0).then_some(per_step * left as f64);
         self.step = progress.step as u32;
         self.run.watch.progress(stage, self.step, progress.steps as u32, eta_s);
+    }
+
+    fn notice(&mut self, text: &str) {
+        if !self.notices.iter().any(|told| told == text) {
+            self.notices.push(text.to_owned());
+        }
     }
 
     fn wants_preview(&self, step: usize) -> bool {

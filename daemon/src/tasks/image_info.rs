@@ -6,6 +6,7 @@ use latentd_models::image::{Infotext, read_infotext};
 use super::given::{Given, wrong};
 use super::studio::Studio;
 use crate::error::Result;
+use crate::library::OWN_VAE;
 
 /// What the picture says of how it was made.
 pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<ImageInfo> {
@@ -19,7 +20,9 @@ pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<Ima
         let parsed = Infotext::parse(text);
         let is_known = |hash: &str| studio.library.find(LibraryKind::Checkpoint, hash).is_ok();
         let checkpoint = checkpoint(&parsed, is_known);
-        Txt2ImgParams { checkpoint, ..request(&parsed) }
+        let is_known = |hash: &str| studio.library.find(LibraryKind::Vae, hash).is_ok();
+        let vae = vae(&parsed, is_known);
+        Txt2ImgParams { checkpoint, vae, ..request(&parsed) }
     });
     Ok(ImageInfo { infotext, params })
 }
@@ -30,7 +33,20 @@ fn checkpoint(infotext: &Infotext, is_known: impl Fn(&str) -> bool) -> Option<St
     hash.filter(|hash| is_known(hash)).or(name).or(hash).map(str::to_owned)
 }
 
-/// The request, as far as our fields can say it; the checkpoint is left out.
+/// The VAE in the same way. A picture of ours that names none was drawn with the checkpoint's own, whatever lies beside
+/// that by now.
+fn vae(infotext: &Infotext, is_known: impl Fn(&str) -> bool) -> Option<String> {
+    let (hash, name) = (infotext.get("VAE hash"), infotext.get("VAE"));
+    let named = hash.filter(|hash| is_known(hash)).or(name).or(hash);
+    named.or(is_ours(infotext).then_some(OWN_VAE)).map(str::to_owned)
+}
+
+/// Whether latentd drew it.
+fn is_ours(infotext: &Infotext) -> bool {
+    infotext.get("Version").is_some_and(|version| version.starts_with("latentd"))
+}
+
+/// The request, as far as our fields can say it; checkpoint and VAE are left out.
 fn request(infotext: &Infotext) -> Txt2ImgParams {
     fn number<T: std::str::FromStr>(infotext: &Infotext, key: &str, default: T) -> T {
         infotext.get(key).and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -65,7 +81,7 @@ fn precision(infotext: &Infotext) -> Precision {
         Some("bf16") => Precision::Bf16,
         Some("f16") => Precision::F16,
         Some("f32") => Precision::F32,
-        _ if infotext.get("Version").is_some_and(|version| version.starts_with("latentd")) => Precision::F32,
+        _ if is_ours(infotext) => Precision::F32,
         _ => Precision::Auto,
     }
 }
@@ -115,5 +131,10 @@ mod tests {
         assert_eq!(checkpoint(&both, |_| false).as_deref(), Some("good"));
         assert_eq!(checkpoint(&parsed(", Model hash: 0123456789"), |_| false).as_deref(), Some("0123456789"));
         assert_eq!(checkpoint(&parsed(""), |_| true), None);
+        let both = parsed(", VAE hash: 0123456789, VAE: good.vae.pt");
+        assert_eq!(vae(&both, |hash| hash == "0123456789").as_deref(), Some("0123456789"));
+        assert_eq!(vae(&both, |_| false).as_deref(), Some("good.vae.pt"));
+        assert_eq!(vae(&parsed(""), |_| true), None);
+        assert_eq!(vae(&parsed(", Version: latentd v0.1.0"), |_| true).as_deref(), Some("None"));
     }
 }

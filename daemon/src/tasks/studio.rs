@@ -11,7 +11,7 @@ use super::device::Device;
 use crate::contain::contain;
 use crate::error::Result;
 use crate::folders::Folders;
-use crate::library::{Item, Library, Patient, Pinned, Waiter};
+use crate::library::{Item, Library, ModelFiles, Patient, Waiter};
 use crate::live::Live;
 
 /// What tasks are resolved against and drawn with.
@@ -31,6 +31,10 @@ pub(crate) struct Studio {
 pub(crate) struct Drawing {
     /// The checkpoint used when a request names none; the library's first if empty.
     pub default_checkpoint: String,
+    /// The VAE of requests that leave it open.
+    pub vae: String,
+    /// Seconds that a checkpoint stays in memory after its last job, of requests that leave it open; for ever if `None`.
+    pub keep_alive_s: Option<f64>,
     /// What requests that leave it open are computed in.
     pub precision: Precision,
     /// Bytes that the pixels of one request's pictures may take.
@@ -46,16 +50,25 @@ impl Studio {
     }
 
     /// Brings a checkpoint into memory, now, on the caller's time.
-    pub(crate) fn load(&self, name: &str) -> Result<ResidentModel> {
-        let checkpoint = self.checkpoint(Some(name), &Patient)?;
+    pub(crate) fn load(&self, name: &str, vae: Option<&str>) -> Result<ResidentModel> {
+        let files = self.files(Some(name), vae, &Patient)?;
         let precision = self.settings.get().precision;
-        contain(|| self.device.memory.load(&checkpoint, precision))
+        contain(|| self.device.memory.load(&files, precision))
     }
 
-    /// The checkpoint that a request means, held open from now on. `waiter` waits if it is named by a hash that must be
-    /// computed.
-    pub(crate) fn checkpoint(&self, name: Option<&str>, waiter: &dyn Waiter) -> Result<Arc<Pinned>> {
-        self.library.pin(name, &self.settings.get().default_checkpoint, waiter)
+    /// The checkpoint and the VAE that a request means, held open from now on. `waiter` waits if they are named by a hash
+    /// that must be computed.
+    pub(crate) fn files(
+        &self,
+        name: Option<&str>,
+        vae: Option<&str>,
+        waiter: &dyn Waiter,
+    ) -> Result<ModelFiles> {
+        let settings = self.settings.get();
+        let checkpoint = self.library.pin(name, &settings.default_checkpoint, waiter)?;
+        checkpoint.item().check_draws()?;
+        let vae = self.library.pin_vae(vae.unwrap_or(&settings.vae), checkpoint.item(), waiter)?;
+        Ok(ModelFiles { checkpoint, vae })
     }
 
     /// What to tell who gets `item` without having chosen it, if there is nothing but what is built in.

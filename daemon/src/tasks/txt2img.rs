@@ -1,10 +1,11 @@
 //! `txt2img`: text to pictures.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{OnDisconnect, Timings, Txt2ImgParams, Txt2ImgResult};
 use latentd_models::model::PictureSize;
+use latentd_models::nn::Precision;
 use latentd_models::pipeline::{self, NoStages};
 use latentd_models::prompt::Wording;
 
@@ -17,7 +18,7 @@ use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use super::unapplied;
 use crate::error::{Class, Error, Result};
-use crate::library::Pinned;
+use crate::library::{ModelFiles, Pinned};
 use crate::memory::{Known, Lent};
 
 /// Seeds that are drawn stay in the range that A1111 draws from.
@@ -26,7 +27,7 @@ const DRAWN_SEEDS: u64 = 1 << 32;
 /// A request with everything settled.
 pub(crate) struct Txt2Img {
     studio: Arc<Studio>,
-    checkpoint: Arc<Pinned>,
+    files: ModelFiles,
     known: Arc<Known>,
     /// What decides how much memory it takes.
     picture: PictureSize,
@@ -34,6 +35,8 @@ pub(crate) struct Txt2Img {
     drawing: pipeline::Txt2Img,
     output: Output,
     preview_every: Option<u32>,
+    /// How long the checkpoint stays in memory afterwards; for ever if `None`.
+    keep_alive: Option<Duration>,
     notices: Vec<String>,
 }
 
@@ -56,13 +59,13 @@ impl JobMethod for Txt2Img {
         output.check_prompts([&params.prompt, &params.negative_prompt])?;
 
         let name = params.checkpoint.as_deref();
-        let checkpoint = studio.checkpoint(name, &Hashing::new(watch))?;
-        checkpoint.item().check_draws()?;
+        let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
         let prompt = Wording::of_prompt(&params.prompt);
         let negative_prompt = Wording::of_negative_prompt(&params.negative_prompt);
-        let mut notices: Vec<String> = studio.built_in_notice(name, checkpoint.item()).into_iter().collect();
+        let mut notices: Vec<String> =
+            studio.built_in_notice(name, files.checkpoint.item()).into_iter().collect();
         notices.extend(unapplied::notices(&prompt, &negative_prompt));
-        let known = studio.device.memory.known(&checkpoint, precision)?;
+        let known = studio.device.memory.known(&files, precision)?;
         let native = known.native_size;
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
@@ -93,15 +96,17 @@ impl JobMethod for Txt2Img {
             threads: studio.threads(),
         };
         studio.device.memory.check_fits(&known, &picture)?;
+        let keep_alive = keep_alive(params.keep_alive.or(settings.keep_alive_s))?;
         let preview_every = params.preview.map(|preview| preview.every);
         Ok(Self {
             studio: Arc::clone(studio),
-            checkpoint,
+            files,
             known,
             picture,
             drawing,
             output,
             preview_every,
+            keep_alive,
             notices,
         })
     }
@@ -119,24 +124,35 @@ impl JobMethod for Txt2Img {
         let mut timings = Timings { queue_s: run.waited_s, ..Default::default() };
         run.watch.progress("loading", 0, self.steps(), None);
         // Also where the model is in memory: a job draws with the file as it was, or not at all.
-        self.checkpoint.check()?;
+        self.files.check()?;
         let cancelled = || run.watch.is_cancelled();
         let memory = &run.device.memory;
         let mut again = false;
+        let mut known = Arc::clone(&self.known);
+        let mut notices = self.notices.clone();
         let (drawn, mut timings) = loop {
-            let mut lent = Lent::new(memory, &self.checkpoint, &self.known, self.picture, &cancelled)?;
+            let mut lent = Lent::new(memory, &self.files, &known, self.picture, self.keep_alive, &cancelled)?;
             let drawing =
                 pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
             timings.load_s = started.elapsed().as_secs_f64();
             let mut hooks = RunHooks::new(run, self.preview_every, timings);
-            let drawn = pipeline::txt2img(&self.known.facts, &mut lent, &drawing, &mut hooks, &mut NoStages);
+            let drawn = pipeline::txt2img(&known.facts, &mut lent, &drawing, &mut hooks, &mut NoStages);
             let failure = lent.failure.take();
             drop(lent);
             match drawn {
-                Ok(drawn) => break (drawn, hooks.timings),
+                Ok(drawn) => {
+                    notices.extend(hooks.notices);
+                    break (drawn, hooks.timings);
+                }
                 // What is free may be in pieces, none of them large enough, until what lies idle is gone.
                 Err(latentd_models::Error::OutOfMemory { .. }) if !again && memory.drop_idle() => {
                     again = true;
+                }
+                // Another range of numbers may hold what this one does not.
+                Err(latentd_models::Error::NotFinite(reason)) if known.precision != Precision::F32 => {
+                    notices.push(format!("{reason}; drawn again in f32"));
+                    known = memory.known(&self.files, Precision::F32)?;
+                    memory.check_fits(&known, &self.picture)?;
                 }
                 Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
             }
@@ -149,13 +165,12 @@ impl JobMethod for Txt2Img {
             packing.pack(drawn.image, drawn.seed, infotext, index)
         });
         let images = images.collect::<Result<Vec<_>>>()?;
-        let mut notices = self.notices.clone();
         notices.extend(packing.finish()?);
         timings.total_s = started.elapsed().as_secs_f64();
         Ok(Txt2ImgResult {
             images,
             job: run.job.to_owned(),
-            precision: self.known.precision.name().to_owned(),
+            precision: known.precision.name().to_owned(),
             timings,
             notices,
         })
@@ -165,10 +180,18 @@ impl JobMethod for Txt2Img {
 impl Txt2Img {
     /// The picture's text with what only the library knows: which file drew it.
     fn infotext(&self, drawn: &pipeline::Output, run: &Run<'_>) -> Result<String> {
-        let sha256 = self.checkpoint.sha256(&|| run.watch.is_cancelled())?;
+        let short_hash = |file: &Pinned| {
+            let sha256 = file.sha256(&|| run.watch.is_cancelled())?;
+            Ok::<_, Error>(sha256.get(..10).unwrap_or(&sha256).to_owned())
+        };
+        let ModelFiles { checkpoint, vae } = &self.files;
         let mut infotext = drawn.infotext.clone();
-        let hash = sha256.get(..10).unwrap_or(&sha256).to_owned();
-        infotext.insert("Size", [("Model hash", hash), ("Model", self.checkpoint.item().name.clone())]);
+        let mut fields =
+            vec![("Model hash", short_hash(checkpoint)?), ("Model", checkpoint.item().name.clone())];
+        if let Some(vae) = vae {
+            fields.extend([("VAE hash", short_hash(vae)?), ("VAE", vae.item().file_name())]);
+        }
+        infotext.insert("Size", fields);
         infotext.push("Version", concat!("latentd v", env!("CARGO_PKG_VERSION")));
         Ok(infotext.to_string())
     }
@@ -189,6 +212,18 @@ fn seed(wanted: i64, pictures: u64) -> Result<u64> {
         )));
     }
     Ok(seed)
+}
+
+/// How long a checkpoint stays in memory; for ever if `None`.
+fn keep_alive(seconds: Option<f64>) -> Result<Option<Duration>> {
+    match seconds {
+        None | Some(-1.0) => Ok(None),
+        Some(seconds) => Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| {
+            Error::invalid(format!(
+                "keep_alive: {seconds} is not a time; give seconds from 0 on, or -1 for ever"
+            ))
+        }),
+    }
 }
 
 fn check_size((width, height): (usize, usize), pictures: u64, allowed: u64) -> Result<()> {

@@ -67,6 +67,34 @@ impl ElementType {
             Self::Other => "other",
         }
     }
+
+    /// Elements that are stored together and the bytes they take: what shapes and sizes are held against. `None` where
+    /// only the format knows.
+    pub(super) fn block(self) -> Option<(usize, usize)> {
+        Some(match self {
+            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool => (1, 1),
+            Self::F16 | Self::Bf16 | Self::I16 => (1, 2),
+            Self::F32 | Self::I32 => (1, 4),
+            Self::F64 | Self::I64 => (1, 8),
+            Self::Q4_0 => (32, 18),
+            Self::Q4_1 => (32, 20),
+            Self::Q5_0 => (32, 22),
+            Self::Q5_1 => (32, 24),
+            Self::Q8_0 => (32, 34),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
+            Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
+            Self::Q6K => (256, 210),
+            Self::Q8K => (256, 292),
+            Self::Other => return None,
+        })
+    }
+
+    /// Whether a block has several elements, which share a scale.
+    pub(super) fn is_quantised(self) -> bool {
+        self.block().is_some_and(|(elements, _)| elements > 1)
+    }
 }
 
 /// One tensor of a file.

@@ -6,17 +6,17 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Bytes of JSON. Those of real files are some hundred kilobytes, with the notes of a trainer a few megabytes.
+/// Bytes of a header. Those of real files are some hundred kilobytes, with the notes of a trainer a few megabytes.
 pub const LARGEST_HEADER: usize = 32 << 20;
 
 /// Tensors. A checkpoint has some 1,200 to 3,000, an adapter up to some 10,000.
-const MOST_TENSORS: usize = 1 << 16;
+pub(super) const MOST_TENSORS: usize = 1 << 16;
 
 /// Dimensions of all tensors together.
 const MOST_DIMENSIONS: usize = 1 << 21;
 
 /// Texts in the metadata.
-const MOST_TEXTS: usize = 1 << 16;
+pub(super) const MOST_TEXTS: usize = 1 << 16;
 
 /// Why the header's JSON is not believed. What is no JSON at all is left to who reads it.
 pub(super) fn check(header: &[u8]) -> Result<(), String> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::container::ElementType;
 use super::layout_names::Layout;
 use super::open::open;
 use super::tensors::Tensors;
@@ -45,9 +46,10 @@ pub struct FileInfo {
     pub tensors: usize,
     /// Number of weights.
     pub parameters: u64,
-    /// The type most weights are stored in, as the file names it in lower case.
+    /// The type most weights are stored in, in lower case; of a quantised file the one most of its quantised weights are.
     pub dtype: String,
-    /// The file's own metadata (`__metadata__`); of a folder what its configurations say, under the same names.
+    /// What the file says of itself: `__metadata__`, or the texts and numbers among GGUF's key-values and a pickle's
+    /// values; of a folder what its configurations say, under the same names.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -72,29 +74,35 @@ impl FileInfo {
             tensors: file.names().count(),
             parameters: by_dtype(file).values().map(|(_, elements)| elements).sum(),
             dtype: main_dtype(file),
-            dtypes: by_dtype(file),
+            dtypes: by_dtype(file)
+                .into_iter()
+                .map(|(dtype, counts)| (dtype.name().to_owned(), counts))
+                .collect(),
             metadata: file.metadata().clone(),
         }
     }
 }
 
 /// Number of tensors and of elements per type.
-fn by_dtype(file: &Tensors) -> BTreeMap<String, (usize, u64)> {
-    let mut counts = BTreeMap::<String, (usize, u64)>::new();
+fn by_dtype(file: &Tensors) -> BTreeMap<ElementType, (usize, u64)> {
+    let mut counts = BTreeMap::<ElementType, (usize, u64)>::new();
     for name in file.names() {
-        let elements: usize = file.shape(name).unwrap_or_default().iter().product();
-        let dtype = file.dtype(name).map(|dtype| dtype.name().to_owned()).unwrap_or_default();
-        let (tensors, all) = counts.entry(dtype).or_default();
+        let shape = file.shape(name).unwrap_or_default();
+        // Beside a size of 0 the others can be any.
+        let elements = shape.iter().fold(1, |all: u64, size| all.saturating_mul(*size as u64));
+        let (tensors, all) = counts.entry(file.dtype(name).unwrap_or(ElementType::Other)).or_default();
         *tensors += 1;
-        *all += elements as u64;
+        *all = all.saturating_add(elements);
     }
     counts
 }
 
-/// The type most elements are stored in, in lower case; empty for a file without tensors.
+/// The type by which a file is called, as in [`FileInfo::dtype`]; empty for a file without tensors. A quantised file has
+/// more in f16 than one would think: all convolutions.
 pub(crate) fn main_dtype(file: &Tensors) -> String {
-    let most = by_dtype(file).into_iter().max_by_key(|(_, (_, elements))| *elements);
-    most.map(|(name, _)| name).unwrap_or_default()
+    let counts = by_dtype(file);
+    let most = counts.into_iter().max_by_key(|(dtype, (_, elements))| (dtype.is_quantised(), *elements));
+    most.map(|(dtype, _)| dtype.name().to_owned()).unwrap_or_default()
 }
 
 /// All that a file holds, what it is for first.

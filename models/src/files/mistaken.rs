@@ -15,8 +15,8 @@ const FORMATS: [(&[u8], &str); 14] = [
     (b"\x28\xb5\x2f\xfd", "is a zstd archive with another name; unpack it"),
     (b"BZh", "is a bzip2 archive with another name; unpack it"),
     (
-        b"GGUF",
-        "is a GGUF file with another name, which is not read yet; use a .safetensors file of the model",
+        b"tjgg",
+        "is a GGML file, as there were before GGUF; convert the model again, or use a .safetensors file of it",
     ),
     (
         b"\x89HDF",
@@ -30,8 +30,11 @@ const FORMATS: [(&[u8], &str); 14] = [
     (b"\x7fELF", "is a program with another name; download the model itself"),
 ];
 
-const PICKLE: &str = "is a pickled PyTorch file with another name, not safetensors; it was not opened, since pickles can hold code: use \
+const PICKLE: &str = "is a bare pickle, which has no tensors as PyTorch keeps them; it was not read: use a file that torch.save wrote, or \
      a .safetensors file of the model";
+
+const ZIP: &str = "is a zip archive with another name and no PyTorch file; if it is an archive of files, unpack it, or use a \
+     .safetensors file of the model";
 
 /// What a file is that is no weight file, and what to do, if that can be told by its first bytes.
 pub(super) fn for_weights(bytes: &[u8]) -> Option<String> {
@@ -40,7 +43,7 @@ pub(super) fn for_weights(bytes: &[u8]) -> Option<String> {
         return Some("is empty; copy or download it again".to_owned());
     }
     if head.starts_with(b"PK\x03\x04") {
-        return Some(zip(head));
+        return Some(ZIP.to_owned());
     }
     if let [0x80, 0..=5, ..] = head {
         return Some(PICKLE.to_owned());
@@ -57,17 +60,6 @@ pub(super) fn for_weights(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(head);
     let text = text.trim();
     of_pointer(text).or_else(|| of_page(text)).or_else(|| of_text(head, text))
-}
-
-/// PyTorch writes its pickles into a zip whose first entry is called so.
-fn zip(head: &[u8]) -> String {
-    let is_pickle = head.windows(8).any(|name| name == b"data.pkl");
-    if is_pickle {
-        return PICKLE.to_owned();
-    }
-    "is a zip archive with another name, not safetensors; if it is an archive of files, unpack it; if it is a pickled \
-     PyTorch file, use a .safetensors file of the model"
-        .to_owned()
 }
 
 fn begins(text: &str, start: &str) -> bool {
@@ -133,10 +125,7 @@ mod tests {
     #[test]
     fn it_is_called_what_it_is() {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2132625894\n";
-        let mut torch = b"PK\x03\x04\x00\x00\x08\x08\x00\x00\x00\x00\x00\x00".to_vec();
-        torch.extend([0; 16]);
-        torch.extend(b"archive/data.pkl");
-        let rows: [(&[u8], &str); 18] = [
+        let rows: [(&[u8], &str); 17] = [
             (b"", "is empty"),
             (pointer.as_bytes(), "git lfs pull"),
             (b"/annex/objects/SHA256E-s3--00.safetensors\n", "git annex get"),
@@ -149,10 +138,9 @@ mod tests {
             (b"Entry not found", "is a text, not weights (Entry not found)"),
             ("Zugriff verweigert für Gäste\n".as_bytes(), "für Gäste"),
             (b"PK\x03\x04\x14\x00\x00\x00model.safetensors", "is a zip archive"),
-            (&torch, "is a pickled PyTorch file"),
-            (b"\x80\x02}q\x00.", "is a pickled PyTorch file"),
+            (b"\x80\x02}q\x00.", "is a bare pickle"),
             (b"\x1f\x8b\x08\x00", "is a gzip archive"),
-            (b"GGUF\x03\x00\x00\x00", "is a GGUF file"),
+            (b"tjgg\x03\x00\x00\x00", "is a GGML file"),
             (&[0; 4096], "nothing but zeros"),
             (b"\x89PNG\r\n\x1a\n", "is a PNG picture"),
         ];

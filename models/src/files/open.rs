@@ -1,12 +1,13 @@
 //! Opens a weight file, or a folder of them, by what is in it.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::bytes::FileBytes;
 use super::mapped::{MappedFile, open_without_waiting};
 use super::tensors::Tensors;
-use super::{folder, layout, safetensors};
+use super::{folder, gguf, layout, safetensors, torch};
 use crate::{Error, Result};
 
 /// Opens a weight file, or a folder as diffusers saves a model, and checks headers; no tensor is read. Networks of Stable
@@ -26,10 +27,32 @@ pub fn open_file(file: &File, path: &Path) -> Result<Tensors> {
 
 /// The same of a file's bytes in memory, with the same checks; errors call it `name`.
 pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Tensors> {
-    Ok(layout::recognised(safetensors::read(FileBytes::Held { name: name.into(), bytes })?))
+    let name = name.into();
+    let tensors = match torch::age(&bytes) {
+        Some(age) => torch::from_bytes(&name, &bytes, age)?,
+        None => read(FileBytes::Held { name, bytes })?,
+    };
+    Ok(layout::recognised(tensors))
 }
 
 /// One file, with the names it has.
 fn open_single(file: &File, path: &Path) -> Result<Tensors> {
-    safetensors::read(FileBytes::Mapped(MappedFile::map(file, path)?))
+    match torch::age(&head(file)) {
+        Some(age) => torch::read(file, path, age),
+        None => read(FileBytes::Mapped(MappedFile::map(file, path)?)),
+    }
+}
+
+/// The first bytes of a regular file, as far as it can be read; what is wrong with others is told by who reads them.
+fn head(file: &File) -> Vec<u8> {
+    let mut head = vec![0; torch::HEAD];
+    let is_file = file.metadata().is_ok_and(|info| info.is_file());
+    let length = if is_file { file.read_at(&mut head, 0).unwrap_or(0) } else { 0 };
+    head.truncate(length);
+    head
+}
+
+/// Of a file that is mapped or in memory, told by the first bytes.
+fn read(file: FileBytes) -> Result<Tensors> {
+    if gguf::is_gguf(file.bytes()) { gguf::read(file) } else { safetensors::read(file) }
 }

@@ -1,17 +1,24 @@
 //! From the types that files have to those that weights have in memory: f32, f16 and bf16.
 //!
-//! 8-bit floats of both kinds are f16 exactly. With a scale beside them, as ComfyUI writes them, they become f32.
+//! 8-bit floats of both kinds are f16 exactly. With a scale beside them, as ComfyUI writes them, they become f32; so do
+//! f64 and quantised weights.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use half::f16;
-use latentd_kernels::WeightDtype;
+use latentd_kernels::{WeightDtype, Weights};
+use rayon::prelude::*;
 
 use super::container::{ElementType, Entry};
+use super::quantised;
 
 /// The types that weights may have in a file, for a sentence.
-pub(super) const NAMES: &str = "f32, f16, bf16, f64, f8_e4m3 and f8_e5m2";
+pub(super) const NAMES: &str =
+    "f32, f16, bf16, f64, f8_e4m3, f8_e5m2, q4_0, q4_1, q5_0, q5_1, q8_0 and q2_k to q8_k";
+
+/// Bytes that one thread takes at once.
+const TOGETHER: usize = 1 << 16;
 
 /// Ends the names of what 8-bit weights are multiplied by, where the weight's ends with `.weight`: as ComfyUI wrote them
 /// first, and as it writes them now.
@@ -59,6 +66,7 @@ pub(super) fn weight_dtype(dtype: ElementType, is_scaled: bool) -> Option<Weight
         ElementType::F8E4M3 | ElementType::F8E5M2 if is_scaled => Some(WeightDtype::F32),
         ElementType::F16 | ElementType::F8E4M3 | ElementType::F8E5M2 => Some(WeightDtype::F16),
         ElementType::Bf16 => Some(WeightDtype::Bf16),
+        quantised if quantised.is_quantised() => Some(WeightDtype::F32),
         _ => None,
     }
 }
@@ -71,11 +79,11 @@ pub(super) fn widen<'a>(
 ) -> Result<Cow<'a, [u8]>, String> {
     match entry.dtype {
         ElementType::F64 => {
-            let values = bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32);
-            Ok(Cow::Owned(values.flat_map(f32::to_le_bytes).collect()))
+            Ok(Cow::Owned(each(&bytes, |from: &[u8; 8]| (f64::from_le_bytes(*from) as f32).to_le_bytes())))
         }
         ElementType::F8E4M3 => eight_bits(&bytes, f16_of_e4m3, entry, scale),
         ElementType::F8E5M2 => eight_bits(&bytes, f16_of_e5m2, entry, scale),
+        dtype if dtype.is_quantised() => quantised::to_f32(&bytes, dtype).map(Cow::Owned),
         _ => Ok(bytes),
     }
 }
@@ -86,47 +94,58 @@ fn eight_bits(
     entry: &Entry,
     scale: Option<&Scale<'_>>,
 ) -> Result<Cow<'static, [u8]>, String> {
-    let table: Vec<f16> = (0..=u8::MAX).map(widened).collect();
-    let value = |byte: &u8| table.get(usize::from(*byte)).copied().unwrap_or_default();
+    let table: [f16; 256] = std::array::from_fn(|byte| widened(byte as u8));
+    let value = |byte: u8| table.get(usize::from(byte)).copied().unwrap_or_default();
     let Some(scale) = scale else {
-        return Ok(Cow::Owned(bytes.iter().flat_map(|byte| value(byte).to_le_bytes()).collect()));
+        return Ok(Cow::Owned(each(bytes, |[byte]: &[u8; 1]| value(*byte).to_le_bytes())));
     };
-    let rows = entry.shape.first().copied().unwrap_or(1);
     let scales = scale.values()?;
+    let rows = entry.shape.first().copied().unwrap_or(1);
     if scales.len() != 1 && scales.len() != rows {
         return Err(format!("has {} scales for {rows} outputs", scales.len()));
     }
-    let row = (bytes.len() / rows.max(1)).max(1);
-    let scaled = bytes.chunks(row).enumerate().flat_map(|(index, row)| {
-        let scale = scales.get(index).or(scales.first()).copied().unwrap_or(1.0);
-        row.iter().flat_map(move |byte| (f32::from(value(byte)) * scale).to_le_bytes())
+    let row = (bytes.len() / scales.len().max(1)).max(1);
+    let mut scaled = vec![0; bytes.len() * 4];
+    scaled.par_chunks_mut(row * 4).zip(bytes.par_chunks(row)).zip(&scales).for_each(|((to, row), scale)| {
+        let table: [[u8; 4]; 256] =
+            std::array::from_fn(|byte| (value(byte as u8).to_f32() * scale).to_le_bytes());
+        each_into(row, to, |[byte]: &[u8; 1]| table.get(usize::from(*byte)).copied().unwrap_or_default());
     });
-    Ok(Cow::Owned(scaled.collect()))
+    Ok(Cow::Owned(scaled))
+}
+
+/// Elements of `N` bytes to elements of `M`, on all threads.
+fn each<const N: usize, const M: usize>(bytes: &[u8], make: impl Fn(&[u8; N]) -> [u8; M] + Sync) -> Vec<u8> {
+    let mut made = vec![0; bytes.len() / N * M];
+    each_into(bytes, &mut made, make);
+    made
+}
+
+fn each_into<const N: usize, const M: usize>(
+    bytes: &[u8],
+    made: &mut [u8],
+    make: impl Fn(&[u8; N]) -> [u8; M] + Sync,
+) {
+    let (from, to) = (bytes.as_chunks::<N>().0, made.as_chunks_mut::<M>().0);
+    to.par_chunks_mut(TOGETHER).zip(from.par_chunks(TOGETHER)).for_each(|(to, from)| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = make(from);
+        }
+    });
 }
 
 impl Scale<'_> {
     /// One for all, or one for each output.
     fn values(&self) -> Result<Vec<f32>, String> {
-        match weight_dtype(self.entry.dtype, false) {
-            Some(WeightDtype::F32) => {
-                let widened = widen(Cow::Borrowed(&self.bytes), self.entry, None)?;
-                Ok(widened.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-            }
-            Some(WeightDtype::F16) => {
-                let widened = widen(Cow::Borrowed(&self.bytes), self.entry, None)?;
-                Ok(widened
-                    .as_chunks::<2>()
-                    .0
-                    .iter()
-                    .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
-                    .collect())
-            }
-            Some(WeightDtype::Bf16) => {
-                let chunks = self.bytes.as_chunks::<2>().0.iter();
-                Ok(chunks.map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()).collect())
-            }
-            None => Err(format!("has scales of type {}", self.entry.dtype.name())),
-        }
+        let dtype = self.entry.dtype;
+        let of_scales = || format!("has scales of type {}", dtype.name());
+        let weights = match dtype {
+            ElementType::F64 => &widen(Cow::Borrowed(&self.bytes), self.entry, None)?,
+            ElementType::F32 | ElementType::F16 | ElementType::Bf16 => &self.bytes,
+            _ => return Err(of_scales()),
+        };
+        let dtype = weight_dtype(dtype, false).ok_or_else(of_scales)?;
+        Ok(Weights { dtype, bytes: weights }.to_f32())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::component::{Component, ComponentKind, Network, TextEncoder};
 use super::family::Family;
+use super::vae_file::with_vae;
 use crate::files::{self, Prediction, StoredTensor, Tensors, native_size};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
@@ -18,6 +19,8 @@ use crate::{Error, Result};
 /// A checkpoint whose header was read: its networks' configurations, and the file to load them from.
 pub struct Checkpoint {
     source: Source,
+    /// A VAE in a file of its own, which takes the place of the checkpoint's.
+    vae_file: Option<Arc<Tensors>>,
     /// Its family.
     pub family: &'static Family,
     /// What its UNet predicts.
@@ -32,8 +35,9 @@ pub struct Checkpoint {
     vae: VaeConfig,
 }
 
+#[derive(Clone)]
 enum Source {
-    File(Tensors),
+    File(Arc<Tensors>),
     /// Random weights from this seed.
     Random(u64),
 }
@@ -55,14 +59,26 @@ impl Checkpoint {
     /// As [`Self::open`] of a file whose header was read.
     pub fn of_file(file: Tensors) -> Result<Self> {
         let prediction = Prediction::of_file(file.path(), &file)?;
-        Self::new(file, prediction)
+        Self::new(Source::File(Arc::new(file)), prediction, None)
+    }
+
+    /// As [`Self::of_file`] with the VAE of another file, which is checked as well. The checkpoint need not have one, and
+    /// the one that it has is not looked at.
+    pub fn of_files(file: Tensors, vae: Tensors) -> Result<Self> {
+        let prediction = Prediction::of_file(file.path(), &file)?;
+        Self::new(Source::File(Arc::new(file)), prediction, Some(Arc::new(with_vae(vae)?)))
+    }
+
+    /// The same with the VAE of another file, which is checked.
+    pub fn with_vae(&self, vae: Tensors) -> Result<Self> {
+        Self::new(self.source.clone(), self.prediction, Some(Arc::new(with_vae(vae)?)))
     }
 
     /// The same of a checkpoint file's bytes in memory, with the same checks; errors call it `name`.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self> {
         let file = files::from_bytes(name, bytes)?;
         let (prediction, _) = Prediction::of(&file)?;
-        Self::new(file, prediction)
+        Self::new(Source::File(Arc::new(file)), prediction, None)
     }
 
     /// SD 1.5 at its real size with random f16 weights, for measurements.
@@ -70,6 +86,7 @@ impl Checkpoint {
         let [family, ..] = Family::all() else { unreachable!("there is a family") };
         Self {
             source: Source::Random(15),
+            vae_file: None,
             family,
             prediction: Prediction::Epsilon,
             native_size: family.native_size,
@@ -80,41 +97,68 @@ impl Checkpoint {
         }
     }
 
-    fn new(file: Tensors, prediction: Prediction) -> Result<Self> {
+    fn new(source: Source, prediction: Prediction, vae: Option<Arc<Tensors>>) -> Result<Self> {
+        let Source::File(file) = source else {
+            return Err(Error::Request("made-up weights take no VAE of a file".to_owned()));
+        };
         let family = Family::of(&file).map_err(|other| refusal(&file, other.as_deref()))?;
-        if !file.has_under(family.vae_prefix) {
+        let vae_tensors = vae.as_ref().unwrap_or(&file);
+        if !vae_tensors.has_under(family.vae_prefix) {
             let reason = format!(
-                "holds no VAE: none of its tensors' names begins with {}; use the file of this model that has one, or \
-                 merge a VAE of {} into it",
+                "holds no VAE: none of its tensors' names begins with {}; give one of {} with `vae`, or use the file of \
+                 this model that has one",
                 family.vae_prefix, family.title
             );
             return Err(Error::model(file.path(), reason));
         }
-        let dtype = files::main_dtype(&file);
-        let native_size = native_size(file.metadata()).unwrap_or(family.native_size);
         let checkpoint = Self {
             family,
             prediction,
-            native_size,
-            dtype,
+            native_size: native_size(file.metadata()).unwrap_or(family.native_size),
+            dtype: files::main_dtype(&file),
             clip: ClipConfig::detect(&file, family.text_prefix)?,
             unet: UNetConfig::detect(&file, family.unet_prefix)?,
-            vae: VaeConfig::detect(&file, family.vae_prefix)?,
-            source: Source::File(file),
+            vae: VaeConfig::detect(vae_tensors, family.vae_prefix)?,
+            source: Source::File(Arc::clone(&file)),
+            vae_file: vae,
         };
-        let Source::File(file) = &checkpoint.source else { return Ok(checkpoint) };
-        checkpoint.check_sizes(file)?;
+        checkpoint.check_sizes(&file)?;
+        match &checkpoint.vae_file {
+            None => checkpoint.check(&file, &ComponentKind::ALL)?,
+            Some(vae) => {
+                checkpoint.check(&file, &[ComponentKind::TextEncoder, ComponentKind::UNet])?;
+                checkpoint.check(vae, &[ComponentKind::Vae])?;
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Holds names and shapes of the tensors of these networks against what they need.
+    fn check(&self, file: &Tensors, kinds: &[ComponentKind]) -> Result<()> {
         let (device, _) = dry_run();
         let check = Loader::file(file, &device, Precision::F32);
-        for kind in ComponentKind::ALL {
-            checkpoint.build(&check, kind)?;
+        for kind in kinds {
+            self.build(&check, *kind)?;
         }
-        let unused_quant = (!checkpoint.vae.encoder).then(|| format!("{}quant_conv.", family.vae_prefix));
-        check.finish(&[family.text_prefix, family.unet_prefix, family.vae_prefix], |name| {
-            family.harmless.iter().any(|prefix| name.starts_with(prefix))
-                || unused_quant.as_ref().is_some_and(|prefix| name.starts_with(prefix))
-        })?;
-        Ok(checkpoint)
+        let unused_quant = (!self.vae.encoder).then(|| format!("{}quant_conv.", self.family.vae_prefix));
+        let prefixes: Vec<_> = kinds.iter().map(|kind| self.prefix(*kind)).collect();
+        check.finish(&prefixes, |name| {
+            self.is_harmless(name) || unused_quant.as_ref().is_some_and(|prefix| name.starts_with(prefix))
+        })
+    }
+
+    /// Whether files carry this tensor beside the networks.
+    fn is_harmless(&self, name: &str) -> bool {
+        self.family.harmless.iter().any(|prefix| name.starts_with(prefix))
+    }
+
+    /// Begins the names of a network's tensors.
+    fn prefix(&self, kind: ComponentKind) -> &'static str {
+        match kind {
+            ComponentKind::TextEncoder => self.family.text_prefix,
+            ComponentKind::UNet => self.family.unet_prefix,
+            ComponentKind::Vae => self.family.vae_prefix,
+        }
     }
 
     /// The text encoder's configuration.
@@ -140,23 +184,30 @@ impl Checkpoint {
         }
     }
 
-    /// The open file again, unless the weights are made up.
+    /// The open file again, unless the weights are made up or another checkpoint has it too.
     pub(super) fn into_file(self) -> Option<Tensors> {
         match self.source {
-            Source::File(file) => Some(file),
+            Source::File(file) => Arc::into_inner(file),
             Source::Random(_) => None,
+        }
+    }
+
+    /// The file that a network comes from, unless its weights are made up.
+    pub fn file_of(&self, kind: ComponentKind) -> Option<&Tensors> {
+        match &self.vae_file {
+            Some(vae) if kind == ComponentKind::Vae => Some(vae),
+            _ => self.file(),
         }
     }
 
     /// The tensors that one network is made of, sorted by name, without the prefix that the file has there. None for
     /// made-up weights.
     pub fn tensors_of(&self, kind: ComponentKind) -> impl Iterator<Item = Result<StoredTensor<'_>>> {
-        let prefix = match kind {
-            ComponentKind::TextEncoder => self.family.text_prefix,
-            ComponentKind::UNet => self.family.unet_prefix,
-            ComponentKind::Vae => self.family.vae_prefix,
+        let prefix = self.prefix(kind);
+        let is_part = move |tensor: &Result<StoredTensor<'_>>| {
+            tensor.as_ref().map_or(true, |tensor| !self.is_harmless(&format!("{prefix}{}", tensor.name)))
         };
-        self.file().into_iter().flat_map(move |file| file.under(prefix))
+        self.file_of(kind).into_iter().flat_map(move |file| file.under(prefix)).filter(is_part)
     }
 
     /// Loads one network. Loading may be ended between two tensors.
@@ -202,15 +253,16 @@ impl Checkpoint {
         precision: Precision,
         work: impl FnOnce(Loader<'_>) -> Result<T>,
     ) -> Result<T> {
-        match &self.source {
-            Source::File(file) => {
+        match (self.file_of(kind), &self.source) {
+            (Some(file), _) => {
                 let loaded = work(Loader::file(file, device, precision));
                 // Asked first: a file cut off meanwhile also shows as strange weights.
                 file.check_intact()?;
                 loaded
             }
             // Each network has a stream of its own, so that it is the same whichever are loaded.
-            Source::Random(seed) => work(Loader::random(*seed + 2 * kind as u64, device, precision)),
+            (None, Source::Random(seed)) => work(Loader::random(*seed + 2 * kind as u64, device, precision)),
+            (None, Source::File(_)) => Err(Error::Compute("a file that is there is not there".to_owned())),
         }
     }
 

@@ -7,6 +7,7 @@ mod diffusers_config;
 mod estimate;
 mod family;
 mod loaded;
+mod vae_file;
 
 pub use checkpoint::Checkpoint;
 pub use component::{Component, ComponentKey, ComponentKind, Network, TextEncoder};
@@ -14,3 +15,4 @@ pub use convert::{Conversion, Conversions, WeightDtype};
 pub use estimate::{Estimate, PictureSize};
 pub use family::Family;
 pub use loaded::{Model, ModelFacts, ModelSummary};
+pub use vae_file::{vae_parts, with_vae};

@@ -1,13 +1,14 @@
 //! The autoencoder between pixels and latents (Rombach et al. 2022), in the LDM key layout.
 
 use super::detect::{count, dim};
-use crate::error::{Error, Result, bail};
+use crate::error::{Error, Result};
 use crate::files::Tensors;
 use crate::nn::{
     Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, Linear, Loader, Precision, Run, attention,
     keys, upload,
 };
 use crate::tensor::Tensor;
+use crate::tiles::{Blend, Tiling};
 
 /// What can be told from the tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,15 +134,29 @@ impl Vae {
     /// Images `(batch, 3, height, width)` in [−1, 1] → the distribution of their latents. Height and width are
     /// multiples of 8. An error where the file has no encoder.
     pub fn encode(&self, images: &Tensor, run: &Run) -> Result<Posterior> {
+        let (_, _, rows, columns) = images.dims4()?;
+        let scale = self.config.scale();
+        if (rows / scale) * (columns / scale) <= Self::WHOLE {
+            self.posterior(&self.moments(images, run)?)
+        } else {
+            self.encode_tiled(images, Self::TILE, Self::OVERLAP, run)
+        }
+    }
+
+    /// Mean and logarithm of the variance, `(batch, 2 · latent channels, height / 8, width / 8)`.
+    fn moments(&self, images: &Tensor, run: &Run) -> Result<Tensor> {
         let Some((encoder, quant)) = &self.encoder else {
             let text = "this model's VAE has no encoder, so it cannot start from a picture; use one that has";
             return Err(Error::Unsupported(text.to_owned()));
         };
-        let moments = run.on(&self.device, || {
+        run.on(&self.device, || {
             let images = upload(&self.device, &images.to_channels_last()?)?;
             let encoded = encoder.forward(&self.device, images, self.precision, run)?;
             self.download(&quant.forward(&encoded)?)
-        })?;
+        })
+    }
+
+    fn posterior(&self, moments: &Tensor) -> Result<Posterior> {
         let latent = self.config.latent_channels;
         let mean = moments.narrow(1, 0, latent)?;
         let logvar = moments.narrow(1, latent, latent)?.map(|value| value.clamp(-30.0, 20.0));
@@ -176,55 +191,30 @@ impl Vae {
     /// differ slightly from tile to tile before they are blended. A tile is larger than what it shares.
     pub fn decode_tiled(&self, latents: &Tensor, tile: usize, overlap: usize, run: &Run) -> Result<Tensor> {
         let (batch, _, height, width) = latents.dims4()?;
-        if tile <= overlap {
-            bail!("vae: tiles of {tile} latents cannot overlap by {overlap}");
+        let (tiling, scale) = (Tiling::new(tile, overlap)?, self.config.scale());
+        let mut image = Blend::new([batch, 3, height * scale, width * scale], tiling.overlap() * scale);
+        for tile in tiling.tiles(height, width) {
+            let part = latents.narrow(2, tile.top, tile.height)?.narrow(3, tile.left, tile.width)?;
+            image.add(tile.scaled(scale), &self.decode_whole(&part, run)?)?;
         }
-        let scale = self.config.scale();
-        let (rows, columns) = (height * scale, width * scale);
-        let mut sum = vec![0f32; batch * 3 * rows * columns];
-        let mut weight = vec![0f32; rows * columns];
-        for top in tile_starts(height, tile, overlap) {
-            for left in tile_starts(width, tile, overlap) {
-                let (tall, wide) = (tile.min(height - top), tile.min(width - left));
-                let part = latents.narrow(2, top, tall)?.narrow(3, left, wide)?;
-                let part = self.decode_whole(&part, run)?;
-                let part = part.values();
-                let ramp = overlap * scale;
-                let (tall, wide, top, left) = (tall * scale, wide * scale, top * scale, left * scale);
-                for y in 0..tall {
-                    for x in 0..wide {
-                        let share = edge(y, tall, ramp) * edge(x, wide, ramp);
-                        let to = (top + y) * columns + left + x;
-                        weight[to] += share;
-                        for plane in 0..batch * 3 {
-                            sum[plane * rows * columns + to] += share * part[(plane * tall + y) * wide + x];
-                        }
-                    }
-                }
-            }
-        }
-        for plane in sum.chunks_exact_mut(rows * columns) {
-            for (value, weight) in plane.iter_mut().zip(&weight) {
-                *value /= weight;
-            }
-        }
-        Tensor::new(sum, [batch, 3, rows, columns])
+        image.finish()
     }
-}
 
-/// First latents of the tiles that cover `size`, evenly spread, overlapping by at least `overlap`.
-fn tile_starts(size: usize, tile: usize, overlap: usize) -> Vec<usize> {
-    if size <= tile {
-        return vec![0];
+    /// As [`Self::encode`], in square tiles that become `tile` latents each and overlap by `overlap` of them; as
+    /// [`Self::decode_tiled`] in all else.
+    pub fn encode_tiled(&self, images: &Tensor, tile: usize, overlap: usize, run: &Run) -> Result<Posterior> {
+        let (batch, _, rows, columns) = images.dims4()?;
+        let (tiling, scale) = (Tiling::new(tile, overlap)?, self.config.scale());
+        let (height, width) = (rows / scale, columns / scale);
+        let dims = [batch, 2 * self.config.latent_channels, height, width];
+        let mut moments = Blend::new(dims, tiling.overlap());
+        for tile in tiling.tiles(height, width) {
+            let cut = tile.scaled(scale);
+            let part = images.narrow(2, cut.top, cut.height)?.narrow(3, cut.left, cut.width)?;
+            moments.add(tile, &self.moments(&part, run)?)?;
+        }
+        self.posterior(&moments.finish()?)
     }
-    let count = (size - overlap).div_ceil(tile - overlap);
-    (0..count).map(|index| index * (size - tile) / (count - 1)).collect()
-}
-
-/// A pixel's weight: rising from the tile's edge over `ramp` pixels.
-fn edge(position: usize, size: usize, ramp: usize) -> f32 {
-    let distance = position.min(size - 1 - position) + 1;
-    (distance as f32 / ramp.max(1) as f32).min(1.0)
 }
 
 struct Encoder {

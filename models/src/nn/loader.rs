@@ -283,7 +283,7 @@ impl<'a> Loader<'a> {
                 Ok((Stored { dtype: WeightDtype::F16, bytes }, shape))
             }
             Source::File(file) => {
-                let shape = fitting(file, name, shapes)?.to_vec();
+                let shape = fitting(file, name, shapes)?;
                 let (dtype, bytes) = file.weights(name)?.ok_or(Unfit::Shape(None))?;
                 Ok((Stored { dtype, bytes }, shape))
             }
@@ -328,12 +328,17 @@ fn finite(weights: Weights<'_>) -> Result<Weights<'_>, Unfit> {
     if weights.all_finite() { Ok(weights) } else { Err(Unfit::Packed(PackError::NotFinite)) }
 }
 
-/// The shape of a file's tensor, if it is one of these.
-fn fitting<'a>(file: &'a Tensors, name: &str, shapes: &[Vec<usize>]) -> Result<&'a [usize], Unfit> {
-    match file.shape(name) {
-        Some(found) if shapes.iter().any(|shape| shape == found) => Ok(found),
-        found => Err(Unfit::Shape(found.map(<[usize]>::to_vec))),
-    }
+/// The shape of these that a file's tensor has. Formats that do not keep leading sizes of 1 do not change what it is.
+fn fitting(file: &Tensors, name: &str, shapes: &[Vec<usize>]) -> Result<Vec<usize>, Unfit> {
+    let found = file.shape(name).ok_or(Unfit::Shape(None))?;
+    let exact = shapes.iter().find(|shape| *shape == found);
+    let alike = || shapes.iter().find(|shape| without_leading_ones(shape) == without_leading_ones(found));
+    exact.or_else(alike).cloned().ok_or_else(|| Unfit::Shape(Some(found.to_vec())))
+}
+
+fn without_leading_ones(shape: &[usize]) -> &[usize] {
+    let ones = shape.iter().take_while(|size| **size == 1).count();
+    shape.get(ones..).unwrap_or_default()
 }
 
 /// Uniform values with the variance that keeps signals at their size: 1 / inputs. Vectors are near 1, so that

@@ -20,6 +20,12 @@ pub trait Components: Send {
     /// For the time in which images are encoded or decoded.
     fn vae(&mut self) -> Result<Arc<Vae>>;
 
+    /// The same VAE in f32, for a picture that came out as NaN; `None` if [`Self::vae`] is in f32 already, or it cannot be
+    /// had.
+    fn vae_in_f32(&mut self) -> Result<Option<Arc<Vae>>> {
+        Ok(None)
+    }
+
     /// What changes tokens on their way to keys and values of this pass's attentions: hypernetworks.
     fn transforms(&mut self) -> Result<Vec<Arc<dyn KeyValueTransform>>> {
         Ok(vec![])

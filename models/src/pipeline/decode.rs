@@ -1,5 +1,7 @@
 //! Latents to pictures.
 
+use super::components::Components;
+use super::freed::FreedAtTheEnd;
 use super::watch::Watch;
 use crate::image::{RgbImage, tensor_to_image};
 use crate::networks::vae::Vae;
@@ -7,22 +9,45 @@ use crate::nn::Run;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Decodes latents `(batch, channels, height, width)` of a family's scale one after the other; `done` is told of each.
+/// Decodes latents `(batch, channels, height, width)` of a family's scale one after the other; `done` is told of each. One
+/// that comes out as NaN is decoded again in f32, whatever the others do, and the watch is told.
 pub(super) fn decode(
-    vae: &Vae,
+    components: &mut dyn Components,
     latents: &Tensor,
     scale: f64,
     watch: &mut dyn Watch,
     mut done: impl FnMut(&mut dyn Watch, RgbImage),
 ) -> Result<()> {
+    let mut lent = None;
     for index in 0..latents.dim(0) {
         if watch.cancelled() {
             return Err(Error::Cancelled);
         }
         let latent = latents.narrow(0, index, 1)?.scaled(1.0 / scale);
-        let cancelled = || watch.cancelled();
-        let image = tensor_to_image(&vae.decode(&latent, &Run::until(&cancelled))?)?;
+        let vae = match lent.take() {
+            Some(vae) => vae,
+            None => components.vae()?,
+        };
+        let image = match decode_one(&vae, &latent, watch) {
+            Err(Error::NotFinite(reason)) => {
+                drop(vae);
+                let wide = components.vae_in_f32()?.ok_or(Error::NotFinite(reason))?;
+                let image = decode_one(&wide, &latent, watch)?;
+                watch.notice("the VAE's picture came out as NaN and was decoded again in f32");
+                image
+            }
+            decoded => {
+                lent = Some(vae);
+                decoded?
+            }
+        };
         done(watch, image);
     }
     Ok(())
+}
+
+fn decode_one(vae: &Vae, latent: &Tensor, watch: &dyn Watch) -> Result<RgbImage> {
+    let _memory = FreedAtTheEnd(vae.device().clone());
+    let cancelled = || watch.cancelled();
+    tensor_to_image(&vae.decode(latent, &Run::until(&cancelled))?)
 }

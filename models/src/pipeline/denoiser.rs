@@ -74,6 +74,11 @@ impl Denoise for Denoiser<'_> {
             denoised.push(kept.minus(&output.scaled(of_output))?);
         }
         let guided = self.combine(&evaluation, &denoised)?;
+        if guided.values().iter().any(|value| !value.is_finite()) {
+            let reason =
+                "the UNet's output came out as NaN: the checkpoint's weights overflow, or are broken";
+            return Err(Error::NotFinite(reason.to_owned()));
+        }
         self.start.keep(guided)
     }
 

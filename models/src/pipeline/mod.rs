@@ -9,6 +9,7 @@ mod contexts;
 mod decode;
 mod denoiser;
 mod evaluation;
+mod freed;
 mod guidance;
 mod handles;
 mod pass;

@@ -5,6 +5,7 @@ use super::conditioning::{self, Prompts};
 use super::contexts::Contexts;
 use super::decode::decode;
 use super::evaluation::PassKind;
+use super::freed::FreedAtTheEnd;
 use super::guidance::Guidance;
 use super::handles::Handles;
 use super::pass::{self, PassContext};
@@ -15,7 +16,7 @@ use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
 use crate::image::{Infotext, RgbImage};
 use crate::model::ModelFacts;
-use crate::nn::{Device, Precision, Run};
+use crate::nn::{Precision, Run};
 use crate::prompt::{CHUNK_TOKENS, chunks, split_weight};
 use crate::sampling::{NoiseSource, Sampler, Schedule, levels};
 use crate::{Error, Result};
@@ -157,10 +158,8 @@ pub fn txt2img(
         drop((unet, memory));
         let mut pictures = vec![];
         {
-            let vae = components.vae()?;
-            let _memory = FreedAtTheEnd(vae.device().clone());
             let told = Progress { phase: Phase::Decoding, step: (index + 1) * steps, ..progress };
-            decode(&vae, &latents, facts.family.latent_scale, watch, |watch, image| {
+            decode(components, &latents, facts.family.latent_scale, watch, |watch, image| {
                 let place = pictures.len();
                 let seed = plan.seeds.get(place).copied().unwrap_or_default();
                 pictures.push(Picture { image, seed, index: plan.first_image + place });
@@ -179,15 +178,6 @@ pub fn txt2img(
         }));
     }
     Ok(outputs)
-}
-
-/// Gives memory that layers kept for their next results back to the system, however a phase ends.
-struct FreedAtTheEnd(Device);
-
-impl Drop for FreedAtTheEnd {
-    fn drop(&mut self) {
-        self.0.release();
-    }
 }
 
 impl Txt2Img {

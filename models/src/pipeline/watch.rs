@@ -35,6 +35,9 @@ pub trait Watch: Send + Sync {
     /// A step or phase is done.
     fn progress(&mut self, _progress: Progress) {}
 
+    /// Something that whoever asked for the picture should know.
+    fn notice(&mut self, _text: &str) {}
+
     /// Whether the latents after this step (counted from 1 within the pass) are wanted as a picture.
     fn wants_preview(&self, _step: usize) -> bool {
         false

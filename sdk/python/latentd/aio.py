@@ -477,9 +477,11 @@ class AsyncModels:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def load(self, checkpoint: str, *, timeout: Optional[float] = None) -> Dict[str, Any]:
-        """Makes a checkpoint resident, so that the next picture starts at once."""
-        return await self._client._run_for(calls.models_load(checkpoint), timeout)
+    async def load(
+        self, checkpoint: str, *, vae: Optional[str] = None, timeout: Optional[float] = None
+    ) -> Dict[str, Any]:
+        """Makes a checkpoint resident, with a VAE as in ``txt2img``, so that the next picture starts at once."""
+        return await self._client._run_for(calls.models_load(checkpoint, vae), timeout)
 
     async def unload(self, checkpoint: str) -> bool:
         """Gives a checkpoint's memory back; ``False`` where it was not resident."""

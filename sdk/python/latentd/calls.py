@@ -144,8 +144,8 @@ def library_rescan() -> Call[Dict[str, Any]]:
     return Call("library.rescan", {}, _map)
 
 
-def models_load(checkpoint: str) -> Call[Dict[str, Any]]:
-    return Call("models.load", {"checkpoint": checkpoint}, _map)
+def models_load(checkpoint: str, vae: Optional[str]) -> Call[Dict[str, Any]]:
+    return Call("models.load", {"checkpoint": checkpoint, **_given(vae=vae)}, _map)
 
 
 def models_unload(checkpoint: str) -> Call[bool]:

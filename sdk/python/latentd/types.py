@@ -61,6 +61,11 @@ class Txt2ImgFields(TypedDict, total=False):
     checkpoint: str
     """A library name (the file's name without extension), a hash, a path inside a models folder or the folder of its
     kind, or one of these with a hash behind it, as A1111 writes it: ``"anime/v2.safetensors [0123456789]"``."""
+    vae: str
+    """A library name, a hash or a path, ``"None"`` for the checkpoint's own, or ``"Automatic"`` (default): the one whose
+    file's name begins with the checkpoint's, else the checkpoint's own."""
+    keep_alive: float
+    """Seconds that the checkpoint stays in memory after the job; 0 lets it go at once, −1 (default) never."""
     rng: str
     """``"nv"`` (default) or ``"cpu"``: whose noise a seed stands for."""
     precision: str

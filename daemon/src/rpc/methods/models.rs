@@ -1,7 +1,7 @@
 //! `models.*`: what is in memory.
 
 use latentd_client::protocol::{
-    Empty, LibraryKind, LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult,
+    Empty, LibraryKind, LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult,
 };
 
 use super::row::{Method, Session, now, quick};
@@ -17,11 +17,11 @@ pub(super) fn methods() -> Vec<Method> {
     ]
 }
 
-fn load(session: &Session, params: ModelParams) -> Result<ResidentModel> {
-    session.daemon.studio.load(&params.checkpoint)
+fn load(session: &Session, params: LoadParams) -> Result<ResidentModel> {
+    session.daemon.studio.load(&params.checkpoint, params.vae.as_deref())
 }
 
-fn unload(session: &Session, params: ModelParams) -> Result<UnloadResult> {
+fn unload(session: &Session, params: UnloadParams) -> Result<UnloadResult> {
     let studio = &session.daemon.studio;
     let item = item(session, &params.checkpoint)?;
     Ok(UnloadResult { unloaded: studio.device.memory.unload(&item) })

@@ -21,8 +21,9 @@ use crate::codec::{decode_value, encode_request};
 use crate::protocol::{
     ApiInfo, Empty, Event, ImageIn, ImageInfo, ImageInfoParams, InitializeParams, InitializeResult, JobList,
     JobListParams, JobParams, JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList,
-    LibraryListParams, LoadedModels, ModelParams, OnDisconnect, PinParams, RescanResult, ResidentModel,
-    Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadResult,
+    LibraryListParams, LoadParams, LoadedModels, OnDisconnect, PinParams, RescanResult, ResidentModel,
+    Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadParams,
+    UnloadResult,
 };
 use crate::socket;
 use connection::Shared;
@@ -236,15 +237,20 @@ impl Client {
         self.call("library.rescan", &Empty {}).await
     }
 
-    /// Brings a checkpoint into memory.
+    /// Brings a checkpoint into memory, with the VAE that requests have which leave it open.
     pub async fn load_model(&self, checkpoint: &str) -> Result<ResidentModel, Error> {
-        self.call("models.load", &ModelParams { checkpoint: checkpoint.into() }).await
+        self.load_model_with(&LoadParams { checkpoint: checkpoint.into(), vae: None }).await
+    }
+
+    /// Brings a checkpoint into memory, with a VAE.
+    pub async fn load_model_with(&self, params: &LoadParams) -> Result<ResidentModel, Error> {
+        self.call("models.load", params).await
     }
 
     /// Drops a checkpoint from memory; false if it was not there.
     pub async fn unload_model(&self, checkpoint: &str) -> Result<bool, Error> {
         let answer: UnloadResult =
-            self.call("models.unload", &ModelParams { checkpoint: checkpoint.into() }).await?;
+            self.call("models.unload", &UnloadParams { checkpoint: checkpoint.into() }).await?;
         Ok(answer.unloaded)
     }
 

@@ -53,7 +53,7 @@ pub use job::{
 pub use library::{
     LibraryEntry, LibraryGetParams, LibraryKind, LibraryList, LibraryListParams, LibraryProblem, RescanResult,
 };
-pub use models::{LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult};
+pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
 pub use server::{
     ApiInfo, Capabilities, Client, ConfigStatus, Device, Empty, FolderStatus, InitializeParams,
     InitializeResult, MemoryStatus, MethodInfo, QueueStatus, Server, ServerLimits, Status, StorageStatus,

@@ -3,11 +3,22 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `models.load` and `models.unload`.
+/// `models.load`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ModelParams {
+pub struct LoadParams {
     /// A checkpoint, named as in `txt2img`.
+    pub checkpoint: String,
+    /// The VAE, as in `txt2img`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<String>,
+}
+
+/// `models.unload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnloadParams {
+    /// A checkpoint, named as in `txt2img`: with all its VAEs and in all precisions.
     pub checkpoint: String,
 }
 
@@ -34,6 +45,9 @@ pub struct ResidentModel {
     /// Its file; absent if it is built in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// The VAE that it is drawn with, where that is in a file of its own; absent if it is the checkpoint's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<String>,
     /// The model family.
     pub architecture: String,
     /// The type most weights are stored in.

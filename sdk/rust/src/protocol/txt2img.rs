@@ -57,10 +57,20 @@ pub struct Txt2ImgParams {
     /// `latentd-demo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
+    /// The VAE: a name in the library, a path or a hash, as for `checkpoint`; "None" for the checkpoint's own; "Automatic"
+    /// for the one whose file's name begins with the checkpoint's, where there is one, else the checkpoint's own. If left
+    /// out: as the daemon is set, by default "Automatic".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae: Option<String>,
     /// Where noise comes from.
     pub rng: Rng,
     /// What to compute in.
     pub precision: Precision,
+    /// Seconds that the checkpoint stays in memory after this job, if nothing else draws with it and nobody has pinned it:
+    /// 0 lets it go at once, -1 never for time's sake. If left out: as the daemon is set, by default -1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1.0, max = 31_536_000.0))]
+    pub keep_alive: Option<f64>,
     /// How pictures come back.
     pub output: OutputParams,
     /// Pictures of the way there, as events. None if left out.
@@ -88,8 +98,10 @@ impl Default for Txt2ImgParams {
             clip_skip: 1,
             pad_cond_uncond: false,
             checkpoint: None,
+            vae: None,
             rng: Rng::default(),
             precision: Precision::default(),
+            keep_alive: None,
             output: OutputParams::default(),
             preview: None,
             on_disconnect: OnDisconnect::Keep,

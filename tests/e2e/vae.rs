@@ -1,0 +1,239 @@
+//! VAEs: in files of their own, beside a checkpoint, and the checkpoint's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use latentd_client::protocol::{ErrorName, ImageIn, LoadParams, Precision, Txt2ImgParams};
+use serde_json::{Map, Value};
+
+use crate::harness::{Daemon, Options, fixtures, refused, small, within};
+
+const PREFIX: &str = "first_stage_model.";
+
+/// Tensors of a safetensors file: name, type, shape, elements.
+type Tensors = Vec<(String, Value, Value, Vec<u8>)>;
+
+fn read(path: &Path) -> Tensors {
+    let bytes = fs::read(path).expect("read");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header: Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+    let tensors = header.into_iter().filter(|(name, _)| name != "__metadata__");
+    tensors
+        .map(|(name, info)| {
+            let at =
+                |index: usize| info["data_offsets"][index].as_u64().expect("a place") as usize + 8 + length;
+            (name, info["dtype"].clone(), info["shape"].clone(), bytes[at(0)..at(1)].to_vec())
+        })
+        .collect()
+}
+
+fn write(path: &Path, tensors: &Tensors) {
+    let (mut header, mut data) = (Map::new(), Vec::<u8>::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let start = data.len();
+        data.extend(bytes);
+        let offsets = [start, data.len()];
+        let info = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets });
+        header.insert(name.clone(), info);
+    }
+    let header = serde_json::to_vec(&header).expect("JSON");
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    bytes.extend(data);
+    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    // Whole or not at all, as a download manager does it.
+    let partial = path.with_extension("part");
+    fs::write(&partial, bytes).expect("written");
+    fs::rename(partial, path).expect("renamed");
+}
+
+/// The VAE of a checkpoint without its prefix, and something of its training beside it.
+fn vae_of(checkpoint: &Path) -> Tensors {
+    let own = |(name, dtype, shape, bytes): (String, Value, Value, Vec<u8>)| {
+        name.strip_prefix(PREFIX).map(|name| (name.to_owned(), dtype, shape, bytes))
+    };
+    let mut vae: Tensors = read(checkpoint).into_iter().filter_map(own).collect();
+    vae.push(("loss.logvar".into(), "F16".into(), serde_json::json!([]), vec![0; 2]));
+    vae
+}
+
+fn checkpoint(name: &str) -> PathBuf {
+    fixtures().join(format!("Stable-diffusion/{name}.safetensors"))
+}
+
+/// A models folder with the small checkpoint in it.
+fn models() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for kind in ["Stable-diffusion", "VAE"] {
+        fs::create_dir(folder.path().join(kind)).expect("made");
+    }
+    let tiny = folder.path().join("Stable-diffusion/tiny-sd1.safetensors");
+    fs::copy(checkpoint("tiny-sd1"), tiny).expect("copied");
+    folder
+}
+
+fn daemon(folder: &Path) -> Daemon {
+    Daemon::with(Options { models: Some(folder.to_owned()), ..Options::default() })
+}
+
+async fn draw(client: &latentd_client::Client, vae: Option<&str>) -> (Vec<u8>, String) {
+    let request = Txt2ImgParams { vae: vae.map(Into::into), ..small(3) };
+    let image = within(client.txt2img(&request)).await.expect("drawn").images.remove(0);
+    let pixels = latentd_models::image::Picture::decode(&image.png.expect("a PNG").0, 1 << 20);
+    (pixels.expect("a picture").into_rgb().pixels, image.infotext.expect("a text"))
+}
+
+#[tokio::test]
+async fn the_one_that_is_asked_for_draws() {
+    let folder = models();
+    let other = vae_of(&checkpoint("tiny-sd1-ema"));
+    write(&folder.path().join("VAE/other.safetensors"), &other);
+    write(&folder.path().join("VAE/same.safetensors"), &vae_of(&checkpoint("tiny-sd1")));
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let (own, text) = draw(&client, None).await;
+    assert!(!text.contains("VAE"), "{text}");
+    let (others, text) = draw(&client, Some("other")).await;
+    assert!(own != others);
+    let model = text.find("Model: tiny-sd1, VAE hash: ").expect(&text);
+    assert!(text[model..].contains(", VAE: other.safetensors"), "{text}");
+    assert_eq!(draw(&client, Some("same")).await.0, own, "the same numbers");
+    assert_eq!(draw(&client, Some("none")).await.0, own);
+    // By its file's name and by its hash, as A1111 writes them.
+    let hash = text.split("VAE hash: ").nth(1).and_then(|rest| rest.get(..10)).expect("a hash");
+    for name in ["other.safetensors", "VAE/other", hash] {
+        assert_eq!(draw(&client, Some(name)).await.0, others, "{name}");
+    }
+    let text = refused(
+        within(client.txt2img(&Txt2ImgParams { vae: Some("othr".into()), ..small(1) })).await,
+        ErrorName::NotFound,
+    );
+    assert!(text.contains("vae 'othr'") && text.contains("known: other"), "{text}");
+    // Equal networks are in memory once.
+    let same = LoadParams { checkpoint: "tiny-sd1".into(), vae: Some("same".into()) };
+    loop {
+        let model = within(client.load_model_with(&same)).await.expect("loaded");
+        assert_eq!(model.vae.as_deref(), Some("same"));
+        if model.shared_bytes == model.bytes {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn one_beside_a_checkpoint_is_its_own() {
+    let folder = models();
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let (own, text) = draw(&client, None).await;
+    let png = |text: &str| {
+        let image = latentd_models::image::RgbImage { width: 1, height: 1, pixels: vec![0; 3] };
+        ImageIn::png(latentd_models::image::encode_png(&image, text).expect("encoded"))
+    };
+    let repeats_own = within(client.image_info(png(&text))).await.expect("read").params.expect("a request");
+    assert_eq!(repeats_own.vae.as_deref(), Some("None"));
+
+    // Found at once, before the change was noticed.
+    let other = vae_of(&checkpoint("tiny-sd1-ema"));
+    let beside = folder.path().join("Stable-diffusion/tiny-sd1.vae.safetensors");
+    write(&beside, &other);
+    let (others, text) = draw(&client, None).await;
+    assert!(own != others && text.contains("VAE: tiny-sd1.vae.safetensors"), "{text}");
+    assert_eq!(draw(&client, Some("Automatic")).await.0, others);
+    assert_eq!(draw(&client, Some("None")).await.0, own);
+    // What was drawn before is repeated as it was, and what is drawn now too.
+    let repeat = |params: Txt2ImgParams| {
+        let client = &client;
+        async move { within(client.txt2img(&params)).await.expect("drawn").images.remove(0) }
+    };
+    assert!(!repeat(repeats_own).await.infotext.expect("a text").contains("VAE"));
+    let info = within(client.image_info(png(&text))).await.expect("read").params.expect("a request");
+    assert!(repeat(info).await.infotext.expect("a text").contains("VAE: tiny-sd1.vae.safetensors"));
+
+    // One that only begins so counts too, in the folder of VAEs, as in A1111.
+    fs::rename(&beside, folder.path().join("VAE/tiny-sd1-sharp.safetensors")).expect("moved");
+    within(client.rescan()).await.expect("scanned");
+    let (again, text) = draw(&client, None).await;
+    assert!(again == others && text.contains("VAE: tiny-sd1-sharp.safetensors"), "{text}");
+}
+
+#[tokio::test]
+async fn one_that_does_not_fit_is_refused_before_anything_is_drawn() {
+    let folder = models();
+    let other = vae_of(&checkpoint("tiny-sd1-ema"));
+    let without = |missing: &str| other.iter().filter(|(name, ..)| name != missing).cloned().collect();
+    write(&folder.path().join("VAE/cut.safetensors"), &without("decoder.mid.attn_1.q.weight"));
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let text = refused(
+        within(client.txt2img(&Txt2ImgParams { vae: Some("cut".into()), ..small(1) })).await,
+        ErrorName::Model,
+    );
+    assert!(text.contains("cut.safetensors") && text.contains("attn_1.q"), "{text}");
+    draw(&client, None).await;
+}
+
+#[tokio::test]
+async fn a_decoder_alone_will_do() {
+    let folder = models();
+    let other = vae_of(&checkpoint("tiny-sd1-ema"));
+    let is_decoder = |name: &str| !name.starts_with("encoder.") && !name.starts_with("quant_conv.");
+    let decoder = other.iter().filter(|(name, ..)| is_decoder(name)).cloned().collect();
+    write(&folder.path().join("VAE/whole.safetensors"), &other);
+    write(&folder.path().join("VAE/decoder.safetensors"), &decoder);
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    assert_eq!(draw(&client, Some("decoder")).await.0, draw(&client, Some("whole")).await.0);
+}
+
+/// Makes a residual block give NaN in bf16 and nothing of the kind in f32: by a weight that only f32 can hold, of an input
+/// that is always 0.
+fn overflow_in_bf16(tensors: &mut Tensors, norm: &str, convolution: &str) {
+    let widened = |pair: &[u8; 2]| {
+        let bits = u16::from_le_bytes(*pair);
+        let (exponent, fraction) = (bits >> 10 & 31, f32::from(bits & 1023) / 1024.0);
+        let magnitude = match exponent {
+            0 => fraction * 2f32.powi(-14),
+            _ => (1.0 + fraction) * 2f32.powi(i32::from(exponent) - 15),
+        };
+        if bits >> 15 == 0 { magnitude } else { -magnitude }
+    };
+    for (name, dtype, _, bytes) in tensors {
+        let is_norm = name.strip_prefix(norm).is_some_and(|end| end == ".weight" || end == ".bias");
+        if name.strip_prefix(convolution) != Some(".weight") && !is_norm {
+            continue;
+        }
+        assert_eq!(*dtype, "F16");
+        let mut values: Vec<f32> = bytes.as_chunks::<2>().0.iter().map(widened).collect();
+        values[0] = if is_norm { 0.0 } else { 3.4e38 };
+        *dtype = "F32".into();
+        *bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    }
+}
+
+#[tokio::test]
+async fn what_comes_out_as_nan_is_drawn_again_in_f32() {
+    let folder = models();
+    let mut vae = vae_of(&checkpoint("tiny-sd1"));
+    overflow_in_bf16(&mut vae, "decoder.mid.block_1.norm1", "decoder.mid.block_1.conv1");
+    write(&folder.path().join("VAE/large.safetensors"), &vae);
+    let mut whole = read(&checkpoint("tiny-sd1"));
+    let block = "model.diffusion_model.middle_block.0";
+    overflow_in_bf16(&mut whole, &format!("{block}.in_layers.0"), &format!("{block}.in_layers.2"));
+    write(&folder.path().join("Stable-diffusion/large.safetensors"), &whole);
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let of_vae =
+        Txt2ImgParams { vae: Some("large".into()), precision: Precision::Bf16, batch_size: 2, ..small(1) };
+    let drawn = within(client.txt2img(&of_vae)).await.expect("drawn");
+    assert_eq!(drawn.notices, ["the VAE's picture came out as NaN and was decoded again in f32"]);
+    assert_eq!((drawn.precision.as_str(), drawn.images.len()), ("bf16", 2));
+    let of_unet = Txt2ImgParams { vae: None, checkpoint: Some("large".into()), ..of_vae.clone() };
+    let drawn = within(client.txt2img(&of_unet)).await.expect("drawn");
+    assert!(drawn.notices[0].contains("UNet") && drawn.notices[0].contains("again in f32"), "{drawn:?}");
+    assert_eq!(drawn.precision, "f32");
+    let in_f32 = Txt2ImgParams { precision: Precision::F32, ..of_unet };
+    let wide = within(client.txt2img(&in_f32)).await.expect("drawn");
+    assert!(wide.notices.is_empty() && wide.images == drawn.images);
+}
