@@ -25,3 +25,4 @@ mod same_bytes;
 mod state;
 mod submit;
 mod vae;
+mod weight_files;

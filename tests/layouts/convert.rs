@@ -27,7 +27,7 @@ fn write_to(at: &Path, conversions: &Conversions) -> Result<()> {
     };
     if conversions.is_folder() {
         fs::create_dir(at).expect("made");
-        conversions.write_folder(at, &mut wrote)?;
+        conversions.write_folder(at, at, &mut wrote)?;
     } else {
         conversions.write_file(&mut File::create_new(at).expect("made"), at, &mut wrote)?;
     }

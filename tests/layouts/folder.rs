@@ -89,11 +89,7 @@ fn every_form_has_the_numbers_that_diffusers_reads() {
         ("bin", "f32", "folder"),
     ] {
         let path = fixture.at(name);
-        let info = match inspect(&path) {
-            // Until pickles are read as data.
-            Err(error) if name == "bin" && error.to_string().contains("pickle") => continue,
-            info => info.expect("inspects"),
-        };
+        let info = inspect(&path).expect("inspects");
         let found = digests_of(&path);
         let wanted = fixture.digests(dtype);
         assert_eq!(found.len(), 718, "{name}");
@@ -445,4 +441,40 @@ fn folders_that_are_not_what_they_should_be_are_refused_by_name() {
         let error = opened.err().expect(name).to_string();
         assert!(error.contains(reason), "{name}: {error}");
     }
+}
+
+/// By both names, the file's own first.
+#[test]
+fn what_is_missing_or_misshapen_in_a_folder_is_named() {
+    let fixture = Fixture::unpack();
+    let unet = fixture.at("plain/unet/diffusion_pytorch_model.safetensors");
+    let tensors = read(&unet);
+    let rows = [
+        ("down_blocks.1.resnets.0.conv1.bias", "input_blocks.3.0.in_layers.2.bias"),
+        ("up_blocks.3.attentions.1.proj_out.weight", "output_blocks.7.1.proj_out.weight"),
+        ("time_embedding.linear_1.weight", "time_embed.0.weight"),
+        ("mid_block.resnets.1.norm2.weight", "middle_block.2.out_layers.0.weight"),
+    ];
+    for (own, ldm) in rows {
+        let both = format!("unet/{own} (model.diffusion_model.{ldm})");
+        let mut fewer = tensors.clone();
+        let (dtype, _, bytes) = fewer.remove(own).expect("there");
+        write(&unet, fewer.clone().into_iter());
+        let error = Checkpoint::open(&fixture.at("plain")).err().expect("refused").to_string();
+        assert!(error.contains(&format!("missing tensor {both}")), "{error}");
+        if own.contains("linear_1") {
+            // The width of all others is read from it.
+            continue;
+        }
+        fewer.insert(own.to_owned(), (dtype, vec![2, bytes.len() / 8], bytes));
+        write(&unet, fewer.into_iter());
+        let error = Checkpoint::open(&fixture.at("plain")).err().expect("refused").to_string();
+        assert!(error.contains(&format!("unet/{own}")), "{error}");
+    }
+    let mut more = tensors;
+    let spare = more["conv_in.bias"].clone();
+    more.insert("down_blocks.0.spare.weight".to_owned(), spare);
+    write(&unet, more.into_iter());
+    let error = Checkpoint::open(&fixture.at("plain")).err().expect("refused").to_string();
+    assert!(error.contains("extra tensor unet/down_blocks.0.spare.weight"), "{error}");
 }

@@ -131,7 +131,7 @@ fn write(converted: &Conversions, output: &Path, force: bool, cancelled: &Atomic
     let written = if converted.is_folder() {
         whole_file::write_folder(output, force, &mut |folder| {
             bar.set_position(0);
-            converted.write_folder(folder, &mut wrote).map_err(io::Error::other)
+            converted.write_folder(folder, output, &mut wrote).map_err(io::Error::other)
         })
     } else {
         whole_file::write_with(output, &mut |file| {

@@ -324,9 +324,9 @@ mod tests {
             (text, &["model.bin", "pytorch_model.safetensors", "model.onnx"], None),
         ];
         for (network, names, expected) in rows {
-            let names: Vec<String> = names.iter().map(|name| name.replace("D", d)).collect();
+            let names: Vec<String> = names.iter().map(|name| name.replace('D', d)).collect();
             let choice = names.iter().filter_map(|name| Choice::of(name, network)).min();
-            let expected = expected.map(|name| name.replace("D", d));
+            let expected = expected.map(|name| name.replace('D', d));
             assert_eq!(choice.map(|choice| choice.name), expected, "{names:?}");
         }
     }

@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 pub const LARGEST_HEADER: usize = 32 << 20;
 
 /// Tensors. A checkpoint has some 1,200 to 3,000, an adapter up to some 10,000.
-const MOST_TENSORS: usize = 1 << 16;
+pub(super) const MOST_TENSORS: usize = 1 << 16;
 
 /// Dimensions of all tensors together.
 const MOST_DIMENSIONS: usize = 1 << 21;

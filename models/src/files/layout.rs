@@ -102,6 +102,26 @@ impl Places {
     }
 }
 
+/// What a file in diffusers' layout would call a tensor that it lacks, by LDM's name.
+pub(crate) fn would_be(file: &Tensors, name: &str) -> Option<String> {
+    let places = Places::of(file)?;
+    let under = |prefix: &'static str| {
+        file.names_under(prefix)
+            .into_iter()
+            .filter_map(move |(name, _)| name.strip_prefix(prefix))
+            .chain(name.strip_prefix(prefix))
+    };
+    if let Some(rest) = name.strip_prefix(UNET) {
+        let translated = Names::of_unet(Layout::Diffusers, under(UNET)).translated(rest);
+        return places.unet.filter(|_| translated != rest).map(|place| format!("{place}{translated}"));
+    }
+    if let Some(rest) = name.strip_prefix(VAE) {
+        let translated = Names::of_vae(Layout::Diffusers, under(VAE)).translated(rest);
+        return places.vae.map(|place| format!("{place}{translated}"));
+    }
+    name.strip_prefix(CLIP).zip(places.text_encoder).map(|(rest, place)| format!("{place}{rest}"))
+}
+
 /// The width of what a UNet attends to.
 fn context_width(file: &Tensors, prefix: &str) -> Option<usize> {
     let keys = file.names().find(|name| name.starts_with(prefix) && name.ends_with("attn2.to_k.weight"))?;

@@ -27,7 +27,7 @@ pub use container::ElementType;
 pub use header::LARGEST_HEADER;
 pub use inspect::{FileInfo, FileKind, inspect};
 pub(crate) use inspect::{architecture, main_dtype};
-pub(crate) use layout::{Network, in_diffusers};
+pub(crate) use layout::{Network, in_diffusers, would_be};
 pub use layout_names::Layout;
 pub(crate) use layout_names::{CLIP, UNET, VAE};
 pub use mapped::open_without_waiting;

@@ -223,13 +223,17 @@ impl Conversions {
         self.source.check_intact()
     }
 
-    /// Writes what belongs in a folder into one that is there and empty.
-    pub fn write_folder(&self, folder: &Path, wrote: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    /// Writes what belongs in a folder into one that is there and empty, which errors call `path`.
+    pub fn write_folder(
+        &self,
+        folder: &Path,
+        path: &Path,
+        wrote: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
         let create = |name: &str| -> Result<(File, PathBuf)> {
-            let path = folder.join(name);
-            let made =
-                path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create_new(&path));
-            made.map(|file| (file, path.clone())).map_err(|error| unwritten(&path, &error))
+            let (at, shown) = (folder.join(name), path.join(name));
+            let made = at.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create_new(&at));
+            made.map_err(|error| unwritten(&shown, &error)).map(|file| (file, shown))
         };
         for (name, text) in &self.texts {
             let (mut file, path) = create(name)?;

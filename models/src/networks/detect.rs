@@ -1,6 +1,6 @@
 //! Reading a network's configuration from the names and shapes of its tensors.
 
-use crate::files::Tensors;
+use crate::files::{Tensors, would_be};
 use crate::{Error, Result};
 
 /// Wider than any layer, and small enough to reckon with: a tensor without elements can claim any size.
@@ -8,9 +8,13 @@ const WIDEST: usize = 1 << 24;
 
 /// A dimension of a tensor that a configuration is read from, at least 1.
 pub(super) fn dim(file: &Tensors, name: &str, index: usize) -> Result<usize> {
-    let shape =
-        file.shape(name).ok_or_else(|| Error::model(file.path(), format!("missing tensor {name}")))?;
-    let wrong = || Error::model(file.path(), format!("tensor {name} has the unexpected shape {shape:?}"));
+    let missing = || {
+        let named = would_be(file, name).map_or_else(|| name.to_owned(), |own| format!("{own} ({name})"));
+        Error::model(file.path(), format!("missing tensor {named}"))
+    };
+    let shape = file.shape(name).ok_or_else(missing)?;
+    let own = file.own_name(name).unwrap_or(name);
+    let wrong = || Error::model(file.path(), format!("tensor {own} has the unexpected shape {shape:?}"));
     shape.get(index).copied().filter(|size| (1..=WIDEST).contains(size)).ok_or_else(wrong)
 }
 

@@ -14,7 +14,7 @@ use latentd_kernels::{PackError, WeightDtype, Weights};
 use super::backend::{Device, Layout, Matrix, Precision, Vector};
 use super::parts::{Part, Parts, Table};
 use super::patch::Patch;
-use crate::files::Tensors;
+use crate::files::{Tensors, would_be};
 use crate::{Error, Result};
 
 /// Problems that an error spells out; beyond it only their number is told.
@@ -304,7 +304,10 @@ impl<'a> Loader<'a> {
     /// What is wrong with a tensor; by both names where the file calls it otherwise.
     fn unfit(&self, name: &str, found: Option<&[usize]>, wanted: &[usize]) -> String {
         let own = match &self.source {
-            Source::File(file) => file.own_name(name).filter(|own| *own != name),
+            Source::File(file) => match file.own_name(name) {
+                Some(own) => (own != name).then(|| own.to_owned()),
+                None => would_be(file, name),
+            },
             Source::Random(_) => None,
         };
         let named = own.map_or_else(|| name.to_owned(), |own| format!("{own} ({name})"));
