@@ -23,7 +23,7 @@ use crate::device;
 use crate::engine;
 use crate::folders::Folders;
 use crate::jobs::Jobs;
-use crate::library::{Library, NO_FOLDER};
+use crate::library::{Library, NO_FOLDER, Root};
 use crate::live::Live;
 use crate::memory::Memory;
 use crate::process::{self, Terminal};
@@ -164,8 +164,8 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
     }
     let jobs = Arc::new(Jobs::open(Arc::clone(state_dir), job_limits(config)).map_err(Failure::new)?);
     let told = Arc::clone(&jobs);
-    let library =
-        Library::open(config.models_dirs.clone(), &config.state_dir, move |event| told.library_event(event));
+    let roots = config.models_dirs.iter().cloned().map(Root::of_models).collect();
+    let library = Library::open(roots, &config.state_dir, move |event| told.library_event(event));
     let threads = config.compute_threads();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

@@ -5,15 +5,21 @@
 //!
 //! The demo model is listed beside the files where the program carries it. A file of the same name takes its place.
 
+mod beside;
+mod details;
+mod digests;
 mod hash;
 mod index;
 mod item;
 mod judge;
+mod layout;
 mod lookup;
 mod names;
 mod natural;
 mod pinned;
 mod places;
+mod remote;
+mod roots;
 mod scan;
 mod snapshot;
 mod stamp;
@@ -43,13 +49,20 @@ use judge::{Candidate, judge, sort_in};
 use lookup::{Lookup, Shelf};
 use pinned::PinError;
 pub(crate) use pinned::{Identity, Pinned};
+pub(crate) use places::Root;
 use places::outermost_kind;
+use roots::Askers;
 pub(crate) use snapshot::Problem;
-use snapshot::{Snapshot, difference};
+use snapshot::{Folder, Snapshot, difference};
 use stamp::Stamp;
 use waiting::WaitingRoom;
 pub(crate) use waiting::{Patient, Waiter};
 pub(crate) use walk::NO_FOLDER;
+use walk::Progress;
+use watch::Watched;
+
+/// Digits of a SHA-256 that A1111 and Civitai call a model by.
+const AUTO_V2: usize = 10;
 
 /// Files that are hashed at once.
 const HASHING_THREADS: usize = 2;
@@ -62,7 +75,8 @@ const FIRST_SCAN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The folders and what is in them.
 pub(crate) struct Library {
-    folders: Vec<PathBuf>,
+    roots: Arc<[Root]>,
+    askers: Askers,
     index: Arc<Index>,
     state: Mutex<State>,
     scanned: Condvar,
@@ -93,18 +107,20 @@ struct State {
 }
 
 impl Library {
-    /// A library over `folders` with its index in `state_dir`. Nothing is read yet; `on_change` is told of every
+    /// A library over `roots` with its index in `state_dir`. Nothing is read yet; `on_change` is told of every
     /// change after the first scan.
     pub(crate) fn open(
-        folders: Vec<PathBuf>,
+        roots: Vec<impl Into<Root>>,
         state_dir: &Path,
         on_change: impl Fn(&LibraryEvent) + Send + Sync + 'static,
     ) -> Self {
         Self {
-            folders: folders
+            roots: roots
                 .into_iter()
-                .map(|folder| std::path::absolute(&folder).unwrap_or(folder))
+                .map(Into::into)
+                .map(|root: Root| Root { path: std::path::absolute(&root.path).unwrap_or(root.path), ..root })
                 .collect(),
+            askers: Askers::new(),
             index: Arc::new(Index::open(&state_dir.join("library.db"))),
             state: Mutex::default(),
             scanned: Condvar::new(),
@@ -120,7 +136,7 @@ impl Library {
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         let library = Arc::clone(self);
         thread::start("library", move || {
-            keep_going("library", || watch::run(|| library.rescan_or_go_on()), || ());
+            keep_going("library", || watch::run(&*library), || ());
         })?;
         Ok(())
     }
@@ -129,7 +145,8 @@ impl Library {
     fn rescan_or_go_on(&self) -> Arc<Snapshot> {
         let scanned = contain(|| Ok(self.rescan()));
         scanned.unwrap_or_else(|_| {
-            let known = Arc::clone(self.lock().snapshot.get_or_insert_default());
+            let none = || Arc::new(self.nothing_yet());
+            let known = Arc::clone(self.lock().snapshot.get_or_insert_with(none));
             self.scanned.notify_all();
             known
         })
@@ -153,11 +170,14 @@ impl Library {
         let none_yet = |state: &mut State| state.snapshot.is_none();
         let waited = self.scanned.wait_timeout_while(state, FIRST_SCAN, none_yet);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.snapshot.clone().unwrap_or_else(|| {
-            let mut snapshot = Snapshot::default();
-            scan::arrange(&self.folders, &mut snapshot);
-            Arc::new(snapshot)
-        })
+        state.snapshot.clone().unwrap_or_else(|| Arc::new(self.nothing_yet()))
+    }
+
+    /// What there is without any file.
+    fn nothing_yet(&self) -> Snapshot {
+        let mut snapshot = Snapshot { roots: Arc::clone(&self.roots), ..Snapshot::default() };
+        scan::arrange(&mut snapshot);
+        snapshot
     }
 
     fn is_scanned(&self) -> bool {
@@ -168,7 +188,7 @@ impl Library {
     pub(crate) fn rescan(&self) -> Arc<Snapshot> {
         let _alone = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.lock().snapshot.clone();
-        let snapshot = Arc::new(scan::scan(&self.folders, &self.index, before.as_deref()));
+        let snapshot = Arc::new(scan::scan(&self.roots, &self.askers, &self.index, before.as_ref()));
         let before = self.lock().snapshot.replace(Arc::clone(&snapshot));
         self.scanned.notify_all();
         if let Some(before) = before {
@@ -181,7 +201,7 @@ impl Library {
     fn refresh(&self, paths: &[PathBuf]) -> Option<Arc<Snapshot>> {
         loop {
             let before = self.known_by_now();
-            let after = Arc::new(scan::refreshed(&self.folders, &before, paths, &self.index)?);
+            let after = Arc::new(scan::refreshed(&before, paths, &self.index)?);
             let mut state = self.lock();
             if state.snapshot.is_none() {
                 // For whoever asks; the scan that is under way finds it for all.
@@ -195,6 +215,22 @@ impl Library {
                 return Some(after);
             }
         }
+    }
+
+    /// Whether the folders of another machine are others than is known; false of those that did not answer before.
+    fn is_other(&self, root: &Root, snapshot: &Snapshot) -> bool {
+        let is_in = |folder: &&Folder| folder.remote && folder.path.starts_with(&root.path);
+        let folders: Vec<_> = snapshot.folders.iter().filter(is_in).cloned().collect();
+        if folders.is_empty() || snapshot.is_silent(&root.path) {
+            return false;
+        }
+        let is_other = move |progress: &Progress| {
+            folders.iter().any(|folder| {
+                progress.step();
+                !folder.is_same()
+            })
+        };
+        self.askers.ask(root, is_other).unwrap_or(true)
     }
 
     fn tell_difference(&self, before: &Snapshot, after: &Snapshot) {
@@ -223,9 +259,9 @@ impl Library {
     /// Who has just put a file there means that file, also before the change was noticed: what could have this name is
     /// looked at again, and nothing else, so that a name that is nobody's is refused at once however large the library is.
     fn look_up(&self, kind: LibraryKind, name: &str) -> Result<Lookup> {
-        names::check(&self.folders, kind, name)?;
-        let look = |snapshot: &Snapshot| lookup::find(self.shelf(snapshot), kind, name);
         let snapshot = self.known_by_now();
+        names::check(&snapshot.roots, kind, name)?;
+        let look = |snapshot: &Snapshot| lookup::find(self.shelf(snapshot), kind, name);
         let mut changed = Vec::new();
         let mut found = look(&snapshot);
         if let Ok(Lookup::Found { item, .. }) = &found {
@@ -251,7 +287,7 @@ impl Library {
     }
 
     fn shelf<'a>(&'a self, snapshot: &'a Snapshot) -> Shelf<'a> {
-        Shelf { folders: &self.folders, snapshot, index: &self.index }
+        Shelf { roots: &snapshot.roots, snapshot, index: &self.index }
     }
 
     /// The checkpoint that a request means by `name`, or the default one, held open as it is now. Its hash is computed from
@@ -330,9 +366,10 @@ impl Library {
     fn hold_what_is_there(&self, item: &Item) -> Result<Arc<Pinned>, PinError> {
         let path = item.path().ok_or(PinError::Moved)?;
         let (file, seen) = pinned::open(item, path)?;
-        let (verdict, _) = judge(&file, path);
-        let candidate =
-            Candidate { path: path.to_owned(), seen, folder: outermost_kind(&self.folders, path) };
+        let folder = outermost_kind(&self.known_by_now().roots, path);
+        let (verdict, _) = judge(&file, path, folder);
+        let (path, beside) = (path.to_owned(), item.beside);
+        let candidate = Candidate { path, seen, beside, is_folder: false, folder };
         let now = sort_in(&candidate, verdict).map_err(|_| PinError::Moved)?;
         if now.kind == item.kind { self.keep(now, file) } else { Err(PinError::Moved) }
     }
@@ -373,13 +410,14 @@ impl Library {
         if !configured.is_empty() {
             return self.find(LibraryKind::Checkpoint, configured);
         }
-        self.up_to_date(|snapshot| lookup::first_checkpoint(&self.folders, snapshot))
+        self.up_to_date(|snapshot| lookup::first_checkpoint(&snapshot.roots, snapshot))
             .or_else(|none| Item::built_in().ok_or(none))
     }
 
     /// Says that there is no checkpoint but what is built in, and how to add one.
     pub(crate) fn only_built_in(&self) -> String {
-        lookup::only_built_in(&self.folders, &self.snapshot())
+        let snapshot = self.snapshot();
+        lookup::only_built_in(&snapshot.roots, &snapshot)
     }
 
     /// What `look` finds, after another scan if that is a file that is another one by now, or nothing, and there is
@@ -393,25 +431,70 @@ impl Library {
         }
     }
 
-    /// An entry as it goes over the wire.
+    /// An entry as it goes over the wire, with all that is said of it.
+    pub(crate) fn entry_with_details(&self, item: &Item) -> LibraryEntry {
+        let details = item.path().map(|path| Box::new(details::details(path)));
+        LibraryEntry { details, ..self.entry(item) }
+    }
+
+    /// An entry as it goes over the wire in a list.
     pub(crate) fn entry(&self, item: &Item) -> LibraryEntry {
+        let digest = match &item.source {
+            Source::File { path, seen } => self.index.digest(path, seen.file),
+            Source::BuiltIn(_) => None,
+        };
+        let hash = match &item.source {
+            Source::BuiltIn(demo) => Some(demo.sha256.to_owned()),
+            Source::File { .. } => digest.as_ref().map(|digest| digest.sha256.to_string()),
+        };
+        let preview = item.path().and_then(|path| item.beside.preview(path));
+        let addon = || digest.as_ref().and_then(|digest| digest.addon.as_deref()).map(str::to_owned);
         LibraryEntry {
             kind: item.kind,
             name: item.name.clone(),
             path: item.path().map(|path| path.display().to_string()),
             built_in: item.is_built_in(),
             size: item.size(),
-            hash: lookup::known_sha256(&self.index, item),
+            auto_v2: hash.as_deref().and_then(|hash| hash.get(..AUTO_V2)).map(str::to_owned),
+            hash,
+            old_hash: item.facts.old_hash.clone(),
+            addon_hash: item.facts.addon_hash.clone().or_else(addon),
+            format: item.facts.format.clone(),
+            layout: item.facts.layout.clone(),
+            base_model: item.facts.base_model.clone(),
+            preview: preview.map(|path| path.display().to_string()),
             architecture: item.facts.architecture.clone(),
             prediction: item.facts.prediction.map(|prediction| Prediction::name(prediction).to_owned()),
             also: item.facts.also.clone(),
             unsupported: item.unsupported(),
             dtype: item.facts.dtype.clone(),
             parameters: item.facts.parameters,
+            details: None,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched for Library {
+    fn rescan(&self) -> Arc<Snapshot> {
+        self.rescan_or_go_on()
+    }
+
+    fn known(&self) -> Arc<Snapshot> {
+        self.snapshot()
+    }
+
+    fn look_at_young(&self) {
+        let snapshot = self.snapshot();
+        let young = snapshot.problems.iter().filter(|problem| problem.young);
+        self.refresh(&young.map(|problem| problem.path.clone()).collect::<Vec<_>>());
+    }
+
+    fn is_other_elsewhere(&self) -> bool {
+        let snapshot = self.snapshot();
+        self.askers.have_answers() || self.roots.iter().any(|root| self.is_other(root, &snapshot))
     }
 }

@@ -3,26 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::kinds::{FIRST, FileKind, kinds};
 use super::open::open;
 use super::tensors::Tensors;
 use crate::Result;
-
-/// What a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// A whole model.
-    Checkpoint,
-    /// A VAE alone.
-    Vae,
-    /// A LoRA.
-    Lora,
-    /// A textual-inversion embedding.
-    Embedding,
-    /// A ControlNet.
-    ControlNet,
-    /// None of these.
-    Unknown,
-}
 
 /// What a look at a file's header tells; no tensor is read.
 #[derive(Clone, Debug)]
@@ -43,9 +27,6 @@ pub struct FileInfo {
     /// The file's own metadata (`__metadata__`).
     pub metadata: BTreeMap<String, String>,
 }
-
-/// A checkpoint's first convolution: (channels, input channels, 3, 3).
-const FIRST: &str = "model.diffusion_model.input_blocks.0.0.weight";
 
 /// Looks at a weight file's header.
 pub fn inspect(path: &Path) -> Result<FileInfo> {
@@ -82,32 +63,6 @@ fn by_dtype(file: &Tensors) -> BTreeMap<String, u64> {
 /// The type most elements are stored in, in lower case; empty for a file without tensors.
 pub(crate) fn main_dtype(file: &Tensors) -> String {
     by_dtype(file).into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
-}
-
-/// All that a file holds, what it is for first.
-fn kinds(file: &Tensors) -> Vec<FileKind> {
-    let has = |name: &str| file.shape(name).is_some();
-    let any = |test: &dyn Fn(&str) -> bool| file.names().any(test);
-    let is_checkpoint = has(FIRST);
-    let rows = [
-        (FileKind::Checkpoint, is_checkpoint),
-        (
-            FileKind::Lora,
-            any(&|name| name.contains("lora_up.") || name.contains("lora_B.") || name.contains("lora_A.")),
-        ),
-        (
-            FileKind::ControlNet,
-            any(&|name| name.contains("input_hint_block.") || name.contains("controlnet_cond_embedding.")),
-        ),
-        // A checkpoint's own is part of it.
-        (
-            FileKind::Vae,
-            has("decoder.conv_in.weight")
-                || (!is_checkpoint && has("first_stage_model.decoder.conv_in.weight")),
-        ),
-        (FileKind::Embedding, has("emb_params") || (has("clip_l") && has("clip_g"))),
-    ];
-    rows.into_iter().filter_map(|(kind, holds)| holds.then_some(kind)).collect()
 }
 
 /// The architecture of a checkpoint, as in [`FileInfo::architecture`].

@@ -4,6 +4,7 @@ mod bytes;
 mod container;
 mod header;
 mod inspect;
+mod kinds;
 mod mapped;
 mod mistaken;
 mod open;
@@ -15,8 +16,9 @@ mod widen;
 
 pub use container::ElementType;
 pub use header::LARGEST_HEADER;
-pub use inspect::{FileInfo, FileKind, inspect};
+pub use inspect::{FileInfo, inspect};
 pub(crate) use inspect::{architecture, main_dtype};
+pub use kinds::FileKind;
 pub use mapped::open_without_waiting;
 pub use open::{from_bytes, open, open_file};
 pub use prediction::{Prediction, config_beside};

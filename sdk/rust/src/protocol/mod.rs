@@ -51,7 +51,8 @@ pub use job::{
     SubscribeParams, Subscribed,
 };
 pub use library::{
-    LibraryEntry, LibraryGetParams, LibraryKind, LibraryList, LibraryListParams, LibraryProblem, RescanResult,
+    LibraryDetails, LibraryEntry, LibraryGetParams, LibraryKind, LibraryList, LibraryListParams,
+    LibraryProblem, LibraryTag, RescanResult,
 };
 pub use models::{LoadedModels, ModelParams, PinParams, ResidentModel, UnloadResult};
 pub use server::{
