@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod failure;
 mod generate;
+mod give_way;
 mod global;
 mod info;
 mod jobs;

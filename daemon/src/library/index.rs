@@ -11,6 +11,7 @@ use latentd_models::files::Prediction;
 use rusqlite::{Connection, Params, Row, params};
 use tracing::warn;
 
+use super::background::Hashed;
 use super::digests::{Digest, Digests, write_digest};
 use super::item::Facts;
 use super::judge::Verdict;
@@ -185,6 +186,21 @@ impl Index {
         let mut digests = self.digests.write().unwrap_or_else(PoisonError::into_inner);
         let digest = digests.set(path, stamp, sha256, addon);
         self.with(|connection| write_digest(connection, path, digest));
+    }
+
+    /// Keeps the digests of several files.
+    pub(super) fn set_digests(&self, files: &[Hashed]) {
+        let mut digests = self.digests.write().unwrap_or_else(PoisonError::into_inner);
+        self.with(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            for Hashed { path, stamp, sha256, addon, .. } in files {
+                if let Some(path) = path.to_str() {
+                    let digest = digests.set(path, *stamp, sha256, addon.as_deref());
+                    write_digest(&transaction, path, digest)?;
+                }
+            }
+            transaction.commit()
+        });
     }
 
     /// Files that moved keep their digests: pairs of where one is now and where one of the same inode, size and time may

@@ -5,6 +5,7 @@
 //!
 //! The demo model is listed beside the files where the program carries it. A file of the same name takes its place.
 
+mod background;
 mod beside;
 mod details;
 mod digests;
@@ -14,6 +15,7 @@ mod item;
 mod judge;
 mod layout;
 mod lookup;
+mod low_priority;
 mod names;
 mod natural;
 mod pinned;
@@ -34,13 +36,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryKind};
+use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind};
 use latentd_models::files::Prediction;
 
 use crate::contain::{contain, keep_going};
 use crate::error::{Class, Error, Result};
 use crate::thread;
 use crate::workers::Workers;
+use background::{Failed, Hashed, Pace, wants_addon};
 use hash::Sha256Task;
 use index::Index;
 pub(crate) use item::Item;
@@ -89,6 +92,8 @@ pub(crate) struct Library {
     hashing: Workers,
     /// Those who wait for some.
     waiting: WaitingRoom,
+    /// When to compute all others.
+    pace: Pace,
 }
 
 /// An entry that was chosen for a request.
@@ -129,6 +134,7 @@ impl Library {
             pinned: Mutex::default(),
             hashing: Workers::new("sha256", HASHING_THREADS),
             waiting: WaitingRoom::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -139,6 +145,66 @@ impl Library {
             keep_going("library", || watch::run(&*library), || ());
         })?;
         Ok(())
+    }
+
+    /// Computes all hashes on a thread of its own that gives way to all others, for as long as somebody else holds the
+    /// library.
+    pub(crate) fn start_hashing(self: &Arc<Self>) -> std::io::Result<()> {
+        let library = Arc::clone(self);
+        thread::start("hash", move || {
+            low_priority::let_others_go_first();
+            // Written down by another: this one must hold nothing that others wait for.
+            let keeper = Arc::new(Workers::new("keep hashes", 1));
+            let mut failed = Failed::new();
+            let hash = move || loop {
+                library.hash_all(&mut failed, |library, done| {
+                    let (kept, is_kept) = std::sync::mpsc::channel();
+                    let library = Arc::clone(library);
+                    keeper.run(move || {
+                        library.keep_hashes(&done);
+                        kept.send(()).ok();
+                    });
+                    is_kept.recv().ok();
+                });
+                library.pace.wait_for_news();
+            };
+            keep_going("hash", hash, || ());
+        })?;
+        Ok(())
+    }
+
+    /// While others have work to do, nothing is hashed that nobody waits for.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.pace.set_busy(busy);
+    }
+
+    /// Hashes what has no hash yet.
+    fn hash_all(self: &Arc<Self>, failed: &mut Failed, keep: impl Fn(&Arc<Self>, Vec<Hashed>)) {
+        loop {
+            let snapshot = self.snapshot();
+            let needs_hash = |item: &&Item| match &item.source {
+                Source::File { path, seen } => match self.index.digest(path, seen.file) {
+                    Some(digest) => digest.addon.is_none() && wants_addon(item),
+                    None => true,
+                },
+                Source::BuiltIn(_) => false,
+            };
+            // By kind, as they are listed.
+            let items = snapshot.entries.iter().filter(needs_hash);
+            let is_old = || !self.lock().snapshot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &snapshot));
+            background::hash_all(items, &self.pace, failed, is_old, |done| keep(self, done));
+            if !is_old() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps hashes and tells of them.
+    fn keep_hashes(&self, done: &[Hashed]) {
+        self.index.set_digests(done);
+        let changed = done.iter().map(|hashed| hashed.name.clone()).collect();
+        let (kind, added, removed) = (LibraryEventKind::Changed, Vec::new(), Vec::new());
+        (self.on_change)(&LibraryEvent { kind, added, changed, removed });
     }
 
     /// A scan that fails leaves what was known before, be it nothing: nobody waits for it for ever.
@@ -191,6 +257,7 @@ impl Library {
         let snapshot = Arc::new(scan::scan(&self.roots, &self.askers, &self.index, before.as_ref()));
         let before = self.lock().snapshot.replace(Arc::clone(&snapshot));
         self.scanned.notify_all();
+        self.pace.tell();
         if let Some(before) = before {
             self.tell_difference(&before, &snapshot);
         }
@@ -211,6 +278,7 @@ impl Library {
             if state.snapshot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &before)) {
                 state.snapshot = Some(Arc::clone(&after));
                 drop(state);
+                self.pace.tell();
                 self.tell_difference(&before, &after);
                 return Some(after);
             }

@@ -776,3 +776,76 @@ fn a_file_that_was_just_written_to_is_not_called_broken_for_good() {
     assert_eq!(shop.names(), ["half"]);
     assert!(!shop.library.snapshot().has_young());
 }
+
+#[test]
+fn hashes_are_computed_in_the_background_and_told_of_together() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = folder.path().join("models");
+    let mut shop = Shop::over(folder, vec![models]);
+    let library = Arc::new(std::mem::replace(
+        &mut shop.library,
+        Library::open(Vec::<PathBuf>::new(), Path::new("/none"), |_| ()),
+    ));
+    let noted = "b".repeat(64);
+    shop.put("Stable-diffusion/z.safetensors", &tiny());
+    shop.put("Lora/a.safetensors", &lora());
+    shop.put("Lora/b.safetensors", &lora_that_says(&json!({"sshs_model_hash": noted})));
+    shop.put("insightface/x.onnx", b"x");
+    library.rescan();
+    let hash = |library: &Arc<Library>| {
+        let kept = Mutex::new(Vec::new());
+        library.hash_all(&mut Failed::new(), |library, done| {
+            kept.lock().expect("sound").extend(done.iter().map(|hashed| hashed.name.clone()));
+            library.keep_hashes(&done);
+        });
+        kept.into_inner().expect("sound")
+    };
+    assert_eq!(hash(&library), ["checkpoint/z", "lora/a", "lora/b", "face_model/x"]);
+    let entry =
+        |library: &Arc<Library>, kind, name: &str| library.entry(&library.find(kind, name).expect("found"));
+    let sha256 = |bytes: &[u8]| hash::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes));
+    let known = |library: &Arc<Library>| {
+        let z = entry(library, LibraryKind::Checkpoint, "z");
+        assert_eq!((z.hash, z.addon_hash), (Some(sha256(&tiny())), None));
+        let a = entry(library, LibraryKind::Lora, "a");
+        assert_eq!((a.hash, a.addon_hash), (Some(sha256(&lora())), Some(sha256(&[0, 0]))));
+        assert_eq!(entry(library, LibraryKind::Lora, "b").addon_hash.as_ref(), Some(&noted));
+    };
+    known(&library);
+    let events = shop.events.lock().expect("sound").clone();
+    assert!(
+        matches!(&events[..], [event] if event.changed.len() == 4 && event.added.is_empty()),
+        "{events:?}"
+    );
+    assert_eq!(hash(&library), [""; 0], "once");
+    // The next daemon goes on behind what was done.
+    drop(library);
+    shop.put("Lora/c.safetensors", &lora_that_says(&json!({})));
+    let next = Arc::new(Library::open(vec![shop.models.clone()], shop.folder.path(), |_| ()));
+    next.rescan();
+    known(&next);
+    assert_eq!(hash(&next), ["lora/c"]);
+    // One that cannot be read is left alone until it is another.
+    let gone = shop.put("Lora/d.safetensors", &lora());
+    next.rescan();
+    fs::remove_file(gone).expect("removed");
+    assert_eq!(hash(&next), [""; 0]);
+}
+
+#[test]
+fn hashing_gives_way_while_others_are_busy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = folder.path().join("models");
+    fs::create_dir_all(models.join("Lora")).expect("made");
+    fs::write(models.join("Lora/a.safetensors"), lora()).expect("written");
+    let (sender, told) = std::sync::mpsc::channel();
+    let sender = Mutex::new(sender);
+    let tell = move |event: &LibraryEvent| drop(sender.lock().expect("sound").send(event.clone()));
+    let library = Arc::new(Library::open(vec![models], folder.path(), tell));
+    library.set_busy(true);
+    library.start_hashing().expect("started");
+    library.rescan();
+    assert!(told.try_recv().is_err());
+    library.set_busy(false);
+    assert_eq!(told.recv().expect("told").changed, ["lora/a"]);
+}
