@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use latentd_client::protocol::{LibraryGetParams, LibraryKind, LibraryListParams};
-use latentd_client::{Client, Notification};
+use latentd_client::protocol::{LibraryEvent, LibraryGetParams, LibraryKind, LibraryListParams};
+use latentd_client::{Client, LibraryStream};
 
 const FILES: usize = 30_000;
 const IN_ONE_FOLDER: usize = 1000;
@@ -154,11 +154,12 @@ async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
     let (ticks, kib) = (daemon.ticks()? - before, daemon.resident_kib()?);
     println!("idle for 10 s: {ticks} ticks (of 10 ms) of the processor; {} MiB of memory", kib / 1024);
 
-    let mut events = client.subscribe_all().await?;
+    let mut events = client.subscribe_library().await?;
     let lora_at = |name: &str| folder.join("models/Lora").join(name);
     let (mut added, mut replaced, mut moved, mut removed) = (vec![], vec![], vec![], vec![]);
     for round in 0..9 {
-        let (new, renamed) = (lora_at(&format!("new {round}.safetensors")), lora_at(&format!("moved {round}.safetensors")));
+        let (new, renamed) =
+            (lora_at(&format!("new {round}.safetensors")), lora_at(&format!("moved {round}.safetensors")));
         let mut copy = fs::File::create(&new)?;
         copy.write_all(&lora(FILES + round))?;
         drop(copy);
@@ -194,6 +195,20 @@ async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
     }
     report("a later start, with all hashes known", starts);
     Ok(())
+}
+
+/// Until the event comes.
+async fn heard(
+    events: &mut LibraryStream,
+    is_it: impl Fn(&LibraryEvent) -> bool,
+) -> Result<Duration, Box<dyn Error>> {
+    let begun = Instant::now();
+    loop {
+        let event = events.next().await.ok_or("the connection ended")?;
+        if is_it(&event) {
+            return Ok(begun.elapsed());
+        }
+    }
 }
 
 fn report(what: &str, mut times: Vec<Duration>) {

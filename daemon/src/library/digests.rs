@@ -31,10 +31,13 @@ pub(super) struct Digests {
 }
 
 impl Digests {
+    /// All that is kept of digests.
+    pub(super) const SELECT: &str =
+        "SELECT path, size, modified_ns, changed_ns, inode, sha256, addon_hash FROM digest";
+
     /// All that are kept.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut rows = connection
-            .prepare("SELECT path, size, modified_ns, changed_ns, inode, sha256, addon_hash FROM digest")?;
+        let mut rows = connection.prepare(Self::SELECT)?;
         let rows = rows.query_map([], |row| {
             let place: (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
             let digest = Digest {

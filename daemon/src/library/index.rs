@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::files::Prediction;
+use rusqlite::types::Type;
 use rusqlite::{Connection, Params, Row, params};
 use tracing::warn;
 
@@ -86,6 +87,10 @@ const THIRD: &str = "
     ) WITHOUT ROWID;
     ALTER TABLE digest ADD COLUMN addon_hash TEXT;
 ";
+
+/// All that is kept of files.
+const SELECT: &str = "SELECT path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, broken_class, \
+     format, layout, base_model, addon_hash FROM file";
 
 impl Index {
     /// Opens or makes the index.
@@ -227,23 +232,46 @@ fn read_verdicts(
     which: &str,
     params: impl Params,
 ) -> rusqlite::Result<HashMap<String, (String, Verdict)>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, broken_class, \
-         format, layout, base_model, addon_hash FROM file {which}"
-    ))?;
+    let mut statement = connection.prepare_cached(&format!("{SELECT} {which}"))?;
     let rows = statement.query_map(params, |row| Ok((row.get(0)?, (row.get(1)?, read_verdict(row)?))))?;
     rows.collect()
 }
 
 /// See [`Schema::check`].
 fn check(connection: &Connection) -> rusqlite::Result<()> {
-    read_verdicts(connection, "", [])?;
-    Digests::read(connection).map(drop)
+    let (text, integer) = (&[Type::Text][..], &[Type::Integer][..]);
+    let (maybe_text, maybe_integer) = (&[Type::Text, Type::Null][..], &[Type::Integer, Type::Null][..]);
+    let mut file = vec![text, text];
+    file.extend([maybe_text; 3].into_iter().chain([maybe_integer]).chain([maybe_text; 4]));
+    file.extend([maybe_integer].into_iter().chain([maybe_text; 4]));
+    check_types(connection, &format!("{SELECT} "), &file)?;
+    let digest = [text, integer, integer, maybe_integer, maybe_integer, text, maybe_text];
+    check_types(connection, Digests::SELECT, &digest)
+}
+
+/// Whether all columns are of these types. Nothing is made of what stands in them: there may be much.
+fn check_types(connection: &Connection, select: &str, columns: &[&[Type]]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(select)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        for (place, types) in columns.iter().enumerate() {
+            let value = row.get_ref(place)?;
+            let found = value.data_type();
+            let is_sound = types.contains(&found) && (found != Type::Text || value.as_str().is_ok());
+            if !is_sound {
+                return Err(rusqlite::Error::InvalidColumnType(place, select.to_owned(), found));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
     if let Some(reason) = row.get(9)? {
-        return Ok(Verdict::Broken(Class::from_code(row.get(10)?), reason));
+        return Ok(Verdict::Broken(
+            Class::from_code(row.get::<_, Option<i64>>(10)?.unwrap_or_default()),
+            reason,
+        ));
     }
     let kind = |name: &str| LibraryKind::from_name(name);
     let also: Option<String> = row.get(7)?;

@@ -555,10 +555,15 @@ impl Watched for Library {
         self.snapshot()
     }
 
+    fn look_at(&self, files: &[PathBuf]) {
+        // As with a scan that fails.
+        drop(contain(|| Ok(self.refresh(files))));
+    }
+
     fn look_at_young(&self) {
         let snapshot = self.snapshot();
         let young = snapshot.problems.iter().filter(|problem| problem.young);
-        self.refresh(&young.map(|problem| problem.path.clone()).collect::<Vec<_>>());
+        self.look_at(&young.map(|problem| problem.path.clone()).collect::<Vec<_>>());
     }
 
     fn is_other_elsewhere(&self) -> bool {

@@ -109,19 +109,7 @@ pub(super) fn scan(
             None => keep(root, before.map(|before| &**before), &mut snapshot, &mut all_roots),
         }
     }
-    let stamps: Vec<_> = learnt.iter().map(|(path, seen, _)| (path.clone(), seen.file)).collect();
-    index.remember(&learnt);
-    index.carry(&stamps, |path, stamp| {
-        let is_elsewhere = before.is_some_and(|before| {
-            before.entries.iter().any(|item| match &item.source {
-                Source::File { path: at, seen } => {
-                    at.as_os_str() == path.as_os_str() && seen.file.device != stamp.device
-                }
-                Source::BuiltIn(_) => false,
-            })
-        });
-        !is_elsewhere && Stamp::at(path).is_none_or(|now| now.place() != stamp.place())
-    });
+    learn(index, before.map(|before| &**before), &learnt);
     snapshot.roots = all_roots.into();
     arrange(&mut snapshot);
     let (entries, problems, read) = (snapshot.entries.len(), snapshot.problems.len(), learnt.len());
@@ -135,6 +123,20 @@ pub(super) fn scan(
         debug!(entries, problems, ms, "scanned the models folders, and nothing changed");
     }
     snapshot
+}
+
+/// Keeps what was found in files. Those that moved keep their digests.
+fn learn(index: &Index, before: Option<&Snapshot>, learnt: &Learnt) {
+    index.remember(learnt);
+    let stamps: Vec<_> = learnt.iter().map(|(path, seen, _)| (path.clone(), seen.file)).collect();
+    index.carry(&stamps, |path, stamp| {
+        let was_elsewhere = |source: &Source| {
+            matches!(source, Source::File { path: at, seen }
+                if at.as_os_str() == path.as_os_str() && seen.file.device != stamp.device)
+        };
+        !before.is_some_and(|before| before.entries.iter().any(|item| was_elsewhere(&item.source)))
+            && Stamp::at(path).is_none_or(|now| now.place() != stamp.place())
+    });
 }
 
 /// One folder of the settings.
@@ -225,7 +227,7 @@ fn found_at(roots: &[Root], path: &Path, known: &Known) -> Option<Found> {
     let found = look_at(path, outermost_kind(roots, path))?.and_then(|candidate| {
         let mut learnt = Learnt::new();
         let found = found(&candidate, known, &mut learnt);
-        known.index.remember(&learnt);
+        learn(&known.index, known.before.as_deref(), &learnt);
         found
     });
     Some(found)
@@ -294,8 +296,8 @@ pub(super) fn arrange(snapshot: &mut Snapshot) {
     let by_path = |a: &Path, b: &Path| natural::compare(&a.to_string_lossy(), &b.to_string_lossy());
     snapshot.entries.sort_by(|a, b| {
         let by_name = || natural::compare(&a.name, &b.name);
-        let place = |item: &Item| item.path().map(Path::to_owned).unwrap_or_default();
-        a.kind.cmp(&b.kind).then_with(by_name).then_with(|| by_path(&place(a), &place(b)))
+        let by_place = || by_path(a.path().unwrap_or(Path::new("")), b.path().unwrap_or(Path::new("")));
+        a.kind.cmp(&b.kind).then_with(by_name).then_with(by_place)
     });
     snapshot.problems.sort_by(|a, b| by_path(&a.path, &b.path));
 }

@@ -19,12 +19,16 @@ use super::beside::may_be_beside;
 use super::places::{OTHER_FORMS, extension};
 use super::snapshot::{Folder, Snapshot};
 use super::stamp::Stamp;
+use super::walk::is_model;
 
 /// Changes that follow one another this closely are looked at together.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// But none waits longer than this.
 const LATEST: Duration = Duration::from_millis(250);
+
+/// So many files that changed are looked at by themselves; of more everything is.
+const FEW: usize = 32;
 
 /// How often the models folders themselves are looked at, folders of other machines, and files that are not whole yet.
 const ROOTS_EVERY: Duration = Duration::from_secs(2);
@@ -48,6 +52,9 @@ pub(super) trait Watched {
 
     /// What is known.
     fn known(&self) -> Arc<Snapshot>;
+
+    /// Looks at these files.
+    fn look_at(&self, files: &[PathBuf]);
 
     /// Looks again at what was not whole yet.
     fn look_at_young(&self);
@@ -187,9 +194,11 @@ fn wait(changes: &Changes, watched: &impl Watched, snapshot: &Snapshot, polls: b
     loop {
         match changes.recv_timeout(ROOTS_EVERY) {
             Ok(Ok(event)) if !matters(&event, snapshot) => (),
-            Ok(Ok(_)) => {
-                gather(changes, snapshot);
-                return true;
+            Ok(Ok(event)) => {
+                let Some(files) = gather(event, changes, snapshot) else {
+                    return true;
+                };
+                watched.look_at(&files);
             }
             Ok(Err(error)) => {
                 warn!(%error, "watching the models folders");
@@ -216,17 +225,48 @@ fn wait(changes: &Changes, watched: &impl Watched, snapshot: &Snapshot, polls: b
     }
 }
 
-/// Takes what comes with a change: files that are copied together are told of together.
-fn gather(changes: &Changes, snapshot: &Snapshot) {
+/// Takes what comes with a change: files that are copied together are told of together. Gives the files that changed, if
+/// nothing else did and they are few.
+fn gather(first: Event, changes: &Changes, snapshot: &Snapshot) -> Option<Vec<PathBuf>> {
     let latest = Instant::now() + LATEST;
     let mut until = Instant::now() + QUIET;
+    let mut files = files_of(first, snapshot);
     while let Some(rest) = until.min(latest).checked_duration_since(Instant::now()) {
         match changes.recv_timeout(rest) {
             Ok(Ok(event)) if !matters(&event, snapshot) => (),
-            Ok(_) => until = Instant::now() + QUIET,
-            Err(_) => return,
+            Ok(event) => {
+                let more = event.ok().and_then(|event| files_of(event, snapshot));
+                files = files.zip(more).map(|(files, more)| [files, more].concat());
+                until = Instant::now() + QUIET;
+            }
+            Err(_) => break,
         }
     }
+    let mut files = files?;
+    files.sort();
+    files.dedup();
+    (files.len() <= FEW).then_some(files)
+}
+
+/// The files that an event is of; `None` if it is of anything else than weights that lie in a folder that was read.
+fn files_of(event: Event, snapshot: &Snapshot) -> Option<Vec<PathBuf>> {
+    let is_weights = |path: &Path| {
+        let extension = extension(path);
+        extension == "safetensors" || OTHER_FORMS.contains(&extension.as_str())
+    };
+    let is_in_folder = |path: &Path| {
+        let is = |folder: &Folder| folder.is_read && Some(folder.path.as_path()) == path.parent();
+        snapshot.folders.iter().any(is)
+    };
+    let is_plain = |path: &PathBuf| {
+        is_weights(path)
+            && is_in_folder(path)
+            && !is_model(path.parent().unwrap_or(path))
+            && std::fs::symlink_metadata(path).map_or(true, |found| found.is_file())
+            && !snapshot.folders.iter().any(|folder| folder.path == *path)
+    };
+    let is_of_files = !event.need_rescan() && !event.paths.is_empty() && event.paths.iter().all(is_plain);
+    is_of_files.then_some(event.paths)
 }
 
 fn matters(event: &Event, snapshot: &Snapshot) -> bool {
