@@ -109,6 +109,8 @@ struct Choice {
 struct State {
     /// `None` until the first scan is done.
     snapshot: Option<Arc<Snapshot>>,
+    /// The last of which all were told.
+    told: Option<Arc<Snapshot>>,
 }
 
 impl Library {
@@ -181,7 +183,9 @@ impl Library {
     /// Hashes what has no hash yet.
     fn hash_all(self: &Arc<Self>, failed: &mut Failed, keep: impl Fn(&Arc<Self>, Vec<Hashed>)) {
         loop {
-            let snapshot = self.snapshot();
+            let Some(snapshot) = self.lock().told.clone() else {
+                return;
+            };
             let needs_hash = |item: &&Item| match &item.source {
                 Source::File { path, seen } => match self.index.digest(path, seen.file) {
                     Some(digest) => digest.addon.is_none() && wants_addon(item),
@@ -191,7 +195,7 @@ impl Library {
             };
             // By kind, as they are listed.
             let items = snapshot.entries.iter().filter(needs_hash);
-            let is_old = || !self.lock().snapshot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &snapshot));
+            let is_old = || !self.lock().told.as_ref().is_some_and(|now| Arc::ptr_eq(now, &snapshot));
             background::hash_all(items, &self.pace, failed, is_old, |done| keep(self, done));
             if !is_old() {
                 return;
@@ -257,10 +261,10 @@ impl Library {
         let snapshot = Arc::new(scan::scan(&self.roots, &self.askers, &self.index, before.as_ref()));
         let before = self.lock().snapshot.replace(Arc::clone(&snapshot));
         self.scanned.notify_all();
-        self.pace.tell();
         if let Some(before) = before {
             self.tell_difference(&before, &snapshot);
         }
+        self.let_hash(&snapshot);
         snapshot
     }
 
@@ -278,8 +282,8 @@ impl Library {
             if state.snapshot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &before)) {
                 state.snapshot = Some(Arc::clone(&after));
                 drop(state);
-                self.pace.tell();
                 self.tell_difference(&before, &after);
+                self.let_hash(&after);
                 return Some(after);
             }
         }
@@ -299,6 +303,12 @@ impl Library {
             })
         };
         self.askers.ask(root, is_other).unwrap_or(true)
+    }
+
+    /// From now on what is there is hashed: what is told of a file's hash comes behind what is told of the file.
+    fn let_hash(&self, snapshot: &Arc<Snapshot>) {
+        self.lock().told = Some(Arc::clone(snapshot));
+        self.pace.tell();
     }
 
     fn tell_difference(&self, before: &Snapshot, after: &Snapshot) {
