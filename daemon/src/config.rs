@@ -8,13 +8,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use latentd_client::protocol::LibraryKind;
 use latentd_client::socket;
 use latentd_models::nn::Precision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::library::AUTOMATIC_VAE;
+use crate::library::{AUTOMATIC_VAE, Root};
 use crate::schema::{Tree, View};
 use crate::{machine, paths, schema, threads};
 
@@ -22,9 +23,40 @@ use crate::{machine, paths, schema, threads};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Folders with models in A1111's layout. The default one is made where it is missing, others are not.
+    /// Folders with models in A1111's layout, its own root or `models` folder among them. The default one is made where it is
+    /// missing, others are not.
     #[schemars(extend("format" = "path"))]
     pub models_dirs: Vec<PathBuf>,
+    /// More folders of checkpoints. As in all of these a file is of that kind unless its content says otherwise, and is named by
+    /// its path in the folder.
+    #[schemars(extend("format" = "path"))]
+    pub ckpt_dirs: Vec<PathBuf>,
+    /// More folders of VAEs.
+    #[schemars(extend("format" = "path"))]
+    pub vae_dirs: Vec<PathBuf>,
+    /// More folders of LoRAs and their kin.
+    #[schemars(extend("format" = "path"))]
+    pub lora_dirs: Vec<PathBuf>,
+    /// More folders of textual-inversion embeddings.
+    #[schemars(extend("format" = "path"))]
+    pub embeddings_dirs: Vec<PathBuf>,
+    /// More folders of hypernetworks.
+    #[schemars(extend("format" = "path"))]
+    pub hypernetwork_dirs: Vec<PathBuf>,
+    /// More folders of ControlNets.
+    #[schemars(extend("format" = "path"))]
+    pub controlnet_dirs: Vec<PathBuf>,
+    /// More folders of upscalers, whatever network they are.
+    #[schemars(extend("format" = "path"))]
+    pub esrgan_models_paths: Vec<PathBuf>,
+    /// More folders of GFPGAN networks, which restore faces.
+    #[schemars(extend("format" = "path"))]
+    pub gfpgan_models_paths: Vec<PathBuf>,
+    /// More folders of CodeFormer networks, which restore faces.
+    #[schemars(extend("format" = "path"))]
+    pub codeformer_models_paths: Vec<PathBuf>,
+    /// Whether the hashes of all files are computed while nothing else is to be done.
+    pub hash_in_background: bool,
     /// The checkpoint used when a request names none; if empty the first of the library that can be drawn with, else
     /// the built-in latentd-demo.
     pub default_checkpoint: String,
@@ -143,6 +175,16 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             models_dirs: vec![Self::default_models_dir()],
+            ckpt_dirs: Vec::new(),
+            vae_dirs: Vec::new(),
+            lora_dirs: Vec::new(),
+            embeddings_dirs: Vec::new(),
+            hypernetwork_dirs: Vec::new(),
+            controlnet_dirs: Vec::new(),
+            esrgan_models_paths: Vec::new(),
+            gfpgan_models_paths: Vec::new(),
+            codeformer_models_paths: Vec::new(),
+            hash_in_background: true,
             default_checkpoint: String::new(),
             default_vae: AUTOMATIC_VAE.to_owned(),
             keep_alive_s: -1,
@@ -178,6 +220,16 @@ impl Config {
     pub(crate) const NEEDS_RESTART: &[&str] = &[
         "models_dirs",
         "preload",
+        "ckpt_dirs",
+        "vae_dirs",
+        "lora_dirs",
+        "embeddings_dirs",
+        "hypernetwork_dirs",
+        "controlnet_dirs",
+        "esrgan_models_paths",
+        "gfpgan_models_paths",
+        "codeformer_models_paths",
+        "hash_in_background",
         "socket",
         "state_dir",
         "threads",
@@ -198,9 +250,46 @@ impl Config {
 
     /// These settings, but where a restart is needed those of `before`.
     pub(crate) fn keeping_what_needs_restart(self, before: &Self) -> Self {
-        let Self { models_dirs, socket, state_dir, threads, memory_bytes, buffers_bytes, log_format, .. } =
-            before.clone();
-        Self { models_dirs, socket, state_dir, threads, memory_bytes, buffers_bytes, log_format, ..self }
+        let Self {
+            models_dirs,
+            ckpt_dirs,
+            vae_dirs,
+            lora_dirs,
+            embeddings_dirs,
+            hypernetwork_dirs,
+            controlnet_dirs,
+            esrgan_models_paths,
+            gfpgan_models_paths,
+            codeformer_models_paths,
+            hash_in_background,
+            socket,
+            state_dir,
+            threads,
+            memory_bytes,
+            buffers_bytes,
+            log_format,
+            ..
+        } = before.clone();
+        Self {
+            models_dirs,
+            ckpt_dirs,
+            vae_dirs,
+            lora_dirs,
+            embeddings_dirs,
+            hypernetwork_dirs,
+            controlnet_dirs,
+            esrgan_models_paths,
+            gfpgan_models_paths,
+            codeformer_models_paths,
+            hash_in_background,
+            socket,
+            state_dir,
+            threads,
+            memory_bytes,
+            buffers_bytes,
+            log_format,
+            ..self
+        }
     }
 }
 
@@ -259,6 +348,26 @@ impl Config {
     /// The models folder of those who configure none.
     pub(crate) fn default_models_dir() -> PathBuf {
         paths::xdg("XDG_DATA_HOME", ".local/share").join("latentd").join("models")
+    }
+
+    /// All folders with models.
+    pub(crate) fn models_roots(&self) -> Vec<Root> {
+        use LibraryKind as K;
+        let of_kind = [
+            (&self.ckpt_dirs, K::Checkpoint),
+            (&self.vae_dirs, K::Vae),
+            (&self.lora_dirs, K::Lora),
+            (&self.embeddings_dirs, K::Embedding),
+            (&self.hypernetwork_dirs, K::Hypernetwork),
+            (&self.controlnet_dirs, K::Controlnet),
+            (&self.esrgan_models_paths, K::Upscaler),
+            (&self.gfpgan_models_paths, K::Restorer),
+            (&self.codeformer_models_paths, K::Restorer),
+        ];
+        let of_kind = of_kind.into_iter().flat_map(|(folders, kind)| {
+            folders.iter().map(move |path| Root { path: path.clone(), kind: Some(kind) })
+        });
+        self.models_dirs.iter().cloned().map(Root::of_models).chain(of_kind).collect()
     }
 
     /// Where the file is looked for.
@@ -368,6 +477,10 @@ fn environment(schema: &Json, read: impl Fn(&str) -> Option<OsString>) -> Result
                 let parts = std::env::split_paths(&given).map(|part| text(part.into_os_string()));
                 toml::Value::Array(parts.map(|part| part.map(toml::Value::String)).collect::<Result<_, _>>()?)
             }
+            Some("boolean") => {
+                let value = text(given)?.trim().parse();
+                toml::Value::Boolean(value.map_err(|_| unusable("must be true or false"))?)
+            }
             Some("integer") => {
                 let number = text(given)?.trim().parse();
                 toml::Value::Integer(number.map_err(|_| unusable("must be an integer"))?)
@@ -443,8 +556,7 @@ mod tests {
         // Every setting that is a path is one of these.
         let defaults = toml::Table::try_from(Config::default()).expect("a table");
         for (name, value) in defaults {
-            let is_path = value.as_str().is_some_and(|text| text.starts_with('/'))
-                || value.as_array().is_some_and(|items| !items.is_empty());
+            let is_path = value.as_str().is_some_and(|text| text.starts_with('/')) || value.is_array();
             let marked = schema.pointer(&format!("/properties/{name}/format")) == Some(&"path".into());
             assert_eq!(is_path, marked, "{name}");
         }
@@ -459,6 +571,7 @@ mod tests {
                 ("precision", _) => "f32".into(),
                 ("log_format", _) => "json".into(),
                 (_, toml::Value::Integer(number)) => toml::Value::Integer(number + 1),
+                (_, toml::Value::Boolean(value)) => toml::Value::Boolean(!*value),
                 (_, toml::Value::Array(_)) => toml::Value::Array(vec!["/other".into()]),
                 _ => "other".into(),
             };
@@ -481,10 +594,13 @@ mod tests {
             "LATENTD_QUEUE" => Some("9".into()),
             "LATENTD_MODELS_DIRS" => Some("/a:/b".into()),
             "LATENTD_LOG_LEVEL" => Some("debug".into()),
+            "LATENTD_LORA_DIRS" => Some("/c".into()),
+            "LATENTD_HASH_IN_BACKGROUND" => Some("false".into()),
             _ => None,
         };
         let settings = environment(&schema, read).expect("readable");
-        assert_eq!(settings.len(), 3);
+        assert_eq!(settings.len(), 5);
+        assert_eq!(settings["hash_in_background"].as_bool(), Some(false));
         assert_eq!(settings["models_dirs"].as_array().map(Vec::len), Some(2));
         let error = environment(&schema, |_| Some("x".into())).expect_err("refused").to_string();
         assert!(error.contains("must be an integer"), "{error}");

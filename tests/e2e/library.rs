@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use latentd_client::Client;
 use latentd_client::protocol::{
-    ErrorName, EventKind, ImageOut, JobState, LibraryGetParams, LibraryKind, LibraryListParams, OutputFormat,
-    OutputParams, Txt2ImgParams,
+    ErrorName, EventKind, ImageOut, JobState, LibraryEvent, LibraryGetParams, LibraryKind, LibraryListParams,
+    OutputFormat, OutputParams, Txt2ImgParams,
 };
 use sha2::{Digest, Sha256};
 
@@ -583,4 +583,69 @@ async fn the_list_shows_where_files_are_what_they_predict_and_nothing_that_a_ter
     let doctor = daemon.command(&["doctor", "--json"]).output().expect("ran").stdout;
     let doctor: serde_json::Value = serde_json::from_slice(&doctor).expect("JSON");
     assert_eq!(doctor["default_checkpoint"], "good");
+}
+
+#[tokio::test]
+async fn what_comes_changes_moves_and_goes_is_told_without_being_asked() {
+    let (folder, models) = folder();
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    // Until the folders are watched.
+    assert_eq!(names(&client).await, ["good"]);
+    daemon.wait_log("scanned the models folders");
+    let mut events = within(client.subscribe_library()).await.expect("subscribed");
+    let lora = br#"{"lora_unet_a.lora_up.weight":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}"#;
+    let lora = [&(lora.len() as u64).to_le_bytes()[..], lora, &[0, 0]].concat();
+    let folder_of = folder.path().join("Lora");
+    fs::create_dir(&folder_of).expect("made");
+    fs::write(folder_of.join("new.safetensors"), &lora).expect("written");
+    let mut next = async |what: fn(&LibraryEvent) -> bool| loop {
+        // What is hashed meanwhile is told of too.
+        let event = within(events.next()).await.expect("events");
+        if what(&event) {
+            return event;
+        }
+    };
+    assert_eq!(next(|event| !event.added.is_empty()).await.added, ["lora/new"]);
+    let hashed = next(|event| event.changed.iter().any(|name| name == "lora/new")).await;
+    assert!(hashed.added.is_empty() && hashed.removed.is_empty(), "{hashed:?}");
+    let get = |name: &str| LibraryGetParams { kind: LibraryKind::Lora, name: name.into() };
+    let entry = within(client.library_entry(&get("new"))).await.expect("found");
+    let hash = entry.hash.expect("hashed in the background");
+    assert_eq!(entry.auto_v2.as_deref(), Some(&hash[..10]));
+    fs::rename(folder_of.join("new.safetensors"), folder_of.join("moved.safetensors")).expect("moved");
+    let moved = next(|event| !event.added.is_empty()).await;
+    assert_eq!(
+        (&moved.added[..], &moved.removed[..]),
+        (&["lora/moved".into()][..], &["lora/new".into()][..])
+    );
+    assert_eq!(within(client.library_entry(&get("moved"))).await.expect("found").hash, Some(hash));
+    fs::write(folder_of.join("moved.json"), br#"{"notes": "say \u001b[31m this"}"#).expect("written");
+    assert_eq!(next(|event| !event.changed.is_empty()).await.changed, ["lora/moved"]);
+    let shown = daemon.command(&["models", "show", "lora", "moved"]).output().expect("ran").stdout;
+    let shown = String::from_utf8(shown).expect("text");
+    assert!(shown.contains(r"notes          say \u{1b}[31m this") && shown.contains("SHA-256"), "{shown}");
+    fs::remove_file(folder_of.join("moved.safetensors")).expect("removed");
+    assert_eq!(next(|event| !event.removed.is_empty()).await.removed, ["lora/moved"]);
+    drop(models);
+}
+
+#[tokio::test]
+async fn folders_for_one_kind_are_given_as_a1111_names_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let webui = folder.path().join("webui");
+    for path in ["webui/models/Stable-diffusion", "webui/embeddings", "webui/outputs", "more"] {
+        fs::create_dir_all(folder.path().join(path)).expect("made");
+    }
+    fs::copy(tiny(), webui.join("models/Stable-diffusion/one.safetensors")).expect("copied");
+    fs::copy(tiny(), webui.join("outputs/none.safetensors")).expect("copied");
+    fs::copy(tiny(), folder.path().join("more/two.safetensors")).expect("copied");
+    let more = folder.path().join("more").display().to_string();
+    let missing = folder.path().join("missing").display().to_string();
+    let flags = ["--ckpt-dir", &more, "--lyco-dir", &missing].map(str::to_owned).to_vec();
+    let daemon = Daemon::with(Options { models: Some(webui), flags, ..Options::default() });
+    let client = daemon.client().await;
+    assert_eq!(names(&client).await, ["one", "two"]);
+    let library = within(client.library(&LibraryListParams::default())).await.expect("listed");
+    assert!(matches!(&library.problems[..], [problem] if problem.path == missing), "{:?}", library.problems);
 }

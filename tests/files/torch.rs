@@ -144,6 +144,8 @@ fn drawn(model: &Model) -> Vec<u8> {
         clip_skip: 1,
         rng: NoiseSource::from_name("nv").expect("rng"),
         pad_cond_uncond: true,
+        decoder: latentd_models::pipeline::LatentDecoder::Vae,
+        taesd_previews: false,
         samples_at_once: None,
     };
     let outputs = latentd_models::pipeline::txt2img(

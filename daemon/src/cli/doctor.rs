@@ -90,7 +90,7 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
         config_file,
         compute_threads: config.compute_threads(),
         memory_budget_bytes: config.memory_budget(),
-        models_dirs: config.models_dirs.iter().map(|path| folder(path)).collect(),
+        models_dirs: config.models_roots().iter().map(|root| folder(&root.path)).collect(),
         demo_model: DemoModel::find().is_some(),
         settings: config,
         daemon: None,

@@ -134,7 +134,13 @@ fn name(kind: FileKind) -> &'static str {
         FileKind::Vae => "vae",
         FileKind::Lora => "lora",
         FileKind::Embedding => "embedding",
+        FileKind::Hypernetwork => "hypernetwork",
         FileKind::ControlNet => "controlnet",
+        FileKind::Upscaler => "upscaler",
+        FileKind::Restorer => "restorer",
+        FileKind::Taesd => "taesd",
+        FileKind::ClipVision => "clip_vision",
+        FileKind::Safety => "safety",
         FileKind::Unknown => "unknown",
     }
 }

@@ -5,6 +5,7 @@ mod convert;
 mod doctor;
 mod failure;
 mod generate;
+mod give_way;
 mod global;
 mod info;
 mod inspect;

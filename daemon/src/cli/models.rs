@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use latentd_client::protocol::{
-    LibraryEntry, LibraryKind, LibraryListParams, LibraryProblem, LoadParams, ResidentModel,
+    LibraryDetails, LibraryEntry, LibraryGetParams, LibraryKind, LibraryListParams, LibraryProblem,
+    LoadParams, ResidentModel,
 };
 
 use super::failure::Failure;
@@ -27,6 +28,17 @@ enum ModelsCommand {
         /// Only this kind: checkpoint, vae, lora, embedding, …
         #[arg(long, value_parser = parse_kind)]
         kind: Option<LibraryKind>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all that is known of one file, and what is said of it in the file and beside it
+    Show {
+        /// Its kind: checkpoint, vae, lora, embedding, …
+        #[arg(value_parser = parse_kind)]
+        kind: LibraryKind,
+        /// Its name, its path, or a hash
+        name: String,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -96,6 +108,10 @@ pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCod
             }
             print(&text)?;
         }
+        ModelsCommand::Show { kind, name, json } => {
+            let entry = client.library_entry(&LibraryGetParams { kind, name }).await?;
+            if json { print_json(&entry)? } else { print(&shown(&entry))? }
+        }
         ModelsCommand::Load { checkpoint, vae } => {
             print(&line(&client.load_model_with(&LoadParams { checkpoint, vae }).await?))?;
         }
@@ -137,6 +153,46 @@ fn entry_line(entry: &LibraryEntry) -> String {
     let unsupported =
         entry.unsupported.as_ref().map_or_else(String::new, |why| format!("  ({})", visible(why)));
     format!("{columns}{also}{unsupported}\n")
+}
+
+/// All that is known of one file, a line each.
+fn shown(entry: &LibraryEntry) -> String {
+    let mut text = entry_line(entry);
+    let mut line = |key: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{key:14} {}", visible(value));
+        }
+    };
+    line("format", entry.format.as_deref());
+    line("layout", entry.layout.as_deref());
+    line("SHA-256", entry.hash.as_deref());
+    line("old hash", entry.old_hash.as_deref());
+    line("add-on hash", entry.addon_hash.as_deref());
+    line("base model", entry.base_model.as_deref());
+    line("preview", entry.preview.as_deref());
+    let none = LibraryDetails::default();
+    let details = entry.details.as_deref().unwrap_or(&none);
+    line("trained as", details.output_name.as_deref());
+    line("name", details.model_name.as_deref());
+    line("for", details.base_model.as_deref());
+    for words in &details.trigger_words {
+        line("trigger words", Some(words));
+    }
+    let tags: Vec<_> = details.tags.iter().map(|tag| format!("{} ({})", tag.tag, tag.count)).collect();
+    line("tags", (!tags.is_empty()).then(|| tags.join(", ")).as_deref());
+    line("weight", details.preferred_weight.map(|weight| weight.to_string()).as_deref());
+    line("description", details.description.as_deref());
+    line("notes", details.notes.as_deref());
+    line("version", details.civitai_version.map(|number| number.to_string()).as_deref());
+    line("model", details.civitai_model.map(|number| number.to_string()).as_deref());
+    for (key, value) in &details.metadata {
+        line("metadata", Some(&format!("{key} = {value}")));
+    }
+    for ignored in &details.ignored {
+        line("ignored", Some(ignored));
+    }
+    text
 }
 
 fn line(model: &ResidentModel) -> String {

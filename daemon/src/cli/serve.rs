@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{fmt, reload};
 
 use super::failure::Failure;
+use super::give_way::GiveWay;
 use super::global::GlobalArgs;
 use super::log_file::LogFile;
 use super::log_lines::LogLines;
@@ -22,7 +23,7 @@ use crate::config::{Config, LogFormat};
 use crate::device;
 use crate::engine;
 use crate::folders::Folders;
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, Watcher};
 use crate::library::{Library, NO_FOLDER};
 use crate::live::Live;
 use crate::memory::Memory;
@@ -85,6 +86,11 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     let (jobs, studio) = build(&config, &state_dir)?;
     let drawing = engine::start(Arc::clone(&jobs), Arc::clone(&studio.device)).map_err(Failure::new)?;
     studio.library.start().map_err(Failure::new)?;
+    let give_way: Arc<dyn Watcher> = Arc::new(GiveWay::new(Arc::clone(&studio.library)));
+    jobs.watch_all(&give_way);
+    if config.hash_in_background {
+        studio.library.start_hashing().map_err(Failure::new)?;
+    }
     let threads = studio.threads();
     let daemon = Arc::new(Daemon::new(config, &state_dir, Arc::clone(&jobs), studio));
     let socket = Arc::downgrade(&listening.socket);
@@ -96,8 +102,8 @@ async fn serve(config: Config, reload: Reload) -> Result<End, Failure> {
     }
     tokio::spawn(end_when_idle(Arc::clone(&daemon)));
     announce(&path)?;
-    let models_dirs = daemon.config.get().models_dirs.clone();
-    daemon.lookers.run(move || tell_missing_folders(&models_dirs));
+    let roots = daemon.config.get().models_roots().into_iter().map(|root| root.path).collect::<Vec<_>>();
+    daemon.lookers.run(move || tell_missing_folders(&roots));
     preload(&daemon);
     info!(socket = %path.display(), threads, "ready");
 
@@ -166,7 +172,7 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
     let jobs = Arc::new(Jobs::open(Arc::clone(state_dir), job_limits(config)).map_err(Failure::new)?);
     let told = Arc::clone(&jobs);
     let library =
-        Library::open(config.models_dirs.clone(), &config.state_dir, move |event| told.library_event(event));
+        Library::open(config.models_roots(), &config.state_dir, move |event| told.library_event(event));
     let threads = config.compute_threads();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

@@ -14,9 +14,39 @@ use crate::threads;
 /// Flags of `serve`; each but the log's file is a setting of the configuration file too.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
-    /// A folder with models in A1111's layout; may be given several times
+    /// A folder with models in A1111's layout, or A1111's own; may be given several times
     #[arg(long = "models-dir", value_name = "DIR", value_parser = paths::parser())]
     models_dirs: Vec<PathBuf>,
+    /// One more folder of checkpoints; may be given several times
+    #[arg(long = "ckpt-dir", value_name = "DIR", value_parser = paths::parser())]
+    ckpt_dirs: Vec<PathBuf>,
+    /// One more folder of VAEs; may be given several times
+    #[arg(long = "vae-dir", value_name = "DIR", value_parser = paths::parser())]
+    vae_dirs: Vec<PathBuf>,
+    /// One more folder of LoRAs and their kin; may be given several times
+    #[arg(long = "lora-dir", value_name = "DIR", value_parser = paths::parser(), visible_aliases = ["lyco-dir"])]
+    lora_dirs: Vec<PathBuf>,
+    /// One more folder of textual-inversion embeddings; may be given several times
+    #[arg(long = "embeddings-dir", value_name = "DIR", value_parser = paths::parser())]
+    embeddings_dirs: Vec<PathBuf>,
+    /// One more folder of hypernetworks; may be given several times
+    #[arg(long = "hypernetwork-dir", value_name = "DIR", value_parser = paths::parser())]
+    hypernetwork_dirs: Vec<PathBuf>,
+    /// One more folder of ControlNets; may be given several times
+    #[arg(long = "controlnet-dir", value_name = "DIR", value_parser = paths::parser())]
+    controlnet_dirs: Vec<PathBuf>,
+    /// One more folder of upscalers, whatever network they are; may be given several times
+    #[arg(long = "esrgan-models-path", value_name = "DIR", value_parser = paths::parser(), visible_aliases = ["realesrgan-models-path", "bsrgan-models-path", "scunet-models-path", "swinir-models-path", "dat-models-path", "ldsr-models-path"])]
+    esrgan_models_paths: Vec<PathBuf>,
+    /// One more folder of GFPGAN networks, which restore faces; may be given several times
+    #[arg(long = "gfpgan-models-path", value_name = "DIR", value_parser = paths::parser(), visible_aliases = ["gfpgan-dir"])]
+    gfpgan_models_paths: Vec<PathBuf>,
+    /// One more folder of CodeFormer networks, which restore faces; may be given several times
+    #[arg(long = "codeformer-models-path", value_name = "DIR", value_parser = paths::parser())]
+    codeformer_models_paths: Vec<PathBuf>,
+    /// Whether the hashes of all files are computed while nothing else is to be done
+    #[arg(long, value_name = "BOOL")]
+    hash_in_background: Option<bool>,
     /// The checkpoint used when a request names none [default: the library's first, else the built-in latentd-demo]
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     default_checkpoint: Option<String>,
@@ -57,7 +87,18 @@ impl ServeArgs {
                 *setting = flag;
             }
         }
-        set(&mut config.models_dirs, (!self.models_dirs.is_empty()).then_some(self.models_dirs));
+        let folders = |folders: Vec<PathBuf>| (!folders.is_empty()).then_some(folders);
+        set(&mut config.models_dirs, folders(self.models_dirs));
+        set(&mut config.ckpt_dirs, folders(self.ckpt_dirs));
+        set(&mut config.vae_dirs, folders(self.vae_dirs));
+        set(&mut config.lora_dirs, folders(self.lora_dirs));
+        set(&mut config.embeddings_dirs, folders(self.embeddings_dirs));
+        set(&mut config.hypernetwork_dirs, folders(self.hypernetwork_dirs));
+        set(&mut config.controlnet_dirs, folders(self.controlnet_dirs));
+        set(&mut config.esrgan_models_paths, folders(self.esrgan_models_paths));
+        set(&mut config.gfpgan_models_paths, folders(self.gfpgan_models_paths));
+        set(&mut config.codeformer_models_paths, folders(self.codeformer_models_paths));
+        set(&mut config.hash_in_background, self.hash_in_background);
         set(&mut config.default_checkpoint, self.default_checkpoint);
         set(&mut config.default_vae, self.default_vae);
         set(&mut config.preload, (!self.preload.is_empty()).then_some(self.preload));

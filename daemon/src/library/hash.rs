@@ -104,12 +104,16 @@ fn file_sha256(file: &Weak<File>, done: &AtomicU64) -> io::Result<String> {
         done.store(position, Ordering::Relaxed);
         hasher.update(bytes.get(..length).unwrap_or_default());
     }
-    let mut hex = String::with_capacity(64);
-    for byte in hasher.finalize() {
+    Ok(hex(&hasher.finalize()))
+}
+
+/// A digest's digits.
+pub(super) fn hex(digest: &[u8]) -> String {
+    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+        hex
+    })
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::files::Prediction;
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, Params, Row, params};
 use tracing::warn;
 
+use super::background::Hashed;
+use super::digests::{Digest, Digests, write_digest};
 use super::item::Facts;
 use super::judge::Verdict;
 use super::stamp::{Seen, Stamp};
@@ -20,6 +23,7 @@ use crate::error::Class;
 /// The index.
 pub(super) struct Index {
     connection: Mutex<Option<Connection>>,
+    digests: RwLock<Digests>,
 }
 
 /// What is known of files, by path.
@@ -46,7 +50,7 @@ fn key_of(seen: &Seen) -> String {
 
 /// See [`database::open`]. When a look tells more of a file or tells it otherwise, a step more forgets what older versions
 /// found; digests stay true.
-const SCHEMA: Schema = Schema { migrations: &[FIRST, SECOND], check };
+const SCHEMA: Schema = Schema { migrations: &[FIRST, SECOND, THIRD], check };
 
 const FIRST: &str = "
     DROP TABLE IF EXISTS file;
@@ -72,6 +76,22 @@ const SECOND: &str = "
     ALTER TABLE digest ADD COLUMN inode INTEGER;
 ";
 
+/// More is told of a file, and more kinds are known.
+const THIRD: &str = "
+    DROP TABLE file;
+    CREATE TABLE file (
+        path TEXT PRIMARY KEY, seen TEXT NOT NULL,
+        kind TEXT, architecture TEXT, dtype TEXT, parameters INTEGER, prediction TEXT, also TEXT, old_hash TEXT,
+        broken TEXT, broken_class INTEGER,
+        format TEXT, layout TEXT, base_model TEXT, addon_hash TEXT
+    ) WITHOUT ROWID;
+    ALTER TABLE digest ADD COLUMN addon_hash TEXT;
+";
+
+/// All that is kept of files.
+const SELECT: &str = "SELECT path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, broken_class, \
+     format, layout, base_model, addon_hash FROM file";
+
 impl Index {
     /// Opens or makes the index.
     pub(super) fn open(path: &Path) -> Self {
@@ -79,7 +99,10 @@ impl Index {
         let connection = database::open(path, "OFF", database::AT_START, &SCHEMA)
             .inspect_err(|error| warn!(%error, "no library index; every start reads all headers"))
             .ok();
-        Self { connection: Mutex::new(connection) }
+        let digests = connection.as_ref().and_then(|connection| {
+            Digests::read(connection).inspect_err(|error| warn!(%error, "library index")).ok()
+        });
+        Self { connection: Mutex::new(connection), digests: RwLock::new(digests.unwrap_or_default()) }
     }
 
     /// Everything that is known.
@@ -101,13 +124,11 @@ impl Index {
         if files.is_empty() {
             return;
         }
+        let mut digests = self.digests.write().unwrap_or_else(PoisonError::into_inner);
         self.with(|connection| {
             let transaction = connection.unchecked_transaction()?;
-            let mut insert = transaction
-                .prepare("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
-            let mut adopt = transaction.prepare(
-                "UPDATE digest SET changed_ns = ?, inode = ? \
-                 WHERE path = ? AND size = ? AND modified_ns = ? AND inode IS NULL",
+            let mut insert = transaction.prepare(
+                "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?;
             for (path, seen, verdict) in files {
                 let Some(path) = path.to_str() else {
@@ -131,53 +152,72 @@ impl Index {
                     facts.old_hash,
                     broken.map(|(_, reason)| reason),
                     broken.map(|(class, _)| class),
+                    facts.format,
+                    facts.layout,
+                    facts.base_model,
+                    facts.addon_hash,
                 ])?;
-                let Stamp { size, modified_ns, changed_ns, inode, .. } = seen.file;
-                adopt.execute(params![
-                    changed_ns,
-                    inode.cast_signed(),
-                    path,
-                    size.cast_signed(),
-                    modified_ns
-                ])?;
+                digests.adopt(path, seen.file);
             }
-            drop((insert, adopt));
+            for (path, digest) in digests.take_changed() {
+                write_digest(&transaction, path, digest)?;
+            }
+            drop(insert);
             transaction.commit()
         });
     }
 
     /// The digest of the file as it is now, if it was ever computed.
     pub(super) fn sha256(&self, path: &Path, stamp: Stamp) -> Option<String> {
-        let path = path.to_str()?;
-        let Stamp { size, modified_ns, changed_ns, inode, .. } = stamp;
-        self.with(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT sha256 FROM digest \
-                     WHERE path = ? AND size = ? AND modified_ns = ? AND changed_ns = ? AND inode = ?",
-                )?
-                .query_row(
-                    params![path, size.cast_signed(), modified_ns, changed_ns, inode.cast_signed()],
-                    |row| row.get(0),
-                )
-                .optional()
-        })
-        .flatten()
+        self.digest(path, stamp).map(|digest| digest.sha256.to_string())
+    }
+
+    /// All digests of the file as it is now, if they were ever computed.
+    pub(super) fn digest(&self, path: &Path, stamp: Stamp) -> Option<Digest> {
+        let digests = self.digests.read().unwrap_or_else(PoisonError::into_inner);
+        digests.get(path.to_str()?, stamp).cloned()
     }
 
     /// Keeps a digest.
-    pub(super) fn set_sha256(&self, path: &Path, stamp: Stamp, digest: &str) {
+    pub(super) fn set_sha256(&self, path: &Path, stamp: Stamp, sha256: &str) {
+        self.set_digest(path, stamp, sha256, None);
+    }
+
+    /// Keeps the digests of a file: of all of it, and of what follows its header if that was computed too.
+    pub(super) fn set_digest(&self, path: &Path, stamp: Stamp, sha256: &str, addon: Option<&str>) {
         let Some(path) = path.to_str() else {
             return;
         };
-        let Stamp { size, modified_ns, changed_ns, inode, .. } = stamp;
+        let mut digests = self.digests.write().unwrap_or_else(PoisonError::into_inner);
+        let digest = digests.set(path, stamp, sha256, addon);
+        self.with(|connection| write_digest(connection, path, digest));
+    }
+
+    /// Keeps the digests of several files.
+    pub(super) fn set_digests(&self, files: &[Hashed]) {
+        let mut digests = self.digests.write().unwrap_or_else(PoisonError::into_inner);
         self.with(|connection| {
-            connection.execute(
-                "INSERT OR REPLACE INTO digest (path, size, modified_ns, sha256, changed_ns, inode) \
-                 VALUES (?, ?, ?, ?, ?, ?)",
-                params![path, size.cast_signed(), modified_ns, digest, changed_ns, inode.cast_signed()],
-            )
+            let transaction = connection.unchecked_transaction()?;
+            for Hashed { path, stamp, sha256, addon, .. } in files {
+                if let Some(path) = path.to_str() {
+                    let digest = digests.set(path, *stamp, sha256, addon.as_deref());
+                    write_digest(&transaction, path, digest)?;
+                }
+            }
+            transaction.commit()
         });
+    }
+
+    /// Files that moved keep their digests: pairs of where one is now and where one of the same inode, size and time may
+    /// have been.
+    pub(super) fn carry(&self, moved: &[(PathBuf, Stamp)], is_gone: impl Fn(&Path, Stamp) -> bool) {
+        if moved.is_empty() {
+            return;
+        }
+        let found = self.digests.read().unwrap_or_else(PoisonError::into_inner).moved(moved, is_gone);
+        for (path, stamp, digest) in found {
+            self.set_digest(path, stamp, &digest.sha256, digest.addon.as_deref());
+        }
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
@@ -192,29 +232,46 @@ fn read_verdicts(
     which: &str,
     params: impl Params,
 ) -> rusqlite::Result<HashMap<String, (String, Verdict)>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, broken_class \
-         FROM file {which}"
-    ))?;
+    let mut statement = connection.prepare_cached(&format!("{SELECT} {which}"))?;
     let rows = statement.query_map(params, |row| Ok((row.get(0)?, (row.get(1)?, read_verdict(row)?))))?;
     rows.collect()
 }
 
 /// See [`Schema::check`].
 fn check(connection: &Connection) -> rusqlite::Result<()> {
-    read_verdicts(connection, "", [])?;
-    let mut digests = connection.prepare("SELECT sha256, changed_ns, inode FROM digest")?;
-    let digests = digests.query_map([], |row| {
-        row.get::<_, String>(0)?;
-        row.get::<_, Option<i64>>(1)?;
-        row.get::<_, Option<i64>>(2).map(drop)
-    })?;
-    digests.collect()
+    let (text, integer) = (&[Type::Text][..], &[Type::Integer][..]);
+    let (maybe_text, maybe_integer) = (&[Type::Text, Type::Null][..], &[Type::Integer, Type::Null][..]);
+    let mut file = vec![text, text];
+    file.extend([maybe_text; 3].into_iter().chain([maybe_integer]).chain([maybe_text; 4]));
+    file.extend([maybe_integer].into_iter().chain([maybe_text; 4]));
+    check_types(connection, &format!("{SELECT} "), &file)?;
+    let digest = [text, integer, integer, maybe_integer, maybe_integer, text, maybe_text];
+    check_types(connection, Digests::SELECT, &digest)
+}
+
+/// Whether all columns are of these types. Nothing is made of what stands in them: there may be much.
+fn check_types(connection: &Connection, select: &str, columns: &[&[Type]]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(select)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        for (place, types) in columns.iter().enumerate() {
+            let value = row.get_ref(place)?;
+            let found = value.data_type();
+            let is_sound = types.contains(&found) && (found != Type::Text || value.as_str().is_ok());
+            if !is_sound {
+                return Err(rusqlite::Error::InvalidColumnType(place, select.to_owned(), found));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
     if let Some(reason) = row.get(9)? {
-        return Ok(Verdict::Broken(Class::from_code(row.get(10)?), reason));
+        return Ok(Verdict::Broken(
+            Class::from_code(row.get::<_, Option<i64>>(10)?.unwrap_or_default()),
+            reason,
+        ));
     }
     let kind = |name: &str| LibraryKind::from_name(name);
     let also: Option<String> = row.get(7)?;
@@ -225,6 +282,10 @@ fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
         prediction: row.get::<_, Option<String>>(6)?.and_then(|name| Prediction::from_name(&name)),
         also: also.unwrap_or_default().split(' ').filter_map(kind).collect(),
         old_hash: row.get(8)?,
+        format: row.get(11)?,
+        layout: row.get(12)?,
+        base_model: row.get(13)?,
+        addon_hash: row.get(14)?,
     };
     Ok(Verdict::Sound(row.get::<_, Option<String>>(2)?.and_then(|name| kind(&name)), facts))
 }
@@ -300,6 +361,10 @@ mod tests {
             prediction: Some(Prediction::Velocity),
             also: vec![LibraryKind::Controlnet, LibraryKind::Lora],
             old_hash: Some("0123abcd".into()),
+            format: Some("safetensors".into()),
+            layout: Some("ldm".into()),
+            base_model: Some("sd_v1".into()),
+            addon_hash: Some(DIGEST.into()),
         };
         for verdict in [broken(), Verdict::Sound(None, Facts::default()), {
             Verdict::Sound(Some(LibraryKind::Checkpoint), facts)
@@ -323,6 +388,32 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_moved_keeps_its_digests_and_no_other_has_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("library.db");
+        let stamp = Stamp { size: 1, modified_ns: 2, changed_ns: 3, device: 4, inode: 5 };
+        let (old, new) = (PathBuf::from("/models/old"), PathBuf::from("/models/new"));
+        let renamed = Stamp { changed_ns: 9, ..stamp };
+        Index::open(&path).set_digest(&old, stamp, DIGEST, Some("addon"));
+        let index = Index::open(&path);
+        // One that is still there is another file, and so is one of another size, time or inode.
+        index.carry(&[(new.clone(), renamed)], |_, _| false);
+        for other in
+            [Stamp { size: 9, ..renamed }, Stamp { modified_ns: 9, ..renamed }, Stamp { inode: 9, ..renamed }]
+        {
+            index.carry(&[(new.clone(), other)], |_, _| true);
+        }
+        // What stands at the same path and was written to is not the same, though its time was set back.
+        index.carry(&[(old.clone(), renamed)], |_, _| true);
+        assert!(index.digest(&new, renamed).is_none() && index.digest(&old, renamed).is_none());
+        index.carry(&[(new.clone(), renamed)], |path, of| path == old && of == renamed);
+        for index in [index, Index::open(&path)] {
+            let digest = index.digest(&new, renamed).expect("kept");
+            assert_eq!((&*digest.sha256, digest.addon.as_deref()), (DIGEST, Some("addon")));
+        }
+    }
+
+    #[test]
     fn a_newer_one_is_left_alone_and_gone_without() {
         let (_folder, path, (file, seen)) = first_version();
         set_version(&path, 999);
@@ -330,7 +421,8 @@ mod tests {
         let index = Index::open(&path);
         index.remember(&[(file.clone(), seen, broken())]);
         index.set_sha256(&file, seen.file, "00");
-        assert!(index.verdicts().get(&file, &seen).is_none() && index.sha256(&file, seen.file).is_none());
+        assert!(index.verdicts().get(&file, &seen).is_none());
+        assert_eq!(index.sha256(&file, seen.file).as_deref(), Some("00"), "for as long as this runs");
         drop(index);
         assert!(fs::read(&path).expect("read") == before, "untouched");
     }

@@ -6,6 +6,7 @@ use latentd_client::protocol::LibraryKind;
 use latentd_models::files::Prediction;
 use latentd_models::model::Family;
 
+use super::beside::Beside;
 use super::stamp::Seen;
 use crate::demo::{self, DemoModel};
 use crate::error::{Class, Error, Result};
@@ -17,6 +18,8 @@ pub(crate) struct Item {
     pub name: String,
     pub source: Source,
     pub facts: Facts,
+    /// What lies beside its file and is about it.
+    pub beside: Beside,
 }
 
 /// Where an entry's bytes are.
@@ -38,6 +41,14 @@ pub(crate) struct Facts {
     pub prediction: Option<Prediction>,
     /// What it holds beside what it is.
     pub also: Vec<LibraryKind>,
+    /// How the file's format is called, in lower case.
+    pub format: Option<String>,
+    /// How its tensors are named: "ldm" or "diffusers".
+    pub layout: Option<String>,
+    /// The model that it was trained for, in its trainer's words.
+    pub base_model: Option<String>,
+    /// The SHA-256 of the file without its header, as its trainer noted it.
+    pub addon_hash: Option<String>,
     /// The hash of a checkpoint that A1111 wrote before it took SHA-256: 8 hex digits, told by 64 KiB of the file.
     pub old_hash: Option<String>,
 }
@@ -56,6 +67,7 @@ impl Item {
                 prediction: Some(Prediction::Epsilon),
                 ..Facts::default()
             },
+            beside: Beside::default(),
         })
     }
 

@@ -6,18 +6,30 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::LibraryKind;
-use latentd_models::files::{self, FileInfo, FileKind};
+use latentd_models::files::{self, FileInfo, FileKind, Tensors};
 use latentd_models::model::{Checkpoint, Family};
 use latentd_models::{Error, Result};
 use sha2::{Digest, Sha256};
 
+use super::beside::Beside;
+use super::details::cut;
 use super::item::{Facts, Item, Source};
+use super::places::extension;
 use super::snapshot::Problem;
 use super::stamp::Seen;
 use crate::error::Class;
 
 /// Where the bytes begin that tell A1111's old hash, and how many they are.
 const OLD_HASH: (u64, usize) = (0x10_0000, 0x1_0000);
+
+/// Under which keys trainers write what a model was trained for: kohya's, and the Stability AI model metadata standard's.
+const BASE_MODEL: [&str; 2] = ["ss_base_model_version", "modelspec.architecture"];
+
+/// Bytes of that.
+const LONGEST_BASE_MODEL: usize = 100;
+
+/// Under which key kohya's trainer writes the SHA-256 of the file without its header.
+const ADDON_HASH: &str = "sshs_model_hash";
 
 /// What a look found in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +48,26 @@ pub(super) type Found = std::result::Result<Item, Box<Problem>>;
 pub(super) struct Candidate {
     pub path: PathBuf,
     pub seen: Seen,
+    pub beside: Beside,
+    /// Whether it is a folder that is one model.
+    pub is_folder: bool,
     /// The kind its folder stands for, if it is one of A1111's.
     pub folder: Option<LibraryKind>,
 }
 
-/// Looks into a file that is open, which errors call `path`. Gives whether it will be found so again: what failed while it
-/// was read may not fail the next time.
-pub(super) fn judge(file: &File, path: &Path) -> (Verdict, bool) {
+/// Looks into a file that is open, or a model's folder, which errors call `path`, in a folder for a kind. Gives whether it
+/// will be found so again: what failed while it was read may not fail the next time.
+pub(super) fn judge(file: &File, path: &Path, folder: Option<LibraryKind>) -> (Verdict, bool) {
+    if extension(path) == "onnx" {
+        let facts = Facts { format: Some("onnx".to_owned()), ..Facts::default() };
+        return (Verdict::Sound(None, facts), true);
+    }
     match look(file, path) {
         Ok((kind, facts)) => (Verdict::Sound(kind, facts), true),
+        Err(_) if folder.is_some_and(holds_programs) && is_pickle(file) => {
+            let facts = Facts { format: Some("pickle".to_owned()), ..Facts::default() };
+            (Verdict::Sound(None, facts), true)
+        }
         Err(error) => {
             // What this machine failed at says nothing of the file.
             let is_short = matches!(error, Error::OutOfMemory { .. });
@@ -60,9 +83,19 @@ pub(super) fn judge(file: &File, path: &Path) -> (Verdict, bool) {
 }
 
 fn look(file: &File, path: &Path) -> Result<(Option<LibraryKind>, Facts)> {
-    let tensors = files::open_file(file, path)?;
+    let is_folder = file.metadata().is_ok_and(|metadata| metadata.is_dir());
+    let tensors = if is_folder { files::open(path)? } else { files::open_file(file, path)? };
     let found = FileInfo::of(&tensors);
+    let said =
+        |key: &str| tensors.metadata().get(key).map(|text| text.trim()).filter(|text| !text.is_empty());
     let mut facts = Facts {
+        format: Some(tensors.format().to_lowercase()),
+        layout: layout(&tensors, found.kind).map(str::to_owned),
+        base_model: BASE_MODEL
+            .into_iter()
+            .find_map(said)
+            .map(|text| cut(text, LONGEST_BASE_MODEL).to_owned()),
+        addon_hash: said(ADDON_HASH).filter(|text| is_sha256(text)).map(str::to_lowercase),
         architecture: found.architecture,
         dtype: found.dtype,
         parameters: found.parameters,
@@ -70,6 +103,7 @@ fn look(file: &File, path: &Path) -> Result<(Option<LibraryKind>, Facts)> {
         ..Facts::default()
     };
     if found.kind == FileKind::Checkpoint {
+        facts.addon_hash = None;
         facts.old_hash = old_hash(file).ok().flatten();
         // Of another architecture it is what it is: there is nothing to hold it against.
         if facts.architecture.as_deref().is_none_or(|name| Family::from_name(name).is_some()) {
@@ -85,9 +119,42 @@ fn library_kind(kind: FileKind) -> Option<LibraryKind> {
         FileKind::Vae => Some(LibraryKind::Vae),
         FileKind::Lora => Some(LibraryKind::Lora),
         FileKind::Embedding => Some(LibraryKind::Embedding),
+        FileKind::Hypernetwork => Some(LibraryKind::Hypernetwork),
         FileKind::ControlNet => Some(LibraryKind::Controlnet),
+        FileKind::Upscaler => Some(LibraryKind::Upscaler),
+        FileKind::Restorer => Some(LibraryKind::Restorer),
+        FileKind::Taesd => Some(LibraryKind::Taesd),
+        FileKind::ClipVision => Some(LibraryKind::ClipVision),
+        FileKind::Safety => Some(LibraryKind::Safety),
         FileKind::Unknown => None,
     }
+}
+
+/// How the tensors of a checkpoint or a VAE are named.
+fn layout(file: &Tensors, kind: FileKind) -> Option<&'static str> {
+    match kind {
+        FileKind::Checkpoint => Some("ldm"),
+        FileKind::Vae if file.has_under("decoder.up_blocks.") => Some("diffusers"),
+        FileKind::Vae => Some("ldm"),
+        _ => None,
+    }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+/// Whether the files of a kind are often whole programs that were pickled, which nothing here runs: its folder alone tells
+/// what they are.
+fn holds_programs(kind: LibraryKind) -> bool {
+    use LibraryKind as K;
+    matches!(kind, K::Detector | K::Annotator | K::Tagger | K::FaceModel | K::ClipVision | K::Safety)
+}
+
+/// Whether a file begins as torch writes it: a pickle, or a zip of them.
+fn is_pickle(file: &File) -> bool {
+    let mut head = [0; 4];
+    file.read_exact_at(&mut head, 0).is_ok() && (head == *b"PK\x03\x04" || matches!(head, [0x80, 0..=5, ..]))
 }
 
 /// The first 8 hex digits of the SHA-256 of 64 KiB at 1 MiB, where the file has any of them.
@@ -119,7 +186,7 @@ fn without_path(text: &str, path: &Path) -> String {
 pub(super) fn sort_in(candidate: &Candidate, verdict: Verdict) -> Found {
     let problem = |class, reason| {
         let (path, seen) = (candidate.path.clone(), Some(candidate.seen));
-        Box::new(Problem { path, reason, class, seen })
+        Box::new(Problem { path, reason, class, seen, young: false })
     };
     let broken = |reason: &str| problem(Class::Model, reason.to_owned());
     let (kind, facts) = match verdict {
@@ -133,9 +200,11 @@ pub(super) fn sort_in(candidate: &Candidate, verdict: Verdict) -> Found {
         }
         (Some(kind), _) | (None, Some(kind)) => kind,
     };
-    let Some(name) = candidate.path.file_stem().and_then(|stem| stem.to_str()) else {
+    // A folder's name has no extension.
+    let name = if candidate.is_folder { candidate.path.file_name() } else { candidate.path.file_stem() };
+    let Some(name) = name.and_then(|name| name.to_str()) else {
         return Err(broken("its name is not UTF-8; rename it"));
     };
     let source = Source::File { path: candidate.path.clone(), seen: candidate.seen };
-    Ok(Item { kind, name: name.to_owned(), source, facts })
+    Ok(Item { kind, name: name.to_owned(), source, facts, beside: candidate.beside })
 }

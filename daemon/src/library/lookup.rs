@@ -7,7 +7,7 @@ use latentd_client::protocol::LibraryKind;
 use super::index::Index;
 use super::item::{Item, Source};
 use super::names::{as_hash, may_mean, named, split_hash, told_apart};
-use super::places::{may_be, places};
+use super::places::{Root, may_be, places};
 use super::snapshot::{Problem, Snapshot};
 use crate::demo;
 use crate::error::{Class, Error, Result};
@@ -17,7 +17,7 @@ use crate::suggest::nearest_few;
 /// What is looked through.
 #[derive(Clone, Copy)]
 pub(super) struct Shelf<'a> {
-    pub folders: &'a [PathBuf],
+    pub roots: &'a [Root],
     pub snapshot: &'a Snapshot,
     pub index: &'a Index,
 }
@@ -34,7 +34,7 @@ pub(super) enum Lookup {
 /// Finds the entry of `kind` that `wanted`, a name that was checked, means.
 pub(super) fn find(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Result<Lookup> {
     let of_kind = || shelf.snapshot.entries.iter().filter(move |item| item.kind == kind);
-    let by_name = named(shelf.folders, &of_kind(), wanted);
+    let by_name = named(shelf.roots, &of_kind(), wanted);
     if let [item] = by_name[..] {
         return Ok(Lookup::Found { item: Box::new(item.clone()), bytes: false });
     }
@@ -42,7 +42,7 @@ pub(super) fn find(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Result<
         return Err(ambiguous(shelf, kind, wanted, &by_name));
     }
     if let Some((name, hash)) = split_hash(wanted) {
-        let by_name = named(shelf.folders, &of_kind(), name);
+        let by_name = named(shelf.roots, &of_kind(), name);
         if !by_name.is_empty() {
             return by_hash(shelf, kind, wanted, &hash, &by_name)?
                 .ok_or_else(|| another_hash(shelf, kind, wanted, &by_name));
@@ -58,7 +58,7 @@ pub(super) fn find(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Result<
         return Ok(found);
     }
     let meant = |problem: &&Problem| {
-        may_be(kind, shelf.folders, &problem.path) && may_mean(shelf.folders, &problem.path, wanted)
+        may_be(kind, shelf.roots, &problem.path) && may_mean(shelf.roots, &problem.path, wanted)
     };
     if let Some(problem) = shelf.snapshot.problems.iter().find(meant) {
         let (path, reason) = (problem.path.display(), &problem.reason);
@@ -77,7 +77,7 @@ pub(super) fn nothing(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Erro
     } else if of_kind().next().is_some() {
         "`latentd models list` names all".into()
     } else {
-        how_to_add(shelf.folders, kind)
+        how_to_add(shelf.roots, kind)
     };
     Error::new(Class::NotFound, format!("{kind} '{}' is not in the library; {advice}", shorten(wanted)))
 }
@@ -117,7 +117,7 @@ fn by_hash(
 /// Several files have the name.
 fn ambiguous(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str, items: &[&Item]) -> Error {
     const NAMED: usize = 8;
-    let names = told_apart(shelf.folders, items);
+    let names = told_apart(shelf.roots, items);
     let mut list: Vec<_> = names.iter().take(NAMED).map(|name| format!("'{name}'")).collect();
     if names.len() > NAMED {
         list.push(format!("{} more", names.len() - NAMED));
@@ -135,7 +135,7 @@ fn ambiguous(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str, items: &[&Item])
 fn another_hash(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str, items: &[&Item]) -> Error {
     let each: Vec<_> = items
         .iter()
-        .zip(told_apart(shelf.folders, items))
+        .zip(told_apart(shelf.roots, items))
         .map(|(item, name)| match known_sha256(shelf.index, item) {
             Some(sha256) => format!("'{name}' has {}", sha256.get(..10).unwrap_or(&sha256)),
             None => format!("'{name}' has another"),
@@ -152,13 +152,14 @@ fn another_hash(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str, items: &[&Ite
 /// Files that `wanted` may mean, whatever the snapshot says of them: those that it knows under this name, and those
 /// that stand where one of this name would.
 pub(super) fn candidates(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Vec<PathBuf> {
-    let means = |path: &Path| may_mean(shelf.folders, path, wanted);
+    let means = |path: &Path| may_mean(shelf.roots, path, wanted);
     let entries = shelf.snapshot.entries.iter().filter(|item| item.kind == kind).filter_map(Item::path);
     let problems = shelf.snapshot.problems.iter().map(|problem| problem.path.as_path());
     let mut paths: Vec<_> = entries.chain(problems).filter(|path| means(path)).map(Path::to_owned).collect();
-    paths.extend(places(shelf.folders, kind, wanted));
+    let answering = || shelf.roots.iter().filter(|root| !shelf.snapshot.is_silent(&root.path));
+    paths.extend(places(answering(), kind, wanted));
     if let Some((name, _)) = split_hash(wanted) {
-        paths.extend(places(shelf.folders, kind, name));
+        paths.extend(places(answering(), kind, name));
     }
     paths.sort();
     paths.dedup();
@@ -194,36 +195,37 @@ pub(super) fn taesd(shelf: Shelf<'_>) -> Result<Item> {
         |item: &&Item| ["xl", "sd3", "f1", "flux", "encoder"].iter().any(|part| item.name.contains(part));
     let found = all().find(|item| item.name == TAESD).or_else(|| all().find(|item| !is_other(item)));
     found.cloned().ok_or_else(|| {
-        let folder = shelf.folders.first().map(|folder| folder.join("VAE-approx")).unwrap_or_default();
+        let root = shelf.roots.iter().find(|root| root.kind.is_none());
+        let folder = root.map_or_else(|| "VAE-approx".into(), |root| root.path.join("VAE-approx"));
         let text = format!("there is no TAESD in the library; put {TAESD}.pth into {}", folder.display());
         Error::new(Class::NotFound, text)
     })
 }
 
 /// The first checkpoint of the models folders by name that this version can draw with.
-pub(super) fn first_checkpoint(folders: &[PathBuf], snapshot: &Snapshot) -> Result<Item> {
+pub(super) fn first_checkpoint(roots: &[Root], snapshot: &Snapshot) -> Result<Item> {
     let is_wanted = |item: &&Item| item.draws() && !item.is_built_in();
     snapshot.entries.iter().find(is_wanted).cloned().ok_or_else(|| {
-        let advice = how_to_add(folders, LibraryKind::Checkpoint);
-        let broken = first_problem(folders, snapshot);
+        let advice = how_to_add(roots, LibraryKind::Checkpoint);
+        let broken = first_problem(roots, snapshot);
         Error::new(Class::NotFound, format!("no checkpoint to draw with in the library{broken}; {advice}"))
     })
 }
 
 /// Says that there is no checkpoint but what is built in, and how to add one.
-pub(super) fn only_built_in(folders: &[PathBuf], snapshot: &Snapshot) -> String {
+pub(super) fn only_built_in(roots: &[Root], snapshot: &Snapshot) -> String {
     format!(
         "no checkpoint to draw with is configured or in the library{}: using the built-in '{}', which knows shapes \
          and cartoon faces only; {}",
-        first_problem(folders, snapshot),
+        first_problem(roots, snapshot),
         demo::NAME,
-        how_to_add(folders, LibraryKind::Checkpoint)
+        how_to_add(roots, LibraryKind::Checkpoint)
     )
 }
 
 /// Why there may be fewer checkpoints in the library than its owner thinks.
-fn first_problem(folders: &[PathBuf], snapshot: &Snapshot) -> String {
-    let is_near = |problem: &&Problem| may_be(LibraryKind::Checkpoint, folders, &problem.path);
+fn first_problem(roots: &[Root], snapshot: &Snapshot) -> String {
+    let is_near = |problem: &&Problem| may_be(LibraryKind::Checkpoint, roots, &problem.path);
     if let Some(problem) = snapshot.problems.iter().find(is_near) {
         return format!(" ({}: {})", problem.path.display(), problem.reason);
     }
@@ -239,11 +241,12 @@ pub(super) fn known_sha256(index: &Index, item: &Item) -> Option<String> {
     }
 }
 
-fn how_to_add(folders: &[PathBuf], kind: LibraryKind) -> String {
-    let folder = folders.first().map_or_else(
+fn how_to_add(roots: &[Root], kind: LibraryKind) -> String {
+    let folder = roots.iter().find(|root| root.kind.is_none_or(|of| of == kind)).map_or_else(
         || PathBuf::from("a models folder"),
-        |folder| {
-            if kind == LibraryKind::Checkpoint { folder.join("Stable-diffusion") } else { folder.clone() }
+        |root| {
+            let is_layout = kind == LibraryKind::Checkpoint && root.kind.is_none();
+            if is_layout { root.path.join("Stable-diffusion") } else { root.path.clone() }
         },
     );
     format!("put a .safetensors file into {}, or give --models-dir", folder.display())

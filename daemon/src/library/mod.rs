@@ -5,16 +5,24 @@
 //!
 //! The demo model is listed beside the files where the program carries it. A file of the same name takes its place.
 
+mod background;
+mod beside;
+mod details;
+mod digests;
 mod hash;
 mod index;
 mod item;
 mod judge;
+mod layout;
 mod lookup;
+mod low_priority;
 mod model_files;
 mod names;
 mod natural;
 mod pinned;
 mod places;
+mod remote;
+mod roots;
 mod scan;
 mod snapshot;
 mod stamp;
@@ -29,13 +37,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryKind};
+use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind};
 use latentd_models::files::Prediction;
 
 use crate::contain::{contain, keep_going};
 use crate::error::{Class, Error, Result};
 use crate::thread;
 use crate::workers::Workers;
+use background::{Failed, Hashed, Pace, wants_addon};
 use hash::Sha256Task;
 use index::Index;
 pub(crate) use item::Item;
@@ -45,13 +54,20 @@ use lookup::{Lookup, Shelf};
 pub(crate) use model_files::{FilesIdentity, ModelFiles};
 use pinned::PinError;
 pub(crate) use pinned::{Identity, Pinned};
+pub(crate) use places::Root;
 use places::outermost_kind;
+use roots::Askers;
 pub(crate) use snapshot::Problem;
-use snapshot::{Snapshot, difference};
+use snapshot::{Folder, Snapshot, difference};
 use stamp::Stamp;
 use waiting::WaitingRoom;
 pub(crate) use waiting::{Patient, Waiter};
 pub(crate) use walk::NO_FOLDER;
+use walk::Progress;
+use watch::Watched;
+
+/// Digits of a SHA-256 that A1111 and Civitai call a model by.
+const AUTO_V2: usize = 10;
 
 /// Files that are hashed at once.
 const HASHING_THREADS: usize = 2;
@@ -68,7 +84,8 @@ const FIRST_SCAN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The folders and what is in them.
 pub(crate) struct Library {
-    folders: Vec<PathBuf>,
+    roots: Arc<[Root]>,
+    askers: Askers,
     index: Arc<Index>,
     state: Mutex<State>,
     scanned: Condvar,
@@ -81,6 +98,8 @@ pub(crate) struct Library {
     hashing: Workers,
     /// Those who wait for some.
     waiting: WaitingRoom,
+    /// When to compute all others.
+    pace: Pace,
 }
 
 /// An entry that was chosen for a request.
@@ -96,21 +115,25 @@ struct Choice {
 struct State {
     /// `None` until the first scan is done.
     snapshot: Option<Arc<Snapshot>>,
+    /// The last of which all were told.
+    told: Option<Arc<Snapshot>>,
 }
 
 impl Library {
-    /// A library over `folders` with its index in `state_dir`. Nothing is read yet; `on_change` is told of every
+    /// A library over `roots` with its index in `state_dir`. Nothing is read yet; `on_change` is told of every
     /// change after the first scan.
     pub(crate) fn open(
-        folders: Vec<PathBuf>,
+        roots: Vec<impl Into<Root>>,
         state_dir: &Path,
         on_change: impl Fn(&LibraryEvent) + Send + Sync + 'static,
     ) -> Self {
         Self {
-            folders: folders
+            roots: roots
                 .into_iter()
-                .map(|folder| std::path::absolute(&folder).unwrap_or(folder))
+                .map(Into::into)
+                .map(|root: Root| Root { path: std::path::absolute(&root.path).unwrap_or(root.path), ..root })
                 .collect(),
+            askers: Askers::new(),
             index: Arc::new(Index::open(&state_dir.join("library.db"))),
             state: Mutex::default(),
             scanned: Condvar::new(),
@@ -119,6 +142,7 @@ impl Library {
             pinned: Mutex::default(),
             hashing: Workers::new("sha256", HASHING_THREADS),
             waiting: WaitingRoom::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -126,16 +150,79 @@ impl Library {
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         let library = Arc::clone(self);
         thread::start("library", move || {
-            keep_going("library", || watch::run(|| library.rescan_or_go_on()), || ());
+            keep_going("library", || watch::run(&*library), || ());
         })?;
         Ok(())
+    }
+
+    /// Computes all hashes on a thread of its own that gives way to all others, for as long as somebody else holds the
+    /// library.
+    pub(crate) fn start_hashing(self: &Arc<Self>) -> std::io::Result<()> {
+        let library = Arc::clone(self);
+        thread::start("hash", move || {
+            low_priority::let_others_go_first();
+            // Written down by another: this one must hold nothing that others wait for.
+            let keeper = Arc::new(Workers::new("keep hashes", 1));
+            let mut failed = Failed::new();
+            let hash = move || loop {
+                library.hash_all(&mut failed, |library, done| {
+                    let (kept, is_kept) = std::sync::mpsc::channel();
+                    let library = Arc::clone(library);
+                    keeper.run(move || {
+                        library.keep_hashes(&done);
+                        kept.send(()).ok();
+                    });
+                    is_kept.recv().ok();
+                });
+                library.pace.wait_for_news();
+            };
+            keep_going("hash", hash, || ());
+        })?;
+        Ok(())
+    }
+
+    /// While others have work to do, nothing is hashed that nobody waits for.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.pace.set_busy(busy);
+    }
+
+    /// Hashes what has no hash yet.
+    fn hash_all(self: &Arc<Self>, failed: &mut Failed, keep: impl Fn(&Arc<Self>, Vec<Hashed>)) {
+        loop {
+            let Some(snapshot) = self.lock().told.clone() else {
+                return;
+            };
+            let needs_hash = |item: &&Item| match &item.source {
+                Source::File { path, seen } => match self.index.digest(path, seen.file) {
+                    Some(digest) => digest.addon.is_none() && wants_addon(item),
+                    None => true,
+                },
+                Source::BuiltIn(_) => false,
+            };
+            // By kind, as they are listed.
+            let items = snapshot.entries.iter().filter(needs_hash);
+            let is_old = || !self.lock().told.as_ref().is_some_and(|now| Arc::ptr_eq(now, &snapshot));
+            background::hash_all(items, &self.pace, failed, is_old, |done| keep(self, done));
+            if !is_old() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps hashes and tells of them.
+    fn keep_hashes(&self, done: &[Hashed]) {
+        self.index.set_digests(done);
+        let changed = done.iter().map(|hashed| hashed.name.clone()).collect();
+        let (kind, added, removed) = (LibraryEventKind::Changed, Vec::new(), Vec::new());
+        (self.on_change)(&LibraryEvent { kind, added, changed, removed });
     }
 
     /// A scan that fails leaves what was known before, be it nothing: nobody waits for it for ever.
     fn rescan_or_go_on(&self) -> Arc<Snapshot> {
         let scanned = contain(|| Ok(self.rescan()));
         scanned.unwrap_or_else(|_| {
-            let known = Arc::clone(self.lock().snapshot.get_or_insert_default());
+            let none = || Arc::new(self.nothing_yet());
+            let known = Arc::clone(self.lock().snapshot.get_or_insert_with(none));
             self.scanned.notify_all();
             known
         })
@@ -159,11 +246,14 @@ impl Library {
         let none_yet = |state: &mut State| state.snapshot.is_none();
         let waited = self.scanned.wait_timeout_while(state, FIRST_SCAN, none_yet);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.snapshot.clone().unwrap_or_else(|| {
-            let mut snapshot = Snapshot::default();
-            scan::arrange(&self.folders, &mut snapshot);
-            Arc::new(snapshot)
-        })
+        state.snapshot.clone().unwrap_or_else(|| Arc::new(self.nothing_yet()))
+    }
+
+    /// What there is without any file.
+    fn nothing_yet(&self) -> Snapshot {
+        let mut snapshot = Snapshot { roots: Arc::clone(&self.roots), ..Snapshot::default() };
+        scan::arrange(&mut snapshot);
+        snapshot
     }
 
     fn is_scanned(&self) -> bool {
@@ -174,12 +264,13 @@ impl Library {
     pub(crate) fn rescan(&self) -> Arc<Snapshot> {
         let _alone = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.lock().snapshot.clone();
-        let snapshot = Arc::new(scan::scan(&self.folders, &self.index, before.as_deref()));
+        let snapshot = Arc::new(scan::scan(&self.roots, &self.askers, &self.index, before.as_ref()));
         let before = self.lock().snapshot.replace(Arc::clone(&snapshot));
         self.scanned.notify_all();
         if let Some(before) = before {
             self.tell_difference(&before, &snapshot);
         }
+        self.let_hash(&snapshot);
         snapshot
     }
 
@@ -187,7 +278,7 @@ impl Library {
     fn refresh(&self, paths: &[PathBuf]) -> Option<Arc<Snapshot>> {
         loop {
             let before = self.known_by_now();
-            let after = Arc::new(scan::refreshed(&self.folders, &before, paths, &self.index)?);
+            let after = Arc::new(scan::refreshed(&before, paths, &self.index)?);
             let mut state = self.lock();
             if state.snapshot.is_none() {
                 // For whoever asks; the scan that is under way finds it for all.
@@ -198,9 +289,32 @@ impl Library {
                 state.snapshot = Some(Arc::clone(&after));
                 drop(state);
                 self.tell_difference(&before, &after);
+                self.let_hash(&after);
                 return Some(after);
             }
         }
+    }
+
+    /// Whether the folders of another machine are others than is known; false of those that did not answer before.
+    fn is_other(&self, root: &Root, snapshot: &Snapshot) -> bool {
+        let is_in = |folder: &&Folder| folder.remote && folder.path.starts_with(&root.path);
+        let folders: Vec<_> = snapshot.folders.iter().filter(is_in).cloned().collect();
+        if folders.is_empty() || snapshot.is_silent(&root.path) {
+            return false;
+        }
+        let is_other = move |progress: &Progress| {
+            folders.iter().any(|folder| {
+                progress.step();
+                !folder.is_same()
+            })
+        };
+        self.askers.ask(root, is_other).unwrap_or(true)
+    }
+
+    /// From now on what is there is hashed: what is told of a file's hash comes behind what is told of the file.
+    fn let_hash(&self, snapshot: &Arc<Snapshot>) {
+        self.lock().told = Some(Arc::clone(snapshot));
+        self.pace.tell();
     }
 
     fn tell_difference(&self, before: &Snapshot, after: &Snapshot) {
@@ -229,9 +343,9 @@ impl Library {
     /// Who has just put a file there means that file, also before the change was noticed: what could have this name is
     /// looked at again, and nothing else, so that a name that is nobody's is refused at once however large the library is.
     fn look_up(&self, kind: LibraryKind, name: &str) -> Result<Lookup> {
-        names::check(&self.folders, kind, name)?;
-        let look = |snapshot: &Snapshot| lookup::find(self.shelf(snapshot), kind, name);
         let snapshot = self.known_by_now();
+        names::check(&snapshot.roots, kind, name)?;
+        let look = |snapshot: &Snapshot| lookup::find(self.shelf(snapshot), kind, name);
         let mut changed = Vec::new();
         let mut found = look(&snapshot);
         if let Ok(Lookup::Found { item, .. }) = &found {
@@ -257,7 +371,7 @@ impl Library {
     }
 
     fn shelf<'a>(&'a self, snapshot: &'a Snapshot) -> Shelf<'a> {
-        Shelf { folders: &self.folders, snapshot, index: &self.index }
+        Shelf { roots: &snapshot.roots, snapshot, index: &self.index }
     }
 
     /// The checkpoint that a request means by `name`, or the default one, held open as it is now. Its hash is computed from
@@ -368,9 +482,10 @@ impl Library {
     fn hold_what_is_there(&self, item: &Item) -> Result<Arc<Pinned>, PinError> {
         let path = item.path().ok_or(PinError::Moved)?;
         let (file, seen) = pinned::open(item, path)?;
-        let (verdict, _) = judge(&file, path);
-        let candidate =
-            Candidate { path: path.to_owned(), seen, folder: outermost_kind(&self.folders, path) };
+        let folder = outermost_kind(&self.known_by_now().roots, path);
+        let (verdict, _) = judge(&file, path, folder);
+        let (path, beside) = (path.to_owned(), item.beside);
+        let candidate = Candidate { path, seen, beside, is_folder: false, folder };
         let now = sort_in(&candidate, verdict).map_err(|_| PinError::Moved)?;
         if now.kind == item.kind { self.keep(now, file) } else { Err(PinError::Moved) }
     }
@@ -411,13 +526,14 @@ impl Library {
         if !configured.is_empty() {
             return self.find(LibraryKind::Checkpoint, configured);
         }
-        self.up_to_date(|snapshot| lookup::first_checkpoint(&self.folders, snapshot))
+        self.up_to_date(|snapshot| lookup::first_checkpoint(&snapshot.roots, snapshot))
             .or_else(|none| Item::built_in().ok_or(none))
     }
 
     /// Says that there is no checkpoint but what is built in, and how to add one.
     pub(crate) fn only_built_in(&self) -> String {
-        lookup::only_built_in(&self.folders, &self.snapshot())
+        let snapshot = self.snapshot();
+        lookup::only_built_in(&snapshot.roots, &snapshot)
     }
 
     /// What `look` finds, after another scan if that is a file that is another one by now, or nothing, and there is
@@ -431,25 +547,75 @@ impl Library {
         }
     }
 
-    /// An entry as it goes over the wire.
+    /// An entry as it goes over the wire, with all that is said of it.
+    pub(crate) fn entry_with_details(&self, item: &Item) -> LibraryEntry {
+        let details = item.path().map(|path| Box::new(details::details(path)));
+        LibraryEntry { details, ..self.entry(item) }
+    }
+
+    /// An entry as it goes over the wire in a list.
     pub(crate) fn entry(&self, item: &Item) -> LibraryEntry {
+        let digest = match &item.source {
+            Source::File { path, seen } => self.index.digest(path, seen.file),
+            Source::BuiltIn(_) => None,
+        };
+        let hash = match &item.source {
+            Source::BuiltIn(demo) => Some(demo.sha256.to_owned()),
+            Source::File { .. } => digest.as_ref().map(|digest| digest.sha256.to_string()),
+        };
+        let preview = item.path().and_then(|path| item.beside.preview(path));
+        let addon = || digest.as_ref().and_then(|digest| digest.addon.as_deref()).map(str::to_owned);
         LibraryEntry {
             kind: item.kind,
             name: item.name.clone(),
             path: item.path().map(|path| path.display().to_string()),
             built_in: item.is_built_in(),
             size: item.size(),
-            hash: lookup::known_sha256(&self.index, item),
+            auto_v2: hash.as_deref().and_then(|hash| hash.get(..AUTO_V2)).map(str::to_owned),
+            hash,
+            old_hash: item.facts.old_hash.clone(),
+            addon_hash: item.facts.addon_hash.clone().or_else(addon),
+            format: item.facts.format.clone(),
+            layout: item.facts.layout.clone(),
+            base_model: item.facts.base_model.clone(),
+            preview: preview.map(|path| path.display().to_string()),
             architecture: item.facts.architecture.clone(),
             prediction: item.facts.prediction.map(|prediction| Prediction::name(prediction).to_owned()),
             also: item.facts.also.clone(),
             unsupported: item.unsupported(),
             dtype: item.facts.dtype.clone(),
             parameters: item.facts.parameters,
+            details: None,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched for Library {
+    fn rescan(&self) -> Arc<Snapshot> {
+        self.rescan_or_go_on()
+    }
+
+    fn known(&self) -> Arc<Snapshot> {
+        self.snapshot()
+    }
+
+    fn look_at(&self, files: &[PathBuf]) {
+        // As with a scan that fails.
+        drop(contain(|| Ok(self.refresh(files))));
+    }
+
+    fn look_at_young(&self) {
+        let snapshot = self.snapshot();
+        let young = snapshot.problems.iter().filter(|problem| problem.young);
+        self.look_at(&young.map(|problem| problem.path.clone()).collect::<Vec<_>>());
+    }
+
+    fn is_other_elsewhere(&self) -> bool {
+        let snapshot = self.snapshot();
+        self.askers.have_answers() || self.roots.iter().any(|root| self.is_other(root, &snapshot))
     }
 }

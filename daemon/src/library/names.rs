@@ -1,11 +1,11 @@
 //! What a request may call a file: as it is called here, and as AUTOMATIC1111's web UI writes it.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use latentd_client::protocol::LibraryKind;
 
 use super::item::Item;
-use super::places::outermost_folder;
+use super::places::{Root, outermost_folder, root_of};
 use crate::error::{Class, Error, Result};
 use crate::schema::shorten;
 
@@ -31,7 +31,7 @@ pub(super) fn has_hash(wanted: &str) -> bool {
 }
 
 /// Refuses names that could mean a place outside the models folders.
-pub(super) fn check(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Result<()> {
+pub(super) fn check(roots: &[Root], kind: LibraryKind, wanted: &str) -> Result<()> {
     let refuse = |what: &str| {
         let shown = shorten(wanted);
         Err(Error::new(
@@ -49,7 +49,7 @@ pub(super) fn check(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Res
     if wanted.split(['/', '\\']).any(|part| part == "..") {
         return refuse("has '..' in it");
     }
-    if path.is_absolute() && !folders.iter().any(|folder| path.starts_with(folder)) {
+    if path.is_absolute() && root_of(roots, path).is_none() {
         return refuse("is a path outside the models folders");
     }
     Ok(())
@@ -58,14 +58,14 @@ pub(super) fn check(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Res
 /// The entries that a name means, by the best way to read it: as a file's name without extension; as a path, or a file's
 /// name; as A1111 makes one name of folder and file. Links to one file are one.
 pub(super) fn named<'a>(
-    folders: &[PathBuf],
+    roots: &[Root],
     entries: &(impl Iterator<Item = &'a Item> + Clone),
     wanted: &str,
 ) -> Vec<&'a Item> {
     let ways: [&dyn Fn(&Item) -> bool; 3] = [
         &|item| item.name == wanted,
-        &|item| item.path().is_some_and(|path| is_path_of(folders, path, wanted)),
-        &|item| item.path().is_some_and(|path| is_joined_name_of(folders, path, wanted)),
+        &|item| item.path().is_some_and(|path| is_path_of(roots, path, wanted)),
+        &|item| item.path().is_some_and(|path| is_joined_name_of(roots, path, wanted)),
     ];
     for is_meant in ways {
         let mut found: Vec<&Item> = Vec::new();
@@ -82,21 +82,24 @@ pub(super) fn named<'a>(
 }
 
 /// Whether a file that is no entry may be meant.
-pub(super) fn may_mean(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
+pub(super) fn may_mean(roots: &[Root], path: &Path, wanted: &str) -> bool {
     let means = |wanted: &str| {
         path.file_stem().is_some_and(|stem| stem == wanted)
-            || is_path_of(folders, path, wanted)
-            || is_joined_name_of(folders, path, wanted)
+            || is_path_of(roots, path, wanted)
+            || is_joined_name_of(roots, path, wanted)
     };
     means(wanted) || split_hash(wanted).is_some_and(|(name, _)| means(name))
 }
 
 /// What to write for each of several files of one name: the shortest path that none of the others has.
-pub(super) fn told_apart(folders: &[PathBuf], items: &[&Item]) -> Vec<String> {
+pub(super) fn told_apart(roots: &[Root], items: &[&Item]) -> Vec<String> {
     let inside = |item: &Item| {
         let path = item.path().unwrap_or(Path::new(&item.name));
-        let root = folders.iter().find(|folder| path.starts_with(folder));
-        root.and_then(|root| path.strip_prefix(root).ok()).unwrap_or(path).display().to_string()
+        root_of(roots, path)
+            .and_then(|root| path.strip_prefix(&root.path).ok())
+            .unwrap_or(path)
+            .display()
+            .to_string()
     };
     let whole =
         |item: &Item| item.path().map_or_else(|| item.name.clone(), |path| path.display().to_string());
@@ -106,7 +109,7 @@ pub(super) fn told_apart(folders: &[PathBuf], items: &[&Item]) -> Vec<String> {
 
 /// Whether `wanted` is this file's path, absolute or inside a models folder or A1111's folder for its kind, with or without
 /// extension, or its file name.
-fn is_path_of(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
+fn is_path_of(roots: &[Root], path: &Path, wanted: &str) -> bool {
     let is = |wanted: &Path| {
         // Most paths are told apart by their last part alone.
         if wanted.file_name() != path.file_name() && wanted.file_name() != path.file_stem() {
@@ -122,20 +125,19 @@ fn is_path_of(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
             || wanted == bare
             || path.file_name().is_some_and(|name| name == wanted.as_os_str())
             || (has_folder
-                && (folders.iter().any(|folder| is_inside(folder))
-                    || outermost_folder(folders, path).is_some_and(is_inside)))
+                && (roots.iter().any(|root| is_inside(&root.path))
+                    || outermost_folder(roots, path).is_some_and(is_inside)))
     };
     // The second as Windows writes it.
     is(Path::new(wanted)) || (wanted.contains('\\') && is(Path::new(&wanted.replace('\\', "/"))))
 }
 
 /// Whether `wanted` is what older infotexts of A1111 call a file in a folder: `folder_name`.
-fn is_joined_name_of(folders: &[PathBuf], path: &Path, wanted: &str) -> bool {
+fn is_joined_name_of(roots: &[Root], path: &Path, wanted: &str) -> bool {
     if !wanted.contains('_') {
         return false;
     }
-    let Some(inside) = outermost_folder(folders, path).and_then(|folder| path.strip_prefix(folder).ok())
-    else {
+    let Some(inside) = outermost_folder(roots, path).and_then(|folder| path.strip_prefix(folder).ok()) else {
         return false;
     };
     let parts: Vec<_> = inside
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn paths_are_read_as_a1111_and_windows_write_them() {
-        let folders = [PathBuf::from("/m")];
+        let roots = [Root::of_models("/m".into())];
         let path = Path::new("/m/Stable-diffusion/anime/v2.safetensors");
         for wanted in [
             "/m/Stable-diffusion/anime/v2.safetensors",
@@ -191,14 +193,14 @@ mod tests {
             "anime\\v2.safetensors",
             "v2.safetensors",
         ] {
-            assert!(is_path_of(&folders, path, wanted), "{wanted}");
+            assert!(is_path_of(&roots, path, wanted), "{wanted}");
         }
         for wanted in
             ["v2", "diffusion/anime/v2", "other/v2", "anime", "anime_v2", "anime/v2.ckpt", "/anime/v2"]
         {
-            assert!(!is_path_of(&folders, path, wanted), "{wanted}");
+            assert!(!is_path_of(&roots, path, wanted), "{wanted}");
         }
-        assert!(is_joined_name_of(&folders, path, "anime_v2"));
-        assert!(!is_joined_name_of(&folders, Path::new("/m/Stable-diffusion/a_b.safetensors"), "a_b"));
+        assert!(is_joined_name_of(&roots, path, "anime_v2"));
+        assert!(!is_joined_name_of(&roots, Path::new("/m/Stable-diffusion/a_b.safetensors"), "a_b"));
     }
 }

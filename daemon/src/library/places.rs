@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use latentd_client::protocol::LibraryKind;
 
 /// A1111's folders, for files whose content does not tell their kind.
-const FOLDERS: [(&str, LibraryKind); 16] = [
+const FOLDERS: [(&str, LibraryKind); 35] = [
     ("stable-diffusion", LibraryKind::Checkpoint),
     ("vae", LibraryKind::Vae),
     ("vae-approx", LibraryKind::Taesd),
@@ -15,23 +15,75 @@ const FOLDERS: [(&str, LibraryKind); 16] = [
     ("embeddings", LibraryKind::Embedding),
     ("hypernetworks", LibraryKind::Hypernetwork),
     ("controlnet", LibraryKind::Controlnet),
+    // Its extension has a folder of its own.
+    ("sd-webui-controlnet", LibraryKind::Controlnet),
+    ("t2iadapter", LibraryKind::Controlnet),
     ("esrgan", LibraryKind::Upscaler),
     ("realesrgan", LibraryKind::Upscaler),
+    ("bsrgan", LibraryKind::Upscaler),
+    ("scunet", LibraryKind::Upscaler),
     ("swinir", LibraryKind::Upscaler),
     ("dat", LibraryKind::Upscaler),
     ("hat", LibraryKind::Upscaler),
     ("ldsr", LibraryKind::Upscaler),
+    ("gfpgan", LibraryKind::Restorer),
+    ("codeformer", LibraryKind::Restorer),
     ("adetailer", LibraryKind::Detector),
+    ("annotator", LibraryKind::Annotator),
+    ("annotators", LibraryKind::Annotator),
+    ("clip_vision", LibraryKind::ClipVision),
+    ("karlo", LibraryKind::ClipVision),
+    ("deepbooru", LibraryKind::Tagger),
+    ("torch_deepdanbooru", LibraryKind::Tagger),
+    ("blip", LibraryKind::Tagger),
+    ("insightface", LibraryKind::FaceModel),
+    ("faceswaplab", LibraryKind::FaceModel),
+    ("roop", LibraryKind::FaceModel),
     ("faces", LibraryKind::Face),
+    ("safety_checker", LibraryKind::Safety),
+    ("safety-checker", LibraryKind::Safety),
+    ("safety", LibraryKind::Safety),
 ];
 
-/// Weights in forms that are not read yet.
-pub(super) const UNREAD: [&str; 6] = ["ckpt", "pt", "pth", "bin", "gguf", "onnx"];
+/// Weights that may have another form than safetensors, and are looked at in folders for them alone: elsewhere a .bin may
+/// be anything.
+pub(super) const OTHER_FORMS: [&str; 6] = ["ckpt", "pt", "pth", "bin", "gguf", "onnx"];
+
+/// A folder that the settings name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Root {
+    pub path: PathBuf,
+    /// What its files are unless their content says otherwise; `None` for one in A1111's layout.
+    pub kind: Option<LibraryKind>,
+}
+
+impl Root {
+    /// A folder in A1111's layout.
+    pub(crate) fn of_models(path: PathBuf) -> Self {
+        Self { path, kind: None }
+    }
+}
+
+impl From<PathBuf> for Root {
+    fn from(path: PathBuf) -> Self {
+        Self::of_models(path)
+    }
+}
 
 /// The kind that a folder of this name stands for.
 pub(super) fn folder_kind(folder: &Path) -> Option<LibraryKind> {
-    let name = folder.file_name()?.to_str()?.to_lowercase();
-    FOLDERS.iter().find(|(each, _)| *each == name).map(|(_, kind)| *kind)
+    let name = folder.file_name()?.to_str()?;
+    FOLDERS.iter().find(|(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, kind)| *kind)
+}
+
+/// The kind of what lies in `folder`, which lies in one of `outer`: the outermost of A1111's folders decides, but for the
+/// faces that are kept beside the networks for them.
+pub(super) fn inner_kind(outer: Option<LibraryKind>, folder: &Path) -> Option<LibraryKind> {
+    match (outer, folder_kind(folder)) {
+        (Some(LibraryKind::FaceModel), Some(LibraryKind::Face)) => Some(LibraryKind::Face),
+        (None, kind) => kind,
+        (outer, _) => outer,
+    }
 }
 
 /// The extension of a file's name, in lower case.
@@ -40,26 +92,45 @@ pub(super) fn extension(path: &Path) -> String {
 }
 
 /// Whether a file that cannot be read might be meant for this kind: it lies in no folder for anything else.
-pub(super) fn may_be(kind: LibraryKind, folders: &[PathBuf], path: &Path) -> bool {
-    outermost_kind(folders, path).is_none_or(|folder| folder == kind)
+pub(super) fn may_be(kind: LibraryKind, roots: &[Root], path: &Path) -> bool {
+    outermost_kind(roots, path).is_none_or(|folder| folder == kind)
 }
 
-/// The kind of the outermost of A1111's folders that the file lies in: as in the walk, that one decides.
-pub(super) fn outermost_kind(folders: &[PathBuf], path: &Path) -> Option<LibraryKind> {
-    outermost_folder(folders, path).and_then(folder_kind)
+/// The kind of the folder that the file lies in, as in the walk.
+pub(super) fn outermost_kind(roots: &[Root], path: &Path) -> Option<LibraryKind> {
+    let root = root_of(roots, path);
+    let outer = root.and_then(|root| root.kind);
+    folders_between(root, path).into_iter().rev().fold(outer, inner_kind)
 }
 
-/// That folder.
-pub(super) fn outermost_folder<'a>(folders: &[PathBuf], path: &'a Path) -> Option<&'a Path> {
-    let root = folders.iter().find(|folder| path.starts_with(folder));
-    let inside =
-        path.ancestors().skip(1).take_while(|folder| root.is_none_or(|root| *folder != root.as_path()));
-    inside.filter(|folder| folder_kind(folder).is_some()).last()
+/// The outermost folder for a kind that the file lies in: one of A1111's, or one that the settings name for a kind.
+pub(super) fn outermost_folder<'a>(roots: &'a [Root], path: &'a Path) -> Option<&'a Path> {
+    let root = root_of(roots, path);
+    if let Some(root) = root.filter(|root| root.kind.is_some()) {
+        return Some(&root.path);
+    }
+    folders_between(root, path).into_iter().rev().find(|folder| folder_kind(folder).is_some())
 }
 
-/// Where a file of this kind and name would lie: in the models folders themselves, or in those of its kind in them. A
-/// name may be a path inside a models folder. Only folders are read here, one each, however many files there are.
-pub(super) fn places(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Vec<PathBuf> {
+/// The folder of the settings that a path lies in; of several the innermost.
+pub(super) fn root_of<'a>(roots: &'a [Root], path: &Path) -> Option<&'a Root> {
+    let inside = roots.iter().filter(|root| path.starts_with(&root.path));
+    inside.max_by_key(|root| root.path.as_os_str().len())
+}
+
+/// The folders that a file lies in, from the inside out, without the root.
+fn folders_between<'a>(root: Option<&Root>, path: &'a Path) -> Vec<&'a Path> {
+    let is_inside = |folder: &&Path| root.is_none_or(|root| *folder != root.path.as_path());
+    path.ancestors().skip(1).take_while(is_inside).collect()
+}
+
+/// Where a file of this kind and name would lie: in the roots themselves, or in the folders of its kind in them. A name may
+/// be a path inside a root. Only folders are read here, one each, however many files there are.
+pub(super) fn places<'a>(
+    roots: impl Iterator<Item = &'a Root>,
+    kind: LibraryKind,
+    wanted: &str,
+) -> Vec<PathBuf> {
     let mut places = Vec::new();
     let mut add = |base: &Path| {
         let base = base.join(wanted);
@@ -69,14 +140,50 @@ pub(super) fn places(folders: &[PathBuf], kind: LibraryKind, wanted: &str) -> Ve
             path.push(extension);
             PathBuf::from(path)
         };
-        let extensions = ["safetensors"].iter().chain(&UNREAD);
+        let extensions = ["safetensors"].iter().chain(&OTHER_FORMS);
         places.extend(extensions.map(|extension| with(extension)).chain([base.clone()]));
     };
-    for folder in folders {
-        add(folder);
-        let children = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    for root in roots {
+        add(&root.path);
+        let children = fs::read_dir(&root.path).into_iter().flatten().flatten().map(|entry| entry.path());
         children.filter(|child| folder_kind(child) == Some(kind)).for_each(|child| add(&child));
     }
     places.retain(|path| fs::metadata(path).is_ok_and(|found| found.is_file()));
     places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_for_a_kind_is_found_in_every_root() {
+        use LibraryKind as K;
+        let roots = [
+            Root::of_models("/m".into()),
+            Root { path: "/m/elsewhere".into(), kind: Some(K::Vae) },
+            Root { path: "/l".into(), kind: Some(K::Lora) },
+        ];
+        let rows = [
+            ("/m/x.safetensors", None, None),
+            ("/m/Lora/x.safetensors", Some(K::Lora), Some("/m/Lora")),
+            ("/m/a/lora/VAE/x.safetensors", Some(K::Lora), Some("/m/a/lora")),
+            ("/m/faceswaplab/x.onnx", Some(K::FaceModel), Some("/m/faceswaplab")),
+            ("/m/faceswaplab/faces/x.safetensors", Some(K::Face), Some("/m/faceswaplab")),
+            ("/m/Lora/faces/x.safetensors", Some(K::Lora), Some("/m/Lora")),
+            ("/m/elsewhere/x.pt", Some(K::Vae), Some("/m/elsewhere")),
+            ("/l/x.pt", Some(K::Lora), Some("/l")),
+            ("/l/embeddings/x.pt", Some(K::Lora), Some("/l")),
+            (
+                "/m/extensions/sd-webui-controlnet/models/x.pth",
+                Some(K::Controlnet),
+                Some("/m/extensions/sd-webui-controlnet"),
+            ),
+        ];
+        for (path, kind, folder) in rows {
+            let path = Path::new(path);
+            assert_eq!(outermost_kind(&roots, path), kind, "{}", path.display());
+            assert_eq!(outermost_folder(&roots, path), folder.map(Path::new), "{}", path.display());
+        }
+    }
 }

@@ -1,45 +1,117 @@
 //! From the files that are there to entries and problems: what is known of a file is not looked up again.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::files::open_without_waiting;
 use tracing::{debug, info};
 
 use super::index::{Index, Verdicts};
-use super::item::Item;
+use super::item::{Item, Source};
 use super::judge::{Candidate, Found, Verdict, judge, sort_in};
+use super::layout::parts;
 use super::natural;
-use super::places::{extension, may_be, outermost_kind};
+use super::places::{Root, may_be, outermost_kind};
+use super::roots::Askers;
 use super::snapshot::{Problem, Snapshot};
 use super::stamp::{Seen, Stamp};
-use super::walk::{look_at, walk};
+use super::walk::{Progress, Visited, look_at, walk};
 use crate::error::Class;
+
+/// What was written to within this time may still be on its way.
+const YOUNG: Duration = Duration::from_secs(2);
 
 /// What was found in files that the index did not know.
 type Learnt = Vec<(PathBuf, Seen, Verdict)>;
 
-/// Walks all folders. Files that the index knows as they are, are not opened.
-pub(super) fn scan(folders: &[PathBuf], index: &Index, before: Option<&Snapshot>) -> Snapshot {
-    let started = std::time::Instant::now();
-    let walk = walk(folders);
-    let known = index.verdicts();
-    let mut learnt = Learnt::new();
-    let mut snapshot = Snapshot {
-        problems: walk.problems,
-        folders: walk.folders,
-        linked: walk.linked,
-        ..Snapshot::default()
-    };
-    for candidate in &walk.candidates {
-        match found(candidate, &known, before, &mut learnt) {
-            Ok(item) => snapshot.entries.push(item),
-            Err(problem) => snapshot.problems.push(*problem),
+/// What is known before a scan.
+struct Known {
+    before: Option<Arc<Snapshot>>,
+    /// Places in its entries, by the hash of their paths.
+    places: HashMap<u64, u32>,
+    hasher: RandomState,
+    /// All of the index, if nothing was scanned before.
+    verdicts: Verdicts,
+    index: Arc<Index>,
+}
+
+/// What one folder of the settings has.
+struct Part {
+    roots: Vec<Root>,
+    snapshot: Snapshot,
+    visited: Visited,
+    learnt: Learnt,
+}
+
+impl Known {
+    fn new(index: &Arc<Index>, before: Option<&Arc<Snapshot>>) -> Self {
+        let (hasher, verdicts) = (
+            RandomState::new(),
+            match before {
+                Some(_) => Verdicts::default(),
+                None => index.verdicts(),
+            },
+        );
+        let entries = before.iter().flat_map(|before| before.entries.iter()).zip(0..);
+        let places =
+            entries.filter_map(|(item, place)| Some((hasher.hash_one(item.path()?.as_os_str()), place)));
+        Self { places: places.collect(), before: before.cloned(), hasher, verdicts, index: Arc::clone(index) }
+    }
+
+    /// What was said before of a file that is as it was.
+    fn item(&self, path: &Path, seen: &Seen) -> Option<&Item> {
+        let place = *self.places.get(&self.hasher.hash_one(path.as_os_str()))?;
+        let item = self.before.as_ref()?.entries.get(place as usize)?;
+        matches!(&item.source, Source::File { path: at, seen: of } if of == seen && at.as_os_str() == path.as_os_str())
+            .then_some(item)
+    }
+
+    fn verdict(&self, path: &Path, seen: &Seen) -> Option<Verdict> {
+        match &self.before {
+            Some(_) => self.index.verdict(path).get(path, seen),
+            None => self.verdicts.get(path, seen),
         }
     }
-    index.remember(&learnt);
-    arrange(folders, &mut snapshot);
+}
+
+/// Walks all folders, each on another thread, so that one that does not answer holds up none of the others. Files that are
+/// known as they are, are not opened.
+pub(super) fn scan(
+    roots: &[Root],
+    askers: &Askers,
+    index: &Arc<Index>,
+    before: Option<&Arc<Snapshot>>,
+) -> Snapshot {
+    let started = std::time::Instant::now();
+    let known = Arc::new(Known::new(index, before));
+    let mut snapshot = Snapshot::default();
+    let (mut visited, mut learnt, mut all_roots) = (Visited::new(), Learnt::new(), Vec::new());
+    for (place, root) in roots.iter().enumerate() {
+        let others = roots.iter().zip(0..).filter(|(_, other)| *other != place).map(|(root, _)| root.clone());
+        let (root_of, others, known) = (root.clone(), others.collect::<Vec<_>>(), Arc::clone(&known));
+        let visited_of = visited.clone();
+        let look = move |progress: &Progress| scan_root(&root_of, &others, visited_of, &known, progress);
+        match askers.ask(root, look) {
+            Some(part) => {
+                visited = part.visited;
+                learnt.extend(part.learnt);
+                all_roots.extend(part.roots);
+                snapshot.entries.extend(part.snapshot.entries);
+                snapshot.problems.extend(part.snapshot.problems);
+                snapshot.folders.extend(part.snapshot.folders);
+                snapshot.linked.extend(part.snapshot.linked);
+            }
+            None => keep(root, before.map(|before| &**before), &mut snapshot, &mut all_roots),
+        }
+    }
+    learn(index, before.map(|before| &**before), &learnt);
+    snapshot.roots = all_roots.into();
+    arrange(&mut snapshot);
     let (entries, problems, read) = (snapshot.entries.len(), snapshot.problems.len(), learnt.len());
     let ms = started.elapsed().as_millis() as u64;
     let is_news = before.is_none_or(|before| {
@@ -53,18 +125,71 @@ pub(super) fn scan(folders: &[PathBuf], index: &Index, before: Option<&Snapshot>
     snapshot
 }
 
+/// Keeps what was found in files. Those that moved keep their digests.
+fn learn(index: &Index, before: Option<&Snapshot>, learnt: &Learnt) {
+    index.remember(learnt);
+    let stamps: Vec<_> = learnt.iter().map(|(path, seen, _)| (path.clone(), seen.file)).collect();
+    index.carry(&stamps, |path, stamp| {
+        let was_elsewhere = |source: &Source| {
+            matches!(source, Source::File { path: at, seen }
+                if at.as_os_str() == path.as_os_str() && seen.file.device != stamp.device)
+        };
+        !before.is_some_and(|before| before.entries.iter().any(|item| was_elsewhere(&item.source)))
+            && Stamp::at(path).is_none_or(|now| now.place() != stamp.place())
+    });
+}
+
+/// One folder of the settings.
+fn scan_root(root: &Root, others: &[Root], visited: Visited, known: &Known, progress: &Progress) -> Part {
+    let roots = parts(root);
+    let walk = walk(root, &roots, others, visited, progress);
+    let mut learnt = Learnt::new();
+    let (folders, linked, problems) = (walk.folders, walk.linked, walk.problems);
+    let mut snapshot = Snapshot { folders, linked, problems, ..Snapshot::default() };
+    for candidate in &walk.candidates {
+        progress.step();
+        match found(candidate, known, &mut learnt) {
+            Ok(item) => snapshot.entries.push(item),
+            Err(problem) => snapshot.problems.push(*problem),
+        }
+    }
+    Part { roots, snapshot, visited: walk.visited, learnt }
+}
+
+/// What was known of a folder that does not answer.
+fn keep(root: &Root, before: Option<&Snapshot>, snapshot: &mut Snapshot, roots: &mut Vec<Root>) {
+    let is_in = |path: &Path| path.starts_with(&root.path);
+    if let Some(before) = before {
+        let entries = before.entries.iter().filter(|item| item.path().is_some_and(is_in));
+        snapshot.entries.extend(entries.cloned());
+        let problems = before.problems.iter().filter(|problem| is_in(&problem.path));
+        snapshot.problems.extend(problems.filter(|problem| problem.path != root.path).cloned());
+        snapshot.folders.extend(before.folders.iter().filter(|folder| is_in(&folder.path)).cloned());
+    }
+    let reason = "this models folder does not answer; see whether its disk or server is there".to_owned();
+    let (path, class) = (root.path.clone(), Class::Model);
+    snapshot.problems.push(Problem { path, reason, class, seen: None, young: false });
+    snapshot.silent.push(root.path.clone());
+    roots.push(root.clone());
+}
+
 /// The snapshot with what is at these paths now; `None` if that is what it says already.
-pub(super) fn refreshed(
-    folders: &[PathBuf],
-    snapshot: &Snapshot,
-    paths: &[PathBuf],
-    index: &Index,
-) -> Option<Snapshot> {
+pub(super) fn refreshed(snapshot: &Arc<Snapshot>, paths: &[PathBuf], index: &Arc<Index>) -> Option<Snapshot> {
+    if paths.is_empty() {
+        return None;
+    }
     // As text: comparing paths part by part costs more than all the rest, where there are thousands.
     let is_same = |a: &Path, b: &Path| a.as_os_str() == b.as_os_str();
     let is_at = |item: &Item, path: &Path| item.path().is_some_and(|at| is_same(at, path));
     let is_of = |problem: &Problem, path: &Path| is_same(&problem.path, path);
-    let now: Vec<_> = paths.iter().map(|path| (path, found_at(folders, path, snapshot, index))).collect();
+    let known = Known {
+        before: Some(Arc::clone(snapshot)),
+        places: HashMap::new(),
+        hasher: RandomState::new(),
+        verdicts: Verdicts::default(),
+        index: Arc::clone(index),
+    };
+    let now: Vec<_> = paths.iter().map(|path| (path, found_at(&snapshot.roots, path, &known))).collect();
     let is_known = |(path, found): &(&PathBuf, Option<Found>)| match found {
         Some(Ok(found)) => snapshot.entries.contains(found),
         Some(Err(found)) => snapshot.problems.contains(&**found),
@@ -83,6 +208,8 @@ pub(super) fn refreshed(
         problems: problems.cloned().collect(),
         folders: snapshot.folders.clone(),
         linked: snapshot.linked.clone(),
+        roots: Arc::clone(&snapshot.roots),
+        silent: snapshot.silent.clone(),
     };
     for (_, found) in now {
         match found {
@@ -91,36 +218,38 @@ pub(super) fn refreshed(
             None => (),
         }
     }
-    arrange(folders, &mut after);
+    arrange(&mut after);
     Some(after)
 }
 
 /// What a scan would say of one file: nothing if it would not be looked at.
-fn found_at(folders: &[PathBuf], path: &Path, before: &Snapshot, index: &Index) -> Option<Found> {
-    let found = look_at(path, outermost_kind(folders, path))?.and_then(|candidate| {
+fn found_at(roots: &[Root], path: &Path, known: &Known) -> Option<Found> {
+    let found = look_at(path, outermost_kind(roots, path))?.and_then(|candidate| {
         let mut learnt = Learnt::new();
-        let found = found(&candidate, &index.verdict(path), Some(before), &mut learnt);
-        index.remember(&learnt);
+        let found = found(&candidate, known, &mut learnt);
+        learn(&known.index, known.before.as_deref(), &learnt);
         found
     });
     Some(found)
 }
 
 /// The entry of a file: from what is known of it, or from a look into it.
-fn found(candidate: &Candidate, known: &Verdicts, before: Option<&Snapshot>, learnt: &mut Learnt) -> Found {
+fn found(candidate: &Candidate, known: &Known, learnt: &mut Learnt) -> Found {
     let refuse = |reason| {
         let (path, seen) = (candidate.path.clone(), Some(candidate.seen));
-        Err(Box::new(Problem { path, reason, class: Class::Model, seen }))
+        Err(Box::new(Problem { path, reason, class: Class::Model, seen, young: false }))
     };
-    let extension = extension(&candidate.path);
-    if extension != "safetensors" {
-        return refuse(format!("'.{extension}' files are not read yet; convert it to .safetensors"));
+    if let Some(item) = known.item(&candidate.path, &candidate.seen) {
+        return Ok(Item { beside: candidate.beside, ..item.clone() });
     }
-    if let Some(verdict) = known.get(&candidate.path, &candidate.seen) {
+    if let Some(verdict) = known.verdict(&candidate.path, &candidate.seen) {
         return sort_in(candidate, verdict);
     }
     // Where there is no memory, or no file can be opened just now, what was said of the same file is still true.
-    let said = || before.and_then(|before| before.entry_of(&candidate.path, &candidate.seen)).cloned();
+    let said = || {
+        let before = known.before.as_ref();
+        before.and_then(|before| before.entry_of(&candidate.path, &candidate.seen)).cloned()
+    };
     // Not remembered: giving the right to read changes no byte.
     let file = match open_without_waiting(&candidate.path) {
         Ok(file) => file,
@@ -130,38 +259,55 @@ fn found(candidate: &Candidate, known: &Verdicts, before: Option<&Snapshot>, lea
             return said.map_or_else(|| refuse(format!("cannot be read: {error}")), Ok);
         }
     };
-    let (verdict, lasts) = judge(&file, &candidate.path);
+    let (verdict, lasts) = judge(&file, &candidate.path, candidate.folder);
     if !lasts && let Some(item) = said() {
         return Ok(item);
     }
+    let may_be_under_way =
+        matches!(verdict, Verdict::Broken(Class::Model, _)) && is_young(&candidate.seen.file);
     // What was put in its place before it was opened is another file than the one that was seen.
-    let is_seen = file.metadata().is_ok_and(|now| Stamp::of(&now) == candidate.seen.file);
-    if lasts && is_seen && Seen::at(&candidate.path) == Some(candidate.seen) {
+    let is_seen = Seen::at(&candidate.path) == Some(candidate.seen)
+        && file.metadata().is_ok_and(|now| Seen::of(&now, &candidate.path) == candidate.seen);
+    if lasts && is_seen && !may_be_under_way {
         learnt.push((candidate.path.clone(), candidate.seen, verdict.clone()));
     }
-    sort_in(candidate, verdict)
+    sort_in(candidate, verdict).map_err(|mut problem| {
+        if may_be_under_way {
+            problem.reason =
+                format!("was written to a moment ago and is not whole, or broken: {}", problem.reason);
+            problem.young = true;
+        }
+        problem
+    })
+}
+
+/// Whether a file was written to a moment ago.
+fn is_young(stamp: &Stamp) -> bool {
+    let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let modified_ns = u128::try_from(stamp.modified_ns.max(stamp.changed_ns)).unwrap_or_default();
+    now_ns.abs_diff(modified_ns) < YOUNG.as_nanos()
 }
 
 /// Puts entries and problems in their order, with what is built in where no file has its name.
-pub(super) fn arrange(folders: &[PathBuf], snapshot: &mut Snapshot) {
+pub(super) fn arrange(snapshot: &mut Snapshot) {
     snapshot.entries.retain(|item| !item.is_built_in());
-    let built_in = Item::built_in().filter(|built_in| !is_taken(folders, snapshot, &built_in.name));
+    let built_in = Item::built_in().filter(|built_in| !is_taken(snapshot, &built_in.name));
     snapshot.entries.extend(built_in);
     let by_path = |a: &Path, b: &Path| natural::compare(&a.to_string_lossy(), &b.to_string_lossy());
     snapshot.entries.sort_by(|a, b| {
-        let place = |item: &Item| item.path().unwrap_or(Path::new("")).to_owned();
         let by_name = || natural::compare(&a.name, &b.name);
-        a.kind.cmp(&b.kind).then_with(by_name).then_with(|| by_path(&place(a), &place(b)))
+        let by_place = || by_path(a.path().unwrap_or(Path::new("")), b.path().unwrap_or(Path::new("")));
+        a.kind.cmp(&b.kind).then_with(by_name).then_with(by_place)
     });
     snapshot.problems.sort_by(|a, b| by_path(&a.path, &b.path));
 }
 
 /// Whether a checkpoint has this name, also one that cannot be used: who asks for it means that file.
-fn is_taken(folders: &[PathBuf], snapshot: &Snapshot, name: &str) -> bool {
+fn is_taken(snapshot: &Snapshot, name: &str) -> bool {
     let is_entry = |item: &Item| item.kind == LibraryKind::Checkpoint && item.name == name;
     let is_problem = |problem: &Problem| {
-        may_be(LibraryKind::Checkpoint, folders, &problem.path)
-            && problem.path.file_stem().is_some_and(|stem| stem == name)
+        problem.path.file_stem().is_some_and(|stem| stem == name)
+            && may_be(LibraryKind::Checkpoint, &snapshot.roots, &problem.path)
     };
     snapshot.entries.iter().any(is_entry) || snapshot.problems.iter().any(is_problem)
 }

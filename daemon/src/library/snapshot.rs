@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use latentd_client::protocol::{LibraryEvent, LibraryEventKind, LibraryProblem};
 
 use super::item::{Item, Source};
+use super::places::Root;
 use super::stamp::{Seen, Stamp};
 use crate::error::Class;
 
@@ -21,6 +23,10 @@ pub(crate) struct Snapshot {
     pub(super) folders: Vec<Folder>,
     /// Files that links lead to.
     pub(super) linked: Vec<PathBuf>,
+    /// The folders of the settings, and where one is A1111's own those in it that hold models.
+    pub(super) roots: Arc<[Root]>,
+    /// Those folders of the settings that did not answer; what was known of them before stays.
+    pub(super) silent: Vec<PathBuf>,
 }
 
 /// Something in the models folders that cannot be used.
@@ -32,6 +38,8 @@ pub(crate) struct Problem {
     pub class: Class,
     /// As it was looked at; `None` for what is not there.
     pub(super) seen: Option<Seen>,
+    /// Whether it was written to a moment before, and may be whole soon.
+    pub(super) young: bool,
 }
 
 /// A folder that was read.
@@ -44,6 +52,23 @@ pub(super) struct Folder {
     pub rested: bool,
     /// Whether it is one of the models folders.
     pub is_root: bool,
+    /// Whether all that is in it counts: of A1111's own root only that it is there.
+    pub is_read: bool,
+    /// Whether it is on another machine, or otherwise where changes are not told of.
+    pub remote: bool,
+}
+
+impl Folder {
+    /// Whether it is as it was when it was read.
+    pub(super) fn is_same(&self) -> bool {
+        if self.is_read { Stamp::at(&self.path) == self.stamp } else { self.is_in_place() }
+    }
+
+    /// Whether it is the same one, whatever is in it.
+    fn is_in_place(&self) -> bool {
+        let place = |stamp: Option<Stamp>| stamp.map(|stamp| stamp.place());
+        place(Stamp::at(&self.path)) == place(self.stamp)
+    }
 }
 
 impl Problem {
@@ -56,14 +81,27 @@ impl Problem {
 impl Snapshot {
     /// The entry of this very file.
     pub(super) fn entry_of(&self, path: &Path, seen: &Seen) -> Option<&Item> {
-        let is = |source: &Source| matches!(source, Source::File { path: at, seen: of } if of == seen && at == path);
+        let is = |source: &Source| {
+            matches!(source, Source::File { path: at, seen: of }
+                if of == seen && at.as_os_str() == path.as_os_str())
+        };
         self.entries.iter().find(|item| is(&item.source))
+    }
+
+    /// Whether this lies in a folder that did not answer.
+    pub(super) fn is_silent(&self, path: &Path) -> bool {
+        self.silent.iter().any(|folder| path.starts_with(folder))
+    }
+
+    /// Whether something is in it that may be whole soon.
+    pub(super) fn has_young(&self) -> bool {
+        self.problems.iter().any(|problem| problem.young)
     }
 
     /// Whether the same files are there, whatever is in them. Asks for the state of folders, not of all files.
     pub(super) fn has_its_files(&self) -> bool {
-        let is_same = |folder: &Folder| folder.rested && Stamp::at(&folder.path) == folder.stamp;
-        self.folders.iter().all(is_same)
+        let is_same = |folder: &Folder| folder.rested && folder.is_same();
+        self.folders.iter().filter(|folder| !self.is_silent(&folder.path)).all(is_same)
     }
 
     /// The same, and whether what cannot be used is still as it was.
@@ -73,9 +111,9 @@ impl Snapshot {
 
     /// Whether the models folders themselves are those that were scanned.
     pub(super) fn has_its_roots(&self) -> bool {
-        let place = |stamp: Option<Stamp>| stamp.map(|stamp| stamp.place());
-        let roots = self.folders.iter().filter(|folder| folder.is_root);
-        roots.into_iter().all(|folder| place(Stamp::at(&folder.path)) == place(folder.stamp))
+        // Those elsewhere are asked on other threads.
+        let mut roots = self.folders.iter().filter(|folder| folder.is_root && !folder.remote);
+        roots.all(Folder::is_in_place)
     }
 
     /// Whether links in it lead nowhere, to what may come.

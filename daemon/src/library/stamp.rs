@@ -6,6 +6,9 @@ use std::path::Path;
 
 use latentd_models::files::config_beside;
 
+/// Folders in a model's folder that belong to it.
+const DEPTH: usize = 3;
+
 /// A file as it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp {
@@ -38,6 +41,30 @@ impl Stamp {
         }
     }
 
+    /// Of a folder that is one model: the bytes of all that is in it, the latest of its times.
+    pub(super) fn of_folder(metadata: &Metadata, path: &Path) -> Self {
+        fn add(stamp: &mut Stamp, folder: &Path, depth: usize) {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                // Through links, as those have who keep one copy of what several models share.
+                let Ok(metadata) = fs::metadata(&path) else {
+                    continue;
+                };
+                let inner = Stamp::of(&metadata);
+                stamp.modified_ns = stamp.modified_ns.max(inner.modified_ns);
+                stamp.changed_ns = stamp.changed_ns.max(inner.changed_ns);
+                if metadata.is_dir() && depth > 0 {
+                    add(stamp, &path, depth - 1);
+                } else if metadata.is_file() {
+                    stamp.size = stamp.size.saturating_add(inner.size);
+                }
+            }
+        }
+        let mut stamp = Self { size: 0, ..Self::of(metadata) };
+        add(&mut stamp, path, DEPTH);
+        stamp
+    }
+
     /// Of what stands at `path`, through links.
     pub(super) fn at(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
@@ -56,9 +83,18 @@ impl Stamp {
 }
 
 impl Seen {
-    /// A file that is open, or was looked at, as `metadata` says.
+    /// A file that is open, or was looked at, as `metadata` says; or a model's folder.
     pub(super) fn of(metadata: &Metadata, path: &Path) -> Self {
-        Self { file: Stamp::of(metadata), config: Stamp::at(&config_beside(path)) }
+        Self::listed(metadata, path, !metadata.is_dir())
+    }
+
+    /// The same where it is known whether there is a configuration.
+    pub(super) fn listed(metadata: &Metadata, path: &Path, has_config: bool) -> Self {
+        if metadata.is_dir() {
+            return Self { file: Stamp::of_folder(metadata, path), config: None };
+        }
+        let config = if has_config { Stamp::at(&config_beside(path)) } else { None };
+        Self { file: Stamp::of(metadata), config }
     }
 
     /// What stands at `path` now.

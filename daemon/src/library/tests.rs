@@ -139,8 +139,8 @@ fn what_is_listed_as_usable_loads_and_what_is_not_says_why() {
         })
     };
     let rows: [(&str, Vec<u8>, Class, &str); 8] = [
-        ("fp8", retyped(bias, "F8_E4M3", 1), Class::Model, "out.2.bias is of type F8_E4M3"),
-        ("f64", retyped("model.diffusion_model.time_embed.0.bias", "F64", 8), Class::Model, "is of type F64"),
+        ("u8", retyped(bias, "U8", 1), Class::Model, "out.2.bias is of type U8"),
+        ("i64", retyped("model.diffusion_model.time_embed.0.bias", "I64", 8), Class::Model, "is of type I64"),
         ("no-vae", without("first_stage_model.", "none."), Class::Model, "holds no VAE"),
         ("no-text", without("cond_stage_model.", "none."), Class::Model, "no text encoder"),
         ("a-b", without("model.diffusion_model.middle_block.", "none."), Class::Model, "missing tensor"),
@@ -607,4 +607,245 @@ fn a_scan_that_does_not_end_keeps_nobody_from_a_file_that_answers() {
     assert_eq!(built_in.is_ok(), cfg!(feature = "demo"));
     assert!(!shop.library.is_scanned(), "what was found alone is not taken for all there is");
     assert_eq!(shop.library.rescan().entries.len(), 1 + usize::from(cfg!(feature = "demo")));
+}
+
+/// A LoRA of one number whose header says this of itself.
+fn lora_that_says(metadata: &Value) -> Vec<u8> {
+    let header = json!({"__metadata__": metadata, "lora_unet_a.lora_up.weight":
+        {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}});
+    let header = serde_json::to_vec(&header).expect("JSON");
+    [&(header.len() as u64).to_le_bytes()[..], &header, &[0, 0]].concat()
+}
+
+#[test]
+fn what_is_said_of_a_file_is_told_and_a_change_beside_it_is_one_of_the_entry() {
+    let noted = "A".repeat(64);
+    let said = json!({"ss_base_model_version": "sd_v1", "ss_output_name": "out", "sshs_model_hash": noted,
+        "ss_tag_frequency": r#"{"a": {"cat": 2}}"#});
+    let shop = Shop::with(&[("Lora/a.safetensors", &lora_that_says(&said)), ("Lora/b.safetensors", &lora())]);
+    // Twice: as found, and as the index knows it.
+    for _ in 0..2 {
+        let item = shop.library.find(LibraryKind::Lora, "a").expect("found");
+        let entry = shop.library.entry(&item);
+        assert_eq!(entry.addon_hash, Some(noted.to_lowercase()));
+        assert_eq!(
+            (entry.base_model.as_deref(), entry.format.as_deref()),
+            (Some("sd_v1"), Some("safetensors"))
+        );
+        assert!(entry.details.is_none() && entry.preview.is_none());
+        let details = shop.library.entry_with_details(&item).details.expect("told");
+        assert_eq!((details.output_name.as_deref(), details.tags.len()), (Some("out"), 1));
+        let snapshot = Library::open(vec![shop.models.clone()], shop.folder.path(), |_| ()).rescan();
+        assert!(snapshot.entries.contains(&item));
+    }
+    let preview = shop.put("Lora/b.preview.png", b"");
+    shop.put("Lora/b.json", br#"{"notes": "mine"}"#);
+    shop.library.rescan();
+    shop.library.rescan();
+    let item = shop.library.find(LibraryKind::Lora, "b").expect("found");
+    let entry = shop.library.entry_with_details(&item);
+    assert_eq!(entry.preview, Some(preview.display().to_string()));
+    assert_eq!(entry.details.and_then(|details| details.notes).as_deref(), Some("mine"));
+    let events = shop.events.lock().expect("sound").clone();
+    assert!(matches!(&events[..], [event] if event.changed == ["lora/b"]), "{events:?}");
+}
+
+#[test]
+fn files_of_every_form_are_looked_into_in_the_folders_for_them() {
+    let detector = b"PK\x03\x04 a whole program";
+    let shop = Shop::with(&[
+        ("adetailer/face.pt", detector),
+        ("adetailer/page.pt", b"<!doctype html>"),
+        ("insightface/buffalo/det.onnx", b"\x08\x07"),
+        ("faceswaplab/inswapper.onnx", b"\x08\x07"),
+        ("faceswaplab/faces/me.safetensors", &lora_that_says(&json!({}))),
+        ("ESRGAN/plain.pth", b"\x80\x02}q\x00."),
+        ("Lora/renamed.pt", &lora()),
+        ("GFPGAN/x.onnx", b"\x08\x07"),
+        ("Lora/x.onnx", b"\x08\x07"),
+        ("elsewhere/ignored.pt", detector),
+        ("elsewhere/ignored.bin", detector),
+    ]);
+    let snapshot = shop.library.snapshot();
+    let entries = snapshot.entries.iter().filter(|item| !item.is_built_in());
+    let found: Vec<_> = entries.map(|item| format!("{}/{}", item.kind, item.name)).collect();
+    let expected =
+        ["lora/me", "lora/renamed", "restorer/x", "detector/face", "face_model/det", "face_model/inswapper"];
+    assert_eq!(found, expected);
+    let problems: Vec<_> = shop.problems().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(problems, ["adetailer/page.pt", "ESRGAN/plain.pth", "Lora/x.onnx"]);
+}
+
+#[test]
+fn of_a1111s_root_only_what_holds_models_is_looked_at_and_folders_for_a_kind_are_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = folder.path().join("my loras");
+    let roots = vec![
+        Root::of_models(folder.path().join("webui")),
+        Root { path: kept, kind: Some(LibraryKind::Lora) },
+        Root { path: folder.path().join("none"), kind: Some(LibraryKind::Vae) },
+    ];
+    let library = Library::open(roots, folder.path(), |_| ());
+    for (path, bytes) in [
+        ("webui/models/Stable-diffusion/anime/v2.safetensors", tiny()),
+        ("webui/models/Lora/one.safetensors", lora()),
+        ("webui/embeddings/word.safetensors", lora_that_says(&json!({}))),
+        ("webui/extensions/sd-webui-controlnet/models/net.onnx", b"x".to_vec()),
+        ("webui/outputs/not.safetensors", lora()),
+        ("webui/venv/lib/not.safetensors", lora()),
+        ("webui/not.safetensors", lora()),
+        ("my loras/deep/two.safetensors", lora()),
+        ("my loras/three.pt", lora()),
+    ] {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, bytes).expect("written");
+    }
+    let snapshot = library.rescan();
+    let entries = snapshot.entries.iter().filter(|item| !item.is_built_in());
+    let found: Vec<_> = entries.map(|item| format!("{}/{}", item.kind, item.name)).collect();
+    assert_eq!(found, ["checkpoint/v2", "lora/one", "lora/three", "lora/two", "lora/word", "controlnet/net"]);
+    for (kind, name) in [
+        (LibraryKind::Checkpoint, "anime/v2"),
+        (LibraryKind::Checkpoint, "anime_v2"),
+        (LibraryKind::Checkpoint, "Stable-diffusion/anime/v2.safetensors"),
+        (LibraryKind::Lora, "deep/two"),
+        (LibraryKind::Lora, "deep_two"),
+        (LibraryKind::Lora, "three.pt"),
+    ] {
+        library.find(kind, name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    let problems: Vec<_> = snapshot.problems.iter().map(|problem| problem.path.clone()).collect();
+    assert_eq!(problems, [folder.path().join("none")]);
+    // One that was not there when the daemon began.
+    fs::create_dir_all(folder.path().join("webui/extensions/other/models")).expect("made");
+    fs::write(folder.path().join("webui/extensions/other/models/late.safetensors"), lora()).expect("written");
+    library.rescan();
+    library.find(LibraryKind::Lora, "late").expect("found");
+}
+
+#[test]
+fn a_file_that_moves_is_told_of_at_once_and_its_hash_goes_with_it() {
+    let shop = Shop::with(&[("Stable-diffusion/old.safetensors", &tiny())]);
+    let sha256 = shop.pin("old", &Patient).expect("pinned").sha256(&|| false).expect("hashed");
+    fs::create_dir(shop.models.join("Stable-diffusion/deep")).expect("made");
+    fs::rename(
+        shop.models.join("Stable-diffusion/old.safetensors"),
+        shop.models.join("Stable-diffusion/deep/new.safetensors"),
+    )
+    .expect("moved");
+    shop.library.rescan();
+    let events = shop.events.lock().expect("sound").clone();
+    let [event] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(
+        (&event.added[..], &event.removed[..]),
+        (&["checkpoint/new".into()][..], &["checkpoint/old".into()][..])
+    );
+    let entry = shop.library.entry(&shop.find("new").expect("found"));
+    assert_eq!((entry.hash.as_deref(), entry.auto_v2.as_deref()), (Some(&*sha256), Some(&sha256[..10])));
+    assert_eq!(shop.path_of(&sha256[..10]), "Stable-diffusion/deep/new.safetensors");
+}
+
+#[test]
+fn a_model_in_a_folder_is_one_file_to_the_library() {
+    let shop = Shop::with(&[
+        ("diffusers/v1.5/model_index.json", b"{}"),
+        ("diffusers/v1.5/unet/diffusion_pytorch_model.safetensors", &lora()),
+    ]);
+    // Whether it can be read is not the library's affair.
+    let told =
+        || -> Vec<_> { shop.problems().into_iter().map(|(path, _)| path).chain(shop.names()).collect() };
+    assert_eq!(told().len(), 1, "{:?}", told());
+    assert!(told()[0] == "diffusers/v1.5" || told()[0] == "v1.5", "{:?}", told());
+    // A change of any of its files is one of it.
+    let at = |path: &str| stamp::Seen::at(&shop.models.join(path)).expect("there");
+    let before = at("diffusers/v1.5");
+    assert_eq!(before.file.size, 2 + lora().len() as u64);
+    shop.put("diffusers/v1.5/unet/config.json", b"{}");
+    assert_ne!(at("diffusers/v1.5"), before);
+}
+
+#[test]
+fn a_file_that_was_just_written_to_is_not_called_broken_for_good() {
+    let shop = Shop::with(&[("Stable-diffusion/half.safetensors", &tiny()[..1000])]);
+    let young = shop.library.snapshot();
+    assert!(young.has_young() && young.problems[0].reason.contains("a moment ago"), "{:?}", young.problems);
+    // Whole by the next look, without a word in between.
+    shop.put("Stable-diffusion/half.safetensors", &tiny());
+    shop.library.look_at_young();
+    assert_eq!(shop.names(), ["half"]);
+    assert!(!shop.library.snapshot().has_young());
+}
+
+#[test]
+fn hashes_are_computed_in_the_background_and_told_of_together() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = folder.path().join("models");
+    let mut shop = Shop::over(folder, vec![models]);
+    let library = Arc::new(std::mem::replace(
+        &mut shop.library,
+        Library::open(Vec::<PathBuf>::new(), Path::new("/none"), |_| ()),
+    ));
+    let noted = "b".repeat(64);
+    shop.put("Stable-diffusion/z.safetensors", &tiny());
+    shop.put("Lora/a.safetensors", &lora());
+    shop.put("Lora/b.safetensors", &lora_that_says(&json!({"sshs_model_hash": noted})));
+    shop.put("insightface/x.onnx", b"x");
+    library.rescan();
+    let hash = |library: &Arc<Library>| {
+        let kept = Mutex::new(Vec::new());
+        library.hash_all(&mut Failed::new(), |library, done| {
+            kept.lock().expect("sound").extend(done.iter().map(|hashed| hashed.name.clone()));
+            library.keep_hashes(&done);
+        });
+        kept.into_inner().expect("sound")
+    };
+    assert_eq!(hash(&library), ["checkpoint/z", "lora/a", "lora/b", "face_model/x"]);
+    let entry =
+        |library: &Arc<Library>, kind, name: &str| library.entry(&library.find(kind, name).expect("found"));
+    let sha256 = |bytes: &[u8]| hash::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes));
+    let known = |library: &Arc<Library>| {
+        let z = entry(library, LibraryKind::Checkpoint, "z");
+        assert_eq!((z.hash, z.addon_hash), (Some(sha256(&tiny())), None));
+        let a = entry(library, LibraryKind::Lora, "a");
+        assert_eq!((a.hash, a.addon_hash), (Some(sha256(&lora())), Some(sha256(&[0, 0]))));
+        assert_eq!(entry(library, LibraryKind::Lora, "b").addon_hash.as_ref(), Some(&noted));
+    };
+    known(&library);
+    let events = shop.events.lock().expect("sound").clone();
+    assert!(
+        matches!(&events[..], [event] if event.changed.len() == 4 && event.added.is_empty()),
+        "{events:?}"
+    );
+    assert_eq!(hash(&library), [""; 0], "once");
+    // The next daemon goes on behind what was done.
+    drop(library);
+    shop.put("Lora/c.safetensors", &lora_that_says(&json!({})));
+    let next = Arc::new(Library::open(vec![shop.models.clone()], shop.folder.path(), |_| ()));
+    next.rescan();
+    known(&next);
+    assert_eq!(hash(&next), ["lora/c"]);
+    // One that cannot be read is left alone until it is another.
+    let gone = shop.put("Lora/d.safetensors", &lora());
+    next.rescan();
+    fs::remove_file(gone).expect("removed");
+    assert_eq!(hash(&next), [""; 0]);
+}
+
+#[test]
+fn hashing_gives_way_while_others_are_busy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = folder.path().join("models");
+    fs::create_dir_all(models.join("Lora")).expect("made");
+    fs::write(models.join("Lora/a.safetensors"), lora()).expect("written");
+    let (sender, told) = std::sync::mpsc::channel();
+    let sender = Mutex::new(sender);
+    let tell = move |event: &LibraryEvent| drop(sender.lock().expect("sound").send(event.clone()));
+    let library = Arc::new(Library::open(vec![models], folder.path(), tell));
+    library.set_busy(true);
+    library.start_hashing().expect("started");
+    library.rescan();
+    assert!(told.try_recv().is_err());
+    library.set_busy(false);
+    assert_eq!(told.recv().expect("told").changed, ["lora/a"]);
 }

@@ -1,15 +1,18 @@
-//! One walk over the models folders: which files are there. None is opened.
+//! One walk over a models folder: which files are there. None is opened.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use latentd_client::protocol::LibraryKind;
 
+use super::beside::{Beside, Names};
 use super::judge::Candidate;
-use super::places::{UNREAD, extension, folder_kind};
+use super::places::{OTHER_FORMS, Root, extension, inner_kind};
+use super::remote::is_remote;
 use super::snapshot::{Folder, Problem};
 use super::stamp::{Seen, Stamp};
 use crate::error::Class;
@@ -21,21 +24,43 @@ const DEPTH: usize = 16;
 /// change.
 const REST: Duration = Duration::from_millis(50);
 
+/// What makes a folder a model in diffusers' layout.
+const MODEL_INDEX: &str = "model_index.json";
+
 /// What is said of a models folder that is not there.
 pub(crate) const NO_FOLDER: &str =
     "this models folder is not there; make it, or correct its path in the settings";
 
+/// Device and inode of folders that were entered: links may lead in circles.
+pub(super) type Visited = HashSet<(u64, u64)>;
+
+/// Grows while something goes on.
+#[derive(Default)]
+pub(super) struct Progress(AtomicU64);
+
+impl Progress {
+    pub(super) fn step(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What was found.
 #[derive(Default)]
-pub(super) struct Walk {
+pub(super) struct Walk<'a> {
     pub candidates: Vec<Candidate>,
     pub problems: Vec<Problem>,
     pub folders: Vec<Folder>,
     pub linked: Vec<PathBuf>,
-    /// Device and inode of folders that were entered: links may lead in circles.
-    visited: HashSet<(u64, u64)>,
+    pub visited: Visited,
     /// Links to folders, entered last: what they lead to may have a place of its own.
     links: Vec<ToEnter>,
+    /// Whether the devices that were met are on other machines.
+    remote: HashMap<u64, bool>,
+    progress: Option<&'a Progress>,
 }
 
 /// A folder to look into.
@@ -46,16 +71,30 @@ struct ToEnter {
     depth: usize,
 }
 
-/// Walks the models folders.
-pub(super) fn walk(folders: &[PathBuf]) -> Walk {
-    let mut walk = Walk::default();
-    for folder in folders {
-        walk.enter(ToEnter { path: folder.clone(), kind: None, depth: DEPTH }, true);
+/// Walks a folder of the settings, which is looked at for `parts`: itself, or what holds models in it. What lies in `others`
+/// has its place there.
+pub(super) fn walk<'a>(
+    root: &Root,
+    parts: &[Root],
+    others: &[Root],
+    visited: Visited,
+    progress: &'a Progress,
+) -> Walk<'a> {
+    let mut walk = Walk { visited, progress: Some(progress), ..Walk::default() };
+    if !parts.contains(root) {
+        walk.stand_at(root);
+    }
+    for part in parts {
+        let folder = ToEnter { path: part.path.clone(), kind: part.kind, depth: DEPTH };
+        walk.enter(folder, part == root);
     }
     // Links found behind links come behind them.
     while !walk.links.is_empty() {
         for link in std::mem::take(&mut walk.links) {
-            walk.enter(link, false);
+            let target = fs::canonicalize(&link.path).unwrap_or_default();
+            if !others.iter().any(|other| target.starts_with(&other.path)) {
+                walk.enter(link, false);
+            }
         }
     }
     walk
@@ -64,11 +103,28 @@ pub(super) fn walk(folders: &[PathBuf]) -> Walk {
 /// The one file as the walk would find it: nothing if it would be passed by.
 pub(super) fn look_at(path: &Path, folder: Option<LibraryKind>) -> Option<Result<Candidate, Box<Problem>>> {
     let mut walk = Walk::default();
-    walk.entry(path.to_owned(), folder, 0);
+    walk.entry(path.to_owned(), folder, 0, None);
     walk.candidates.pop().map(Ok).or_else(|| walk.problems.pop().map(Box::new).map(Err))
 }
 
-impl Walk {
+/// Whether a folder is one model.
+pub(super) fn is_model(folder: &Path) -> bool {
+    fs::symlink_metadata(folder.join(MODEL_INDEX)).is_ok()
+}
+
+impl Walk<'_> {
+    /// Notes a folder of the settings that is not read itself.
+    fn stand_at(&mut self, root: &Root) {
+        let (stamp, is_root) = (Stamp::at(&root.path), true);
+        let remote = stamp.is_some_and(|stamp| self.is_remote(&root.path, stamp));
+        let path = root.path.clone();
+        self.folders.push(Folder { path, stamp, rested: true, is_root, is_read: false, remote });
+    }
+
+    fn is_remote(&mut self, path: &Path, stamp: Stamp) -> bool {
+        *self.remote.entry(stamp.device).or_insert_with(|| is_remote(path))
+    }
+
     fn enter(&mut self, folder: ToEnter, is_root: bool) {
         let ToEnter { path, kind, depth } = folder;
         let now = SystemTime::now();
@@ -76,8 +132,10 @@ impl Walk {
             let stamp = Stamp::of(&metadata);
             let is_new = self.visited.insert(stamp.place());
             if is_new || is_root {
-                let rested = has_rested(&stamp, now);
-                self.folders.push(Folder { path: path.clone(), stamp: Some(stamp), rested, is_root });
+                let (rested, remote) = (has_rested(&stamp, now), self.is_remote(&path, stamp));
+                let path = path.clone();
+                let stamp = Some(stamp);
+                self.folders.push(Folder { path, stamp, rested, is_root, is_read: true, remote });
             }
             if !is_new {
                 return Ok(None);
@@ -92,7 +150,14 @@ impl Walk {
                     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
                 if is_root && is_missing {
                     let stamp = Stamp::at(&path);
-                    self.folders.push(Folder { path: path.clone(), stamp, rested: true, is_root });
+                    self.folders.push(Folder {
+                        path: path.clone(),
+                        stamp,
+                        rested: true,
+                        is_root,
+                        is_read: true,
+                        remote: false,
+                    });
                     self.problem(path, NO_FOLDER.to_owned());
                 } else if !is_missing {
                     self.problem(path, format!("this folder cannot be read: {error}"));
@@ -100,16 +165,19 @@ impl Walk {
                 return;
             }
         };
-        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.sort();
-        for path in paths {
-            self.entry(path, kind, depth);
+        let names = Names::new(entries.flatten().map(|entry| entry.file_name()).collect());
+        for name in names.iter() {
+            self.entry(path.join(name), kind, depth, Some(&names));
         }
     }
 
-    fn entry(&mut self, path: PathBuf, kind: Option<LibraryKind>, depth: usize) {
+    fn entry(&mut self, path: PathBuf, kind: Option<LibraryKind>, depth: usize, names: Option<&Names>) {
+        if let Some(progress) = self.progress {
+            progress.step();
+        }
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden {
+        // Most of what is no weights is beside some, and need not be asked for.
+        if hidden || (!is_weights(&path, kind) && is_about_weights(&path)) {
             return;
         }
         let Ok(own) = fs::symlink_metadata(&path) else {
@@ -122,37 +190,55 @@ impl Walk {
             Err(error) if is_weights(&path, kind) || path.extension().is_none() => {
                 self.problem(path.clone(), broken_link(&path, &error));
             }
+            Ok(metadata) if metadata.is_dir() && is_model(&path) => {
+                let seen = Seen::of(&metadata, &path);
+                let beside = Beside::default();
+                self.candidates.push(Candidate { path, seen, beside, is_folder: true, folder: kind });
+            }
             Ok(metadata) if metadata.is_dir() && depth > 0 => {
-                let kind = kind.or_else(|| folder_kind(&path));
-                let folder = ToEnter { path, kind, depth: depth - 1 };
+                let folder = ToEnter { kind: inner_kind(kind, &path), path, depth: depth - 1 };
                 if is_link { self.links.push(folder) } else { self.enter(folder, false) }
             }
             Ok(metadata) if metadata.is_file() && is_weights(&path, kind) => {
                 if is_link {
                     self.linked.extend(fs::canonicalize(&path));
                 }
-                self.file(path, &metadata, kind);
+                self.file(path, &metadata, kind, names);
             }
             Ok(_) | Err(_) => (),
         }
     }
 
-    fn file(&mut self, path: PathBuf, metadata: &Metadata, folder: Option<LibraryKind>) {
-        let seen = Seen::of(metadata, &path);
-        self.candidates.push(Candidate { path, seen, folder });
+    fn file(
+        &mut self,
+        path: PathBuf,
+        metadata: &Metadata,
+        folder: Option<LibraryKind>,
+        names: Option<&Names>,
+    ) {
+        let (seen, beside) = match names.map(|names| names.beside(&path)) {
+            Some((has_config, beside)) => (Seen::listed(metadata, &path, has_config), beside),
+            None => (Seen::of(metadata, &path), Beside::at(&path)),
+        };
+        self.candidates.push(Candidate { path, seen, beside, is_folder: false, folder });
     }
 
     fn problem(&mut self, path: PathBuf, reason: String) {
         let seen = Seen::at(&path);
-        self.problems.push(Problem { path, reason, class: Class::Model, seen });
+        self.problems.push(Problem { path, reason, class: Class::Model, seen, young: false });
     }
 }
 
-/// Whether a file of this name may hold weights. Outside A1111's folders only the form that is read is of interest; a .bin
-/// may be anything.
+/// Whether a file of this name may hold weights. Outside A1111's folders only the form that holds nothing else is of
+/// interest; a .bin may be anything.
 fn is_weights(path: &Path, folder: Option<LibraryKind>) -> bool {
     let extension = extension(path);
-    extension == "safetensors" || (folder.is_some() && UNREAD.contains(&extension.as_str()))
+    extension == "safetensors" || (folder.is_some() && OTHER_FORMS.contains(&extension.as_str()))
+}
+
+/// Whether this is surely a file, and none of weights.
+fn is_about_weights(path: &Path) -> bool {
+    matches!(extension(path).as_str(), "json" | "info" | "png" | "jpg" | "jpeg" | "webp" | "yaml" | "txt")
 }
 
 fn broken_link(path: &Path, error: &io::Error) -> String {

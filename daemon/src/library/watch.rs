@@ -2,7 +2,8 @@
 //!
 //! Each folder that a scan entered is watched by itself, those behind links too, and the folders that hold what links lead
 //! to. Whether the models folders themselves are there, or are others now, is looked at now and then: what stands above
-//! them is not ours to watch. Where folders cannot be watched, or links lead nowhere, all is looked at now and then.
+//! them is not ours to watch. Where folders cannot be watched, or links lead nowhere, all is looked at now and then. Of
+//! what is done to folders of other machines nothing is told, so those are looked at now and then as well.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,26 +11,57 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use notify_debouncer_full::notify::event::{AccessKind, AccessMode};
-use notify_debouncer_full::notify::{self, EventKind, RecommendedWatcher, RecursiveMode};
-use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
-use super::snapshot::Snapshot;
+use super::beside::may_be_beside;
+use super::places::{OTHER_FORMS, extension};
+use super::snapshot::{Folder, Snapshot};
 use super::stamp::Stamp;
+use super::walk::is_model;
 
-/// Changes this close together are looked at once.
-const DEBOUNCE: Duration = Duration::from_millis(300);
+/// Changes that follow one another this closely are looked at together.
+const QUIET: Duration = Duration::from_millis(100);
 
-/// How often the models folders themselves are looked at.
+/// But none waits longer than this.
+const LATEST: Duration = Duration::from_millis(250);
+
+/// So many files that changed are looked at by themselves; of more everything is.
+const FEW: usize = 32;
+
+/// How often the models folders themselves are looked at, folders of other machines, and files that are not whole yet.
 const ROOTS_EVERY: Duration = Duration::from_secs(2);
 
 /// How often everything is, where it must be.
 const ALL_EVERY: Duration = Duration::from_secs(10);
 
+/// How often everything is where a folder is of another machine: a file that was written to in place changes no folder.
+const ELSEWHERE_EVERY: Duration = Duration::from_mins(1);
+
 /// Scans after folders were watched that were not before: what came in between would be missed. More come only while
 /// somebody makes folders, which is seen then.
 const ROUNDS: usize = 3;
+
+type Changes = Receiver<notify::Result<Event>>;
+
+/// What is watched.
+pub(super) trait Watched {
+    /// Looks at everything.
+    fn rescan(&self) -> Arc<Snapshot>;
+
+    /// What is known.
+    fn known(&self) -> Arc<Snapshot>;
+
+    /// Looks at these files.
+    fn look_at(&self, files: &[PathBuf]);
+
+    /// Looks again at what was not whole yet.
+    fn look_at_young(&self);
+
+    /// Whether folders of other machines are others than is known, or have answered that did not. May wait for them.
+    fn is_other_elsewhere(&self) -> bool;
+}
 
 /// What tells of changes in one folder.
 trait Notifier {
@@ -40,9 +72,9 @@ trait Notifier {
     fn unwatch(&mut self, folder: &Path);
 }
 
-impl Notifier for Debouncer<RecommendedWatcher, RecommendedCache> {
+impl Notifier for RecommendedWatcher {
     fn watch(&mut self, folder: &Path) -> Result<(), String> {
-        Self::watch(self, folder, RecursiveMode::NonRecursive).map_err(|error| match error.kind {
+        Watcher::watch(self, folder, RecursiveMode::NonRecursive).map_err(|error| match error.kind {
             notify::ErrorKind::MaxFilesWatch => {
                 "the system's limit of watches is reached; raise fs.inotify.max_user_watches".to_owned()
             }
@@ -52,7 +84,7 @@ impl Notifier for Debouncer<RecommendedWatcher, RecommendedCache> {
 
     fn unwatch(&mut self, folder: &Path) {
         // It may be gone, and its watch with it.
-        Self::unwatch(self, folder).ok();
+        Watcher::unwatch(self, folder).ok();
     }
 }
 
@@ -67,7 +99,7 @@ struct Watching<N> {
 
 /// What came of watching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Watched {
+struct Followed {
     /// Everything is.
     all: bool,
     /// Something is that was not before.
@@ -80,16 +112,19 @@ impl<N: Notifier> Watching<N> {
     }
 
     /// Watches what a scan found, and nothing else.
-    fn follow(&mut self, snapshot: &Snapshot) -> Watched {
+    fn follow(&mut self, snapshot: &Snapshot) -> Followed {
         let Some(notifier) = &mut self.notifier else {
-            return Watched { all: false, more: false };
+            return Followed { all: false, more: false };
         };
-        let found = snapshot.folders.iter().filter_map(|folder| Some((folder.stamp?, &folder.path)));
+        let is_told_of = |folder: &&Folder| !folder.remote && !snapshot.is_silent(&folder.path);
+        let folders = snapshot.folders.iter().filter(is_told_of);
+        let found = folders.filter_map(|folder| Some((folder.stamp?, &folder.path)));
         let mut wanted = BTreeMap::new();
         for (stamp, path) in found {
             wanted.entry(stamp.place()).or_insert_with(|| path.clone());
         }
-        for folder in snapshot.linked.iter().filter_map(|file| file.parent()) {
+        let answers = |folder: &&Path| !snapshot.is_silent(folder);
+        for folder in snapshot.linked.iter().filter_map(|file| file.parent()).filter(answers) {
             if let Some(stamp) = Stamp::at(folder) {
                 wanted.entry(stamp.place()).or_insert_with(|| folder.to_owned());
             }
@@ -121,63 +156,132 @@ impl<N: Notifier> Watching<N> {
             _ => (),
         }
         self.told = refused.is_some();
-        Watched { all: refused.is_none(), more }
+        Followed { all: refused.is_none(), more }
     }
 }
 
 /// Scans, then waits for changes, for as long as the process lives.
-pub(super) fn run(rescan: impl Fn() -> Arc<Snapshot>) {
-    let (sender, changes) = mpsc::channel::<DebounceEventResult>();
+pub(super) fn run(watched: &impl Watched) {
+    let (sender, changes) = mpsc::channel();
     // The channel stays open where there is no watcher.
     let _open = sender.clone();
-    let debouncer = new_debouncer(DEBOUNCE, None, sender).inspect_err(|error| {
+    let watcher = notify::recommended_watcher(sender).inspect_err(|error| {
         warn!(%error, "folders cannot be watched; they are looked through every {} s", ALL_EVERY.as_secs());
     });
-    let mut watching = Watching::new(debouncer.ok());
+    let mut watching = Watching::new(watcher.ok());
     loop {
-        let mut snapshot = rescan();
-        let mut watched = watching.follow(&snapshot);
+        let mut snapshot = watched.rescan();
+        let mut followed = watching.follow(&snapshot);
         for _ in 0..ROUNDS {
-            if !watched.more {
+            if !followed.more {
                 break;
             }
-            snapshot = rescan();
-            watched = watching.follow(&snapshot);
+            snapshot = watched.rescan();
+            followed = watching.follow(&snapshot);
         }
-        let polls = !watched.all || snapshot.has_loose_ends();
-        if !wait(&changes, &snapshot, polls) {
+        let polls = !followed.all || snapshot.has_loose_ends();
+        if !wait(&changes, watched, &snapshot, polls) {
             return;
         }
     }
 }
 
 /// Waits until there is reason for another scan; false if there will be none.
-fn wait(changes: &Receiver<DebounceEventResult>, snapshot: &Snapshot, polls: bool) -> bool {
+fn wait(changes: &Changes, watched: &impl Watched, snapshot: &Snapshot, polls: bool) -> bool {
     let started = Instant::now();
+    let is_elsewhere = snapshot.folders.iter().any(|folder| folder.remote) || !snapshot.silent.is_empty();
+    let mut looked = Instant::now();
     loop {
         match changes.recv_timeout(ROOTS_EVERY) {
-            Ok(Ok(events)) if !events.iter().any(|event| matters(event, snapshot)) => (),
-            Ok(Ok(_)) => return true,
-            Ok(Err(errors)) => {
-                warn!(?errors, "watching the models folders");
+            Ok(Ok(event)) if !matters(&event, snapshot) => (),
+            Ok(Ok(event)) => {
+                let Some(files) = gather(event, changes, snapshot) else {
+                    return true;
+                };
+                watched.look_at(&files);
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "watching the models folders");
                 return true;
             }
             Err(RecvTimeoutError::Timeout) => (),
             Err(RecvTimeoutError::Disconnected) => return false,
         }
-        if (polls && started.elapsed() >= ALL_EVERY) || !snapshot.has_its_roots() {
+        // What does not matter may come all the time.
+        if looked.elapsed() < ROOTS_EVERY {
+            continue;
+        }
+        looked = Instant::now();
+        if watched.known().has_young() {
+            watched.look_at_young();
+        }
+        let is_old = started.elapsed() >= if polls { ALL_EVERY } else { ELSEWHERE_EVERY };
+        if ((polls || is_elsewhere) && is_old)
+            || !snapshot.has_its_roots()
+            || (is_elsewhere && watched.is_other_elsewhere())
+        {
             return true;
         }
     }
 }
 
-fn matters(event: &notify::Event, snapshot: &Snapshot) -> bool {
+/// Takes what comes with a change: files that are copied together are told of together. Gives the files that changed, if
+/// nothing else did and they are few.
+fn gather(first: Event, changes: &Changes, snapshot: &Snapshot) -> Option<Vec<PathBuf>> {
+    let latest = Instant::now() + LATEST;
+    let mut until = Instant::now() + QUIET;
+    let mut files = files_of(first, snapshot);
+    while let Some(rest) = until.min(latest).checked_duration_since(Instant::now()) {
+        match changes.recv_timeout(rest) {
+            Ok(Ok(event)) if !matters(&event, snapshot) => (),
+            Ok(event) => {
+                let more = event.ok().and_then(|event| files_of(event, snapshot));
+                files = files.zip(more).map(|(files, more)| [files, more].concat());
+                until = Instant::now() + QUIET;
+            }
+            Err(_) => break,
+        }
+    }
+    let mut files = files?;
+    files.sort();
+    files.dedup();
+    (files.len() <= FEW).then_some(files)
+}
+
+/// The files that an event is of; `None` if it is of anything else than weights that lie in a folder that was read.
+fn files_of(event: Event, snapshot: &Snapshot) -> Option<Vec<PathBuf>> {
+    let is_weights = |path: &Path| {
+        let extension = extension(path);
+        extension == "safetensors" || OTHER_FORMS.contains(&extension.as_str())
+    };
+    let is_in_folder = |path: &Path| {
+        let is = |folder: &Folder| folder.is_read && Some(folder.path.as_path()) == path.parent();
+        snapshot.folders.iter().any(is)
+    };
+    let is_plain = |path: &PathBuf| {
+        is_weights(path)
+            && is_in_folder(path)
+            && !is_model(path.parent().unwrap_or(path))
+            && std::fs::symlink_metadata(path).map_or(true, |found| found.is_file())
+            && !snapshot.folders.iter().any(|folder| folder.path == *path)
+    };
+    let is_of_files = !event.need_rescan() && !event.paths.is_empty() && event.paths.iter().all(is_plain);
+    is_of_files.then_some(event.paths)
+}
+
+fn matters(event: &Event, snapshot: &Snapshot) -> bool {
     let is_change = match event.kind {
         // Reading a file is an event too; what a scan does must not cause the next one. A file that was written is closed:
         // the moment a copy is whole.
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        // Each write: the end is told of too, and what stays open is looked at until it rests.
+        EventKind::Modify(ModifyKind::Data(_)) => !cfg!(target_os = "linux"),
         _ => true,
     };
+    let is_of_file = matches!(
+        event.kind,
+        EventKind::Access(_) | EventKind::Create(CreateKind::File) | EventKind::Remove(RemoveKind::File)
+    );
     // What a folder has beside the files that links lead to is nothing to us: it may be one where much goes on.
     let is_others = |path: &PathBuf| {
         let is_beside = snapshot.linked.iter().any(|linked| linked.parent() == path.parent());
@@ -185,17 +289,30 @@ fn matters(event: &notify::Event, snapshot: &Snapshot) -> bool {
             && !snapshot.linked.contains(path)
             && !snapshot.folders.iter().any(|folder| Some(folder.path.as_path()) == path.parent())
     };
+    let is_nothing = |path: &PathBuf| (is_of_file && !is_of_interest(path, snapshot)) || is_others(path);
     // An event without a path says that some were lost.
-    is_change && (event.paths.is_empty() || !event.paths.iter().all(is_others))
+    is_change && (event.paths.is_empty() || !event.paths.iter().all(is_nothing))
+}
+
+/// Whether a file of this name may be of a model.
+fn is_of_interest(path: &Path, snapshot: &Snapshot) -> bool {
+    let extension = extension(path);
+    extension == "safetensors"
+        || OTHER_FORMS.contains(&extension.as_str())
+        || may_be_beside(&extension)
+        || snapshot.linked.iter().any(|linked| linked == path)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use notify::event::RenameMode;
+
     use super::*;
+    use crate::library::places::Root;
     use crate::library::snapshot::Folder;
-    use crate::library::walk::walk;
+    use crate::library::walk::{Progress, Visited, walk};
 
     /// Watches so many folders and no more.
     #[derive(Default)]
@@ -223,7 +340,14 @@ mod tests {
 
     #[test]
     fn what_goes_on_beside_what_a_link_leads_to_is_nothing() {
-        let folder = |path: &str| Folder { path: path.into(), stamp: None, rested: true, is_root: false };
+        let folder = |path: &str| Folder {
+            path: path.into(),
+            stamp: None,
+            rested: true,
+            is_root: false,
+            is_read: true,
+            remote: false,
+        };
         let snapshot = Snapshot {
             folders: vec![folder("/m"), folder("/m/a")],
             linked: vec!["/store/x".into(), "/m/a/y".into()],
@@ -232,22 +356,28 @@ mod tests {
         let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
         for (kind, paths, expected) in [
             (written, &["/store/x"][..], true),
-            (written, &["/store/other"], false),
-            (written, &["/store/other", "/store/x"], true),
-            (written, &["/m/other"], true),
-            (written, &["/m/a/other"], true),
+            (written, &["/store/other.ckpt"], false),
+            (written, &["/store/other.ckpt", "/store/x"], true),
+            (written, &["/m/other.ckpt"], true),
+            (written, &["/m/a/other.json"], true),
+            (written, &["/m/a/notes.txt"], false),
             (written, &[], true),
             (EventKind::Any, &["/m"], true),
-            (EventKind::Access(AccessKind::Open(AccessMode::Read)), &["/m/x"], false),
+            (EventKind::Create(CreateKind::File), &["/m/params.txt"], false),
+            (EventKind::Create(CreateKind::Folder), &["/m/v1.txt"], true),
+            (EventKind::Modify(ModifyKind::Name(RenameMode::To)), &["/m/v1.txt"], true),
+            (EventKind::Access(AccessKind::Open(AccessMode::Read)), &["/m/x.ckpt"], false),
         ] {
             let paths_of = paths.iter().map(PathBuf::from).collect();
-            let event = notify::Event { kind, paths: paths_of, attrs: notify::event::EventAttributes::new() };
+            let event = Event { kind, paths: paths_of, attrs: notify::event::EventAttributes::new() };
             assert_eq!(matters(&event, &snapshot), expected, "{kind:?} {paths:?}");
         }
     }
 
     fn snapshot(root: &Path) -> Snapshot {
-        let walk = walk(&[root.to_owned()]);
+        let root = Root::of_models(root.to_owned());
+        let (parts, progress) = ([root.clone()], Progress::default());
+        let walk = walk(&root, &parts, &[], Visited::new(), &progress);
         Snapshot { folders: walk.folders, linked: walk.linked, ..Snapshot::default() }
     }
 
@@ -264,8 +394,8 @@ mod tests {
             std::os::unix::fs::symlink(target, root.join(link)).expect("linked");
         }
         let mut watching = Watching::new(Some(Few { most: 9, ..Few::default() }));
-        assert_eq!(watching.follow(&snapshot(&root)), Watched { all: true, more: true });
-        assert_eq!(watching.follow(&snapshot(&root)), Watched { all: true, more: false });
+        assert_eq!(watching.follow(&snapshot(&root)), Followed { all: true, more: true });
+        assert_eq!(watching.follow(&snapshot(&root)), Followed { all: true, more: false });
         let mut watched: Vec<_> = watching.folders.values().cloned().collect();
         watched.sort();
         assert_eq!(watched, [elsewhere, root.clone(), root.join("a"), root.join("a/b")]);
@@ -273,17 +403,17 @@ mod tests {
 
         // Folders that go are not watched, those that come are, and those that are too many are told of.
         fs::remove_dir(root.join("a/b")).expect("removed");
-        assert_eq!(watching.follow(&snapshot(&root)), Watched { all: true, more: false });
+        assert_eq!(watching.follow(&snapshot(&root)), Followed { all: true, more: false });
         for index in 0..9 {
             fs::create_dir(root.join(format!("new-{index}"))).expect("made");
         }
-        assert_eq!(watching.follow(&snapshot(&root)), Watched { all: false, more: true });
+        assert_eq!(watching.follow(&snapshot(&root)), Followed { all: false, more: true });
         assert!(watching.told);
         for index in 0..9 {
             fs::remove_dir(root.join(format!("new-{index}"))).expect("removed");
         }
         assert!(watching.follow(&snapshot(&root)).all && !watching.told);
         let none = Watching::<Few>::new(None).follow(&snapshot(&root));
-        assert_eq!(none, Watched { all: false, more: false });
+        assert_eq!(none, Followed { all: false, more: false });
     }
 }

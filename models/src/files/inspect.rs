@@ -4,27 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::container::ElementType;
+use super::kinds::{FIRST, FileKind, kinds};
 use super::layout_names::Layout;
 use super::open::open;
 use super::tensors::Tensors;
 use crate::Result;
-
-/// What a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// A whole model.
-    Checkpoint,
-    /// A VAE alone.
-    Vae,
-    /// A LoRA.
-    Lora,
-    /// A textual-inversion embedding.
-    Embedding,
-    /// A ControlNet.
-    ControlNet,
-    /// None of these.
-    Unknown,
-}
 
 /// What a look at a file's header tells; no tensor is read.
 #[derive(Clone, Debug)]
@@ -52,9 +36,6 @@ pub struct FileInfo {
     /// values; of a folder what its configurations say, under the same names.
     pub metadata: BTreeMap<String, String>,
 }
-
-/// A checkpoint's first convolution: (channels, input channels, 3, 3).
-const FIRST: &str = "model.diffusion_model.input_blocks.0.0.weight";
 
 /// Looks at the header of a weight file, or at those in a folder.
 pub fn inspect(path: &Path) -> Result<FileInfo> {
@@ -103,32 +84,6 @@ pub(crate) fn main_dtype(file: &Tensors) -> String {
     let counts = by_dtype(file);
     let most = counts.into_iter().max_by_key(|(dtype, (_, elements))| (dtype.is_quantised(), *elements));
     most.map(|(dtype, _)| dtype.name().to_owned()).unwrap_or_default()
-}
-
-/// All that a file holds, what it is for first.
-fn kinds(file: &Tensors) -> Vec<FileKind> {
-    let has = |name: &str| file.shape(name).is_some();
-    let any = |test: &dyn Fn(&str) -> bool| file.names().any(test);
-    let is_checkpoint = has(FIRST);
-    let rows = [
-        (FileKind::Checkpoint, is_checkpoint),
-        (
-            FileKind::Lora,
-            any(&|name| name.contains("lora_up.") || name.contains("lora_B.") || name.contains("lora_A.")),
-        ),
-        (
-            FileKind::ControlNet,
-            any(&|name| name.contains("input_hint_block.") || name.contains("controlnet_cond_embedding.")),
-        ),
-        // A checkpoint's own is part of it.
-        (
-            FileKind::Vae,
-            has("decoder.conv_in.weight")
-                || (!is_checkpoint && has("first_stage_model.decoder.conv_in.weight")),
-        ),
-        (FileKind::Embedding, has("emb_params") || (has("clip_l") && has("clip_g"))),
-    ];
-    rows.into_iter().filter_map(|(kind, holds)| holds.then_some(kind)).collect()
 }
 
 /// The architecture of a checkpoint, as in [`FileInfo::architecture`].

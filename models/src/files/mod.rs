@@ -9,6 +9,7 @@ mod header;
 mod index;
 mod inspect;
 mod joined;
+mod kinds;
 mod layout;
 mod layout_names;
 mod mapped;
@@ -25,8 +26,9 @@ mod write;
 
 pub use container::ElementType;
 pub use header::LARGEST_HEADER;
-pub use inspect::{FileInfo, FileKind, inspect};
+pub use inspect::{FileInfo, inspect};
 pub(crate) use inspect::{architecture, main_dtype};
+pub use kinds::FileKind;
 pub(crate) use layout::{Network, in_diffusers, would_be};
 pub use layout_names::Layout;
 pub(crate) use layout_names::{CLIP, UNET, VAE};

@@ -27,7 +27,18 @@ from .errors import (
     Timeout,
     Unsupported,
 )
-from .types import Event, Image, ImageInfo, Output, Preview, PreviewFields, Progress, Result, Txt2ImgFields
+from .types import (
+    Event,
+    Image,
+    ImageInfo,
+    LibraryEvent,
+    Output,
+    Preview,
+    PreviewFields,
+    Progress,
+    Result,
+    Txt2ImgFields,
+)
 
 __version__ = "0.1.0"
 
@@ -43,6 +54,7 @@ __all__ = [
     "InternalError",
     "InvalidParams",
     "LatentdError",
+    "LibraryEvent",
     "Misuse",
     "ModelError",
     "NotFound",

@@ -26,10 +26,10 @@ from typing import (
 from . import calls
 from .address import check_peer, check_place, no_daemon, socket_path
 from .backlog import Backlog
-from .connection import Owner
+from .connection import EVENTS, Owner
 from .errors import ConnectionClosed, LatentdError, Misuse, ProtocolError, Timeout, from_wire
 from .protocol import MAX_MESSAGE_BYTES, Protocol, Response
-from .types import Event, Image, ImageInfo, Preview, Progress, Result, parse_event
+from .types import Event, Image, ImageInfo, LibraryEvent, Preview, Progress, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -227,6 +227,22 @@ class AsyncClient:
         finally:
             self._listeners.discard(listener)
 
+    async def _subscribe_library(self) -> _Listener:
+        listener = self._listen(None, 0, library=True)
+        try:
+            await self._run(calls.subscribe(None, None))
+        except BaseException:
+            self._listeners.discard(listener)
+            raise
+        return listener
+
+    async def _library_events(
+        self, listener: _Listener, timeout: Optional[float]
+    ) -> AsyncIterator[LibraryEvent]:
+        async for event in self._events(listener, None, timeout):
+            if isinstance(event, LibraryEvent):
+                yield event
+
     async def _follow(
         self,
         job: str,
@@ -313,11 +329,11 @@ class AsyncClient:
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise Misuse("this client was connected on another event loop; make one for each loop, and so for each thread")
 
-    def _listen(self, job: Optional[str], since: int) -> _Listener:
+    def _listen(self, job: Optional[str], since: int, library: bool = False) -> _Listener:
         self._check_place()
         if self._ended is not None:
             raise self._ended()
-        listener = _Listener(job, since)
+        listener = _Listener(job, since, library)
         self._listeners.add(listener)
         return listener
 
@@ -346,8 +362,8 @@ class AsyncClient:
                     reply.set_result(message.result)
                 else:
                     reply.set_exception(message.error)
-            elif message.method == "job.event" and message.params:
-                event = parse_event(message.params[0])
+            elif message.method in EVENTS and message.params:
+                event = EVENTS[message.method](message.params[0])
                 for listener in list(self._listeners):
                     listener.put(event)
             elif message.method == "rpc.error" and message.params:
@@ -374,8 +390,8 @@ class AsyncClient:
 class _Listener:
     """Where the reader task leaves events for one waiting task."""
 
-    def __init__(self, job: Optional[str], since: int) -> None:
-        self._backlog = Backlog(job, since)
+    def __init__(self, job: Optional[str], since: int, library: bool) -> None:
+        self._backlog = Backlog(job, since, library=library)
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -449,7 +465,8 @@ class AsyncLibrary:
         """Every file, or those of a kind such as ``"checkpoint"``.
 
         ``"prediction"`` says what a checkpoint predicts, ``"also"`` what else the file holds, and ``"unsupported"`` why
-        this version cannot draw with it.
+        this version cannot draw with it; ``"hash"``, ``"auto_v2"``, ``"old_hash"`` and ``"addon_hash"`` are its hashes as
+        far as they are known, ``"base_model"`` what it was trained for, ``"preview"`` the path of a picture beside it.
         """
         return await self._client._run(calls.library_list(kind))
 
@@ -463,8 +480,17 @@ class AsyncLibrary:
 
     async def get(self, kind: str, name: str) -> Dict[str, Any]:
         """What is known of one file. ``name`` may also be its path, the beginning of its hash as far as that is known,
-        or a name or path with a hash behind it."""
+        or a name or path with a hash behind it.
+
+        ``"details"`` is what the file and what lies beside it say of it: ``"metadata"``, ``"tags"``,
+        ``"trigger_words"``, ``"description"``, ``"notes"``, ``"preferred_weight"``, ``"model_name"``, …
+        """
         return await self._client._run(calls.library_get(kind, name))
+
+    async def events(self, *, timeout: Optional[float] = None) -> AsyncIterator[LibraryEvent]:
+        """What happens to the library from now on, without end. ``timeout`` bounds the wait for each event.
+        ``async for event in await client.library.events()``: the subscription is made by the ``await``."""
+        return self._client._library_events(await self._client._subscribe_library(), timeout)
 
     async def rescan(self) -> Dict[str, Any]:
         """Looks at the folders again, now."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Deque, Dict, Optional
 
-from .types import Event, Preview
+from .types import Event, LibraryEvent, Preview
+
+_MOST_LIBRARY_EVENTS = 1024
+"""Of more that wait the oldest are lost: a reader that is so slow lists the library anew."""
 
 
 class Backlog:
@@ -14,14 +17,22 @@ class Backlog:
     A listener that is slower than the daemon would otherwise pile up pictures without end.
     """
 
-    def __init__(self, job: Optional[str], since: int = 0) -> None:
+    def __init__(self, job: Optional[str], since: int = 0, *, library: bool = False) -> None:
         self._job = job
+        self._library = library
         self._since = since
         self._seen: Dict[str, int] = {}
         self._events: Deque[Event] = deque()
 
     def put(self, event: Event) -> bool:
         """Adds an event; ``False`` where it belongs to another job or has been here before."""
+        if isinstance(event, LibraryEvent) != self._library:
+            return False
+        if self._library:
+            if len(self._events) == _MOST_LIBRARY_EVENTS:
+                self._events.popleft()
+            self._events.append(event)
+            return True
         if self._job is not None and event.job != self._job:
             return False
         # Another listener of the same connection may have asked for the past once more.

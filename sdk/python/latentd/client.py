@@ -14,7 +14,7 @@ from .address import socket_path
 from .connection import Connection, Listener
 from .errors import LatentdError, Timeout
 from .protocol import MAX_MESSAGE_BYTES
-from .types import Event, Image, ImageInfo, Preview, Progress, Result
+from .types import Event, Image, ImageInfo, LibraryEvent, Preview, Progress, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -156,6 +156,15 @@ class Client:
             self._connection.forget(listener)
             raise
         return self._events(listener, job, timeout)
+
+    def _library_events(self, timeout: Optional[float]) -> Iterator[Event]:
+        listener = self._connection.listen(None, 0, library=True)
+        try:
+            self._run(calls.subscribe(None, None))
+        except BaseException:
+            self._connection.forget(listener)
+            raise
+        return self._events(listener, None, timeout)
 
     def _events(self, listener: Listener, job: Optional[str], timeout: Optional[float]) -> Iterator[Event]:
         try:
@@ -300,7 +309,8 @@ class Library:
         """Every file, or those of a kind such as ``"checkpoint"``.
 
         ``"prediction"`` says what a checkpoint predicts, ``"also"`` what else the file holds, and ``"unsupported"`` why
-        this version cannot draw with it.
+        this version cannot draw with it; ``"hash"``, ``"auto_v2"``, ``"old_hash"`` and ``"addon_hash"`` are its hashes as
+        far as they are known, ``"base_model"`` what it was trained for, ``"preview"`` the path of a picture beside it.
         """
         return self._client._run(calls.library_list(kind))
 
@@ -314,8 +324,18 @@ class Library:
 
     def get(self, kind: str, name: str) -> Dict[str, Any]:
         """What is known of one file. ``name`` may also be its path, the beginning of its hash as far as that is known,
-        or a name or path with a hash behind it."""
+        or a name or path with a hash behind it.
+
+        ``"details"`` is what the file and what lies beside it say of it: ``"metadata"``, ``"tags"``,
+        ``"trigger_words"``, ``"description"``, ``"notes"``, ``"preferred_weight"``, ``"model_name"``, …
+        """
         return self._client._run(calls.library_get(kind, name))
+
+    def events(self, *, timeout: Optional[float] = None) -> Iterator[LibraryEvent]:
+        """What happens to the library from now on, without end. ``timeout`` bounds the wait for each event. The
+        subscription is made by this call, not by the first step of the iteration."""
+        events = self._client._library_events(timeout)
+        return (event for event in events if isinstance(event, LibraryEvent))
 
     def rescan(self) -> Dict[str, Any]:
         """Looks at the folders again, now."""

@@ -14,7 +14,10 @@ from .address import check_peer, check_place, no_daemon
 from .backlog import Backlog
 from .errors import ConnectionClosed, LatentdError, Misuse, ProtocolError, from_wire
 from .protocol import Protocol, Response
-from .types import Event, parse_event
+from .types import Event, parse_event, parse_library_event
+
+EVENTS: Dict[str, Callable[[Any], Event]] = {"job.event": parse_event, "library.event": parse_library_event}
+"""What notifications become."""
 
 #: A daemon that takes nothing for this long is stuck.
 _SEND_SECONDS = 30.0
@@ -39,8 +42,8 @@ class Owner:
 class Listener:
     """Where the reader thread leaves events for one waiting thread."""
 
-    def __init__(self, job: Optional[str], since: int) -> None:
-        self._backlog = Backlog(job, since)
+    def __init__(self, job: Optional[str], since: int, library: bool) -> None:
+        self._backlog = Backlog(job, since, library=library)
         self._owner = Owner()
         self._changed = threading.Condition()
         self._closed = False
@@ -124,9 +127,9 @@ class Connection:
             raise
         return reply
 
-    def listen(self, job: Optional[str], since: int) -> Listener:
+    def listen(self, job: Optional[str], since: int, library: bool = False) -> Listener:
         self._owner.check()
-        listener = Listener(job, since)
+        listener = Listener(job, since, library)
         with self._lock:
             if self._closed is not None:
                 raise self._closed()
@@ -181,8 +184,8 @@ class Connection:
                     reply.set_result(message.result)
                 else:
                     reply.set_exception(message.error)
-            elif message.method == "job.event" and message.params:
-                event = parse_event(message.params[0])
+            elif message.method in EVENTS and message.params:
+                event = EVENTS[message.method](message.params[0])
                 with self._lock:
                     listeners = list(self._listeners)
                 for listener in listeners:

@@ -203,6 +203,27 @@ class Preview(Event):
     step: int = 0
 
 
+@dataclass(frozen=True)
+class LibraryEvent(Event):
+    """Something that happened to the library: entries came, went or changed, each as ``"KIND/NAME"``.
+
+    It is of no job: ``job`` is empty, and ``seq`` is 0.
+    """
+
+    added: List[str] = field(default_factory=list)
+    changed: List[str] = field(default_factory=list)
+    """Of which the file, or what lies beside it, is another one now, or the hash became known."""
+    removed: List[str] = field(default_factory=list)
+
+
+def parse_library_event(value: Any) -> LibraryEvent:
+    """The map of a ``library.event`` notification."""
+    if not isinstance(value, dict):
+        raise ProtocolError("the daemon sent an event that is not a map")
+    names = [[str(name) for name in value.get(key) or []] for key in ("added", "changed", "removed")]
+    return LibraryEvent("", 0, str(value.get("type", "")), value, *names)
+
+
 def parse_image(value: Any) -> Image:
     """An image from the wire."""
     if not isinstance(value, dict):

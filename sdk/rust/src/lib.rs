@@ -23,4 +23,4 @@ pub mod codec;
 pub mod protocol;
 pub mod socket;
 
-pub use client::{Client, Error, EventStream, SubmitOptions, blocking};
+pub use client::{Client, Error, EventStream, LibraryStream, SubmitOptions, blocking};

@@ -32,7 +32,7 @@ fn list(session: &Session, params: LibraryListParams) -> Result<LibraryList> {
 
 fn get(session: &Session, params: LibraryGetParams) -> Result<LibraryEntry> {
     let library = &session.daemon.studio.library;
-    library.find(params.kind, &params.name).map(|item| library.entry(&item))
+    library.find(params.kind, &params.name).map(|item| library.entry_with_details(&item))
 }
 
 fn rescan(session: &Session, _: Empty) -> Result<RescanResult> {

@@ -9,9 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
-use super::events::EventQueue;
+use super::events::{EventQueue, LibraryQueue};
 use crate::codec::{Decoder, Limits, Message, decode_value};
-use crate::protocol::{CONNECTION_ERROR_METHOD, DEFAULT_EVENT_METHOD, Event, EventKind, WireError};
+use crate::protocol::{
+    CONNECTION_ERROR_METHOD, DEFAULT_EVENT_METHOD, Event, EventKind, LIBRARY_EVENT_METHOD, LibraryEvent,
+    WireError,
+};
 
 /// What the reader hands answers and events to.
 #[derive(Debug, Default)]
@@ -24,6 +27,7 @@ struct State {
     last_id: u32,
     waiting: HashMap<u32, oneshot::Sender<Result<Value, Error>>>,
     listeners: Vec<Listener>,
+    library_listeners: Vec<Weak<LibraryQueue>>,
     /// Why the connection ended.
     ended: Option<Ending>,
 }
@@ -89,6 +93,18 @@ impl Shared {
         queue
     }
 
+    /// A queue that gets what happens to the library.
+    pub(super) fn listen_to_library(&self) -> Arc<LibraryQueue> {
+        let queue = Arc::new(LibraryQueue::default());
+        let mut state = self.lock();
+        if state.ended.is_some() {
+            queue.close();
+        }
+        state.library_listeners.retain(|listener| listener.strong_count() > 0);
+        state.library_listeners.push(Arc::downgrade(&queue));
+        queue
+    }
+
     fn dispatch(&self, message: Message) -> Result<(), Error> {
         match message {
             Message::Response { id, error, result } => {
@@ -108,6 +124,10 @@ impl Shared {
                 let first = params.into_iter().next().unwrap_or(Value::Nil);
                 match method.as_str() {
                     DEFAULT_EVENT_METHOD => self.event(first),
+                    LIBRARY_EVENT_METHOD => {
+                        self.library_event(first);
+                        Ok(())
+                    }
                     CONNECTION_ERROR_METHOD => Err(WireError::from_value(&first).into()),
                     _ => Ok(()),
                 }
@@ -132,6 +152,16 @@ impl Shared {
         Ok(())
     }
 
+    /// One of another kind than this client knows is not for it.
+    fn library_event(&self, value: Value) {
+        let Ok(event) = decode_value::<LibraryEvent>(value) else {
+            return;
+        };
+        for queue in self.lock().library_listeners.iter().filter_map(Weak::upgrade) {
+            queue.push(event.clone());
+        }
+    }
+
     /// Answers everybody who still waits.
     fn end(&self, ending: &Ending) {
         let mut state = self.lock();
@@ -140,6 +170,9 @@ impl Shared {
             drop(sender.send(Err(ending.clone().into())));
         }
         for queue in state.listeners.drain(..).filter_map(|listener| listener.queue.upgrade()) {
+            queue.close();
+        }
+        for queue in state.library_listeners.drain(..).filter_map(|listener| listener.upgrade()) {
             queue.close();
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::protocol::{Event, EventKind};
+use crate::protocol::{Event, EventKind, LibraryEvent};
 
 /// Where events wait until they are read. Progress and previews that wait are replaced by newer ones of the same
 /// job, so a reader that is slow, or gone quiet, costs little memory and never blocks the connection.
@@ -47,6 +47,70 @@ impl EventQueue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Library events that may wait for a reader; of more the oldest are lost, and a reader that is so slow lists anew.
+const MOST_LIBRARY_EVENTS: usize = 1024;
+
+/// Where library events wait until they are read.
+#[derive(Debug, Default)]
+pub(super) struct LibraryQueue {
+    state: Mutex<LibraryState>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct LibraryState {
+    events: VecDeque<LibraryEvent>,
+    closed: bool,
+}
+
+impl LibraryQueue {
+    pub(super) fn push(&self, event: LibraryEvent) {
+        let mut state = self.lock();
+        if state.events.len() == MOST_LIBRARY_EVENTS {
+            state.events.pop_front();
+        }
+        state.events.push_back(event);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LibraryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What happens to the library. Dropping it stops listening.
+#[derive(Debug)]
+pub struct LibraryStream {
+    queue: Arc<LibraryQueue>,
+}
+
+impl LibraryStream {
+    pub(super) fn new(queue: Arc<LibraryQueue>) -> Self {
+        Self { queue }
+    }
+
+    /// The next event; `None` when the connection ended.
+    pub async fn next(&mut self) -> Option<LibraryEvent> {
+        loop {
+            let changed = self.queue.changed.notified();
+            {
+                let mut state = self.queue.lock();
+                let event = state.events.pop_front();
+                if event.is_some() || state.closed {
+                    return event;
+                }
+            }
+            changed.await;
+        }
     }
 }
 

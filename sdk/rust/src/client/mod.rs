@@ -28,7 +28,7 @@ use crate::protocol::{
 use crate::socket;
 use connection::Shared;
 pub use error::Error;
-pub use events::EventStream;
+pub use events::{EventStream, LibraryStream};
 
 /// How a request is submitted, beside what it asks for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -220,6 +220,13 @@ impl Client {
         let queue = self.shared.listen(None);
         self.call::<_, Subscribed>("jobs.subscribe", &SubscribeParams::default()).await?;
         Ok(EventStream::new(queue, false))
+    }
+
+    /// Follows the library from now on, as who follows all jobs does.
+    pub async fn subscribe_library(&self) -> Result<LibraryStream, Error> {
+        let queue = self.shared.listen_to_library();
+        self.call::<_, Subscribed>("jobs.subscribe", &SubscribeParams::default()).await?;
+        Ok(LibraryStream::new(queue))
     }
 
     /// The files in the models folders.

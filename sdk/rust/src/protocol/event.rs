@@ -79,7 +79,7 @@ pub struct LibraryEvent {
     pub kind: LibraryEventKind,
     /// New entries, as `KIND/NAME`.
     pub added: Vec<String>,
-    /// Entries whose file is another one now, as `KIND/NAME`.
+    /// Entries whose file, or what lies beside it, is another one now, or whose hash became known, as `KIND/NAME`.
     pub changed: Vec<String>,
     /// Entries that are gone, as `KIND/NAME`.
     pub removed: Vec<String>,

@@ -27,7 +27,8 @@
 //! - A job that the daemon's end cut off is in state `interrupted`; its last event is `failed`, and waiting for it
 //!   is E_INTERNAL.
 //! - `preview` events carry the first image of the batch, at 1/8 of the size.
-//! - `library.event` is `[{type: "changed", added, changed, removed}]`, with names as `KIND/NAME`.
+//! - `library.event` is `[{type: "changed", added, changed, removed}]`, with names as `KIND/NAME`: a file that moves is in
+//!   `added` and `removed` of one event, and of which the hash became known in `changed`.
 //! - Bytes that are no MessagePack end the connection after a last notification `rpc.error [[code, text]]`; a
 //!   request of the wrong shape is answered with E_INVALID_PARAMS, and the connection goes on.
 //! - Errors are `[code, "E_NAME: text"]` with the codes of [`ErrorName`].
@@ -51,7 +52,8 @@ pub use job::{
     SubscribeParams, Subscribed,
 };
 pub use library::{
-    LibraryEntry, LibraryGetParams, LibraryKind, LibraryList, LibraryListParams, LibraryProblem, RescanResult,
+    LibraryDetails, LibraryEntry, LibraryGetParams, LibraryKind, LibraryList, LibraryListParams,
+    LibraryProblem, LibraryTag, RescanResult,
 };
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
 pub use server::{
