@@ -435,7 +435,7 @@ fn a_header_with_a_million_tensors_is_refused_at_once() {
 #[test]
 fn types_that_weights_do_not_have_are_named() {
     let name = "model.diffusion_model.out.2.bias";
-    for (dtype, size) in [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("BOOL", 1), ("F64", 8)] {
+    for (dtype, size) in [("I8", 1), ("U8", 1), ("BOOL", 1)] {
         let mut parts = Parts::tiny();
         parts.remove(name);
         parts.add(name, &[size]);

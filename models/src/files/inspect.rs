@@ -105,7 +105,13 @@ fn kinds(file: &Tensors) -> Vec<FileKind> {
             has("decoder.conv_in.weight")
                 || (!is_checkpoint && has("first_stage_model.decoder.conv_in.weight")),
         ),
-        (FileKind::Embedding, has("emb_params") || (has("clip_l") && has("clip_g"))),
+        (
+            FileKind::Embedding,
+            // As A1111 writes them in PyTorch's format, and in safetensors for SD 1.x and SDXL.
+            any(&|name| name.starts_with("string_to_param."))
+                || has("emb_params")
+                || (has("clip_l") && has("clip_g")),
+        ),
     ];
     rows.into_iter().filter_map(|(kind, holds)| holds.then_some(kind)).collect()
 }
