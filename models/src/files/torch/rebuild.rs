@@ -1,8 +1,8 @@
 //! What a pickle would call: the few functions by which torch makes tensors of storages are understood; of any other call
 //! only the name is kept. None is made.
 
-use super::object::{Class, Id, Instance, Object, Storage, Tensor, get, kind, unfit};
-use super::refusal::Wrong;
+use super::object::{Class, Id, Instance, Object, Storage, Tensor, get, kind};
+use super::refusal::{Wrong, unfit};
 
 /// Calls within the arguments of a call.
 const DEEPEST: usize = 4;
