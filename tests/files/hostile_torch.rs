@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use latentd_models::files;
+use proptest::prelude::*;
 
 use crate::forging::{
     Entry, archive, archive_of, beside, deflated, dict_of, entry, number, stream_with, tensor, with_pickle,
@@ -176,7 +177,11 @@ fn pickles_beyond_reason_are_refused() {
     let laughs = [&b"]"[..], &b"q\x000h\x00h\x00\x86".repeat(60)].concat();
     let shared = [&b"}"[..], &b"q\x000}(U\x01ah\x00U\x01bh\x00u".repeat(60)].concat();
     let long = |opcode: &[u8], length: &[u8]| dict_of(&[opcode, length].concat());
-    let rows: [(&str, Vec<u8>, &str); 49] = [
+    let rows: [(&str, Vec<u8>, &str); 53] = [
+        ("500,000 keys of 8 MB", dict_of(&long_keys(500_000)), "without named tensors"),
+        ("a long list looked through again and again", dict_of(&long_arguments(500_000)), "without named tensors"),
+        ("100,000 storages with names of 8 MB", dict_of(&long_storages(100_000)), "a storage is none"),
+        ("100,000 modules of 100,000 attributes", dict_of(&many_modules(100_000)), "over and over"),
         ("a million tensors of 64 dimensions", dict_of(&many_tensors(1_000_000)), "objects"),
         ("a large dictionary made again and again", dict_of(&many_dictionaries(100_000)), "objects"),
         ("5 million objects", million(b"N", 5_000_000), "more than 2097152 objects"),
@@ -239,6 +244,31 @@ fn many_tensors(count: usize) -> Vec<u8> {
     let ones = [&b"("[..], &b"K\x01".repeat(64), b"t"].concat();
     let first = b"ctorch._utils\n_rebuild_tensor_v2\nq\x00((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x10tQK\x00";
     [&first[..], &ones, &ones, b"\x89Ntq\x01", &b"h\x00h\x01R".repeat(count)].concat()
+}
+
+fn long_text() -> Vec<u8> {
+    [&b"X"[..], &(8u32 << 20).to_le_bytes(), &b"k".repeat(8 << 20)].concat()
+}
+
+fn long_keys(count: usize) -> Vec<u8> {
+    [&b"}("[..], &long_text(), b"q\x00N", &b"h\x00N".repeat(count), b"u"].concat()
+}
+
+fn long_arguments(count: usize) -> Vec<u8> {
+    let open = b"(ccollections\nOrderedDict\nq\x00(";
+    [&open[..], &b"N".repeat(count), b"tq\x01", &b"h\x00h\x01R0".repeat(count), b"t"].concat()
+}
+
+fn long_storages(count: usize) -> Vec<u8> {
+    let pid = b"(U\x07storagectorch\nFloatStorage\nh\x00U\x03cpuK\x10tQ0";
+    [&long_text()[..], b"q\x00", &pid.repeat(count)].concat()
+}
+
+fn many_modules(count: usize) -> Vec<u8> {
+    let tables = b"(U\x0b_parameters}U\x08_buffers}U\x08_modules}";
+    let attributes = b"NN".repeat(count);
+    let modules = b"cm\nM\n)\x81h\x00b".repeat(count);
+    [&b"(}"[..], tables, &attributes, b"uq\x00", &modules, b"l"].concat()
 }
 
 fn many_dictionaries(count: usize) -> Vec<u8> {
@@ -480,6 +510,31 @@ fn damaged_files_are_refused_or_read() {
         let mut file = tar.clone();
         file[position] ^= 1 << (position % 8);
         tried_in_memory(&file).ok();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Several bytes at once, in files that torch wrote.
+    #[test]
+    fn no_changed_bytes_make_the_reader_panic(
+        file in 0usize..6,
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        length in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+    ) {
+        let names =
+            ["zip-2.pt", "zip-views.pt", "legacy-4.pt", "legacy-1.pt", "zip-module.pt", "again-deflated.pt"];
+        let mut bytes = fs::read(containers().join(names[file])).expect("fixture");
+        if cut {
+            bytes.truncate(length.index(bytes.len()).max(64));
+        }
+        for (position, value) in changes {
+            let position = position.index(bytes.len());
+            bytes[position] = value;
+        }
+        tried_in_memory(&bytes).ok();
     }
 }
 

@@ -115,6 +115,14 @@ fn what_stands_beside_the_tensors_is_told() {
 }
 
 #[test]
+fn embeddings_are_known_for_what_they_are() {
+    for name in ["zip-embedding.pt", "zip-embedding-plain.pt", "legacy-embedding.pt"] {
+        let info = files::inspect(&containers().join(name)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(info.kind, files::FileKind::Embedding, "{name}");
+    }
+}
+
+#[test]
 fn what_is_not_read_is_told_by_name() {
     for (name, reason) in [
         ("refused-sparse.pt", "holds tensor a as torch._utils._rebuild_sparse_tensor"),

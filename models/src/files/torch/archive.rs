@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use flate2::Crc;
 
-use super::pickle;
+use super::cursor::LARGEST;
 use super::refusal::Wrong;
 use super::source::{self, Place, Source};
 
@@ -78,8 +78,8 @@ pub(super) const BIG_ENDIAN: &str =
 
 fn pickled<'a>(file: &'a [u8], entry: &Entry<'_>) -> Result<Cow<'a, [u8]>, Wrong> {
     let length = entry.place.length();
-    if length > pickle::LARGEST {
-        let most = pickle::LARGEST;
+    if length > LARGEST {
+        let most = LARGEST;
         return Err(format!("its pickle has {length} bytes, {most} are allowed; it is no model").into());
     }
     let bytes = source::bytes(file, &entry.place, 0..length)?;

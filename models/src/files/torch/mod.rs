@@ -12,6 +12,7 @@
 //! - a module that was saved whole has the names of its `state_dict()`.
 
 mod archive;
+mod cursor;
 mod names;
 mod object;
 mod pickle;

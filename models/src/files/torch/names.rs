@@ -26,6 +26,9 @@ const MOST_VISITS: usize = 1 << 21;
 /// Bytes of a name, the names of all before it included.
 const LONGEST_NAME: usize = 1000;
 
+const OVER_AND_OVER: &str =
+    "names its objects over and over or nests them deeper than any model; it was not read";
+
 /// Texts that are kept, and how long they and their names may be.
 const MOST_TEXTS: usize = 64;
 const LONGEST_TEXT: usize = 4096;
@@ -76,11 +79,9 @@ struct Walk<'p, 'a> {
 
 impl<'p, 'a> Walk<'p, 'a> {
     fn object(&mut self, id: Id, depth: usize) -> Result<(), Wrong> {
-        self.visits += 1;
-        if depth > DEEPEST || self.visits > MOST_VISITS {
-            return Err(
-                "names its objects over and over or nests them deeper than any model; it was not read".into(),
-            );
+        self.visit(1)?;
+        if depth > DEEPEST {
+            return Err(OVER_AND_OVER.into());
         }
         match self.pickle.get(id) {
             Object::Dict(items) => self.dict(items, depth),
@@ -113,12 +114,23 @@ impl<'p, 'a> Walk<'p, 'a> {
         walked
     }
 
+    /// A text or number that can be part of a name: longer ones would be compared with each other for ever.
+    fn key(&self, id: Id) -> Option<Cow<'a, [u8]>> {
+        self.pickle.get(id).key().filter(|key| key.len() <= LONGEST_NAME)
+    }
+
+    /// So many more are looked at.
+    fn visit(&mut self, count: usize) -> Result<(), Wrong> {
+        self.visits = self.visits.saturating_add(count);
+        if self.visits > MOST_VISITS { Err(OVER_AND_OVER.into()) } else { Ok(()) }
+    }
+
     fn dict(&mut self, items: &[(Id, Id)], depth: usize) -> Result<(), Wrong> {
+        self.visit(items.len())?;
         // The last of a name is the one that counts.
         let mut named = BTreeMap::new();
-        self.visits += items.len();
         for (key, value) in items {
-            if let Some(key) = self.pickle.get(*key).key() {
+            if let Some(key) = self.key(*key) {
                 named.insert(key, *value);
             }
         }
@@ -127,23 +139,26 @@ impl<'p, 'a> Walk<'p, 'a> {
 
     /// A `torch.nn.Module` has what its `state_dict()` has; another object only what it has as a dictionary.
     fn instance(&mut self, instance: &'p Instance<'a>, depth: usize) -> Result<(), Wrong> {
-        let state = instance.state.map(|state| self.pickle.get(state));
-        let table = |name: &str| match state.and_then(|state| self.pickle.value(state, name)) {
+        let pickle = self.pickle;
+        let state = instance.state.map(|state| pickle.get(state));
+        if let Some(Object::Dict(attributes)) = state {
+            self.visit(attributes.len())?;
+        }
+        let attribute = |name: &str| state.and_then(|state| pickle.value(state, name));
+        let table = |name: &str| match attribute(name) {
             Some(Object::Dict(items)) => Some(items),
             _ => None,
         };
         if let (Some(parameters), Some(buffers), Some(modules)) =
             (table("_parameters"), table("_buffers"), table("_modules"))
         {
-            let passing =
-                match state.and_then(|state| self.pickle.value(state, "_non_persistent_buffers_set")) {
-                    Some(Object::Items(names)) => {
-                        names.iter().filter_map(|name| self.pickle.get(*name).key()).collect()
-                    }
-                    _ => HashSet::new(),
-                };
-            let kept =
-                |(key, _): &&(Id, Id)| self.pickle.get(*key).key().is_none_or(|key| !passing.contains(&key));
+            let passing = match attribute("_non_persistent_buffers_set") {
+                Some(Object::Items(names)) => names.as_slice(),
+                _ => &[],
+            };
+            self.visit(passing.len() + buffers.len())?;
+            let passing: HashSet<_> = passing.iter().filter_map(|name| self.key(*name)).collect();
+            let kept = |(key, _): &&(Id, Id)| self.key(*key).is_some_and(|key| !passing.contains(&key));
             let buffers: Vec<(Id, Id)> = buffers.iter().filter(kept).copied().collect();
             self.dict(parameters, depth)?;
             self.dict(&buffers, depth)?;
@@ -186,32 +201,35 @@ pub(super) fn metadata(pickle: &Pickle<'_>) -> BTreeMap<String, String> {
         return BTreeMap::new();
     };
     let mut texts = BTreeMap::new();
-    let text = |id: Id| Some(String::from_utf8_lossy(&short(pickle.get(id).key()?)?).into_owned());
+    let mut made = 0;
+    let text = |id: Id| {
+        let key = pickle.get(id).key().filter(|key| key.len() <= LONGEST_KEY)?;
+        Some(String::from_utf8_lossy(&key).into_owned())
+    };
     for (key, value) in items {
         let Some(key) = text(*key) else { continue };
-        match pickle.get(*value) {
+        let added: Vec<(String, String)> = match pickle.get(*value) {
             Object::Dict(tokens) if key == TOKENS => {
                 let token = |(name, token): &(Id, Id)| {
                     Some((format!("{TOKENS}.{}", text(*name)?), scalar(pickle.get(*token))?))
                 };
-                texts.extend(tokens.iter().take(MOST_TEXTS).filter_map(token));
+                tokens.iter().take(MOST_TEXTS).filter_map(token).collect()
             }
             Object::Items(items) if items.len() <= LONGEST_LIST => {
                 let items: Option<Vec<String>> = items.iter().map(|item| scalar(pickle.get(*item))).collect();
-                let list = items.map(|items| format!("[{}]", items.join(", ")));
-                texts.extend(list.filter(|list| list.len() <= LONGEST_TEXT).map(|list| (key, list)));
+                items.map(|items| (key, format!("[{}]", items.join(", ")))).into_iter().collect()
             }
-            value => texts.extend(scalar(value).map(|text| (key, text))),
-        }
-        while texts.len() > MOST_TEXTS {
-            texts.pop_last();
+            value => scalar(value).map(|text| (key, text)).into_iter().collect(),
+        };
+        made += added.iter().map(|(_, text)| text.len()).sum::<usize>();
+        texts.extend(added);
+        // The same long text may be there a million times.
+        if texts.len() >= MOST_TEXTS || made > MOST_TEXTS * LONGEST_TEXT {
+            break;
         }
     }
-    texts
-}
-
-fn short(key: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
-    (key.len() <= LONGEST_KEY).then_some(key)
+    texts.retain(|_, text| text.len() <= LONGEST_TEXT);
+    texts.into_iter().take(MOST_TEXTS).collect()
 }
 
 fn scalar(value: &Object<'_>) -> Option<String> {

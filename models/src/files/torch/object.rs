@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use super::refusal::Wrong;
 use crate::files::container::ElementType;
 
 /// An object's place in the list.
@@ -180,9 +179,4 @@ pub(super) fn kind(class: Class<'_>) -> Option<Kind<'_>> {
         _ => (None, 1),
     };
     Some(Kind { class, dtype, size })
-}
-
-/// A wrong number of something where torch has another.
-pub(super) fn unfit(what: &str) -> Wrong {
-    Wrong::Refused(format!("its pickle is damaged: {what}; copy or download it again"))
 }

@@ -3,12 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::object::{Class, Id, Object, Pickle, unfit};
+use super::cursor::{Cursor, LARGEST};
+use super::object::{Class, Id, Object, Pickle};
 use super::rebuild::{self, Made};
-use super::refusal::Wrong;
-
-/// Bytes of one pickle. That of SD 1.5 with its training state has 1 MB.
-pub(super) const LARGEST: usize = 32 << 20;
+use super::refusal::{Wrong, beyond, unfit};
 
 /// Opcodes of all pickles of a file. SD 1.5 with its training state has some 100,000.
 const MOST_STEPS: usize = 1 << 22;
@@ -29,15 +27,11 @@ impl Budget {
     }
 }
 
-fn beyond(what: &str) -> Wrong {
-    Wrong::Refused(format!("its pickle {what}, which no model's does; it was not read"))
-}
-
 /// Reads the pickle that `bytes` begin with.
 pub(super) fn read<'a>(bytes: &'a [u8], budget: &mut Budget) -> Result<Pickle<'a>, Wrong> {
     let bytes_believed = bytes.get(..LARGEST).unwrap_or(bytes);
     let mut machine = Machine {
-        rest: bytes_believed,
+        cursor: Cursor { rest: bytes_believed },
         budget,
         objects: vec![],
         stack: vec![],
@@ -50,12 +44,12 @@ pub(super) fn read<'a>(bytes: &'a [u8], budget: &mut Budget) -> Result<Pickle<'a
     }
     run?;
     let root = machine.pop()?;
-    let length = bytes_believed.len() - machine.rest.len();
+    let length = bytes_believed.len() - machine.cursor.rest.len();
     Ok(Pickle { objects: machine.objects, root, length })
 }
 
 struct Machine<'a, 'b> {
-    rest: &'a [u8],
+    cursor: Cursor<'a>,
     budget: &'b mut Budget,
     objects: Vec<Object<'a>>,
     stack: Vec<Id>,
@@ -65,46 +59,6 @@ struct Machine<'a, 'b> {
 }
 
 impl<'a> Machine<'a, '_> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Wrong> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Wrong::CutOff)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(Wrong::CutOff)?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
-    /// A whole number of so many bytes, little-endian.
-    fn number(&mut self, bytes: usize) -> Result<u64, Wrong> {
-        let taken = self.take(bytes)?;
-        Ok(taken.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    }
-
-    /// A text or bytes behind a length of so many bytes.
-    fn counted(&mut self, bytes: usize) -> Result<&'a [u8], Wrong> {
-        let length = self.number(bytes)?;
-        match usize::try_from(length) {
-            Ok(length) if length <= LARGEST => self.take(length),
-            _ => Err(beyond(&format!("has a text or number of {length} bytes"))),
-        }
-    }
-
-    /// Up to the end of the line, which goes.
-    fn line(&mut self) -> Result<&'a [u8], Wrong> {
-        let end = self.rest.iter().position(|byte| *byte == b'\n').ok_or(Wrong::CutOff)?;
-        let line = self.take(end)?;
-        self.take(1)?;
-        Ok(line.strip_suffix(b"\r").unwrap_or(line))
-    }
-
-    fn line_number<T: std::str::FromStr>(&mut self) -> Result<Option<T>, Wrong> {
-        let line = self.line()?;
-        Ok(std::str::from_utf8(line).ok().and_then(|line| line.trim_end_matches('L').parse().ok()))
-    }
-
     fn add(&mut self, object: Object<'a>) -> Result<Id, Wrong> {
         let left = self.budget.objects.checked_sub(1);
         self.budget.objects = left.ok_or_else(|| beyond(&format!("has more than {MOST_OBJECTS} objects")))?;
@@ -241,7 +195,7 @@ impl<'a> Machine<'a, '_> {
         loop {
             let left = self.budget.steps.checked_sub(1);
             self.budget.steps = left.ok_or_else(|| beyond(&format!("has more than {MOST_STEPS} steps")))?;
-            let [opcode] = self.array()?;
+            let [opcode] = self.cursor.array()?;
             if opcode == b'.' {
                 return Ok(());
             }
@@ -252,13 +206,13 @@ impl<'a> Machine<'a, '_> {
     fn step(&mut self, opcode: u8) -> Result<(), Wrong> {
         match opcode {
             // The protocol, and how long a part of the pickle is.
-            0x80 => self.take(1).map(drop),
-            0x95 => self.take(8).map(drop),
+            0x80 => self.cursor.take(1).map(drop),
+            0x95 => self.cursor.take(8).map(drop),
 
             b'N' => self.push(Object::None),
             0x88 => self.push(Object::Bool(true)),
             0x89 => self.push(Object::Bool(false)),
-            b'I' => match self.line()? {
+            b'I' => match self.cursor.line()? {
                 b"00" => self.push(Object::Bool(false)),
                 b"01" => self.push(Object::Bool(true)),
                 line => {
@@ -267,67 +221,67 @@ impl<'a> Machine<'a, '_> {
                 }
             },
             b'L' => {
-                let number = self.line_number()?;
+                let number = self.cursor.line_number()?;
                 self.push(number.map_or(Object::Bytes, Object::Int))
             }
             b'F' => {
-                let number = self.line_number()?;
+                let number = self.cursor.line_number()?;
                 self.push(Object::Float(number.ok_or_else(|| unfit("a number is none"))?))
             }
             b'J' => {
-                let number = i32::from_le_bytes(self.array()?);
+                let number = i32::from_le_bytes(self.cursor.array()?);
                 self.push(Object::Int(i64::from(number)))
             }
             b'K' | b'M' => {
-                let number = self.number(if opcode == b'K' { 1 } else { 2 })?;
+                let number = self.cursor.number(if opcode == b'K' { 1 } else { 2 })?;
                 self.push(Object::Int(number as i64))
             }
             b'G' => {
-                let number = f64::from_be_bytes(self.array()?);
+                let number = f64::from_be_bytes(self.cursor.array()?);
                 self.push(Object::Float(number))
             }
             0x8a => {
-                let bytes = self.counted(1)?;
+                let bytes = self.cursor.counted(1)?;
                 self.long(bytes)
             }
             0x8b => {
-                let bytes = self.counted(4)?;
+                let bytes = self.cursor.counted(4)?;
                 self.long(bytes)
             }
 
             b'V' => {
-                let text = self.line()?;
+                let text = self.cursor.line()?;
                 self.push(Object::Text(text))
             }
             0x8c | b'U' => {
-                let text = self.counted(1)?;
+                let text = self.cursor.counted(1)?;
                 self.push(Object::Text(text))
             }
             b'X' | b'T' => {
-                let text = self.counted(4)?;
+                let text = self.cursor.counted(4)?;
                 self.push(Object::Text(text))
             }
             0x8d => {
-                let text = self.counted(8)?;
+                let text = self.cursor.counted(8)?;
                 self.push(Object::Text(text))
             }
             // Python 2's texts, as protocol 0 writes them.
             b'S' => {
-                let line = self.line()?;
+                let line = self.cursor.line()?;
                 let unquoted =
                     line.split_first().and_then(|(_, line)| line.split_last()).map(|(_, line)| line);
                 self.push(Object::Text(unquoted.unwrap_or_default()))
             }
             b'C' => {
-                self.counted(1)?;
+                self.cursor.counted(1)?;
                 self.push(Object::Bytes)
             }
             b'B' => {
-                self.counted(4)?;
+                self.cursor.counted(4)?;
                 self.push(Object::Bytes)
             }
             0x8e | 0x96 => {
-                self.counted(8)?;
+                self.cursor.counted(8)?;
                 self.push(Object::Bytes)
             }
 
@@ -387,22 +341,22 @@ impl<'a> Machine<'a, '_> {
                 Ok(())
             }
             b'g' | b'p' => {
-                let index: Option<u64> = self.line_number()?;
+                let index: Option<u64> = self.cursor.line_number()?;
                 let index = index.ok_or_else(|| unfit("a number is none"))?;
                 if opcode == b'g' { self.recall(index) } else { self.memorise(index) }
             }
             b'h' | b'j' => {
-                let index = self.number(if opcode == b'h' { 1 } else { 4 })?;
+                let index = self.cursor.number(if opcode == b'h' { 1 } else { 4 })?;
                 self.recall(index)
             }
             b'q' | b'r' => {
-                let index = self.number(if opcode == b'q' { 1 } else { 4 })?;
+                let index = self.cursor.number(if opcode == b'q' { 1 } else { 4 })?;
                 self.memorise(index)
             }
             0x94 => self.memorise(self.memo.len() as u64),
 
             b'c' => {
-                let class = Class { module: self.line()?, name: self.line()? };
+                let class = Class { module: self.cursor.line()?, name: self.cursor.line()? };
                 self.push(Object::Class(class))
             }
             0x93 => {
@@ -427,7 +381,7 @@ impl<'a> Machine<'a, '_> {
             }
             // Instances of Python 2's old classes.
             b'i' => {
-                let class = Class { module: self.line()?, name: self.line()? };
+                let class = Class { module: self.cursor.line()?, name: self.cursor.line()? };
                 self.above_mark()?;
                 self.push_made(rebuild::instance(Some(class)))
             }
@@ -444,7 +398,7 @@ impl<'a> Machine<'a, '_> {
                 Ok(())
             }
             b'P' => {
-                let name = self.line()?;
+                let name = self.cursor.line()?;
                 let id = self.add(Object::Text(name))?;
                 self.outside(id)
             }

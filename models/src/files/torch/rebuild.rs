@@ -1,11 +1,14 @@
 //! What a pickle would call: the few functions by which torch makes tensors of storages are understood; of any other call
 //! only the name is kept. None is made.
 
-use super::object::{Class, Id, Instance, Object, Storage, Tensor, get, kind, unfit};
-use super::refusal::Wrong;
+use super::object::{Class, Id, Instance, Object, Storage, Tensor, get, kind};
+use super::refusal::{Wrong, unfit};
 
 /// Calls within the arguments of a call.
 const DEEPEST: usize = 4;
+
+/// Bytes of the name of a storage or of a tensor outside.
+const LONGEST_KEY: usize = 256;
 
 /// Dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 64;
@@ -47,7 +50,8 @@ fn made<'a>(objects: &[Object<'a>], callable: Id, arguments: Id, deep: usize) ->
             _ => Err(unfit("a tensor has no tensor")),
         },
         _ if is_dict(&class) => {
-            let items = fields.iter().find_map(|id| match get(objects, *id) {
+            // Those of a `defaultdict` come second.
+            let items = fields.iter().take(2).find_map(|id| match get(objects, *id) {
                 Object::Items(items) => Some(items),
                 _ => None,
             });
@@ -139,7 +143,7 @@ pub(super) fn extent(shape: &[usize], strides: &[usize]) -> Option<usize> {
 pub(super) fn outside<'a>(objects: &[Object<'a>], id: Id) -> Result<Made<'a>, Wrong> {
     let fields = match get(objects, id) {
         Object::Items(fields) => fields,
-        Object::Text(name) => return Ok(Made::New(Object::Outside(name))),
+        Object::Text(name) if name.len() <= LONGEST_KEY => return Ok(Made::New(Object::Outside(name))),
         _ => return Err(unfit("a storage is none")),
     };
     let field = |index: usize| fields.get(index).map_or(&Object::None, |id| get(objects, *id));
@@ -150,7 +154,8 @@ pub(super) fn outside<'a>(objects: &[Object<'a>], id: Id) -> Result<Made<'a>, Wr
         Object::Text(b"storage") => {}
         _ => return Err(unfit("a storage is none")),
     }
-    let (Some(class), Some(key), Some(length)) = (field(1).class(), field(2).key(), field(4).count()) else {
+    let key = field(2).key().filter(|key| key.len() <= LONGEST_KEY);
+    let (Some(class), Some(key), Some(length)) = (field(1).class(), key, field(4).count()) else {
         return Err(unfit("a storage is none"));
     };
     let view = match field(5) {

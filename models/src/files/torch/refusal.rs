@@ -32,3 +32,13 @@ impl From<&str> for Wrong {
         Self::Refused(reason.to_owned())
     }
 }
+
+/// Of a pickle that is sound, but no model's.
+pub(super) fn beyond(what: &str) -> Wrong {
+    Wrong::Refused(format!("its pickle {what}, which no model's does; it was not read"))
+}
+
+/// Of one that is not sound.
+pub(super) fn unfit(what: &str) -> Wrong {
+    Wrong::Refused(format!("its pickle is damaged: {what}; copy or download it again"))
+}

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::object::{Kind, Object, Pickle, Storage, Tensor, kind, unfit};
+use super::object::{Kind, Object, Pickle, Storage, Tensor, kind};
 use super::pickle::{self, Budget};
 use super::rebuild;
-use super::refusal::Wrong;
+use super::refusal::{Wrong, unfit};
 use super::source::{Place, Source};
 use super::stream::check_order;
 
