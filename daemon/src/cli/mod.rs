@@ -47,7 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon in the foreground; prints one line with its socket once it is ready
-    Serve(settings::ServeArgs),
+    Serve(Box<settings::ServeArgs>),
     /// Draw pictures from text, with a running daemon or one that this starts
     Generate(Box<generate::GenerateArgs>),
     /// Say how a picture was made, and the request that repeats it
@@ -85,7 +85,7 @@ pub(crate) fn main() -> ExitCode {
     let cli = parse(&std::env::args_os().collect::<Vec<_>>());
     let outcome =
         latentd_models::nn::check_kernels().map_err(Failure::usage).and_then(|()| match cli.command {
-            Command::Serve(args) => serve::run(&cli.global, args),
+            Command::Serve(args) => serve::run(&cli.global, *args),
             Command::Generate(args) => block_on(generate::run(&cli.global, *args)),
             Command::Info(args) => block_on(info::run(&cli.global, args)),
             Command::Jobs(args) => block_on(jobs::run(&cli.global, args)),

@@ -74,7 +74,7 @@ impl Beside {
     /// Of a file whose folder was not read.
     pub(super) fn at(path: &Path) -> Self {
         let is_there = |ending: &&str| fs::symlink_metadata(with_ending(path, ending)).is_ok();
-        let preview = PREVIEWS.iter().position(|ending| is_there(&ending)).map(|place| place as u8);
+        let preview = PREVIEWS.iter().position(is_there).map(|place| place as u8);
         Self { notes: notes_at(path), preview }
     }
 

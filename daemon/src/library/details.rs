@@ -30,10 +30,9 @@ pub(super) fn details(path: &Path) -> LibraryDetails {
     let mut details = LibraryDetails::default();
     read_notes(path, &mut details);
     read_site(path, &mut details);
-    match files::open(path) {
-        Ok(file) => own(file.metadata(), &mut details),
-        // What is not opened, such as an ONNX file, says nothing of itself.
-        Err(_) => (),
+    // What is not opened, such as an ONNX file, says nothing of itself.
+    if let Ok(file) = files::open(path) {
+        own(file.metadata(), &mut details);
     }
     details
 }

@@ -323,11 +323,14 @@ mod tests {
 
     #[test]
     fn what_older_ones_found_is_looked_at_again_and_digests_stay() {
-        for version in [0, 1] {
+        for version in [0, 1, 2] {
             let (_folder, path, (file, seen)) = first_version();
             let old = Connection::open(&path).expect("opened");
             if version == 0 {
                 old.execute_batch("ALTER TABLE file DROP COLUMN broken").expect("made older");
+            }
+            if version == 2 {
+                old.execute_batch(SECOND).expect("made newer");
             }
             drop(old);
             set_version(&path, version);

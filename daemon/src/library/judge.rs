@@ -133,9 +133,8 @@ fn library_kind(kind: FileKind) -> Option<LibraryKind> {
 /// How the tensors of a checkpoint or a VAE are named.
 fn layout(file: &Tensors, kind: FileKind) -> Option<&'static str> {
     match kind {
-        FileKind::Checkpoint => Some("ldm"),
         FileKind::Vae if file.has_under("decoder.up_blocks.") => Some("diffusers"),
-        FileKind::Vae => Some("ldm"),
+        FileKind::Checkpoint | FileKind::Vae => Some("ldm"),
         _ => None,
     }
 }

@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn a1111s_own_root_is_told_from_other_folders() {
-        let rows: [(&[&str], &str, &[(&str, Option<LibraryKind>)]); 7] = [
+        type Part<'a> = (&'a str, Option<LibraryKind>);
+        let rows: [(&[&str], &str, &[Part<'_>]); 7] = [
             (&["Lora"], "", &[("", None)]),
             (&["models/Lora", "outputs", "venv/models"], "", &[("models", None)]),
             (

@@ -144,8 +144,8 @@ fn scan_root(root: &Root, others: &[Root], visited: Visited, known: &Known, prog
     let roots = parts(root);
     let walk = walk(root, &roots, others, visited, progress);
     let mut learnt = Learnt::new();
-    let (folders, linked, problems) = (walk.folders, walk.linked, walk.problems);
-    let mut snapshot = Snapshot { folders, linked, problems, ..Snapshot::default() };
+    let (problems, folders, linked) = (walk.problems, walk.folders, walk.linked);
+    let mut snapshot = Snapshot { problems, folders, linked, ..Snapshot::default() };
     for candidate in &walk.candidates {
         progress.step();
         match found(candidate, known, &mut learnt) {

@@ -42,6 +42,17 @@ pub(crate) struct Problem {
     pub(super) young: bool,
 }
 
+/// What a folder is among those of the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// One of them.
+    Root,
+    /// One of them that is A1111's own root, of which only some folders are read.
+    Around,
+    /// In one of them, or what a link there leads to.
+    Inside,
+}
+
 /// A folder that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Folder {
@@ -50,18 +61,20 @@ pub(super) struct Folder {
     pub stamp: Option<Stamp>,
     /// Whether it had rested: one that changed a moment before may change again and look the same.
     pub rested: bool,
-    /// Whether it is one of the models folders.
-    pub is_root: bool,
-    /// Whether all that is in it counts: of A1111's own root only that it is there.
-    pub is_read: bool,
+    pub role: Role,
     /// Whether it is on another machine, or otherwise where changes are not told of.
     pub remote: bool,
 }
 
 impl Folder {
+    /// Whether all that is in it counts.
+    pub(super) fn is_read(&self) -> bool {
+        self.role != Role::Around
+    }
+
     /// Whether it is as it was when it was read.
     pub(super) fn is_same(&self) -> bool {
-        if self.is_read { Stamp::at(&self.path) == self.stamp } else { self.is_in_place() }
+        if self.is_read() { Stamp::at(&self.path) == self.stamp } else { self.is_in_place() }
     }
 
     /// Whether it is the same one, whatever is in it.
@@ -112,7 +125,7 @@ impl Snapshot {
     /// Whether the models folders themselves are those that were scanned.
     pub(super) fn has_its_roots(&self) -> bool {
         // Those elsewhere are asked on other threads.
-        let mut roots = self.folders.iter().filter(|folder| folder.is_root && !folder.remote);
+        let mut roots = self.folders.iter().filter(|folder| folder.role != Role::Inside && !folder.remote);
         roots.all(Folder::is_in_place)
     }
 

@@ -13,7 +13,7 @@ use super::beside::{Beside, Names};
 use super::judge::Candidate;
 use super::places::{OTHER_FORMS, Root, extension, inner_kind};
 use super::remote::is_remote;
-use super::snapshot::{Folder, Problem};
+use super::snapshot::{Folder, Problem, Role};
 use super::stamp::{Seen, Stamp};
 use crate::error::Class;
 
@@ -115,10 +115,10 @@ pub(super) fn is_model(folder: &Path) -> bool {
 impl Walk<'_> {
     /// Notes a folder of the settings that is not read itself.
     fn stand_at(&mut self, root: &Root) {
-        let (stamp, is_root) = (Stamp::at(&root.path), true);
+        let (stamp, role) = (Stamp::at(&root.path), Role::Around);
         let remote = stamp.is_some_and(|stamp| self.is_remote(&root.path, stamp));
         let path = root.path.clone();
-        self.folders.push(Folder { path, stamp, rested: true, is_root, is_read: false, remote });
+        self.folders.push(Folder { path, stamp, rested: true, role, remote });
     }
 
     fn is_remote(&mut self, path: &Path, stamp: Stamp) -> bool {
@@ -128,6 +128,7 @@ impl Walk<'_> {
     fn enter(&mut self, folder: ToEnter, is_root: bool) {
         let ToEnter { path, kind, depth } = folder;
         let now = SystemTime::now();
+        let role = if is_root { Role::Root } else { Role::Inside };
         let read = fs::metadata(&path).and_then(|metadata| {
             let stamp = Stamp::of(&metadata);
             let is_new = self.visited.insert(stamp.place());
@@ -135,7 +136,7 @@ impl Walk<'_> {
                 let (rested, remote) = (has_rested(&stamp, now), self.is_remote(&path, stamp));
                 let path = path.clone();
                 let stamp = Some(stamp);
-                self.folders.push(Folder { path, stamp, rested, is_root, is_read: true, remote });
+                self.folders.push(Folder { path, stamp, rested, role, remote });
             }
             if !is_new {
                 return Ok(None);
@@ -150,14 +151,8 @@ impl Walk<'_> {
                     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
                 if is_root && is_missing {
                     let stamp = Stamp::at(&path);
-                    self.folders.push(Folder {
-                        path: path.clone(),
-                        stamp,
-                        rested: true,
-                        is_root,
-                        is_read: true,
-                        remote: false,
-                    });
+                    let path_of = path.clone();
+                    self.folders.push(Folder { path: path_of, stamp, rested: true, role, remote: false });
                     self.problem(path, NO_FOLDER.to_owned());
                 } else if !is_missing {
                     self.problem(path, format!("this folder cannot be read: {error}"));

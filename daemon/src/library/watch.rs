@@ -255,7 +255,7 @@ fn files_of(event: Event, snapshot: &Snapshot) -> Option<Vec<PathBuf>> {
         extension == "safetensors" || OTHER_FORMS.contains(&extension.as_str())
     };
     let is_in_folder = |path: &Path| {
-        let is = |folder: &Folder| folder.is_read && Some(folder.path.as_path()) == path.parent();
+        let is = |folder: &Folder| folder.is_read() && Some(folder.path.as_path()) == path.parent();
         snapshot.folders.iter().any(is)
     };
     let is_plain = |path: &PathBuf| {
@@ -311,7 +311,7 @@ mod tests {
 
     use super::*;
     use crate::library::places::Root;
-    use crate::library::snapshot::Folder;
+    use crate::library::snapshot::Role;
     use crate::library::walk::{Progress, Visited, walk};
 
     /// Watches so many folders and no more.
@@ -344,8 +344,7 @@ mod tests {
             path: path.into(),
             stamp: None,
             rested: true,
-            is_root: false,
-            is_read: true,
+            role: Role::Inside,
             remote: false,
         };
         let snapshot = Snapshot {
