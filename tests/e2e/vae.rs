@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use latentd_client::protocol::{ErrorName, ImageIn, LoadParams, Precision, Txt2ImgParams};
+use latentd_client::protocol::{
+    ErrorName, ImageIn, ImageOut, LibraryListParams, LoadParams, Precision, Txt2ImgParams,
+};
 use serde_json::{Map, Value};
 
 use crate::harness::{Daemon, Options, fixtures, refused, small, within};
@@ -172,6 +174,36 @@ async fn one_that_does_not_fit_is_refused_before_anything_is_drawn() {
     );
     assert!(text.contains("cut.safetensors") && text.contains("attn_1.q"), "{text}");
     draw(&client, None).await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_without_one_is_drawn_with_another_files() {
+    let folder = models();
+    let tiny = checkpoint("tiny-sd1");
+    let (own, rest): (Tensors, Tensors) =
+        read(&tiny).into_iter().partition(|(name, ..)| name.starts_with(PREFIX));
+    write(&folder.path().join("Stable-diffusion/bare.safetensors"), &rest);
+    write(&folder.path().join("VAE/own.safetensors"), &own);
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let bare = |vae: Option<&str>| Txt2ImgParams {
+        checkpoint: Some("bare".into()),
+        vae: vae.map(Into::into),
+        ..small(3)
+    };
+    let text = refused(within(client.txt2img(&bare(None))).await, ErrorName::Model);
+    assert!(text.contains("holds no VAE") && text.contains("`vae`"), "{text}");
+    let drawn = within(client.txt2img(&bare(Some("own")))).await.expect("drawn").images.remove(0);
+    let whole = within(client.txt2img(&small(3))).await.expect("drawn").images.remove(0);
+    let pixels = |image: &ImageOut| {
+        let png = &image.png.as_ref().expect("a PNG").0;
+        latentd_models::image::Picture::decode(png, 1 << 20).expect("a picture").into_rgb().pixels
+    };
+    assert_eq!(pixels(&drawn), pixels(&whole));
+    // It is no one's default, though it comes first.
+    let listed = within(client.library(&LibraryListParams::default())).await.expect("listed");
+    assert_eq!(listed.default_checkpoint.as_deref(), Some("tiny-sd1"));
+    assert!(listed.entries.iter().any(|entry| entry.name == "bare" && entry.lacks_vae));
 }
 
 #[tokio::test]

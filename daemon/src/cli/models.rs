@@ -150,6 +150,7 @@ fn entry_line(entry: &LibraryEntry) -> String {
     );
     let also: Vec<_> = also.iter().map(|kind| kind.name()).collect();
     let also = if also.is_empty() { String::new() } else { format!("  (holds also: {})", also.join(", ")) };
+    let also = if entry.lacks_vae { format!("{also}  (has no VAE)") } else { also };
     let unsupported =
         entry.unsupported.as_ref().map_or_else(String::new, |why| format!("  ({})", visible(why)));
     format!("{columns}{also}{unsupported}\n")

@@ -83,14 +83,14 @@ const THIRD: &str = "
         path TEXT PRIMARY KEY, seen TEXT NOT NULL,
         kind TEXT, architecture TEXT, dtype TEXT, parameters INTEGER, prediction TEXT, also TEXT, old_hash TEXT,
         broken TEXT, broken_class INTEGER,
-        format TEXT, layout TEXT, base_model TEXT, addon_hash TEXT
+        format TEXT, layout TEXT, base_model TEXT, addon_hash TEXT, lacks_vae INTEGER
     ) WITHOUT ROWID;
     ALTER TABLE digest ADD COLUMN addon_hash TEXT;
 ";
 
 /// All that is kept of files.
 const SELECT: &str = "SELECT path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, broken_class, \
-     format, layout, base_model, addon_hash FROM file";
+     format, layout, base_model, addon_hash, lacks_vae FROM file";
 
 impl Index {
     /// Opens or makes the index.
@@ -128,7 +128,7 @@ impl Index {
         self.with(|connection| {
             let transaction = connection.unchecked_transaction()?;
             let mut insert = transaction.prepare(
-                "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?;
             for (path, seen, verdict) in files {
                 let Some(path) = path.to_str() else {
@@ -156,6 +156,7 @@ impl Index {
                     facts.layout,
                     facts.base_model,
                     facts.addon_hash,
+                    facts.lacks_vae,
                 ])?;
                 digests.adopt(path, seen.file);
             }
@@ -243,7 +244,7 @@ fn check(connection: &Connection) -> rusqlite::Result<()> {
     let (maybe_text, maybe_integer) = (&[Type::Text, Type::Null][..], &[Type::Integer, Type::Null][..]);
     let mut file = vec![text, text];
     file.extend([maybe_text; 3].into_iter().chain([maybe_integer]).chain([maybe_text; 4]));
-    file.extend([maybe_integer].into_iter().chain([maybe_text; 4]));
+    file.extend([maybe_integer].into_iter().chain([maybe_text; 4]).chain([maybe_integer]));
     check_types(connection, &format!("{SELECT} "), &file)?;
     let digest = [text, integer, integer, maybe_integer, maybe_integer, text, maybe_text];
     check_types(connection, Digests::SELECT, &digest)
@@ -286,6 +287,7 @@ fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
         layout: row.get(12)?,
         base_model: row.get(13)?,
         addon_hash: row.get(14)?,
+        lacks_vae: row.get::<_, Option<bool>>(15)?.unwrap_or_default(),
     };
     Ok(Verdict::Sound(row.get::<_, Option<String>>(2)?.and_then(|name| kind(&name)), facts))
 }
@@ -368,6 +370,7 @@ mod tests {
             layout: Some("ldm".into()),
             base_model: Some("sd_v1".into()),
             addon_hash: Some(DIGEST.into()),
+            lacks_vae: true,
         };
         for verdict in [broken(), Verdict::Sound(None, Facts::default()), {
             Verdict::Sound(Some(LibraryKind::Checkpoint), facts)

@@ -49,6 +49,8 @@ pub(crate) struct Facts {
     pub base_model: Option<String>,
     /// The SHA-256 of the file without its header, as its trainer noted it.
     pub addon_hash: Option<String>,
+    /// Whether a checkpoint has no VAE, so that it is drawn with another file's only.
+    pub lacks_vae: bool,
     /// The hash of a checkpoint that A1111 wrote before it took SHA-256: 8 hex digits, told by 64 KiB of the file.
     pub old_hash: Option<String>,
 }

@@ -107,7 +107,9 @@ fn look(file: &File, path: &Path) -> Result<(Option<LibraryKind>, Facts)> {
         facts.old_hash = old_hash(file).ok().flatten();
         // Of another architecture it is what it is: there is nothing to hold it against.
         if facts.architecture.as_deref().is_none_or(|name| Family::from_name(name).is_some()) {
-            facts.prediction = Some(Checkpoint::of_file(tensors)?.prediction);
+            let checkpoint = Checkpoint::of_file(tensors)?;
+            facts.prediction = Some(checkpoint.prediction);
+            facts.lacks_vae = !checkpoint.has_vae();
         }
     }
     Ok((library_kind(found.kind), facts))

@@ -204,7 +204,10 @@ pub(super) fn taesd(shelf: Shelf<'_>) -> Result<Item> {
 
 /// The first checkpoint of the models folders by name that this version can draw with.
 pub(super) fn first_checkpoint(roots: &[Root], snapshot: &Snapshot) -> Result<Item> {
-    let is_wanted = |item: &&Item| item.draws() && !item.is_built_in();
+    let has_vae = |item: &Item| {
+        !item.facts.lacks_vae || item.path().is_some_and(|path| vae_named_after(snapshot, path).is_some())
+    };
+    let is_wanted = |item: &&Item| item.draws() && !item.is_built_in() && has_vae(item);
     snapshot.entries.iter().find(is_wanted).cloned().ok_or_else(|| {
         let advice = how_to_add(roots, LibraryKind::Checkpoint);
         let broken = first_problem(roots, snapshot);

@@ -582,6 +582,7 @@ impl Library {
             architecture: item.facts.architecture.clone(),
             prediction: item.facts.prediction.map(|prediction| Prediction::name(prediction).to_owned()),
             also: item.facts.also.clone(),
+            lacks_vae: item.facts.lacks_vae,
             unsupported: item.unsupported(),
             dtype: item.facts.dtype.clone(),
             parameters: item.facts.parameters,

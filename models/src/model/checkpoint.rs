@@ -21,6 +21,8 @@ pub struct Checkpoint {
     source: Source,
     /// A VAE in a file of its own, which takes the place of the checkpoint's.
     vae_file: Option<Arc<Tensors>>,
+    /// Whether there is a VAE, in either.
+    has_vae: bool,
     /// Its family.
     pub family: &'static Family,
     /// What its UNet predicts.
@@ -44,7 +46,7 @@ enum Source {
 
 impl Checkpoint {
     /// Opens a checkpoint file. Names and shapes of all tensors are checked, so that a file that is no such model costs
-    /// nothing and one error names all that is wrong; no tensor is read. A configuration beside it, `NAME.yaml`, may say
+    /// nothing and one error names all that is wrong; no tensor is read. Only a VAE may be missing: another file's may do. A configuration beside it, `NAME.yaml`, may say
     /// that it predicts v; else marks in the file do.
     pub fn open(path: &Path) -> Result<Self> {
         Self::of_file(files::open(path)?)
@@ -87,6 +89,7 @@ impl Checkpoint {
         Self {
             source: Source::Random(15),
             vae_file: None,
+            has_vae: true,
             family,
             prediction: Prediction::Epsilon,
             native_size: family.native_size,
@@ -103,14 +106,7 @@ impl Checkpoint {
         };
         let family = Family::of(&file).map_err(|other| refusal(&file, other.as_deref()))?;
         let vae_tensors = vae.as_ref().unwrap_or(&file);
-        if !vae_tensors.has_under(family.vae_prefix) {
-            let reason = format!(
-                "holds no VAE: none of its tensors' names begins with {}; give one of {} with `vae`, or use the file of \
-                 this model that has one",
-                family.vae_prefix, family.title
-            );
-            return Err(Error::model(file.path(), reason));
-        }
+        let has_vae = vae_tensors.has_under(family.vae_prefix);
         let checkpoint = Self {
             family,
             prediction,
@@ -118,13 +114,15 @@ impl Checkpoint {
             dtype: files::main_dtype(&file),
             clip: ClipConfig::detect(&file, family.text_prefix)?,
             unet: UNetConfig::detect(&file, family.unet_prefix)?,
-            vae: VaeConfig::detect(vae_tensors, family.vae_prefix)?,
+            vae: if has_vae { VaeConfig::detect(vae_tensors, family.vae_prefix)? } else { VaeConfig::sd15() },
             source: Source::File(Arc::clone(&file)),
             vae_file: vae,
+            has_vae,
         };
         checkpoint.check_sizes(&file)?;
         match &checkpoint.vae_file {
-            None => checkpoint.check(&file, &ComponentKind::ALL)?,
+            None if has_vae => checkpoint.check(&file, &ComponentKind::ALL)?,
+            None => checkpoint.check(&file, &[ComponentKind::TextEncoder, ComponentKind::UNet])?,
             Some(vae) => {
                 checkpoint.check(&file, &[ComponentKind::TextEncoder, ComponentKind::UNet])?;
                 checkpoint.check(vae, &[ComponentKind::Vae])?;
@@ -210,6 +208,20 @@ impl Checkpoint {
         self.file_of(kind).into_iter().flat_map(move |file| file.under(prefix)).filter(is_part)
     }
 
+    /// Whether it has a VAE, its own or another file's. Nothing can be drawn without.
+    pub fn has_vae(&self) -> bool {
+        self.has_vae
+    }
+
+    fn without_vae(&self) -> Error {
+        let (prefix, title) = (self.family.vae_prefix, self.family.title);
+        let reason = format!(
+            "holds no VAE: none of its tensors' names begins with {prefix}; name one of {title} with `vae`, put one beside it \
+             as NAME.vae.safetensors, or use the file of this model that has one"
+        );
+        Error::model(self.file().map_or(Path::new(""), Tensors::path), reason)
+    }
+
     /// Loads one network. Loading may be ended between two tensors.
     pub fn load(
         &self,
@@ -253,6 +265,9 @@ impl Checkpoint {
         precision: Precision,
         work: impl FnOnce(Loader<'_>) -> Result<T>,
     ) -> Result<T> {
+        if kind == ComponentKind::Vae && !self.has_vae {
+            return Err(self.without_vae());
+        }
         match (self.file_of(kind), &self.source) {
             (Some(file), _) => {
                 let loaded = work(Loader::file(file, device, precision));

@@ -166,6 +166,9 @@ pub struct LibraryEntry {
     /// What the file holds beside that, such as a ControlNet within a checkpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<LibraryKind>,
+    /// Whether a checkpoint has no VAE: it is drawn with another file's (`vae`), or one that is named after it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_vae: bool,
     /// Why this version cannot draw with it, though it is sound; absent if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsupported: Option<String>,
