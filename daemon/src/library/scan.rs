@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use latentd_client::protocol::LibraryKind;
@@ -22,6 +23,7 @@ use super::snapshot::{Problem, Snapshot};
 use super::stamp::{Seen, Stamp};
 use super::walk::{Progress, Visited, look_at, walk};
 use crate::error::Class;
+use crate::thread;
 
 /// What was written to within this time may still be on its way.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -35,8 +37,9 @@ struct Known {
     /// Places in its entries, by the hash of their paths.
     places: HashMap<u64, u32>,
     hasher: RandomState,
-    /// All of the index, if nothing was scanned before.
-    verdicts: Verdicts,
+    /// All of the index, if nothing was scanned before: read while the folders are walked.
+    verdicts: OnceLock<Verdicts>,
+    reading: Mutex<Option<JoinHandle<Verdicts>>>,
     index: Arc<Index>,
 }
 
@@ -50,17 +53,22 @@ struct Part {
 
 impl Known {
     fn new(index: &Arc<Index>, before: Option<&Arc<Snapshot>>) -> Self {
-        let (hasher, verdicts) = (
-            RandomState::new(),
-            match before {
-                Some(_) => Verdicts::default(),
-                None => index.verdicts(),
-            },
-        );
+        let (hasher, read) = (RandomState::new(), Arc::clone(index));
+        let reading = match before {
+            Some(_) => None,
+            None => thread::start("index", move || read.verdicts()).ok(),
+        };
         let entries = before.iter().flat_map(|before| before.entries.iter()).zip(0..);
         let places =
             entries.filter_map(|(item, place)| Some((hasher.hash_one(item.path()?.as_os_str()), place)));
-        Self { places: places.collect(), before: before.cloned(), hasher, verdicts, index: Arc::clone(index) }
+        Self {
+            before: before.cloned(),
+            places: places.collect(),
+            hasher,
+            verdicts: OnceLock::new(),
+            reading: Mutex::new(reading),
+            index: Arc::clone(index),
+        }
     }
 
     /// What was said before of a file that is as it was.
@@ -71,10 +79,20 @@ impl Known {
             .then_some(item)
     }
 
+    /// All of the index.
+    fn verdicts(&self) -> &Verdicts {
+        self.verdicts.get_or_init(|| {
+            let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // Without a thread for it, or one that failed.
+            let read = reading.and_then(|reading| reading.join().ok());
+            read.unwrap_or_else(|| self.index.verdicts())
+        })
+    }
+
     fn verdict(&self, path: &Path, seen: &Seen) -> Option<Verdict> {
         match &self.before {
             Some(_) => self.index.verdict(path).get(path, seen),
-            None => self.verdicts.get(path, seen),
+            None => self.verdicts().get(path, seen),
         }
     }
 }
@@ -186,7 +204,8 @@ pub(super) fn refreshed(snapshot: &Arc<Snapshot>, paths: &[PathBuf], index: &Arc
         before: Some(Arc::clone(snapshot)),
         places: HashMap::new(),
         hasher: RandomState::new(),
-        verdicts: Verdicts::default(),
+        verdicts: OnceLock::new(),
+        reading: Mutex::default(),
         index: Arc::clone(index),
     };
     let now: Vec<_> = paths.iter().map(|path| (path, found_at(&snapshot.roots, path, &known))).collect();
