@@ -8,6 +8,7 @@ mod crash;
 mod demo;
 mod disconnect;
 mod disk;
+mod formats;
 mod harness;
 mod hostile;
 mod image_info;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::model_folder;
 use crate::workers::Workers;
 
 /// How often somebody who waits looks whether it still should.
@@ -91,20 +92,42 @@ impl Drop for Finally {
 
 fn file_sha256(file: &Weak<File>, done: &AtomicU64) -> io::Result<String> {
     let mut hasher = Sha256::new();
+    let held = || file.upgrade().ok_or_else(|| io::Error::other("nobody needs its hash any more"));
+    if !held()?.metadata()?.is_dir() {
+        add(&mut hasher, |bytes, at| held()?.read_at(bytes, at), done)?;
+        return Ok(hex(&hasher.finalize()));
+    }
+    // A folder's: of each file the name, the size, and what is in it, in the order of the names.
+    let parts = {
+        let folder = held()?;
+        model_folder::files(&folder)?
+    };
+    for (path, part) in parts {
+        hasher.update(format!("{}\0{}\0", path.display(), part.metadata()?.len()));
+        let read = |bytes: &mut [u8], at: u64| held().and_then(|_| part.read_at(bytes, at));
+        add(&mut hasher, read, done)?;
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// All that `read` gives, from its beginning. It holds the file for one piece at a time: when the last job that wanted the
+/// digest is gone, so is the work.
+fn add(
+    hasher: &mut Sha256,
+    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    done: &AtomicU64,
+) -> io::Result<()> {
     let mut bytes = vec![0; 1 << 20];
     let mut position = 0;
     loop {
-        // Held for one piece at a time: when the last job that wanted it is gone, so is the work.
-        let file = file.upgrade().ok_or_else(|| io::Error::other("nobody needs its hash any more"))?;
-        let length = file.read_at(&mut bytes, position)?;
+        let length = read(&mut bytes, position)?;
         if length == 0 {
-            break;
+            return Ok(());
         }
         position += length as u64;
-        done.store(position, Ordering::Relaxed);
+        done.fetch_add(length as u64, Ordering::Relaxed);
         hasher.update(bytes.get(..length).unwrap_or_default());
     }
-    Ok(hex(&hasher.finalize()))
 }
 
 /// A digest's digits.

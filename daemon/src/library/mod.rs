@@ -17,6 +17,7 @@ mod layout;
 mod lookup;
 mod low_priority;
 mod model_files;
+mod model_folder;
 mod names;
 mod natural;
 mod pinned;
@@ -503,7 +504,7 @@ impl Library {
             let (index, path) = (Arc::clone(&self.index), path.clone());
             let keep = move |file: &File, digest: &str| {
                 // What was written to meanwhile is not the file that the stamp is of.
-                if file.metadata().is_ok_and(|now| Stamp::of(&now) == seen.file) {
+                if Stamp::of_open(file).is_ok_and(|now| now == seen.file) {
                     index.set_sha256(&path, seen.file, digest);
                 }
             };

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::hash::Sha256Task;
 use super::item::{Item, Source};
+use super::model_folder;
 use super::stamp::{Seen, Stamp};
 use crate::demo::DemoModel;
 use crate::error::{Class, Error, Result};
@@ -60,7 +61,7 @@ pub(super) fn open(item: &Item, path: &Path) -> Result<(File, Seen), PinError> {
         opened => opened.map_err(|error| unusable(item, &error))?,
     };
     let metadata = file.metadata().map_err(|error| unusable(item, &error))?;
-    if !metadata.is_file() {
+    if !metadata.is_file() && !metadata.is_dir() {
         return Err(PinError::Moved);
     }
     Ok((file, Seen::of(&metadata, path)))
@@ -158,7 +159,7 @@ impl Pinned {
         };
         let same = || -> io::Result<bool> {
             let header = |file| read_header(file).map(|header| <[u8; 32]>::from(Sha256::digest(header)));
-            let now = Stamp::of(&file.metadata()?);
+            let now = Stamp::of_open(file)?;
             Ok(now.has_bytes_of(&seen.file) && header(file)? == self.identity.header)
         };
         if same().unwrap_or(false) {
@@ -203,9 +204,17 @@ impl Pinned {
 }
 
 /// The bytes that say what is in a file: of safetensors the length and the JSON at the beginning; of other formats, which
-/// have it at either end, so many bytes of both.
+/// have it at either end, so many bytes of both; of a model's folder the names and sizes in it.
 fn read_header(file: &File) -> io::Result<Vec<u8>> {
-    let size = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        let mut names = Vec::new();
+        for (path, file) in model_folder::files(file)? {
+            names.extend(format!("{}\0{}\0", path.display(), file.metadata()?.len()).into_bytes());
+        }
+        return Ok(names);
+    }
+    let size = metadata.len();
     let mut start = [0; 9];
     if size >= start.len() as u64 {
         file.read_exact_at(&mut start, 0)?;

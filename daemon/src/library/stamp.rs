@@ -1,13 +1,13 @@
 //! What tells a file from another one that stood, or will stand, in its place.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use latentd_models::files::config_beside;
 
-/// Folders in a model's folder that belong to it.
-const DEPTH: usize = 3;
+use super::model_folder::{self, DEPTH};
 
 /// A file as it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +63,15 @@ impl Stamp {
         let mut stamp = Self { size: 0, ..Self::of(metadata) };
         add(&mut stamp, path, DEPTH);
         stamp
+    }
+
+    /// Of a file, or a model's folder, that is open.
+    pub(super) fn of_open(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Ok(Self::of_folder(&metadata, &model_folder::path_of(file)));
+        }
+        Ok(Self::of(&metadata))
     }
 
     /// Of what stands at `path`, through links.

@@ -294,10 +294,13 @@ fn matters(event: &Event, snapshot: &Snapshot) -> bool {
     is_change && (event.paths.is_empty() || !event.paths.iter().all(is_nothing))
 }
 
-/// Whether a file of this name may be of a model.
+/// Whether a file of this name may be of a model, or a link that leads to some, or did.
 fn is_of_interest(path: &Path, snapshot: &Snapshot) -> bool {
     let extension = extension(path);
     extension == "safetensors"
+        || path.is_symlink()
+        || snapshot.folders.iter().any(|folder| folder.path == path)
+        || snapshot.problems.iter().any(|problem| problem.path == path)
         || OTHER_FORMS.contains(&extension.as_str())
         || may_be_beside(&extension)
         || snapshot.linked.iter().any(|linked| linked == path)
