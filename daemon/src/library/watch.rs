@@ -135,17 +135,22 @@ impl<N: Notifier> Watching<N> {
             }
         }
         let before = std::mem::take(&mut self.folders);
-        let mut refused = None;
+        let (mut refused, mut gone) = (None, false);
         for (place, path) in wanted {
             // Again also where it was: a folder that was removed and made anew may have its old number.
             match notifier.watch(&path) {
                 Ok(()) => drop(self.folders.insert(place, path)),
                 // Gone meanwhile: whoever removed it changed the folder it was in.
-                Err(_) if !path.exists() => (),
+                Err(_) if !path.exists() => gone = true,
                 Err(error) => refused = refused.or(Some((path, error))),
             }
         }
-        let more = self.folders.iter().any(|(place, path)| before.get(place) != Some(path));
+        // The end of a folder that was removed and made anew ends the watch on the new one too, if it is told late: what
+        // happens until it is watched again shows in the folder alone.
+        let is_other = |folder: &Folder| folder.stamp.is_some() && Stamp::at(&folder.path) != folder.stamp;
+        let more = gone
+            || self.folders.iter().any(|(place, path)| before.get(place) != Some(path))
+            || snapshot.folders.iter().filter(is_told_of).any(is_other);
         match &refused {
             Some((path, error)) if !self.told => warn!(
                 folder = %path.display(),
