@@ -354,7 +354,7 @@ async fn two_models_in_turn_under_a_budget_for_one() {
 
 #[tokio::test]
 async fn what_never_fits_is_refused_when_it_is_submitted() {
-    let daemon = Daemon::with_flags(&["--memory-bytes", &(40 << 20).to_string()]);
+    let daemon = Daemon::with_flags(&["--memory-bytes", &(64 << 20).to_string()]);
     let client = daemon.client().await;
     let job = within(client.submit("txt2img", &long(), None)).await.expect("submitted");
     let large = Txt2ImgParams { width: Some(2048), height: Some(2048), ..small(1) };

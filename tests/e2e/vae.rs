@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::{
-    ErrorName, ImageIn, ImageOut, LibraryListParams, LoadParams, Precision, Txt2ImgParams,
+    ErrorName, EventKind, ImageIn, ImageOut, LibraryListParams, LoadParams, Precision, PreviewKind,
+    PreviewParams, Txt2ImgParams, VaeDecodeMethod,
 };
 use serde_json::{Map, Value};
 
@@ -268,4 +269,77 @@ async fn what_comes_out_as_nan_is_drawn_again_in_f32() {
     let in_f32 = Txt2ImgParams { precision: Precision::F32, ..of_unet };
     let wide = within(client.txt2img(&in_f32)).await.expect("drawn");
     assert!(wide.notices.is_empty() && wide.images == drawn.images);
+}
+
+/// A decoder of TAESD's shape with made-up weights, as A1111 names its tensors.
+fn taesd() -> Tensors {
+    let mut tensors: Tensors = vec![];
+    let mut add = |name: String, shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        let values =
+            (0..count).map(|at| (((at * 7919 + name.len() * 31) % 2001) as f32 / 1000.0 - 1.0) * 0.05);
+        let bytes = values.flat_map(f32::to_le_bytes).collect();
+        tensors.push((name, "F32".into(), serde_json::json!(shape), bytes));
+    };
+    for layer in [3, 4, 5, 8, 9, 10, 13, 14, 15, 18] {
+        for part in [0, 2, 4] {
+            add(format!("{layer}.conv.{part}.weight"), &[64, 64, 3, 3]);
+            add(format!("{layer}.conv.{part}.bias"), &[64]);
+        }
+    }
+    for layer in [7, 12, 17] {
+        add(format!("{layer}.weight"), &[64, 64, 3, 3]);
+    }
+    for (layer, outputs, inputs) in [(1, 64, 4), (19, 3, 64)] {
+        add(format!("{layer}.weight"), &[outputs, inputs, 3, 3]);
+        add(format!("{layer}.bias"), &[outputs]);
+    }
+    tensors
+}
+
+#[tokio::test]
+async fn taesd_makes_pictures_and_previews_where_it_is_there() {
+    let folder = models();
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let by_taesd = Txt2ImgParams { sd_vae_decode_method: VaeDecodeMethod::Taesd, ..small(3) };
+    let text = refused(within(client.txt2img(&by_taesd)).await, ErrorName::NotFound);
+    assert!(text.contains("taesd_decoder.pth") && text.contains("VAE-approx"), "{text}");
+    let preview = PreviewParams { every: 1, kind: PreviewKind::Taesd };
+    let previewed = Txt2ImgParams { preview: Some(preview), ..small(3) };
+    // Without it previews are of latents, and the result says so.
+    let (size, notices) = preview_of(&client, &previewed).await;
+    assert_eq!(size, (8, 8));
+    assert!(notices.iter().any(|notice| notice.contains("taesd_decoder.pth")), "{notices:?}");
+
+    write(&folder.path().join("VAE-approx/taesd_decoder.safetensors"), &taesd());
+    within(client.rescan()).await.expect("scanned");
+    let drawn = within(client.txt2img(&by_taesd)).await.expect("drawn").images.remove(0);
+    let text = drawn.infotext.clone().expect("a text");
+    assert!(text.contains("VAE Decoder: TAESD"), "{text}");
+    assert_eq!((drawn.width, drawn.height), (64, 64));
+    let png = drawn.png.clone().expect("a PNG").0;
+    let info = within(client.image_info(ImageIn::png(png.clone()))).await.expect("read");
+    let again =
+        within(client.txt2img(&info.params.expect("a request"))).await.expect("drawn").images.remove(0);
+    assert!(again.png.expect("a PNG").0 == png, "what the picture says draws it again");
+    let own = within(client.txt2img(&small(3))).await.expect("drawn").images.remove(0);
+    assert!(own.png.expect("a PNG").0 != png);
+    let (size, notices) = preview_of(&client, &previewed).await;
+    assert_eq!(size, (64, 64));
+    assert!(notices.is_empty(), "{notices:?}");
+}
+
+/// The size of a request's first preview, and its notices.
+async fn preview_of(client: &latentd_client::Client, request: &Txt2ImgParams) -> ((u32, u32), Vec<String>) {
+    let mut events = within(client.subscribe_all()).await.expect("subscribed");
+    let job = within(client.submit("txt2img", request, None)).await.expect("submitted");
+    let image = loop {
+        let event = within(events.next()).await.expect("an event");
+        if let EventKind::Preview { image, .. } = event.kind {
+            break image;
+        }
+    };
+    let result = within(client.wait(&job)).await.expect("drawn");
+    ((image.width, image.height), result.notices)
 }

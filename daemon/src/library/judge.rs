@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::LibraryKind;
-use latentd_models::files::{self, FileInfo, FileKind, Tensors};
+use latentd_models::files::{self, FileInfo, FileKind};
 use latentd_models::model::{Checkpoint, Family};
 use latentd_models::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -90,7 +90,7 @@ fn look(file: &File, path: &Path) -> Result<(Option<LibraryKind>, Facts)> {
         |key: &str| tensors.metadata().get(key).map(|text| text.trim()).filter(|text| !text.is_empty());
     let mut facts = Facts {
         format: Some(tensors.format().to_lowercase()),
-        layout: layout(&tensors, found.kind).map(str::to_owned),
+        layout: found.layout.map(|layout| layout.name().to_owned()),
         base_model: BASE_MODEL
             .into_iter()
             .find_map(said)
@@ -129,15 +129,6 @@ fn library_kind(kind: FileKind) -> Option<LibraryKind> {
         FileKind::ClipVision => Some(LibraryKind::ClipVision),
         FileKind::Safety => Some(LibraryKind::Safety),
         FileKind::Unknown => None,
-    }
-}
-
-/// How the tensors of a checkpoint or a VAE are named.
-fn layout(file: &Tensors, kind: FileKind) -> Option<&'static str> {
-    match kind {
-        FileKind::Vae if file.has_under("decoder.up_blocks.") => Some("diffusers"),
-        FileKind::Checkpoint | FileKind::Vae => Some("ldm"),
-        _ => None,
     }
 }
 

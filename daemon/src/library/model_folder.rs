@@ -13,6 +13,14 @@ pub(super) const DEPTH: usize = 3;
 /// Files that are looked at. One that diffusers saved has some twenty, sharded ones a few more.
 const MOST_FILES: usize = 1024;
 
+/// What makes a folder a model in diffusers' layout.
+const MODEL_INDEX: &str = "model_index.json";
+
+/// Whether a folder is one model.
+pub(super) fn is_model(folder: &Path) -> bool {
+    fs::symlink_metadata(folder.join(MODEL_INDEX)).is_ok()
+}
+
 /// Where the open folder is reached.
 pub(super) fn path_of(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))

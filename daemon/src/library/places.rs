@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::LibraryKind;
 
+use super::model_folder::is_model;
+
 /// A1111's folders, for files whose content does not tell their kind.
 const FOLDERS: [(&str, LibraryKind); 35] = [
     ("stable-diffusion", LibraryKind::Checkpoint),
@@ -148,7 +150,9 @@ pub(super) fn places<'a>(
         let children = fs::read_dir(&root.path).into_iter().flatten().flatten().map(|entry| entry.path());
         children.filter(|child| folder_kind(child) == Some(kind)).for_each(|child| add(&child));
     }
-    places.retain(|path| fs::metadata(path).is_ok_and(|found| found.is_file()));
+    places.retain(|path| {
+        fs::metadata(path).is_ok_and(|found| found.is_file() || (found.is_dir() && is_model(path)))
+    });
     places
 }
 

@@ -11,6 +11,7 @@ use latentd_client::protocol::LibraryKind;
 
 use super::beside::{Beside, Names};
 use super::judge::Candidate;
+use super::model_folder::is_model;
 use super::places::{OTHER_FORMS, Root, extension, inner_kind};
 use super::remote::is_remote;
 use super::snapshot::{Folder, Problem, Role};
@@ -23,9 +24,6 @@ const DEPTH: usize = 16;
 /// Times of files advance in steps of a few milliseconds: a folder that changed within this may look the same after another
 /// change.
 const REST: Duration = Duration::from_millis(50);
-
-/// What makes a folder a model in diffusers' layout.
-const MODEL_INDEX: &str = "model_index.json";
 
 /// What is said of a models folder that is not there.
 pub(crate) const NO_FOLDER: &str =
@@ -105,11 +103,6 @@ pub(super) fn look_at(path: &Path, folder: Option<LibraryKind>) -> Option<Result
     let mut walk = Walk::default();
     walk.entry(path.to_owned(), folder, 0, None);
     walk.candidates.pop().map(Ok).or_else(|| walk.problems.pop().map(Box::new).map(Err))
-}
-
-/// Whether a folder is one model.
-pub(super) fn is_model(folder: &Path) -> bool {
-    fs::symlink_metadata(folder.join(MODEL_INDEX)).is_ok()
 }
 
 impl Walk<'_> {

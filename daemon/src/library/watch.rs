@@ -16,10 +16,10 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
 use super::beside::may_be_beside;
+use super::model_folder::is_model;
 use super::places::{OTHER_FORMS, extension};
 use super::snapshot::{Folder, Snapshot};
 use super::stamp::Stamp;
-use super::walk::is_model;
 
 /// Changes that follow one another this closely are looked at together.
 const QUIET: Duration = Duration::from_millis(100);
