@@ -555,10 +555,11 @@ mod tests {
         let mut given = toml::Table::from_iter([("socket".to_owned(), "~you/s".into())]);
         let error = settle_paths(&schema, &mut given, None, variable).expect_err("refused").to_string();
         assert!(error.starts_with("LATENTD_SOCKET: socket: '~you/s'"), "{error}");
-        // Every setting that is a path is one of these.
+        // Every setting that is a path is one of these; a list is of paths, but for one of names.
         let defaults = toml::Table::try_from(Config::default()).expect("a table");
         for (name, value) in defaults {
-            let is_path = value.as_str().is_some_and(|text| text.starts_with('/')) || value.is_array();
+            let is_path = value.as_str().is_some_and(|text| text.starts_with('/'))
+                || (value.is_array() && name != "preload");
             let marked = schema.pointer(&format!("/properties/{name}/format")) == Some(&"path".into());
             assert_eq!(is_path, marked, "{name}");
         }
