@@ -55,6 +55,10 @@ pub(super) fn decode(bytes: &[u8], header: &PictureHeader) -> Result<Vec<u8>> {
 }
 
 fn opened(bytes: &[u8]) -> Result<(JpegDecoder<ZCursor<&[u8]>>, PictureHeader)> {
+    // The decoder takes sizes from one and sampling from the other.
+    if frames(bytes) > 1 {
+        return Err(FORMAT.error("it has more than one frame header"));
+    }
     // Strict, for otherwise what is damaged or missing comes out as grey.
     let options = DecoderOptions::default()
         .set_strict_mode(true)
@@ -69,6 +73,31 @@ fn opened(bytes: &[u8]) -> Result<(JpegDecoder<ZCursor<&[u8]>>, PictureHeader)> 
     let channels = if colours == ColorSpace::Luma { Channels::Grey } else { Channels::Rgb };
     let (width, height) = (u32::from(info.width), u32::from(info.height));
     Ok((decoder, PictureHeader { format: FORMAT, width, height, channels }))
+}
+
+/// How many frame headers there are. Those of a thumbnail stand within another segment.
+fn frames(bytes: &[u8]) -> usize {
+    let (mut frames, mut rest) = (0, bytes);
+    while let Some(start) = rest.iter().position(|byte| *byte == 0xff) {
+        rest = rest.get(start..).unwrap_or_default();
+        let Some(marker) = rest.get(1).copied() else { break };
+        let skipped = match marker {
+            // Filling, what a scan's own bytes have, and markers without a segment.
+            0xff => 1,
+            0x00 | 0x01 | 0xd0..=0xd9 => 2,
+            _ => {
+                // Those between are tables.
+                let is_frame = matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
+                frames += usize::from(is_frame);
+                match rest.get(2..4) {
+                    Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
+                    _ => break,
+                }
+            }
+        };
+        rest = rest.get(skipped..).unwrap_or_default();
+    }
+    frames
 }
 
 /// Whether an end of image follows the last start of a scan. Neither marker can occur in a scan's own bytes. The decoder
