@@ -1,8 +1,8 @@
 """A thousand switches among 6 checkpoints and 4 VAEs: how long one takes, and that memory does not grow.
 
-    tests/.venv/bin/python tests/bench/switches.py [--switches 1000]
+    tests/.venv/bin/python tests/bench/switches.py [--switches 1000] [--wider 3]
 
-The checkpoints are small ones with weights of their own. Twice: with room for all, where a switch is between what is in
+The checkpoints are small ones, made wider, with weights of their own. Twice: with room for all, where a switch is between what is in
 memory, and with room for two, where networks come and go. Prints how much longer a job takes that draws with another
 checkpoint and VAE than the job before it than one that draws with the same, and how far the daemon's memory lies apart
 from the second hundred on.
@@ -53,9 +53,16 @@ def read(path: Path) -> dict[str, numpy.ndarray]:
     }
 
 
-def make(folder: Path) -> None:
-    """Every tensor of every file is another one: nothing is shared."""
-    tiny = read(TINY)
+def widened(values: numpy.ndarray, times: int) -> numpy.ndarray:
+    """So many times as many channels; those of latents, pixels, kernels, positions and the vocabulary stay."""
+    repeats = [times if size >= 32 and size not in (77, 49408) else 1 for size in values.shape]
+    inputs = repeats[1] if len(repeats) > 1 else 1
+    return (numpy.tile(values, repeats) / inputs).astype(values.dtype) if values.dtype.kind == "f" else values
+
+
+def make(folder: Path, wider: int) -> int:
+    """Every tensor of every file is another one: nothing is shared. Gives the bytes of a checkpoint."""
+    tiny = {name: widened(values, wider) for name, values in read(TINY).items()}
     generator = numpy.random.default_rng(1)
 
     def other(values: numpy.ndarray) -> numpy.ndarray:
@@ -69,6 +76,7 @@ def make(folder: Path) -> None:
     for name in VAES:
         own = {key.removeprefix(prefix): other(value) for key, value in tiny.items() if key.startswith(prefix)}
         write(folder / f"VAE/{name}.safetensors", own)
+    return sum(values.nbytes for values in tiny.values())
 
 
 def resident(process: int) -> int:
@@ -116,7 +124,8 @@ def measure(folder: Path, switches: int, flags: list[str], program: Path) -> Non
             middle = statistics.median(settled)
             low, high = (100 * (edge / middle - 1) for edge in (min(settled), max(settled)))
             print(f"{' '.join(flags) or 'room for all'}: a switch takes {statistics.median(extra):.1f} ms more, p95 "
-                  f"{p95:.1f} ms (loading, p95 {load95:.1f} ms); memory {middle / 2**20:.0f} MiB, {low:+.1f} to {high:+.1f} %")
+                  f"{p95:.1f} ms (loading, p95 {load95:.1f} ms); memory {middle / 2**20:.1f} MiB, {low:+.1f} to {high:+.1f} %, the highest after "
+                  f"{sizes.index(max(settled))} switches")
         finally:
             process.terminate()
             process.wait()
@@ -125,12 +134,13 @@ def measure(folder: Path, switches: int, flags: list[str], program: Path) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--switches", type=int, default=1000)
+    parser.add_argument("--wider", type=int, default=3, help="times as many channels as tiny-sd1 has")
     parser.add_argument("--latentd", type=Path, default=ROOT / "target/release/latentd")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder))
+        size = make(Path(folder), args.wider)
         measure(Path(folder), args.switches, [], args.latentd)
-        measure(Path(folder), args.switches, ["--memory-bytes", str(40 << 20)], args.latentd)
+        measure(Path(folder), args.switches, ["--memory-bytes", str(2 * size + (32 << 20))], args.latentd)
 
 
 if __name__ == "__main__":

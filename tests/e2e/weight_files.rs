@@ -64,7 +64,7 @@ fn a_file_is_said_to_be_what_it_is_and_why() {
     assert!(tensors.iter().all(|tensor| tensor["dtype"].is_string() && tensor["shape"].is_array()));
 
     fs::write(folder.path().join("tiny.yaml"), "parameterization: v").expect("written");
-    assert!(said(&["tiny.safetensors"]).contains("v, as says: the .yaml beside it"));
+    assert!(said(&["tiny.safetensors"]).contains("v (said by the .yaml beside it)"));
 
     // What a terminal would obey, in a name and in metadata.
     let header = "{\"__metadata__\":{\"k\":\"\\u001b[31m\"},\"t\\u001b[2J\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";

@@ -23,7 +23,7 @@ pub(super) struct ConvertArgs {
     input: PathBuf,
     /// Where to write: a .safetensors file, or a folder for a checkpoint in diffusers' layout
     output: PathBuf,
-    /// How networks of Stable Diffusion are named [default: as they are]
+    /// How networks of Stable Diffusion are named [default: as they are; ldm where a folder becomes a .safetensors file]
     #[arg(long)]
     layout: Option<LayoutArg>,
     /// The type of their weights [default: as it is; 8-bit and quantised ones become f16]
@@ -86,6 +86,14 @@ fn convert(args: &ConvertArgs, cancelled: &AtomicBool) -> Result<u64, Failure> {
         ema: args.ema,
     };
     let file = files::open(&args.input).map_err(Failure::new)?;
+    // Who names a file wants one.
+    let is_file = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
+    let conversion = match conversion.layout {
+        None if is_file && file.format() == "folder" => {
+            Conversion { layout: Some(Layout::Ldm), ..conversion }
+        }
+        _ => conversion,
+    };
     let converted = conversion.of(file).map_err(Failure::new)?;
     check_output(&args.output, converted.is_folder(), args.force)?;
     write(&converted, &args.output, args.force, cancelled).map_err(|error| {

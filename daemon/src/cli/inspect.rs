@@ -165,7 +165,7 @@ fn text(report: &Report) -> String {
         line("layout", layout);
     }
     if let (Some(prediction), Some(by)) = (report.prediction, report.prediction_told_by) {
-        line("prediction", &format!("{prediction}, as says: {by}"));
+        line("prediction", &format!("{prediction} ({by})"));
     }
     if let Some((width, height)) = report.native_size {
         line("native size", &format!("{width}x{height}"));

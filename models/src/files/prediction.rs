@@ -114,11 +114,11 @@ impl ToldBy {
     /// For people.
     pub fn text(self) -> &'static str {
         match self {
-            Self::Beside => "the .yaml beside it",
-            Self::Scheduler => "scheduler/scheduler_config.json",
-            Self::Metadata => "modelspec.prediction_type in its metadata",
-            Self::Mark => "its tensor v_pred",
-            Self::Nothing => "nothing, so it is taken for what most are",
+            Self::Beside => "said by the .yaml beside it",
+            Self::Scheduler => "said by scheduler/scheduler_config.json",
+            Self::Metadata => "said by modelspec.prediction_type in its metadata",
+            Self::Mark => "said by its tensor v_pred",
+            Self::Nothing => "said by nothing; it is what most predict",
         }
     }
 }
