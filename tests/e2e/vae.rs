@@ -378,3 +378,27 @@ async fn preview_of(client: &latentd_client::Client, request: &Txt2ImgParams) ->
     let result = within(client.wait(&job)).await.expect("drawn");
     ((image.width, image.height), result.notices)
 }
+
+#[tokio::test]
+async fn taesd_is_planned_for_like_everything_else() {
+    let folder = models();
+    write(&folder.path().join("VAE-approx/taesd_decoder.safetensors"), &taesd());
+    let flags = ["--memory-bytes".to_owned(), (64 << 20).to_string()].into();
+    let daemon =
+        Daemon::with(Options { models: Some(folder.path().to_owned()), flags, ..Options::default() });
+    let client = daemon.client().await;
+    let request =
+        Txt2ImgParams { width: Some(256), height: Some(256), precision: Precision::F32, ..small(3) };
+    let drawn = within(client.txt2img(&request)).await.expect("it fits").images;
+    // Its maps are as large as the picture.
+    let by_taesd = Txt2ImgParams { sd_vae_decode_method: VaeDecodeMethod::Taesd, ..request.clone() };
+    let text = refused(within(client.txt2img(&by_taesd)).await, ErrorName::Memory);
+    assert!(text.contains("needs about"), "{text}");
+    // Previews are no reason to draw nothing.
+    let preview = PreviewParams { every: 1, kind: PreviewKind::Taesd };
+    let previewed = Txt2ImgParams { preview: Some(preview), ..request.clone() };
+    let (size, notices) = preview_of(&client, &previewed).await;
+    assert_eq!(size, (32, 32));
+    assert!(notices.iter().any(|notice| notice.contains("previews are of latents alone")), "{notices:?}");
+    assert_eq!(within(client.txt2img(&previewed)).await.expect("drawn").images, drawn);
+}

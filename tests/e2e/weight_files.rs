@@ -116,7 +116,7 @@ fn what_is_converted_is_there_whole_or_not_at_all() {
     refused(&["tiny.safetensors", "mine", "--layout", "diffusers", "--force"], 2, "which is not replaced");
     // In its own place.
     done(&["tiny.safetensors", "tiny.safetensors", "--dtype", "f32", "--force"]);
-    assert_eq!(names(folder.path()), ["again.safetensors", "folder", "mine", "tiny.safetensors"]);
+    assert_eq!(names(folder.path()), ["again.safetensors", "file", "folder", "mine", "tiny.safetensors"]);
     // A limit is as good as a disk that is full halfway.
     for arguments in ["limited --dtype f16", "limited --dtype f16 --layout diffusers"] {
         let limited =
@@ -126,6 +126,6 @@ fn what_is_converted_is_there_whole_or_not_at_all() {
         let output = command.stdin(Stdio::null()).output().expect("ran");
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && errors.contains("File too large"), "{errors}");
-        assert_eq!(names(folder.path()), ["again.safetensors", "folder", "mine", "tiny.safetensors"]);
+        assert_eq!(names(folder.path()), ["again.safetensors", "file", "folder", "mine", "tiny.safetensors"]);
     }
 }

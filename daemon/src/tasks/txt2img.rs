@@ -78,7 +78,7 @@ impl JobMethod for Txt2Img {
                 let found = studio.library.pin_taesd();
                 found
                     .inspect_err(|error| {
-                        notices.push(format!("previews are of latents alone: {}", error.text))
+                        notices.push(format!("previews are of latents alone: {}", error.text));
                     })
                     .ok()
             }
