@@ -574,6 +574,18 @@ fn what_several_requests_find_at_once_is_all_known() {
         fs::remove_dir_all(shop.models.join("Lora")).expect("removed");
         shop.library.rescan();
     }
+    // Who listens knows the same at any time.
+    let mut known = std::collections::HashSet::new();
+    for LibraryEvent { added, changed, removed, .. } in shop.events.lock().expect("sound").iter() {
+        for name in added {
+            assert!(known.insert(name.clone()), "{name} came twice");
+        }
+        for name in removed {
+            assert!(known.remove(name), "{name} went before it came");
+        }
+        assert!(changed.is_empty(), "{changed:?}");
+    }
+    assert!(known.is_empty(), "{known:?}");
 }
 
 #[test]
@@ -771,12 +783,16 @@ fn a_model_in_a_folder_is_one_file_to_the_library() {
 fn a_file_that_was_just_written_to_is_not_called_broken_for_good() {
     let shop = Shop::with(&[("Stable-diffusion/half.safetensors", &tiny()[..1000])]);
     let young = shop.library.snapshot();
-    assert!(young.has_young() && young.problems[0].reason.contains("a moment ago"), "{:?}", young.problems);
+    assert!(
+        young.young().count() == 1 && young.problems[0].reason.contains("a moment ago"),
+        "{:?}",
+        young.problems
+    );
     // Whole by the next look, without a word in between.
     shop.put("Stable-diffusion/half.safetensors", &tiny());
     shop.library.look_at_young();
     assert_eq!(shop.names(), ["half"]);
-    assert!(!shop.library.snapshot().has_young());
+    assert!(shop.library.snapshot().young().next().is_none());
 }
 
 #[test]
@@ -855,4 +871,97 @@ fn hashing_gives_way_while_others_are_busy() {
     assert!(told.try_recv().is_err());
     library.set_busy(false);
     assert_eq!(told.recv().expect("told").changed, ["lora/a"]);
+}
+
+/// Two models folders and a library over them: one that will not answer, and one that goes on.
+fn beside_a_share() -> (tempfile::TempDir, PathBuf, PathBuf, Library, std::sync::mpsc::Receiver<LibraryEvent>)
+{
+    let folder = tempfile::tempdir().expect("a folder");
+    let (share, disk) = (folder.path().join("share/models"), folder.path().join("disk"));
+    let half = &tiny()[..1000];
+    for (path, bytes) in [
+        ("share/models/Stable-diffusion/a-far.safetensors", &tiny()[..]),
+        ("share/models/Stable-diffusion/half.safetensors", half),
+        ("share/embeddings/word.safetensors", &lora_that_says(&json!({}))),
+        ("disk/Stable-diffusion/near.safetensors", &tiny()),
+    ] {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, bytes).expect("written");
+    }
+    symlink("nowhere.safetensors", share.join("Stable-diffusion/loose.safetensors")).expect("linked");
+    let (sender, told) = std::sync::mpsc::channel();
+    let sender = Mutex::new(sender);
+    let tell = move |event: &LibraryEvent| drop(sender.lock().expect("sound").send(event.clone()));
+    let library = Library::open(vec![share.clone(), disk.clone()], folder.path(), tell);
+    (folder, share, disk, library, told)
+}
+
+#[test]
+fn a_folder_that_does_not_answer_keeps_nobody_from_the_others_and_is_not_looked_at() {
+    let (folder, share, disk, library, told) = beside_a_share();
+    let before = library.rescan();
+    assert!(before.has_loose_ends() && before.young().count() == 1);
+    assert_eq!(library.default_checkpoint("").expect("one").name, "a-far");
+    let ended = library.askers.silence(&share);
+    // Before anybody scanned: who names it is told at once.
+    let refused = |name: &str, kind| {
+        let error = library.find(kind, name).expect_err("refused");
+        assert!(error.class == Class::Model && error.text.contains("does not answer"), "{error}");
+        assert!(error.text.contains(&share.display().to_string()), "{error}");
+    };
+    refused("a-far", LibraryKind::Checkpoint);
+    // What is looked at from now on is gone: what stays known was not looked at.
+    fs::remove_dir_all(folder.path().join("share")).expect("removed");
+    let snapshot = library.rescan();
+    assert_eq!(snapshot.entries, before.entries, "what was known stays, also of what lies beside");
+    assert_eq!(snapshot.roots, before.roots, "and what it is for");
+    assert!(snapshot.has_silent() && !snapshot.has_loose_ends() && snapshot.young().next().is_none());
+    assert!(snapshot.has_its_roots() && !library.is_other_elsewhere());
+    library.look_at_young();
+    library.look_at(&[share.join("Stable-diffusion/a-far.safetensors")]);
+    refused("a-far", LibraryKind::Checkpoint);
+    refused("Stable-diffusion/a-far.safetensors", LibraryKind::Checkpoint);
+    refused("word", LibraryKind::Lora);
+    assert!(library.pin(Some("a-far"), "", &Patient).is_err());
+    assert_eq!(library.default_checkpoint("").expect("another").name, "near");
+    library.pin(Some("near"), "", &Patient).expect("held");
+    // The hash of none of them is waited for, nor computed.
+    assert_eq!(library.pin(Some("0123456789"), "", &Patient).err().expect("none").class, Class::NotFound);
+    let library = Arc::new(library);
+    let hashed = Mutex::new(Vec::new());
+    library.hash_all(&mut Failed::new(), |_, done| {
+        hashed.lock().expect("sound").extend(done.into_iter().map(|hashed| hashed.name));
+    });
+    assert_eq!(hashed.into_inner().expect("sound"), [""; 0], "what is near was hashed for who waited");
+    fs::write(disk.join("Stable-diffusion/new.safetensors"), tiny()).expect("written");
+    library.find(LibraryKind::Checkpoint, "new").expect("found");
+    assert_eq!(library.snapshot().entries.len(), before.entries.len() + 1);
+    assert_eq!(told.try_recv().expect("told").added, ["checkpoint/new"]);
+    // It answers that all is gone.
+    ended.store(true, Ordering::Release);
+    assert!(library.is_other_elsewhere());
+    let after = library.rescan();
+    assert!(!after.has_silent());
+    assert_eq!(told.try_recv().expect("told").removed, ["checkpoint/a-far", "lora/word"]);
+}
+
+#[test]
+fn the_watcher_goes_on_beside_a_folder_that_does_not_answer() {
+    let (folder, share, disk, library, told) = beside_a_share();
+    let before = library.rescan();
+    let ended = library.askers.silence(&share);
+    fs::remove_dir_all(folder.path().join("share")).expect("removed");
+    let library = Arc::new(library);
+    library.start().expect("started");
+    fs::write(disk.join("Stable-diffusion/new.safetensors"), tiny()).expect("written");
+    let mut seen = Vec::new();
+    while !seen.contains(&"checkpoint/new".to_owned()) {
+        let event = told.recv().expect("told");
+        assert!(event.removed.is_empty(), "{event:?}");
+        seen.extend(event.added);
+    }
+    assert_eq!(library.snapshot().entries.len(), before.entries.len() + 1);
+    ended.store(true, Ordering::Release);
+    while told.recv().expect("told").removed.is_empty() {}
 }

@@ -213,7 +213,8 @@ impl Walk<'_> {
 
     fn problem(&mut self, path: PathBuf, reason: String) {
         let seen = Seen::at(&path);
-        self.problems.push(Problem { path, reason, class: Class::Model, seen, young: false });
+        let loose = seen.is_none() && path.is_symlink();
+        self.problems.push(Problem { path, reason, class: Class::Model, seen, young: false, loose });
     }
 }
 

@@ -194,7 +194,7 @@ pub(super) fn run(watched: &impl Watched) {
 /// Waits until there is reason for another scan; false if there will be none.
 fn wait(changes: &Changes, watched: &impl Watched, snapshot: &Snapshot, polls: bool) -> bool {
     let started = Instant::now();
-    let is_elsewhere = snapshot.folders.iter().any(|folder| folder.remote) || !snapshot.silent.is_empty();
+    let is_elsewhere = snapshot.folders.iter().any(|folder| folder.remote) || snapshot.has_silent();
     let mut looked = Instant::now();
     loop {
         match changes.recv_timeout(ROOTS_EVERY) {
@@ -217,7 +217,7 @@ fn wait(changes: &Changes, watched: &impl Watched, snapshot: &Snapshot, polls: b
             continue;
         }
         looked = Instant::now();
-        if watched.known().has_young() {
+        if watched.known().young().next().is_some() {
             watched.look_at_young();
         }
         let is_old = started.elapsed() >= if polls { ALL_EVERY } else { ELSEWHERE_EVERY };
