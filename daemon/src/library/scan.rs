@@ -253,6 +253,11 @@ pub(super) fn refreshed(snapshot: &Arc<Snapshot>, paths: &[PathBuf], index: &Arc
 
 /// What a scan would say of one file: nothing if it would not be looked at.
 fn found_at(roots: &[Root], path: &Path, known: &Known) -> Option<Found> {
+    let is_part =
+        |before: &Arc<Snapshot>| before.folders.iter().any(|folder| folder.is_models_and_holds(path));
+    if known.before.as_ref().is_some_and(is_part) {
+        return None;
+    }
     let found = look_at(path, outermost_kind(roots, path))?.and_then(|candidate| {
         let mut learnt = Learnt::new();
         let found = found(&candidate, known, &mut learnt);

@@ -63,6 +63,8 @@ pub(super) enum Role {
     Around,
     /// In one of them, or what a link there leads to.
     Inside,
+    /// A folder that is one model, or one in it: what is in it is no entry of its own.
+    Model,
 }
 
 /// A folder that was read.
@@ -82,6 +84,11 @@ impl Folder {
     /// Whether all that is in it counts.
     pub(super) fn is_read(&self) -> bool {
         self.role != Role::Around
+    }
+
+    /// Whether it is of a model's, and this lies in it.
+    pub(super) fn is_models_and_holds(&self, path: &Path) -> bool {
+        self.role == Role::Model && Some(self.path.as_path()) == path.parent()
     }
 
     /// Whether it is as it was when it was read.
@@ -168,8 +175,11 @@ impl Snapshot {
     /// Whether the models folders themselves are those that were scanned.
     pub(super) fn has_its_roots(&self) -> bool {
         // Those elsewhere are asked on other threads, and those that do not answer by whoever waits for them.
-        let is_root =
-            |folder: &&Folder| folder.role != Role::Inside && !folder.remote && !self.is_silent(&folder.path);
+        let is_root = |folder: &&Folder| {
+            matches!(folder.role, Role::Root | Role::Around)
+                && !folder.remote
+                && !self.is_silent(&folder.path)
+        };
         self.folders.iter().filter(is_root).all(Folder::is_in_place)
     }
 

@@ -777,6 +777,21 @@ fn a_model_in_a_folder_is_one_file_to_the_library() {
     assert_eq!(before.file.size, 2 + lora().len() as u64);
     shop.put("diffusers/v1.5/unet/config.json", b"{}");
     assert_ne!(at("diffusers/v1.5"), before);
+    // Nor is any of them an entry by itself, whoever asks for it.
+    let inside = "diffusers/v1.5/unet/diffusion_pytorch_model";
+    assert!(shop.library.find(LibraryKind::Lora, inside).is_err());
+    assert_eq!(told().len(), 1, "{:?}", told());
+    // What comes later is found in it.
+    shop.rest();
+    shop.put("diffusers/v1.5/unet/more.safetensors", &lora());
+    assert!(!shop.library.snapshot().has_its_files());
+    let now = shop.library.rescan();
+    let stamps = now.entries.iter().filter_map(|item| match &item.source {
+        Source::File { seen, .. } => Some(*seen),
+        Source::BuiltIn(_) => None,
+    });
+    let stamps = stamps.chain(now.problems.iter().filter_map(|problem| problem.seen));
+    assert_eq!(stamps.collect::<Vec<_>>(), [at("diffusers/v1.5")]);
 }
 
 #[test]
