@@ -466,13 +466,11 @@ impl Library {
             Source::BuiltIn(demo) => return Ok(Arc::new(Pinned::built_in(item, demo))),
             Source::File { path, seen } => (path, seen),
         };
-        let known = self.lock().snapshot.clone();
-        known.map_or(Ok(()), |known| self.check_answers(&known, item)).map_err(PinError::Unusable)?;
         let held = self.held().get(path).and_then(Weak::upgrade);
-        if let Some(pinned) = held.filter(|pinned| pinned.is_current(item)) {
+        if let Some(pinned) = held.filter(|pinned| self.is_held(pinned, item)) {
             return Ok(pinned);
         }
-        let (file, now) = pinned::open(item, path)?;
+        let (file, now) = self.open_file(item, path)?;
         if now != *seen {
             return Err(PinError::Moved);
         }
@@ -482,11 +480,12 @@ impl Library {
     /// Whatever stands at an entry's path by now, if it is of the same kind: it is opened first, and then looked into.
     fn hold_what_is_there(&self, item: &Item) -> Result<Arc<Pinned>, PinError> {
         let path = item.path().ok_or(PinError::Moved)?;
-        let (file, seen) = pinned::open(item, path)?;
+        let (file, seen) = self.open_file(item, path)?;
         let folder = outermost_kind(&self.known_by_now().roots, path);
         let (verdict, _) = judge(&file, path, folder);
         let (path, beside) = (path.to_owned(), item.beside);
-        let candidate = Candidate { path, seen, beside, is_folder: false, folder };
+        let is_folder = file.metadata().is_ok_and(|metadata| metadata.is_dir());
+        let candidate = Candidate { path, seen, beside, is_folder, folder };
         let now = sort_in(&candidate, verdict).map_err(|_| PinError::Moved)?;
         if now.kind == item.kind { self.keep(now, file) } else { Err(PinError::Moved) }
     }

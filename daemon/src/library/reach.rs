@@ -1,6 +1,7 @@
 //! What can be reached: folders that do not answer are left alone, and those elsewhere are asked on threads of their own,
 //! so that neither who asks for a file nor who watches the folders hangs with one of them.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,8 +9,10 @@ use latentd_client::protocol::LibraryKind;
 
 use super::item::Item;
 use super::lookup::names_in;
+use super::pinned::{self, PinError, Pinned};
 use super::places::{Root, places};
 use super::snapshot::{Folder, Ground, Snapshot};
+use super::stamp::Seen;
 use super::walk::Progress;
 use super::{Library, scan};
 use crate::error::{Class, Error, Result};
@@ -20,16 +23,29 @@ impl Library {
     pub(super) fn check_answers(&self, snapshot: &Snapshot, item: &Item) -> Result<()> {
         let ground = item.path().and_then(|path| snapshot.ground_of(path));
         let is_silent = |ground: &&Ground| ground.silent || self.askers.is_silent(&ground.root.path);
-        let Some(ground) = ground.filter(is_silent) else {
-            return Ok(());
+        ground.filter(is_silent).map_or(Ok(()), |ground| Err(silent(item, &ground.root)))
+    }
+
+    /// Opens what stands at an entry's path now, and says what it is.
+    pub(super) fn open_file(&self, item: &Item, path: &Path) -> Result<(File, Seen), PinError> {
+        let known = self.lock().snapshot.clone();
+        let Some(known) = known else {
+            return pinned::open(item, path);
         };
-        let text = format!(
-            "{} '{}' cannot be used: the folder {} does not answer; see whether its disk or server is there",
-            item.kind,
-            shorten(&item.name),
-            ground.root.path.display()
-        );
-        Err(Error::new(Class::Model, text))
+        self.check_answers(&known, item).map_err(PinError::Unusable)?;
+        let Some(root) = known.elsewhere(path) else {
+            return pinned::open(item, path);
+        };
+        let (item_of, path) = (item.clone(), path.to_owned());
+        let opened = self.askers.ask(root, move |_| pinned::open(&item_of, &path));
+        opened.unwrap_or_else(|| Err(PinError::Unusable(silent(item, root))))
+    }
+
+    /// Whether a file that is held is still what the entry says.
+    pub(super) fn is_held(&self, pinned: &Pinned, item: &Item) -> bool {
+        let known = self.lock().snapshot.clone();
+        *pinned.item() == *item
+            && known.map_or_else(|| item.is_unchanged(), |known| self.is_unchanged(&known, item))
     }
 
     /// Whether an entry's file is still the one that was looked at; not of one whose folder does not answer.
@@ -67,7 +83,7 @@ impl Library {
     /// them nobody knows what does.
     pub(super) fn places(&self, snapshot: &Snapshot, kind: LibraryKind, wanted: &str) -> Vec<PathBuf> {
         if !snapshot.grounds.is_empty() {
-            let is_here = |path: &Path| !snapshot.is_silent(path) && snapshot.elsewhere(path).is_none();
+            let is_here = |path: &Path| snapshot.is_here(path);
             return names_in(wanted).flat_map(|name| places(&snapshot.roots, kind, name, &is_here)).collect();
         }
         let found_in = |root: &Root| {
@@ -99,4 +115,15 @@ impl Library {
         };
         self.askers.ask(&ground.root, is_other).unwrap_or(true)
     }
+}
+
+/// An entry cannot be used while its folder does not answer.
+fn silent(item: &Item, root: &Root) -> Error {
+    let text = format!(
+        "{} '{}' cannot be used: the folder {} does not answer; see whether its disk or server is there",
+        item.kind,
+        shorten(&item.name),
+        root.path.display()
+    );
+    Error::new(Class::Model, text)
 }

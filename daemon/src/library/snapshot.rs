@@ -149,7 +149,7 @@ impl Snapshot {
     }
 
     /// Whether this can be looked at by anybody, who will not wait for another machine.
-    fn is_here(&self, path: &Path) -> bool {
+    pub(super) fn is_here(&self, path: &Path) -> bool {
         !self.is_silent(path) && self.elsewhere(path).is_none()
     }
 

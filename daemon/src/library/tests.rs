@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
+use super::snapshot::Folder;
 use super::*;
 
 /// A file of the fixtures: a small checkpoint with random weights.
@@ -905,6 +906,11 @@ fn beside_a_share() -> (tempfile::TempDir, PathBuf, PathBuf, Library, std::sync:
         fs::write(path, bytes).expect("written");
     }
     symlink("nowhere.safetensors", share.join("Stable-diffusion/loose.safetensors")).expect("linked");
+    for changed in ["share/models/Stable-diffusion", "share/embeddings"] {
+        // So that whatever comes changes its time.
+        let changed = fs::File::open(folder.path().join(changed)).expect("opened");
+        changed.set_modified(SystemTime::UNIX_EPOCH).expect("set");
+    }
     let (sender, told) = std::sync::mpsc::channel();
     let sender = Mutex::new(sender);
     let tell = move |event: &LibraryEvent| drop(sender.lock().expect("sound").send(event.clone()));
@@ -959,6 +965,59 @@ fn a_folder_that_does_not_answer_keeps_nobody_from_the_others_and_is_not_looked_
     let after = library.rescan();
     assert!(!after.has_silent());
     assert_eq!(told.try_recv().expect("told").removed, ["checkpoint/a-far", "lora/word"]);
+}
+
+/// What is known, as if the share's folders were of another machine.
+fn as_if_elsewhere(library: &Library, share: &Path) -> Arc<Snapshot> {
+    let known = library.rescan();
+    let folders = known.folders.iter().map(|folder| {
+        let remote = folder.path.starts_with(share.parent().expect("a folder"));
+        Folder { remote, ..folder.clone() }
+    });
+    let known = Arc::new(Snapshot {
+        entries: known.entries.clone(),
+        problems: known.problems.clone(),
+        folders: folders.collect(),
+        linked: known.linked.clone(),
+        roots: Arc::clone(&known.roots),
+        grounds: Arc::clone(&known.grounds),
+    });
+    library.lock().snapshot = Some(Arc::clone(&known));
+    known
+}
+
+#[test]
+fn what_is_elsewhere_is_asked_by_nobody_who_waits() {
+    let (folder, share, _, library, _told) = beside_a_share();
+    let known = as_if_elsewhere(&library, &share);
+    assert!(!library.is_other_elsewhere());
+    library.pin(Some("a-far"), "", &Patient).expect("held");
+    library.find(LibraryKind::Lora, "word").expect("found");
+    // What comes there is known once its folder was asked; what is known there is looked at by who asks it.
+    fs::write(share.join("Stable-diffusion/late.safetensors"), tiny()).expect("written");
+    fs::write(share.join("Stable-diffusion/half.safetensors"), tiny()).expect("written");
+    assert!(library.find(LibraryKind::Checkpoint, "late").is_err());
+    assert!(Arc::ptr_eq(&library.snapshot(), &known));
+    assert!(library.is_other_elsewhere());
+    library.look_at_young();
+    library.find(LibraryKind::Checkpoint, "half").expect("whole");
+    // One beside the models folder that is another, too.
+    let now = as_if_elsewhere(&library, &share);
+    library.find(LibraryKind::Checkpoint, "late").expect("found");
+    assert!(!library.is_other_elsewhere());
+    fs::write(folder.path().join("share/embeddings/new.safetensors"), lora()).expect("written");
+    assert!(library.is_other_elsewhere());
+    // It ceases to answer, and that is not known yet.
+    let _ended = library.askers.silence(&share);
+    fs::remove_dir_all(folder.path().join("share")).expect("removed");
+    library.look_at_young();
+    for name in ["a-far", "half"] {
+        let error = library.pin(Some(name), "", &Patient).err().expect("refused");
+        assert!(error.class == Class::Model && error.text.contains("does not answer"), "{error}");
+    }
+    library.pin(Some("near"), "", &Patient).expect("held");
+    assert!(Arc::ptr_eq(&library.snapshot(), &now), "nothing was looked at");
+    assert_eq!(library.default_checkpoint("").expect("another").name, "near");
 }
 
 #[test]

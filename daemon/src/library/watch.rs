@@ -123,8 +123,8 @@ impl<N: Notifier> Watching<N> {
         for (stamp, path) in found {
             wanted.entry(stamp.place()).or_insert_with(|| path.clone());
         }
-        let answers = |folder: &&Path| !snapshot.is_silent(folder);
-        for folder in snapshot.linked.iter().filter_map(|file| file.parent()).filter(answers) {
+        let is_here = |folder: &&Path| snapshot.is_here(folder);
+        for folder in snapshot.linked.iter().filter_map(|file| file.parent()).filter(is_here) {
             if let Some(stamp) = Stamp::at(folder) {
                 wanted.entry(stamp.place()).or_insert_with(|| folder.to_owned());
             }
