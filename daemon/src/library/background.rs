@@ -13,7 +13,7 @@ use latentd_models::files::open_without_waiting;
 use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
-use super::hash::hex;
+use super::hash::{hex, parts};
 use super::item::{Item, Source};
 use super::low_priority::Passing;
 use super::stamp::Stamp;
@@ -47,6 +47,8 @@ pub(super) struct Pace {
     came: Condvar,
     /// Whether others have work to do.
     busy: AtomicBool,
+    /// Whether something waits because they have.
+    gives_way: AtomicBool,
 }
 
 impl Pace {
@@ -71,8 +73,16 @@ impl Pace {
     /// Waits while others are busy.
     fn give_way(&self) {
         while self.busy.load(Ordering::Relaxed) {
+            self.gives_way.store(true, Ordering::Relaxed);
             std::thread::park_timeout(ASK_EVERY);
         }
+        self.gives_way.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether something waits because others are busy.
+    #[cfg(test)]
+    pub(super) fn gives_way(&self) -> bool {
+        self.gives_way.load(Ordering::Relaxed)
     }
 }
 
@@ -97,13 +107,19 @@ pub(super) fn hash_all<'a>(
             continue;
         }
         match hash(path, seen.file, wants_addon(item), pace) {
-            Ok((sha256, addon)) => {
+            Ok(Some((sha256, addon))) => {
                 let name = format!("{}/{}", item.kind, item.name);
                 done.push(Hashed { path: path.clone(), stamp: seen.file, sha256, addon, name });
             }
+            Ok(None) => {
+                debug!(path = %path.display(), "not hashed: it is another file by now");
+                failed.insert((path.clone(), seen.file));
+            }
             Err(error) => {
                 debug!(path = %path.display(), %error, "not hashed");
-                failed.insert((path.clone(), seen.file));
+                if lasts(error.kind()) {
+                    failed.insert((path.clone(), seen.file));
+                }
             }
         }
         if done.len() >= MOST_UNKEPT || kept.elapsed() >= KEEP_EVERY {
@@ -126,33 +142,84 @@ pub(super) fn wants_addon(item: &Item) -> bool {
         && item.facts.format.as_deref() == Some("safetensors")
 }
 
-/// The SHA-256 of a file, and of what follows its header.
-fn hash(path: &Path, stamp: Stamp, addon: bool, pace: &Pace) -> io::Result<(String, Option<String>)> {
-    let changed = || io::Error::other("it is another file by now");
+/// The SHA-256 of a file, or a model's folder, and of what follows a file's header; none if it is another one by now.
+fn hash(path: &Path, stamp: Stamp, addon: bool, pace: &Pace) -> io::Result<Option<(String, Option<String>)>> {
     let file = open_without_waiting(path)?;
-    let check = || if Stamp::of(&file.metadata()?) == stamp { Ok(()) } else { Err(changed()) };
-    check()?;
-    let (mut whole, mut payload) = (Sha256::new(), addon.then(Sha256::new));
-    let (passing, mut bytes, mut position, mut begin) = (Passing::new(&file), vec![0; PIECE], 0_u64, None);
-    loop {
-        pace.give_way();
-        let length = passing.read_at(&mut bytes, position)?;
-        let piece = bytes.get(..length).unwrap_or_default();
-        if length == 0 {
-            break;
-        }
-        whole.update(piece);
-        if begin.is_none() {
-            // The header's length stands before it.
-            let header = piece.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
-            begin = Some(header.saturating_add(8));
-        }
-        if let (Some(payload), Some(begin)) = (&mut payload, begin) {
-            let skipped = usize::try_from(begin.saturating_sub(position)).unwrap_or(usize::MAX);
-            payload.update(piece.get(skipped..).unwrap_or_default());
-        }
-        position += length as u64;
+    if Stamp::of_open(&file)? != stamp {
+        return Ok(None);
     }
-    check()?;
-    Ok((hex(&whole.finalize()), payload.map(|payload| hex(&payload.finalize()))))
+    let (mut whole, mut payload) = (Sha256::new(), addon.then(Sha256::new));
+    let mut bytes = vec![0; PIECE];
+    for (before, part) in parts(&file)? {
+        whole.update(before);
+        let (passing, mut position, mut begin) = (Passing::new(part.as_ref().unwrap_or(&file)), 0_u64, None);
+        loop {
+            pace.give_way();
+            let length = passing.read_at(&mut bytes, position)?;
+            let piece = bytes.get(..length).unwrap_or_default();
+            if length == 0 {
+                break;
+            }
+            whole.update(piece);
+            if begin.is_none() {
+                // The header's length stands before it.
+                let header = piece.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+                begin = Some(header.saturating_add(8));
+            }
+            if let (Some(payload), Some(begin)) = (&mut payload, begin) {
+                let skipped = usize::try_from(begin.saturating_sub(position)).unwrap_or(usize::MAX);
+                payload.update(piece.get(skipped..).unwrap_or_default());
+            }
+            position += length as u64;
+        }
+    }
+    let digests = (hex(&whole.finalize()), payload.map(|payload| hex(&payload.finalize())));
+    Ok((Stamp::of_open(&file)? == stamp).then_some(digests))
+}
+
+/// Whether what failed so fails again until the file is another: not what this machine or a share failed at.
+fn lasts(error: io::ErrorKind) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    matches!(error, NotFound | NotADirectory | PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::library::hash::Sha256Task;
+    use crate::workers::Workers;
+
+    #[test]
+    fn a_models_folder_has_the_hash_that_who_waits_for_it_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("unet")).expect("made");
+        for (name, bytes) in [("model_index.json", &b"{}"[..]), ("unet/x.safetensors", b"weights")] {
+            fs::write(folder.path().join(name), bytes).expect("written");
+        }
+        let file = Arc::new(File::open(folder.path()).expect("opened"));
+        let told = Sha256Task::spawn(&Workers::new("test", 1), Arc::downgrade(&file), |_, _| ());
+        let told = told.wait(&|| false).expect("an end").expect("hashed");
+        let stamp = Stamp::of_open(&file).expect("looked at");
+        let hash = |stamp| hash(folder.path(), stamp, false, &Pace::default()).expect("read");
+        assert_eq!(hash(stamp), Some((told, None)));
+        assert_eq!(hash(Stamp { size: 1, ..stamp }), None, "another one");
+    }
+
+    #[test]
+    fn what_failed_for_a_moment_is_tried_again() {
+        use io::ErrorKind as E;
+        for (kind, expected) in [
+            (E::NotFound, true),
+            (E::PermissionDenied, true),
+            (E::Other, false),
+            (E::StaleNetworkFileHandle, false),
+            (E::TimedOut, false),
+            (E::OutOfMemory, false),
+        ] {
+            assert_eq!(lasts(kind), expected, "{kind}");
+        }
+    }
 }

@@ -90,21 +90,34 @@ impl Drop for Finally {
     }
 }
 
+/// What a hash is of, piece by piece: what stands before it, and the file; `None` for the one that is open itself.
+pub(super) type Parts = Vec<(String, Option<File>)>;
+
+/// Of a file that is open, all that is in it. Of a model's folder each file's name, its size, and what is in it, in the order
+/// of the names.
+pub(super) fn parts(file: &File) -> io::Result<Parts> {
+    if !file.metadata()?.is_dir() {
+        return Ok(vec![(String::new(), None)]);
+    }
+    let files = model_folder::files(file)?.into_iter();
+    files
+        .map(|(path, part)| Ok((format!("{}\0{}\0", path.display(), part.metadata()?.len()), Some(part))))
+        .collect()
+}
+
 fn file_sha256(file: &Weak<File>, done: &AtomicU64) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let held = || file.upgrade().ok_or_else(|| io::Error::other("nobody needs its hash any more"));
-    if !held()?.metadata()?.is_dir() {
-        add(&mut hasher, |bytes, at| held()?.read_at(bytes, at), done)?;
-        return Ok(hex(&hasher.finalize()));
-    }
-    // A folder's: of each file the name, the size, and what is in it, in the order of the names.
     let parts = {
-        let folder = held()?;
-        model_folder::files(&folder)?
+        let file = held()?;
+        parts(&file)?
     };
-    for (path, part) in parts {
-        hasher.update(format!("{}\0{}\0", path.display(), part.metadata()?.len()));
-        let read = |bytes: &mut [u8], at: u64| held().and_then(|_| part.read_at(bytes, at));
+    for (before, part) in &parts {
+        hasher.update(before);
+        let read = |bytes: &mut [u8], at: u64| {
+            let whole = held()?;
+            part.as_ref().unwrap_or(&whole).read_at(bytes, at)
+        };
         add(&mut hasher, read, done)?;
     }
     Ok(hex(&hasher.finalize()))

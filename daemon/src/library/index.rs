@@ -125,6 +125,11 @@ impl Index {
             return;
         }
         let mut digests = self.digests.write().unwrap_or_else(PoisonError::into_inner);
+        for (path, seen, _) in files {
+            if let Some(path) = path.to_str() {
+                digests.adopt(path, seen.file);
+            }
+        }
         self.with(|connection| {
             let transaction = connection.unchecked_transaction()?;
             let mut insert = transaction.prepare(
@@ -158,7 +163,6 @@ impl Index {
                     facts.addon_hash,
                     facts.lacks_vae,
                 ])?;
-                digests.adopt(path, seen.file);
             }
             for (path, digest) in digests.take_changed() {
                 write_digest(&transaction, path, digest)?;
@@ -194,14 +198,19 @@ impl Index {
         self.with(|connection| write_digest(connection, path, digest));
     }
 
-    /// Keeps the digests of several files.
+    /// Keeps the digests of several files: for as long as this runs also where they cannot be written down.
     pub(super) fn set_digests(&self, files: &[Hashed]) {
         let mut digests = self.digests.write().unwrap_or_else(PoisonError::into_inner);
+        for Hashed { path, stamp, sha256, addon, .. } in files {
+            if let Some(path) = path.to_str() {
+                digests.set(path, *stamp, sha256, addon.as_deref());
+            }
+        }
         self.with(|connection| {
             let transaction = connection.unchecked_transaction()?;
-            for Hashed { path, stamp, sha256, addon, .. } in files {
-                if let Some(path) = path.to_str() {
-                    let digest = digests.set(path, *stamp, sha256, addon.as_deref());
+            for Hashed { path, stamp, .. } in files {
+                let known = path.to_str().and_then(|path| Some((path, digests.get(path, *stamp)?)));
+                if let Some((path, digest)) = known {
                     write_digest(&transaction, path, digest)?;
                 }
             }
@@ -415,6 +424,29 @@ mod tests {
         index.carry(&[(new.clone(), renamed)], |path, of| path == old && of == renamed);
         for index in [index, Index::open(&path)] {
             let digest = index.digest(&new, renamed).expect("kept");
+            assert_eq!((&*digest.sha256, digest.addon.as_deref()), (DIGEST, Some("addon")));
+        }
+    }
+
+    #[test]
+    fn digests_are_known_where_they_cannot_be_written_down() {
+        let (_folder, kept, (file, stamp)) = {
+            let (folder, path, (file, seen)) = first_version();
+            (folder, path, (file, seen.file))
+        };
+        let closed = Index::open(&kept);
+        // As when the disk is full: whatever is written fails.
+        closed.with(|connection| connection.execute_batch("DROP TABLE digest"));
+        for index in [Index::open(Path::new("/none/of/this/library.db")), closed] {
+            let hashed = Hashed {
+                path: file.clone(),
+                stamp,
+                sha256: DIGEST.to_owned(),
+                addon: Some("addon".to_owned()),
+                name: "checkpoint/a".to_owned(),
+            };
+            index.set_digests(&[hashed]);
+            let digest = index.digest(&file, stamp).expect("known");
             assert_eq!((&*digest.sha256, digest.addon.as_deref()), (DIGEST, Some("addon")));
         }
     }

@@ -178,7 +178,7 @@ fn without_path(text: &str, path: &Path) -> String {
 pub(super) fn sort_in(candidate: &Candidate, verdict: Verdict) -> Found {
     let problem = |class, reason| {
         let (path, seen) = (candidate.path.clone(), Some(candidate.seen));
-        Box::new(Problem { path, reason, class, seen, young: false })
+        Box::new(Problem { path, reason, class, seen, young: false, loose: false })
     };
     let broken = |reason: &str| problem(Class::Model, reason.to_owned());
     let (kind, facts) = match verdict {

@@ -7,7 +7,7 @@ use latentd_client::protocol::LibraryKind;
 use super::index::Index;
 use super::item::{Item, Source};
 use super::names::{as_hash, may_mean, named, split_hash, told_apart};
-use super::places::{Root, may_be, places};
+use super::places::{Root, may_be};
 use super::snapshot::{Problem, Snapshot};
 use crate::demo;
 use crate::error::{Class, Error, Result};
@@ -149,21 +149,17 @@ fn another_hash(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str, items: &[&Ite
     Error::new(Class::NotFound, text)
 }
 
-/// Files that `wanted` may mean, whatever the snapshot says of them: those that it knows under this name, and those
-/// that stand where one of this name would.
+/// Files that `wanted` may mean, whatever the snapshot says of them: those that it knows under this name.
 pub(super) fn candidates(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Vec<PathBuf> {
     let means = |path: &Path| may_mean(shelf.roots, path, wanted);
     let entries = shelf.snapshot.entries.iter().filter(|item| item.kind == kind).filter_map(Item::path);
     let problems = shelf.snapshot.problems.iter().map(|problem| problem.path.as_path());
-    let mut paths: Vec<_> = entries.chain(problems).filter(|path| means(path)).map(Path::to_owned).collect();
-    let answering = || shelf.roots.iter().filter(|root| !shelf.snapshot.is_silent(&root.path));
-    paths.extend(places(answering(), kind, wanted));
-    if let Some((name, _)) = split_hash(wanted) {
-        paths.extend(places(answering(), kind, name));
-    }
-    paths.sort();
-    paths.dedup();
-    paths
+    entries.chain(problems).filter(|path| means(path)).map(Path::to_owned).collect()
+}
+
+/// The names that are in it: all of it, and what stands before a hash.
+pub(super) fn names_in(wanted: &str) -> impl Iterator<Item = &str> {
+    [wanted].into_iter().chain(split_hash(wanted).map(|(name, _)| name))
 }
 
 /// Where the VAE of a checkpoint is if it lies beside it: `NAME.vae.safetensors`, `.pt`, `.ckpt`.
@@ -211,7 +207,8 @@ pub(super) fn no_taesd(roots: &[Root]) -> Error {
 /// The first checkpoint of the models folders by name that this version can draw with.
 pub(super) fn first_checkpoint(roots: &[Root], snapshot: &Snapshot) -> Result<Item> {
     let has_vae = |item: &Item| !item.facts.lacks_vae || vae_named_after(snapshot, item).is_some();
-    let is_wanted = |item: &&Item| item.draws() && !item.is_built_in() && has_vae(item);
+    let answers = |item: &Item| item.path().is_some_and(|path| !snapshot.is_silent(path));
+    let is_wanted = |item: &&Item| item.draws() && answers(item) && has_vae(item);
     snapshot.entries.iter().find(is_wanted).cloned().ok_or_else(|| {
         let advice = how_to_add(roots, LibraryKind::Checkpoint);
         let broken = first_problem(roots, snapshot);

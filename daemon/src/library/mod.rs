@@ -22,6 +22,7 @@ mod names;
 mod natural;
 mod pinned;
 mod places;
+mod reach;
 mod remote;
 mod roots;
 mod scan;
@@ -60,12 +61,11 @@ pub(crate) use places::Root;
 use places::outermost_kind;
 use roots::Askers;
 pub(crate) use snapshot::Problem;
-use snapshot::{Folder, Snapshot, difference};
+use snapshot::{Snapshot, difference};
 use stamp::Stamp;
 use waiting::WaitingRoom;
 pub(crate) use waiting::{Patient, Waiter};
 pub(crate) use walk::NO_FOLDER;
-use walk::Progress;
 use watch::Watched;
 
 /// Digits of a SHA-256 that A1111 and Civitai call a model by.
@@ -97,6 +97,8 @@ pub(crate) struct Library {
     /// Held while a scan runs, so that two do not overlap.
     scanning: Mutex<()>,
     on_change: Box<dyn Fn(&LibraryEvent) + Send + Sync>,
+    /// Held while somebody is told, so that all hear of changes in their order.
+    telling: Mutex<()>,
     /// Files that jobs hold open.
     pinned: Mutex<HashMap<PathBuf, Weak<Pinned>>>,
     /// Computes hashes.
@@ -144,6 +146,7 @@ impl Library {
             scanned: Condvar::new(),
             scanning: Mutex::default(),
             on_change: Box::new(on_change),
+            telling: Mutex::default(),
             pinned: Mutex::default(),
             hashing: Workers::new("sha256", HASHING_THREADS),
             waiting: WaitingRoom::default(),
@@ -198,6 +201,7 @@ impl Library {
                 return;
             };
             let needs_hash = |item: &&Item| match &item.source {
+                Source::File { path, .. } if snapshot.is_silent(path) => false,
                 Source::File { path, seen } => match self.index.digest(path, seen.file) {
                     Some(digest) => digest.addon.is_none() && wants_addon(item),
                     None => true,
@@ -219,6 +223,7 @@ impl Library {
         self.index.set_digests(done);
         let changed = done.iter().map(|hashed| hashed.name.clone()).collect();
         let (kind, added, removed) = (LibraryEventKind::Changed, Vec::new(), Vec::new());
+        let _alone = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         (self.on_change)(&LibraryEvent { kind, added, changed, removed });
     }
 
@@ -229,6 +234,7 @@ impl Library {
             let none = || Arc::new(self.nothing_yet());
             let known = Arc::clone(self.lock().snapshot.get_or_insert_with(none));
             self.scanned.notify_all();
+            self.tell();
             known
         })
     }
@@ -270,12 +276,9 @@ impl Library {
         let _alone = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.lock().snapshot.clone();
         let snapshot = Arc::new(scan::scan(&self.roots, &self.askers, &self.index, before.as_ref()));
-        let before = self.lock().snapshot.replace(Arc::clone(&snapshot));
+        self.lock().snapshot = Some(Arc::clone(&snapshot));
         self.scanned.notify_all();
-        if let Some(before) = before {
-            self.tell_difference(&before, &snapshot);
-        }
-        self.let_hash(&snapshot);
+        self.tell();
         snapshot
     }
 
@@ -283,7 +286,7 @@ impl Library {
     fn refresh(&self, paths: &[PathBuf]) -> Option<Arc<Snapshot>> {
         loop {
             let before = self.known_by_now();
-            let after = Arc::new(scan::refreshed(&before, paths, &self.index)?);
+            let after = self.refreshed(&before, paths)?;
             let mut state = self.lock();
             if state.snapshot.is_none() {
                 // For whoever asks; the scan that is under way finds it for all.
@@ -293,39 +296,25 @@ impl Library {
             if state.snapshot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &before)) {
                 state.snapshot = Some(Arc::clone(&after));
                 drop(state);
-                self.tell_difference(&before, &after);
-                self.let_hash(&after);
+                self.tell();
                 return Some(after);
             }
         }
     }
 
-    /// Whether the folders of another machine are others than is known; false of those that did not answer before.
-    fn is_other(&self, root: &Root, snapshot: &Snapshot) -> bool {
-        let is_in = |folder: &&Folder| folder.remote && folder.path.starts_with(&root.path);
-        let folders: Vec<_> = snapshot.folders.iter().filter(is_in).cloned().collect();
-        if folders.is_empty() || snapshot.is_silent(&root.path) {
-            return false;
-        }
-        let is_other = move |progress: &Progress| {
-            folders.iter().any(|folder| {
-                progress.step();
-                !folder.is_same()
-            })
+    /// Tells of what is other than when this was told last, one after the other. From then on what is there is hashed: what
+    /// is told of a file's hash comes behind what is told of the file.
+    fn tell(&self) {
+        let _alone = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, now) = {
+            let mut state = self.lock();
+            let now = state.snapshot.clone();
+            (std::mem::replace(&mut state.told, now.clone()), now)
         };
-        self.askers.ask(root, is_other).unwrap_or(true)
-    }
-
-    /// From now on what is there is hashed: what is told of a file's hash comes behind what is told of the file.
-    fn let_hash(&self, snapshot: &Arc<Snapshot>) {
-        self.lock().told = Some(Arc::clone(snapshot));
-        self.pace.tell();
-    }
-
-    fn tell_difference(&self, before: &Snapshot, after: &Snapshot) {
-        if let Some(event) = difference(before, after) {
+        if let Some(event) = before.zip(now).and_then(|(before, now)| difference(&before, &now)) {
             (self.on_change)(&event);
         }
+        self.pace.tell();
     }
 
     /// The entry of this kind that `name` means: a name, a path inside a models folder, or a hash, as far as hashes are
@@ -350,21 +339,29 @@ impl Library {
     fn look_up(&self, kind: LibraryKind, name: &str) -> Result<Lookup> {
         let snapshot = self.known_by_now();
         names::check(&snapshot.roots, kind, name)?;
-        let look = |snapshot: &Snapshot| lookup::find(self.shelf(snapshot), kind, name);
+        let look = |snapshot: &Snapshot| {
+            let found = lookup::find(self.shelf(snapshot), kind, name)?;
+            if let Lookup::Found { item, .. } = &found {
+                self.check_answers(snapshot, item)?;
+            }
+            Ok(found)
+        };
         let mut changed = Vec::new();
         let mut found = look(&snapshot);
         if let Ok(Lookup::Found { item, .. }) = &found {
-            if item.is_unchanged() && !item.is_built_in() {
+            if !item.is_built_in() && self.is_unchanged(&snapshot, item) {
                 return found;
             }
             changed.extend(item.path().map(Path::to_owned));
         }
         changed.extend(lookup::candidates(self.shelf(&snapshot), kind, name));
+        changed.extend(self.places(&snapshot, kind, name));
         changed.sort();
         changed.dedup();
         // Others may have found it meanwhile.
         let after = self.refresh(&changed).unwrap_or_else(|| self.known_by_now());
-        if !Arc::ptr_eq(&after, &snapshot) {
+        // Its folder may have been found not to answer, too.
+        if !Arc::ptr_eq(&after, &snapshot) || found.is_ok() {
             found = look(&after);
         }
         // What has a hash may have come just now, under any name.
@@ -473,7 +470,8 @@ impl Library {
                 Lookup::Unhashed { hash, files } => (hash, files),
             };
             // Where the index cannot keep them, what was hashed stays unknown.
-            files.retain(|item| !tried.contains(item));
+            let known = self.known_by_now();
+            files.retain(|item| !tried.contains(item) && self.check_answers(&known, item).is_ok());
             if files.is_empty() {
                 return Err(lookup::nothing(self.shelf(&self.known_by_now()), kind, name));
             }
@@ -492,10 +490,10 @@ impl Library {
             Source::File { path, seen } => (path, seen),
         };
         let held = self.held().get(path).and_then(Weak::upgrade);
-        if let Some(pinned) = held.filter(|pinned| pinned.is_current(item)) {
+        if let Some(pinned) = held.filter(|pinned| self.is_held(pinned, item)) {
             return Ok(pinned);
         }
-        let (file, now) = pinned::open(item, path)?;
+        let (file, now) = self.open_file(item, path)?;
         if now != *seen {
             return Err(PinError::Moved);
         }
@@ -505,11 +503,11 @@ impl Library {
     /// Whatever stands at an entry's path by now, if it is of the same kind: it is opened first, and then looked into.
     fn hold_what_is_there(&self, item: &Item) -> Result<Arc<Pinned>, PinError> {
         let path = item.path().ok_or(PinError::Moved)?;
-        let (file, seen) = pinned::open(item, path)?;
+        let (file, seen) = self.open_file(item, path)?;
         let folder = outermost_kind(&self.known_by_now().roots, path);
         let (verdict, _) = judge(&file, path, folder);
         let (path, beside) = (path.to_owned(), item.beside);
-        let is_folder = file.metadata().is_ok_and(|found| found.is_dir());
+        let is_folder = file.metadata().is_ok_and(|metadata| metadata.is_dir());
         let candidate = Candidate { path, seen, beside, is_folder, folder };
         let now = sort_in(&candidate, verdict).map_err(|_| PinError::Moved)?;
         if now.kind == item.kind { self.keep(now, file) } else { Err(PinError::Moved) }
@@ -566,7 +564,7 @@ impl Library {
     fn up_to_date(&self, look: impl Fn(&Snapshot) -> Result<Item>) -> Result<Item> {
         let snapshot = self.snapshot();
         match look(&snapshot) {
-            Ok(found) if found.is_unchanged() => Ok(found),
+            Ok(found) if self.is_unchanged(&snapshot, &found) => Ok(found),
             Err(none) if snapshot.is_current() => Err(none),
             Ok(_) | Err(_) => look(&self.rescan()),
         }
@@ -636,12 +634,11 @@ impl Watched for Library {
 
     fn look_at_young(&self) {
         let snapshot = self.snapshot();
-        let young = snapshot.problems.iter().filter(|problem| problem.young);
-        self.look_at(&young.map(|problem| problem.path.clone()).collect::<Vec<_>>());
+        self.look_at(&snapshot.young().map(|problem| problem.path.clone()).collect::<Vec<_>>());
     }
 
     fn is_other_elsewhere(&self) -> bool {
         let snapshot = self.snapshot();
-        self.askers.have_answers() || self.roots.iter().any(|root| self.is_other(root, &snapshot))
+        self.askers.have_answers() || snapshot.grounds.iter().any(|ground| self.is_other(ground, &snapshot))
     }
 }

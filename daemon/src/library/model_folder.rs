@@ -26,6 +26,16 @@ pub(super) fn path_of(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
+/// The folders in one of its folders, as far as they may hold anything of it.
+pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_shown = |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+    let mut folders: Vec<_> =
+        entries.filter(is_shown).map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
 /// Its files by the paths that they have in it, sorted. What begins with a dot is nobody's model.
 pub(super) fn files(folder: &File) -> io::Result<Vec<(PathBuf, File)>> {
     let root = path_of(folder);

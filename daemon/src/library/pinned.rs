@@ -104,11 +104,6 @@ impl Pinned {
         })
     }
 
-    /// Whether pinning `item` now would give the same.
-    pub(super) fn is_current(&self, item: &Item) -> bool {
-        self.item == *item && self.is_in_place()
-    }
-
     /// What the library says of it.
     pub(crate) fn item(&self) -> &Item {
         &self.item
@@ -192,14 +187,6 @@ impl Pinned {
     /// How many of its bytes were hashed so far.
     pub(super) fn hashed_bytes(&self) -> u64 {
         self.sha256.bytes()
-    }
-
-    /// Whether what stands at its path is the very file, as it was.
-    fn is_in_place(&self) -> bool {
-        match &self.item.source {
-            Source::File { path, seen } => Seen::at(path) == Some(*seen),
-            Source::BuiltIn(_) => true,
-        }
     }
 }
 

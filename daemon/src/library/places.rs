@@ -127,11 +127,13 @@ fn folders_between<'a>(root: Option<&Root>, path: &'a Path) -> Vec<&'a Path> {
 }
 
 /// Where a file of this kind and name would lie: in the roots themselves, or in the folders of its kind in them. A name may
-/// be a path inside a root. Only folders are read here, one each, however many files there are.
-pub(super) fn places<'a>(
-    roots: impl Iterator<Item = &'a Root>,
+/// be a path inside a root. Only folders are read here, one each, however many files there are, and only those of which
+/// `is_here` says so.
+pub(super) fn places(
+    roots: &[Root],
     kind: LibraryKind,
     wanted: &str,
+    is_here: &dyn Fn(&Path) -> bool,
 ) -> Vec<PathBuf> {
     let mut places = Vec::new();
     let mut add = |base: &Path| {
@@ -145,13 +147,14 @@ pub(super) fn places<'a>(
         let extensions = ["safetensors"].iter().chain(&OTHER_FORMS);
         places.extend(extensions.map(|extension| with(extension)).chain([base.clone()]));
     };
-    for root in roots {
+    for root in roots.iter().filter(|root| is_here(&root.path)) {
         add(&root.path);
         let children = fs::read_dir(&root.path).into_iter().flatten().flatten().map(|entry| entry.path());
         children.filter(|child| folder_kind(child) == Some(kind)).for_each(|child| add(&child));
     }
     places.retain(|path| {
-        fs::metadata(path).is_ok_and(|found| found.is_file() || (found.is_dir() && is_model(path)))
+        let found = if is_here(path) { fs::metadata(path).ok() } else { None };
+        found.is_some_and(|found| found.is_file() || (found.is_dir() && is_model(path)))
     });
     places
 }

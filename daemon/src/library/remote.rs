@@ -1,7 +1,9 @@
 //! Whether a folder is where its changes are not told of: on another machine, or behind a program.
 
 use std::ffi::CString;
+use std::fs;
 use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What the kernel calls such file systems (`f_type` of statfs): NFS, SMB by its three names, FUSE, 9P, AFS by two, Ceph,
@@ -27,6 +29,10 @@ const REMOTE: [u32; 17] = [
     0x6a65_6a63,
 ];
 
+/// FUSE among them: programs that give what they like as folders.
+#[cfg(target_os = "linux")]
+const FUSE: u32 = 0x6573_5546;
+
 /// Asks the system; of what it does not say, changes are taken to be told.
 #[cfg(target_os = "linux")]
 pub(super) fn is_remote(folder: &Path) -> bool {
@@ -39,8 +45,27 @@ pub(super) fn is_remote(folder: &Path) -> bool {
         return false;
     }
     // SAFETY: it was zeroed, which is a valid value of it, and then written.
-    let kind = unsafe { found.assume_init() }.f_type;
-    is_remote_type(kind as u32)
+    let kind = unsafe { found.assume_init() }.f_type as u32;
+    is_remote_type(kind) && !(kind == FUSE && is_disk_behind_program(folder))
+}
+
+/// What goes through a program may be a disk of this machine all the same, as NTFS and exFAT often are: the kernel knows.
+#[cfg(target_os = "linux")]
+fn is_disk_behind_program(folder: &Path) -> bool {
+    let device = fs::metadata(folder).map(|metadata| metadata.dev());
+    let mounts = fs::read_to_string("/proc/self/mountinfo");
+    device.ok().zip(mounts.ok()).is_some_and(|(device, mounts)| {
+        let device = format!("{}:{}", libc::major(device), libc::minor(device));
+        type_of(&mounts, &device) == Some("fuseblk")
+    })
+}
+
+/// The type of the file system on a device, from `/proc/self/mountinfo`: the third field is its number, and the type stands
+/// behind a lone dash.
+#[cfg(target_os = "linux")]
+fn type_of<'a>(mounts: &'a str, device: &str) -> Option<&'a str> {
+    let mount = mounts.lines().find(|mount| mount.split(' ').nth(2) == Some(device))?;
+    mount.split_once(" - ")?.1.split(' ').next()
 }
 
 #[cfg(target_os = "linux")]
@@ -76,5 +101,23 @@ mod tests {
         ] {
             assert_eq!(is_remote_type(kind), expected, "{kind:x}");
         }
+    }
+
+    #[test]
+    fn a_disk_behind_a_program_is_told_from_a_share_behind_one() {
+        let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+            61 22 8:17 / /mnt/my\\040disk rw,nosuid shared:30 - fuseblk /dev/sdb1 rw,user_id=0\n\
+            62 22 0:51 / /mnt/nas rw,nosuid - fuse.sshfs me@nas:/models rw\n\
+            63 22 0:5 /\n";
+        for (device, expected) in [
+            ("8:1", Some("ext4")),
+            ("8:17", Some("fuseblk")),
+            ("0:51", Some("fuse.sshfs")),
+            ("0:5", None),
+            ("9:9", None),
+        ] {
+            assert_eq!(type_of(mounts, device), expected, "{device}");
+        }
+        assert!(!is_disk_behind_program(Path::new("/proc")));
     }
 }

@@ -19,7 +19,7 @@ use super::layout::parts;
 use super::natural;
 use super::places::{Root, may_be, outermost_kind};
 use super::roots::Askers;
-use super::snapshot::{Problem, Snapshot};
+use super::snapshot::{Ground, Problem, Snapshot};
 use super::stamp::{Seen, Stamp};
 use super::walk::{Progress, Visited, look_at, walk};
 use crate::error::Class;
@@ -108,7 +108,7 @@ pub(super) fn scan(
     let started = std::time::Instant::now();
     let known = Arc::new(Known::new(index, before));
     let mut snapshot = Snapshot::default();
-    let (mut visited, mut learnt, mut all_roots) = (Visited::new(), Learnt::new(), Vec::new());
+    let (mut visited, mut learnt, mut grounds) = (Visited::new(), Learnt::new(), Vec::new());
     for (place, root) in roots.iter().enumerate() {
         let others = roots.iter().zip(0..).filter(|(_, other)| *other != place).map(|(root, _)| root.clone());
         let (root_of, others, known) = (root.clone(), others.collect::<Vec<_>>(), Arc::clone(&known));
@@ -118,17 +118,18 @@ pub(super) fn scan(
             Some(part) => {
                 visited = part.visited;
                 learnt.extend(part.learnt);
-                all_roots.extend(part.roots);
+                grounds.push(Ground { root: root.clone(), parts: part.roots, silent: false });
                 snapshot.entries.extend(part.snapshot.entries);
                 snapshot.problems.extend(part.snapshot.problems);
                 snapshot.folders.extend(part.snapshot.folders);
                 snapshot.linked.extend(part.snapshot.linked);
             }
-            None => keep(root, before.map(|before| &**before), &mut snapshot, &mut all_roots),
+            None => grounds.push(keep(root, before.map(|before| &**before), &mut snapshot)),
         }
     }
-    learn(index, before.map(|before| &**before), &learnt);
-    snapshot.roots = all_roots.into();
+    snapshot.roots = grounds.iter().flat_map(|ground| ground.parts.iter().cloned()).collect();
+    snapshot.grounds = grounds.into();
+    learn(index, before.map(|before| &**before), &snapshot, &learnt);
     arrange(&mut snapshot);
     let (entries, problems, read) = (snapshot.entries.len(), snapshot.problems.len(), learnt.len());
     let ms = started.elapsed().as_millis() as u64;
@@ -144,7 +145,7 @@ pub(super) fn scan(
 }
 
 /// Keeps what was found in files. Those that moved keep their digests.
-fn learn(index: &Index, before: Option<&Snapshot>, learnt: &Learnt) {
+fn learn(index: &Index, before: Option<&Snapshot>, now: &Snapshot, learnt: &Learnt) {
     index.remember(learnt);
     let stamps: Vec<_> = learnt.iter().map(|(path, seen, _)| (path.clone(), seen.file)).collect();
     index.carry(&stamps, |path, stamp| {
@@ -152,8 +153,14 @@ fn learn(index: &Index, before: Option<&Snapshot>, learnt: &Learnt) {
             matches!(source, Source::File { path: at, seen }
                 if at.as_os_str() == path.as_os_str() && seen.file.device != stamp.device)
         };
+        let is_gone = || match now.elsewhere(path) {
+            // Those who look there have told.
+            Some(_) => !now.entries.iter().any(|item| item.path() == Some(path)),
+            None => Stamp::at(path).is_none_or(|now| now.place() != stamp.place()),
+        };
         !before.is_some_and(|before| before.entries.iter().any(|item| was_elsewhere(&item.source)))
-            && Stamp::at(path).is_none_or(|now| now.place() != stamp.place())
+            && !now.is_silent(path)
+            && is_gone()
     });
 }
 
@@ -175,9 +182,13 @@ fn scan_root(root: &Root, others: &[Root], visited: Visited, known: &Known, prog
 }
 
 /// What was known of a folder that does not answer.
-fn keep(root: &Root, before: Option<&Snapshot>, snapshot: &mut Snapshot, roots: &mut Vec<Root>) {
-    let is_in = |path: &Path| path.starts_with(&root.path);
+fn keep(root: &Root, before: Option<&Snapshot>, snapshot: &mut Snapshot) -> Ground {
+    let mut parts = vec![root.clone()];
     if let Some(before) = before {
+        let is_in = |path: &Path| before.ground_of(path).is_some_and(|ground| ground.root == *root);
+        if let Some(ground) = before.grounds.iter().find(|ground| ground.root == *root) {
+            parts.clone_from(&ground.parts);
+        }
         let entries = before.entries.iter().filter(|item| item.path().is_some_and(is_in));
         snapshot.entries.extend(entries.cloned());
         let problems = before.problems.iter().filter(|problem| is_in(&problem.path));
@@ -186,9 +197,8 @@ fn keep(root: &Root, before: Option<&Snapshot>, snapshot: &mut Snapshot, roots: 
     }
     let reason = "this models folder does not answer; see whether its disk or server is there".to_owned();
     let (path, class) = (root.path.clone(), Class::Model);
-    snapshot.problems.push(Problem { path, reason, class, seen: None, young: false });
-    snapshot.silent.push(root.path.clone());
-    roots.push(root.clone());
+    snapshot.problems.push(Problem { path, reason, class, seen: None, young: false, loose: false });
+    Ground { root: root.clone(), parts, silent: true }
 }
 
 /// The snapshot with what is at these paths now; `None` if that is what it says already.
@@ -228,7 +238,7 @@ pub(super) fn refreshed(snapshot: &Arc<Snapshot>, paths: &[PathBuf], index: &Arc
         folders: snapshot.folders.clone(),
         linked: snapshot.linked.clone(),
         roots: Arc::clone(&snapshot.roots),
-        silent: snapshot.silent.clone(),
+        grounds: Arc::clone(&snapshot.grounds),
     };
     for (_, found) in now {
         match found {
@@ -243,10 +253,17 @@ pub(super) fn refreshed(snapshot: &Arc<Snapshot>, paths: &[PathBuf], index: &Arc
 
 /// What a scan would say of one file: nothing if it would not be looked at.
 fn found_at(roots: &[Root], path: &Path, known: &Known) -> Option<Found> {
+    let is_part =
+        |before: &Arc<Snapshot>| before.folders.iter().any(|folder| folder.is_models_and_holds(path));
+    if known.before.as_ref().is_some_and(is_part) {
+        return None;
+    }
     let found = look_at(path, outermost_kind(roots, path))?.and_then(|candidate| {
         let mut learnt = Learnt::new();
         let found = found(&candidate, known, &mut learnt);
-        learn(&known.index, known.before.as_deref(), &learnt);
+        if let Some(before) = known.before.as_deref() {
+            learn(&known.index, Some(before), before, &learnt);
+        }
         found
     });
     Some(found)
@@ -256,7 +273,7 @@ fn found_at(roots: &[Root], path: &Path, known: &Known) -> Option<Found> {
 fn found(candidate: &Candidate, known: &Known, learnt: &mut Learnt) -> Found {
     let refuse = |reason| {
         let (path, seen) = (candidate.path.clone(), Some(candidate.seen));
-        Err(Box::new(Problem { path, reason, class: Class::Model, seen, young: false }))
+        Err(Box::new(Problem { path, reason, class: Class::Model, seen, young: false, loose: false }))
     };
     if let Some(item) = known.item(&candidate.path, &candidate.seen) {
         return Ok(Item { beside: candidate.beside, ..item.clone() });

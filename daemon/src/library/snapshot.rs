@@ -25,8 +25,18 @@ pub(crate) struct Snapshot {
     pub(super) linked: Vec<PathBuf>,
     /// The folders of the settings, and where one is A1111's own those in it that hold models.
     pub(super) roots: Arc<[Root]>,
-    /// Those folders of the settings that did not answer; what was known of them before stays.
-    pub(super) silent: Vec<PathBuf>,
+    /// The folders of the settings, each with what belongs to it; none before the first scan.
+    pub(super) grounds: Arc<[Ground]>,
+}
+
+/// A folder of the settings, and what was looked at for it.
+#[derive(Clone, Debug)]
+pub(super) struct Ground {
+    pub root: Root,
+    /// It, or folders in it, and one beside it.
+    pub parts: Vec<Root>,
+    /// Whether it did not answer; what was known of it before stays.
+    pub silent: bool,
 }
 
 /// Something in the models folders that cannot be used.
@@ -40,6 +50,8 @@ pub(crate) struct Problem {
     pub(super) seen: Option<Seen>,
     /// Whether it was written to a moment before, and may be whole soon.
     pub(super) young: bool,
+    /// Whether it is a link that leads nowhere, to what may come.
+    pub(super) loose: bool,
 }
 
 /// What a folder is among those of the settings.
@@ -51,6 +63,8 @@ pub(super) enum Role {
     Around,
     /// In one of them, or what a link there leads to.
     Inside,
+    /// A folder that is one model, or one in it: what is in it is no entry of its own.
+    Model,
 }
 
 /// A folder that was read.
@@ -70,6 +84,11 @@ impl Folder {
     /// Whether all that is in it counts.
     pub(super) fn is_read(&self) -> bool {
         self.role != Role::Around
+    }
+
+    /// Whether it is of a model's, and this lies in it.
+    pub(super) fn is_models_and_holds(&self, path: &Path) -> bool {
+        self.role == Role::Model && Some(self.path.as_path()) == path.parent()
     }
 
     /// Whether it is as it was when it was read.
@@ -101,37 +120,72 @@ impl Snapshot {
         self.entries.iter().find(|item| is(&item.source))
     }
 
+    /// The folder of the settings for which this was looked at; of several the innermost.
+    pub(super) fn ground_of(&self, path: &Path) -> Option<&Ground> {
+        let length = |ground: &Ground| {
+            let folders =
+                ground.parts.iter().chain([&ground.root]).filter(|folder| path.starts_with(&folder.path));
+            folders.map(|folder| folder.path.as_os_str().len()).max()
+        };
+        let found = self.grounds.iter().filter_map(|ground| Some((length(ground)?, ground)));
+        found.max_by_key(|(length, _)| *length).map(|(_, ground)| ground)
+    }
+
     /// Whether this lies in a folder that did not answer.
     pub(super) fn is_silent(&self, path: &Path) -> bool {
-        self.silent.iter().any(|folder| path.starts_with(folder))
+        self.ground_of(path).is_some_and(|ground| ground.silent)
     }
 
-    /// Whether something is in it that may be whole soon.
-    pub(super) fn has_young(&self) -> bool {
-        self.problems.iter().any(|problem| problem.young)
+    /// Whether any folder of the settings did not answer.
+    pub(super) fn has_silent(&self) -> bool {
+        self.grounds.iter().any(|ground| ground.silent)
     }
 
-    /// Whether the same files are there, whatever is in them. Asks for the state of folders, not of all files.
+    /// The folder of the settings for which this was looked at, if it lies on another machine.
+    pub(super) fn elsewhere(&self, path: &Path) -> Option<&Root> {
+        let mut remote = self.folders.iter().filter(|folder| folder.remote);
+        let is_there = remote.any(|folder| path.starts_with(&folder.path));
+        if is_there { self.ground_of(path).map(|ground| &ground.root) } else { None }
+    }
+
+    /// Whether this can be looked at by anybody, who will not wait for another machine.
+    pub(super) fn is_here(&self, path: &Path) -> bool {
+        !self.is_silent(path) && self.elsewhere(path).is_none()
+    }
+
+    /// What may be whole soon, where it can be looked at.
+    pub(super) fn young(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| problem.young && !self.is_silent(&problem.path))
+    }
+
+    /// Whether the same files are there, whatever is in them. Asks for the state of folders, not of all files, and not for
+    /// that of folders elsewhere.
     pub(super) fn has_its_files(&self) -> bool {
         let is_same = |folder: &Folder| folder.rested && folder.is_same();
-        self.folders.iter().filter(|folder| !self.is_silent(&folder.path)).all(is_same)
+        let is_here = |folder: &&Folder| !folder.remote && !self.is_silent(&folder.path);
+        self.folders.iter().filter(is_here).all(is_same)
     }
 
     /// The same, and whether what cannot be used is still as it was.
     pub(super) fn is_current(&self) -> bool {
-        self.has_its_files() && self.problems.iter().all(|problem| problem.seen == Seen::at(&problem.path))
+        let mut problems = self.problems.iter().filter(|problem| self.is_here(&problem.path));
+        self.has_its_files() && problems.all(|problem| problem.seen == Seen::at(&problem.path))
     }
 
     /// Whether the models folders themselves are those that were scanned.
     pub(super) fn has_its_roots(&self) -> bool {
-        // Those elsewhere are asked on other threads.
-        let mut roots = self.folders.iter().filter(|folder| folder.role != Role::Inside && !folder.remote);
-        roots.all(Folder::is_in_place)
+        // Those elsewhere are asked on other threads, and those that do not answer by whoever waits for them.
+        let is_root = |folder: &&Folder| {
+            matches!(folder.role, Role::Root | Role::Around)
+                && !folder.remote
+                && !self.is_silent(&folder.path)
+        };
+        self.folders.iter().filter(is_root).all(Folder::is_in_place)
     }
 
     /// Whether links in it lead nowhere, to what may come.
     pub(super) fn has_loose_ends(&self) -> bool {
-        self.problems.iter().any(|problem| problem.seen.is_none() && problem.path.is_symlink())
+        self.problems.iter().any(|problem| problem.loose && !self.is_silent(&problem.path))
     }
 }
 

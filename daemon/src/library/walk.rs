@@ -11,7 +11,7 @@ use latentd_client::protocol::LibraryKind;
 
 use super::beside::{Beside, Names};
 use super::judge::Candidate;
-use super::model_folder::is_model;
+use super::model_folder::{self, is_model};
 use super::places::{OTHER_FORMS, Root, extension, inner_kind};
 use super::remote::is_remote;
 use super::snapshot::{Folder, Problem, Role};
@@ -159,6 +159,23 @@ impl Walk<'_> {
         }
     }
 
+    /// Notes the folders of a model that is one, as far as they belong to it: what comes into them changes it.
+    fn enter_model(&mut self, path: &Path, depth: usize) {
+        let Some(stamp) = Stamp::at(path) else {
+            return;
+        };
+        let (rested, remote) = (has_rested(&stamp, SystemTime::now()), self.is_remote(path, stamp));
+        let (stamp, role) = (Some(stamp), Role::Model);
+        self.folders.push(Folder { path: path.to_owned(), stamp, rested, role, remote });
+        let inner = if depth > 0 { model_folder::folders(path) } else { Vec::new() };
+        for folder in inner {
+            if let Some(progress) = self.progress {
+                progress.step();
+            }
+            self.enter_model(&folder, depth - 1);
+        }
+    }
+
     fn entry(&mut self, path: PathBuf, kind: Option<LibraryKind>, depth: usize, names: Option<&Names>) {
         if let Some(progress) = self.progress {
             progress.step();
@@ -179,6 +196,8 @@ impl Walk<'_> {
                 self.problem(path.clone(), broken_link(&path, &error));
             }
             Ok(metadata) if metadata.is_dir() && is_model(&path) => {
+                // First: what comes meanwhile is seen by the next scan.
+                self.enter_model(&path, model_folder::DEPTH);
                 let seen = Seen::of(&metadata, &path);
                 let beside = Beside::default();
                 self.candidates.push(Candidate { path, seen, beside, is_folder: true, folder: kind });
@@ -213,7 +232,8 @@ impl Walk<'_> {
 
     fn problem(&mut self, path: PathBuf, reason: String) {
         let seen = Seen::at(&path);
-        self.problems.push(Problem { path, reason, class: Class::Model, seen, young: false });
+        let loose = seen.is_none() && path.is_symlink();
+        self.problems.push(Problem { path, reason, class: Class::Model, seen, young: false, loose });
     }
 }
 

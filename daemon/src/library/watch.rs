@@ -123,8 +123,8 @@ impl<N: Notifier> Watching<N> {
         for (stamp, path) in found {
             wanted.entry(stamp.place()).or_insert_with(|| path.clone());
         }
-        let answers = |folder: &&Path| !snapshot.is_silent(folder);
-        for folder in snapshot.linked.iter().filter_map(|file| file.parent()).filter(answers) {
+        let is_here = |folder: &&Path| snapshot.is_here(folder);
+        for folder in snapshot.linked.iter().filter_map(|file| file.parent()).filter(is_here) {
             if let Some(stamp) = Stamp::at(folder) {
                 wanted.entry(stamp.place()).or_insert_with(|| folder.to_owned());
             }
@@ -194,7 +194,7 @@ pub(super) fn run(watched: &impl Watched) {
 /// Waits until there is reason for another scan; false if there will be none.
 fn wait(changes: &Changes, watched: &impl Watched, snapshot: &Snapshot, polls: bool) -> bool {
     let started = Instant::now();
-    let is_elsewhere = snapshot.folders.iter().any(|folder| folder.remote) || !snapshot.silent.is_empty();
+    let is_elsewhere = snapshot.folders.iter().any(|folder| folder.remote) || snapshot.has_silent();
     let mut looked = Instant::now();
     loop {
         match changes.recv_timeout(ROOTS_EVERY) {
@@ -217,7 +217,7 @@ fn wait(changes: &Changes, watched: &impl Watched, snapshot: &Snapshot, polls: b
             continue;
         }
         looked = Instant::now();
-        if watched.known().has_young() {
+        if watched.known().young().next().is_some() {
             watched.look_at_young();
         }
         let is_old = started.elapsed() >= if polls { ALL_EVERY } else { ELSEWHERE_EVERY };
@@ -262,6 +262,7 @@ fn files_of(event: Event, snapshot: &Snapshot) -> Option<Vec<PathBuf>> {
     let is_in_folder = |path: &Path| {
         let is = |folder: &Folder| folder.is_read() && Some(folder.path.as_path()) == path.parent();
         snapshot.folders.iter().any(is)
+            && !snapshot.folders.iter().any(|folder| folder.is_models_and_holds(path))
     };
     let is_plain = |path: &PathBuf| {
         is_weights(path)
@@ -304,7 +305,7 @@ fn is_of_interest(path: &Path, snapshot: &Snapshot) -> bool {
     let extension = extension(path);
     extension == "safetensors"
         || path.is_symlink()
-        || snapshot.folders.iter().any(|folder| folder.path == path)
+        || snapshot.folders.iter().any(|folder| folder.path == path || folder.is_models_and_holds(path))
         || snapshot.problems.iter().any(|problem| problem.path == path)
         || OTHER_FORMS.contains(&extension.as_str())
         || may_be_beside(&extension)
@@ -420,6 +421,25 @@ mod tests {
             fs::remove_dir(root.join(format!("new-{index}"))).expect("removed");
         }
         assert!(watching.follow(&snapshot(&root)).all && !watching.told);
+        // What belongs to a model that is a folder is watched, as deep as it is read.
+        fs::create_dir_all(root.join("model/a/b/c/d")).expect("made");
+        fs::create_dir(root.join("model/.cache")).expect("made");
+        fs::write(root.join("model/model_index.json"), b"{}").expect("written");
+        watching.notifier = Some(Few { most: 99, ..Few::default() });
+        let found = snapshot(&root);
+        assert_eq!(watching.follow(&found), Followed { all: true, more: true });
+        let watched = watching.notifier.as_ref().map(|few| few.watched.clone()).unwrap_or_default();
+        let models = watched.iter().filter_map(|path| path.strip_prefix(root.join("model")).ok());
+        let mut models: Vec<_> = models.filter_map(Path::to_str).collect();
+        models.sort_unstable();
+        assert_eq!(models, ["", "a", "a/b", "a/b/c"]);
+        // What comes into it is no file by itself: all is looked at.
+        for (path, is_file) in [("model/a/x.safetensors", false), ("a/x.safetensors", true)] {
+            let kind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+            let event = Event::new(kind).add_path(root.join(path));
+            assert!(matters(&event, &found), "{path}");
+            assert_eq!(files_of(event, &found).is_some(), is_file, "{path}");
+        }
         let none = Watching::<Few>::new(None).follow(&snapshot(&root));
         assert_eq!(none, Followed { all: false, more: false });
     }
