@@ -19,6 +19,7 @@ mod prediction;
 mod quantised;
 mod resolution;
 mod safetensors;
+mod slices;
 mod tensors;
 mod torch;
 mod widen;
