@@ -38,5 +38,5 @@ pub use open::{from_bytes, open, open_file};
 pub(crate) use prediction::METADATA as PREDICTION_METADATA;
 pub use prediction::{Prediction, ToldBy, config_beside};
 pub(crate) use resolution::native_size;
-pub use tensors::{StoredTensor, Tensors};
+pub use tensors::{StoredScale, StoredTensor, Tensors};
 pub(crate) use write::{Planned, write};
