@@ -157,11 +157,12 @@ fn leading_sizes_of_1_do_not_matter() {
 /// As ComfyUI-GGUF writes tensors whose rows are no whole blocks.
 #[test]
 fn the_shape_that_a_tensor_had_is_the_one_it_has() {
+    type Expected<'a> = Result<&'a [usize], &'a str>;
     let shape = |kind: u32, sizes: &[i32]| {
         let sizes = sizes.iter().flat_map(|size| size.to_le_bytes()).collect::<Vec<_>>();
         [&kind.to_le_bytes()[..], &(sizes.len() as u64 / 4).to_le_bytes(), &sizes].concat()
     };
-    let rows: [(&str, Vec<u8>, Result<&[usize], &str>); 7] = [
+    let rows: [(&str, Vec<u8>, Expected); 7] = [
         ("odd", shape(INT32, &[4, 2, 3, 4]), Ok(&[4, 2, 3, 4])),
         ("another", shape(INT32, &[4, 2]), Ok(&[3, 32])),
         ("odd", shape(INT32, &[4, 2, 3, 3]), Err("tensor odd is [3, 32], and was [4, 2, 3, 3]")),
