@@ -178,9 +178,10 @@ fn pickles_beyond_reason_are_refused() {
     let laughs = [&b"]"[..], &b"q\x000h\x00h\x00\x86".repeat(60)].concat();
     let shared = [&b"}"[..], &b"q\x000}(U\x01ah\x00U\x01bh\x00u".repeat(60)].concat();
     let long = |opcode: &[u8], length: &[u8]| dict_of(&[opcode, length].concat());
-    let rows: [(&str, Vec<u8>, &str); 58] = [
+    let rows: [(&str, Vec<u8>, &str); 59] = [
         ("500,000 keys of 8 MB", dict_of(&long_keys(500_000)), "without named tensors"),
         ("a long list looked through again and again", dict_of(&long_arguments(500_000)), "without named tensors"),
+        ("a long list of no pairs, looked through again and again", dict_of(&no_pairs(1_500_000)), "no pairs"),
         ("a long list of pairs but the last, looked through again and again", dict_of(&all_but_one_pair(200_000)), "no pairs"),
         ("texts of a list that is not kept", long_lists(500_000), "without named tensors"),
         ("a tensor with a name of 1,001 bytes", named_long(&tensor(&[4], &[1], 0)), "longer than 1000 bytes"),
@@ -263,6 +264,13 @@ fn long_keys(count: usize) -> Vec<u8> {
 fn long_arguments(count: usize) -> Vec<u8> {
     let open = b"(ccollections\nOrderedDict\nq\x00(";
     [&open[..], &b"N".repeat(count), b"tq\x01", &b"h\x00h\x01R0".repeat(count), b"t"].concat()
+}
+
+/// The list costs a step each, and each look at all of it four.
+fn no_pairs(count: usize) -> Vec<u8> {
+    let open = b"(ccollections\nOrderedDict\nq\x00Nq\x02((";
+    let list = [b"h\x02".repeat(count), b"ltq\x01".to_vec()].concat();
+    [&open[..], &list, &b"h\x00h\x01R0".repeat(500_000), b"t"].concat()
 }
 
 fn all_but_one_pair(count: usize) -> Vec<u8> {

@@ -360,3 +360,31 @@ fn random_f16(state: &Cell<u64>, shape: &[usize]) -> Vec<u8> {
     state.set(word);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::from_bytes;
+    use crate::nn::backend::dry_run::dry_run;
+
+    /// For each name that is told all of the file's are looked at: for each that is missing it would take hours.
+    #[test]
+    fn of_all_that_is_missing_a_few_are_told_as_the_file_would_call_them() {
+        const COUNT: usize = 30_000;
+        let names = (0..COUNT).map(|index| format!("decoder.up_blocks.0.other.{index}"));
+        let tensors = names.chain(["decoder.conv_in.weight".to_owned()]);
+        let entry = |name| format!(r#""{name}":{{"dtype":"F16","shape":[0],"data_offsets":[0,0]}}"#);
+        let header = format!("{{{}}}", tensors.map(entry).collect::<Vec<_>>().join(","));
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        let file = from_bytes("many", bytes).expect("sound");
+        let (device, _) = dry_run();
+        let loader = Loader::file(&file, &device, Precision::F32);
+        for index in 0..COUNT {
+            loader.vector(&format!("first_stage_model.decoder.mid.block_1.{index}"), 1).expect("noted");
+        }
+        let error = loader.finish(&[], |_| true).expect_err("all are missing").to_string();
+        let first =
+            "missing tensor decoder.mid_block.resnets.0.0 (first_stage_model.decoder.mid.block_1.0) [1]; ";
+        assert!(error.contains(first) && error.ends_with("; and 29992 more"), "{error}");
+    }
+}
