@@ -947,6 +947,10 @@ fn a_folder_that_does_not_answer_keeps_nobody_from_the_others_and_is_not_looked_
     assert!(library.pin(Some("a-far"), "", &Patient).is_err());
     assert_eq!(library.default_checkpoint("").expect("another").name, "near");
     library.pin(Some("near"), "", &Patient).expect("held");
+    // Nor what was never seen there: what lies there is not known, and that is said.
+    refused(&share.join("unseen.safetensors").display().to_string(), LibraryKind::Checkpoint);
+    let error = library.find(LibraryKind::Checkpoint, "unseen").expect_err("none");
+    assert!(error.class == Class::NotFound && error.text.contains("does not answer"), "{error}");
     // The hash of none of them is waited for, nor computed.
     assert_eq!(library.pin(Some("0123456789"), "", &Patient).err().expect("none").class, Class::NotFound);
     let library = Arc::new(library);
@@ -965,6 +969,23 @@ fn a_folder_that_does_not_answer_keeps_nobody_from_the_others_and_is_not_looked_
     let after = library.rescan();
     assert!(!after.has_silent());
     assert_eq!(told.try_recv().expect("told").removed, ["checkpoint/a-far", "lora/word"]);
+}
+
+#[test]
+fn a_folder_in_one_that_does_not_answer_is_its_own() {
+    let (_folder, share, ..) = beside_a_share();
+    let inner = Root { path: share.join("Stable-diffusion"), kind: Some(LibraryKind::Checkpoint) };
+    let outer = Root::of_models(share.clone());
+    for roots in [[outer.clone(), inner.clone()], [inner, outer]] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let library = Library::open(roots.to_vec(), folder.path(), |_| ());
+        let before = library.rescan();
+        let _ended = library.askers.silence(&share);
+        let now = library.rescan();
+        assert_eq!(now.entries, before.entries);
+        library.find(LibraryKind::Checkpoint, "a-far").expect("it answers");
+        assert!(library.find(LibraryKind::Lora, "word").is_err());
+    }
 }
 
 /// What is known, as if the share's folders were of another machine.
