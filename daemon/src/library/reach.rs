@@ -1,6 +1,9 @@
 //! What can be reached: folders that do not answer are left alone, and those elsewhere are asked on threads of their own,
 //! so that neither who asks for a file nor who watches the folders hangs with one of them.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
