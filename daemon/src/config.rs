@@ -62,6 +62,7 @@ pub(crate) struct Config {
     pub default_checkpoint: String,
     /// The VAE of requests that name none: "Automatic" for the one whose file's name begins with the checkpoint's, else the
     /// checkpoint's own; "None" for the latter in any case; or a name.
+    #[schemars(length(min = 1))]
     pub default_vae: String,
     /// Seconds that a checkpoint stays in memory after its last job if a request does not say; -1 until another needs the
     /// room.
@@ -529,6 +530,7 @@ mod tests {
                 "models_dirs: '~you/models' means the home folder of another",
             ),
             ("socket = ''", "socket: a path is empty"),
+            ("default_vae = ''", "default_vae: is empty"),
         ] {
             let error = load(text).expect_err("refused");
             assert!(error.contains(expected), "{text}: {error}");

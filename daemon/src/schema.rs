@@ -233,6 +233,9 @@ impl<'a> Walk<'a> {
     }
 
     fn check_length(&self, schema: &Json, text: &str) -> Result<(), Complaint> {
+        if text.is_empty() && schema.get("minLength").and_then(Json::as_u64).is_some_and(|least| least > 0) {
+            return Err(self.say(Reach::Fields, format_args!("is empty; give a text")));
+        }
         let Some(most) = schema.get("maxLength").and_then(Json::as_u64) else {
             return Ok(());
         };

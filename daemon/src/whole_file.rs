@@ -54,8 +54,12 @@ pub(crate) fn write_folder(
         fs::rename(path, &aside.0)?;
     }
     if let Err(error) = fs::rename(&made.0, path) {
-        if is_replaced {
-            fs::rename(&aside.0, path)?;
+        if is_replaced && let Err(second) = fs::rename(&aside.0, path) {
+            // What was there stays, if under another name.
+            let kept = aside.0.clone();
+            std::mem::forget(aside);
+            let text = format!("{error}; what was there is {} now ({second})", kept.display());
+            return Err(io::Error::new(error.kind(), text));
         }
         return Err(error);
     }

@@ -2,10 +2,10 @@
 
     tests/.venv/bin/python tests/bench/switches.py [--switches 1000] [--wider 3]
 
-The checkpoints are small ones, made wider, with weights of their own. Twice: with room for all, where a switch is between what is in
-memory, and with room for two, where networks come and go. Prints how much longer a job takes that draws with another
-checkpoint and VAE than the job before it than one that draws with the same, and how far the daemon's memory lies apart
-from the second hundred on.
+The checkpoints are small ones, made wider, with weights of their own. Twice: with room for all, where a switch is between
+what is in memory, and with room for two, where networks come and go. Prints how much longer a job takes that draws with
+another checkpoint and VAE than the job before it than one that draws with the same; and how far the daemon's memory lies
+apart from the second hundred on, all of it and what networks do not take.
 """
 
 import argparse
@@ -86,6 +86,12 @@ def resident(process: int) -> int:
     raise RuntimeError("no VmRSS")
 
 
+def spread(sizes: list[int]) -> tuple[float, float, float]:
+    """The median, and how far the lowest and the highest lie from it, in hundredths."""
+    middle = statistics.median(sizes)
+    return middle, 100 * (min(sizes) / middle - 1), 100 * (max(sizes) / middle - 1)
+
+
 def measure(folder: Path, switches: int, flags: list[str], program: Path) -> None:
     with tempfile.TemporaryDirectory() as state:
         socket = f"{state}/latentd.sock"
@@ -94,7 +100,7 @@ def measure(folder: Path, switches: int, flags: list[str], program: Path) -> Non
         try:
             process.stdout.readline()
             choose = random.Random(7)
-            sizes, same, other, loads = [], [], [], []
+            sizes, beside, same, other, loads = [], [], [], [], []
             with latentd.Client(socket) as client:
 
                 def draw(checkpoint: str, vae: str) -> tuple[float, float]:
@@ -117,15 +123,16 @@ def measure(folder: Path, switches: int, flags: list[str], program: Path) -> Non
                     same.append(draw(*pair)[0])
                     before = pair
                     sizes.append(resident(process.pid))
+                    beside.append(sizes[-1] - client.status()["memory"]["models_bytes"])
             extra = [1000 * (switched - stayed) for switched, stayed in zip(other, same)]
             p95 = statistics.quantiles(extra, n=20)[-1]
             load95 = 1000 * statistics.quantiles(loads, n=20)[-1]
-            settled = sizes[100:]
-            middle = statistics.median(settled)
-            low, high = (100 * (edge / middle - 1) for edge in (min(settled), max(settled)))
+            middle, low, high = spread(sizes[100:])
+            # What is in memory has not always the same size.
+            own, least, most = spread(beside[100:])
             print(f"{' '.join(flags) or 'room for all'}: a switch takes {statistics.median(extra):.1f} ms more, p95 "
-                  f"{p95:.1f} ms (loading, p95 {load95:.1f} ms); memory {middle / 2**20:.1f} MiB, {low:+.1f} to {high:+.1f} %, the highest after "
-                  f"{sizes.index(max(settled))} switches")
+                  f"{p95:.1f} ms (loading, p95 {load95:.1f} ms); memory {middle / 2**20:.1f} MiB, {low:+.1f} to {high:+.1f} %; beside the networks "
+                  f"{own / 2**20:.1f} MiB, {own * least / middle:+.1f} to {own * most / middle:+.1f} % of all")
         finally:
             process.terminate()
             process.wait()

@@ -35,10 +35,12 @@ def test_the_library_knows_them(client: latentd.Client) -> None:
         ("checkpoint", "latentd-demo-v"): "sd1",
         ("controlnet", "control_latentd-demo_canny"): None,
         ("embedding", "zippy"): None,
+        ("hypernetwork", "autumn"): None,
         ("lora", "pencil"): None,
     }
-    # Pickles, which are not read yet.
-    assert problems == {"autumn.pt", "zippy.pt"}
+    assert problems == set()
+    formats = [entry["format"] for entry in client.library.list("embedding")]
+    assert sorted(formats) == ["pytorch", "safetensors"], "one as A1111 pickles it, and one in safetensors"
 
 
 def test_the_v_variant_draws_what_the_prompt_says(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any, Dict, List
 
 import latentd
 import pytest
-from conftest import LONG, SMALL, SOON, Daemon
+from conftest import LONG, REPOSITORY, SMALL, SOON, Daemon
 from PIL import Image
 
 
@@ -345,7 +346,9 @@ def test_library_and_models(client: latentd.Client) -> None:
     assert client.library.default_checkpoint() in {entry["name"] for entry in entries}
     assert client.library.rescan()["entries"] >= len(entries)
     assert client.library.problems() == []
-    client.models.load(name, timeout=SOON)
+    assert client.models.load(name, vae="None", timeout=SOON)["name"] == name
+    with pytest.raises(latentd.NotFound, match="vae 'none such'"):
+        client.models.load(name, vae="none such", timeout=SOON)
     assert name in str(client.models.loaded())
     client.models.pin(name)
     client.models.pin(name, False)
@@ -354,6 +357,24 @@ def test_library_and_models(client: latentd.Client) -> None:
     assert not client.models.unload(name)
     with pytest.raises(latentd.NotFound, match=name):
         client.models.load(name + "x")
+
+
+def test_what_happens_to_the_library_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "Lora"
+    folder.mkdir()
+    daemon = Daemon(models=tmp_path)
+    with daemon.client() as client:
+        client.library.list()
+        events = client.library.events(timeout=SOON)
+        shutil.copy(REPOSITORY / "models" / "demo" / "library" / "Lora" / "pencil.safetensors", folder)
+        assert next(events).added == ["lora/pencil"]
+        (folder / "pencil.safetensors").rename(folder / "pen.safetensors")
+        # Its hash may become known before.
+        moved = next(event for event in events if event.removed)
+        assert (moved.added, moved.removed) == (["lora/pen"], ["lora/pencil"])
+        details = client.library.get("lora", "pen")
+        assert details["kind"] == "lora" and details["format"] == "safetensors"
+    daemon.remove()
 
 
 def test_a_ping_is_quick(client: latentd.Client) -> None:

@@ -81,6 +81,16 @@ async fn every_container_draws_what_its_safetensors_draw() {
         }
     }
     pixels(&client, "fp16").await;
+    // A VAE alone in diffusers' layout, with the names that its attention had first, is the checkpoint's own.
+    let by_vae = Txt2ImgParams { vae: Some("vae-old".into()), ..request("four") };
+    let own = within(client.txt2img(&request("four"))).await.expect("drawn").images.remove(0);
+    let image = within(client.txt2img(&by_vae)).await.expect("drawn").images.remove(0);
+    let decoded = |png: Option<latentd_client::protocol::Bytes>| {
+        let picture = latentd_models::image::Picture::decode(&png.expect("a PNG").0, 1 << 20);
+        picture.expect("a picture").into_rgb().pixels
+    };
+    assert!(image.infotext.expect("a text").contains("VAE: vae-old.safetensors"));
+    assert_eq!(decoded(image.png), decoded(own.png));
     let listed = within(client.library(&LibraryListParams::default())).await.expect("listed");
     assert!(listed.problems.is_empty(), "{:?}", listed.problems);
     let formats: Vec<_> = listed.entries.iter().filter_map(|entry| entry.format.as_deref()).collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::{
     ErrorName, EventKind, ImageIn, ImageOut, LibraryListParams, LoadParams, Precision, PreviewKind,
-    PreviewParams, Txt2ImgParams, VaeDecodeMethod,
+    PreviewParams, ResidentModel, Txt2ImgParams, VaeDecodeMethod,
 };
 use serde_json::{Map, Value};
 
@@ -208,6 +208,32 @@ async fn a_checkpoint_without_one_is_drawn_with_another_files() {
 }
 
 #[tokio::test]
+async fn a_new_vae_in_the_place_of_one_moves_no_pin() {
+    let folder = models();
+    let other = checkpoint("tiny-sd1-ema");
+    fs::copy(&other, folder.path().join("Stable-diffusion/other.safetensors")).expect("copied");
+    let vae = folder.path().join("VAE/shared.safetensors");
+    write(&vae, &vae_of(&checkpoint("tiny-sd1")));
+    let daemon = daemon(folder.path());
+    let client = daemon.client().await;
+    let params = LoadParams { checkpoint: "tiny-sd1".into(), vae: Some("shared".into()) };
+    within(client.load_model_with(&params)).await.expect("loaded");
+    within(client.pin_model("tiny-sd1", true)).await.expect("pinned");
+    write(&vae, &vae_of(&other));
+    let request = Txt2ImgParams { checkpoint: Some("other".into()), vae: Some("shared".into()), ..small(1) };
+    within(client.txt2img(&request)).await.expect("drawn");
+    let pinned = |models: Vec<ResidentModel>| -> Vec<String> {
+        models.into_iter().filter(|model| model.pinned).map(|model| model.name).collect()
+    };
+    assert_eq!(pinned(within(client.loaded_models()).await.expect("listed")), ["tiny-sd1"]);
+    // Its own next job has the new one, and the pin with it.
+    let request = Txt2ImgParams { vae: Some("shared".into()), ..small(1) };
+    within(client.txt2img(&request)).await.expect("drawn");
+    assert_eq!(pinned(within(client.loaded_models()).await.expect("listed")), ["tiny-sd1"]);
+    assert_eq!(within(client.loaded_models()).await.expect("listed").len(), 2);
+}
+
+#[tokio::test]
 async fn a_decoder_alone_will_do() {
     let folder = models();
     let other = vae_of(&checkpoint("tiny-sd1-ema"));
@@ -305,6 +331,15 @@ async fn taesd_makes_pictures_and_previews_where_it_is_there() {
     let by_taesd = Txt2ImgParams { sd_vae_decode_method: VaeDecodeMethod::Taesd, ..small(3) };
     let text = refused(within(client.txt2img(&by_taesd)).await, ErrorName::NotFound);
     assert!(text.contains("taesd_decoder.pth") && text.contains("VAE-approx"), "{text}");
+    // A1111's own approximation, which it ships, is another network.
+    let zeros = |name: &str, shape: [usize; 4]| {
+        let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+        (name.to_owned(), "F32".into(), serde_json::json!(shape), bytes)
+    };
+    let approximation = vec![zeros("conv1.weight", [8, 4, 7, 7]), zeros("conv8.weight", [3, 8, 3, 3])];
+    write(&folder.path().join("VAE-approx/model.safetensors"), &approximation);
+    within(client.rescan()).await.expect("scanned");
+    refused(within(client.txt2img(&by_taesd)).await, ErrorName::NotFound);
     let preview = PreviewParams { every: 1, kind: PreviewKind::Taesd };
     let previewed = Txt2ImgParams { preview: Some(preview), ..small(3) };
     // Without it previews are of latents, and the result says so.
@@ -342,4 +377,28 @@ async fn preview_of(client: &latentd_client::Client, request: &Txt2ImgParams) ->
     };
     let result = within(client.wait(&job)).await.expect("drawn");
     ((image.width, image.height), result.notices)
+}
+
+#[tokio::test]
+async fn taesd_is_planned_for_like_everything_else() {
+    let folder = models();
+    write(&folder.path().join("VAE-approx/taesd_decoder.safetensors"), &taesd());
+    let flags = ["--memory-bytes".to_owned(), (64 << 20).to_string()].into();
+    let daemon =
+        Daemon::with(Options { models: Some(folder.path().to_owned()), flags, ..Options::default() });
+    let client = daemon.client().await;
+    let request =
+        Txt2ImgParams { width: Some(256), height: Some(256), precision: Precision::F32, ..small(3) };
+    let drawn = within(client.txt2img(&request)).await.expect("it fits").images;
+    // Its maps are as large as the picture.
+    let by_taesd = Txt2ImgParams { sd_vae_decode_method: VaeDecodeMethod::Taesd, ..request.clone() };
+    let text = refused(within(client.txt2img(&by_taesd)).await, ErrorName::Memory);
+    assert!(text.contains("needs about"), "{text}");
+    // Previews are no reason to draw nothing.
+    let preview = PreviewParams { every: 1, kind: PreviewKind::Taesd };
+    let previewed = Txt2ImgParams { preview: Some(preview), ..request.clone() };
+    let (size, notices) = preview_of(&client, &previewed).await;
+    assert_eq!(size, (32, 32));
+    assert!(notices.iter().any(|notice| notice.contains("previews are of latents alone")), "{notices:?}");
+    assert_eq!(within(client.txt2img(&previewed)).await.expect("drawn").images, drawn);
 }

@@ -46,7 +46,7 @@ fn a_file_is_said_to_be_what_it_is_and_why() {
         "sd1, by",
         "safetensors",
         "ldm",
-        "epsilon, as says: nothing",
+        "epsilon (said by nothing",
         "bf16",
         "averaged",
         "yes:",
@@ -93,6 +93,7 @@ fn what_is_converted_is_there_whole_or_not_at_all() {
         assert!(code == Some(expected) && errors.contains(reason), "{arguments:?}: {code:?} {errors}");
         assert_eq!(names(folder.path()), before, "nothing is left");
     };
+    fs::write(folder.path().join("file"), "of somebody").expect("written");
     done(&["tiny.safetensors", "folder", "--layout", "diffusers", "--dtype", "f32"]);
     assert!(folder.path().join("folder/model_index.json").is_file());
     let inspected = models(folder.path(), &["inspect", "folder", "--json"]).1;
@@ -106,7 +107,7 @@ fn what_is_converted_is_there_whole_or_not_at_all() {
     done(&["tiny.safetensors", "again.safetensors", "--ema", "--force"]);
     done(&["tiny.safetensors", "folder", "--layout", "diffusers", "--force"]);
     refused(&["tiny.safetensors", "folder", "--force"], 2, "is a folder, and a file is to be written");
-    refused(&["folder", "tiny.safetensors", "--force"], 2, "is a file, and a folder is to be written");
+    refused(&["folder", "file", "--force"], 2, "is a file, and a folder is to be written");
     refused(&["again.safetensors", "x", "--ema"], 1, "has no averaged weights");
     refused(&["none.safetensors", "x"], 1, "none.safetensors");
     refused(&["tiny.safetensors", "none/x"], 1, "cannot write none/x");
@@ -115,7 +116,7 @@ fn what_is_converted_is_there_whole_or_not_at_all() {
     refused(&["tiny.safetensors", "mine", "--layout", "diffusers", "--force"], 2, "which is not replaced");
     // In its own place.
     done(&["tiny.safetensors", "tiny.safetensors", "--dtype", "f32", "--force"]);
-    assert_eq!(names(folder.path()), ["again.safetensors", "folder", "mine", "tiny.safetensors"]);
+    assert_eq!(names(folder.path()), ["again.safetensors", "file", "folder", "mine", "tiny.safetensors"]);
     // A limit is as good as a disk that is full halfway.
     for arguments in ["limited --dtype f16", "limited --dtype f16 --layout diffusers"] {
         let limited =
@@ -125,6 +126,6 @@ fn what_is_converted_is_there_whole_or_not_at_all() {
         let output = command.stdin(Stdio::null()).output().expect("ran");
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && errors.contains("File too large"), "{errors}");
-        assert_eq!(names(folder.path()), ["again.safetensors", "folder", "mine", "tiny.safetensors"]);
+        assert_eq!(names(folder.path()), ["again.safetensors", "file", "folder", "mine", "tiny.safetensors"]);
     }
 }

@@ -71,6 +71,29 @@ pub fn archive_of(entries: &[Entry], said: u64) -> Vec<u8> {
     file
 }
 
+/// The archive of 2016 with one storage of a float, "0", whose parts that are storages too this pickle tells.
+pub fn tar_with(parts: &[u8]) -> Vec<u8> {
+    let mut storages = b"\x80\x02K\x01.\x80\x02K\x00U\x03cpuctorch\nFloatStorage\n\x87.".to_vec();
+    number(&mut storages, 1, 8);
+    storages.extend([&[7; 4], parts].concat());
+    let mut file = vec![];
+    for (name, bytes) in [
+        ("sys_info", &b"\x80\x02}U\x0dlittle_endian\x88s."[..]),
+        ("pickle", b"\x80\x02}U\x01wU\x011Qs."),
+        ("tensors", b"\x80\x02K\x01.\x80\x02U\x011K\x00N\x87.\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+        ("storages", &storages),
+    ] {
+        let mut header = [0; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+        header[257..262].copy_from_slice(b"ustar");
+        file.extend(header);
+        file.extend(bytes);
+        file.resize(file.len().next_multiple_of(512), 0);
+    }
+    file
+}
+
 /// An archive with this pickle and one storage of 64 bytes.
 pub fn with_pickle(pickle: &[u8]) -> Vec<u8> {
     archive(&[entry("a/data.pkl", pickle), entry("a/data/0", &[7; 64])])

@@ -154,6 +154,39 @@ fn leading_sizes_of_1_do_not_matter() {
     }
 }
 
+/// As ComfyUI-GGUF writes tensors whose rows are no whole blocks.
+#[test]
+fn the_shape_that_a_tensor_had_is_the_one_it_has() {
+    type Expected<'a> = Result<&'a [usize], &'a str>;
+    let shape = |kind: u32, sizes: &[i32]| {
+        let sizes = sizes.iter().flat_map(|size| size.to_le_bytes()).collect::<Vec<_>>();
+        [&kind.to_le_bytes()[..], &(sizes.len() as u64 / 4).to_le_bytes(), &sizes].concat()
+    };
+    let rows: [(&str, Vec<u8>, Expected); 7] = [
+        ("odd", shape(INT32, &[4, 2, 3, 4]), Ok(&[4, 2, 3, 4])),
+        ("another", shape(INT32, &[4, 2]), Ok(&[3, 32])),
+        ("odd", shape(INT32, &[4, 2, 3, 3]), Err("tensor odd is [3, 32], and was [4, 2, 3, 3]")),
+        ("odd", shape(INT32, &[i32::MAX; 8]), Err("tensor odd is [3, 32]")),
+        ("odd", shape(INT32, &[-96, -1]), Err("has a size of -96")),
+        ("odd", shape(INT32, &[1; 9]), Err("is no shape, which is a list of up to 8 int32")),
+        ("odd", shape(U32, &[96]), Err("is no shape")),
+    ];
+    for (name, list, expected) in rows {
+        let mut file = Written::default();
+        file.pair(&format!("comfy.gguf.orig_shape.{name}"), LIST, &list);
+        file.tensor("odd", &[32, 3], Q8_0, &[0; 102]);
+        match (files::from_bytes("x.gguf", file.bytes()), expected) {
+            (Ok(file), Ok(shape)) => {
+                assert_eq!(file.shape("odd"), Some(shape));
+                assert_eq!(as_f32(&file, "odd").len(), 96 * 4);
+                assert!(file.metadata().is_empty());
+            }
+            (Err(error), Err(reason)) => assert!(error.to_string().contains(reason), "{error}"),
+            (found, _) => panic!("{expected:?}: {:?}", found.map(drop)),
+        }
+    }
+}
+
 /// A file put together by hand, to be put together wrongly.
 #[derive(Clone, Default)]
 struct Written {
@@ -204,6 +237,7 @@ impl Written {
 const F32: u32 = 0;
 const Q8_0: u32 = 8;
 const U32: u32 = 4;
+const INT32: u32 = 5;
 const TEXT: u32 = 8;
 const LIST: u32 = 9;
 

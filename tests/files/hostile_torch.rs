@@ -8,7 +8,8 @@ use latentd_models::files;
 use proptest::prelude::*;
 
 use crate::forging::{
-    Entry, archive, archive_of, beside, deflated, dict_of, entry, number, stream_with, tensor, with_pickle,
+    Entry, archive, archive_of, beside, deflated, dict_of, entry, number, stream_with, tar_with, tensor,
+    with_pickle,
 };
 use crate::torch::containers;
 
@@ -177,9 +178,14 @@ fn pickles_beyond_reason_are_refused() {
     let laughs = [&b"]"[..], &b"q\x000h\x00h\x00\x86".repeat(60)].concat();
     let shared = [&b"}"[..], &b"q\x000}(U\x01ah\x00U\x01bh\x00u".repeat(60)].concat();
     let long = |opcode: &[u8], length: &[u8]| dict_of(&[opcode, length].concat());
-    let rows: [(&str, Vec<u8>, &str); 53] = [
+    let rows: [(&str, Vec<u8>, &str); 58] = [
         ("500,000 keys of 8 MB", dict_of(&long_keys(500_000)), "without named tensors"),
         ("a long list looked through again and again", dict_of(&long_arguments(500_000)), "without named tensors"),
+        ("a long list of pairs but the last, looked through again and again", dict_of(&all_but_one_pair(200_000)), "no pairs"),
+        ("texts of a list that is not kept", long_lists(500_000), "without named tensors"),
+        ("a tensor with a name of 1,001 bytes", named_long(&tensor(&[4], &[1], 0)), "longer than 1000 bytes"),
+        ("a tensor within what has a name of 1,001 bytes", named_long(&[b"]", &tensor(&[4], &[1], 0)[..], b"a"].concat()), "longer than 1000 bytes"),
+        ("nothing with a name of 1,001 bytes", named_long(b"N"), "without named tensors"),
         ("100,000 storages with names of 8 MB", dict_of(&long_storages(100_000)), "a storage is none"),
         ("100,000 modules of 100,000 attributes", dict_of(&many_modules(100_000)), "over and over"),
         ("a million tensors of 64 dimensions", dict_of(&many_tensors(1_000_000)), "objects"),
@@ -259,6 +265,24 @@ fn long_arguments(count: usize) -> Vec<u8> {
     [&open[..], &b"N".repeat(count), b"tq\x01", &b"h\x00h\x01R0".repeat(count), b"t"].concat()
 }
 
+fn all_but_one_pair(count: usize) -> Vec<u8> {
+    let open = b"(ccollections\nOrderedDict\nq\x00((";
+    let pairs = b"NN\x86".repeat(count);
+    [&open[..], &pairs, b"Nltq\x01", &b"h\x00h\x01R0".repeat(count), b"t"].concat()
+}
+
+/// A list of the longest texts that ends with what is none.
+fn long_lists(count: usize) -> Vec<u8> {
+    let text = [&b"X"[..], &4096u32.to_le_bytes(), &b"k".repeat(4096)].concat();
+    let list = [&b"\x80\x02}(U\x01x("[..], &text, b"q\x00", &b"h\x00".repeat(62), b"Nlq\x01"].concat();
+    [&list[..], &b"K\x01h\x01".repeat(count), b"u."].concat()
+}
+
+fn named_long(value: &[u8]) -> Vec<u8> {
+    let key = [&b"X"[..], &1001u32.to_le_bytes(), &b"k".repeat(1001)].concat();
+    [&b"\x80\x02}"[..], &key, value, b"s."].concat()
+}
+
 fn long_storages(count: usize) -> Vec<u8> {
     let pid = b"(U\x07storagectorch\nFloatStorage\nh\x00U\x03cpuK\x10tQ0";
     [&long_text()[..], b"q\x00", &pid.repeat(count)].concat()
@@ -299,6 +323,49 @@ fn nested_types(count: usize) -> Vec<u8> {
     let open =
         b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._tensor\n_rebuild_from_type_v2\nN".repeat(count);
     [&open[..], b"N", &b"}tR".repeat(count)].concat()
+}
+
+/// Storages that are parts of others are named in a list, which may name one of them a million times.
+#[test]
+fn the_oldest_archives_beyond_reason_are_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let parts = |name: usize, count: usize| {
+        let name = [&b"X"[..], &(name as u32).to_le_bytes(), &b"k".repeat(name)].concat();
+        let part = [&b"\x80\x02](("[..], &name, b"K\x00K\x00K\x01tq\x00"].concat();
+        tar_with(&[&part[..], &b"h\x00".repeat(count - 1), b"e."].concat())
+    };
+    for (name, file, expected) in [
+        ("none", tar_with(b"\x80\x02]."), Ok(())),
+        ("one", parts(256, 1), Ok(())),
+        ("a name of 257 bytes", parts(257, 1), Err("a part of a storage is none")),
+        ("a name of 16 MB a million times", parts(16 << 20, 1_000_000), Err("parts of storages are none")),
+        ("65,536 parts", parts(1, 1 << 16), Ok(())),
+        ("65,537 parts", parts(1, (1 << 16) + 1), Err("the parts of storages are none")),
+    ] {
+        check(folder.path(), name, &file, expected);
+    }
+}
+
+/// Each tensor would be unpacked from the storage's beginning.
+#[test]
+fn many_tensors_of_one_packed_storage_are_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let elements = 4u32 << 20;
+    let packed = deflated("a/data/0", &vec![0; 4 * elements as usize]);
+    let file = |count: u8| {
+        let tensor = |index: u8| {
+            let open =
+                b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuJ";
+            let (all, last) = (elements.to_le_bytes(), (elements - 1).to_le_bytes());
+            let rest = [&all[..], b"tQJ", &last, b"K\x01\x85K\x01\x85\x89NtR"].concat();
+            [&[b'U', 1, b'w' - index][..], open, &rest].concat()
+        };
+        let tensors: Vec<u8> = (0..count).flat_map(tensor).collect();
+        archive(&[entry("a/data.pkl", &[b"\x80\x02}(", &tensors[..], b"u."].concat()), packed.clone()])
+    };
+    for (count, expected) in [(2, Ok(())), (21, Err("many tensors in one packed storage"))] {
+        check(folder.path(), &count.to_string(), &file(count), expected);
+    }
 }
 
 /// A sound pickle about tensors that cannot be.

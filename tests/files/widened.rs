@@ -31,6 +31,48 @@ fn torch_widens_them_so_too() {
     }
 }
 
+/// A safetensors file of zeros: names, types, shapes and bytes.
+fn zeros(tensors: &[(&str, &str, &str, usize)]) -> Vec<u8> {
+    let mut end = 0;
+    let entries = tensors.iter().map(|(name, dtype, shape, size)| {
+        let start = end;
+        end += size;
+        format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+    });
+    let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+    let mut bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    bytes.resize(bytes.len() + end, 0);
+    bytes
+}
+
+/// Of a network in several files, which one has a weight's scale is by chance.
+#[test]
+fn a_scale_belongs_to_its_weight_in_another_file_too() {
+    let folder = tempfile::tempdir().expect("folder");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, bytes).expect("written");
+    };
+    write("model_index.json", b"{}");
+    let list = "unet/diffusion_pytorch_model.safetensors.index.json";
+    write(
+        list,
+        br#"{"weight_map":{"a.weight":"1","a.weight_scale":"2","b.weight":"2","b.scale_weight":"1"}}"#,
+    );
+    let mark = ("scaled_fp8", "F8_E4M3", "[0]", 0);
+    let one = [mark, ("a.weight", "F8_E4M3", "[4,2]", 8), ("b.scale_weight", "F32", "[]", 4)];
+    write("unet/1", &zeros(&one));
+    write("unet/2", &zeros(&[mark, ("a.weight_scale", "F32", "[4]", 16), ("b.weight", "F8_E5M2", "[2]", 2)]));
+    let file = files::open(folder.path()).expect("opens");
+    assert_eq!(file.names().collect::<Vec<_>>(), ["unet/a.weight", "unet/b.weight"]);
+    for name in ["unet/a.weight", "unet/b.weight"] {
+        assert_eq!(file.weight_dtype(name).expect("weights"), WeightDtype::F32);
+        let (dtype, bytes) = file.weights(name).expect("weights").expect("there");
+        assert!(dtype == WeightDtype::F32 && bytes.iter().all(|byte| *byte == 0));
+    }
+}
+
 /// Neither one for all nor one for each output.
 #[test]
 fn scales_that_do_not_fit_are_refused() {

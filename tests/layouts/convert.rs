@@ -89,6 +89,64 @@ fn what_a_model_predicts_and_how_large_it_draws_goes_with_it() {
     assert_eq!(facts(&file), (Prediction::Velocity, (512, 512)));
 }
 
+/// Of the marks in a file and the configuration beside it the configuration counts, and only the marks go with it.
+#[test]
+fn what_contradicts_the_marks_goes_with_the_file() {
+    let fixture = Fixture::unpack();
+    let mut tensors = read(&fixture.at("ldm.safetensors"));
+    tensors.insert("v_pred".to_owned(), (safetensors::Dtype::F32, vec![0], vec![]));
+    write(&fixture.at("marked.safetensors"), tensors.into_iter());
+    let prediction = |at: &Path| Checkpoint::open(at).expect("opens").prediction;
+    for (text, expected) in [("parameterization: eps", Prediction::Epsilon), ("{}", Prediction::Velocity)] {
+        fs::write(fixture.at("marked.yaml"), text).expect("written");
+        assert_eq!(prediction(&fixture.at("marked.safetensors")), expected, "{text}");
+        let name = format!("{}.safetensors", expected.name());
+        let at = convert(&fixture, "marked.safetensors", &name, AS_IT_IS);
+        assert_eq!(prediction(&at), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_makes_no_whole_model_is_refused() {
+    let fixture = Fixture::unpack();
+    let tensors = read(&fixture.at("ldm.safetensors"));
+    let without = |prefix: &str, name: &str| {
+        let kept = tensors.clone().into_iter().filter(|(name, _)| !name.starts_with(prefix));
+        write(&fixture.at(name), kept);
+        fixture.at(name)
+    };
+    let vae = "first_stage_model.";
+    let no_vae = without(vae, "no-vae.safetensors");
+    let no_unet = without("model.diffusion_model.", "no-unet.safetensors");
+    // Another family's, of which only the UNet is known by its names.
+    let others = tensors.iter().filter(|(name, _)| !name.starts_with(vae)).map(|(name, tensor)| {
+        (name.replace("cond_stage_model.", "conditioner.embedders.0."), tensor.clone())
+    });
+    write(&fixture.at("xl.safetensors"), others);
+    // Folders of another family, with a VAE and without.
+    let copied = |from: &str, to: &str| {
+        fs::create_dir_all(fixture.at(to).parent().expect("a folder")).expect("made");
+        fs::copy(fixture.at(from), fixture.at(to)).expect("copied");
+    };
+    let text = "text_encoder/model.safetensors";
+    copied(&format!("plain/{text}"), "plain/text_encoder_2/model.safetensors");
+    let unet = "unet/diffusion_pytorch_model.safetensors";
+    for file in ["model_index.json", unet, text, "text_encoder_2/model.safetensors"] {
+        copied(&format!("plain/{file}"), &format!("small/{file}"));
+    }
+    for (path, layout, reason) in [
+        (no_vae, Layout::Diffusers, "no-vae.safetensors: has no VAE, so it makes no folder"),
+        (no_unet, Layout::Diffusers, "no-unet.safetensors: has no UNet, so it makes no folder"),
+        (fixture.at("xl.safetensors"), Layout::Diffusers, "xl.safetensors: has no VAE"),
+        (fixture.at("plain"), Layout::Ldm, "plain: is not of SD 1.x"),
+        (fixture.at("small"), Layout::Ldm, "small: is not of SD 1.x"),
+        (fixture.at("small"), Layout::Diffusers, "small: has no VAE"),
+    ] {
+        let error = converted(&path, to(layout)).err().expect(reason).to_string();
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
+}
+
 #[test]
 fn types_change_and_what_has_no_place_is_told() {
     let fixture = Fixture::unpack();

@@ -217,6 +217,27 @@ fn networks_in_single_files_are_known_by_what_they_hold() {
     Checkpoint::open(&merged).expect("opens");
 }
 
+/// One of the two would not be seen.
+#[test]
+fn two_tensors_of_one_name_are_refused() {
+    let fixture = Fixture::unpack();
+    let query = "encoder.mid_block.attentions.0.query.weight";
+    let first = "vae.decoder.conv_in.weight";
+    for (prefix, added, second) in [
+        ("", "encoder.mid_block.attentions.0.to_q.weight", query),
+        ("vae.", "first_stage_model.decoder.conv_in.weight", first),
+    ] {
+        let tensors = read(&fixture.at("vae-old.safetensors")).into_iter();
+        let mut tensors: BTreeMap<_, _> =
+            tensors.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
+        tensors.insert(added.to_owned(), tensors[second].clone());
+        write(&fixture.at("both.safetensors"), tensors.into_iter());
+        let error = files::open(&fixture.at("both.safetensors")).err().expect("refused").to_string();
+        assert!(error.contains("both.safetensors: tensors ") && error.contains("are both first_"), "{error}");
+        assert!(error.contains(added) && error.contains(second), "{error}");
+    }
+}
+
 type Owned = (safetensors::Dtype, Vec<usize>, Vec<u8>);
 
 pub fn read(path: &Path) -> BTreeMap<String, Owned> {

@@ -212,6 +212,8 @@ fn preload(daemon: &Arc<Daemon>) {
     }
     let studio = Arc::clone(&daemon.studio);
     daemon.loaders.run(move || {
+        // Names are looked up in what the first scan finds, however long that takes.
+        studio.library.snapshot();
         for name in &names {
             if let Err(error) = studio.load(name, None) {
                 warn!(name, error = error.text, "not brought into memory at the start");

@@ -53,6 +53,9 @@ pub(super) struct ServeArgs {
     /// The VAE of requests that name none: Automatic, None, or a name
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     default_vae: Option<String>,
+    /// Seconds that a checkpoint stays in memory after its last job; -1 until another needs the room
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=31_536_000))]
+    keep_alive_s: Option<i64>,
     /// A checkpoint that is brought into memory at the start; may be given several times
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     preload: Vec<String>,
@@ -101,6 +104,7 @@ impl ServeArgs {
         set(&mut config.hash_in_background, self.hash_in_background);
         set(&mut config.default_checkpoint, self.default_checkpoint);
         set(&mut config.default_vae, self.default_vae);
+        set(&mut config.keep_alive_s, self.keep_alive_s);
         set(&mut config.preload, (!self.preload.is_empty()).then_some(self.preload));
         set(&mut config.threads, self.threads);
         set(&mut config.memory_bytes, self.memory_bytes);

@@ -168,14 +168,16 @@ pub(super) fn names_in(wanted: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Where the VAE of a checkpoint is if it lies beside it: `NAME.vae.safetensors`, `.pt`, `.ckpt`.
-pub(super) fn vaes_beside(checkpoint: &Path) -> Vec<PathBuf> {
-    ["vae.safetensors", "vae.pt", "vae.ckpt"].iter().map(|ending| checkpoint.with_extension(ending)).collect()
+pub(super) fn vaes_beside(checkpoint: &Item) -> Vec<PathBuf> {
+    let Some(path) = checkpoint.path() else { return vec![] };
+    let beside = |ending| path.with_file_name(format!("{}.vae.{ending}", checkpoint.name));
+    ["safetensors", "pt", "ckpt"].into_iter().map(beside).collect()
 }
 
 /// The VAE that A1111 takes for a checkpoint by itself: one whose file's name begins with the checkpoint's. Before all
 /// others one beside it that is named after it and nothing else.
-pub(super) fn vae_named_after(snapshot: &Snapshot, checkpoint: &Path) -> Option<Item> {
-    let name = checkpoint.file_stem()?.to_str()?;
+pub(super) fn vae_named_after(snapshot: &Snapshot, checkpoint: &Item) -> Option<Item> {
+    let name = checkpoint.name.as_str();
     let vaes = || snapshot.entries.iter().filter(|item| item.kind == LibraryKind::Vae);
     let beside = vaes_beside(checkpoint);
     let is_beside = |item: &&Item| item.path().is_some_and(|path| beside.iter().any(|each| each == path));
@@ -189,25 +191,27 @@ pub(super) fn vae_named_after(snapshot: &Snapshot, checkpoint: &Path) -> Option<
 /// What A1111 calls TAESD's decoder for Stable Diffusion 1.x and 2.x; those of others have latents of another kind.
 const TAESD: &str = "taesd_decoder";
 
-/// The TAESD decoder for Stable Diffusion 1.x: by A1111's name, else any whose name speaks of no other family.
-pub(super) fn taesd(shelf: Shelf<'_>) -> Result<Item> {
-    let all = || shelf.snapshot.entries.iter().filter(|item| item.kind == LibraryKind::Taesd);
-    let is_other =
-        |item: &&Item| ["xl", "sd3", "f1", "flux", "encoder"].iter().any(|part| item.name.contains(part));
-    let found = all().find(|item| item.name == TAESD).or_else(|| all().find(|item| !is_other(item)));
-    found.cloned().ok_or_else(|| {
-        let root = shelf.roots.iter().find(|root| root.kind.is_none());
-        let folder = root.map_or_else(|| "VAE-approx".into(), |root| root.path.join("VAE-approx"));
-        let text = format!("there is no TAESD in the library; put {TAESD}.pth into {}", folder.display());
-        Error::new(Class::NotFound, text)
-    })
+/// Files that may be the TAESD decoder for Stable Diffusion 1.x: first what A1111 calls so, then any whose name speaks of no
+/// other family. Encoders are of the same kind, and A1111's own approximation.
+pub(super) fn taesds(snapshot: &Snapshot) -> Vec<Item> {
+    let all = || snapshot.entries.iter().filter(|item| item.kind == LibraryKind::Taesd);
+    let is_other = |item: &Item| ["xl", "sd3", "f1", "flux"].iter().any(|part| item.name.contains(part));
+    let is_named = |item: &Item| item.name == TAESD;
+    let others = all().filter(|item| !is_named(item) && !is_other(item));
+    all().filter(|item| is_named(item)).chain(others).cloned().collect()
+}
+
+/// There is none.
+pub(super) fn no_taesd(roots: &[Root]) -> Error {
+    let root = roots.iter().find(|root| root.kind.is_none());
+    let folder = root.map_or_else(|| "VAE-approx".into(), |root| root.path.join("VAE-approx"));
+    let text = format!("there is no TAESD in the library; put {TAESD}.pth into {}", folder.display());
+    Error::new(Class::NotFound, text)
 }
 
 /// The first checkpoint of the models folders by name that this version can draw with.
 pub(super) fn first_checkpoint(roots: &[Root], snapshot: &Snapshot) -> Result<Item> {
-    let has_vae = |item: &Item| {
-        !item.facts.lacks_vae || item.path().is_some_and(|path| vae_named_after(snapshot, path).is_some())
-    };
+    let has_vae = |item: &Item| !item.facts.lacks_vae || vae_named_after(snapshot, item).is_some();
     let answers = |item: &Item| item.path().is_some_and(|path| !snapshot.is_silent(path));
     let is_wanted = |item: &&Item| item.draws() && answers(item) && has_vae(item);
     snapshot.entries.iter().find(is_wanted).cloned().ok_or_else(|| {

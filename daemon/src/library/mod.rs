@@ -41,6 +41,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind};
 use latentd_models::files::Prediction;
+use latentd_models::networks::taesd::TaesdConfig;
 
 use crate::contain::{contain, keep_going};
 use crate::error::{Class, Error, Result};
@@ -75,6 +76,9 @@ const HASHING_THREADS: usize = 2;
 
 /// Times a file that is being replaced is looked up again before it is taken as it is.
 const LOOKS: usize = 3;
+
+/// Channels of the latents of Stable Diffusion 1.x.
+const TAESD_CHANNELS: usize = 4;
 
 /// What a request calls the VAE that is named after the checkpoint, else the checkpoint's own; and the latter in any case.
 pub(crate) const AUTOMATIC_VAE: &str = "Automatic";
@@ -403,19 +407,38 @@ impl Library {
         if !wanted.eq_ignore_ascii_case(AUTOMATIC_VAE) {
             return self.pin_what(&|| self.choose(LibraryKind::Vae, wanted, waiter)).map(Some);
         }
-        let Some(path) = checkpoint.path() else { return Ok(None) };
+        if checkpoint.is_built_in() {
+            return Ok(None);
+        }
         // Who has just put one there means it, also before the change was noticed.
-        self.refresh(&lookup::vaes_beside(path));
-        let Some(item) = lookup::vae_named_after(&self.known_by_now(), path) else { return Ok(None) };
-        self.pin_what(&|| Ok(Choice { item: item.clone(), bytes: false, _file: None })).map(Some)
+        let mut changed = lookup::vaes_beside(checkpoint);
+        for _ in 0..LOOKS {
+            self.refresh(&changed);
+            let Some(item) = lookup::vae_named_after(&self.known_by_now(), checkpoint) else {
+                return Ok(None);
+            };
+            match self.hold(&item) {
+                Ok(pinned) => return Ok(Some(pinned)),
+                Err(PinError::Unusable(error)) => return Err(error),
+                Err(PinError::Moved) => changed.extend(item.path().map(Path::to_owned)),
+            }
+        }
+        Err(Error::new(Class::Model, format!("the VAE of '{}' changes all the time; retry", checkpoint.name)))
     }
 
     /// The TAESD for checkpoints of Stable Diffusion 1.x, held open as it is now, if the library has one.
     pub(crate) fn pin_taesd(&self) -> Result<Arc<Pinned>> {
-        self.pin_what(&|| {
-            let item = lookup::taesd(self.shelf(&self.known_by_now()))?;
-            Ok(Choice { item, bytes: false, _file: None })
-        })
+        for item in lookup::taesds(&self.known_by_now()) {
+            let choice = || Ok(Choice { item: item.clone(), bytes: false, _file: None });
+            let decodes = |file: &Arc<Pinned>| {
+                let config = file.tensors().ok().and_then(|file| TaesdConfig::detect(&file));
+                config.is_some_and(|config| config.latent_channels == TAESD_CHANNELS)
+            };
+            if let Some(file) = self.pin_what(&choice).ok().filter(decodes) {
+                return Ok(file);
+            }
+        }
+        Err(lookup::no_taesd(&self.roots))
     }
 
     fn pin_what(&self, look: &dyn Fn() -> Result<Choice>) -> Result<Arc<Pinned>> {

@@ -2,13 +2,13 @@
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::Result;
-use latentd_models::files::StoredTensor;
+use latentd_models::files::{StoredScale, StoredTensor};
 use latentd_models::model::{ComponentKind, vae_parts, with_vae};
 use sha2::{Digest, Sha256};
 
 use crate::library::Pinned;
 
-/// SHA-256 over its tensors, sorted by name: name, type, shape and elements of each. `None` once `stopped`, or if the file
+/// SHA-256 over its tensors, sorted by name: name, type, shape and elements of each, and those of its scale. `None` once `stopped`, or if the file
 /// is no longer as it was pinned, and so not what is in memory.
 pub(super) fn digest(pinned: &Pinned, kind: ComponentKind, stopped: &dyn Fn() -> bool) -> Option<[u8; 32]> {
     // What was cut off is zeros, and no content.
@@ -35,9 +35,13 @@ fn digest_of<'a>(
             return None;
         }
         let StoredTensor { name, dtype, shape, bytes, scale } = tensor.ok()?;
-        all.update(format!("{name}\0{}\0{shape:?}\0", dtype.name()));
+        // In quotes, so that none looks like what follows it.
+        all.update(format!("{name:?}\0{}\0{shape:?}\0", dtype.name()));
         all.update(Sha256::digest(&bytes));
-        all.update(scale);
+        if let Some(StoredScale { dtype, shape, bytes }) = scale {
+            all.update(format!("\0{}\0{shape:?}\0", dtype.name()));
+            all.update(Sha256::digest(&bytes));
+        }
     }
     Some(all.finalize().into())
 }
@@ -47,8 +51,35 @@ mod tests {
     use std::cell::Cell;
     use std::io::{Seek, SeekFrom, Write};
 
+    use latentd_models::files::ElementType;
+
     use super::*;
     use crate::memory::fixture::Fixture;
+
+    #[test]
+    fn no_two_contents_look_alike() {
+        let scale = |dtype, shape: &'static [usize]| Some((dtype, shape));
+        let rows: [&[(&str, _)]; 7] = [
+            &[("a", None)],
+            &[("a", None), ("scale", None)],
+            &[("a\0", None)],
+            &[("a", scale(ElementType::F16, &[2]))],
+            &[("a", scale(ElementType::Bf16, &[2]))],
+            &[("a", scale(ElementType::F16, &[2, 1]))],
+            &[("a", scale(ElementType::F32, &[1]))],
+        ];
+        let digests = rows.map(|tensors| {
+            let bytes = || vec![7; 4].into();
+            let tensors = tensors.iter().map(|(name, scale)| {
+                let scale = scale.map(|(dtype, shape)| StoredScale { dtype, shape, bytes: bytes() });
+                Ok(StoredTensor { name, dtype: ElementType::F8E4M3, shape: &[4], bytes: bytes(), scale })
+            });
+            digest_of(tensors, &|| false).expect("read")
+        });
+        for (place, digest) in digests.iter().enumerate() {
+            assert!(!digests[..place].contains(digest), "{:?}", rows[place].len());
+        }
+    }
 
     #[test]
     fn a_file_that_is_written_to_meanwhile_has_no_content() {

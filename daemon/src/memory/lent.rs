@@ -15,8 +15,9 @@ use super::known::Known;
 use super::loading::For;
 use super::plan::plan;
 use super::store::Memory;
+use super::taesd::{TaesdWish, activation_bytes};
 use crate::error::{Error, Result};
-use crate::library::{ModelFiles, Pinned};
+use crate::library::ModelFiles;
 
 /// What a job draws with. Each phase has its network and room for what it computes; what the phase before had is idle.
 pub(crate) struct Lent<'a> {
@@ -27,8 +28,9 @@ pub(crate) struct Lent<'a> {
     cancelled: &'a (dyn Fn() -> bool + Sync),
     /// How long the checkpoint stays afterwards; for ever if `None`.
     keep_alive: Option<Duration>,
-    /// The file of a TAESD that is wanted.
-    taesd: Option<Arc<Pinned>>,
+    taesd: Option<TaesdWish>,
+    /// The same in f32, once something of it was needed.
+    wide: Option<Arc<Known>>,
     /// Room for the phase that is on.
     room: Option<Lease>,
     /// Room for what TAESD computes.
@@ -39,6 +41,14 @@ pub(crate) struct Lent<'a> {
     pub(crate) failure: Option<Error>,
 }
 
+/// What a job wants beside its checkpoint.
+#[derive(Clone, Default)]
+pub(crate) struct Wishes {
+    /// How long the checkpoint stays afterwards; for ever if `None`.
+    pub keep_alive: Option<Duration>,
+    pub taesd: Option<TaesdWish>,
+}
+
 impl<'a> Lent<'a> {
     /// Settles how many latents go through the UNet at once, at most `size.samples`: as many as there is room for. Loads
     /// everything where all of it fits together.
@@ -47,7 +57,7 @@ impl<'a> Lent<'a> {
         files: &'a ModelFiles,
         known: &'a Known,
         size: PictureSize,
-        keep_alive: Option<Duration>,
+        wishes: &Wishes,
         cancelled: &'a (dyn Fn() -> bool + Sync),
     ) -> Result<Self> {
         let mut lent = Self {
@@ -56,19 +66,26 @@ impl<'a> Lent<'a> {
             known,
             size,
             cancelled,
-            keep_alive,
-            taesd: None,
+            keep_alive: wishes.keep_alive,
+            taesd: wishes.taesd.clone(),
+            wide: None,
             taesd_room: None,
             room: None,
             loading: Duration::ZERO,
             failure: None,
         };
         memory.begin_job(files, known);
-        let mut planned = plan(known, &size, &memory.room(known, For::Job));
+        let mut taesd = wishes.taesd.as_ref().map(|taesd| taesd.needs(&size)).unwrap_or_default();
+        let mut planned = plan(known, &size, taesd, &memory.room(known, For::Job));
         // A load for nobody yet may hold what is missing.
         if planned.is_err() {
             let _turn = memory.background_load_gives_way(cancelled)?;
-            planned = plan(known, &size, &memory.room(known, For::Job));
+            planned = plan(known, &size, taesd, &memory.room(known, For::Job));
+            // Previews are no reason to draw nothing; the pipeline is told when it asks for what makes them.
+            if planned.is_err() && taesd.beside_unet > 0 {
+                taesd.beside_unet = 0;
+                planned = plan(known, &size, taesd, &memory.room(known, For::Job));
+            }
         }
         let (samples, together) = planned?;
         lent.size.samples = samples;
@@ -81,38 +98,32 @@ impl<'a> Lent<'a> {
         Ok(lent)
     }
 
-    /// The same with a TAESD, lent whenever the pipeline asks for it.
-    #[must_use]
-    pub(crate) fn with_taesd(mut self, file: Option<Arc<Pinned>>) -> Self {
-        self.taesd = file;
-        self
-    }
-
     /// Latents that go through the UNet at once.
     pub(crate) fn samples_at_once(&self) -> usize {
         self.size.samples
     }
 
     fn phase(&mut self, kind: ComponentKind) -> latentd_models::Result<Network> {
-        self.phase_in(None, kind)
+        self.timed(|lent| lent.lend(lent.known, kind))
     }
 
-    /// The same in another precision than the job's.
-    fn phase_in(
-        &mut self,
-        precision: Option<Precision>,
-        kind: ComponentKind,
-    ) -> latentd_models::Result<Network> {
+    fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> latentd_models::Result<T> {
         let started = Instant::now();
         self.room = None;
-        let lent = match precision {
-            None => self.lend(self.known, kind),
-            Some(precision) => {
-                self.memory.known(self.files, precision).and_then(|known| self.lend(&known, kind))
-            }
-        };
+        let lent = work(self);
         self.loading += started.elapsed();
         lent.map_err(|error| self.failed(error))
+    }
+
+    /// The checkpoint in f32, which this job draws with as well from now on.
+    fn wide(&mut self) -> Result<Arc<Known>> {
+        if let Some(wide) = &self.wide {
+            return Ok(Arc::clone(wide));
+        }
+        let wide = self.memory.known(self.files, Precision::F32)?;
+        self.memory.begin_job(self.files, &wide);
+        self.wide = Some(Arc::clone(&wide));
+        Ok(wide)
     }
 
     /// Keeps the daemon's words for an error.
@@ -133,7 +144,9 @@ impl<'a> Lent<'a> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        self.memory.end_job(self.known, self.keep_alive);
+        for known in [self.known].into_iter().chain(self.wide.as_deref()) {
+            self.memory.end_job(known, self.keep_alive);
+        }
     }
 }
 
@@ -143,15 +156,20 @@ fn other_kind<T>() -> latentd_models::Result<T> {
 
 impl Components for Lent<'_> {
     fn taesd(&mut self) -> latentd_models::Result<Option<Arc<Taesd>>> {
-        let Some(file) = self.taesd.clone() else { return Ok(None) };
+        let Some(wish) = self.taesd.clone() else { return Ok(None) };
+        // For pictures the UNet's work is done.
         self.taesd_room = None;
-        let latents = (self.size.height.div_ceil(8), self.size.width.div_ceil(8));
-        let bytes = Taesd::activation_bytes(latents);
-        match self.memory.taesd(&file, self.known.precision, bytes, self.cancelled) {
+        if wish.decodes {
+            self.room = None;
+        }
+        let (precision, bytes) = (self.known.precision, activation_bytes(&self.size));
+        match self.memory.taesd(&wish.file, precision, bytes, self.cancelled) {
             Ok((network, room)) => {
                 self.taesd_room = Some(room);
                 Ok(Some(network))
             }
+            // Previews are made without it; the pipeline tells why.
+            Err(error) if !wish.decodes => Err(latentd_models::Error::Stage(error.text)),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -160,7 +178,11 @@ impl Components for Lent<'_> {
         if self.known.precision == Precision::F32 {
             return Ok(None);
         }
-        match self.phase_in(Some(Precision::F32), ComponentKind::Vae)? {
+        let network = self.timed(|lent| {
+            let wide = lent.wide()?;
+            lent.lend(&wide, ComponentKind::Vae)
+        })?;
+        match network {
             Network::Vae(network) => Ok(Some(network)),
             _ => other_kind(),
         }
@@ -181,6 +203,8 @@ impl Components for Lent<'_> {
     }
 
     fn vae(&mut self) -> latentd_models::Result<Arc<Vae>> {
+        // Previews are over.
+        self.taesd_room = None;
         match self.phase(ComponentKind::Vae)? {
             Network::Vae(network) => Ok(network),
             _ => other_kind(),

@@ -18,5 +18,6 @@ mod store;
 mod taesd;
 
 pub(crate) use known::Known;
-pub(crate) use lent::Lent;
+pub(crate) use lent::{Lent, Wishes};
 pub(crate) use store::Memory;
+pub(crate) use taesd::{TaesdNeeds, TaesdWish};

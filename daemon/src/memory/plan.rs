@@ -3,6 +3,7 @@
 use latentd_models::model::{ComponentKind, PictureSize};
 
 use super::known::Known;
+use super::taesd::TaesdNeeds;
 use crate::error::{Class, Error, Result};
 
 /// Bytes that could be had for a checkpoint's networks and what they compute.
@@ -34,20 +35,32 @@ impl Room {
 }
 
 /// An error if a picture can never be drawn with so much room.
-pub(super) fn check(known: &Known, size: &PictureSize, room: &Room) -> Result<()> {
-    plan(known, &PictureSize { samples: 1, ..*size }, room).map(drop)
+pub(super) fn check(known: &Known, size: &PictureSize, taesd: TaesdNeeds, room: &Room) -> Result<()> {
+    plan(known, &PictureSize { samples: 1, ..*size }, taesd, room).map(drop)
 }
 
 /// How many latents may go through the UNet at once with so much room, and whether all networks fit beside them.
-pub(super) fn plan(known: &Known, size: &PictureSize, room: &Room) -> Result<(usize, bool)> {
+pub(super) fn plan(
+    known: &Known,
+    size: &PictureSize,
+    taesd: TaesdNeeds,
+    room: &Room,
+) -> Result<(usize, bool)> {
     let estimate = &known.estimate;
     let activations = |kind, size: &PictureSize| estimate.activation_bytes(kind, size);
     for kind in [ComponentKind::TextEncoder, ComponentKind::Vae] {
         let (available, weights) = room.of(known, kind);
-        fits(weights + activations(kind, size)?, available)?;
+        match taesd.decoding {
+            // In its place.
+            Some(bytes) if kind == ComponentKind::Vae => fits(bytes, available)?,
+            _ => fits(weights + activations(kind, size)?, available)?,
+        }
     }
     let (available, unet) = room.of(known, ComponentKind::UNet);
-    let of_unet = |samples| activations(ComponentKind::UNet, &PictureSize { samples, ..*size });
+    let of_unet = |samples| {
+        let own = activations(ComponentKind::UNet, &PictureSize { samples, ..*size });
+        own.map(|own| own + taesd.beside_unet)
+    };
     fits(unet + of_unet(1)?, available)?;
     // With all networks in memory if that leaves room for everything at once; else with the UNet alone.
     let all = of_unet(size.samples)?.max(activations(ComponentKind::Vae, size)?);

@@ -124,9 +124,11 @@ impl Table {
         };
         for other in &mut self.entries {
             let Some(is_newer) = entered.stands_in_place_of(other) else { continue };
+            let is_same = entered.item.is_same_place(&other.item);
             if !is_newer {
                 entered.leaves = true;
-            } else if !other.leaves {
+            } else if !other.leaves && (is_same || !other.pinned) {
+                // Another checkpoint that is pinned has its new VAE with its own next job.
                 info!(name = other.item.name, "its file is another one; unloaded");
                 entered.pinned |= std::mem::take(&mut other.pinned);
                 other.leaves = true;
@@ -137,11 +139,11 @@ impl Table {
         self.forget();
     }
 
-    /// Forgets checkpoints of which nothing is in memory, those used longest ago, where there are too many: folders may
+    /// Forgets checkpoints of which nothing is in memory that others have not as well, those used longest ago, where there are too many: folders may
     /// hold thousands.
     fn forget(&mut self) {
         while self.entries.len() > ENTRIES {
-            let is_nothing = |entry: &Entry| entry.jobs == 0 && !entry.pinned && !self.has_any(entry);
+            let is_nothing = |entry: &Entry| entry.jobs == 0 && !entry.pinned && !self.has_own(entry);
             // The last one was just entered.
             let others = self.entries.iter().take(self.entries.len() - 1);
             let Some(place) = others.enumerate().find(|(_, entry)| is_nothing(entry)).map(|(place, _)| place)
@@ -359,6 +361,13 @@ impl Table {
 
     fn is_whole(&self, entry: &Entry) -> bool {
         entry.keys.iter().all(|key| self.find(key).is_some())
+    }
+
+    /// Whether a network is in memory that no other checkpoint has.
+    fn has_own(&self, entry: &Entry) -> bool {
+        let others = || self.entries.iter().filter(|other| !std::ptr::eq(*other, entry));
+        let is_own = |key: &&ComponentKey| !others().any(|other| other.keys.contains(key));
+        entry.keys.iter().filter(is_own).any(|key| self.find(key).is_some())
     }
 
     fn has_any(&self, entry: &Entry) -> bool {

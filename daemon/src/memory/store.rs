@@ -16,7 +16,7 @@ use super::known::{Known, KnownCheckpoints, source};
 use super::loading::{For, LoadingTurn, Turn};
 use super::plan::{self, Room};
 use super::residents::{Resident, Table};
-use super::taesd::KeptTaesd;
+use super::taesd::{KeptTaesd, TaesdNeeds};
 use crate::error::{Class, Error, Result};
 use crate::library::{Item, ModelFiles, Pinned};
 use crate::workers::Workers;
@@ -84,8 +84,8 @@ impl Memory {
     }
 
     /// An error if a picture of this size can never be drawn here, whatever goes.
-    pub(crate) fn check_fits(&self, known: &Known, size: &PictureSize) -> Result<()> {
-        plan::check(known, size, &Room::empty(self.budget.total()))
+    pub(crate) fn check_fits(&self, known: &Known, size: &PictureSize, taesd: TaesdNeeds) -> Result<()> {
+        plan::check(known, size, taesd, &Room::empty(self.budget.total()))
     }
 
     /// One network of a checkpoint, from its file if it is not in memory. It stays there for as long as what is given here
@@ -196,7 +196,8 @@ impl Memory {
     pub(super) fn room(&self, known: &Known, whom: For) -> Room {
         let mut table = self.table();
         table.sweep();
-        let held = self.budget.leased().saturating_sub(table.idle_bytes(whom));
+        let idle = table.idle_bytes(whom) + self.taesd.idle_bytes();
+        let held = self.budget.leased().saturating_sub(idle);
         let (own, stays) = table.kept(known, self.device.kind(), whom);
         let without = |own: u64| self.budget.total().saturating_sub(held.saturating_sub(own));
         Room { each: own.map(without), all: without(own.iter().sum()), stays }
@@ -204,7 +205,8 @@ impl Memory {
 
     /// Drops all that is idle for a job. Whether there was any.
     pub(crate) fn drop_idle(&self) -> bool {
-        self.table().drop_idle(For::Job)
+        // Both.
+        self.taesd.clear() | self.table().drop_idle(For::Job)
     }
 
     /// Drops a checkpoint from memory, in every precision; a job that draws with it keeps it to its end.
@@ -247,7 +249,7 @@ impl Memory {
         &self.device
     }
 
-    /// Drops what may go until `bytes` fit. Where they cannot fit, nothing is dropped.
+    /// Drops what may go until `bytes` fit. Where they cannot fit, no network of a checkpoint is dropped.
     fn reserve(&self, bytes: u64, whom: For, name: &str) -> Result<Lease> {
         loop {
             let mut table = self.table();

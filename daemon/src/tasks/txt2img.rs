@@ -21,7 +21,7 @@ use super::task::{JobMethod, Run, Watch};
 use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::library::{ModelFiles, Pinned};
-use crate::memory::{Known, Lent};
+use crate::memory::{Known, Lent, TaesdNeeds, TaesdWish, Wishes};
 
 /// Seeds that are drawn stay in the range that A1111 draws from.
 const DRAWN_SEEDS: u64 = 1 << 32;
@@ -37,10 +37,7 @@ pub(crate) struct Txt2Img {
     drawing: pipeline::Txt2Img,
     output: Output,
     preview_every: Option<u32>,
-    /// How long the checkpoint stays in memory afterwards; for ever if `None`.
-    keep_alive: Option<Duration>,
-    /// The file of TAESD, where previews or the picture are made by it.
-    taesd: Option<Arc<Pinned>>,
+    wishes: Wishes,
     notices: Vec<String>,
 }
 
@@ -81,7 +78,7 @@ impl JobMethod for Txt2Img {
                 let found = studio.library.pin_taesd();
                 found
                     .inspect_err(|error| {
-                        notices.push(format!("previews are of latents alone: {}", error.text))
+                        notices.push(format!("previews are of latents alone: {}", error.text));
                     })
                     .ok()
             }
@@ -117,8 +114,10 @@ impl JobMethod for Txt2Img {
             tokens: drawing.tokens()?,
             threads: studio.threads(),
         };
-        studio.device.memory.check_fits(&known, &picture)?;
-        let keep_alive = keep_alive(params.keep_alive.or(settings.keep_alive_s))?;
+        let decodes = drawing.decoder == LatentDecoder::Taesd;
+        let taesd = taesd.map(|file| TaesdWish { file, previews: drawing.taesd_previews, decodes });
+        let wishes = Wishes { keep_alive: keep_alive(params.keep_alive.or(settings.keep_alive_s))?, taesd };
+        studio.device.memory.check_fits(&known, &picture, needs(&wishes, &picture))?;
         let preview_every = params.preview.map(|preview| preview.every);
         Ok(Self {
             studio: Arc::clone(studio),
@@ -128,8 +127,7 @@ impl JobMethod for Txt2Img {
             drawing,
             output,
             preview_every,
-            keep_alive,
-            taesd,
+            wishes,
             notices,
         })
     }
@@ -154,8 +152,7 @@ impl JobMethod for Txt2Img {
         let mut known = Arc::clone(&self.known);
         let mut notices = self.notices.clone();
         let (drawn, mut timings) = loop {
-            let mut lent = Lent::new(memory, &self.files, &known, self.picture, self.keep_alive, &cancelled)?;
-            lent = lent.with_taesd(self.taesd.clone());
+            let mut lent = Lent::new(memory, &self.files, &known, self.picture, &self.wishes, &cancelled)?;
             let drawing =
                 pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
             timings.load_s = started.elapsed().as_secs_f64();
@@ -176,7 +173,7 @@ impl JobMethod for Txt2Img {
                 Err(latentd_models::Error::NotFinite(reason)) if known.precision != Precision::F32 => {
                     notices.push(format!("{reason}; drawn again in f32"));
                     known = memory.known(&self.files, Precision::F32)?;
-                    memory.check_fits(&known, &self.picture)?;
+                    memory.check_fits(&known, &self.picture, needs(&self.wishes, &self.picture))?;
                 }
                 Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
             }
@@ -236,6 +233,12 @@ fn seed(wanted: i64, pictures: u64) -> Result<u64> {
         )));
     }
     Ok(seed)
+}
+
+/// What TAESD must have. Previews are made without where there is no room for it.
+fn needs(wishes: &Wishes, picture: &PictureSize) -> TaesdNeeds {
+    let needs = wishes.taesd.as_ref().map(|taesd| taesd.needs(picture)).unwrap_or_default();
+    TaesdNeeds { beside_unet: 0, ..needs }
 }
 
 /// How long a checkpoint stays in memory; for ever if `None`.

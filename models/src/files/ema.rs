@@ -68,13 +68,13 @@ impl Tensors {
 }
 
 /// A file that has no plain weights, with its averaged ones in their place.
-pub(super) fn instead(file: Tensors) -> Tensors {
+pub(super) fn instead(file: Tensors) -> Result<Tensors> {
     let names = file.names().filter_map(|own| {
         let name = dotted(own.strip_prefix(PREFIX)?)?;
         Some((format!("{UNET}{name}"), own.to_owned()))
     });
     let names: Vec<_> = names.collect();
-    file.renamed(names)
+    file.renamed_apart(names)
 }
 
 /// A name in a UNet with its dots, if it is one.

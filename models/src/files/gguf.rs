@@ -3,14 +3,13 @@
 //!
 //! The format: `docs/gguf.md` of ggml. Sizes stand there with the fastest first, and are turned round here.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
 
 use super::bytes::FileBytes;
-use super::container::{Container, ElementType, Entry};
+use super::container::{ElementType, Entry};
 use super::header::{LARGEST_HEADER, MOST_TENSORS, MOST_TEXTS};
+use super::slices::Slices;
 use super::tensors::Tensors;
 use crate::{Error, Result};
 
@@ -27,12 +26,11 @@ const USUAL_ALIGNMENT: usize = 32;
 /// As ggml has it.
 const MOST_DIMENSIONS: u32 = 4;
 
-struct Gguf {
-    file: FileBytes,
-    /// Where each tensor's elements are.
-    places: Vec<Range<usize>>,
-    metadata: BTreeMap<String, String>,
-}
+/// Begins the keys of the shapes that tensors had before ComfyUI-GGUF gave them rows of whole blocks; the name follows.
+const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
+
+/// Sizes in one of those.
+const MOST_ORIGINAL: u64 = 8;
 
 /// Whether a file that begins so is one.
 pub(super) fn is_gguf(bytes: &[u8]) -> bool {
@@ -45,37 +43,7 @@ pub(super) fn read(file: FileBytes) -> Result<Tensors> {
     // Zeros may have been read where there was something.
     file.check()?;
     let Contents { entries, places, metadata } = read.map_err(|reason| Error::file(file.path(), reason))?;
-    Ok(Tensors::new(Box::new(Gguf { file, places, metadata }), entries))
-}
-
-impl Container for Gguf {
-    fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    fn format(&self) -> &'static str {
-        "GGUF"
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-
-    fn read(&self, place: usize) -> Result<Cow<'_, [u8]>> {
-        let bytes = self.places.get(place).and_then(|place| self.file.bytes().get(place.clone()));
-        let outside = || Error::file(self.path(), "a tensor lies outside the file");
-        bytes.map(Cow::Borrowed).ok_or_else(outside)
-    }
-
-    fn let_go(&self, place: usize) {
-        if let Some(place) = self.places.get(place) {
-            self.file.let_go(place.clone());
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        self.file.check()
-    }
+    Ok(Tensors::new(Box::new(Slices { format: "GGUF", file, places, metadata }), entries))
 }
 
 /// What a header says.
@@ -119,10 +87,16 @@ impl Header<'_> {
         let tensors = self.count("tensors", MOST_TENSORS)?;
         let pairs = self.count("key-values", MOST_TEXTS)?;
 
-        let mut metadata = BTreeMap::new();
+        let (mut metadata, mut originals) = (BTreeMap::new(), BTreeMap::new());
         for _ in 0..pairs {
             let key = self.text()?.to_owned();
-            let value = self.value().map_err(|reason| format!("key {key}: {reason}"))?;
+            let wrong = |reason| format!("key {key}: {reason}");
+            let value = if let Some(name) = key.strip_prefix(ORIGINAL_SHAPE) {
+                originals.insert(name.to_owned(), self.original_shape().map_err(wrong)?);
+                None
+            } else {
+                self.value().map_err(wrong)?
+            };
             if metadata.insert(key.clone(), value).is_some() {
                 return Err(format!("is not sound GGUF: it has key {key} twice"));
             }
@@ -149,6 +123,16 @@ impl Header<'_> {
             if entries.contains_key(&name) {
                 return Err(format!("is not sound GGUF: it has tensor {name} twice"));
             }
+            let shape = match originals.remove(&name) {
+                Some(original) if elements(&original) == elements(&shape) => original,
+                Some(original) => {
+                    return Err(format!(
+                        "tensor {name} is {shape:?}, and was {original:?} by {ORIGINAL_SHAPE}{name}, which is of another \
+                         number of elements"
+                    ));
+                }
+                None => shape,
+            };
             entries.insert(name, Entry { shape, dtype, place: places.len() });
             places.push(place);
         }
@@ -184,9 +168,8 @@ impl Header<'_> {
         }
         let shape: Option<Vec<usize>> = sizes.iter().rev().map(|size| usize::try_from(*size).ok()).collect();
         let shape = shape.filter(|shape| !shape.contains(&0));
-        let elements = |shape: &Vec<usize>| shape.iter().try_fold(1usize, |all, size| all.checked_mul(*size));
-        let size =
-            shape.as_ref().and_then(elements).and_then(|elements| (elements / block).checked_mul(bytes));
+        let all = shape.as_deref().and_then(elements);
+        let size = all.and_then(|all| (all / block).checked_mul(bytes));
         let (Some(shape), Some(size)) = (shape, size) else {
             return Err(format!("tensor {name} has sizes {sizes:?}, which no tensor has"));
         };
@@ -221,6 +204,21 @@ impl Header<'_> {
         let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
         self.take(bytes.unwrap_or(usize::MAX))?;
         Ok(None)
+    }
+
+    /// A list of sizes, the slowest first.
+    fn original_shape(&mut self) -> Result<Vec<usize>, String> {
+        const LIST: u32 = 9;
+        const INT32: u32 = 5;
+        let (kind, of, count) = (self.u32()?, self.u32()?, self.u64()?);
+        if (kind, of) != (LIST, INT32) || count > MOST_ORIGINAL {
+            return Err(format!("is no shape, which is a list of up to {MOST_ORIGINAL} int32"));
+        }
+        let size = |header: &mut Self| {
+            let size = i32::from_le_bytes(header.array()?);
+            usize::try_from(size).map_err(|_| format!("is no shape: it has a size of {size}"))
+        };
+        (0..count).map(|_| size(self)).collect()
     }
 
     fn scalar(&mut self, kind: u32) -> Result<String, String> {
@@ -293,6 +291,11 @@ fn alignment(told: Option<&String>) -> Result<usize, String> {
     let alignment = told.parse::<u32>().ok().filter(|told| told.is_power_of_two());
     let refused = || format!("is not sound GGUF: {ALIGNMENT} is {told:?}, no power of 2");
     alignment.map(|told| told as usize).ok_or_else(refused)
+}
+
+/// The number of a tensor's elements; `None` beyond all numbers.
+fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |all, size| all.checked_mul(*size))
 }
 
 fn check_overlap(entries: &BTreeMap<String, Entry>, places: &[Range<usize>]) -> Result<(), String> {

@@ -18,8 +18,13 @@ const MOST_DIMENSIONS: usize = 1 << 21;
 /// Texts in the metadata.
 pub(super) const MOST_TEXTS: usize = 1 << 16;
 
-/// Why the header's JSON is not believed. What is no JSON at all is left to who reads it.
-pub(super) fn check(header: &[u8]) -> Result<(), String> {
+/// Where tensors end otherwise than the file does.
+pub(super) const NOT_FILLED: &str =
+    "is cut off or padded: its tensors do not fill it exactly; copy or download it again";
+
+/// Why the header's JSON is not believed, of a file with so many bytes behind it. What is no JSON at all is left to who reads
+/// it.
+pub(super) fn check(header: &[u8], behind: usize) -> Result<(), String> {
     if header.len() > LARGEST_HEADER {
         let length = header.len();
         return Err(format!(
@@ -28,7 +33,7 @@ pub(super) fn check(header: &[u8]) -> Result<(), String> {
     }
     let mut counted = Counted::default();
     // Ends at the first that is too much.
-    drop(Whole(&mut counted).deserialize(&mut serde_json::Deserializer::from_slice(header)));
+    let read = Whole(&mut counted).deserialize(&mut serde_json::Deserializer::from_slice(header));
     for (what, count, most) in [
         ("tensors", counted.tensors, MOST_TENSORS),
         ("dimensions of tensors", counted.dimensions, MOST_DIMENSIONS),
@@ -40,7 +45,15 @@ pub(super) fn check(header: &[u8]) -> Result<(), String> {
             ));
         }
     }
-    Ok(())
+    // Places are added to each other later.
+    if counted.end > behind as u64 {
+        return Err(NOT_FILLED.to_owned());
+    }
+    match read {
+        // What is written in another way might still be read, and was not counted.
+        Err(error) if error.is_data() => Err(format!("is not sound safetensors: {error}")),
+        _ => Ok(()),
+    }
 }
 
 /// What stands in a header; nothing of it is kept.
@@ -49,6 +62,8 @@ struct Counted {
     tensors: usize,
     dimensions: usize,
     texts: usize,
+    /// Bytes behind the header up to the last tensor's end.
+    end: u64,
 }
 
 /// Counts one more; an error, which ends the reading, beyond `most`.
@@ -68,6 +83,9 @@ struct Tensor<'a>(&'a mut Counted);
 
 /// Its shape.
 struct Shape<'a>(&'a mut Counted);
+
+/// Where it begins and ends.
+struct Offsets<'a>(&'a mut Counted);
 
 impl<'de> DeserializeSeed<'de> for Whole<'_> {
     type Value = ();
@@ -101,7 +119,7 @@ impl<'de> DeserializeSeed<'de> for Texts<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
+        deserializer.deserialize_option(self)
     }
 }
 
@@ -110,6 +128,14 @@ impl<'de> Visitor<'de> for Texts<'_> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map of texts")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -139,6 +165,8 @@ impl<'de> Visitor<'de> for Tensor<'_> {
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             if key == "shape" {
                 map.next_value_seed(Shape(self.0))?;
+            } else if key == "data_offsets" {
+                map.next_value_seed(Offsets(self.0))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -170,6 +198,29 @@ impl<'de> Visitor<'de> for Shape<'_> {
     }
 }
 
+impl<'de> DeserializeSeed<'de> for Offsets<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Offsets<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tensor's place")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut offsets: A) -> Result<(), A::Error> {
+        while let Some(offset) = offsets.next_element()? {
+            self.0.end = self.0.end.max(offset);
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,11 +245,19 @@ mod tests {
             (shapes(MOST_DIMENSIONS), None),
             (shapes(MOST_DIMENSIONS + 1), Some("2097152 dimensions")),
             (" ".repeat(LARGEST_HEADER + 1), Some("33554432 bytes are allowed")),
-            ("[".repeat(100_000), None),
-            (r#"{"a":7,"#.into(), None),
+            ("[".repeat(100_000), Some("expected a map of tensors")),
+            (r#"{"a":7,"#.into(), Some("expected a tensor")),
+            (r#"{"a":["F16",[1],[0,2]]}"#.into(), Some("expected a tensor")),
+            (r#"{"__metadata__":null,"a":{"shape":[]}}"#.into(), None),
+            (r#"{"a":{"#.into(), None),
+            (r#"{"a":{"data_offsets":[0,7]}}"#.into(), None),
+            (r#"{"a":{"data_offsets":[0,8]}}"#.into(), Some("do not fill it")),
+            (r#"{"a":{"data_offsets":[18446744073709551615,0]}}"#.into(), Some("do not fill it")),
+            (r#"{"a":{"data_offsets":[0,18446744073709551616]}}"#.into(), Some("not sound")),
+            (r#"{"a":{"data_offsets":[0,-1]}}"#.into(), Some("not sound")),
         ] {
             let shown = header.get(..header.len().min(60)).unwrap_or_default();
-            match (check(header.as_bytes()), refused) {
+            match (check(header.as_bytes(), 7), refused) {
                 (Ok(()), None) => (),
                 (Err(reason), Some(expected)) => assert!(reason.contains(expected), "{shown}: {reason}"),
                 (other, _) => panic!("{shown}: {other:?}"),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::container::ElementType;
 use super::kinds::{FIRST, FileKind, kinds};
-use super::layout_names::Layout;
+use super::layout_names::{Layout, UNET};
 use super::open::open;
 use super::tensors::Tensors;
 use crate::Result;
@@ -100,7 +100,7 @@ pub(crate) fn architecture(file: &Tensors) -> Option<String> {
 
 /// The family of a checkpoint by the text encoders it carries.
 fn family(file: &Tensors) -> Option<&'static str> {
-    if !file.has_under("model.diffusion_model.") {
+    if !file.has_under(UNET) {
         None
     } else if file.has_under("conditioner.embedders.") {
         Some("sdxl")

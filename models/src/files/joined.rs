@@ -26,25 +26,21 @@ pub(super) fn join(
     files: Vec<(String, Tensors)>,
 ) -> Result<Tensors> {
     let mut joined = Joined { path: path.to_owned(), metadata, files: vec![], places: vec![] };
-    let (mut entries, mut scales) = (BTreeMap::new(), BTreeMap::new());
+    let mut entries = BTreeMap::new();
     for (prefix, file) in files {
-        let Pieces { container, entries: own_entries, scales: own_scales } = file.into_pieces();
+        let Pieces { container, entries: own_entries } = file.into_pieces();
         let own = joined.files.len();
         joined.files.push(container);
-        for (from, to) in [(own_entries, &mut entries), (own_scales, &mut scales)] {
-            for (name, entry) in from {
-                let place = joined.places.len();
-                joined.places.push((own, entry.place));
-                match to.entry(format!("{prefix}{name}")) {
-                    btree_map::Entry::Vacant(vacant) => vacant.insert(Entry { place, ..entry }),
-                    btree_map::Entry::Occupied(first) => {
-                        return Err(twice(&joined, first.key(), first.get()));
-                    }
-                };
-            }
+        for (name, entry) in own_entries {
+            let place = joined.places.len();
+            joined.places.push((own, entry.place));
+            match entries.entry(format!("{prefix}{name}")) {
+                btree_map::Entry::Vacant(vacant) => vacant.insert(Entry { place, ..entry }),
+                btree_map::Entry::Occupied(first) => return Err(twice(&joined, first.key(), first.get())),
+            };
         }
     }
-    Ok(Tensors::of_pieces(Pieces { container: Box::new(joined), entries, scales }))
+    Ok(Tensors::of_pieces(Pieces { container: Box::new(joined), entries }))
 }
 
 /// A tensor that the last file has, and one before it.

@@ -4,6 +4,7 @@
 use super::ema;
 use super::layout_names::{CLIP, Layout, Names, UNET, VAE};
 use super::tensors::Tensors;
+use crate::Result;
 
 /// How the oldest checkpoints begin the names of the text encoder's tensors.
 const OLD_CLIP: &str = "cond_stage_model.transformer.";
@@ -16,23 +17,23 @@ struct Places {
     text_encoder_2: Option<&'static str>,
 }
 
-/// The same file, with LDM's names for networks of Stable Diffusion.
-pub(super) fn recognised(file: Tensors) -> Tensors {
+/// The same file, with LDM's names for networks of Stable Diffusion; an error if two of its tensors have one of those.
+pub(super) fn recognised(file: Tensors) -> Result<Tensors> {
     if let Some(places) = Places::of(&file) {
         let names = places.names(&file);
-        return file.renamed(names).with_layout(Some(Layout::Diffusers));
+        return Ok(file.renamed_apart(names)?.with_layout(Some(Layout::Diffusers)));
     }
     let has = |name: &str| file.shape(name).is_some();
     if has("decoder.conv_in.weight") && file.has_under("decoder.up.") {
         let names =
             under(&file, "").map(|name| (format!("{VAE}{name}"), name.to_owned())).collect::<Vec<_>>();
-        return file.renamed(names).with_layout(Some(Layout::Ldm));
+        return Ok(file.renamed_apart(names)?.with_layout(Some(Layout::Ldm)));
     }
-    let file = if file.has_under(UNET) { file } else { ema::instead(file) };
+    let file = if file.has_under(UNET) { file } else { ema::instead(file)? };
     let is_old = !file.has_under(CLIP) && file.has_under(&format!("{OLD_CLIP}embeddings."));
     let file = if is_old { file.with_prefix(OLD_CLIP, CLIP) } else { file };
     let is_ldm = file.has_under(UNET) || file.has_under(VAE);
-    file.with_layout(is_ldm.then_some(Layout::Ldm))
+    Ok(file.with_layout(is_ldm.then_some(Layout::Ldm)))
 }
 
 /// What follows a prefix in the names that begin with it.

@@ -21,12 +21,12 @@ pub fn open(path: &Path) -> Result<Tensors> {
 pub fn open_file(file: &File, path: &Path) -> Result<Tensors> {
     let is_folder = file.metadata().is_ok_and(|found| found.is_dir());
     let tensors = if is_folder { folder::read(file, path, open_single)? } else { open_single(file, path)? };
-    Ok(layout::recognised(tensors))
+    layout::recognised(tensors.with_scales())
 }
 
 /// The same of a file's bytes in memory, with the same checks; errors call it `name`.
 pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Tensors> {
-    Ok(layout::recognised(read(FileBytes::Held { name: name.into(), bytes })?))
+    layout::recognised(read(FileBytes::Held { name: name.into(), bytes })?.with_scales())
 }
 
 /// One file, with the names it has.

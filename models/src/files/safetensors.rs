@@ -1,25 +1,16 @@
 //! A `.safetensors` file: header checked against the file's size, tensors as slices of its bytes.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::Path;
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::Dtype;
 
 use super::bytes::FileBytes;
-use super::container::{Container, ElementType, Entry};
+use super::container::{ElementType, Entry};
+use super::slices::Slices;
 use super::tensors::Tensors;
 use super::{header, mistaken};
 use crate::{Error, Result};
-
-struct SafeTensors {
-    file: FileBytes,
-    /// Where each tensor's elements are.
-    places: Vec<Range<usize>>,
-    metadata: BTreeMap<String, String>,
-}
 
 /// Checks the header: length within the file, valid JSON, every tensor's bytes equal to its shape times its type, no
 /// overlap, no gap, no byte too many or too few.
@@ -38,37 +29,7 @@ pub(super) fn read(file: FileBytes) -> Result<Tensors> {
     }
     let metadata = parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     file.check()?;
-    Ok(Tensors::new(Box::new(SafeTensors { file, places, metadata }), entries))
-}
-
-impl Container for SafeTensors {
-    fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
-
-    fn format(&self) -> &'static str {
-        "safetensors"
-    }
-
-    fn read(&self, place: usize) -> Result<Cow<'_, [u8]>> {
-        let bytes = self.places.get(place).and_then(|place| self.file.bytes().get(place.clone()));
-        let outside = || Error::file(self.path(), "a tensor lies outside the file");
-        bytes.map(Cow::Borrowed).ok_or_else(outside)
-    }
-
-    fn let_go(&self, place: usize) {
-        if let Some(place) = self.places.get(place) {
-            self.file.let_go(place.clone());
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        self.file.check()
-    }
+    Ok(Tensors::new(Box::new(Slices { format: "safetensors", file, places, metadata }), entries))
 }
 
 fn element_type(dtype: Dtype) -> ElementType {
@@ -106,15 +67,13 @@ fn check_bounds(file: &FileBytes) -> Result<()> {
             bytes.len()
         ));
     };
-    header::check(header).or_else(refuse)
+    header::check(header, rest.len() - header.len()).or_else(refuse)
 }
 
 /// Says what is wrong in words that tell a user what to do.
 fn explain(file: &FileBytes, error: &SafeTensorError) -> Error {
     let reason = mistaken::for_weights(file.bytes()).unwrap_or_else(|| match error {
-        SafeTensorError::MetadataIncompleteBuffer => {
-            "is cut off or padded: its tensors do not fill it exactly; copy or download it again".to_owned()
-        }
+        SafeTensorError::MetadataIncompleteBuffer => header::NOT_FILLED.to_owned(),
         SafeTensorError::InvalidOffset(name) => format!("tensor {name} overlaps another or leaves a gap"),
         SafeTensorError::TensorInvalidInfo => "a tensor's bytes do not fit its shape and type".to_owned(),
         other => format!("is not sound safetensors: {other}"),

@@ -31,8 +31,6 @@ pub(super) struct Pieces {
     pub container: Box<dyn Container>,
     /// By the file's own names.
     pub entries: BTreeMap<String, Entry>,
-    /// By the file's name of the weight.
-    pub scales: BTreeMap<String, Entry>,
 }
 
 /// A tensor as its file has it.
@@ -45,23 +43,40 @@ pub struct StoredTensor<'a> {
     pub shape: &'a [usize],
     /// Its elements, little-endian, row-major.
     pub bytes: Cow<'a, [u8]>,
-    /// What they are multiplied by, as the file has it; empty where there is nothing.
-    pub scale: Cow<'a, [u8]>,
+    /// What they are multiplied by, if there is anything.
+    pub scale: Option<StoredScale<'a>>,
+}
+
+/// What 8-bit weights are multiplied by, as the file has it.
+pub struct StoredScale<'a> {
+    /// What its elements are.
+    pub dtype: ElementType,
+    /// Its sizes.
+    pub shape: &'a [usize],
+    /// Its elements, little-endian.
+    pub bytes: Cow<'a, [u8]>,
 }
 
 impl Tensors {
     pub(super) fn new(container: Box<dyn Container>, mut entries: BTreeMap<String, Entry>) -> Self {
-        let scales = widen::take_scales(&mut entries);
-        Self::of_pieces(Pieces { container, entries, scales })
+        widen::take_mark(&mut entries);
+        Self::of_pieces(Pieces { container, entries })
     }
 
-    pub(super) fn of_pieces(Pieces { container, entries, scales }: Pieces) -> Self {
-        Self { container, entries, own_names: BTreeMap::new(), scales, layout: None }
+    pub(super) fn of_pieces(Pieces { container, entries }: Pieces) -> Self {
+        Self { container, entries, own_names: BTreeMap::new(), scales: BTreeMap::new(), layout: None }
+    }
+
+    /// The same whose scales belong to their weights and are no tensors any more: once all files of a model are there, as
+    /// a weight and its scale may be in two.
+    pub(super) fn with_scales(mut self) -> Self {
+        self.scales = widen::take_scales(&mut self.entries);
+        self
     }
 
     /// What it is made of; names it was given are gone.
     pub(super) fn into_pieces(self) -> Pieces {
-        Pieces { container: self.container, entries: self.entries, scales: self.scales }
+        Pieces { container: self.container, entries: self.entries }
     }
 
     /// The same file, some of whose tensors are asked for by other names: pairs of the name that is asked for and the
@@ -70,6 +85,24 @@ impl Tensors {
     pub(crate) fn renamed(mut self, names: impl IntoIterator<Item = (String, String)>) -> Self {
         self.own_names.extend(names);
         self
+    }
+
+    /// The same; an error if two tensors would have one name, of which one would not be seen any more.
+    pub(super) fn renamed_apart(self, names: Vec<(String, String)>) -> Result<Self> {
+        let twice = |asked: &str, first: &str, second: &str| {
+            let reason = format!("tensors {first} and {second} are both {asked}; one of them must go");
+            Error::model(self.path(), reason)
+        };
+        let others: BTreeSet<&str> = names.iter().map(|(_, own)| own.as_str()).collect();
+        let mut own_names = BTreeMap::<&str, &str>::new();
+        for (asked, own) in &names {
+            let kept = self.entries.contains_key(asked) && !others.contains(asked.as_str());
+            let first = if kept { Some(asked.as_str()) } else { own_names.insert(asked, own) };
+            if let Some(first) = first {
+                return Err(twice(asked, first, own));
+            }
+        }
+        Ok(self.renamed(names))
     }
 
     pub(super) fn with_layout(self, layout: Option<Layout>) -> Self {
@@ -165,8 +198,10 @@ impl Tensors {
     fn stored<'a>(&'a self, name: &'a str, own: &str, entry: &'a Entry) -> Result<StoredTensor<'a>> {
         let bytes = self.container.read(entry.place)?;
         let scale = match self.scales.get(own) {
-            Some(scale) => self.container.read(scale.place)?,
-            None => Cow::default(),
+            Some(Entry { shape, dtype, place }) => {
+                Some(StoredScale { dtype: *dtype, shape, bytes: self.container.read(*place)? })
+            }
+            None => None,
         };
         Ok(StoredTensor { name, dtype: entry.dtype, shape: &entry.shape, bytes, scale })
     }

@@ -37,7 +37,12 @@ pub(super) struct Scale<'a> {
     pub entry: &'a Entry,
 }
 
-/// Takes the scales of 8-bit weights out of a file's tensors: they belong to the weights. Gives them by the weight's name.
+/// Takes out of a file's tensors what says of the file that its weights are scaled.
+pub(super) fn take_mark(entries: &mut BTreeMap<String, Entry>) {
+    entries.retain(|name, _| name.rsplit('.').next() != Some(MARK));
+}
+
+/// Takes the scales of 8-bit weights out of a model's tensors: they belong to the weights. Gives them by the weight's name.
 pub(super) fn take_scales(entries: &mut BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
     let is_f8 = |entry: &Entry| matches!(entry.dtype, ElementType::F8E4M3 | ElementType::F8E5M2);
     let weights: Vec<String> =
@@ -54,8 +59,6 @@ pub(super) fn take_scales(entries: &mut BTreeMap<String, Entry>) -> BTreeMap<Str
             entries.remove(&format!("{layer}{ending}"));
         }
     }
-    let is_mark = |name: &str| name == MARK || name.ends_with(&format!(".{MARK}"));
-    entries.retain(|name, _| !is_mark(name));
     scales
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::component::{Component, ComponentKind, Network, TextEncoder};
 use super::family::Family;
 use super::vae_file::with_vae;
-use crate::files::{self, Prediction, StoredTensor, Tensors, native_size};
+use crate::files::{self, Prediction, StoredTensor, Tensors, UNET, native_size};
 use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::{Vae, VaeConfig};
@@ -30,7 +30,7 @@ pub struct Checkpoint {
     /// Width and height in pixels of the pictures it was made to draw: as its file says in `modelspec.resolution`, else
     /// its family's.
     pub native_size: (usize, usize),
-    /// The type most weights are stored in: "f16", "bf16" or "f32".
+    /// The type most weights are stored in, as in [`FileInfo::dtype`](files::FileInfo::dtype): "f16", "q8_0".
     pub dtype: String,
     clip: ClipConfig,
     unet: UNetConfig,
@@ -352,9 +352,6 @@ impl Checkpoint {
     }
 }
 
-/// Begins the names of a UNet's tensors, whatever its family.
-const UNET: &str = "model.diffusion_model.";
-
 /// Why a file is not drawn with: no checkpoint, or one of another architecture.
 fn refusal(file: &Tensors, architecture: Option<&str>) -> Error {
     let what = match architecture {
@@ -364,13 +361,14 @@ fn refusal(file: &Tensors, architecture: Option<&str>) -> Error {
         None if file.has_under(UNET) => {
             let reason = format!(
                 "holds a UNet of Stable Diffusion ({UNET}…) and no text encoder that is known; use the whole \
-                 checkpoint, in the LDM layout"
+                 checkpoint: the file, or the folder, that has both"
             );
             return Error::model(file.path(), reason);
         }
         None => {
-            let reason = "holds no Stable Diffusion checkpoint in the LDM layout: its tensors do not begin with \
-                          model.diffusion_model., first_stage_model. and cond_stage_model.";
+            let reason = "holds no Stable Diffusion checkpoint: its tensors do not begin with model.diffusion_model., \
+                          first_stage_model. and cond_stage_model., as in a file in LDM's layout, nor with unet., vae. \
+                          and text_encoder., as in diffusers'";
             return Error::model(file.path(), reason);
         }
     };

@@ -13,8 +13,8 @@ use latentd_kernels::Weights;
 use super::checkpoint::Checkpoint;
 use super::diffusers_config;
 use crate::files::{
-    self, CLIP, ElementType, Layout, Network, PREDICTION_METADATA, Planned, Prediction, Tensors, UNET, VAE,
-    in_diffusers,
+    self, CLIP, ElementType, Layout, Network, PREDICTION_METADATA, Planned, Prediction, Tensors, ToldBy,
+    UNET, VAE, in_diffusers,
 };
 use crate::{Error, Result};
 
@@ -79,11 +79,9 @@ impl Conversion {
     /// A single file in LDM's layout: a whole checkpoint, or a VAE without a checkpoint's prefix, as people have them.
     fn in_ldm(self, file: Tensors) -> Result<Conversions> {
         let has_unet = file.has_under(UNET);
-        if file.layout() == Some(Layout::Diffusers)
-            && has_unet
-            && !file.has_under(CLIP)
-            && file.has_under(VAE)
-        {
+        let has_others = file.has_under("conditioner.") || file.has_under("cond_stage_model.model.");
+        let lacks_text = has_unet && file.has_under(VAE) && !file.has_under(CLIP);
+        if file.layout() == Some(Layout::Diffusers) && (has_others || lacks_text) {
             let reason = "is not of SD 1.x; this version writes no others in the LDM layout";
             return Err(Error::Unsupported(format!("{}: {reason}", file.path().display())));
         }
@@ -96,17 +94,29 @@ impl Conversion {
         let tensors = self.tensors(&file, names.collect())?;
         let mut metadata = file.metadata().clone();
         if has_unet {
-            let prediction = Prediction::told(file.path(), &file)?.0;
-            if prediction != Prediction::default() || metadata.contains_key(PREDICTION_METADATA) {
+            let (prediction, told_by) = Prediction::told(file.path(), &file)?;
+            // Whatever says it elsewhere may not be beside the new file, or be contradicted in it.
+            if told_by != ToldBy::Nothing {
                 metadata.insert(PREDICTION_METADATA.to_owned(), prediction.name().to_owned());
             }
         }
         Ok(Conversions::single(file, metadata, tensors))
     }
 
-    /// A network alone under diffusers' names.
+    /// A network alone under diffusers' names. Several would be jumbled: in a file they have no folders.
     fn in_diffusers(self, file: Tensors) -> Result<Conversions> {
-        let names = in_diffusers(&file).into_iter().flat_map(|network| network.names).collect();
+        let mut networks: Vec<_> =
+            in_diffusers(&file).into_iter().filter(|network| !network.names.is_empty()).collect();
+        let has_text = ["conditioner.", "cond_stage_model."].iter().any(|prefix| file.has_under(prefix));
+        let is_text = |network: &Network| network.folder == "text_encoder";
+        let network = networks.pop().filter(|last| networks.is_empty() && (is_text(last) || !has_text));
+        let Some(Network { names, .. }) = network else {
+            let lacking = if file.has_under(VAE) { "UNet" } else { "VAE" };
+            let reason = format!(
+                "has no {lacking}, so it makes no folder as diffusers has it; use the file of this model that has one"
+            );
+            return Err(Error::model(file.path(), reason));
+        };
         let tensors = self.tensors(&file, names)?;
         let metadata = file.metadata().clone();
         Ok(Conversions::single(file, metadata, tensors))

@@ -1,6 +1,6 @@
 //! Families of models, one row each.
 
-use crate::files::{Prediction, Tensors, architecture};
+use crate::files::{CLIP, Prediction, Tensors, UNET, VAE, architecture};
 
 /// What all checkpoints of a family have in common.
 #[derive(Debug)]
@@ -36,9 +36,9 @@ pub struct Family {
 static FAMILIES: [Family; 1] = [Family {
     name: "sd1",
     title: "SD 1.x",
-    text_prefix: "cond_stage_model.transformer.text_model.",
-    unet_prefix: "model.diffusion_model.",
-    vae_prefix: "first_stage_model.",
+    text_prefix: CLIP,
+    unet_prefix: UNET,
+    vae_prefix: VAE,
     latent_scale: 0.18215,
     latent_channels: 4,
     preview: &[

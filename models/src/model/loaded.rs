@@ -48,7 +48,7 @@ pub struct ModelSummary {
     pub architecture: &'static str,
     /// Bytes the packed weights take in memory.
     pub weight_bytes: u64,
-    /// The type most weights are stored in: "f16", "bf16" or "f32".
+    /// The type most weights are stored in, as in [`FileInfo::dtype`](crate::files::FileInfo::dtype): "f16", "q8_0".
     pub dtype: String,
 }
 

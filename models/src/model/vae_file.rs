@@ -1,20 +1,15 @@
 //! A VAE in a file of its own.
 
-use crate::files::{StoredTensor, Tensors};
+use super::family::Family;
+use crate::files::{StoredTensor, Tensors, VAE};
 use crate::{Error, Result};
-
-/// Begins the names of a VAE's tensors, wherever they come from.
-const PREFIX: &str = "first_stage_model.";
 
 /// A tensor that every VAE has, without the prefix.
 const MARK: &str = "decoder.conv_in.weight";
 
-/// What files of VAEs carry beside them: the discriminator that they were trained against, and averages.
-const HARMLESS: [&str; 2] = ["loss.", "model_ema."];
-
 /// A file that has a VAE: one of its own, or a whole checkpoint.
 pub fn with_vae(file: Tensors) -> Result<Tensors> {
-    if file.shape(&format!("{PREFIX}{MARK}")).is_some() {
+    if file.shape(&format!("{VAE}{MARK}")).is_some() {
         return Ok(file);
     }
     Err(Error::model(file.path(), format!("holds no VAE of Stable Diffusion: it has no tensor {MARK}")))
@@ -22,8 +17,9 @@ pub fn with_vae(file: Tensors) -> Result<Tensors> {
 
 /// The tensors that the VAE in such a file is made of, sorted by name, without the prefix.
 pub fn vae_parts(file: &Tensors) -> impl Iterator<Item = Result<StoredTensor<'_>>> {
-    let is_part = |tensor: &Result<StoredTensor<'_>>| {
-        tensor.as_ref().map_or(true, |tensor| !HARMLESS.iter().any(|prefix| tensor.name.starts_with(prefix)))
+    let harmless = || Family::all().iter().flat_map(|family| family.harmless);
+    let is_harmless = move |name: &str| {
+        harmless().filter_map(|prefix| prefix.strip_prefix(VAE)).any(|prefix| name.starts_with(prefix))
     };
-    file.under(PREFIX).filter(is_part)
+    file.under(VAE).filter(move |tensor| tensor.as_ref().map_or(true, |tensor| !is_harmless(tensor.name)))
 }

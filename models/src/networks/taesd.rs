@@ -55,7 +55,7 @@ enum Layer {
     /// With ReLU.
     First(Conv2d),
     /// Three convolutions and what they began with, each with ReLU.
-    Block([Conv2d; 3]),
+    Block(Box<[Conv2d; 3]>),
     /// Twice as many rows and columns.
     Enlarge(Conv2d),
     Last(Conv2d),
@@ -121,7 +121,7 @@ impl Taesd {
                 }
                 Kind::Block => {
                     let part = |part: usize| Conv2d::load(loader, &format!("{name}.conv.{part}"), same);
-                    let parts = || Ok(Layer::Block([part(0)?, part(2)?, part(4)?]));
+                    let parts = || Ok(Layer::Block(Box::new([part(0)?, part(2)?, part(4)?])));
                     Some(parts())
                 }
                 Kind::Enlarge => {
@@ -172,7 +172,8 @@ impl Taesd {
                 Layer::First(conv) => self.device.convert(&conv.forward_with(&x, &relu)?, self.precision)?,
                 Layer::Enlarge(conv) => conv.forward(&x)?,
                 Layer::Last(conv) => conv.forward_with(&x, &Epilogue::widened())?,
-                Layer::Block([first, second, third]) => {
+                Layer::Block(block) => {
+                    let [first, second, third] = &**block;
                     let h = second.forward_with(&first.forward_with(&x, &relu)?, &relu)?;
                     third.forward_with(&h, &Epilogue { residual: Some(&x), ..relu })?
                 }

@@ -230,13 +230,14 @@ impl<'a> Loader<'a> {
             let dtype = match self.noted(name, shapes) {
                 Ok(_) if self.is_patched(name) => WeightDtype::F32,
                 Ok(dtype) => dtype,
-                Err(unfit) => {
-                    let text = match unfit {
-                        Unfit::Shape(found) => self.unfit(name, found.as_deref(), shape),
-                        Unfit::Packed(error) => format!("tensor {name} {error}"),
-                        Unfit::Other(error) => return Err(error),
-                    };
-                    self.problems.borrow_mut().add(|| text);
+                Err(Unfit::Other(error)) => return Err(error),
+                // In words only where they are told: what a tensor would be called takes a look at all names.
+                Err(Unfit::Shape(found)) => {
+                    self.problems.borrow_mut().add(|| self.unfit(name, found.as_deref(), shape));
+                    WeightDtype::F32
+                }
+                Err(Unfit::Packed(error)) => {
+                    self.problems.borrow_mut().add(|| format!("tensor {name} {error}"));
                     WeightDtype::F32
                 }
             };

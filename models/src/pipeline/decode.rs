@@ -39,6 +39,10 @@ pub(super) fn decode(
             return Err(Error::Cancelled);
         }
         let latent = latents.narrow(0, index, 1)?.scaled(1.0 / scale);
+        // No VAE makes numbers of these.
+        if latent.values().iter().any(|value| !value.is_finite()) {
+            return Err(Error::NotFinite("the latents came out as NaN".to_owned()));
+        }
         let vae = match lent.take() {
             Some(vae) => vae,
             None => components.vae()?,

@@ -106,13 +106,24 @@ impl Denoise for Denoiser<'_> {
 }
 
 impl Denoiser<'_> {
-    fn previews_of(&self, denoised: &Tensor) -> Result<Vec<RgbImage>> {
-        let Some(taesd) = self.previews else {
-            return latent_preview(denoised, self.facts.family.preview);
-        };
-        let cancelled = || self.watch.cancelled();
-        let run = Run::until(&cancelled);
-        (0..denoised.dim(0)).map(|index| preview(taesd, &denoised.narrow(0, index, 1)?, &run)).collect()
+    /// By TAESD where it is wanted and does it; a preview never fails what it is of.
+    fn previews_of(&mut self, denoised: &Tensor) -> Result<Vec<RgbImage>> {
+        let made = self.previews.map(|taesd| {
+            let cancelled = || self.watch.cancelled();
+            let run = Run::until(&cancelled);
+            let one = |index| preview(taesd, &denoised.narrow(0, index, 1)?, &run);
+            (0..denoised.dim(0)).map(one).collect::<Result<Vec<_>>>()
+        });
+        match made {
+            Some(Err(Error::Cancelled)) => return Err(Error::Cancelled),
+            Some(Ok(images)) => return Ok(images),
+            Some(Err(error)) => {
+                self.previews = None;
+                self.watch.notice(&format!("previews are of latents alone: {error}"));
+            }
+            None => (),
+        }
+        latent_preview(denoised, self.facts.family.preview)
     }
 
     /// What the next evaluation is of: each branch of each image, all images' first branches first.

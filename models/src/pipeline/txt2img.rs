@@ -1,5 +1,7 @@
 //! Text to image.
 
+use std::sync::Arc;
+
 use super::components::Components;
 use super::conditioning::{self, Prompts};
 use super::contexts::Contexts;
@@ -16,6 +18,7 @@ use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
 use crate::image::{Infotext, RgbImage};
 use crate::model::ModelFacts;
+use crate::networks::taesd::Taesd;
 use crate::nn::{Precision, Run};
 use crate::prompt::{CHUNK_TOKENS, chunks, split_weight};
 use crate::sampling::{NoiseSource, Sampler, Schedule, levels};
@@ -133,7 +136,7 @@ pub fn txt2img(
                 conditioning::changed(guidance, plan.first_image + image, stages, &mut handles)?;
             }
         }
-        let previews = if request.taesd_previews { components.taesd()? } else { None };
+        let previews = if request.taesd_previews { preview_decoder(components, watch)? } else { None };
         let unet = components.unet()?;
         let memory = FreedAtTheEnd(unet.device().clone());
         // Stages may change conditioning from pass to pass; mostly they do not.
@@ -191,6 +194,18 @@ pub fn txt2img(
         }));
     }
     Ok(outputs)
+}
+
+/// What makes previews. Where it fails they are made without: they are no reason to draw nothing.
+fn preview_decoder(components: &mut dyn Components, watch: &mut dyn Watch) -> Result<Option<Arc<Taesd>>> {
+    match components.taesd() {
+        Err(Error::Cancelled) => Err(Error::Cancelled),
+        Err(error) => {
+            watch.notice(&format!("previews are of latents alone: {error}"));
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 impl Txt2Img {

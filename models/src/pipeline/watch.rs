@@ -43,7 +43,8 @@ pub trait Watch: Send + Sync {
         false
     }
 
-    /// A cheap picture of the denoised latents, one per image of the batch, at 1/8 of the size.
+    /// A cheap picture of the denoised latents, one per image of the batch: at 1/8 of the size, or of the picture's where
+    /// TAESD makes it.
     fn preview(&mut self, _step: usize, _images: Vec<RgbImage>) {}
 }
 

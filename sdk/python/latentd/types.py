@@ -63,12 +63,13 @@ class Txt2ImgFields(TypedDict, total=False):
     """A library name (the file's name without extension), a hash, a path inside a models folder or the folder of its
     kind, or one of these with a hash behind it, as A1111 writes it: ``"anime/v2.safetensors [0123456789]"``."""
     vae: str
-    """A library name, a hash or a path, ``"None"`` for the checkpoint's own, or ``"Automatic"`` (default): the one whose
-    file's name begins with the checkpoint's, else the checkpoint's own."""
+    """A library name, a hash or a path, ``"None"`` for the checkpoint's own, or ``"Automatic"``: the one whose file's
+    name begins with the checkpoint's, else the checkpoint's own. As the daemon is set if left out."""
     sd_vae_decode_method: str
     """``"Full"`` (default: the VAE) or ``"TAESD"``: much quicker, less exact; its file must be in the library."""
     keep_alive: float
-    """Seconds that the checkpoint stays in memory after the job; 0 lets it go at once, −1 (default) never."""
+    """Seconds that the checkpoint stays in memory after the job; 0 lets it go at once, −1 never. As the daemon is set
+    if left out."""
     rng: str
     """``"nv"`` (default) or ``"cpu"``: whose noise a seed stands for."""
     precision: str

@@ -40,6 +40,9 @@ use crate::{Error, Result};
 /// What a tensor may take beyond the file's length, in bytes: a view can repeat the few elements that its storage has.
 const SLACK: usize = 64 << 20;
 
+/// How often all packed storages may be unpacked until each tensor was read.
+const MOST_UNPACKED: usize = 16;
+
 /// The containers that torch has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
@@ -104,7 +107,7 @@ fn parse(file: &[u8], age: Age) -> std::result::Result<Parsed, Wrong> {
         return Err("is a PyTorch file without named tensors; it is no model".into());
     }
     let mut entries = BTreeMap::new();
-    let mut places = vec![];
+    let mut places: Vec<Lying> = vec![];
     for (name, tensor) in named {
         let tensor = tensor.map_err(|class| {
             format!(
@@ -116,7 +119,23 @@ fn parse(file: &[u8], age: Age) -> std::result::Result<Parsed, Wrong> {
         entries.insert(name, Entry { shape: tensor.shape.clone(), dtype: lying.dtype, place: places.len() });
         places.push(lying);
     }
+    check_unpacking(&source, &places)?;
     Ok((entries, places, names::metadata(&pickle)))
+}
+
+/// Each tensor of a packed storage is unpacked from the storage's beginning. Of a few that is no harm; where thousands lie
+/// in one it would never end.
+fn check_unpacking(source: &Source<'_>, places: &[Lying]) -> std::result::Result<(), Wrong> {
+    let packed = |place: &Place| matches!(place, Place::Packed(..));
+    let all = |lengths: &mut dyn Iterator<Item = usize>| lengths.fold(0, usize::saturating_add);
+    let once = all(&mut source.storages.values().filter(|place| packed(place)).map(Place::length));
+    let each = all(&mut places.iter().filter(|lying| packed(&lying.storage)).map(|lying| lying.bytes().end));
+    if each > once.saturating_mul(MOST_UNPACKED).saturating_add(SLACK) {
+        let reason = "has many tensors in one packed storage, which would be unpacked anew for each; save it again with \
+                      torch, which does not pack";
+        return Err(reason.into());
+    }
+    Ok(())
 }
 
 /// Where a tensor is, or what is wrong with that.

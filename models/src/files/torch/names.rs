@@ -48,7 +48,8 @@ pub(super) fn tensors<'p, 'a>(
     pickle: &'p Pickle<'a>,
     outside: &'p BTreeMap<Vec<u8>, Tensor<'a>>,
 ) -> Result<Named<'p, 'a>, Wrong> {
-    let mut walk = Walk { pickle, outside, path: String::new(), visits: 0, found: BTreeMap::new() };
+    let mut walk =
+        Walk { pickle, outside, path: String::new(), unnamed: 0, visits: 0, found: BTreeMap::new() };
     walk.object(pickle.root, 0)?;
     let mut found = walk.found;
     let has = |found: &Named<'_, '_>, wrapper: &str| found.keys().any(|name| within(name, wrapper).is_some());
@@ -73,6 +74,8 @@ struct Walk<'p, 'a> {
     pickle: &'p Pickle<'a>,
     outside: &'p BTreeMap<Vec<u8>, Tensor<'a>>,
     path: String,
+    /// Containers around this one whose names are too long.
+    unnamed: usize,
     visits: usize,
     found: Named<'p, 'a>,
 }
@@ -102,8 +105,7 @@ impl<'p, 'a> Walk<'p, 'a> {
     fn within(&mut self, key: &str, value: Id, depth: usize) -> Result<(), Wrong> {
         let length = self.path.len();
         if length + key.len() > LONGEST_NAME {
-            // What holds no tensor may be called as it likes.
-            return Ok(());
+            return self.without_name(value, depth);
         }
         if length > 0 {
             self.path.push('.');
@@ -111,6 +113,14 @@ impl<'p, 'a> Walk<'p, 'a> {
         self.path.push_str(key);
         let walked = self.object(value, depth + 1);
         self.path.truncate(length);
+        walked
+    }
+
+    /// What holds no tensor may be called as it likes.
+    fn without_name(&mut self, value: Id, depth: usize) -> Result<(), Wrong> {
+        self.unnamed += 1;
+        let walked = self.object(value, depth + 1);
+        self.unnamed -= 1;
         walked
     }
 
@@ -130,8 +140,12 @@ impl<'p, 'a> Walk<'p, 'a> {
         // The last of a name is the one that counts.
         let mut named = BTreeMap::new();
         for (key, value) in items {
-            if let Some(key) = self.key(*key) {
-                named.insert(key, *value);
+            match self.pickle.get(*key).key() {
+                Some(key) if key.len() <= LONGEST_NAME => {
+                    named.insert(key, *value);
+                }
+                Some(_) => self.without_name(*value, depth)?,
+                None => {}
             }
         }
         named.iter().try_for_each(|(key, value)| self.within(&String::from_utf8_lossy(key), *value, depth))
@@ -177,6 +191,11 @@ impl<'p, 'a> Walk<'p, 'a> {
     }
 
     fn insert(&mut self, tensor: Result<&'p Tensor<'a>, String>) -> Result<(), Wrong> {
+        if self.unnamed > 0 {
+            let reason =
+                format!("has a tensor whose name is longer than {LONGEST_NAME} bytes; it is no model");
+            return Err(reason.into());
+        }
         if self.found.len() >= MOST_TENSORS {
             return Err(format!(
                 "has more than the {MOST_TENSORS} tensors that are believed; it is no model"
@@ -215,9 +234,12 @@ pub(super) fn metadata(pickle: &Pickle<'_>) -> BTreeMap<String, String> {
                 };
                 tokens.iter().take(MOST_TEXTS).filter_map(token).collect()
             }
-            Object::Items(items) if items.len() <= LONGEST_LIST => {
-                let items: Option<Vec<String>> = items.iter().map(|item| scalar(pickle.get(*item))).collect();
-                items.map(|items| (key, format!("[{}]", items.join(", ")))).into_iter().collect()
+            // One that is not kept costs nothing, however often it is there.
+            Object::Items(items)
+                if items.len() <= LONGEST_LIST && items.iter().all(|item| is_scalar(pickle.get(*item))) =>
+            {
+                let items: Vec<String> = items.iter().filter_map(|item| scalar(pickle.get(*item))).collect();
+                vec![(key, format!("[{}]", items.join(", ")))]
             }
             value => scalar(value).map(|text| (key, text)).into_iter().collect(),
         };
@@ -230,6 +252,14 @@ pub(super) fn metadata(pickle: &Pickle<'_>) -> BTreeMap<String, String> {
     }
     texts.retain(|_, text| text.len() <= LONGEST_TEXT);
     texts.into_iter().take(MOST_TEXTS).collect()
+}
+
+fn is_scalar(value: &Object<'_>) -> bool {
+    match value {
+        Object::Bool(_) | Object::Int(_) | Object::Float(_) => true,
+        Object::Text(text) => text.len() <= LONGEST_TEXT,
+        _ => false,
+    }
 }
 
 fn scalar(value: &Object<'_>) -> Option<String> {

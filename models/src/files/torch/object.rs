@@ -5,6 +5,9 @@ use std::borrow::Cow;
 
 use crate::files::container::ElementType;
 
+/// Bytes of the name of a storage or of a tensor outside.
+pub(super) const LONGEST_KEY: usize = 256;
+
 /// An object's place in the list.
 pub(super) type Id = u32;
 
@@ -135,6 +138,11 @@ impl<'a> Object<'a> {
             Self::Int(number) => Some(Cow::Owned(number.to_string().into_bytes())),
             _ => None,
         }
+    }
+
+    /// The same as the name of a storage or of a tensor: one text may be named a million times, and each time be copied.
+    pub(super) fn short_key(&self) -> Option<Cow<'a, [u8]>> {
+        self.key().filter(|key| key.len() <= LONGEST_KEY)
     }
 
     /// A number of things.

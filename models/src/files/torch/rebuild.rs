@@ -1,14 +1,11 @@
 //! What a pickle would call: the few functions by which torch makes tensors of storages are understood; of any other call
 //! only the name is kept. None is made.
 
-use super::object::{Class, Id, Instance, Object, Storage, Tensor, get, kind};
+use super::object::{Class, Id, Instance, LONGEST_KEY, Object, Storage, Tensor, get, kind};
 use super::refusal::{Wrong, unfit};
 
 /// Calls within the arguments of a call.
 const DEEPEST: usize = 4;
-
-/// Bytes of the name of a storage or of a tensor outside.
-const LONGEST_KEY: usize = 256;
 
 /// Dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 64;
@@ -59,7 +56,9 @@ fn made<'a>(objects: &[Object<'a>], callable: Id, arguments: Id, deep: usize) ->
                 Object::Items(pair) => Some((*pair.first()?, *pair.get(1)?)),
                 _ => None,
             };
-            let pairs: Vec<(Id, Id)> = items.into_iter().flatten().filter_map(pair).collect();
+            // All are pairs, or it ends here: what is found is charged, so that a long list is not looked through for ever.
+            let pairs: Option<Vec<(Id, Id)>> = items.into_iter().flatten().map(pair).collect();
+            let pairs = pairs.ok_or_else(|| unfit("a dictionary is made of what are no pairs"))?;
             Ok(Made::New(Object::Dict(pairs)))
         }
         (b"builtins" | b"__builtin__", b"set" | b"frozenset" | b"list" | b"tuple") => Ok(match first {
@@ -154,8 +153,8 @@ pub(super) fn outside<'a>(objects: &[Object<'a>], id: Id) -> Result<Made<'a>, Wr
         Object::Text(b"storage") => {}
         _ => return Err(unfit("a storage is none")),
     }
-    let key = field(2).key().filter(|key| key.len() <= LONGEST_KEY);
-    let (Some(class), Some(key), Some(length)) = (field(1).class(), key, field(4).count()) else {
+    let (Some(class), Some(key), Some(length)) = (field(1).class(), field(2).short_key(), field(4).count())
+    else {
         return Err(unfit("a storage is none"));
     };
     let view = match field(5) {

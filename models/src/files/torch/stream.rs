@@ -82,7 +82,8 @@ fn storages(
     };
     let mut places = HashMap::new();
     for key in items.iter().map(|key| keys.get(*key)) {
-        let (Some(key), Some(count)) = (key.key(), file.get(at..).and_then(|rest| rest.first_chunk::<8>()))
+        let (Some(key), Some(count)) =
+            (key.short_key(), file.get(at..).and_then(|rest| rest.first_chunk::<8>()))
         else {
             return Err(Wrong::CutOff);
         };

@@ -121,7 +121,7 @@ fn storages<'a>(
     for _ in 0..table.rows()? {
         let row = table.pickle()?;
         let Some([key, _, class]) = row.fields(row.root()) else { return Err(unfit("a storage is none")) };
-        let (Some(key), Some(class)) = (key.key(), class.class()) else {
+        let (Some(key), Some(class)) = (key.short_key(), class.class()) else {
             return Err(unfit("a storage is none"));
         };
         let kind = kind(class).ok_or_else(|| unfit("a storage has no type"))?;
@@ -133,11 +133,14 @@ fn storages<'a>(
         table.at = end;
     }
     let views = table.pickle()?;
-    let Object::Items(items) = views.root() else { return Err(unfit("the parts of storages are none")) };
+    let items = match views.root() {
+        Object::Items(items) if items.len() <= MOST_ROWS => items,
+        _ => return Err(unfit("the parts of storages are none")),
+    };
     for view in items.iter().map(|id| views.get(*id)) {
         let part = || -> Option<_> {
             let [key, root, offset, length] = views.fields(view)?;
-            let (key, root) = (key.key()?, root.key()?);
+            let (key, root) = (key.short_key()?, root.short_key()?);
             let (offset, length) = (offset.count()?, length.count()?);
             let (kind, whole) = *types.get(root.as_ref())?;
             let Place::Plain(place) = places.get(root.as_ref())? else { return None };
@@ -164,7 +167,7 @@ fn tensors<'a>(
     for _ in 0..table.rows()? {
         let row = table.pickle()?;
         let Some([key, storage, _]) = row.fields(row.root()) else { return Err(unfit("a tensor is none")) };
-        let (Some(key), Some(storage)) = (key.key(), storage.key()) else {
+        let (Some(key), Some(storage)) = (key.short_key(), storage.short_key()) else {
             return Err(unfit("a tensor is none"));
         };
         let rank = table.number()? & 0xffff_ffff;

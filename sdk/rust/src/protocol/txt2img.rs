@@ -125,6 +125,7 @@ pub enum VaeDecodeMethod {
 }
 
 impl VaeDecodeMethod {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
     fn is_full(&self) -> bool {
         *self == Self::Full
     }
