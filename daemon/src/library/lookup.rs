@@ -79,7 +79,12 @@ pub(super) fn nothing(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Erro
     } else {
         how_to_add(shelf.roots, kind)
     };
-    Error::new(Class::NotFound, format!("{kind} '{}' is not in the library; {advice}", shorten(wanted)))
+    let silent = shelf.snapshot.grounds.iter().find(|ground| ground.silent);
+    let unknown = silent.map_or_else(String::new, |ground| {
+        format!(" as far as that is known: {} does not answer", ground.root.path.display())
+    });
+    let text = format!("{kind} '{}' is not in the library{unknown}; {advice}", shorten(wanted));
+    Error::new(Class::NotFound, text)
 }
 
 /// The one of `items` that has this hash, or those that may have it.

@@ -340,11 +340,14 @@ impl Library {
         let snapshot = self.known_by_now();
         names::check(&snapshot.roots, kind, name)?;
         let look = |snapshot: &Snapshot| {
-            let found = lookup::find(self.shelf(snapshot), kind, name)?;
-            if let Lookup::Found { item, .. } = &found {
-                self.check_answers(snapshot, item)?;
-            }
-            Ok(found)
+            let found = lookup::find(self.shelf(snapshot), kind, name);
+            // Also of what is not known, if its folder never answered.
+            let path = match &found {
+                Ok(Lookup::Found { item, .. }) => item.path(),
+                Ok(Lookup::Unhashed { .. }) | Err(_) => Some(Path::new(name)),
+            };
+            path.map_or(Ok(()), |path| self.check_answers(snapshot, kind, name, path))?;
+            found
         };
         let mut changed = Vec::new();
         let mut found = look(&snapshot);
@@ -471,7 +474,10 @@ impl Library {
             };
             // Where the index cannot keep them, what was hashed stays unknown.
             let known = self.known_by_now();
-            files.retain(|item| !tried.contains(item) && self.check_answers(&known, item).is_ok());
+            let answers = |item: &Item| {
+                item.path().is_none_or(|path| self.check_answers(&known, kind, name, path).is_ok())
+            };
+            files.retain(|item| !tried.contains(item) && answers(item));
             if files.is_empty() {
                 return Err(lookup::nothing(self.shelf(&self.known_by_now()), kind, name));
             }

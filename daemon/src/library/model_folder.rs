@@ -26,14 +26,27 @@ pub(super) fn path_of(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
-/// The folders in one of its folders, as far as they may hold anything of it.
-pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_shown = |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
-    let mut folders: Vec<_> =
-        entries.filter(is_shown).map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-    folders.sort();
+/// The folder at `model` and those in it that belong to it, as far as one looks for files.
+pub(super) fn folders(model: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![model.to_owned()];
+    let mut level = 0..1;
+    for _ in 0..DEPTH {
+        let inner: Vec<_> =
+            folders.get(level).into_iter().flatten().flat_map(|folder| folders_in(folder)).collect();
+        level = folders.len()..folders.len() + inner.len();
+        folders.extend(inner);
+        if folders.len() > MOST_FILES {
+            break;
+        }
+    }
+    folders.truncate(MOST_FILES);
     folders
+}
+
+fn folders_in(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let shown = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    shown.map(|entry| entry.path()).filter(|path| path.is_dir())
 }
 
 /// Its files by the paths that they have in it, sorted. What begins with a dot is nobody's model.

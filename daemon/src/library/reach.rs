@@ -1,6 +1,9 @@
 //! What can be reached: folders that do not answer are left alone, and those elsewhere are asked on threads of their own,
 //! so that neither who asks for a file nor who watches the folders hangs with one of them.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,10 +23,16 @@ use crate::schema::shorten;
 
 impl Library {
     /// An error of what lies in a folder that does not answer.
-    pub(super) fn check_answers(&self, snapshot: &Snapshot, item: &Item) -> Result<()> {
-        let ground = item.path().and_then(|path| snapshot.ground_of(path));
+    pub(super) fn check_answers(
+        &self,
+        snapshot: &Snapshot,
+        kind: LibraryKind,
+        name: &str,
+        path: &Path,
+    ) -> Result<()> {
+        let ground = snapshot.ground_of(path);
         let is_silent = |ground: &&Ground| ground.silent || self.askers.is_silent(&ground.root.path);
-        ground.filter(is_silent).map_or(Ok(()), |ground| Err(silent(item, &ground.root)))
+        ground.filter(is_silent).map_or(Ok(()), |ground| Err(silent(kind, name, &ground.root)))
     }
 
     /// Opens what stands at an entry's path now, and says what it is.
@@ -32,13 +41,13 @@ impl Library {
         let Some(known) = known else {
             return pinned::open(item, path);
         };
-        self.check_answers(&known, item).map_err(PinError::Unusable)?;
+        self.check_answers(&known, item.kind, &item.name, path).map_err(PinError::Unusable)?;
         let Some(root) = known.elsewhere(path) else {
             return pinned::open(item, path);
         };
         let (item_of, path) = (item.clone(), path.to_owned());
         let opened = self.askers.ask(root, move |_| pinned::open(&item_of, &path));
-        opened.unwrap_or_else(|| Err(PinError::Unusable(silent(item, root))))
+        opened.unwrap_or_else(|| Err(PinError::Unusable(silent(item.kind, &item.name, root))))
     }
 
     /// Whether a file that is held is still what the entry says.
@@ -117,12 +126,11 @@ impl Library {
     }
 }
 
-/// An entry cannot be used while its folder does not answer.
-fn silent(item: &Item, root: &Root) -> Error {
+/// What cannot be used while its folder does not answer.
+fn silent(kind: LibraryKind, name: &str, root: &Root) -> Error {
     let text = format!(
-        "{} '{}' cannot be used: the folder {} does not answer; see whether its disk or server is there",
-        item.kind,
-        shorten(&item.name),
+        "{kind} '{}' cannot be used: the folder {} does not answer; see whether its disk or server is there",
+        shorten(name),
         root.path.display()
     );
     Error::new(Class::Model, text)

@@ -159,20 +159,16 @@ impl Walk<'_> {
         }
     }
 
-    /// Notes the folders of a model that is one, as far as they belong to it: what comes into them changes it.
-    fn enter_model(&mut self, path: &Path, depth: usize) {
-        let Some(stamp) = Stamp::at(path) else {
-            return;
-        };
-        let (rested, remote) = (has_rested(&stamp, SystemTime::now()), self.is_remote(path, stamp));
-        let (stamp, role) = (Some(stamp), Role::Model);
-        self.folders.push(Folder { path: path.to_owned(), stamp, rested, role, remote });
-        let inner = if depth > 0 { model_folder::folders(path) } else { Vec::new() };
-        for folder in inner {
+    /// Notes the folders of a model that is one: what comes into them changes it.
+    fn enter_model(&mut self, model: &Path) {
+        for path in model_folder::folders(model) {
             if let Some(progress) = self.progress {
                 progress.step();
             }
-            self.enter_model(&folder, depth - 1);
+            if let Some(stamp) = Stamp::at(&path) {
+                let (rested, remote) = (has_rested(&stamp, SystemTime::now()), self.is_remote(&path, stamp));
+                self.folders.push(Folder { path, stamp: Some(stamp), rested, role: Role::Model, remote });
+            }
         }
     }
 
@@ -197,7 +193,7 @@ impl Walk<'_> {
             }
             Ok(metadata) if metadata.is_dir() && is_model(&path) => {
                 // First: what comes meanwhile is seen by the next scan.
-                self.enter_model(&path, model_folder::DEPTH);
+                self.enter_model(&path);
                 let seen = Seen::of(&metadata, &path);
                 let beside = Beside::default();
                 self.candidates.push(Candidate { path, seen, beside, is_folder: true, folder: kind });
