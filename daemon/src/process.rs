@@ -8,21 +8,13 @@ use std::process::Command;
 
 use interprocess::local_socket::tokio::Stream;
 
-/// Blocks of so many bytes come from the system and go back to it: a model's table of tokens is one, and what the
-/// allocator would keep of it, once it has seen it go, is nobody's until another of its size comes.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const LARGE_BLOCK: libc::c_int = 4 << 20;
-
 /// Keeps the allocator from setting 64 MiB of address space aside for each thread: under `ulimit -v` that is what would
-/// be used up first. Keeps it from holding on to large blocks.
-pub(crate) fn tune_allocator() {
-    // SAFETY: it sets numbers of the allocator's, which it may at any time.
+/// be used up first.
+pub(crate) fn share_arenas() {
+    // SAFETY: it sets a number of the allocator's, which it may at any time.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK);
-        // As the allocator has it where it chooses both by itself.
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 * LARGE_BLOCK);
     }
 }
 

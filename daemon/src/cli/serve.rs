@@ -51,7 +51,7 @@ pub(super) fn run(global: &GlobalArgs, args: ServeArgs) -> Result<ExitCode, Fail
     let log = LogLines::default();
     let set_filter = start_log(&config, args.log_file.as_deref(), &log)?;
     process::ignore_file_size_signal();
-    process::tune_allocator();
+    process::share_arenas();
     reserve::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RPC_THREADS)
