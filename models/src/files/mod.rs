@@ -1,5 +1,6 @@
 //! Reading weights: what is in a file, and its tensors, with every size checked before memory is taken.
 
+mod allocate;
 mod bytes;
 mod container;
 mod ema;

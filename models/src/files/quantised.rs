@@ -5,6 +5,7 @@ use candle_core::quantized::GgmlDType;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
+use super::allocate::{Unwidened, zeros};
 use super::container::ElementType;
 
 /// Blocks that one thread takes at once: what it makes of them stays in its cache.
@@ -31,17 +32,17 @@ fn candle_type(dtype: ElementType) -> Option<GgmlDType> {
 }
 
 /// The elements of whole blocks as f32, little-endian; what is wrong where they are none.
-pub(super) fn to_f32(bytes: &[u8], dtype: ElementType) -> Result<Vec<u8>, String> {
+pub(super) fn to_f32(bytes: &[u8], dtype: ElementType) -> Result<Vec<u8>, Unwidened> {
     let refused = || format!("has {} bytes, which are no blocks of {}", bytes.len(), dtype.name());
     let (Some(candle), Some((elements, size))) = (candle_type(dtype), dtype.block()) else {
-        return Err(refused());
+        return Err(refused().into());
     };
     // candle takes it on trust that these agree.
     let agree = (candle.block_size(), candle.type_size()) == (elements, size);
     if !agree || !bytes.len().is_multiple_of(size) {
-        return Err(refused());
+        return Err(refused().into());
     }
-    let mut floats = vec![0; bytes.len() / size * elements * size_of::<f32>()];
+    let mut floats = zeros(bytes.len() / size * elements * size_of::<f32>())?;
     floats
         .par_chunks_mut(TOGETHER * elements * size_of::<f32>())
         .zip(bytes.par_chunks(TOGETHER * size))
@@ -56,7 +57,7 @@ pub(super) fn to_f32(bytes: &[u8], dtype: ElementType) -> Result<Vec<u8>, String
             for (to, value) in floats.iter_mut().zip(values) {
                 *to = value.to_le_bytes();
             }
-            Ok(())
+            Ok::<_, String>(())
         })?;
     Ok(floats)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use latentd_kernels::WeightDtype;
 
+use super::allocate::Unwidened;
 use super::container::{Container, ElementType, Entry};
 use super::layout_names::Layout;
 use super::widen::{self, Scale};
@@ -237,8 +238,10 @@ impl Tensors {
             Some(scale) => Some(Scale { bytes: self.container.read(scale.place)?, entry: scale }),
             None => None,
         };
-        let widened = widen::widen(bytes, entry, scale.as_ref())
-            .map_err(|reason| Error::model(self.path(), format!("tensor {name} {reason}")))?;
+        let widened = widen::widen(bytes, entry, scale.as_ref()).map_err(|unwidened| match unwidened {
+            Unwidened::Wrong(reason) => Error::model(self.path(), format!("tensor {name} {reason}")),
+            Unwidened::Memory(error) => error,
+        })?;
         Ok(Some((dtype, widened)))
     }
 

@@ -10,6 +10,7 @@ use half::f16;
 use latentd_kernels::{WeightDtype, Weights};
 use rayon::prelude::*;
 
+use super::allocate::{Unwidened, zeros};
 use super::container::{ElementType, Entry};
 use super::quantised;
 
@@ -74,15 +75,16 @@ pub(super) fn weight_dtype(dtype: ElementType, is_scaled: bool) -> Option<Weight
     }
 }
 
-/// A tensor's elements in the type that [`weight_dtype`] says, or what is wrong with them.
+/// A tensor's elements in the type that [`weight_dtype`] says.
 pub(super) fn widen<'a>(
     bytes: Cow<'a, [u8]>,
     entry: &Entry,
     scale: Option<&Scale<'_>>,
-) -> Result<Cow<'a, [u8]>, String> {
+) -> Result<Cow<'a, [u8]>, Unwidened> {
     match entry.dtype {
         ElementType::F64 => {
-            Ok(Cow::Owned(each(&bytes, |from: &[u8; 8]| (f64::from_le_bytes(*from) as f32).to_le_bytes())))
+            let narrow = |from: &[u8; 8]| (f64::from_le_bytes(*from) as f32).to_le_bytes();
+            Ok(Cow::Owned(each(&bytes, narrow)?))
         }
         ElementType::F8E4M3 => eight_bits(&bytes, f16_of_e4m3, entry, scale),
         ElementType::F8E5M2 => eight_bits(&bytes, f16_of_e5m2, entry, scale),
@@ -96,21 +98,21 @@ fn eight_bits(
     widened: impl Fn(u8) -> f16,
     entry: &Entry,
     scale: Option<&Scale<'_>>,
-) -> Result<Cow<'static, [u8]>, String> {
+) -> Result<Cow<'static, [u8]>, Unwidened> {
     let table: [f16; 256] = std::array::from_fn(|byte| widened(byte as u8));
     let value = |byte: u8| table.get(usize::from(byte)).copied().unwrap_or_default();
     let Some(scale) = scale else {
-        return Ok(Cow::Owned(each(bytes, |[byte]: &[u8; 1]| value(*byte).to_le_bytes())));
+        return Ok(Cow::Owned(each(bytes, |[byte]: &[u8; 1]| value(*byte).to_le_bytes())?));
     };
     let scales = scale.values()?;
     let rows = entry.shape.first().copied().unwrap_or(1);
     let for_each_row = scales.len() == rows && scale.entry.shape.first() == Some(&rows);
     if scales.len() != 1 && !for_each_row {
-        return Err(format!("has scales of shape {:?} for {rows} outputs", scale.entry.shape));
+        return Err(format!("has scales of shape {:?} for {rows} outputs", scale.entry.shape).into());
     }
     let values: [f32; 256] = std::array::from_fn(|byte| value(byte as u8).to_f32());
     let row = (bytes.len() / scales.len().max(1)).max(1);
-    let mut scaled = vec![0; bytes.len() * 4];
+    let mut scaled = zeros(bytes.len() * 4)?;
     scaled.par_chunks_mut(row * 4).zip(bytes.par_chunks(row)).zip(&scales).for_each(|((to, row), scale)| {
         each_into(row, to, |[byte]: &[u8; 1]| {
             (values.get(usize::from(*byte)).copied().unwrap_or_default() * scale).to_le_bytes()
@@ -120,10 +122,13 @@ fn eight_bits(
 }
 
 /// Elements of `N` bytes to elements of `M`, on all threads.
-fn each<const N: usize, const M: usize>(bytes: &[u8], make: impl Fn(&[u8; N]) -> [u8; M] + Sync) -> Vec<u8> {
-    let mut made = vec![0; bytes.len() / N * M];
+fn each<const N: usize, const M: usize>(
+    bytes: &[u8],
+    make: impl Fn(&[u8; N]) -> [u8; M] + Sync,
+) -> crate::Result<Vec<u8>> {
+    let mut made = zeros(bytes.len() / N * M)?;
     each_into(bytes, &mut made, make);
-    made
+    Ok(made)
 }
 
 fn each_into<const N: usize, const M: usize>(
@@ -141,13 +146,13 @@ fn each_into<const N: usize, const M: usize>(
 
 impl Scale<'_> {
     /// One for all, or one for each output.
-    fn values(&self) -> Result<Vec<f32>, String> {
+    fn values(&self) -> Result<Vec<f32>, Unwidened> {
         let dtype = self.entry.dtype;
         let of_scales = || format!("has scales of type {}", dtype.name());
         let weights = match dtype {
             ElementType::F64 => &widen(Cow::Borrowed(&self.bytes), self.entry, None)?,
             ElementType::F32 | ElementType::F16 | ElementType::Bf16 => &self.bytes,
-            _ => return Err(of_scales()),
+            _ => return Err(of_scales().into()),
         };
         let dtype = weight_dtype(dtype, false).ok_or_else(of_scales)?;
         Ok(Weights { dtype, bytes: weights }.to_f32())

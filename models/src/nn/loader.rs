@@ -163,7 +163,13 @@ impl<'a> Loader<'a> {
             return Ok(table);
         }
         let table = self.take(name, &[vec![rows, width]], |weights| {
-            let bytes = if self.device.computes() { finite(weights)?.bytes.to_vec() } else { vec![] };
+            let mut bytes = vec![];
+            if self.device.computes() {
+                let table = finite(weights)?.bytes;
+                let refused = |_| Error::OutOfMemory { bytes: table.len() as u64 };
+                bytes.try_reserve_exact(table.len()).map_err(refused)?;
+                bytes.extend_from_slice(table);
+            }
             let size = rows * width * weights.dtype.size();
             Ok(Arc::new(Table { dtype: weights.dtype, bytes, size }))
         })?;

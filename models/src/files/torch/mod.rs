@@ -32,6 +32,7 @@ use pickle::Budget;
 use refusal::Wrong;
 use source::{Place, Source};
 
+use super::allocate::room;
 use super::bytes::FileBytes;
 use super::container::{Container, ElementType, Entry};
 use super::tensors::Tensors;
@@ -179,10 +180,9 @@ impl Lying {
         })
     }
 
-    /// The elements in the order of the shape, out of the part of the storage that has them.
-    fn gathered(&self, part: &[u8]) -> Option<Vec<u8>> {
+    /// The elements in the order of the shape, out of the part of the storage that has them, in the room for them.
+    fn gathered(&self, part: &[u8], mut gathered: Vec<u8>) -> Option<Vec<u8>> {
         let count: usize = self.shape.iter().product();
-        let mut gathered = Vec::with_capacity(count * self.size);
         let mut index = vec![0; self.shape.len()];
         for _ in 0..count {
             let at: usize = index.iter().zip(&self.strides).map(|(index, stride)| index * stride).sum();
@@ -220,8 +220,12 @@ impl Container for Torch {
         }
         let part = source::bytes(self.file.bytes(), &lying.storage, lying.bytes());
         let part = part.map_err(|wrong| self.check().err().unwrap_or_else(|| wrong.of(self.path())))?;
-        let bytes =
-            if lying.is_contiguous() { part } else { Cow::Owned(lying.gathered(&part).ok_or_else(outside)?) };
+        let bytes = if lying.is_contiguous() {
+            part
+        } else {
+            let count: usize = lying.shape.iter().product();
+            Cow::Owned(lying.gathered(&part, room(count * lying.size)?).ok_or_else(outside)?)
+        };
         // Any other byte would be true to one reader and nothing to another.
         if lying.dtype == ElementType::Bool && bytes.iter().any(|byte| *byte > 1) {
             return Ok(Cow::Owned(bytes.iter().map(|byte| u8::from(*byte != 0)).collect()));
