@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::library::Pinned;
 
-/// SHA-256 over its tensors, sorted by name: name, type, shape and elements of each, and those of its scale. `None` once `stopped`, or if the file
-/// is no longer as it was pinned, and so not what is in memory.
+/// SHA-256 over its tensors, sorted by name: name, type, shape and elements of each, and those of its scale. `None` once
+/// `stopped`, or if the file is no longer as it was pinned, and so not what is in memory.
 pub(super) fn digest(pinned: &Pinned, kind: ComponentKind, stopped: &dyn Fn() -> bool) -> Option<[u8; 32]> {
     // What was cut off is zeros, and no content.
     let digest = if pinned.item().kind == LibraryKind::Vae {
