@@ -4,6 +4,7 @@
 //! [`pipeline::Watch`] and [`pipeline::Stages`], and gets images. It spawns no threads of its own; kernels run on the
 //! rayon pool the caller is in (see `rayon::ThreadPool::install`).
 
+pub mod adapters;
 mod error;
 pub mod files;
 pub mod image;

@@ -42,7 +42,7 @@ fn patched(
     patches: &[Arc<dyn Patch>],
     precision: Precision,
 ) -> Component {
-    checkpoint.load_patched(base, patches, &cpu(), precision, &|| false).expect("loads")
+    checkpoint.load_patched(base, &[], patches, &cpu(), precision, &|| false).expect("loads")
 }
 
 fn drawn_with(
@@ -124,7 +124,7 @@ fn a_base_of_another_kind_is_not_shared_by_mistake() {
     let draw = |unet| drawn_with(&checkpoint, &wanted, unet, Precision::Bf16);
     assert_eq!(draw(beside), draw(wanted[1].clone()));
     let (device, _) = fake(64 << 20, None).expect("memory");
-    let elsewhere = checkpoint.load_patched(&base[1], &[], &device, Precision::F32, &|| false);
+    let elsewhere = checkpoint.load_patched(&base[1], &[], &[], &device, Precision::F32, &|| false);
     assert!(elsewhere.is_err(), "another device");
 }
 
@@ -145,7 +145,8 @@ fn a_patch_that_does_not_fit_is_an_error() {
     }
     let checkpoint = checkpoint();
     let base = components(&checkpoint, &cpu(), Precision::F32);
-    let refused = checkpoint.load_patched(&base[1], &[Arc::new(Refusing)], &cpu(), Precision::F32, &|| false);
+    let refused =
+        checkpoint.load_patched(&base[1], &[], &[Arc::new(Refusing)], &cpu(), Precision::F32, &|| false);
     assert!(refused.err().expect("refused").to_string().contains("made for another model"));
 }
 

@@ -262,7 +262,7 @@ fn another_network_in_the_next_pass_draws_as_it_does_alone() {
     // What contexts are made of, and what time embeddings are.
     for name in ["attn2.to_v.weight", "emb_layers.1.weight"] {
         let patches: Vec<Arc<dyn Patch>> = vec![Arc::new(Negative(name))];
-        let patched = checkpoint.load_patched(&base, &patches, &cpu(), Precision::F32, &|| false);
+        let patched = checkpoint.load_patched(&base, &[], &patches, &cpu(), Precision::F32, &|| false);
         let Network::UNet(patched) = patched.expect("loads").network else { panic!("a UNet") };
         let drawn = |unets: Vec<Arc<UNet>>, request: &Txt2Img| {
             draw_with(&model, &mut Changing { model: &model, unets }, request, &mut NoStages).expect("draws")

@@ -12,6 +12,7 @@ mod activation;
 mod arena;
 mod attention;
 mod buffer;
+mod bytes;
 mod convolution;
 mod epilogue;
 mod isa;

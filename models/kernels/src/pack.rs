@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::bytes::bytes_of;
 use crate::{Arena, Buffer, OutOfMemory, Plain};
 
 /// Output columns of one panel.
@@ -40,7 +42,15 @@ pub struct Weights<'a> {
     pub bytes: &'a [u8],
 }
 
-impl Weights<'_> {
+/// Halves that are widened at once.
+const WIDENED_AT_ONCE: usize = 512;
+
+impl<'a> Weights<'a> {
+    /// Weights that are numbers already.
+    pub fn of(values: &'a [f32]) -> Self {
+        Self { dtype: WeightDtype::F32, bytes: bytes_of(values) }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.dtype.size()
@@ -49,6 +59,38 @@ impl Weights<'_> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// All elements as f32, into as many places.
+    ///
+    /// # Panics
+    /// If there are more or fewer places than elements.
+    pub fn widen(&self, out: &mut [f32]) {
+        assert_eq!(out.len(), self.len(), "weights and room for them");
+        match self.dtype {
+            WeightDtype::F32 => {
+                for (to, b) in out.iter_mut().zip(self.bytes.chunks_exact(4)) {
+                    *to = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                }
+            }
+            WeightDtype::F16 => {
+                // In pieces that stay in the first cache: the bytes may begin anywhere, the conversion wants them aligned.
+                let mut halves = [f16::ZERO; WIDENED_AT_ONCE];
+                for (to, bytes) in out.chunks_mut(WIDENED_AT_ONCE).zip(self.bytes.chunks(2 * WIDENED_AT_ONCE))
+                {
+                    let halves = &mut halves[..to.len()];
+                    for (half, b) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
+                        *half = f16::from_le_bytes([b[0], b[1]]);
+                    }
+                    halves.convert_to_f32_slice(to);
+                }
+            }
+            WeightDtype::Bf16 => {
+                for (to, bits) in out.iter_mut().zip(self.halves()) {
+                    *to = bf16::from_bits(bits).to_f32();
+                }
+            }
+        }
     }
 
     /// All elements as f32.

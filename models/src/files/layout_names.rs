@@ -73,14 +73,14 @@ struct Block {
 }
 
 /// The blocks of a network, by which its tensors are translated.
-pub(super) struct Names {
+pub(crate) struct Names {
     to: Layout,
     blocks: BTreeMap<String, Block>,
 }
 
 impl Names {
     /// Those of a UNet whose tensors have these names.
-    pub(super) fn of_unet<'a>(to: Layout, names: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn of_unet<'a>(to: Layout, names: impl Iterator<Item = &'a str>) -> Self {
         let mut blocks = vec![];
         for (ldm, diffusers) in [
             ("input_blocks.0.0.", "conv_in."),
@@ -215,7 +215,7 @@ impl Names {
     }
 
     /// A tensor's name in the other layout; its own where that has no other.
-    pub(super) fn translated(&self, name: &str) -> String {
+    pub(crate) fn translated(&self, name: &str) -> String {
         let mut blocks = name.match_indices('.').filter_map(|(dot, _)| {
             let (prefix, rest) = name.split_at_checked(dot + 1)?;
             Some((self.blocks.get(prefix)?, rest))

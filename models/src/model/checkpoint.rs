@@ -12,7 +12,7 @@ use crate::networks::clip::{ClipConfig, ClipText};
 use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::{Vae, VaeConfig};
 use crate::nn::backend::dry_run::dry_run;
-use crate::nn::{Device, Loader, Patch, Precision};
+use crate::nn::{Device, Loader, Parts, Patch, Precision};
 use crate::prompt::ConditioningCache;
 use crate::{Error, Result};
 
@@ -237,25 +237,35 @@ impl Checkpoint {
         })
     }
 
-    /// Loads one network with its weights changed by `patches`, in order, beside `base`, the same network without: what no
-    /// patch touches is shared. Both are on one device.
+    /// Loads one network with its weights changed by `patches`, in order, beside `base`, the same network without, and others
+    /// of it that were patched: tensors that the same patches made, or none, are shared. All are on one device.
     pub fn load_patched(
         &self,
         base: &Component,
+        near: &[Component],
         patches: &[Arc<dyn Patch>],
         device: &Device,
         precision: Precision,
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Component> {
         let kind = base.kind();
-        if !base.network.device().is(device) {
-            return Err(Error::Compute(format!("a {kind} cannot share weights that are on another device")));
+        let all = || std::iter::once(base).chain(near);
+        if all().any(|near| near.kind() != kind || !near.network.device().is(device)) {
+            return Err(Error::Compute(format!(
+                "a {kind} shares weights with its own kind, on its own device"
+            )));
         }
-        device.run(|| {
+        let parts: Vec<&Parts> = all().map(|near| &*near.parts).collect();
+        let loaded = device.run(|| {
             self.with_loader(kind, device, precision, |loader| {
-                self.finish_load(loader.patched(&base.parts, patches).until(cancelled), kind)
+                let loader = loader.patched(&parts, patches).until(cancelled);
+                loader.make_patched()?;
+                self.finish_load(loader, kind)
             })
-        })
+        });
+        // Asked first: a file cut off meanwhile also shows as strange weights.
+        patches.iter().try_for_each(|patch| patch.check_intact())?;
+        loaded
     }
 
     fn with_loader<T>(

@@ -5,11 +5,12 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use half::f16;
 use latentd_kernels::{PackError, WeightDtype, Weights};
+use rayon::prelude::*;
 
 use super::backend::{Device, Layout, Matrix, Precision, Vector};
 use super::parts::{Part, Parts, Table};
@@ -33,8 +34,10 @@ pub struct Loader<'a> {
     precision: Precision,
     /// In order; each sees what the former left.
     patches: &'a [Arc<dyn Patch>],
-    /// A network of the same file on the same device, whose tensors are shared where no patch touches them.
-    base: Option<&'a Parts>,
+    /// Networks of the same file on the same device, whose tensors are shared where the same patches made them.
+    near: &'a [&'a Parts],
+    /// Tensors that were made ahead.
+    ready: RefCell<BTreeMap<String, Part>>,
     cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
     parts: RefCell<Parts>,
     used: RefCell<BTreeSet<String>>,
@@ -88,7 +91,8 @@ impl<'a> Loader<'a> {
             device: device.clone(),
             precision,
             patches: &[],
-            base: None,
+            near: &[],
+            ready: RefCell::default(),
             cancelled: None,
             parts: RefCell::default(),
             used: RefCell::default(),
@@ -96,11 +100,54 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The same, where `patches` change weights on the way, and what none of them touches is that of `base`: the parts
-    /// of a network of the same file on the same device. Matrices of another precision are loaded anew.
+    /// The same, where `patches` change weights on the way. `near` are networks of the same file on the same device, the
+    /// unpatched one first: a tensor that the same patches made, or none, is theirs. Matrices of another precision are
+    /// loaded anew.
     #[must_use]
-    pub fn patched(self, base: &'a Parts, patches: &'a [Arc<dyn Patch>]) -> Self {
-        Self { patches, base: Some(base), ..self }
+    pub fn patched(self, near: &'a [&'a Parts], patches: &'a [Arc<dyn Patch>]) -> Self {
+        Self { patches, near, ..self }
+    }
+
+    /// Makes the matrices that patches touch, several at once, as the first of the networks near has them: a network takes
+    /// its tensors one after the other.
+    pub fn make_patched(&self) -> Result<()> {
+        let (Source::File(file), Some(base), true) =
+            (&self.source, self.near.first(), self.device.computes())
+        else {
+            return Ok(());
+        };
+        let is_made = |name: &str, made_by: &[[u8; 32]]| {
+            self.near.iter().any(|near| near.made_by(name, made_by).is_some())
+        };
+        let wanted: Vec<(&str, &Matrix)> = base
+            .iter()
+            .filter_map(|(name, part)| match part {
+                Part::Matrix(matrix) if !is_made(name, &self.made_by(name)) => Some((name, matrix)),
+                _ => None,
+            })
+            .collect();
+        let (device, patches, cancelled) = (&self.device, self.patches, self.cancelled);
+        let made: Vec<_> = wanted
+            .into_par_iter()
+            .map_init(Vec::new, |scratch, (name, base)| {
+                if cancelled.is_some_and(|cancelled| cancelled()) {
+                    return (name, Err(Unfit::Other(Error::Cancelled)), base);
+                }
+                let made =
+                    patched(file, name, &shapes_of(base.layout), patches, scratch).and_then(|values| {
+                        let matrix = device.matrix(base.layout, base.precision, Weights::of(values))?;
+                        matrix.map_err(Unfit::Packed)
+                    });
+                file.let_go(name);
+                (name, made, base)
+            })
+            .collect();
+        let mut ready = self.ready.borrow_mut();
+        for (name, made, base) in made {
+            let matrix = made.map_err(|unfit| self.refused(name, &base.layout.shape(), unfit))?;
+            ready.insert(name.to_owned(), Part::Matrix(matrix));
+        }
+        Ok(())
     }
 
     /// The same, which ends between two tensors once `cancelled` says so.
@@ -124,21 +171,16 @@ impl<'a> Loader<'a> {
         self.parts.into_inner()
     }
 
-    /// A matrix of weights; a linear layer's may also be stored as a 1×1 convolution's.
+    /// A matrix of weights.
     pub fn matrix(&self, name: &str, layout: Layout, precision: Precision) -> Result<Matrix> {
         let fits = |part: &Part| matches!(part, Part::Matrix(matrix) if (matrix.layout, matrix.precision) == (layout, precision));
         if let Some(Part::Matrix(matrix)) = self.shared(name, fits) {
             return Ok(matrix);
         }
-        let shape = layout.shape();
-        let mut shapes = vec![shape.clone()];
-        if let Layout::Linear { outputs, inputs } = layout {
-            shapes.push(vec![outputs, inputs, 1, 1]);
-        }
-        let matrix = self.take(name, &shapes, |weights| {
+        let matrix = self.take(name, &shapes_of(layout), |weights| {
             self.device.matrix(layout, precision, weights)?.map_err(Unfit::Packed)
         })?;
-        self.parts.borrow_mut().insert(name, Part::Matrix(matrix.clone()));
+        self.keep(name, Part::Matrix(matrix.clone()));
         Ok(matrix)
     }
 
@@ -152,7 +194,7 @@ impl<'a> Loader<'a> {
             let values = if self.device.computes() { finite(weights)?.to_f32() } else { vec![] };
             Ok(self.device.vector(values, length)?)
         })?;
-        self.parts.borrow_mut().insert(name, Part::Vector(vector.clone()));
+        self.keep(name, Part::Vector(vector.clone()));
         Ok(vector)
     }
 
@@ -171,9 +213,9 @@ impl<'a> Loader<'a> {
                 bytes.extend_from_slice(table);
             }
             let size = rows * width * weights.dtype.size();
-            Ok(Arc::new(Table { dtype: weights.dtype, bytes, size }))
+            Ok(Arc::new(Table { dtype: weights.dtype, bytes, size, shape: [rows, width] }))
         })?;
-        self.parts.borrow_mut().insert(name, Part::Table(Arc::clone(&table)));
+        self.keep(name, Part::Table(Arc::clone(&table)));
         Ok(table)
     }
 
@@ -209,11 +251,23 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The base's tensor of this name, if it `fits` and no patch touches it.
+    /// A tensor of this name that the same patches made, if it `fits`: of a network near, or made ahead.
     fn shared(&self, name: &str, fits: impl Fn(&Part) -> bool) -> Option<Part> {
-        let part = self.base?.get(name).filter(|part| fits(part) && !self.is_patched(name))?;
-        self.parts.borrow_mut().insert(name, part.clone());
-        Some(part.clone())
+        let made_by = self.made_by(name);
+        let near = self.near.iter().find_map(|near| near.made_by(name, &made_by).filter(|part| fits(part)));
+        let ready = || self.ready.borrow_mut().remove(name).filter(|part| fits(part));
+        let part = near.cloned().or_else(ready)?;
+        self.parts.borrow_mut().insert(name, part.clone(), made_by);
+        Some(part)
+    }
+
+    fn keep(&self, name: &str, part: Part) {
+        self.parts.borrow_mut().insert(name, part, self.made_by(name));
+    }
+
+    /// Digests of the patches that touch a tensor.
+    fn made_by(&self, name: &str) -> Vec<[u8; 32]> {
+        self.patches.iter().filter(|patch| patch.touches(name)).map(|patch| patch.digest()).collect()
     }
 
     fn is_patched(&self, name: &str) -> bool {
@@ -250,22 +304,17 @@ impl<'a> Loader<'a> {
             let dummy = read(Weights { dtype, bytes: &[] });
             return dummy.map_err(|unfit| self.refused(name, shape, unfit));
         }
-        let taken = self.weights(name, shapes).and_then(|(weights, shape)| {
-            let bytes: Cow<'_, [u8]> = weights.bytes;
-            let weights = Weights { dtype: weights.dtype, bytes: &bytes };
-            if !self.is_patched(name) {
-                return read(weights);
+        let taken = match &self.source {
+            Source::File(file) if self.is_patched(name) => {
+                let mut scratch = vec![];
+                let values = patched(file, name, shapes, self.patches, &mut scratch);
+                values.and_then(|values| read(Weights::of(values)))
             }
-            let mut values = finite(weights)?.to_f32();
-            for patch in self.patches.iter().filter(|patch| patch.touches(name)) {
-                patch.apply(name, &shape, &mut values)?;
-            }
-            let mut bytes = vec![0; values.len() * 4];
-            for (to, value) in bytes.chunks_exact_mut(4).zip(&values) {
-                to.copy_from_slice(&value.to_le_bytes());
-            }
-            read(Weights { dtype: WeightDtype::F32, bytes: &bytes })
-        });
+            _ => self.weights(name, shapes).and_then(|weights| {
+                let bytes: Cow<'_, [u8]> = weights.bytes;
+                read(Weights { dtype: weights.dtype, bytes: &bytes })
+            }),
+        };
         if let Source::File(file) = &self.source {
             file.let_go(name);
         }
@@ -282,17 +331,19 @@ impl<'a> Loader<'a> {
         Ok(file.weight_dtype(name)?)
     }
 
-    fn weights(&self, name: &str, shapes: &[Vec<usize>]) -> Result<(Stored<'a>, Vec<usize>), Unfit> {
+    fn weights(&self, name: &str, shapes: &[Vec<usize>]) -> Result<Stored<'a>, Unfit> {
         match &self.source {
+            Source::Random(_) if self.is_patched(name) => {
+                Err(Error::Request("made-up weights take no patches".to_owned()).into())
+            }
             Source::Random(state) => {
-                let shape = shapes.first().cloned().unwrap_or_default();
-                let bytes = Cow::Owned(random_f16(state, &shape));
-                Ok((Stored { dtype: WeightDtype::F16, bytes }, shape))
+                let shape = shapes.first().map(Vec::as_slice).unwrap_or_default();
+                Ok(Stored { dtype: WeightDtype::F16, bytes: Cow::Owned(random_f16(state, shape)) })
             }
             Source::File(file) => {
-                let shape = fitting(file, name, shapes)?;
+                fitting(file, name, shapes)?;
                 let (dtype, bytes) = file.weights(name)?.ok_or(Unfit::Shape(None))?;
-                Ok((Stored { dtype, bytes }, shape))
+                Ok(Stored { dtype, bytes })
             }
         }
     }
@@ -323,6 +374,40 @@ impl<'a> Loader<'a> {
             Some(found) => format!("tensor {named} is {found:?}, {wanted:?} is needed"),
         }
     }
+}
+
+/// The shapes that a file may have a matrix in: a linear layer's may also be stored as a 1×1 convolution's.
+fn shapes_of(layout: Layout) -> Vec<Vec<usize>> {
+    let mut shapes = vec![layout.shape()];
+    if let Layout::Linear { outputs, inputs } = layout {
+        shapes.push(vec![outputs, inputs, 1, 1]);
+    }
+    shapes
+}
+
+/// A tensor of one of the shapes with the patches that touch it, in `scratch`.
+fn patched<'s>(
+    file: &Tensors,
+    name: &str,
+    shapes: &[Vec<usize>],
+    patches: &[Arc<dyn Patch>],
+    scratch: &'s mut Vec<f32>,
+) -> Result<&'s [f32], Unfit> {
+    let shape = fitting(file, name, shapes)?;
+    let (dtype, bytes) = file.weights(name)?.ok_or(Unfit::Shape(None))?;
+    let weights = finite(Weights { dtype, bytes: &bytes })?;
+    let count = weights.len();
+    if count > scratch.len() {
+        let refused = |_| Error::OutOfMemory { bytes: count as u64 * 4 };
+        scratch.try_reserve_exact(count - scratch.len()).map_err(refused)?;
+        scratch.resize(count, 0.0);
+    }
+    let values = scratch.get_mut(..count).unwrap_or_default();
+    weights.widen(values);
+    for patch in patches.iter().filter(|patch| patch.touches(name)) {
+        patch.apply(name, &shape, values)?;
+    }
+    Ok(values)
 }
 
 /// Weights on their way, of a file or made up.

@@ -15,6 +15,8 @@ pub struct Table {
     pub bytes: Vec<u8>,
     /// Bytes that they take, there or not.
     pub size: usize,
+    /// Vectors, and numbers of each.
+    pub shape: [usize; 2],
 }
 
 /// One tensor of a network.
@@ -38,6 +40,15 @@ impl Part {
         }
     }
 
+    /// The shape that a file has it in.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Matrix(matrix) => matrix.layout.shape(),
+            Self::Vector(vector) => vec![vector.length],
+            Self::Table(table) => table.shape.to_vec(),
+        }
+    }
+
     /// Where it is: equal for those that share one.
     pub fn address(&self) -> usize {
         match self {
@@ -50,22 +61,32 @@ impl Part {
 
 /// All tensors of a network.
 #[derive(Clone, Default)]
-pub struct Parts(BTreeMap<String, Part>);
+pub struct Parts {
+    all: BTreeMap<String, Part>,
+    /// Digests of the patches that made what it is of a tensor, in order, by its name; of those that any touched.
+    patches: BTreeMap<String, Vec<[u8; 32]>>,
+}
 
 impl Parts {
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Part> {
-        self.0.get(name)
+        self.all.get(name)
     }
 
     /// All of them by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Part)> {
-        self.0.iter().map(|(name, part)| (name.as_str(), part))
+        self.all.iter().map(|(name, part)| (name.as_str(), part))
     }
 
     /// Bytes of all of them.
     pub fn bytes(&self) -> u64 {
-        self.0.values().map(|part| part.bytes() as u64).sum()
+        self.all.values().map(|part| part.bytes() as u64).sum()
+    }
+
+    /// The tensor of this name, if these patches, in order, and no others made it.
+    pub(super) fn made_by(&self, name: &str, patches: &[[u8; 32]]) -> Option<&Part> {
+        let made_by = self.patches.get(name).map(Vec::as_slice).unwrap_or_default();
+        self.get(name).filter(|_| made_by == patches)
     }
 
     /// Bytes of those that `base` does not have: what a patched network takes beside it.
@@ -76,7 +97,11 @@ impl Parts {
         own.map(|(_, part)| part.bytes() as u64).sum()
     }
 
-    pub(super) fn insert(&mut self, name: &str, part: Part) {
-        self.0.insert(name.to_owned(), part);
+    /// Takes in a tensor, and the patches that made it.
+    pub(super) fn insert(&mut self, name: &str, part: Part, patches: Vec<[u8; 32]>) {
+        self.all.insert(name.to_owned(), part);
+        if !patches.is_empty() {
+            self.patches.insert(name.to_owned(), patches);
+        }
     }
 }

@@ -11,9 +11,15 @@ pub trait Patch: Send + Sync {
     /// Whether it changes this tensor. Names are those of the LDM layout, with their prefix, whatever the file's are.
     fn touches(&self, name: &str) -> bool;
 
-    /// Changes the tensor's weights, row-major in the shape that the file has.
+    /// Changes the tensor's weights, row-major in the shape that the file has. Several tensors may be changed at once, on
+    /// the threads that compute.
     ///
     /// # Errors
-    /// If it does not fit the shape; the network is not built then.
+    /// If it does not fit the shape, or makes numbers that are not finite; the network is not built then.
     fn apply(&self, name: &str, shape: &[usize], weights: &mut [f32]) -> Result<()>;
+
+    /// An error if what it was read from was written to meanwhile: asked after the last tensor.
+    fn check_intact(&self) -> Result<()> {
+        Ok(())
+    }
 }

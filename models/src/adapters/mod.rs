@@ -1,0 +1,28 @@
+//! What is drawn with beside a checkpoint: files of the LoRA family become patches of weights.
+//!
+//! A file is matched to a model by names and shapes alone ([`Adapter::of`]); its numbers are read when a network is built
+//! ([`Patch`](crate::nn::Patch)). Formulas are those of A1111, of LyCORIS where that has none, of PEFT where it wrote the
+//! file; one file here for each.
+
+mod adapter;
+mod boft;
+mod change;
+mod dora;
+mod family;
+mod full;
+mod glora;
+mod ia3;
+mod keys;
+mod loha;
+mod lokr;
+mod lora;
+mod math;
+mod oft;
+mod patch;
+mod peft;
+mod source;
+mod targets;
+
+pub use adapter::{Adapter, Unapplied};
+pub use patch::AdapterPatch;
+pub use targets::{Network, Targets};

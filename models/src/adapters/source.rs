@@ -1,0 +1,49 @@
+//! The numbers of an adapter's file.
+
+use crate::files::Tensors;
+use crate::{Error, Result};
+use latentd_kernels::Weights;
+
+/// A tensor of the file: its name there, and its shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub name: String,
+    pub shape: Vec<usize>,
+}
+
+impl Stored {
+    /// Its numbers.
+    pub(super) fn read(&self, file: &Tensors) -> Result<Vec<f32>> {
+        let (dtype, bytes) = file
+            .weights(&self.name)?
+            .ok_or_else(|| Error::model(file.path(), format!("missing tensor {}", self.name)))?;
+        let weights = Weights { dtype, bytes: &bytes };
+        if !weights.all_finite() {
+            file.check_intact()?;
+            let reason = format!("tensor {} holds NaN or infinite weights; use another file", self.name);
+            return Err(Error::model(file.path(), reason));
+        }
+        let mut values = vec![];
+        let refused = |_| Error::OutOfMemory { bytes: weights.len() as u64 * 4 };
+        values.try_reserve_exact(weights.len()).map_err(refused)?;
+        values.resize(weights.len(), 0.0);
+        weights.widen(&mut values);
+        Ok(values)
+    }
+
+    /// Elements.
+    pub(super) fn count(&self) -> usize {
+        self.shape.iter().fold(1, |count: usize, size| count.saturating_mul(*size))
+    }
+
+    /// The size of a dimension; 1 for those that are not there.
+    pub(super) fn size(&self, dimension: usize) -> usize {
+        self.shape.get(dimension).copied().unwrap_or(1)
+    }
+
+    /// As a matrix: rows, and what all other dimensions make.
+    pub(super) fn matrix(&self) -> (usize, usize) {
+        let rows = self.size(0);
+        (rows, self.count().checked_div(rows).unwrap_or_default())
+    }
+}
