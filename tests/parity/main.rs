@@ -2,6 +2,7 @@
 //! How the numbers were made: `tests/fixtures/README.md`.
 #![allow(clippy::print_stdout, reason = "how far off each stage is, is what one reads these for")]
 
+mod adapters;
 mod bf16;
 mod drawing;
 mod golden;

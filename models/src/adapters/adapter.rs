@@ -193,7 +193,8 @@ impl Found<'_> {
         let weight = format!("{layer}.weight");
         let outputs =
             self.targets.shape(&weight).and_then(|shape| shape.first()).copied().unwrap_or_default();
-        let mut build = Build { file: self.file, parts: parts.clone(), peft, dynamic, outputs };
+        let first = parts.values().next().map_or_else(String::new, |stored| stored.name.clone());
+        let mut build = Build { file: self.file, parts: parts.clone(), first, peft, dynamic, outputs };
         for (role, tensor) in
             [(Role::DiffBias, "bias"), (Role::NormBias, "bias"), (Role::NormWeight, "weight")]
         {
@@ -241,6 +242,8 @@ impl Found<'_> {
 struct Build<'a> {
     file: &'a Tensors,
     parts: BTreeMap<Role, Stored>,
+    /// The name of one of them.
+    first: String,
     /// What PEFT's configuration says for a rank.
     peft: &'a dyn Fn(usize) -> Option<f32>,
     dynamic: Option<usize>,
@@ -350,9 +353,7 @@ impl Build<'_> {
     /// A part that must be there.
     fn take(&mut self, role: Role) -> Result<Stored> {
         self.parts.remove(&role).ok_or_else(|| {
-            let present = self.parts.values().next().map_or("a layer", |stored| stored.name.as_str());
-            let reason =
-                format!("has a half of {present} only, {role:?} is missing; copy or download it again");
+            let reason = format!("has {} without {}; copy or download it again", self.first, role.name());
             Error::model(self.file.path(), reason)
         })
     }

@@ -49,6 +49,13 @@ pub(super) enum Role {
     NormBias,
 }
 
+impl Role {
+    /// What stands for it at the end of a name.
+    pub(super) fn name(self) -> &'static str {
+        ENDS.iter().find(|(_, role)| *role == self).map_or("", |(end, _)| end.trim_start_matches('.'))
+    }
+}
+
 /// How names end.
 const ENDS: [(&str, Role); 42] = [
     (".lora_up.weight", Role::Up),

@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use latentd_kernels::{WeightDtype, Weights};
+
 use super::checkpoint::Checkpoint;
 use super::component::{ComponentKind, Network, TextEncoder};
 use crate::networks::unet::UNet;
 use crate::networks::vae::Vae;
 use crate::nn::backend::dry_run::{Counter, dry_run};
-use crate::nn::{Precision, Run};
+use crate::nn::{Device, Matrix, Part, Parts, Patch, Precision, Run};
 use crate::prompt::CHUNK_TOKENS;
 use crate::{Error, Result};
 
@@ -20,7 +22,8 @@ pub struct Estimate {
     unet: Arc<UNet>,
     vae: Arc<Vae>,
     /// Of each component, in the order of [`ComponentKind::ALL`].
-    weights: [u64; 3],
+    parts: [Arc<Parts>; 3],
+    device: Device,
     precision: Precision,
 }
 
@@ -46,11 +49,11 @@ impl Estimate {
     /// Builds the empty networks of a checkpoint for a precision.
     pub fn new(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
         let (device, counter) = dry_run();
-        let mut weights = [0; 3];
+        let mut parts = <[Arc<Parts>; 3]>::default();
         let mut networks = vec![];
-        for (kind, weights) in ComponentKind::ALL.into_iter().zip(&mut weights) {
+        for (kind, parts) in ComponentKind::ALL.into_iter().zip(&mut parts) {
             let empty = checkpoint.empty(kind, &device, precision)?;
-            *weights = empty.bytes();
+            *parts = empty.parts;
             networks.push(empty.network);
         }
         let Ok([Network::TextEncoder(text), Network::UNet(unet), Network::Vae(vae)]) =
@@ -58,7 +61,7 @@ impl Estimate {
         else {
             return Err(Error::Compute("networks of other kinds than were asked for".to_owned()));
         };
-        Ok(Self { counter, counting: Mutex::default(), text, unet, vae, weights, precision })
+        Ok(Self { counter, counting: Mutex::default(), text, unet, vae, parts, device, precision })
     }
 
     /// What the networks compute in.
@@ -68,8 +71,37 @@ impl Estimate {
 
     /// Bytes of a component's packed weights.
     pub fn weight_bytes(&self, kind: ComponentKind) -> u64 {
-        let place = ComponentKind::ALL.iter().position(|each| *each == kind);
-        place.and_then(|place| self.weights.get(place)).copied().unwrap_or_default()
+        self.parts(kind).map_or(0, Parts::bytes)
+    }
+
+    /// Bytes that a component with these patches takes beside the one without.
+    pub fn patched_bytes(&self, kind: ComponentKind, patches: &[Arc<dyn Patch>]) -> Result<u64> {
+        let _alone = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
+        let parts = self.parts(kind).into_iter().flat_map(Parts::iter);
+        for (_, part) in parts.filter(|(name, _)| patches.iter().any(|patch| patch.touches(name))) {
+            bytes += match part {
+                Part::Matrix(Matrix { layout, precision, .. }) => {
+                    let wide = Weights { dtype: WeightDtype::F32, bytes: &[] };
+                    let packed = self.device.matrix(*layout, *precision, wide)?;
+                    packed.map_or(0, |matrix| matrix.bytes as u64)
+                }
+                Part::Vector(vector) => vector.bytes() as u64,
+                Part::Table(table) => (table.shape.iter().product::<usize>() * size_of::<f32>()) as u64,
+            };
+        }
+        Ok(bytes)
+    }
+
+    /// The tensors that a component is made of, by LDM's names with their prefixes, and their shapes.
+    pub fn tensors(&self, kind: ComponentKind) -> impl Iterator<Item = (&str, Vec<usize>)> {
+        let parts = self.parts(kind).into_iter().flat_map(Parts::iter);
+        parts.map(|(name, part)| (name, part.shape()))
+    }
+
+    fn parts(&self, kind: ComponentKind) -> Option<&Parts> {
+        let place = ComponentKind::ALL.iter().position(|each| *each == kind)?;
+        self.parts.get(place).map(|parts| &**parts)
     }
 
     /// Bytes that the work with one component takes beside its weights.

@@ -4,17 +4,22 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::networks::{NamedNetwork, split_networks, with_networks};
 use super::weight::split_weight;
 use crate::python::words;
 
-/// A prompt as it is drawn. A picture's text has it like this too, so that it draws the same picture again, and so that
-/// nobody reads there of something that was not applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A prompt as it is drawn. A picture's text has it like this too, with the networks that were applied, so that it draws the
+/// same picture again, and so that nobody reads there of something that was not applied.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wording {
-    /// The prompt without comments, and without what is not applied.
+    /// The prompt without comments and networks, and without what is not applied.
     pub text: String,
+    /// The networks that it names, in order.
+    pub networks: Vec<NamedNetwork>,
     /// What is not applied, in the order in which it stands there.
     pub unapplied: Vec<Unapplied>,
+    /// The prompt without comments alone.
+    written: String,
 }
 
 /// Something a prompt asks for that is not applied.
@@ -29,12 +34,6 @@ pub struct Unapplied {
 /// What a prompt can ask for that is not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnappliedKind {
-    /// `<lora:name:weight>`.
-    Lora,
-    /// `<hypernet:name:weight>`.
-    Hypernetwork,
-    /// `<other:name>`, of an extension.
-    OtherNetwork,
     /// A network in the negative prompt, where it is words in A1111 too.
     NegativeNetwork,
     /// `[from:to:when]`.
@@ -48,41 +47,34 @@ pub enum UnappliedKind {
 impl Wording {
     /// Of what is wanted.
     pub fn of_prompt(prompt: &str) -> Self {
-        let mut wording = Self { text: without_comments(prompt), unapplied: vec![] };
-        wording.take_networks();
+        let written = without_comments(prompt);
+        let (text, networks) = split_networks(&written);
+        let mut wording = Self { text, networks, unapplied: vec![], written };
         wording.take_composition();
         wording.take_changes();
         wording
     }
 
+    /// The prompt as a picture's text has it: with those of its networks that `keeps` says yes to, by their place, where
+    /// they stand; behind the text where that is another than what was written.
+    pub fn told(&self, keeps: impl Fn(usize) -> bool) -> String {
+        let (bare, _) = split_networks(&self.written);
+        if bare == self.text {
+            return with_networks(&self.written, keeps);
+        }
+        let kept = self.networks.iter().enumerate().filter(|(place, _)| keeps(*place));
+        kept.fold(self.text.clone(), |text, (_, network)| text + &network.written)
+    }
+
     /// Of what is steered away from: it names no networks and is one prompt.
     pub fn of_negative_prompt(prompt: &str) -> Self {
         let text = without_comments(prompt);
-        let mut wording = Self { text: text.clone(), unapplied: vec![] };
-        if let Some(network) = NETWORK.as_ref() {
-            for found in network.find_iter(&text) {
-                wording.push(UnappliedKind::NegativeNetwork, found.as_str());
-            }
+        let mut wording = Self { text: text.clone(), written: text, ..Self::default() };
+        for network in split_networks(&wording.text).1 {
+            wording.push(UnappliedKind::NegativeNetwork, &network.written);
         }
         wording.take_changes();
         wording
-    }
-
-    /// Takes networks out, which A1111 does not draw as words.
-    fn take_networks(&mut self) {
-        let Some(network) = NETWORK.as_ref() else {
-            return;
-        };
-        let written = std::mem::take(&mut self.text);
-        for found in network.captures_iter(&written) {
-            let kind = match &found[1] {
-                "lora" => UnappliedKind::Lora,
-                "hypernet" => UnappliedKind::Hypernetwork,
-                _ => UnappliedKind::OtherNetwork,
-            };
-            self.push(kind, &found[0]);
-        }
-        self.text = network.replace_all(&written, "").into_owned();
     }
 
     /// Joins prompts that `AND` would compose with the word "and", which has the same token. Their weights go: applied to
@@ -192,8 +184,6 @@ const LONGEST: usize = 60;
 /// How a bracket ends that weighs as much as `[…]`, which divides by 1.1.
 const AS_IN_BRACKETS: &str = ":0.9090909090909091)";
 
-static NETWORK: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([\p{L}\p{N}_]+):[^>]+>").ok());
-
 /// Removes lines that begin with `#`, and what stands behind a `#` in others.
 fn without_comments(prompt: &str) -> String {
     static COMMENTS: LazyLock<Option<[Regex; 2]>> = LazyLock::new(|| {
@@ -250,16 +240,6 @@ mod tests {
         use UnappliedKind::*;
         for (prompt, text, unapplied) in [
             ("a (cat:1.2) [dog] a|b a:b", "a (cat:1.2) [dog] a|b a:b", &[][..]),
-            (
-                "<lora:a:0.8> x <lora:b><hypernet:c:1>",
-                " x ",
-                &[(Lora, "<lora:a:0.8>"), (Lora, "<lora:b>"), (Hypernetwork, "<hypernet:c:1>")],
-            ),
-            (
-                "<lyco:a:1:2> <b> <lora:> <:a> < lora:a>",
-                " <b> <lora:> <:a> < lora:a>",
-                &[(OtherNetwork, "<lyco:a:1:2>")],
-            ),
             ("a [b:c:5] d", "a (b:c:5:0.9090909090909091) d", &[(Schedule, "[b:c:5]")]),
             (
                 "[b:0.5][c::.5][:d: 1e1 ]",
@@ -291,12 +271,31 @@ mod tests {
                 .iter()
                 .map(|(kind, text)| Unapplied { kind: *kind, text: (*text).into() })
                 .collect();
-            assert_eq!(Wording::of_prompt(prompt), Wording { text: text.into(), unapplied }, "{prompt:?}");
+            let wording = Wording::of_prompt(prompt);
+            assert_eq!((wording.text.as_str(), &wording.unapplied), (text, &unapplied), "{prompt:?}");
         }
         let negative = Wording::of_negative_prompt("a AND <lora:b:1> [c|d] :2 # e");
         assert_eq!(negative.text, "a AND <lora:b:1> (c|d:0.9090909090909091) :2 \n");
         let kinds: Vec<_> = negative.unapplied.iter().map(|each| each.kind).collect();
         assert_eq!(kinds, [NegativeNetwork, Alternation]);
+    }
+
+    #[test]
+    fn a_picture_tells_the_networks_that_were_applied() {
+        for (prompt, text, told) in [
+            ("a <lora:x:1> cat <lora:y> # no", "a  cat  \n", "a <lora:x:1> cat  \n"),
+            (
+                "a <lora:x:1> [b|c] <lora:y>",
+                "a  (b|c:0.9090909090909091) ",
+                "a  (b|c:0.9090909090909091) <lora:x:1>",
+            ),
+        ] {
+            let wording = Wording::of_prompt(prompt);
+            assert_eq!(wording.networks.len(), 2);
+            assert_eq!((wording.text.as_str(), wording.told(|place| place == 0).as_str()), (text, told));
+            let again = Wording::of_prompt(told);
+            assert_eq!((again.text.as_str(), again.networks.len()), (text, 1), "it is drawn again");
+        }
     }
 
     #[test]
@@ -323,13 +322,13 @@ mod tests {
             for of in [Wording::of_prompt, Wording::of_negative_prompt] {
                 let once = of(&prompt);
                 // What is taken out may leave another network behind, which are words then, as in A1111.
-                prop_assume!(!NETWORK.as_ref().expect("a pattern").is_match(&Wording::of_prompt(&prompt).text));
+                prop_assume!(split_networks(&Wording::of_prompt(&prompt).text).1.is_empty());
                 let again = of(&once.text);
                 prop_assert_eq!(&again.text, &once.text);
                 prop_assert!(again.unapplied.iter().all(|each| each.kind == UnappliedKind::NegativeNetwork), "{:?}", again);
             }
             // Words in brackets weigh as before.
-            let mut changed = Wording { text: prompt.clone(), unapplied: vec![] };
+            let mut changed = Wording { text: prompt.clone(), ..Wording::default() };
             changed.take_changes();
             if let Ok(before) = parse_emphasis(&prompt) {
                 prop_assert_eq!(parse_emphasis(&changed.text).expect("parses"), before);
