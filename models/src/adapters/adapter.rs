@@ -132,10 +132,10 @@ impl Adapter {
         unmatched.sort_unstable();
         let other_family =
             || family(&file).filter(|name| targets.context_width().and_then(of_context_width) != Some(name));
-        let unapplied = if let Some((first, shapes)) = misfits.first() {
+        let unapplied = if let Some((first, shapes, _)) = misfits.first() {
             changes.clear();
             Some(Unapplied {
-                count: misfits.len(),
+                count: misfits.iter().map(|(_, _, count)| count).sum(),
                 of,
                 first: first.name.clone(),
                 shapes: Some(shapes.clone()),
@@ -176,8 +176,8 @@ struct Found<'a> {
     changes: BTreeMap<String, Matched>,
     /// Tensors of layers that have no such tensor.
     unmatched: Vec<Stored>,
-    /// Tensors for layers of other sizes, and both shapes.
-    misfits: Vec<(Stored, String)>,
+    /// Layers of other sizes: one of their tensors, both shapes, and how many tensors they have.
+    misfits: Vec<(Stored, String, usize)>,
 }
 
 impl Found<'_> {
@@ -200,7 +200,7 @@ impl Found<'_> {
         {
             if let Some(difference) = build.parts.remove(&role) {
                 let change = Added(Box::new(Full { difference: difference.clone(), scale: 1.0 }));
-                self.take(network, &format!("{layer}.{tensor}"), Box::new(change), &difference)?;
+                self.take(network, &format!("{layer}.{tensor}"), Box::new(change), &difference, 1)?;
             }
         }
         let Some(first) = build.parts.values().next().cloned() else { return Ok(()) };
@@ -208,16 +208,17 @@ impl Found<'_> {
             self.unmatched.extend(build.parts.into_values());
             return Ok(());
         };
-        self.take(network, &weight, change, &first)
+        self.take(network, &weight, change, &first, parts.len())
     }
 
-    /// Takes in the change of one tensor, of which `first` is told if it does not fit.
+    /// Takes in the change of one tensor, made of `count` of the file's, of which `first` is told if it does not fit.
     fn take(
         &mut self,
         network: Network,
         tensor: &str,
         change: Box<dyn Change>,
         first: &Stored,
+        count: usize,
     ) -> Result<()> {
         let Some(shape) = self.targets.shape(tensor) else {
             self.unmatched.push(first.clone());
@@ -227,7 +228,8 @@ impl Found<'_> {
         let part = Some(Sizes { inputs: INPAINTING.1, ..own }).filter(|_| own.inputs == INPAINTING.0);
         let fitting = [Some(own), part].into_iter().flatten().find(|sizes| change.fits(*sizes));
         let Some(sizes) = fitting else {
-            self.misfits.push((first.clone(), format!("{}, the model's is {shape:?}", change.told())));
+            let shapes = format!("{}, the model's is {shape:?}", change.told());
+            self.misfits.push((first.clone(), shapes, count));
             return Ok(());
         };
         if self.changes.insert(tensor.to_owned(), Matched { network, change, sizes }).is_some() {

@@ -5,7 +5,7 @@
 
 use super::targets::{Network, joined};
 
-/// What a tensor is to its layer.
+/// What a tensor is to its layer; what a layer is told by comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
     /// LoRA's second matrix.
@@ -14,8 +14,6 @@ pub(super) enum Role {
     Down,
     /// Between them, with the kernel of a convolution.
     Mid,
-    Alpha,
-    Scale,
     /// LyCORIS' magnitudes: per output or per input.
     DoraScale,
     /// PEFT's, per output.
@@ -47,6 +45,8 @@ pub(super) enum Role {
     DiffBias,
     NormWeight,
     NormBias,
+    Alpha,
+    Scale,
 }
 
 impl Role {
