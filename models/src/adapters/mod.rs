@@ -1,6 +1,7 @@
-//! What is drawn with beside a checkpoint: files of the LoRA family become patches of weights.
+//! What is drawn with beside a checkpoint: files of the LoRA family become patches of weights, embeddings vectors in the
+//! place of tokens.
 //!
-//! A file is matched to a model by names and shapes alone ([`Adapter::of`]); its numbers are read when a network is built
+//! A file of the LoRA family is matched to a model by names and shapes alone ([`Adapter::of`]); its numbers are read when a network is built
 //! ([`Patch`](crate::nn::Patch)). Formulas are those of A1111, of LyCORIS where that has none, of PEFT where it wrote the
 //! file; one file here for each.
 
@@ -8,6 +9,8 @@ mod adapter;
 mod boft;
 mod change;
 mod dora;
+mod embedding;
+mod embedding_picture;
 mod family;
 mod full;
 mod glora;
@@ -24,5 +27,7 @@ mod source;
 mod targets;
 
 pub use adapter::{Adapter, Unapplied};
+pub use embedding::{Embedding, MOST_VECTORS};
+pub use embedding_picture::{LARGEST_PICTURE, PictureEmbedding, embedding_of_picture};
 pub use patch::AdapterPatch;
 pub use targets::{Network, Targets};

@@ -27,13 +27,20 @@ pub fn read_infotext(bytes: &[u8]) -> Result<Option<String>> {
 fn png_infotext(bytes: &[u8]) -> Option<String> {
     let exif = png::chunks(bytes).find(|(name, _)| name == b"eXIf");
     let comment = exif.and_then(|(_, content)| user_comment(content));
-    comment.or_else(|| png::chunks(bytes).filter_map(|(name, content)| text_chunk(name, content)).last())
+    comment.or_else(|| png_text(bytes, KEYWORD, LONGEST))
 }
 
-/// The text of a chunk whose keyword is `parameters`.
-fn text_chunk(name: &[u8], content: &[u8]) -> Option<String> {
-    let (_, rest) = until_zero(content).filter(|(keyword, _)| *keyword == KEYWORD)?;
+/// The last of a PNG's texts with this keyword that is no longer than `longest` bytes.
+pub(crate) fn png_text(bytes: &[u8], keyword: &[u8], longest: usize) -> Option<String> {
+    png::chunks(bytes).filter_map(|(name, content)| text_chunk(name, content, keyword, longest)).last()
+}
+
+/// The text of a chunk that has this keyword.
+fn text_chunk(name: &[u8], content: &[u8], keyword: &[u8], longest: usize) -> Option<String> {
+    let (_, rest) = until_zero(content).filter(|(found, _)| *found == keyword)?;
     let latin1 = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect();
+    let within = |text| within(text, longest);
+    let unpacked = |text| unpacked(text, longest);
     match (name, rest) {
         (b"tEXt", text) => within(text).map(latin1),
         (b"zTXt", [0, packed @ ..]) => unpacked(packed).map(|text| latin1(&text)),
@@ -52,14 +59,14 @@ fn until_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
-fn within(text: &[u8]) -> Option<&[u8]> {
-    (text.len() <= LONGEST).then_some(text)
+fn within(text: &[u8], longest: usize) -> Option<&[u8]> {
+    (text.len() <= longest).then_some(text)
 }
 
-fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
+fn unpacked(bytes: &[u8], longest: usize) -> Option<Vec<u8>> {
     let mut text = Vec::new();
-    ZlibDecoder::new(bytes).take(LONGEST as u64 + 1).read_to_end(&mut text).ok()?;
-    (text.len() <= LONGEST).then_some(text)
+    ZlibDecoder::new(bytes).take(longest as u64 + 1).read_to_end(&mut text).ok()?;
+    (text.len() <= longest).then_some(text)
 }
 
 /// The EXIF segment before a JPEG's first scan.
@@ -96,7 +103,7 @@ fn user_comment(exif: &[u8]) -> Option<String> {
     // Up to four bytes would stand in the entry itself: not even a comment's prefix.
     let start = comment.value as usize;
     let bytes = tiff.bytes.get(start..start.checked_add(comment.count as usize)?)?;
-    let text = comment_text(within(bytes)?);
+    let text = comment_text(within(bytes, LONGEST)?);
     (!text.is_empty()).then_some(text)
 }
 

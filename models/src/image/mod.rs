@@ -17,6 +17,7 @@ mod webp;
 pub use convert::tensor_to_image;
 pub use header::{Channels, PictureFormat, PictureHeader};
 pub use infotext::Infotext;
+pub(crate) use metadata::png_text;
 pub use metadata::read_infotext;
 pub use picture::{Picture, read_encoded};
 pub use png::encode_png;
