@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use latentd_models::Tensor;
@@ -50,6 +51,7 @@ fn request() -> Result<Txt2Img, Box<dyn std::error::Error>> {
     Ok(Txt2Img {
         prompt: "a red circle on a blue background".to_owned(),
         negative_prompt: "blurry".to_owned(),
+        embeddings: Arc::default(),
         seed: 11,
         steps: 20,
         cfg_scale: 7.0,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use latentd_models::files::{self, ElementType, FileKind, Tensors};
@@ -88,6 +89,7 @@ fn drawn(model: &Model) -> RgbImage {
     let request = Txt2Img {
         prompt: "a red circle".to_owned(),
         negative_prompt: String::new(),
+        embeddings: Arc::default(),
         seed: 19,
         steps: 4,
         cfg_scale: 7.0,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use latentd_models::files::{self, ElementType};
@@ -140,6 +141,7 @@ fn drawn(model: &Model) -> Vec<u8> {
     let request = Txt2Img {
         prompt: "a red circle".to_owned(),
         negative_prompt: String::new(),
+        embeddings: Arc::default(),
         seed: 42,
         steps: 3,
         cfg_scale: 7.0,

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use latentd_models::files::{self, FileKind, Layout, Prediction, inspect};
 use latentd_models::model::{Checkpoint, ComponentKind, Model};
@@ -58,6 +59,7 @@ fn picture(path: &Path) -> Vec<u8> {
     let request = Txt2Img {
         prompt: "a red circle".to_owned(),
         negative_prompt: "blurry".to_owned(),
+        embeddings: Arc::default(),
         seed: 42,
         steps: 3,
         cfg_scale: 7.0,

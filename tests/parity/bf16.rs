@@ -3,6 +3,8 @@
 //! bf16 has 8 bits: each layer rounds its result by 2⁻⁹. What is asserted is the project's bar of 30 dB against the
 //! f32 picture, on random weights, which hold less together than trained ones.
 
+use std::sync::Arc;
+
 use latentd_models::model::Model;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::{LatentDecoder, NoStages, Output, Txt2Img};
@@ -15,6 +17,7 @@ fn request(sampler: Sampler) -> Txt2Img {
     Txt2Img {
         prompt: "a red circle on a blue background".to_owned(),
         negative_prompt: "blurry".to_owned(),
+        embeddings: Arc::default(),
         seed: 11,
         steps: 8,
         cfg_scale: 7.0,

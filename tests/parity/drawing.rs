@@ -1,5 +1,7 @@
 //! Samplers step by step, and whole pictures, against k-diffusion and A1111's pipeline over diffusers' networks.
 
+use std::sync::Arc;
+
 use latentd_models::Tensor;
 use latentd_models::image::{Picture, RgbImage, tensor_to_image};
 use latentd_models::model::Model;
@@ -65,6 +67,7 @@ fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) 
     let request = Txt2Img {
         prompt: "a red circle".to_owned(),
         negative_prompt: "blurry".to_owned(),
+        embeddings: Arc::default(),
         seed: 42,
         steps: 6,
         cfg_scale: 7.0,
@@ -139,6 +142,7 @@ fn request(entry: &Value) -> Txt2Img {
     Txt2Img {
         prompt: text("prompt"),
         negative_prompt: text("negative_prompt"),
+        embeddings: Arc::default(),
         seed: number("seed"),
         steps: number("steps") as usize,
         cfg_scale: entry["cfg_scale"].as_f64().expect("cfg_scale"),
@@ -209,6 +213,7 @@ fn nothing_but_the_request_shows_in_the_picture() {
     let alone = Txt2Img {
         prompt: "a red circle, ".repeat(30),
         negative_prompt: "blurry".to_owned(),
+        embeddings: Arc::default(),
         seed: 8,
         steps: 3,
         cfg_scale: 7.5,

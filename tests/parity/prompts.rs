@@ -5,7 +5,7 @@ use latentd_models::networks::clip::{ClipConfig, ClipText};
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Loader, Precision, Run};
 use latentd_models::prompt::{
-    Piece, Wording, chunks, encode, pad_alike, parse_emphasis, split_weight, tokenize,
+    Embeddings, Piece, Wording, chunks, encode, pad_alike, parse_emphasis, split_weight, tokenize,
 };
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ fn a_long_text_is_fine() {
         "â€ sÃ\u{80} ".repeat(20_000),
         "ÃƒÂ¢Ã¢â€šÂ¬Ã¢â€žÂ¢ 字\n".repeat(5_000),
     ] {
-        let chunks = chunks(&text).expect("chunks");
+        let chunks = chunks(&text, &Embeddings::default()).expect("chunks");
         assert!(chunks.iter().all(|chunk| chunk.ids.len() == 77 && chunk.weights.len() == 77));
     }
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
@@ -153,7 +153,7 @@ fn clip() -> ClipText {
 #[test]
 fn weights_beyond_reason_are_refused() {
     let clip = clip();
-    let encode = |prompt: &str| encode(&clip, prompt, 1, &Run::WHOLE);
+    let encode = |prompt: &str| encode(&clip, prompt, &Embeddings::default(), 1, &Run::WHOLE);
     let nines = "9".repeat(400);
     for prompt in [
         format!("(cat:{nines})"),
@@ -191,7 +191,7 @@ fn conditioning_is_a1111s() {
     for case in list(&cases["conditioning"]) {
         let name = text(&case["name"]);
         for side in ["positive", "negative"] {
-            let found = chunks(text(&case[side])).expect("chunks");
+            let found = chunks(text(&case[side]), &Embeddings::default()).expect("chunks");
             for (index, wanted) in list(&case[format!("{side}_chunks")]).iter().enumerate() {
                 let ids: Vec<u64> = list(&wanted["ids"]).iter().filter_map(Value::as_u64).collect();
                 let found =
@@ -204,14 +204,16 @@ fn conditioning_is_a1111s() {
             }
             assert_eq!(found.len(), list(&case[format!("{side}_chunks")]).len(), "{name} {side}");
         }
+        let none = Embeddings::default();
         for skip in [1, 2] {
             let part = |side: &str| format!("{name}.skip{skip}.{side}");
             if !golden.has(&part("positive")) {
                 continue;
             }
-            let mut cond = encode(&clip, text(&case["positive"]), skip, &Run::WHOLE).expect("encodes");
-            let mut uncond = encode(&clip, text(&case["negative"]), skip, &Run::WHOLE).expect("encodes");
-            pad_alike(&mut cond, &mut uncond, || encode(&clip, "", skip, &Run::WHOLE)).expect("pads");
+            let mut cond = encode(&clip, text(&case["positive"]), &none, skip, &Run::WHOLE).expect("encodes");
+            let mut uncond =
+                encode(&clip, text(&case["negative"]), &none, skip, &Run::WHOLE).expect("encodes");
+            pad_alike(&mut cond, &mut uncond, || encode(&clip, "", &none, skip, &Run::WHOLE)).expect("pads");
             assert_close(
                 &part("positive"),
                 &cond.tokens.get(0).expect("one"),

@@ -8,7 +8,7 @@ use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::backend::fake::fake;
 use latentd_models::nn::{Activations, Device, KeyValueTransform, Parts, Patch, Precision, Run};
 use latentd_models::pipeline::{Components, NoStages};
-use latentd_models::prompt::{Chunk, chunks, encode_chunks};
+use latentd_models::prompt::{Chunk, Embeddings, chunks, encode_chunks};
 use proptest::prelude::*;
 
 use crate::drawing::{checkpoint, components, draw, draw_with, request};
@@ -156,7 +156,7 @@ fn a_vector_in_the_place_of_a_token_is_what_the_encoder_sees() {
     let Network::TextEncoder(encoder) = &base[0].network else { panic!("a text encoder") };
     let clip = &encoder.clip;
     let encoded = |chunks: &[Chunk]| encode_chunks(clip, chunks, 1, &Run::WHOLE).expect("encodes").tokens;
-    let plain = chunks("a red circle").expect("chunks");
+    let plain = chunks("a red circle", &Embeddings::default()).expect("chunks");
     // The embeddings of the same tokens without their positions: at each place that of "red", less the position's own.
     let states = clip.hidden_states(&[plain[0].ids.clone()], &[], &Run::WHOLE).expect("runs");
     let zero = vec![0.0; clip.config().width];

@@ -1,6 +1,7 @@
 //! What the tests share: a small checkpoint, and drawing with it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use latentd_models::Result;
 use latentd_models::model::{Checkpoint, Component, ComponentKind, Model};
@@ -29,6 +30,7 @@ pub fn request() -> Txt2Img {
     Txt2Img {
         prompt: "a red circle on a blue background".to_owned(),
         negative_prompt: "blurry".to_owned(),
+        embeddings: Arc::default(),
         seed: 11,
         steps: 3,
         cfg_scale: 7.0,

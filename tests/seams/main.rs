@@ -5,4 +5,5 @@ mod adapters;
 mod attention;
 mod devices;
 mod drawing;
+mod embeddings;
 mod passes;

@@ -231,6 +231,7 @@ fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd
     let request = Txt2Img {
         prompt: "a lighthouse on a cliff at dusk, oil painting".to_owned(),
         negative_prompt: "blurry".to_owned(),
+        embeddings: Arc::default(),
         seed: 1,
         steps,
         cfg_scale: 7.0,

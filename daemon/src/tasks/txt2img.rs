@@ -87,6 +87,7 @@ impl JobMethod for Txt2Img {
         let drawing = pipeline::Txt2Img {
             prompt: prompt.text,
             negative_prompt: negative_prompt.text,
+            embeddings: Arc::default(),
             seed,
             steps: params.steps as usize,
             cfg_scale: params.cfg_scale,

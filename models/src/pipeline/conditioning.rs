@@ -9,21 +9,25 @@ use super::stages::{ConditioningStage, Stages};
 use crate::Result;
 use crate::model::TextEncoder;
 use crate::nn::Run;
-use crate::prompt::{Conditioning, encode, pad_alike, split_weight};
+use crate::prompt::{Conditioning, Embeddings, encode, pad_alike, split_weight};
 
 /// What an image is told.
 pub(super) struct Prompts<'a> {
     pub prompt: &'a str,
     pub negative_prompt: &'a str,
+    pub embeddings: &'a Embeddings,
     pub clip_skip: usize,
     pub pad_cond_uncond: bool,
 }
 
 /// Classifier-free guidance by two prompts.
 pub(super) fn guidance(encoder: &TextEncoder, prompts: &Prompts, run: &Run) -> Result<Guidance> {
-    let clip_skip = prompts.clip_skip;
-    let encode =
-        |prompt: &str| encoder.cache.get(prompt, clip_skip, || encode(&encoder.clip, prompt, clip_skip, run));
+    let &Prompts { embeddings, clip_skip, .. } = prompts;
+    let encode = |prompt: &str| {
+        let used = embeddings.digest(prompt)?;
+        let encode = || encode(&encoder.clip, prompt, embeddings, clip_skip, run);
+        encoder.cache.get(prompt, used, clip_skip, encode)
+    };
     let (prompt, weight) = split_weight(prompts.prompt);
     let mut cond = encode(prompt)?;
     let mut uncond = encode(prompts.negative_prompt)?;

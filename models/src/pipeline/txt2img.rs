@@ -20,7 +20,7 @@ use crate::image::{Infotext, RgbImage};
 use crate::model::ModelFacts;
 use crate::networks::taesd::Taesd;
 use crate::nn::{Precision, Run};
-use crate::prompt::{CHUNK_TOKENS, chunks, split_weight};
+use crate::prompt::{CHUNK_TOKENS, Embeddings, chunks, split_weight};
 use crate::sampling::{NoiseSource, Sampler, Schedule, levels};
 use crate::{Error, Result};
 
@@ -31,6 +31,8 @@ pub struct Txt2Img {
     pub prompt: String,
     /// What to steer away from.
     pub negative_prompt: String,
+    /// Embeddings that both prompts may name.
+    pub embeddings: Arc<Embeddings>,
     /// Seed of the first image; image `i` of the whole request has `seed + i`.
     pub seed: u64,
     /// Sampler steps, 1 or more.
@@ -245,7 +247,7 @@ impl Txt2Img {
 
     /// Tokens of both prompts before the shorter one is padded.
     fn tokens_of_prompts(&self) -> Result<[usize; 2]> {
-        let tokens = |prompt| chunks(prompt).map(|chunks| CHUNK_TOKENS * chunks.len());
+        let tokens = |prompt| chunks(prompt, &self.embeddings).map(|chunks| CHUNK_TOKENS * chunks.len());
         Ok([tokens(split_weight(&self.prompt).0)?, tokens(&self.negative_prompt)?])
     }
 
@@ -260,6 +262,7 @@ impl Txt2Img {
         let prompts = Prompts {
             prompt: &self.prompt,
             negative_prompt: &self.negative_prompt,
+            embeddings: &self.embeddings,
             clip_skip: self.clip_skip,
             pad_cond_uncond: self.pad_cond_uncond,
         };

@@ -12,6 +12,7 @@ pub(crate) struct ConditioningCache(Mutex<Vec<Entry>>);
 
 struct Entry {
     prompt: String,
+    embeddings: Option<[u8; 32]>,
     clip_skip: usize,
     conditioning: Conditioning,
 }
@@ -24,19 +25,22 @@ impl ConditioningCache {
     /// Values of a longest one, so that it does not drive out all others.
     const LONGEST: usize = Self::VALUES / 4;
 
-    /// What `encode` gives for this prompt, or gave before.
+    /// What `encode` gives for this prompt, or gave before. `embeddings` tells those that stand in it from others, `None` if
+    /// none does.
     pub(crate) fn get(
         &self,
         prompt: &str,
+        embeddings: Option<[u8; 32]>,
         clip_skip: usize,
         encode: impl FnOnce() -> Result<Conditioning>,
     ) -> Result<Conditioning> {
-        if let Some(found) = self.find(prompt, clip_skip) {
+        if let Some(found) = self.find(prompt, embeddings, clip_skip) {
             return Ok(found);
         }
         let conditioning = encode()?;
         if conditioning.values() <= Self::LONGEST {
-            let entry = Entry { prompt: prompt.to_owned(), clip_skip, conditioning: conditioning.clone() };
+            let (prompt, conditioning) = (prompt.to_owned(), conditioning.clone());
+            let entry = Entry { prompt, embeddings, clip_skip, conditioning };
             let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             entries.push(entry);
             let mut values: usize = entries.iter().map(|entry| entry.conditioning.values()).sum();
@@ -47,10 +51,12 @@ impl ConditioningCache {
         Ok(conditioning)
     }
 
-    fn find(&self, prompt: &str, clip_skip: usize) -> Option<Conditioning> {
+    fn find(&self, prompt: &str, embeddings: Option<[u8; 32]>, clip_skip: usize) -> Option<Conditioning> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let place =
-            entries.iter().position(|entry| entry.prompt == prompt && entry.clip_skip == clip_skip)?;
+        let is_wanted = |entry: &Entry| {
+            (entry.prompt.as_str(), entry.embeddings, entry.clip_skip) == (prompt, embeddings, clip_skip)
+        };
+        let place = entries.iter().position(is_wanted)?;
         let entry = entries.remove(place);
         let conditioning = entry.conditioning.clone();
         entries.push(entry);
@@ -70,7 +76,7 @@ mod tests {
         let long = "long";
         let mut ask = |prompt: &'static str, clip_skip| {
             let values = if prompt == long { ConditioningCache::LONGEST + 1 } else { 1 };
-            let conditioning = cache.get(prompt, clip_skip, || {
+            let conditioning = cache.get(prompt, None, clip_skip, || {
                 encoded.push((prompt, clip_skip));
                 Ok(Conditioning { tokens: Tensor::full(0.0, [1, 1, values]), pooled: None })
             });
@@ -94,6 +100,19 @@ mod tests {
     }
 
     #[test]
+    fn the_same_prompt_with_other_embeddings_is_another() {
+        let cache = ConditioningCache::default();
+        let get = |embeddings: Option<[u8; 32]>, number| {
+            let encode = || Ok(Conditioning { tokens: Tensor::full(number, [1, 1, 1]), pooled: None });
+            cache.get("a", embeddings, 1, encode).expect("encoded").tokens.values().to_vec()
+        };
+        for (embeddings, number) in [(None, 1.0), (Some([1; 32]), 2.0), (Some([2; 32]), 3.0)] {
+            assert_eq!(get(embeddings, number), [number], "encoded");
+            assert_eq!(get(embeddings, 9.0), [number], "and kept");
+        }
+    }
+
+    #[test]
     fn all_of_it_has_a_limit_too() {
         let cache = ConditioningCache::default();
         for prompt in 0..10 {
@@ -101,7 +120,7 @@ mod tests {
                 let tokens = Tensor::full(0.0, [1, 1, ConditioningCache::LONGEST]);
                 Ok(Conditioning { tokens, pooled: None })
             };
-            cache.get(&prompt.to_string(), 1, encode).expect("encoded");
+            cache.get(&prompt.to_string(), None, 1, encode).expect("encoded");
         }
         let entries = cache.0.lock().expect("not poisoned");
         let kept: Vec<&str> = entries.iter().map(|entry| entry.prompt.as_str()).collect();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::embeddings::Embeddings;
 use super::emphasis::{Piece, parse_emphasis};
 use super::tokenizer::{BOS, COMMA, EOS, tokenize};
 use crate::Result;
@@ -22,43 +23,91 @@ pub struct Chunk {
     pub ids: Vec<u32>,
     /// One weight per token; 1 for frame and padding.
     pub weights: Vec<f32>,
-    /// What stands in the place of tokens: places and vectors of embeddings.
+    /// What stands in the place of tokens: places in `ids`, ascending, and vectors of embeddings.
     pub vectors: Vec<(usize, Arc<[f32]>)>,
 }
 
-/// The chunks of a prompt, at least one.
-pub fn chunks(prompt: &str) -> Result<Vec<Chunk>> {
-    let mut done = vec![];
-    let mut open: Vec<(u32, f32)> = vec![];
-    let mut comma: Option<usize> = None;
-    let close = |open: &mut Vec<(u32, f32)>, comma: &mut Option<usize>, done: &mut Vec<Chunk>| {
-        *comma = None;
-        let padding = std::iter::repeat_n((EOS, 1.0), (SIZE + 1).saturating_sub(open.len()));
-        let all = std::iter::once((BOS, 1.0)).chain(open.drain(..)).chain(padding);
-        let (ids, weights) = all.unzip();
-        done.push(Chunk { ids, weights, vectors: vec![] });
-    };
+/// One of a chunk's 75 places.
+struct Place {
+    token: u32,
+    weight: f32,
+    /// What stands there instead of the token.
+    vector: Option<Arc<[f32]>>,
+}
+
+/// What stands where a vector does: the token that A1111 has there, which nobody sees.
+const UNSEEN: u32 = 0;
+
+/// A prompt's chunks as they grow.
+#[derive(Default)]
+struct Growing {
+    done: Vec<Chunk>,
+    open: Vec<Place>,
+    /// Where the last comma stands in the open one.
+    comma: Option<usize>,
+}
+
+/// The chunks of a prompt, at least one. The names of `embeddings` become their vectors, with the weight of the name; those
+/// of one embedding stand in one chunk, in the next if this one has no room for them. If the end of a chunk moves into the
+/// next one, back to a comma, vectors go with their places: A1111 leaves them behind, where padding is overwritten with them
+/// or they are lost, a defect that is not copied.
+pub fn chunks(prompt: &str, embeddings: &Embeddings) -> Result<Vec<Chunk>> {
+    let mut growing = Growing::default();
     for piece in parse_emphasis(prompt)? {
-        let Piece::Text(text, weight) = piece else {
-            close(&mut open, &mut comma, &mut done);
-            continue;
-        };
-        for token in tokenize(&text)? {
-            if token == COMMA {
-                comma = Some(open.len());
-            } else if let Some(last) = comma.filter(|last| open.len() == SIZE && SIZE - last <= BACKTRACK) {
-                let moved = open.split_off(last + 1);
-                close(&mut open, &mut comma, &mut done);
-                open = moved;
-            }
-            if open.len() == SIZE {
-                close(&mut open, &mut comma, &mut done);
-            }
-            open.push((token, weight as f32));
+        match piece {
+            Piece::Text(text, weight) => growing.add(&tokenize(&text)?, weight as f32, embeddings),
+            Piece::Break => growing.close(),
         }
     }
-    if !open.is_empty() || done.is_empty() {
-        close(&mut open, &mut comma, &mut done);
+    if !growing.open.is_empty() || growing.done.is_empty() {
+        growing.close();
     }
-    Ok(done)
+    Ok(growing.done)
+}
+
+impl Growing {
+    fn add(&mut self, tokens: &[u32], weight: f32, embeddings: &Embeddings) {
+        let mut rest = tokens;
+        while let Some((token, after)) = rest.split_first() {
+            let found = embeddings.at(rest);
+            if *token == COMMA {
+                // One that begins an embedding's name is no comma: the chunk would end within the vectors.
+                self.comma = if found.is_some() { self.comma } else { Some(self.open.len()) };
+            } else if let Some(last) =
+                self.comma.filter(|last| self.open.len() == SIZE && SIZE - last <= BACKTRACK)
+            {
+                let moved = self.open.split_off(last + 1);
+                self.close();
+                self.open = moved;
+            }
+            if self.open.len() == SIZE {
+                self.close();
+            }
+            let Some((embedding, length)) = found else {
+                self.open.push(Place { token: *token, weight, vector: None });
+                rest = after;
+                continue;
+            };
+            if self.open.len() + embedding.vectors().len() > SIZE {
+                self.close();
+            }
+            let vectors = embedding.vectors().iter().cloned();
+            self.open.extend(vectors.map(|vector| Place { token: UNSEEN, weight, vector: Some(vector) }));
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+
+    fn close(&mut self) {
+        self.comma = None;
+        let padding = (SIZE + 1).saturating_sub(self.open.len());
+        let mut chunk = Chunk { ids: vec![BOS], weights: vec![1.0], vectors: vec![] };
+        for Place { token, weight, vector } in self.open.drain(..) {
+            chunk.vectors.extend(vector.map(|vector| (chunk.ids.len(), vector)));
+            chunk.ids.push(token);
+            chunk.weights.push(weight);
+        }
+        chunk.ids.extend(std::iter::repeat_n(EOS, padding));
+        chunk.weights.extend(std::iter::repeat_n(1.0, padding));
+        self.done.push(chunk);
+    }
 }

@@ -1,6 +1,7 @@
 //! Chunks through the text encoder, weighted.
 
 use super::chunks::{Chunk, chunks};
+use super::embeddings::Embeddings;
 use crate::networks::clip::{ClipText, TokenVector};
 use crate::nn::Run;
 use crate::tensor::Tensor;
@@ -25,9 +26,20 @@ impl Conditioning {
     }
 }
 
-/// Encodes a prompt. A long one takes a while: `run` may end it between chunks and layers.
-pub fn encode(clip: &ClipText, prompt: &str, clip_skip: usize, run: &Run) -> Result<Conditioning> {
-    encode_chunks(clip, &chunks(prompt)?, clip_skip, run)
+/// Encodes a prompt with the `embeddings` that it names. A long one takes a while: `run` may end it between chunks and
+/// layers.
+///
+/// # Errors
+/// If one that it names is for another text encoder, by its name.
+pub fn encode(
+    clip: &ClipText,
+    prompt: &str,
+    embeddings: &Embeddings,
+    clip_skip: usize,
+    run: &Run,
+) -> Result<Conditioning> {
+    embeddings.check(prompt, clip.config().width)?;
+    encode_chunks(clip, &chunks(prompt, embeddings)?, clip_skip, run)
 }
 
 /// Encodes chunks: each alone, joined along the tokens. `clip_skip` 1 takes the last hidden state, 2 the one before it,
