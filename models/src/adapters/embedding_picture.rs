@@ -52,9 +52,9 @@ pub fn embedding_of_picture(path: &Path, bytes: &[u8]) -> Result<Option<PictureE
     let json = match PictureFormat::of(bytes) {
         Ok(PictureFormat::Png) => match png_text(bytes, KEYWORD, LONGEST_JSON / 3 * 4 + 4) {
             Some(text) => Some(from_base64(text.as_bytes()).ok_or_else(|| wrong("is damaged".to_owned()))?),
-            None => hidden(bytes),
+            None => hidden(bytes).map_err(wrong)?,
         },
-        Ok(PictureFormat::WebP) => hidden(bytes),
+        Ok(PictureFormat::WebP) => hidden(bytes).map_err(wrong)?,
         Ok(PictureFormat::Jpeg) | Err(_) => None,
     };
     let Some(json) = json else { return Ok(None) };
@@ -74,9 +74,24 @@ pub fn embedding_of_picture(path: &Path, bytes: &[u8]) -> Result<Option<PictureE
     Ok(Some(PictureEmbedding { name, embedding: Embedding::new(path, vectors, vec![])? }))
 }
 
-/// What the pixels hide, if they hide anything: the picture stands between two blocks, with a black column on either side.
-/// The lower half of each number in the left block, and in the right one, is one half of a byte.
-fn hidden(bytes: &[u8]) -> Option<Vec<u8>> {
+/// The JSON that the pixels hide, if they hide any; what is wrong with it.
+fn hidden(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    let Some(packed) = hidden_bytes(bytes) else { return Ok(None) };
+    let mut json = vec![];
+    // The last columns are filled up with anything.
+    let inflated = ZlibDecoder::new(&*packed).take(LONGEST_JSON as u64 + 1).read_to_end(&mut json);
+    match inflated {
+        Ok(_) if json.len() > LONGEST_JSON => Err(format!("is more than {LONGEST_JSON} bytes of text")),
+        Ok(_) => Ok(Some(json)),
+        Err(_) if json.starts_with(b"{") => Err("is damaged".to_owned()),
+        // Black columns by chance.
+        Err(_) => Ok(None),
+    }
+}
+
+/// What the pixels say where the picture stands between two blocks, with a black column on either side: the lower half of
+/// each number in the left block, and in the right one, is one half of a byte.
+fn hidden_bytes(bytes: &[u8]) -> Option<Vec<u8>> {
     PictureHeader::read(bytes).ok()?.check(MOST_PIXELS).ok()?;
     let image = Picture::decode(bytes, MOST_PIXELS).ok()?.into_rgb();
     let Area { left, right, top, bottom } = inner(&image)?;
@@ -91,18 +106,12 @@ fn hidden(bytes: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let places = (top..bottom).flat_map(|y| (0..width * 3).map(move |at| (at / 3, y, at % 3)));
-    let data: Vec<u8> = places
-        .zip(Noise::default())
-        .map(|((x, y, channel), noise)| {
-            let low = half(left + x, y, channel) ^ noise;
-            let high = half(last + 1 + x, y, channel) ^ noise;
-            high << 4 | low
-        })
-        .collect();
-    let mut json = vec![];
-    // The last columns are filled up with anything.
-    ZlibDecoder::new(&*data).take(LONGEST_JSON as u64 + 1).read_to_end(&mut json).ok()?;
-    (json.len() <= LONGEST_JSON).then_some(json)
+    let packed = places.zip(Noise::default()).map(|((x, y, channel), noise)| {
+        let low = half(left + x, y, channel) ^ noise;
+        let high = half(last + 1 + x, y, channel) ^ noise;
+        high << 4 | low
+    });
+    Some(packed.collect())
 }
 
 /// A part of a picture: columns from `left` to before `right`, rows likewise.
@@ -329,11 +338,18 @@ mod tests {
         png
     }
 
-    /// The picture that A1111 makes, its blocks in columns of `height` pixels beside a grey square.
-    fn hidden_in(json: &str, height: usize, border: usize) -> RgbImage {
+    fn packed(json: &[u8]) -> Vec<u8> {
         let mut encoder = ZlibEncoder::new(vec![], Compression::best());
-        encoder.write_all(json.as_bytes()).expect("packed");
-        let data = encoder.finish().expect("packed");
+        encoder.write_all(json).expect("packed");
+        encoder.finish().expect("packed")
+    }
+
+    fn hidden_in(json: &str, height: usize, border: usize) -> RgbImage {
+        hidden_bytes_in(&packed(json.as_bytes()), height, border)
+    }
+
+    /// The picture that A1111 makes, its blocks in columns of `height` pixels beside a grey square.
+    fn hidden_bytes_in(data: &[u8], height: usize, border: usize) -> RgbImage {
         let row = data.len().div_ceil(height * 3) * 3;
         let noise: Vec<u8> = Noise::default().take(row * height).collect();
         let block = |shift: u32| -> Vec<u8> {
@@ -456,6 +472,13 @@ mod tests {
         assert!(read(&with_text("sd-ti-embedding", "!")).is_err());
         let ragged = encode_png(&hidden_in(&tensor("[[1, 2], [3]]"), 9, 1), "").expect("encoded");
         assert!(read(&ragged).is_err());
+        let bomb = packed(&vec![b' '; LONGEST_JSON + 1]);
+        let whole = packed(JSON.as_bytes());
+        for (data, expected) in [(&bomb[..], "more than"), (&whole[..whole.len() - 9], "is damaged")] {
+            let picture = encode_png(&hidden_bytes_in(data, 16, 0), "").expect("encoded");
+            let error = read(&picture).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
         assert!(read(&with_text("sd-ti-embedding", &base64(tensor(&lists(75)).as_bytes()))).is_ok());
     }
 }
