@@ -34,7 +34,7 @@ fn elements(dimensions: &[usize]) -> usize {
     product.expect("dimensions whose product is no size in memory")
 }
 
-pub use activation::silu;
+pub use activation::{gelu, silu};
 pub use arena::{Arena, Opened};
 pub use attention::{AttentionShape, PackedKeys, attention, attention_packed};
 pub use buffer::{Buffer, BufferStatus, Plain, buffer_status, release_buffers};

@@ -10,7 +10,7 @@ mod reference;
 
 use latentd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights,
-    attention, conv2d, group_norm, layer_norm, linear, silu,
+    attention, conv2d, gelu, group_norm, layer_norm, linear, silu,
 };
 use proptest::prelude::*;
 use reference::{Expected, activation, check, convolution, product, random};
@@ -158,6 +158,17 @@ proptest! {
         check(&expected, &bound, |isa, out: &mut [f32]| {
             out.copy_from_slice(&x);
             silu(isa, out);
+        })?;
+    }
+
+    #[test]
+    fn gelu_is_x_times_the_normal_distribution(count in 1usize..6000, seed: u64) {
+        let x: Vec<f32> = random(seed, count).iter().map(|v| v * 9.0).collect();
+        let expected: Vec<f64> = x.iter().map(|x| reference::gelu(f64::from(*x))).collect();
+        let bound: Vec<f64> = x.iter().map(|x| f64::from(x.abs()) * 2f64.powi(-21)).collect();
+        check(&expected, &bound, |isa, out: &mut [f32]| {
+            out.copy_from_slice(&x);
+            gelu(isa, out);
         })?;
     }
 }

@@ -17,7 +17,9 @@ mod run;
 mod transform;
 
 pub use attention::{AttentionBank, AttentionBias, KeySet, RowKeys, attention, attention_of_rows, keys};
-pub use backend::{Activations, Backend, ConvConfig, Device, Epilogue, Keys, Matrix, Precision, Vector};
+pub use backend::{
+    Activations, Backend, ConvConfig, Device, Epilogue, Keys, Matrix, Pointwise, Precision, Vector,
+};
 pub use conv2d::Conv2d;
 pub use latentd_kernels::Activation;
 pub use linear::{GatedLinear, Linear};

@@ -84,7 +84,7 @@ fn sigmoid(x: f64) -> f64 {
 }
 
 /// x · Φ(x).
-fn gelu(x: f64) -> f64 {
+pub fn gelu(x: f64) -> f64 {
     x * 0.5 * (1.0 + erf(x / 2f64.sqrt()))
 }
 

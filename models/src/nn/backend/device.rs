@@ -12,6 +12,7 @@ use latentd_kernels::{Stop, Weights};
 use super::activations::Activations;
 use super::epilogue::Epilogue;
 use super::packed::{Keys, Layout, Matrix, Vector};
+use super::pointwise::Pointwise;
 use super::precision::Precision;
 use crate::error::Result;
 
@@ -192,6 +193,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// `x · sigmoid(x)` of f32 activations.
     fn silu(&self, x: &Activations) -> Result<Activations>;
+
+    /// A function of each number, in the same precision.
+    fn pointwise(&self, x: &Activations, function: Pointwise) -> Result<Activations>;
 
     /// The sum of two of equal shape, in the precision of the first.
     fn add(&self, a: &Activations, b: &Activations) -> Result<Activations>;

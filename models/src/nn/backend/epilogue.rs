@@ -7,8 +7,8 @@ use super::packed::Vector;
 use super::precision::Precision;
 use crate::error::{Result, bail};
 
-/// `activation(sums + bias + bias of the image) + residual`, all of it optional; ReLU comes last.
-#[derive(Clone, Copy, Default)]
+/// `scale · activation(sums + bias + bias of the image) + residual`, all of it optional; ReLU comes last.
+#[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
     /// One number per output: the layer's own.
     pub bias: Option<&'a Vector>,
@@ -16,10 +16,19 @@ pub struct Epilogue<'a> {
     pub image_bias: Option<&'a Activations>,
     /// Applied to the biased sums.
     pub activation: Activation,
+    /// What that is multiplied by: 1 by default.
+    pub scale: f32,
     /// Of the output's shape, and in the output's precision.
     pub residual: Option<&'a Activations>,
     /// The output is f32 even if the input is bf16.
     pub widen: bool,
+}
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        let activation = Activation::default();
+        Self { bias: None, image_bias: None, activation, scale: 1.0, residual: None, widen: false }
+    }
 }
 
 impl<'a> Epilogue<'a> {

@@ -1,6 +1,7 @@
 //! The CPU: our kernels over the process's memory.
 
 mod attention;
+mod functions;
 mod memory;
 mod pointwise;
 mod products;
@@ -13,8 +14,8 @@ use latentd_kernels::{GroupNormShape, Isa, OutOfMemory, PackError, PackedMatrix,
 use rayon::ThreadPool;
 
 use super::{
-    Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Precision,
-    Vector,
+    Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Pointwise,
+    Precision, Vector,
 };
 use crate::error::{Result, bail};
 use memory::Host;
@@ -274,6 +275,11 @@ impl<M: Memory> Backend for Cpu<M> {
         out.copy_from_slice(values);
         latentd_kernels::silu(self.isa, &mut out);
         Ok(Values::F32(out).with_dims(x.dims()))
+    }
+
+    fn pointwise(&self, x: &Activations, function: Pointwise) -> Result<Activations> {
+        let _open = self.memory.open();
+        functions::apply(&self.memory, self.isa, x, function)
     }
 
     fn add(&self, a: &Activations, b: &Activations) -> Result<Activations> {

@@ -1,6 +1,7 @@
 //! What is done to numbers one by one, or to rows of them.
 
 use half::bf16;
+use rayon::prelude::*;
 
 use super::memory::Memory;
 use super::values::{self, Values, gather, interleave, map};
@@ -47,12 +48,14 @@ pub(super) fn blend(
     sums.fill(0.0);
     for (x, weight, mask) in std::iter::once(a).chain(b) {
         let wide = convert(memory, x, Precision::F32)?;
-        let rows = values::f32(&wide)?.chunks_exact(x.channels().max(1));
-        for (row, (to, from)) in sums.chunks_exact_mut(x.channels().max(1)).zip(rows).enumerate() {
+        let width = x.channels().max(1);
+        let rows = values::f32(&wide)?.par_chunks_exact(width);
+        let rows = sums.par_chunks_exact_mut(width).zip(rows).with_min_len(values::CHUNK.div_ceil(width));
+        rows.enumerate().for_each(|(row, (to, from))| {
             let at = |mask: &[f32]| mask.get(row % mask.len().max(1)).copied();
             let share = weight * mask.and_then(at).unwrap_or(1.0);
             to.iter_mut().zip(from).for_each(|(to, from)| *to += share * from);
-        }
+        });
     }
     convert(memory, &Values::F32(sums).with_dims(a.0.dims()), a.0.precision())
 }

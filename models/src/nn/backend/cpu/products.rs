@@ -31,7 +31,7 @@ fn epilogue_f32<'a>(
 ) -> Result<latentd_kernels::Epilogue<'a, f32>> {
     let residual = epilogue.residual.map(values::f32).transpose()?;
     let image_bias = epilogue.image_bias.map(values::f32).transpose()?;
-    Ok(latentd_kernels::Epilogue { bias, image_bias, activation, residual, ..Default::default() })
+    Ok(latentd_kernels::Epilogue { bias, image_bias, activation, scale: epilogue.scale, residual })
 }
 
 /// With the numbers behind it, for kernels whose output is bf16.
@@ -42,7 +42,7 @@ fn epilogue_bf16<'a>(
 ) -> Result<latentd_kernels::Epilogue<'a, bf16>> {
     let residual = epilogue.residual.map(values::bf16).transpose()?;
     let image_bias = epilogue.image_bias.map(values::f32).transpose()?;
-    Ok(latentd_kernels::Epilogue { bias, image_bias, activation, residual, ..Default::default() })
+    Ok(latentd_kernels::Epilogue { bias, image_bias, activation, scale: epilogue.scale, residual })
 }
 
 /// What follows the sums: of weights with gates, the gates.

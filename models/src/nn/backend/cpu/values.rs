@@ -50,7 +50,7 @@ pub(super) fn bf16(x: &Activations) -> Result<&[bf16]> {
 }
 
 /// Values handled by one task.
-const CHUNK: usize = 1 << 15;
+pub(super) const CHUNK: usize = 1 << 15;
 
 /// A function of each number.
 pub(super) fn map<A: Copy + Sync, B: Send>(from: &[A], to: &mut [B], f: impl Fn(A) -> B + Sync) {

@@ -11,8 +11,8 @@ use latentd_kernels::tiled::{self, FUSED_PIXELS, TiledMatrix};
 use latentd_kernels::{Buffer, PackError, PackedKeys, PackedMatrix, Weights};
 
 use super::{
-    Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Precision,
-    Vector,
+    Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Pointwise,
+    Precision, Vector,
 };
 use crate::error::{Result, bail};
 
@@ -217,6 +217,11 @@ impl Backend for DryRun {
 
     fn silu(&self, x: &Activations) -> Result<Activations> {
         Ok(self.made(Precision::F32, x.dims()))
+    }
+
+    fn pointwise(&self, x: &Activations, _function: Pointwise) -> Result<Activations> {
+        let _wide = (x.precision() == Precision::Bf16).then(|| self.made(Precision::F32, x.dims()));
+        Ok(self.made(x.precision(), x.dims()))
     }
 
     fn add(&self, a: &Activations, _b: &Activations) -> Result<Activations> {
