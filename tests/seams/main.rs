@@ -6,4 +6,5 @@ mod attention;
 mod devices;
 mod drawing;
 mod embeddings;
+mod hypernetworks;
 mod passes;
