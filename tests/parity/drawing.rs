@@ -7,7 +7,8 @@ use latentd_models::image::{Picture, RgbImage, tensor_to_image};
 use latentd_models::model::Model;
 use latentd_models::nn::{Precision, Run};
 use latentd_models::pipeline::{
-    DenoiseCombine, Handles, LatentDecoder, LatentFinal, NoStages, NoWatch, Output, Stages, Txt2Img, Wants,
+    Components, DenoiseCombine, Handles, LatentDecoder, LatentFinal, NoStages, NoWatch, Output, Stages,
+    Txt2Img, Wants,
 };
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
@@ -136,7 +137,8 @@ pub fn psnr(found: &RgbImage, wanted: &RgbImage) -> f64 {
     10.0 * (255f64.powi(2) / (squares.sum::<f64>() / found.pixels.len() as f64).max(1e-10)).log10()
 }
 
-fn request(entry: &Value) -> Txt2Img {
+/// An entry's request.
+pub fn request(entry: &Value) -> Txt2Img {
     let text = |key: &str| entry[key].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
     let number = |key: &str| entry[key].as_u64().unwrap_or_else(|| panic!("{key}"));
     Txt2Img {
@@ -159,6 +161,23 @@ fn request(entry: &Value) -> Txt2Img {
         taesd_previews: false,
         samples_at_once: None,
     }
+}
+
+/// Fails unless an entry's one picture of `adapters/pictures.json` has latents within 1e-3 and pixels over 50 dB of the
+/// reference's.
+pub fn is_the_references(model: &Model, components: &mut dyn Components, request: &Txt2Img, entry: &Value) {
+    let text = |key: &str| entry[key].as_str().unwrap_or_else(|| panic!("{key}"));
+    let golden = Golden::read(&fixture("adapters/pictures.safetensors"));
+    let mut trace = Trace::default();
+    let outputs =
+        latentd_models::pipeline::txt2img(&model.facts(), components, request, &mut NoWatch, &mut trace);
+    let output = outputs.expect("draws").remove(0);
+    let error = relative_error(&values(&trace.latents[0]), &values(golden.get(text("latents"))));
+    assert!(error < 1e-3, "{}: latents {error:.2e}", text("name"));
+    let png = std::fs::read(fixture("adapters").join(text("file"))).expect("png");
+    let decibels = psnr(&output.image, &Picture::decode(&png, 1 << 20).expect("png").into_rgb());
+    println!("{}: latents {error:.2e}, {decibels:.1} dB", text("name"));
+    assert!(decibels > 50.0, "{}: {decibels:.1} dB", text("name"));
 }
 
 /// Every entry of `images.json`: latents within 1e-3 relative, PSNR over 50 dB against the reference's PNG, or,

@@ -5,7 +5,9 @@
 mod adapters;
 mod bf16;
 mod drawing;
+mod embeddings;
 mod golden;
+mod hypernetworks;
 mod networks;
 mod noise;
 mod prompts;
