@@ -1,5 +1,6 @@
 //! A real daemon process, driven through its real socket. Every wait has an end; nothing sleeps and hopes.
 
+mod addons;
 mod cancel;
 mod command_line;
 mod connections;

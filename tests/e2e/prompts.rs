@@ -98,7 +98,7 @@ async fn what_is_not_applied_is_told_and_in_no_picture() {
     let prompt = "a cat <lora:x:0.8> <hypernet:y> [red:blue:0.5] [a|b] AND dog";
     let drawn = draw(&daemon, prompt, |params| params.negative_prompt = "[c:d:2]".into()).await;
     let beginnings =
-        ["<lora:x:0.8>: LoRA", "<hypernet:y>: ", "[red:blue:0.5], [c:d:2]: ", "[a|b]: ", "AND: "];
+        ["lora 'x' is not", "hypernetwork 'y' is not", "[red:blue:0.5], [c:d:2]: ", "[a|b]: ", "AND: "];
     assert_eq!(drawn.notices.len(), beginnings.len(), "{:?}", drawn.notices);
     for (notice, beginning) in drawn.notices.iter().zip(beginnings) {
         assert!(notice.starts_with(beginning), "{notice}");

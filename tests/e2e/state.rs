@@ -104,7 +104,7 @@ async fn an_index_of_a_newer_version_is_gone_without() {
     daemon.signal(libc::SIGTERM);
     daemon.ended();
     let log = daemon.log();
-    assert!(log.contains("library.db is of version 999, and this latentd knows up to 3"), "{log}");
+    assert!(log.contains("library.db is of version 999, and this latentd knows up to 4"), "{log}");
     assert!(fs::read(&path).expect("read") == before, "untouched");
 }
 

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use latentd_client::protocol::{
-    ErrorName, Event, EventKind, JobState, OnDisconnect, OutputFormat, OutputParams, Precision, Rng,
-    Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
+    ErrorName, Event, EventKind, JobState, LoraParams, OnDisconnect, OutputFormat, OutputParams, Precision,
+    Rng, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 use latentd_client::{Client, SubmitOptions};
 
@@ -45,6 +45,12 @@ pub(super) struct GenerateArgs {
     /// What makes the picture of the latents [default: full]
     #[arg(long, ignore_case = true)]
     sd_vae_decode_method: Option<DecoderArg>,
+    /// A LoRA as in <lora:…>: its name, and how strong, in text encoder and UNet apart if two numbers are given; may be given several times
+    #[arg(long = "lora", value_name = "NAME[:STRENGTH[:UNET]]", value_parser = lora)]
+    loras: Vec<LoraParams>,
+    /// Draw nothing if something that is asked for cannot be applied
+    #[arg(long)]
+    strict: bool,
     /// Seconds that the checkpoint stays in memory afterwards; 0 for none, -1 for ever [default: as the daemon is set]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     keep_alive: Option<f64>,
@@ -140,6 +146,8 @@ impl GenerateArgs {
                 Some(DecoderArg::Full) | None => VaeDecodeMethod::Full,
             },
             keep_alive: self.keep_alive,
+            loras: self.loras.clone(),
+            strict: self.strict,
             rng: self.rng.map_or(default.rng, |rng| match rng {
                 RngArg::Nv => Rng::Nv,
                 RngArg::Cpu => Rng::Cpu,
@@ -155,6 +163,26 @@ impl GenerateArgs {
             on_disconnect: OnDisconnect::Keep,
         }
     }
+}
+
+/// Reads `NAME`, `NAME:STRENGTH` or `NAME:TE:UNET`.
+fn lora(text: &str) -> Result<LoraParams, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    let split = |text: &str| -> Option<(String, f64)> {
+        let (name, strength) = text.rsplit_once(':')?;
+        Some((name.to_owned(), number(strength)?))
+    };
+    let (name, te, unet) = match split(text) {
+        None => (text.to_owned(), None, None),
+        Some((name, last)) => match split(&name) {
+            None => (name, Some(last), None),
+            Some((name, te)) => (name, Some(te), Some(last)),
+        },
+    };
+    if name.trim().is_empty() || name.contains(':') {
+        return Err("give NAME, NAME:STRENGTH or NAME:TE:UNET, such as pencil:0.8".to_owned());
+    }
+    Ok(LoraParams { name, te, unet, dynamic: None })
 }
 
 /// Draws, shows how far it is, writes the files.
@@ -284,5 +312,28 @@ impl Meter {
 
     fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lora_is_read_as_in_a_prompt() {
+        for (text, expected) in [
+            ("pencil", Some(("pencil", None, None))),
+            ("pencil:0.8", Some(("pencil", Some(0.8), None))),
+            ("a b:-1:.5", Some(("a b", Some(-1.0), Some(0.5)))),
+            ("pencil:strong", None),
+            ("pencil:nan", None),
+            (":1", None),
+            ("", None),
+            ("a:1:2:3", None),
+        ] {
+            let found = lora(text).ok();
+            let found = found.as_ref().map(|lora| (lora.name.as_str(), lora.te, lora.unet));
+            assert_eq!(found, expected, "{text}");
+        }
     }
 }

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::files::open_without_waiting;
-use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
-use super::hash::{hex, parts};
+use super::hash::{Hasher, Hashes, parts};
 use super::item::{Item, Source};
 use super::low_priority::Passing;
 use super::stamp::Stamp;
@@ -107,7 +106,7 @@ pub(super) fn hash_all<'a>(
             continue;
         }
         match hash(path, seen.file, wants_addon(item), pace) {
-            Ok(Some((sha256, addon))) => {
+            Ok(Some(Hashes { sha256, addon })) => {
                 let name = format!("{}/{}", item.kind, item.name);
                 done.push(Hashed { path: path.clone(), stamp: seen.file, sha256, addon, name });
             }
@@ -143,38 +142,27 @@ pub(super) fn wants_addon(item: &Item) -> bool {
 }
 
 /// The SHA-256 of a file, or a model's folder, and of what follows a file's header; none if it is another one by now.
-fn hash(path: &Path, stamp: Stamp, addon: bool, pace: &Pace) -> io::Result<Option<(String, Option<String>)>> {
+fn hash(path: &Path, stamp: Stamp, addon: bool, pace: &Pace) -> io::Result<Option<Hashes>> {
     let file = open_without_waiting(path)?;
     if Stamp::of_open(&file)? != stamp {
         return Ok(None);
     }
-    let (mut whole, mut payload) = (Sha256::new(), addon.then(Sha256::new));
+    let mut hasher = Hasher::new(addon);
     let mut bytes = vec![0; PIECE];
     for (before, part) in parts(&file)? {
-        whole.update(before);
-        let (passing, mut position, mut begin) = (Passing::new(part.as_ref().unwrap_or(&file)), 0_u64, None);
+        hasher.part(&before);
+        let (passing, mut position) = (Passing::new(part.as_ref().unwrap_or(&file)), 0_u64);
         loop {
             pace.give_way();
             let length = passing.read_at(&mut bytes, position)?;
-            let piece = bytes.get(..length).unwrap_or_default();
             if length == 0 {
                 break;
             }
-            whole.update(piece);
-            if begin.is_none() {
-                // The header's length stands before it.
-                let header = piece.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
-                begin = Some(header.saturating_add(8));
-            }
-            if let (Some(payload), Some(begin)) = (&mut payload, begin) {
-                let skipped = usize::try_from(begin.saturating_sub(position)).unwrap_or(usize::MAX);
-                payload.update(piece.get(skipped..).unwrap_or_default());
-            }
+            hasher.add(bytes.get(..length).unwrap_or_default());
             position += length as u64;
         }
     }
-    let digests = (hex(&whole.finalize()), payload.map(|payload| hex(&payload.finalize())));
-    Ok((Stamp::of_open(&file)? == stamp).then_some(digests))
+    Ok((Stamp::of_open(&file)? == stamp).then(|| hasher.finish()))
 }
 
 /// Whether what failed so fails again until the file is another: not what this machine or a share failed at.
@@ -200,11 +188,11 @@ mod tests {
             fs::write(folder.path().join(name), bytes).expect("written");
         }
         let file = Arc::new(File::open(folder.path()).expect("opened"));
-        let told = Sha256Task::spawn(&Workers::new("test", 1), Arc::downgrade(&file), |_, _| ());
+        let told = Sha256Task::spawn(&Workers::new("test", 1), Arc::downgrade(&file), false, |_, _| ());
         let told = told.wait(&|| false).expect("an end").expect("hashed");
         let stamp = Stamp::of_open(&file).expect("looked at");
         let hash = |stamp| hash(folder.path(), stamp, false, &Pace::default()).expect("read");
-        assert_eq!(hash(stamp), Some((told, None)));
+        assert_eq!(hash(stamp), Some(told));
         assert_eq!(hash(Stamp { size: 1, ..stamp }), None, "another one");
     }
 

@@ -50,7 +50,7 @@ fn key_of(seen: &Seen) -> String {
 
 /// See [`database::open`]. When a look tells more of a file or tells it otherwise, a step more forgets what older versions
 /// found; digests stay true.
-const SCHEMA: Schema = Schema { migrations: &[FIRST, SECOND, THIRD], check };
+const SCHEMA: Schema = Schema { migrations: &[FIRST, SECOND, THIRD, FOURTH], check };
 
 const FIRST: &str = "
     DROP TABLE IF EXISTS file;
@@ -88,9 +88,20 @@ const THIRD: &str = "
     ALTER TABLE digest ADD COLUMN addon_hash TEXT;
 ";
 
+/// What a file is called inside is told, too.
+const FOURTH: &str = "
+    DROP TABLE file;
+    CREATE TABLE file (
+        path TEXT PRIMARY KEY, seen TEXT NOT NULL,
+        kind TEXT, architecture TEXT, dtype TEXT, parameters INTEGER, prediction TEXT, also TEXT, old_hash TEXT,
+        broken TEXT, broken_class INTEGER,
+        format TEXT, layout TEXT, base_model TEXT, addon_hash TEXT, lacks_vae INTEGER, alias TEXT
+    ) WITHOUT ROWID;
+";
+
 /// All that is kept of files.
 const SELECT: &str = "SELECT path, seen, kind, architecture, dtype, parameters, prediction, also, old_hash, broken, broken_class, \
-     format, layout, base_model, addon_hash, lacks_vae FROM file";
+     format, layout, base_model, addon_hash, lacks_vae, alias FROM file";
 
 impl Index {
     /// Opens or makes the index.
@@ -133,7 +144,7 @@ impl Index {
         self.with(|connection| {
             let transaction = connection.unchecked_transaction()?;
             let mut insert = transaction.prepare(
-                "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?;
             for (path, seen, verdict) in files {
                 let Some(path) = path.to_str() else {
@@ -162,6 +173,7 @@ impl Index {
                     facts.base_model,
                     facts.addon_hash,
                     facts.lacks_vae,
+                    facts.alias,
                 ])?;
             }
             for (path, digest) in digests.take_changed() {
@@ -181,11 +193,6 @@ impl Index {
     pub(super) fn digest(&self, path: &Path, stamp: Stamp) -> Option<Digest> {
         let digests = self.digests.read().unwrap_or_else(PoisonError::into_inner);
         digests.get(path.to_str()?, stamp).cloned()
-    }
-
-    /// Keeps a digest.
-    pub(super) fn set_sha256(&self, path: &Path, stamp: Stamp, sha256: &str) {
-        self.set_digest(path, stamp, sha256, None);
     }
 
     /// Keeps the digests of a file: of all of it, and of what follows its header if that was computed too.
@@ -253,7 +260,7 @@ fn check(connection: &Connection) -> rusqlite::Result<()> {
     let (maybe_text, maybe_integer) = (&[Type::Text, Type::Null][..], &[Type::Integer, Type::Null][..]);
     let mut file = vec![text, text];
     file.extend([maybe_text; 3].into_iter().chain([maybe_integer]).chain([maybe_text; 4]));
-    file.extend([maybe_integer].into_iter().chain([maybe_text; 4]).chain([maybe_integer]));
+    file.extend([maybe_integer].into_iter().chain([maybe_text; 4]).chain([maybe_integer, maybe_text]));
     check_types(connection, &format!("{SELECT} "), &file)?;
     let digest = [text, integer, integer, maybe_integer, maybe_integer, text, maybe_text];
     check_types(connection, Digests::SELECT, &digest)
@@ -297,6 +304,7 @@ fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
         base_model: row.get(13)?,
         addon_hash: row.get(14)?,
         lacks_vae: row.get::<_, Option<bool>>(15)?.unwrap_or_default(),
+        alias: row.get(16)?,
     };
     Ok(Verdict::Sound(row.get::<_, Option<String>>(2)?.and_then(|name| kind(&name)), facts))
 }
@@ -380,6 +388,7 @@ mod tests {
             base_model: Some("sd_v1".into()),
             addon_hash: Some(DIGEST.into()),
             lacks_vae: true,
+            alias: Some("other".into()),
         };
         for verdict in [broken(), Verdict::Sound(None, Facts::default()), {
             Verdict::Sound(Some(LibraryKind::Checkpoint), facts)
@@ -458,7 +467,7 @@ mod tests {
         let before = fs::read(&path).expect("read");
         let index = Index::open(&path);
         index.remember(&[(file.clone(), seen, broken())]);
-        index.set_sha256(&file, seen.file, "00");
+        index.set_digest(&file, seen.file, "00", None);
         assert!(index.verdicts().get(&file, &seen).is_none());
         assert_eq!(index.sha256(&file, seen.file).as_deref(), Some("00"), "for as long as this runs");
         drop(index);

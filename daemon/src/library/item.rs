@@ -51,6 +51,8 @@ pub(crate) struct Facts {
     pub addon_hash: Option<String>,
     /// Whether a checkpoint has no VAE, so that it is drawn with another file's only.
     pub lacks_vae: bool,
+    /// What its trainer called a LoRA: prompts may name it so.
+    pub alias: Option<String>,
     /// The hash of a checkpoint that A1111 wrote before it took SHA-256: 8 hex digits, told by 64 KiB of the file.
     pub old_hash: Option<String>,
 }

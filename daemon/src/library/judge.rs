@@ -31,8 +31,13 @@ const LONGEST_BASE_MODEL: usize = 100;
 /// Under which key kohya's trainer writes the SHA-256 of the file without its header.
 const ADDON_HASH: &str = "sshs_model_hash";
 
+/// Under which key kohya's trainer writes what the file was to be called, and how much of it is kept.
+const ALIAS: &str = "ss_output_name";
+const LONGEST_ALIAS: usize = 256;
+
 /// What a look found in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are sound")]
 pub(super) enum Verdict {
     /// It holds this kind. `None`: sound, but nothing that is told by content.
     Sound(Option<LibraryKind>, Facts),
@@ -102,6 +107,9 @@ fn look(file: &File, path: &Path) -> Result<(Option<LibraryKind>, Facts)> {
         also: found.beside.into_iter().filter_map(library_kind).collect(),
         ..Facts::default()
     };
+    if found.kind == FileKind::Lora {
+        facts.alias = said(ALIAS).filter(|text| text.len() <= LONGEST_ALIAS).map(str::to_owned);
+    }
     if found.kind == FileKind::Checkpoint {
         facts.addon_hash = None;
         facts.old_hash = old_hash(file).ok().flatten();

@@ -41,6 +41,18 @@ pub(super) fn find(shelf: Shelf<'_>, kind: LibraryKind, wanted: &str) -> Result<
     if !by_name.is_empty() {
         return Err(ambiguous(shelf, kind, wanted, &by_name));
     }
+    // What its trainer called it, where that is one file's alone.
+    let mut by_alias: Vec<&Item> = vec![];
+    for item in of_kind().filter(|item| item.facts.alias.as_deref() == Some(wanted)) {
+        if !by_alias.iter().any(|other| other.is_same_file(item)) {
+            by_alias.push(item);
+        }
+    }
+    match by_alias[..] {
+        [item] => return Ok(Lookup::Found { item: Box::new(item.clone()), bytes: false }),
+        [] => (),
+        _ => return Err(ambiguous(shelf, kind, wanted, &by_alias)),
+    }
     if let Some((name, hash)) = split_hash(wanted) {
         let by_name = named(shelf.roots, &of_kind(), name);
         if !by_name.is_empty() {

@@ -9,6 +9,7 @@ mod background;
 mod beside;
 mod details;
 mod digests;
+mod embeddings;
 mod hash;
 mod index;
 mod item;
@@ -48,7 +49,8 @@ use crate::error::{Class, Error, Result};
 use crate::thread;
 use crate::workers::Workers;
 use background::{Failed, Hashed, Pace, wants_addon};
-use hash::Sha256Task;
+use embeddings::KnownEmbeddings;
+use hash::{Hashes, Sha256Task};
 use index::Index;
 pub(crate) use item::Item;
 use item::Source;
@@ -107,6 +109,7 @@ pub(crate) struct Library {
     waiting: WaitingRoom,
     /// When to compute all others.
     pace: Pace,
+    embeddings: KnownEmbeddings,
 }
 
 /// An entry that was chosen for a request.
@@ -151,6 +154,7 @@ impl Library {
             hashing: Workers::new("sha256", HASHING_THREADS),
             waiting: WaitingRoom::default(),
             pace: Pace::default(),
+            embeddings: KnownEmbeddings::default(),
         }
     }
 
@@ -426,6 +430,21 @@ impl Library {
         Err(Error::new(Class::Model, format!("the VAE of '{}' changes all the time; retry", checkpoint.name)))
     }
 
+    /// The file of what is drawn with beside a checkpoint, held open as it is now; by its name, or by hashes that are known.
+    pub(crate) fn pin_addon(&self, kind: LibraryKind, name: &str) -> Result<Arc<Pinned>> {
+        self.pin_what(&|| self.find(kind, name).map(|item| Choice { item, bytes: false, _file: None }))
+    }
+
+    /// The embeddings whose names stand in one of these prompts.
+    pub(crate) fn embeddings_in(&self, prompts: [&str; 2]) -> Result<Vec<Item>> {
+        self.embeddings.mentioned(&self.known_by_now(), prompts)
+    }
+
+    /// The file of an entry, held open as it is now.
+    pub(crate) fn pin_item(&self, item: &Item) -> Result<Arc<Pinned>> {
+        self.pin_what(&|| Ok(Choice { item: item.clone(), bytes: false, _file: None }))
+    }
+
     /// The TAESD for checkpoints of Stable Diffusion 1.x, held open as it is now, if the library has one.
     pub(crate) fn pin_taesd(&self) -> Result<Arc<Pinned>> {
         for item in lookup::taesds(&self.known_by_now()) {
@@ -524,19 +543,24 @@ impl Library {
         let Source::File { path, seen } = item.source.clone() else {
             return Err(PinError::Moved);
         };
-        let known = lookup::known_sha256(&self.index, &item);
+        // Infotexts name no others by it.
+        let wants_addon = item.kind == LibraryKind::Lora && wants_addon(&item);
+        let known = self.index.digest(&path, seen.file).map(|digest| Hashes {
+            sha256: digest.sha256.to_string(),
+            addon: digest.addon.as_deref().map(str::to_owned),
+        });
         let hash = |file: &Arc<File>| {
-            if let Some(known) = known {
+            if let Some(known) = known.filter(|known| known.addon.is_some() || !wants_addon) {
                 return Sha256Task::done(known);
             }
             let (index, path) = (Arc::clone(&self.index), path.clone());
-            let keep = move |file: &File, digest: &str| {
+            let keep = move |file: &File, hashes: &Hashes| {
                 // What was written to meanwhile is not the file that the stamp is of.
                 if Stamp::of_open(file).is_ok_and(|now| now == seen.file) {
-                    index.set_sha256(&path, seen.file, digest);
+                    index.set_digest(&path, seen.file, &hashes.sha256, hashes.addon.as_deref());
                 }
             };
-            Sha256Task::spawn(&self.hashing, Arc::downgrade(file), keep)
+            Sha256Task::spawn(&self.hashing, Arc::downgrade(file), wants_addon, keep)
         };
         let pinned = Arc::new(Pinned::new(item, file, hash)?);
         let mut held = self.held();

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use latentd_models::adapters::{Embedding, LARGEST_PICTURE, embedding_of_picture};
 use latentd_models::files::{self, LARGEST_HEADER, Tensors, open_without_waiting};
 use latentd_models::model::Checkpoint;
 use sha2::{Digest, Sha256};
 
-use super::hash::Sha256Task;
+use super::hash::{Hashes, Sha256Task};
 use super::item::{Item, Source};
 use super::model_folder;
 use super::stamp::{Seen, Stamp};
@@ -35,13 +36,17 @@ pub(crate) struct Pinned {
     file: Option<Arc<File>>,
     /// What is built in, unpacked once it is needed.
     unpacked: OnceLock<Arc<Checkpoint>>,
-    sha256: Sha256Task,
+    hashes: Sha256Task,
+    embedding: OnceLock<Arc<Embedding>>,
     /// How many files were opened before.
     opened: u64,
 }
 
 /// Bytes at either end of a file that is not safetensors that are taken for its header.
 const HEADER_ENDS: u64 = 1 << 18;
+
+/// Formats of pictures that carry embeddings.
+const PICTURES: [&str; 2] = ["png", "webp"];
 
 /// Files that were opened so far.
 static OPENED: AtomicU64 = AtomicU64::new(0);
@@ -81,7 +86,8 @@ impl Pinned {
             identity: Identity { source: item.source.clone(), header: [0; 32] },
             file: None,
             unpacked: OnceLock::new(),
-            sha256: Sha256Task::done(demo.sha256.to_owned()),
+            hashes: Sha256Task::done(Hashes { sha256: demo.sha256.to_owned(), addon: None }),
+            embedding: OnceLock::new(),
             opened: 0,
         }
     }
@@ -98,7 +104,8 @@ impl Pinned {
             identity: Identity { source: item.source.clone(), header: Sha256::digest(&header).into() },
             item,
             unpacked: OnceLock::new(),
-            sha256: hash(&file),
+            hashes: hash(&file),
+            embedding: OnceLock::new(),
             file: Some(file),
             opened: OPENED.fetch_add(1, Ordering::Relaxed),
         })
@@ -147,6 +154,33 @@ impl Pinned {
         Ok(opened?)
     }
 
+    /// Its vectors, if it is an embedding; read once.
+    pub(crate) fn embedding(&self) -> Result<Arc<Embedding>> {
+        if let Some(embedding) = self.embedding.get() {
+            return Ok(Arc::clone(embedding));
+        }
+        let read = Arc::new(self.read_embedding()?);
+        // What was written to meanwhile is not what was pinned.
+        self.check()?;
+        Ok(Arc::clone(self.embedding.get_or_init(|| read)))
+    }
+
+    fn read_embedding(&self) -> Result<Embedding> {
+        let (Some(file), Some(path)) = (&self.file, self.item.path()) else {
+            return Ok(Embedding::of(&self.tensors()?)?);
+        };
+        if !PICTURES.iter().any(|format| self.item.facts.format.as_deref() == Some(format)) {
+            return Ok(Embedding::of(&self.tensors()?)?);
+        }
+        let bytes = read_range(file, 0, self.item.size().min(LARGEST_PICTURE + 1));
+        let bytes =
+            bytes.map_err(|error| Error::new(Class::Model, format!("{}: {error}", path.display())))?;
+        let carried = embedding_of_picture(path, &bytes)?;
+        carried.map(|carried| carried.embedding).ok_or_else(|| {
+            Error::new(Class::Model, format!("{}: carries no embedding any more", path.display()))
+        })
+    }
+
     /// An error if its bytes are no longer those that were pinned: somebody wrote to the file itself.
     pub(crate) fn check(&self) -> Result<()> {
         let (Some(file), Source::File { path, seen }) = (&self.file, &self.item.source) else {
@@ -171,10 +205,23 @@ impl Pinned {
 
     /// Its SHA-256 in hex. Waits for it until `cancelled`.
     pub(crate) fn sha256(&self, cancelled: &dyn Fn() -> bool) -> Result<String> {
-        match self.sha256.wait(cancelled) {
-            Some(Ok(digest)) => {
+        self.hashes(cancelled).map(|hashes| hashes.sha256)
+    }
+
+    /// What infotexts name a LoRA by, in hex: the SHA-256 of a safetensors file without its header, as its trainer noted it or
+    /// as it is computed; of another file its SHA-256.
+    pub(crate) fn addon_hash(&self, cancelled: &dyn Fn() -> bool) -> Result<String> {
+        if let Some(noted) = &self.item.facts.addon_hash {
+            return Ok(noted.clone());
+        }
+        self.hashes(cancelled).map(|hashes| hashes.addon.unwrap_or(hashes.sha256))
+    }
+
+    fn hashes(&self, cancelled: &dyn Fn() -> bool) -> Result<Hashes> {
+        match self.hashes.wait(cancelled) {
+            Some(Ok(hashes)) => {
                 self.check()?;
-                Ok(digest)
+                Ok(hashes)
             }
             Some(Err(error)) => {
                 let text = format!("{} '{}' cannot be hashed: {error}", self.item.kind, self.item.name);
@@ -186,7 +233,7 @@ impl Pinned {
 
     /// How many of its bytes were hashed so far.
     pub(super) fn hashed_bytes(&self) -> u64 {
-        self.sha256.bytes()
+        self.hashes.bytes()
     }
 }
 

@@ -1,8 +1,9 @@
 //! What is known of a checkpoint without its weights: settled when a request is resolved.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use latentd_models::adapters::Targets;
 use latentd_models::model::{ComponentKind, Estimate, ModelFacts};
 use latentd_models::nn::Precision;
 use sha2::{Digest, Sha256};
@@ -13,8 +14,8 @@ use crate::library::{FilesIdentity, ModelFiles, Pinned};
 /// Checkpoints that are remembered.
 const REMEMBERED: usize = 64;
 
-/// Tensors of their files, all together: each takes some 120 bytes of what is known, so SD 1.5 some 140 kilobytes, and this
-/// many some 16 megabytes.
+/// Tensors of their files, all together: each takes some 500 bytes of what is known, with its names in add-ons, so SD 1.5
+/// some 600 kilobytes, and this many some 64 megabytes.
 const REMEMBERED_TENSORS: usize = 1 << 17;
 
 /// A checkpoint in one precision.
@@ -33,6 +34,8 @@ pub(crate) struct Known {
     sources: [[u8; 32]; 3],
     /// How many its file has: what decides how much room this takes.
     tensors: usize,
+    /// What its layers are called in add-ons, once one is wanted.
+    targets: OnceLock<Targets>,
 }
 
 impl Known {
@@ -55,6 +58,18 @@ impl Known {
             sources: ComponentKind::ALL.map(|kind| source(files.of(kind))),
             tensors: tensors(ComponentKind::UNet)
                 + if files.vae.is_some() { tensors(ComponentKind::Vae) } else { 0 },
+            targets: OnceLock::new(),
+        })
+    }
+
+    /// What its layers are called in the files that change them.
+    pub(crate) fn targets(&self) -> &Targets {
+        self.targets.get_or_init(|| {
+            let tensors = [ComponentKind::TextEncoder, ComponentKind::UNet]
+                .into_iter()
+                .flat_map(|kind| self.estimate.tensors(kind))
+                .map(|(name, shape)| (name.to_owned(), shape));
+            Targets::new(tensors)
         })
     }
 

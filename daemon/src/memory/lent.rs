@@ -7,13 +7,15 @@ use latentd_models::model::{ComponentKind, Network, PictureSize, TextEncoder};
 use latentd_models::networks::taesd::Taesd;
 use latentd_models::networks::unet::UNet;
 use latentd_models::networks::vae::Vae;
-use latentd_models::nn::Precision;
+use latentd_models::nn::{KeyValueTransform, Precision};
 use latentd_models::pipeline::Components;
 
 use super::budget::Lease;
+use super::changes::Changes;
+use super::hypernetworks::HypernetworkWish;
 use super::known::Known;
 use super::loading::For;
-use super::plan::plan;
+use super::plan::{Beside, plan};
 use super::store::Memory;
 use super::taesd::{TaesdWish, activation_bytes};
 use crate::error::{Error, Result};
@@ -29,6 +31,8 @@ pub(crate) struct Lent<'a> {
     /// How long the checkpoint stays afterwards; for ever if `None`.
     keep_alive: Option<Duration>,
     taesd: Option<TaesdWish>,
+    changes: Changes,
+    hypernetworks: Vec<HypernetworkWish>,
     /// The same in f32, once something of it was needed.
     wide: Option<Arc<Known>>,
     /// Room for the phase that is on.
@@ -47,6 +51,23 @@ pub(crate) struct Wishes {
     /// How long the checkpoint stays afterwards; for ever if `None`.
     pub keep_alive: Option<Duration>,
     pub taesd: Option<TaesdWish>,
+    pub changes: Changes,
+    pub hypernetworks: Vec<HypernetworkWish>,
+}
+
+impl Wishes {
+    /// What they take for pictures of this size.
+    pub(crate) fn needs(&self, known: &Known, size: &PictureSize) -> Result<Beside> {
+        let taesd = self.taesd.as_ref().map(|taesd| taesd.needs(size)).unwrap_or_default();
+        let mut patched = self.changes.bytes(known)?;
+        let of_unet = ComponentKind::ALL.iter().position(|kind| *kind == ComponentKind::UNet);
+        if let Some(of_unet) = of_unet.and_then(|place| patched.get_mut(place)) {
+            for wish in &self.hypernetworks {
+                *of_unet += wish.bytes(known.precision, size, known.estimate.unet_channels())?;
+            }
+        }
+        Ok(Beside { taesd, patched })
+    }
 }
 
 impl<'a> Lent<'a> {
@@ -68,6 +89,8 @@ impl<'a> Lent<'a> {
             cancelled,
             keep_alive: wishes.keep_alive,
             taesd: wishes.taesd.clone(),
+            changes: wishes.changes.clone(),
+            hypernetworks: wishes.hypernetworks.clone(),
             wide: None,
             taesd_room: None,
             room: None,
@@ -75,16 +98,16 @@ impl<'a> Lent<'a> {
             failure: None,
         };
         memory.begin_job(files, known);
-        let mut taesd = wishes.taesd.as_ref().map(|taesd| taesd.needs(&size)).unwrap_or_default();
-        let mut planned = plan(known, &size, taesd, &memory.room(known, For::Job));
+        let mut beside = wishes.needs(known, &size)?;
+        let mut planned = plan(known, &size, &beside, &memory.room(known, For::Job));
         // A load for nobody yet may hold what is missing.
         if planned.is_err() {
             let _turn = memory.background_load_gives_way(cancelled)?;
-            planned = plan(known, &size, taesd, &memory.room(known, For::Job));
+            planned = plan(known, &size, &beside, &memory.room(known, For::Job));
             // Previews are no reason to draw nothing; the pipeline is told when it asks for what makes them.
-            if planned.is_err() && taesd.beside_unet > 0 {
-                taesd.beside_unet = 0;
-                planned = plan(known, &size, taesd, &memory.room(known, For::Job));
+            if planned.is_err() && beside.taesd.beside_unet > 0 {
+                beside.taesd.beside_unet = 0;
+                planned = plan(known, &size, &beside, &memory.room(known, For::Job));
             }
         }
         let (samples, together) = planned?;
@@ -92,7 +115,7 @@ impl<'a> Lent<'a> {
         let whole = if together { &ComponentKind::ALL[..] } else { &ComponentKind::ALL[..1] };
         for kind in whole {
             let started = Instant::now();
-            memory.acquire(files, known, *kind, For::Job, cancelled)?;
+            memory.acquire_changed(files, known, *kind, &lent.changes, cancelled)?;
             lent.loading += started.elapsed();
         }
         Ok(lent)
@@ -134,7 +157,8 @@ impl<'a> Lent<'a> {
     }
 
     fn lend(&mut self, known: &Known, kind: ComponentKind) -> Result<Network> {
-        let component = self.memory.acquire(self.files, known, kind, For::Job, self.cancelled)?;
+        let component =
+            self.memory.acquire_changed(self.files, known, kind, &self.changes, self.cancelled)?;
         let bytes = known.estimate.activation_bytes(kind, &self.size)?;
         self.room =
             Some(self.memory.reserve_for_job(bytes, &self.files.checkpoint.item().name, self.cancelled)?);
@@ -155,6 +179,16 @@ fn other_kind<T>() -> latentd_models::Result<T> {
 }
 
 impl Components for Lent<'_> {
+    fn transforms(&mut self) -> latentd_models::Result<Vec<Arc<dyn KeyValueTransform>>> {
+        if self.hypernetworks.is_empty() {
+            return Ok(vec![]);
+        }
+        let started = Instant::now();
+        let found = self.memory.hypernetworks(&self.hypernetworks, self.known.precision, self.cancelled);
+        self.loading += started.elapsed();
+        found.map_err(|error| self.failed(error))
+    }
+
     fn taesd(&mut self) -> latentd_models::Result<Option<Arc<Taesd>>> {
         let Some(wish) = self.taesd.clone() else { return Ok(None) };
         // For pictures the UNet's work is done.

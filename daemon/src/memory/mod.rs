@@ -5,9 +5,11 @@
 //! a time; the others are as idle as anybody's, and are brought back if they had to go.
 
 mod budget;
+mod changes;
 mod content;
 #[cfg(test)]
 mod fixture;
+mod hypernetworks;
 mod keep_alive;
 mod known;
 mod lent;
@@ -17,7 +19,10 @@ mod residents;
 mod store;
 mod taesd;
 
+pub(crate) use changes::Changes;
+pub(crate) use hypernetworks::HypernetworkWish;
 pub(crate) use known::Known;
 pub(crate) use lent::{Lent, Wishes};
+pub(crate) use plan::Beside;
 pub(crate) use store::Memory;
-pub(crate) use taesd::{TaesdNeeds, TaesdWish};
+pub(crate) use taesd::TaesdWish;

@@ -24,39 +24,43 @@ impl Room {
     }
 
     /// Bytes for one network's phase, and how many of them weights take.
-    fn of(&self, known: &Known, kind: ComponentKind) -> (u64, u64) {
-        if self.stays {
-            return (self.all, known.weight_bytes());
-        }
+    fn of(&self, known: &Known, beside: &Beside, kind: ComponentKind) -> (u64, u64) {
         let place = ComponentKind::ALL.iter().position(|each| *each == kind);
-        let room = place.and_then(|place| self.each.get(place)).copied().unwrap_or_default();
-        (room, known.estimate.weight_bytes(kind))
+        let of_kind = |all: &[u64; 3]| place.and_then(|place| all.get(place)).copied().unwrap_or_default();
+        let patched = of_kind(&beside.patched);
+        if self.stays {
+            return (self.all, known.weight_bytes() + patched);
+        }
+        (of_kind(&self.each), known.estimate.weight_bytes(kind) + patched)
     }
 }
 
+/// Bytes that a job needs beside its checkpoint's own networks and what those compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Beside {
+    pub taesd: TaesdNeeds,
+    /// What patched networks do not share, and hypernetworks with the UNet, in the order of [`ComponentKind::ALL`].
+    pub patched: [u64; 3],
+}
+
 /// An error if a picture can never be drawn with so much room.
-pub(super) fn check(known: &Known, size: &PictureSize, taesd: TaesdNeeds, room: &Room) -> Result<()> {
-    plan(known, &PictureSize { samples: 1, ..*size }, taesd, room).map(drop)
+pub(super) fn check(known: &Known, size: &PictureSize, beside: &Beside, room: &Room) -> Result<()> {
+    plan(known, &PictureSize { samples: 1, ..*size }, beside, room).map(drop)
 }
 
 /// How many latents may go through the UNet at once with so much room, and whether all networks fit beside them.
-pub(super) fn plan(
-    known: &Known,
-    size: &PictureSize,
-    taesd: TaesdNeeds,
-    room: &Room,
-) -> Result<(usize, bool)> {
-    let estimate = &known.estimate;
+pub(super) fn plan(known: &Known, size: &PictureSize, beside: &Beside, room: &Room) -> Result<(usize, bool)> {
+    let (estimate, taesd) = (&known.estimate, beside.taesd);
     let activations = |kind, size: &PictureSize| estimate.activation_bytes(kind, size);
     for kind in [ComponentKind::TextEncoder, ComponentKind::Vae] {
-        let (available, weights) = room.of(known, kind);
+        let (available, weights) = room.of(known, beside, kind);
         match taesd.decoding {
             // In its place.
             Some(bytes) if kind == ComponentKind::Vae => fits(bytes, available)?,
             _ => fits(weights + activations(kind, size)?, available)?,
         }
     }
-    let (available, unet) = room.of(known, ComponentKind::UNet);
+    let (available, unet) = room.of(known, beside, ComponentKind::UNet);
     let of_unet = |samples| {
         let own = activations(ComponentKind::UNet, &PictureSize { samples, ..*size });
         own.map(|own| own + taesd.beside_unet)
@@ -64,7 +68,7 @@ pub(super) fn plan(
     fits(unet + of_unet(1)?, available)?;
     // With all networks in memory if that leaves room for everything at once; else with the UNet alone.
     let all = of_unet(size.samples)?.max(activations(ComponentKind::Vae, size)?);
-    if known.weight_bytes() + all <= room.all {
+    if known.weight_bytes() + beside.patched.iter().sum::<u64>() + all <= room.all {
         return Ok((size.samples, true));
     }
     // More take more; a batch has few.

@@ -18,7 +18,9 @@ use crate::library::{FilesIdentity, Item, ModelFiles, Pinned};
 pub(super) struct Resident {
     pub key: ComponentKey,
     pub component: Component,
-    pub lease: Lease,
+    pub lease: Arc<Lease>,
+    /// Of the network that it was made beside, whose tensors it shares: they are there for as long as it is.
+    pub beside: Option<Arc<Lease>>,
     /// The file that it came from, while nobody has looked at its content.
     pub origin: Option<Arc<Pinned>>,
 }
@@ -27,6 +29,16 @@ impl Resident {
     /// Whether dropping it would give nothing back, because a job draws with it.
     pub(super) fn is_drawn_with(&self) -> bool {
         self.component.network.is_shared()
+    }
+
+    /// The key of the network without patches.
+    fn base(&self) -> ComponentKey {
+        ComponentKey { patches: None, ..self.key.clone() }
+    }
+
+    /// The rooms that are taken for as long as it is there.
+    fn leases(&self) -> impl Iterator<Item = &Arc<Lease>> {
+        [&self.lease].into_iter().chain(&self.beside)
     }
 }
 
@@ -197,6 +209,20 @@ impl Table {
         Some(component)
     }
 
+    /// The room of a network that is in memory.
+    pub(super) fn lease_of(&self, component: &Component) -> Option<Arc<Lease>> {
+        let is = |resident: &&Resident| Arc::ptr_eq(&resident.component.parts, &component.parts);
+        self.residents.iter().chain(&self.leaving).find(is).map(|resident| Arc::clone(&resident.lease))
+    }
+
+    /// Networks that were made beside another one, the one used last first.
+    pub(super) fn near(&self, base: &Component) -> Vec<Component> {
+        let Some(lease) = self.lease_of(base) else { return vec![] };
+        let is_near =
+            |resident: &&Resident| resident.beside.as_ref().is_some_and(|beside| Arc::ptr_eq(beside, &lease));
+        self.residents.iter().rev().filter(is_near).map(|resident| resident.component.clone()).collect()
+    }
+
     /// Takes in a network, unless an equal one was found to be there meanwhile; gives the one that is there now.
     pub(super) fn add(&mut self, resident: Resident) -> Component {
         if let Some(there) = self.take(&resident.key) {
@@ -219,14 +245,31 @@ impl Table {
 
     /// Bytes of networks that could be dropped now for somebody.
     pub(super) fn idle_bytes(&self, whom: For) -> u64 {
-        let idle = self.residents.iter().filter(|resident| self.is_idle(resident, whom));
-        idle.map(|resident| resident.lease.bytes()).sum()
+        let (idle, busy): (Vec<&Resident>, Vec<&Resident>) =
+            self.residents.iter().partition(|resident| self.is_idle(resident, whom));
+        let kept = busy.into_iter().chain(&self.leaving).flat_map(Resident::leases);
+        let mut counted: Vec<*const Lease> = kept.map(Arc::as_ptr).collect();
+        let mut bytes = 0;
+        for lease in idle.into_iter().flat_map(Resident::leases) {
+            if !counted.contains(&Arc::as_ptr(lease)) {
+                counted.push(Arc::as_ptr(lease));
+                bytes += lease.bytes();
+            }
+        }
+        bytes
     }
 
-    /// Drops the network that was idle longest, if there is one.
+    /// Drops the network that was idle longest, if there is one: before another those that were made beside it, which hold
+    /// what it takes.
     pub(super) fn evict(&mut self, whom: For) -> bool {
         self.sweep();
-        let Some(place) = self.residents.iter().position(|resident| self.is_idle(resident, whom)) else {
+        let holds = |other: &Resident, resident: &Resident| {
+            other.beside.as_ref().is_some_and(|beside| Arc::ptr_eq(beside, &resident.lease))
+        };
+        let gives_room = |resident: &Resident| {
+            self.is_idle(resident, whom) && !self.residents.iter().any(|other| holds(other, resident))
+        };
+        let Some(place) = self.residents.iter().position(gives_room) else {
             return false;
         };
         let gone = self.residents.remove(place);
@@ -250,7 +293,15 @@ impl Table {
 
     /// Bytes of all networks.
     pub(super) fn bytes(&self) -> u64 {
-        self.residents.iter().chain(&self.leaving).map(|resident| resident.lease.bytes()).sum()
+        let mut counted: Vec<*const Lease> = vec![];
+        let mut bytes = 0;
+        for lease in self.residents.iter().chain(&self.leaving).flat_map(Resident::leases) {
+            if !counted.contains(&Arc::as_ptr(lease)) {
+                counted.push(Arc::as_ptr(lease));
+                bytes += lease.bytes();
+            }
+        }
+        bytes
     }
 
     /// Drops a checkpoint, in every precision, or has it leave with the last of its jobs. Whether any of it was in memory.
@@ -375,8 +426,11 @@ impl Table {
     }
 
     fn is_idle(&self, resident: &Resident, whom: For) -> bool {
-        let stays = |entry: &Entry| entry.pinned || (whom == For::Later && entry.jobs > 0);
-        let kept = self.entries.iter().any(|entry| stays(entry) && entry.keys.contains(&resident.key));
+        // What is pinned is the checkpoint, not all that was ever made beside it.
+        let is_own = |entry: &Entry| entry.keys.contains(&resident.key);
+        let is_needed =
+            |entry: &Entry| whom == For::Later && entry.jobs > 0 && entry.keys.contains(&resident.base());
+        let kept = self.entries.iter().any(|entry| (entry.pinned && is_own(entry)) || is_needed(entry));
         !kept && !resident.is_drawn_with()
     }
 
@@ -385,16 +439,17 @@ impl Table {
         self.entries.retain(|entry| entry.jobs > 0 || !entry.leaves);
         let (entries, leaving) = (&self.entries, &mut self.leaving);
         let is_orphan =
-            |resident: &mut Resident| !entries.iter().any(|entry| entry.keys.contains(&resident.key));
+            |resident: &mut Resident| !entries.iter().any(|entry| entry.keys.contains(&resident.base()));
         leaving.extend(self.residents.extract_if(.., is_orphan));
         self.sweep();
     }
 
     fn view(&self, entry: &Entry) -> ResidentModel {
-        let own: Vec<&Resident> = entry.keys.iter().filter_map(|key| self.find(key)).collect();
+        let is_own = |resident: &&Resident| entry.keys.contains(&resident.base());
+        let own: Vec<&Resident> = self.residents.iter().filter(is_own).collect();
         let others = |resident: &Resident| {
             let mut others = self.entries.iter().filter(|other| !std::ptr::eq(*other, entry));
-            others.any(|other| other.keys.contains(&resident.key))
+            others.any(|other| other.keys.contains(&resident.base()))
         };
         let bytes =
             |residents: &mut dyn Iterator<Item = &&Resident>| residents.map(|each| each.lease.bytes()).sum();

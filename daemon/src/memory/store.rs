@@ -4,19 +4,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use latentd_client::protocol::ResidentModel;
-use latentd_models::model::{Component, ComponentKind, PictureSize};
+use latentd_models::model::{Component, ComponentKey, ComponentKind, PictureSize};
 use latentd_models::networks::taesd::Taesd;
-use latentd_models::nn::{Device, Precision};
+use latentd_models::nn::{Device, KeyValueTransform, Precision};
 use tracing::info;
 
 use super::budget::{Budget, Lease};
+use super::changes::Changes;
 use super::content;
+use super::hypernetworks::{HypernetworkWish, KeptHypernetworks};
 use super::keep_alive::Timer;
 use super::known::{Known, KnownCheckpoints, source};
 use super::loading::{For, LoadingTurn, Turn};
-use super::plan::{self, Room};
+use super::plan::{self, Beside, Room};
 use super::residents::{Resident, Table};
-use super::taesd::{KeptTaesd, TaesdNeeds};
+use super::taesd::KeptTaesd;
 use crate::error::{Class, Error, Result};
 use crate::library::{Item, ModelFiles, Pinned};
 use crate::workers::Workers;
@@ -34,6 +36,7 @@ pub(crate) struct Memory {
     comparing: Workers,
     timer: Timer,
     taesd: KeptTaesd,
+    hypernetworks: KeptHypernetworks,
     own: Weak<Self>,
 }
 
@@ -50,6 +53,7 @@ impl Memory {
             comparing: Workers::new("contents", 1),
             timer: Timer::default(),
             taesd: KeptTaesd::default(),
+            hypernetworks: KeptHypernetworks::default(),
             own: Weak::clone(own),
         })
     }
@@ -84,8 +88,70 @@ impl Memory {
     }
 
     /// An error if a picture of this size can never be drawn here, whatever goes.
-    pub(crate) fn check_fits(&self, known: &Known, size: &PictureSize, taesd: TaesdNeeds) -> Result<()> {
-        plan::check(known, size, taesd, &Room::empty(self.budget.total()))
+    pub(crate) fn check_fits(&self, known: &Known, size: &PictureSize, beside: &Beside) -> Result<()> {
+        plan::check(known, size, beside, &Room::empty(self.budget.total()))
+    }
+
+    /// One network of a checkpoint as a job changes it, made beside the one without changes, which it shares all with that
+    /// they leave alone. Both stay in memory for as long as what is given here is held. Not to be called from the threads
+    /// that compute, for it may wait.
+    pub(super) fn acquire_changed(
+        &self,
+        files: &ModelFiles,
+        known: &Known,
+        kind: ComponentKind,
+        changes: &Changes,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Component> {
+        let base = self.acquire(files, known, kind, For::Job, cancelled)?;
+        let digest = changes.digest(kind);
+        if digest.is_none() {
+            return Ok(base);
+        }
+        let device = self.device.kind();
+        let resident = |table: &mut Table| {
+            let key = ComponentKey { patches: digest, ..table.key(known, kind, device) };
+            table.take(&key)
+        };
+        if let Some(component) = resident(&mut self.table()) {
+            return Ok(component);
+        }
+        let name = &files.checkpoint.item().name;
+        let patches = changes.of(kind);
+        loop {
+            let turn = self.loading.wait(For::Job, known.source(kind), cancelled);
+            let _turn = turn.ok_or_else(cancelled_while_loading)?;
+            if let Some(component) = resident(&mut self.table()) {
+                return Ok(component);
+            }
+            let started = Instant::now();
+            let bytes = known.estimate.patched_bytes(kind, patches)?;
+            let lease = Arc::new(self.reserve(bytes, For::Job, name)?);
+            // What is left of others that were changed, once there is room.
+            let near = self.table().near(&base);
+            let checkpoint = files.open()?;
+            let loaded =
+                checkpoint.load_patched(&base, &near, patches, &self.device, known.precision, cancelled);
+            drop(near);
+            let component = match loaded {
+                Err(latentd_models::Error::Cancelled) => return Err(cancelled_while_loading()),
+                Err(latentd_models::Error::OutOfMemory { .. }) if self.table().drop_idle(For::Job) => {
+                    continue;
+                }
+                // Asked first: what was written to meanwhile may look like anything.
+                loaded => {
+                    files.of(kind).check()?;
+                    changes.check()?;
+                    loaded?
+                }
+            };
+            let ms = started.elapsed().as_millis() as u64;
+            info!(name, %kind, patches = patches.len(), precision = known.precision.name(), bytes, ms, "changed");
+            let mut table = self.table();
+            let key = ComponentKey { patches: digest, ..table.key(known, kind, device) };
+            let beside = table.lease_of(&base);
+            return Ok(table.add(Resident { key, component, lease, beside, origin: None }));
+        }
     }
 
     /// One network of a checkpoint, from its file if it is not in memory. It stays there for as long as what is given here
@@ -114,7 +180,7 @@ impl Memory {
             }
             let started = Instant::now();
             let bytes = known.estimate.weight_bytes(kind);
-            let lease = self.reserve(bytes, whom, &file.item().name)?;
+            let lease = Arc::new(self.reserve(bytes, whom, &file.item().name)?);
             let checkpoint = files.open()?;
             let stop = || turn.gives_way() || cancelled();
             let component = match checkpoint.load(kind, &self.device, known.precision, &stop) {
@@ -135,7 +201,7 @@ impl Memory {
             let origin = (!file.item().is_built_in()).then(|| Arc::clone(file));
             // Its content may have become known while it was loaded.
             let key = table.key(known, kind, device);
-            let component = table.add(Resident { key: key.clone(), component, lease, origin });
+            let component = table.add(Resident { key: key.clone(), component, lease, beside: None, origin });
             let alike = table.alike(&key);
             drop(table);
             for pinned in alike {
@@ -172,6 +238,17 @@ impl Memory {
         Ok((network, self.reserve_for_job(bytes, name, cancelled)?))
     }
 
+    /// The hypernetworks of a job.
+    pub(super) fn hypernetworks(
+        &self,
+        wanted: &[HypernetworkWish],
+        precision: Precision,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<Arc<dyn KeyValueTransform>>> {
+        let reserve = |bytes, name: &str| self.reserve_for_job(bytes, name, cancelled);
+        self.hypernetworks.get(wanted, &self.device, precision, reserve)
+    }
+
     /// A job begins to draw with a checkpoint.
     pub(super) fn begin_job(&self, files: &ModelFiles, known: &Known) {
         self.table().enter(files, known, self.device.kind(), 1);
@@ -196,7 +273,7 @@ impl Memory {
     pub(super) fn room(&self, known: &Known, whom: For) -> Room {
         let mut table = self.table();
         table.sweep();
-        let idle = table.idle_bytes(whom) + self.taesd.idle_bytes();
+        let idle = table.idle_bytes(whom) + self.taesd.idle_bytes() + self.hypernetworks.idle_bytes();
         let held = self.budget.leased().saturating_sub(idle);
         let (own, stays) = table.kept(known, self.device.kind(), whom);
         let without = |own: u64| self.budget.total().saturating_sub(held.saturating_sub(own));
@@ -205,8 +282,8 @@ impl Memory {
 
     /// Drops all that is idle for a job. Whether there was any.
     pub(crate) fn drop_idle(&self) -> bool {
-        // Both.
-        self.taesd.clear() | self.table().drop_idle(For::Job)
+        // All of them.
+        self.taesd.clear() | self.hypernetworks.clear() | self.table().drop_idle(For::Job)
     }
 
     /// Drops a checkpoint from memory, in every precision; a job that draws with it keeps it to its end.
@@ -261,7 +338,7 @@ impl Memory {
             if held.saturating_add(bytes) <= self.budget.total() && table.evict(whom) {
                 continue;
             }
-            if self.taesd.clear() {
+            if self.taesd.clear() | self.hypernetworks.clear() {
                 continue;
             }
             drop(table);

@@ -57,7 +57,7 @@ fn request(infotext: &Infotext) -> Txt2ImgParams {
     let text = |key: &str, default: String| infotext.get(key).map_or(default, str::to_owned);
     let size = infotext.size("Size");
     Txt2ImgParams {
-        prompt: infotext.prompt.clone(),
+        prompt: prompt(infotext),
         negative_prompt: infotext.negative_prompt.clone(),
         seed: number(infotext, "Seed", default.seed),
         steps: number(infotext, "Steps", default.steps),
@@ -79,6 +79,13 @@ fn request(infotext: &Infotext) -> Txt2ImgParams {
         precision: precision(infotext),
         ..default
     }
+}
+
+/// The prompt, and behind it, as in A1111, a hypernetwork that is told apart.
+fn prompt(infotext: &Infotext) -> String {
+    let strength = infotext.get("Hypernet strength").unwrap_or("1.0");
+    let hypernetwork = infotext.get("Hypernet").map(|name| format!("<hypernet:{name}:{strength}>"));
+    infotext.prompt.clone() + &hypernetwork.unwrap_or_default()
 }
 
 /// Our own pictures say when they were not computed in f32; those of others say nothing.

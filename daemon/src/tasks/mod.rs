@@ -5,10 +5,14 @@
 //! the queue, or who watches.
 
 mod device;
+mod embeddings;
 mod given;
 mod hooks;
+mod hypernetworks;
 mod image_info;
+mod loras;
 mod names;
+mod notices;
 mod output;
 mod packing;
 mod studio;

@@ -12,8 +12,12 @@ use latentd_models::pipeline::{self, LatentDecoder, NoStages};
 use latentd_models::prompt::Wording;
 
 use super::device::DeviceId;
+use super::embeddings::RequestEmbeddings;
 use super::hooks::{Hashing, RunHooks};
+use super::hypernetworks::{Hypernetworks, is_hypernetwork};
+use super::loras::{Loras, is_lora};
 use super::names;
+use super::notices::Notices;
 use super::output::Output;
 use super::packing::Packing;
 use super::studio::Studio;
@@ -21,7 +25,7 @@ use super::task::{JobMethod, Run, Watch};
 use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::library::{ModelFiles, Pinned};
-use crate::memory::{Known, Lent, TaesdNeeds, TaesdWish, Wishes};
+use crate::memory::{Beside, Known, Lent, TaesdWish, Wishes};
 
 /// Seeds that are drawn stay in the range that A1111 draws from.
 const DRAWN_SEEDS: u64 = 1 << 32;
@@ -38,6 +42,11 @@ pub(crate) struct Txt2Img {
     output: Output,
     preview_every: Option<u32>,
     wishes: Wishes,
+    loras: Loras,
+    hypernetworks: Hypernetworks,
+    embeddings: RequestEmbeddings,
+    /// The prompt as a picture's text has it: with the networks that were applied.
+    told_prompt: String,
     notices: Vec<String>,
 }
 
@@ -63,10 +72,19 @@ impl JobMethod for Txt2Img {
         let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
         let prompt = Wording::of_prompt(&params.prompt);
         let negative_prompt = Wording::of_negative_prompt(&params.negative_prompt);
-        let mut notices: Vec<String> =
-            studio.built_in_notice(name, files.checkpoint.item()).into_iter().collect();
-        notices.extend(unapplied::notices(&prompt, &negative_prompt));
+        let mut notices = Notices::new(params.strict);
+        studio.built_in_notice(name, files.checkpoint.item()).into_iter().for_each(|text| notices.tell(text));
         let known = studio.device.memory.known(&files, precision)?;
+        let library = &studio.library;
+        let loras = Loras::resolve(&prompt, &params.loras, &known, library, &mut notices)?;
+        let hypernetworks = Hypernetworks::resolve(&prompt, &known, library, &mut notices)?;
+        let prompts = [prompt.text.as_str(), negative_prompt.text.as_str()];
+        let embeddings = RequestEmbeddings::resolve(prompts, &known, library, &mut notices)?;
+        let others =
+            unapplied::other_networks(&prompt, |network| is_lora(network) || is_hypernetwork(network));
+        for text in others.into_iter().chain(unapplied::notices(&prompt, &negative_prompt)) {
+            notices.not_applied(Class::Unsupported, text)?;
+        }
         let native = known.native_size;
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
@@ -78,16 +96,16 @@ impl JobMethod for Txt2Img {
                 let found = studio.library.pin_taesd();
                 found
                     .inspect_err(|error| {
-                        notices.push(format!("previews are of latents alone: {}", error.text));
+                        notices.tell(format!("previews are of latents alone: {}", error.text));
                     })
                     .ok()
             }
             VaeDecodeMethod::Full => None,
         };
         let drawing = pipeline::Txt2Img {
-            prompt: prompt.text,
+            prompt: prompt.text.clone(),
             negative_prompt: negative_prompt.text,
-            embeddings: Arc::default(),
+            embeddings: Arc::clone(&embeddings.found),
             seed,
             steps: params.steps as usize,
             cfg_scale: params.cfg_scale,
@@ -117,8 +135,14 @@ impl JobMethod for Txt2Img {
         };
         let decodes = drawing.decoder == LatentDecoder::Taesd;
         let taesd = taesd.map(|file| TaesdWish { file, previews: drawing.taesd_previews, decodes });
-        let wishes = Wishes { keep_alive: keep_alive(params.keep_alive.or(settings.keep_alive_s))?, taesd };
-        studio.device.memory.check_fits(&known, &picture, needs(&wishes, &picture))?;
+        let keep_alive = keep_alive(params.keep_alive.or(settings.keep_alive_s))?;
+        let wishes = Wishes {
+            keep_alive,
+            taesd,
+            changes: loras.changes.clone(),
+            hypernetworks: hypernetworks.wishes.clone(),
+        };
+        studio.device.memory.check_fits(&known, &picture, &needs(&wishes, &known, &picture)?)?;
         let preview_every = params.preview.map(|preview| preview.every);
         Ok(Self {
             studio: Arc::clone(studio),
@@ -129,7 +153,12 @@ impl JobMethod for Txt2Img {
             output,
             preview_every,
             wishes,
-            notices,
+            told_prompt: prompt.told(|place| loras.has(place) || hypernetworks.is_told_in_prompt(place))
+                + &loras.written(),
+            loras,
+            hypernetworks,
+            embeddings,
+            notices: notices.into_texts(),
         })
     }
 
@@ -147,6 +176,7 @@ impl JobMethod for Txt2Img {
         run.watch.progress("loading", 0, self.steps(), None);
         // Also where the model is in memory: a job draws with the file as it was, or not at all.
         self.files.check()?;
+        self.wishes.changes.check()?;
         let cancelled = || run.watch.is_cancelled();
         let memory = &run.device.memory;
         let mut again = false;
@@ -174,7 +204,7 @@ impl JobMethod for Txt2Img {
                 Err(latentd_models::Error::NotFinite(reason)) if known.precision != Precision::F32 => {
                     notices.push(format!("{reason}; drawn again in f32"));
                     known = memory.known(&self.files, Precision::F32)?;
-                    memory.check_fits(&known, &self.picture, needs(&self.wishes, &self.picture))?;
+                    memory.check_fits(&known, &self.picture, &needs(&self.wishes, &known, &self.picture)?)?;
                 }
                 Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
             }
@@ -208,12 +238,25 @@ impl Txt2Img {
         };
         let ModelFiles { checkpoint, vae } = &self.files;
         let mut infotext = drawn.infotext.clone();
+        infotext.prompt.clone_from(&self.told_prompt);
         let mut fields =
             vec![("Model hash", short_hash(checkpoint)?), ("Model", checkpoint.item().name.clone())];
         if let Some(vae) = vae {
             fields.extend([("VAE hash", short_hash(vae)?), ("VAE", vae.item().file_name())]);
         }
         infotext.insert("Size", fields);
+        if let Some((name, strength)) = self.hypernetworks.last() {
+            infotext.push("Hypernet", name);
+            infotext.push("Hypernet strength", strength);
+        }
+        let cancelled = || run.watch.is_cancelled();
+        let hashes = [
+            ("Lora hashes", self.loras.hashes(&cancelled)?),
+            ("TI hashes", self.embeddings.hashes(&cancelled)?),
+        ];
+        for (key, hashes) in hashes.into_iter().filter(|(_, hashes)| !hashes.is_empty()) {
+            infotext.push(key, hashes);
+        }
         infotext.push("Version", concat!("latentd v", env!("CARGO_PKG_VERSION")));
         Ok(infotext.to_string())
     }
@@ -236,10 +279,11 @@ fn seed(wanted: i64, pictures: u64) -> Result<u64> {
     Ok(seed)
 }
 
-/// What TAESD must have. Previews are made without where there is no room for it.
-fn needs(wishes: &Wishes, picture: &PictureSize) -> TaesdNeeds {
-    let needs = wishes.taesd.as_ref().map(|taesd| taesd.needs(picture)).unwrap_or_default();
-    TaesdNeeds { beside_unet: 0, ..needs }
+/// What must be had. Previews are made without TAESD where there is no room for it.
+fn needs(wishes: &Wishes, known: &Known, picture: &PictureSize) -> Result<Beside> {
+    let mut needs = wishes.needs(known, picture)?;
+    needs.taesd.beside_unet = 0;
+    Ok(needs)
 }
 
 /// How long a checkpoint stays in memory; for ever if `None`.

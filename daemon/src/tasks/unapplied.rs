@@ -1,15 +1,12 @@
 //! What a prompt asks for that is not applied, as sentences for whoever asked.
 
-use latentd_models::prompt::{UnappliedKind, Wording};
+use latentd_models::prompt::{NamedNetwork, UnappliedKind, Wording};
 
 /// How many of a kind are named.
 const NAMED: usize = 3;
 
 /// Kinds in the order in which they are told, with what becomes of them.
-const KINDS: [(UnappliedKind, &str); 7] = [
-    (UnappliedKind::Lora, "LoRA cannot be applied yet and was left out"),
-    (UnappliedKind::Hypernetwork, "hypernetworks cannot be applied yet and were left out"),
-    (UnappliedKind::OtherNetwork, "networks of extensions cannot be applied and were left out"),
+const KINDS: [(UnappliedKind, &str); 4] = [
     (
         UnappliedKind::NegativeNetwork,
         "networks are applied from the prompt only; in the negative prompt they are words",
@@ -22,20 +19,34 @@ const KINDS: [(UnappliedKind, &str); 7] = [
     ),
 ];
 
+/// A sentence about networks that nobody here applies, if there are any.
+pub(super) fn other_networks(prompt: &Wording, is_known: impl Fn(&NamedNetwork) -> bool) -> Option<String> {
+    let others = prompt.networks.iter().filter(|network| !is_known(network));
+    let texts = listed(others.map(|network| network.written.as_str()))?;
+    Some(format!("{texts}: networks of extensions cannot be applied and were left out"))
+}
+
+/// Some of these, each once; none of none.
+fn listed<'a>(all: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut texts: Vec<&str> = vec![];
+    for text in all {
+        // Often the same stands in it more than once.
+        if texts.len() <= NAMED && !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    let more = if texts.len() > NAMED { " and others" } else { "" };
+    texts.truncate(NAMED);
+    (!texts.is_empty()).then(|| format!("{}{more}", texts.join(", ")))
+}
+
 /// One sentence for each kind that there is.
 pub(super) fn notices(prompt: &Wording, negative_prompt: &Wording) -> Vec<String> {
     let all = || prompt.unapplied.iter().chain(&negative_prompt.unapplied);
     let told = KINDS.iter().filter_map(|(kind, what)| {
-        let mut texts: Vec<&str> = vec![];
-        for each in all().filter(|each| each.kind == *kind) {
-            // Often the same stands in it more than once.
-            if texts.len() <= NAMED && !texts.contains(&each.text.as_str()) {
-                texts.push(&each.text);
-            }
-        }
-        let more = if texts.len() > NAMED { " and others" } else { "" };
-        texts.truncate(NAMED);
-        (!texts.is_empty()).then(|| format!("{}{more}: {what}", texts.join(", ")))
+        let of_kind = all().filter(|each| each.kind == *kind);
+        let texts = listed(of_kind.map(|each| each.text.as_str()))?;
+        Some(format!("{texts}: {what}"))
     });
     told.collect()
 }
@@ -46,22 +57,17 @@ mod tests {
 
     #[test]
     fn each_kind_is_told_once() {
-        let prompt =
-            "<lora:a:1> <lora:a:1> <lora:b> [c:d:5] [e|f] x AND <hypernet:h> <lora:g> <lora:i:0.5> <y:z>";
+        let prompt = "[c:d:5] [e|f] [e|f] [g|h] [i|j] [o|p] x AND y";
         let told = notices(&Wording::of_prompt(prompt), &Wording::of_negative_prompt("<lora:n> [k|l]"));
-        let beginnings = [
-            "<lora:a:1>, <lora:b>, <lora:g> and others: LoRA",
-            "<hypernet:h>: hyper",
-            "<y:z>: ",
-            "<lora:n>: networks",
-            "[c:d:5]: ",
-            "[e|f], [k|l]: ",
-            "AND: ",
-        ];
+        let beginnings = ["<lora:n>: networks", "[c:d:5]: ", "[e|f], [g|h], [i|j] and others: ", "AND: "];
         assert_eq!(told.len(), beginnings.len(), "{told:?}");
         for (notice, beginning) in told.iter().zip(beginnings) {
             assert!(notice.starts_with(beginning), "{notice}");
         }
         assert!(notices(&Wording::of_prompt("a [b] (c:1.2)"), &Wording::default()).is_empty());
+        let prompt = Wording::of_prompt("<a:1><lora:x><a:1><b:2>");
+        let told = other_networks(&prompt, |network| network.kind == "lora").expect("told");
+        assert!(told.starts_with("<a:1>, <b:2>: networks of"), "{told}");
+        assert_eq!(other_networks(&prompt, |_| true), None);
     }
 }

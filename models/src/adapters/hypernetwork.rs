@@ -53,6 +53,15 @@ impl Hypernetwork {
         self.pairs.keys().copied()
     }
 
+    /// How many times as wide as its tokens the widest of its layers is, rounded up.
+    pub fn widening(&self) -> usize {
+        let layers = |(width, nets): (&usize, &[Vec<LayerPlan>; 2])| {
+            let widest = nets.iter().flatten().map(|layer| layer.outputs).max().unwrap_or_default();
+            widest.div_ceil((*width).max(1))
+        };
+        self.pairs.iter().map(layers).max().unwrap_or_default()
+    }
+
     /// Bytes of its weights on a device, in a precision.
     pub fn weight_bytes(&self, precision: Precision) -> Result<u64> {
         let (device, counter) = dry_run();

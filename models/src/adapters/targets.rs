@@ -74,6 +74,21 @@ impl Targets {
         self.shapes.get(name).map(Vec::as_slice)
     }
 
+    /// The width of the text encoder's tokens: what an embedding's vectors must have.
+    pub fn token_width(&self) -> usize {
+        let table = self.shape(&format!("{CLIP}embeddings.token_embedding.weight"));
+        table.and_then(|shape| shape.get(1)).copied().unwrap_or_default()
+    }
+
+    /// The widths of the tokens that the UNet's attentions make keys and values of, each once.
+    pub fn attended_widths(&self) -> Vec<usize> {
+        let keys = self.shapes.iter().filter(|(name, _)| name.ends_with(".to_k.weight"));
+        let mut widths: Vec<usize> = keys.filter_map(|(_, shape)| shape.get(1).copied()).collect();
+        widths.sort_unstable();
+        widths.dedup();
+        widths
+    }
+
     /// The width of the conditioning that the UNet attends to, if it attends.
     pub(super) fn context_width(&self) -> Option<usize> {
         let keys = self.shapes.iter().find(|(name, _)| name.ends_with("attn2.to_k.weight"))?;

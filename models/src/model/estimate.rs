@@ -93,6 +93,11 @@ impl Estimate {
         Ok(bytes)
     }
 
+    /// Channels of the UNet at the latents' own size.
+    pub fn unet_channels(&self) -> usize {
+        self.unet.config().channels
+    }
+
     /// The tensors that a component is made of, by LDM's names with their prefixes, and their shapes.
     pub fn tensors(&self, kind: ComponentKind) -> impl Iterator<Item = (&str, Vec<usize>)> {
         let parts = self.parts(kind).into_iter().flat_map(Parts::iter);

@@ -70,6 +70,11 @@ class Txt2ImgFields(TypedDict, total=False):
     keep_alive: float
     """Seconds that the checkpoint stays in memory after the job; 0 lets it go at once, −1 never. As the daemon is set
     if left out."""
+    loras: List[Lora]
+    """LoRAs behind those that the prompt names as ``<lora:NAME:STRENGTH>``."""
+    strict: bool
+    """An error if something that is asked for is not applied, such as a LoRA that is not there; else ``Result.notices``
+    tells of it."""
     rng: str
     """``"nv"`` (default) or ``"cpu"``: whose noise a seed stands for."""
     precision: str
@@ -79,6 +84,22 @@ class Txt2ImgFields(TypedDict, total=False):
     """Asks for preview events; ``on_preview`` does so by itself."""
     on_disconnect: str
     """``"keep"`` (default), or ``"cancel"``: the job ends when this program does, however that happens."""
+
+
+class _LoraName(TypedDict):
+    name: str
+    """Its name in the library, or what its trainer called it."""
+
+
+class Lora(_LoraName, total=False):
+    """A LoRA or another file of its family, and how strong."""
+
+    unet: float
+    """Strength in the UNet; that of the text encoder if left out, else 1."""
+    te: float
+    """Strength in the text encoder; that of the UNet if left out, else 1."""
+    dyn: int
+    """Uses the first so many ranks of each layer."""
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ pub use server::{
     InitializeResult, MemoryStatus, MethodInfo, QueueStatus, Server, ServerLimits, Status, StorageStatus,
 };
 pub use txt2img::{
-    OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings, Txt2ImgParams,
-    Txt2ImgResult, VaeDecodeMethod,
+    LoraParams, OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings,
+    Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 
 /// The protocol's number. It changes only when a method's meaning does.

@@ -9,8 +9,10 @@ use super::{ImageOut, OnDisconnect};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Txt2ImgParams {
-    /// What to draw, with A1111's emphasis, BREAK, comments (`#` to the line's end) and a weight at the end
-    /// (`a cat :1.5`). What cannot be applied yet is told in the result's `notices`.
+    /// What to draw, with A1111's emphasis, BREAK, comments (`#` to the line's end), a weight at the end (`a cat :1.5`),
+    /// LoRAs (`<lora:NAME:STRENGTH>`, or text encoder and UNet apart: `<lora:NAME:TE:UNET>`, with `te=`, `unet=` and `dyn=`
+    /// for the first so many ranks), hypernetworks (`<hypernet:NAME:STRENGTH>`) and embeddings by their names. What is not
+    /// applied is told in the result's `notices`.
     #[schemars(length(max = 200_000))]
     pub prompt: String,
     /// What to steer away from.
@@ -65,6 +67,14 @@ pub struct Txt2ImgParams {
     /// What makes the picture of the latents; A1111's option of that name.
     #[serde(skip_serializing_if = "VaeDecodeMethod::is_full")]
     pub sd_vae_decode_method: VaeDecodeMethod,
+    /// LoRAs behind those that the prompt names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub loras: Vec<LoraParams>,
+    /// Whether it is an error if something that is asked for is not applied: a LoRA that is not in the library or made for
+    /// another model, `[from:to:when]`, and so on. If not, the result's `notices` tell of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
     /// Where noise comes from.
     pub rng: Rng,
     /// What to compute in.
@@ -103,6 +113,8 @@ impl Default for Txt2ImgParams {
             checkpoint: None,
             vae: None,
             sd_vae_decode_method: VaeDecodeMethod::Full,
+            loras: Vec::new(),
+            strict: false,
             rng: Rng::default(),
             precision: Precision::default(),
             keep_alive: None,
@@ -111,6 +123,27 @@ impl Default for Txt2ImgParams {
             on_disconnect: OnDisconnect::Keep,
         }
     }
+}
+
+/// A LoRA, or another file of its family (LoHa, LoKr, DoRA, IA3, GLoRA, OFT, BOFT, differences), and how strong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoraParams {
+    /// Its name in the library, or what its trainer called it (`ss_output_name`).
+    #[schemars(length(min = 1, max = 1000))]
+    pub name: String,
+    /// Strength in the UNet; below 0 it does the opposite. If left out that of the text encoder, else 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000.0, max = 1000.0))]
+    pub unet: Option<f64>,
+    /// Strength in the text encoder. If left out that of the UNet, else 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000.0, max = 1000.0))]
+    pub te: Option<f64>,
+    /// Uses the first so many ranks of each layer; all if left out.
+    #[serde(default, rename = "dyn", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub dynamic: Option<u32>,
 }
 
 /// What makes pictures of latents.
@@ -229,9 +262,9 @@ pub struct Txt2ImgResult {
     pub precision: String,
     /// Where the time went.
     pub timings: Timings,
-    /// What the person who asked should know: that only the demo model was there to draw with, or what the prompt asks
-    /// for that was not applied (LoRA, hypernetworks, `[from:to:when]`, `[a|b]`, `AND`), one for each kind; or that files
-    /// could not be written where they should be, why, and where they are.
+    /// What the person who asked should know: that only the demo model was there to draw with; what was asked for and not
+    /// applied (a network that is not there or made for another model, with the number of its tensors and the first;
+    /// `[from:to:when]`, `[a|b]`, `AND`); or that files could not be written where they should be, why, and where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }

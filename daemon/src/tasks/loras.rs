@@ -1,0 +1,276 @@
+//! The LoRAs of a request: from `<lora:…>` in its prompt and from its `loras` to patches of networks.
+
+use std::sync::Arc;
+
+use latentd_client::protocol::{LibraryKind, LoraParams};
+use latentd_models::adapters::{Adapter, Network};
+use latentd_models::nn::Patch;
+use latentd_models::prompt::{NamedNetwork, Wording};
+use sha2::{Digest, Sha256};
+
+use super::notices::Notices;
+use crate::error::{Class, Error, Result};
+use crate::library::{Library, Pinned};
+use crate::memory::{Changes, Known};
+use crate::schema::shorten;
+
+/// What a prompt calls it: A1111 takes both for the same.
+const KINDS: [&str; 2] = ["lora", "lyco"];
+
+/// LoRAs that one request may have: each is a file that is held open.
+const MOST: usize = 100;
+
+/// A LoRA as a request asks for it.
+#[derive(Clone, Debug, PartialEq)]
+struct Wanted {
+    name: String,
+    te: f64,
+    unet: f64,
+    dynamic: Option<usize>,
+    /// Which of the prompt's networks it is; none of them if `None`.
+    place: Option<usize>,
+}
+
+/// One that changes something.
+#[derive(Clone)]
+struct Applied {
+    wanted: Wanted,
+    file: Arc<Pinned>,
+}
+
+/// Those of a request that change something, in order.
+#[derive(Clone, Default)]
+pub(super) struct Loras {
+    applied: Vec<Applied>,
+    pub changes: Changes,
+}
+
+/// Whether it is for this file to apply.
+pub(super) fn is_lora(network: &NamedNetwork) -> bool {
+    KINDS.contains(&network.kind.as_str())
+}
+
+impl Loras {
+    /// Finds the files and matches them to the model. What is not there or not for this model is told and left out.
+    pub(super) fn resolve(
+        prompt: &Wording,
+        more: &[LoraParams],
+        known: &Known,
+        library: &Library,
+        notices: &mut Notices,
+    ) -> Result<Self> {
+        let mut loras = Self::default();
+        let mut all = vec![];
+        for (place, network) in prompt.networks.iter().enumerate().filter(|(_, network)| is_lora(network)) {
+            match Wanted::of_prompt(network, place, notices)? {
+                Ok(wanted) => all.push(wanted),
+                Err(why) => {
+                    let text = format!("{}: {why}; it was left out", shorten(&network.written));
+                    notices.not_applied(Class::InvalidParams, text)?;
+                }
+            }
+        }
+        all.extend(more.iter().map(Wanted::of_field));
+        if all.len() > MOST {
+            return Err(Error::invalid(format!("{} LoRAs; up to {MOST} can be applied at once", all.len())));
+        }
+        for wanted in all {
+            loras.take(wanted, known, library, notices)?;
+        }
+        Ok(loras)
+    }
+
+    fn take(
+        &mut self,
+        wanted: Wanted,
+        known: &Known,
+        library: &Library,
+        notices: &mut Notices,
+    ) -> Result<()> {
+        let file = match library.pin_addon(LibraryKind::Lora, &wanted.name) {
+            Ok(file) => file,
+            Err(error) => {
+                return notices.not_applied(error.class, format!("{}; it was left out", error.text));
+            }
+        };
+        let adapter = Arc::new(Adapter::of(file.tensors()?, known.targets(), wanted.dynamic)?);
+        if let Some(left) = adapter.unapplied() {
+            notices.not_applied(Class::Model, format!("lora '{}' {left}", shorten(&wanted.name)))?;
+        }
+        let mut does = false;
+        for (network, strength, patches) in [
+            (Network::Text, wanted.te, &mut self.changes.text_encoder),
+            (Network::UNet, wanted.unet, &mut self.changes.unet),
+        ] {
+            let strength = strength as f32;
+            let digest = digest(&file, network, strength, wanted.dynamic);
+            if let Some(patch) = adapter.patch(network, strength, digest) {
+                patches.push(Arc::new(patch) as Arc<dyn Patch>);
+                does = true;
+            }
+        }
+        if does {
+            self.changes.files.push(Arc::clone(&file));
+            self.applied.push(Applied { wanted, file });
+        }
+        Ok(())
+    }
+
+    /// Whether one of the prompt's networks is among them.
+    pub(super) fn has(&self, place: usize) -> bool {
+        self.applied.iter().any(|applied| applied.wanted.place == Some(place))
+    }
+
+    /// How a prompt would say those that the request had beside its prompt.
+    pub(super) fn written(&self) -> String {
+        let beside = self.applied.iter().filter(|applied| applied.wanted.place.is_none());
+        beside.map(|applied| applied.wanted.written()).collect()
+    }
+
+    /// As A1111 writes them behind "Lora hashes": each name once, with 12 digits. Waits for hashes until `cancelled`.
+    pub(super) fn hashes(&self, cancelled: &dyn Fn() -> bool) -> Result<String> {
+        let mut all: Vec<(String, String)> = vec![];
+        for Applied { wanted, file } in &self.applied {
+            let name = wanted.name.replace([':', ','], "");
+            if !all.iter().any(|(other, _)| *other == name) {
+                let hash = file.addon_hash(cancelled)?;
+                all.push((name, hash.get(..12).unwrap_or(&hash).to_owned()));
+            }
+        }
+        Ok(all.iter().map(|(name, hash)| format!("{name}: {hash}")).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Wanted {
+    /// `<lora:NAME:TE:UNET:DYN>`, each of the numbers also as `te=`, `unet=`, `dyn=`. What else it says is told. The inner
+    /// error says what cannot be read.
+    fn of_prompt(
+        network: &NamedNetwork,
+        place: usize,
+        notices: &mut Notices,
+    ) -> Result<std::result::Result<Self, String>> {
+        let named =
+            |name: &str| network.named.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value);
+        let given = |at: usize, name: &str| named(name).or(network.positional.get(at));
+        let unknown: Vec<String> = network
+            .named
+            .iter()
+            .filter(|(name, _)| !["te", "unet", "dyn"].contains(&name.as_str()))
+            .map(|(name, value)| format!("{name}={value}"))
+            .chain(network.positional.iter().skip(4).cloned())
+            .collect();
+        if !unknown.is_empty() {
+            let text = format!(
+                "{}: {} is not known and was left out",
+                shorten(&network.written),
+                shorten(&unknown.join(", "))
+            );
+            notices.not_applied(Class::Unsupported, text)?;
+        }
+        Ok((|| {
+            let te = given(1, "te").map_or(Ok(1.0), |text| number(text))?;
+            let unet = given(2, "unet").map_or(Ok(te), |text| number(text))?;
+            let dynamic = given(3, "dyn").map(|text| {
+                let wrong = || format!("'{}' is no number of ranks", shorten(text));
+                text.trim().parse::<usize>().ok().filter(|ranks| *ranks > 0).ok_or_else(wrong)
+            });
+            if network.name().is_empty() {
+                return Err("it has no name".to_owned());
+            }
+            Ok(Self {
+                name: network.name().to_owned(),
+                te,
+                unet,
+                dynamic: dynamic.transpose()?,
+                place: Some(place),
+            })
+        })())
+    }
+
+    fn of_field(lora: &LoraParams) -> Self {
+        Self {
+            name: lora.name.clone(),
+            te: lora.te.or(lora.unet).unwrap_or(1.0),
+            unet: lora.unet.or(lora.te).unwrap_or(1.0),
+            dynamic: lora.dynamic.map(|ranks| ranks as usize),
+            place: None,
+        }
+    }
+
+    fn written(&self) -> String {
+        let Self { name, te, unet, dynamic, .. } = self;
+        let strengths = if te == unet { te.to_string() } else { format!("{te}:{unet}") };
+        let dynamic = dynamic.map_or_else(String::new, |ranks| format!(":dyn={ranks}"));
+        format!("<lora:{name}:{strengths}{dynamic}>")
+    }
+}
+
+/// A strength as Python reads one, if it is a finite number.
+pub(super) fn number(text: &str) -> std::result::Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| format!("'{}' is no number", shorten(text)))
+}
+
+/// Equal for what does the same to a network.
+fn digest(file: &Pinned, network: Network, strength: f32, dynamic: Option<usize>) -> [u8; 32] {
+    let identity = file.identity();
+    Sha256::digest(format!("{identity:?}\0{network:?}\0{:x}\0{dynamic:?}", strength.to_bits())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Read = std::result::Result<(f64, f64, Option<usize>), String>;
+
+    fn read(prompt: &str) -> (Read, Vec<String>) {
+        let wording = Wording::of_prompt(prompt);
+        let mut notices = Notices::new(false);
+        let network = wording.networks.first().expect("a network");
+        let wanted = Wanted::of_prompt(network, 0, &mut notices).expect("not strict");
+        (wanted.map(|wanted| (wanted.te, wanted.unet, wanted.dynamic)), notices.into_texts())
+    }
+
+    #[test]
+    fn strengths_are_read_as_a1111_reads_them() {
+        for (prompt, te, unet, dynamic) in [
+            ("<lora:a>", 1.0, 1.0, None),
+            ("<lora:a:0.5>", 0.5, 0.5, None),
+            ("<lora:a: -.5 :2>", -0.5, 2.0, None),
+            ("<lora:a:unet=0.25>", 1.0, 0.25, None),
+            ("<lora:a:0.5:te=0>", 0.0, 0.0, None),
+            ("<lora:a:te=0.1:0.5:0.7:4>", 0.1, 0.7, Some(4)),
+            ("<lyco:a:1:dyn=8>", 1.0, 1.0, Some(8)),
+        ] {
+            assert_eq!(read(prompt), (Ok((te, unet, dynamic)), vec![]), "{prompt}");
+        }
+        for (prompt, why) in [
+            ("<lora:a:strong>", "'strong' is no number"),
+            ("<lora:a:nan>", "'nan' is no number"),
+            ("<lora:a:1:2:0>", "'0' is no number of ranks"),
+            ("<lora:te=1>", "it has no name"),
+        ] {
+            assert_eq!(read(prompt), (Err(why.to_owned()), vec![]), "{prompt}");
+        }
+        let (wanted, told) = read("<lora:a:1:lbw=OUTD:x=1>");
+        assert!(wanted.is_ok());
+        assert_eq!(told, ["<lora:a:1:lbw=OUTD:x=1>: lbw=OUTD, x=1 is not known and was left out"]);
+    }
+
+    #[test]
+    fn what_stands_beside_a_prompt_is_written_as_in_one() {
+        for (te, unet, dynamic, written) in [
+            (None, None, None, "<lora:a:1>"),
+            (Some(0.5), None, None, "<lora:a:0.5>"),
+            (None, Some(-0.25), Some(4), "<lora:a:-0.25:dyn=4>"),
+            (Some(0.5), Some(0.7), None, "<lora:a:0.5:0.7>"),
+        ] {
+            let lora = LoraParams { name: "a".into(), unet, te, dynamic };
+            let wanted = Wanted::of_field(&lora);
+            assert_eq!(wanted.written(), written);
+            let again = Wording::of_prompt(written);
+            let again = Wanted::of_prompt(&again.networks[0], 0, &mut Notices::new(true)).expect("known");
+            assert_eq!(again, Ok(Wanted { place: Some(0), ..wanted }));
+        }
+    }
+}
