@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use super::beside::Beside;
 use super::details::cut;
 use super::item::{Facts, Item, Source};
-use super::places::extension;
+use super::pictures;
+use super::places::{extension, may_carry};
 use super::snapshot::Problem;
 use super::stamp::Seen;
 use crate::error::Class;
@@ -67,7 +68,8 @@ pub(super) fn judge(file: &File, path: &Path, folder: Option<LibraryKind>) -> (V
         let facts = Facts { format: Some("onnx".to_owned()), ..Facts::default() };
         return (Verdict::Sound(None, facts), true);
     }
-    match look(file, path) {
+    let found = if may_carry(path, folder) { pictures::look(file, path) } else { look(file, path) };
+    match found {
         Ok((kind, facts)) => (Verdict::Sound(kind, facts), true),
         Err(_) if folder.is_some_and(holds_programs) && is_pickle(file) => {
             let facts = Facts { format: Some("pickle".to_owned()), ..Facts::default() };
@@ -182,8 +184,16 @@ fn without_path(text: &str, path: &Path) -> String {
     text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(text).to_owned()
 }
 
-/// The entry of a file of which this was found.
-pub(super) fn sort_in(candidate: &Candidate, verdict: Verdict) -> Found {
+/// The entry of a file of which this was found; nothing for a picture that carries none.
+pub(super) fn sort_in(candidate: &Candidate, verdict: Verdict) -> Option<Found> {
+    let is_picture = may_carry(&candidate.path, candidate.folder);
+    if is_picture && matches!(verdict, Verdict::Sound(None, _)) {
+        return None;
+    }
+    Some(entry(candidate, verdict, is_picture))
+}
+
+fn entry(candidate: &Candidate, verdict: Verdict, is_picture: bool) -> Found {
     let problem = |class, reason| {
         let (path, seen) = (candidate.path.clone(), Some(candidate.seen));
         Box::new(Problem { path, reason, class, seen, young: false, loose: false })
@@ -205,6 +215,8 @@ pub(super) fn sort_in(candidate: &Candidate, verdict: Verdict) -> Found {
     let Some(name) = name.and_then(|name| name.to_str()) else {
         return Err(broken("its name is not UTF-8; rename it"));
     };
+    // A picture's embedding keeps the name that it was trained under, however the picture is called.
+    let name = facts.alias.as_deref().filter(|_| is_picture).unwrap_or(name);
     let source = Source::File { path: candidate.path.clone(), seen: candidate.seen };
     Ok(Item { kind, name: name.to_owned(), source, facts, beside: candidate.beside })
 }

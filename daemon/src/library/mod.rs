@@ -21,6 +21,7 @@ mod model_files;
 mod model_folder;
 mod names;
 mod natural;
+mod pictures;
 mod pinned;
 mod places;
 mod reach;
@@ -534,7 +535,7 @@ impl Library {
         let (path, beside) = (path.to_owned(), item.beside);
         let is_folder = file.metadata().is_ok_and(|metadata| metadata.is_dir());
         let candidate = Candidate { path, seen, beside, is_folder, folder };
-        let now = sort_in(&candidate, verdict).map_err(|_| PinError::Moved)?;
+        let now = sort_in(&candidate, verdict).and_then(std::result::Result::ok).ok_or(PinError::Moved)?;
         if now.kind == item.kind { self.keep(now, file) } else { Err(PinError::Moved) }
     }
 

@@ -51,6 +51,9 @@ const FOLDERS: [(&str, LibraryKind); 35] = [
 /// be anything.
 pub(super) const OTHER_FORMS: [&str; 6] = ["ckpt", "pt", "pth", "bin", "gguf", "onnx"];
 
+/// Pictures that may carry an embedding; looked at in folders for embeddings.
+const CARRIERS: [&str; 2] = ["png", "webp"];
+
 /// A folder that the settings name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Root {
@@ -91,6 +94,13 @@ pub(super) fn inner_kind(outer: Option<LibraryKind>, folder: &Path) -> Option<Li
 /// The extension of a file's name, in lower case.
 pub(super) fn extension(path: &Path) -> String {
     path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase()
+}
+
+/// Whether a file of this name, in a folder for a kind, is a picture that may carry an embedding. A1111 takes
+/// `NAME.preview.png` for a preview, whatever is in it.
+pub(super) fn may_carry(path: &Path, folder: Option<LibraryKind>) -> bool {
+    let is_preview = || path.file_stem().is_some_and(|stem| extension(Path::new(stem)) == "preview");
+    folder == Some(LibraryKind::Embedding) && CARRIERS.contains(&extension(path).as_str()) && !is_preview()
 }
 
 /// Whether a file that cannot be read might be meant for this kind: it lies in no folder for anything else.
@@ -144,7 +154,8 @@ pub(super) fn places(
             path.push(extension);
             PathBuf::from(path)
         };
-        let extensions = ["safetensors"].iter().chain(&OTHER_FORMS);
+        let pictures = CARRIERS.iter().filter(|_| kind == LibraryKind::Embedding);
+        let extensions = ["safetensors"].iter().chain(&OTHER_FORMS).chain(pictures);
         places.extend(extensions.map(|extension| with(extension)).chain([base.clone()]));
     };
     for root in roots.iter().filter(|root| is_here(&root.path)) {
@@ -162,6 +173,24 @@ pub(super) fn places(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_carry_embeddings_in_folders_for_them_and_previews_none() {
+        use LibraryKind as K;
+        for (name, folder, expected) in [
+            ("a.png", Some(K::Embedding), true),
+            ("a.b.WebP", Some(K::Embedding), true),
+            ("preview.png", Some(K::Embedding), true),
+            ("a.preview.png", Some(K::Embedding), false),
+            ("a.PREVIEW.webp", Some(K::Embedding), false),
+            ("a.jpg", Some(K::Embedding), false),
+            ("a.pt", Some(K::Embedding), false),
+            ("a.png", Some(K::Lora), false),
+            ("a.png", None, false),
+        ] {
+            assert_eq!(may_carry(Path::new(name), folder), expected, "{name}");
+        }
+    }
 
     #[test]
     fn the_folder_for_a_kind_is_found_in_every_root() {

@@ -174,8 +174,9 @@ fn scan_root(root: &Root, others: &[Root], visited: Visited, known: &Known, prog
     for candidate in &walk.candidates {
         progress.step();
         match found(candidate, known, &mut learnt) {
-            Ok(item) => snapshot.entries.push(item),
-            Err(problem) => snapshot.problems.push(*problem),
+            Some(Ok(item)) => snapshot.entries.push(item),
+            Some(Err(problem)) => snapshot.problems.push(*problem),
+            None => (),
         }
     }
     Part { roots, snapshot, visited: walk.visited, learnt }
@@ -258,25 +259,26 @@ fn found_at(roots: &[Root], path: &Path, known: &Known) -> Option<Found> {
     if known.before.as_ref().is_some_and(is_part) {
         return None;
     }
-    let found = look_at(path, outermost_kind(roots, path))?.and_then(|candidate| {
-        let mut learnt = Learnt::new();
-        let found = found(&candidate, known, &mut learnt);
-        if let Some(before) = known.before.as_deref() {
-            learn(&known.index, Some(before), before, &learnt);
-        }
-        found
-    });
-    Some(found)
+    let candidate = match look_at(path, outermost_kind(roots, path))? {
+        Ok(candidate) => candidate,
+        Err(problem) => return Some(Err(problem)),
+    };
+    let mut learnt = Learnt::new();
+    let found = found(&candidate, known, &mut learnt);
+    if let Some(before) = known.before.as_deref() {
+        learn(&known.index, Some(before), before, &learnt);
+    }
+    found
 }
 
-/// The entry of a file: from what is known of it, or from a look into it.
-fn found(candidate: &Candidate, known: &Known, learnt: &mut Learnt) -> Found {
+/// The entry of a file: from what is known of it, or from a look into it. Nothing if it is of no interest.
+fn found(candidate: &Candidate, known: &Known, learnt: &mut Learnt) -> Option<Found> {
     let refuse = |reason| {
         let (path, seen) = (candidate.path.clone(), Some(candidate.seen));
         Err(Box::new(Problem { path, reason, class: Class::Model, seen, young: false, loose: false }))
     };
     if let Some(item) = known.item(&candidate.path, &candidate.seen) {
-        return Ok(Item { beside: candidate.beside, ..item.clone() });
+        return Some(Ok(Item { beside: candidate.beside, ..item.clone() }));
     }
     if let Some(verdict) = known.verdict(&candidate.path, &candidate.seen) {
         return sort_in(candidate, verdict);
@@ -292,12 +294,12 @@ fn found(candidate: &Candidate, known: &Known, learnt: &mut Learnt) -> Found {
         Err(error) => {
             let lasts = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound);
             let said = if lasts { None } else { said() };
-            return said.map_or_else(|| refuse(format!("cannot be read: {error}")), Ok);
+            return Some(said.map_or_else(|| refuse(format!("cannot be read: {error}")), Ok));
         }
     };
     let (verdict, lasts) = judge(&file, &candidate.path, candidate.folder);
     if !lasts && let Some(item) = said() {
-        return Ok(item);
+        return Some(Ok(item));
     }
     let may_be_under_way =
         matches!(verdict, Verdict::Broken(Class::Model, _)) && is_young(&candidate.seen.file);
@@ -307,14 +309,15 @@ fn found(candidate: &Candidate, known: &Known, learnt: &mut Learnt) -> Found {
     if lasts && is_seen && !may_be_under_way {
         learnt.push((candidate.path.clone(), candidate.seen, verdict.clone()));
     }
-    sort_in(candidate, verdict).map_err(|mut problem| {
+    let found = sort_in(candidate, verdict)?;
+    Some(found.map_err(|mut problem| {
         if may_be_under_way {
             problem.reason =
                 format!("was written to a moment ago and is not whole, or broken: {}", problem.reason);
             problem.young = true;
         }
         problem
-    })
+    }))
 }
 
 /// Whether a file was written to a moment ago.

@@ -691,6 +691,64 @@ fn files_of_every_form_are_looked_into_in_the_folders_for_them() {
 }
 
 #[test]
+fn pictures_that_carry_embeddings_are_some_and_others_are_nothing() {
+    let fixture = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/adapters").join(name);
+        fs::read(path).expect("read")
+    };
+    let (text, pixels, webp) =
+        (fixture("emb-text.png"), fixture("emb-pixels.png"), fixture("emb-pixels.webp"));
+    let plain = fixture("emb-plain.png");
+    let shop = Shop::with(&[
+        ("embeddings/text.PNG", &text),
+        ("embeddings/deep/pixels.png", &pixels),
+        ("embeddings/pixels.webp", &webp),
+        ("embeddings/a.safetensors", &fixture("emb-params.safetensors")),
+        ("embeddings/a.png", &plain),
+        ("embeddings/stripes.png", &fixture("emb-stripes.png")),
+        ("embeddings/a.preview.png", &text),
+        ("embeddings/broken.png", &fixture("emb-broken-uneven.png")),
+        ("embeddings/page.png", b"<!doctype html>"),
+        ("embeddings/b.jpg", &text),
+        ("Lora/c.png", &text),
+        ("text.png", &text),
+    ]);
+    symlink("nowhere", shop.models.join("embeddings/loose.png")).expect("linked");
+    let found = |snapshot: &Snapshot| -> Vec<_> {
+        let entries = snapshot.entries.iter().filter(|item| !item.is_built_in());
+        let format = |item: &Item| item.facts.format.clone().unwrap_or_default();
+        entries.map(|item| format!("{}/{} {}", item.kind, item.name, format(item))).collect()
+    };
+    let expected = [
+        "embedding/a safetensors",
+        "embedding/in emb-pixels.png png",
+        "embedding/in emb-pixels.webp webp",
+        "embedding/in emb-text.png png",
+    ];
+    let problems = |shop: &Shop| shop.problems().into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    // As found, as it was known, and as the index knows it.
+    for _ in 0..2 {
+        assert_eq!(found(&shop.library.rescan()), expected);
+        assert_eq!(problems(&shop), ["embeddings/broken.png"]);
+    }
+    let again = Library::open(vec![shop.models.clone()], shop.folder.path(), |_| ()).rescan();
+    assert_eq!((found(&again), again.problems.len()), (expected.map(str::to_owned).to_vec(), 1));
+    for name in ["in emb-text.png", "embeddings/text", "text.PNG"] {
+        let item = shop.library.find(LibraryKind::Embedding, name).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((item.name.as_str(), item.facts.parameters), ("in emb-text.png", 3 * 32), "{name}");
+    }
+    // One that is replaced by a preview is gone, one that comes is there.
+    shop.put("embeddings/text.PNG", &plain);
+    shop.put("embeddings/stripes.png", &text);
+    assert_eq!(
+        shop.library.find(LibraryKind::Embedding, "embeddings/stripes").expect("found").name,
+        "in emb-text.png"
+    );
+    assert_eq!(found(&shop.library.rescan()), expected);
+    assert!(shop.library.find(LibraryKind::Embedding, "embeddings/text.PNG").is_err());
+}
+
+#[test]
 fn of_a1111s_root_only_what_holds_models_is_looked_at_and_folders_for_a_kind_are_that() {
     let folder = tempfile::tempdir().expect("a folder");
     let kept = folder.path().join("my loras");

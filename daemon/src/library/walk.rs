@@ -12,7 +12,7 @@ use latentd_client::protocol::LibraryKind;
 use super::beside::{Beside, Names};
 use super::judge::Candidate;
 use super::model_folder::{self, is_model};
-use super::places::{OTHER_FORMS, Root, extension, inner_kind};
+use super::places::{OTHER_FORMS, Root, extension, inner_kind, may_carry};
 use super::remote::is_remote;
 use super::snapshot::{Folder, Problem, Role};
 use super::stamp::{Seen, Stamp};
@@ -178,7 +178,8 @@ impl Walk<'_> {
         }
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         // Most of what is no weights is beside some, and need not be asked for.
-        if hidden || (!is_weights(&path, kind) && is_about_weights(&path)) {
+        let may_hold = is_weights(&path, kind) || may_carry(&path, kind);
+        if hidden || (!may_hold && is_about_weights(&path)) {
             return;
         }
         let Ok(own) = fs::symlink_metadata(&path) else {
@@ -202,7 +203,7 @@ impl Walk<'_> {
                 let folder = ToEnter { kind: inner_kind(kind, &path), path, depth: depth - 1 };
                 if is_link { self.links.push(folder) } else { self.enter(folder, false) }
             }
-            Ok(metadata) if metadata.is_file() && is_weights(&path, kind) => {
+            Ok(metadata) if metadata.is_file() && may_hold => {
                 if is_link {
                     self.linked.extend(fs::canonicalize(&path));
                 }
