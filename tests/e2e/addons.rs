@@ -166,9 +166,8 @@ async fn a_picture_names_what_was_applied_and_is_drawn_again_from_that() {
         let bytes = fs::read(shop.models.path().join(path)).expect("read");
         let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
         let hashed = if from_header { &bytes[8 + header..] } else { &bytes[..] };
-        let sha256 =
-            sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), hashed));
-        sha256.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>()
+        let sha256 = <sha2::Sha256 as sha2::Digest>::digest(hashed);
+        sha256.iter().take(6).fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
     };
     assert_eq!(hash("kr"), of("Lora/kr.safetensors", true));
     assert_eq!(hash("old"), of("Lora/old.pt", false));
@@ -309,6 +308,47 @@ async fn sets_come_and_go_within_the_budget() {
     assert!(narrow.daemon.log().contains("unloaded to make room"), "{}", narrow.daemon.log());
 }
 
+/// Whatever they come in: pickles, safetensors, pictures with a text or with the numbers in their pixels.
+#[tokio::test]
+async fn embeddings_are_found_by_the_tokens_of_their_names() {
+    let shop = Shop::start();
+    for name in [
+        "Emb One.pt",
+        "emb-three.bin",
+        "emb-params.safetensors",
+        "emb-text.png",
+        "emb-pixels.webp",
+        "emb-plain.png",
+        "emb-broken-bomb.png",
+        "emb-text.preview.png",
+    ] {
+        let (from, to) = (fixtures().join("../adapters").join(name), shop.models.path().join("embeddings"));
+        fs::copy(from, to.join(name)).expect("copied");
+    }
+    within(shop.daemon.client().await.rescan()).await.expect("rescanned");
+    let plain = shop.pixels("a red circle").await;
+    for (words, name) in [
+        ("emb one", "Emb One"),
+        ("EMB ONE", "Emb One"),
+        ("(emb-three:1.3)", "emb-three"),
+        ("a emb-params, b", "emb-params"),
+        ("in emb-text.png", "in emb-text.png"),
+        ("in emb-pixels.webp", "in emb-pixels.webp"),
+    ] {
+        let told = format!("TI hashes: \"{name}: ");
+        let drawn = shop.draw(&format!("a red circle {words}")).await;
+        assert_eq!(drawn.notices, Vec::<String>::new());
+        assert!(infotext(&drawn).contains(&told) && pixels(&drawn) != plain, "{}", infotext(&drawn));
+        // What is steered away from has them too.
+        let negative = |params: &mut Txt2ImgParams| params.negative_prompt = words.into();
+        let drawn = shop.try_draw("a red circle", negative).await.expect("drawn");
+        assert!(infotext(&drawn).contains(&told) && pixels(&drawn) != plain, "{}", infotext(&drawn));
+    }
+    for words in ["emb", "emb-thre", "emb (one:1.2)", "emb-plain"] {
+        assert!(!infotext(&shop.draw(words).await).contains("TI hashes"), "{words}");
+    }
+}
+
 /// The whole way, against pictures of the reference pipeline: a hypernetwork at 0.8, an embedding, two LoRAs.
 #[tokio::test]
 async fn pictures_are_those_of_the_reference_pipeline() {
@@ -340,7 +380,6 @@ async fn pictures_are_those_of_the_reference_pipeline() {
         let squares: f64 =
             found.iter().zip(&wanted).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
         let decibels = 10.0 * (255.0f64.powi(2) / (squares / found.len() as f64).max(1e-9)).log10();
-        println!("{name}: {decibels:.1} dB");
         assert!(decibels >= 60.0, "{name}: {decibels:.1} dB");
     }
 }

@@ -11,7 +11,7 @@ use crate::adapters::Embedding;
 use crate::{Error, Result};
 
 /// Embeddings that a prompt may name. A name is found by its tokens, as A1111 finds it: letter case and some white space
-/// make no difference, and a name within a word is none. Where several begin at one place, that of the most tokens counts;
+/// make no difference, and a name at a word's end is found where the word's tokens end so. Where several begin at one place, that of the most tokens counts;
 /// of those with the same tokens the first.
 #[derive(Clone, Debug, Default)]
 pub struct Embeddings {
