@@ -57,6 +57,9 @@ fn apply(
         let Some(patch) = adapter.patch(network, strength, [0; 32]) else { continue };
         if patch.touches(name) {
             patch.apply(name, shape, weights)?;
+            if weights.iter().any(|weight| !weight.is_finite()) {
+                return Err(patch.not_finite(name));
+            }
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ mod microkernel;
 mod norm;
 mod out_of_memory;
 mod pack;
+mod plus_product;
 mod processor;
 mod quicker;
 mod stop;

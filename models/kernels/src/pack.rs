@@ -12,6 +12,9 @@ use crate::{Arena, Buffer, OutOfMemory, Plain};
 /// Output columns of one panel.
 pub(crate) const PANEL: usize = 32;
 
+/// Values of a row that are packed before the next row is looked at.
+const BLOCK: usize = 64;
+
 /// How a weight is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightDtype {
@@ -43,7 +46,7 @@ pub struct Weights<'a> {
 }
 
 /// Halves that are widened at once.
-const WIDENED_AT_ONCE: usize = 512;
+pub(crate) const WIDENED_AT_ONCE: usize = 512;
 
 impl<'a> Weights<'a> {
     /// Weights that are numbers already.
@@ -197,18 +200,17 @@ impl PackedMatrix {
         let bytes = weights.bytes;
         let panels = Panels { n, k, taps, gated };
         let storage = match weights.dtype {
-            WeightDtype::F32 => Storage::F32(panels.fill(|index| {
-                let b = &bytes[index * 4..index * 4 + 4];
-                let value = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                value.is_finite().then_some(value)
+            WeightDtype::F32 => Storage::F32(panels.fill(bytes, |b: [u8; 4]| {
+                let value = f32::from_le_bytes(b);
+                (value, value.is_finite())
             })?),
-            WeightDtype::F16 => Storage::F16(panels.fill(|index| {
-                let bits = u16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]);
-                (bits & 0x7c00 != 0x7c00).then_some(bits)
+            WeightDtype::F16 => Storage::F16(panels.fill(bytes, |b: [u8; 2]| {
+                let bits = u16::from_le_bytes(b);
+                (bits, bits & 0x7c00 != 0x7c00)
             })?),
-            WeightDtype::Bf16 => Storage::Bf16(panels.fill(|index| {
-                let bits = u16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]);
-                (bits & 0x7f80 != 0x7f80).then_some(bits)
+            WeightDtype::Bf16 => Storage::Bf16(panels.fill(bytes, |b: [u8; 2]| {
+                let bits = u16::from_le_bytes(b);
+                (bits, bits & 0x7f80 != 0x7f80)
             })?),
         };
         Ok(Self { n, k, gated, storage })
@@ -251,40 +253,52 @@ impl PackedMatrix {
 }
 
 /// How a matrix lies in its panels.
-struct Panels {
-    n: usize,
-    k: usize,
-    taps: usize,
-    gated: bool,
+pub(crate) struct Panels {
+    pub n: usize,
+    pub k: usize,
+    pub taps: usize,
+    pub gated: bool,
 }
 
 impl Panels {
-    /// Filled from `read(index in the (n, k / taps, taps) source)`, which gives `None` for a weight that is not finite.
-    fn fill<T: Plain>(&self, read: impl Fn(usize) -> Option<T> + Sync) -> Result<Buffer<T>, PackError> {
+    /// Filled from the bytes of the `(n, k / taps, taps)` source: `read` gives a number, and whether it is finite.
+    fn fill<T: Plain, const SIZE: usize>(
+        &self,
+        bytes: &[u8],
+        read: impl Fn([u8; SIZE]) -> (T, bool) + Sync,
+    ) -> Result<Buffer<T>, PackError> {
         let Self { n, k, taps, .. } = *self;
         if n == 0 || k == 0 {
             return Ok(Buffer::fixed(0));
         }
         let inputs = k / taps;
+        // A few inputs of all columns at once: what they become stays in the first cache while each row is passed.
+        let block = (BLOCK / taps).max(1);
         let mut packed = Buffer::fixed(n.div_ceil(PANEL) * PANEL * k);
         packed.par_chunks_mut(PANEL * k).enumerate().try_for_each(|(panel, out)| {
-            // The source is read in its own order; the panel being written stays in cache.
-            for column in 0..PANEL.min(n - panel * PANEL) {
-                let row = self.row(panel, column) * k;
-                for input in 0..inputs {
+            let mut finite = true;
+            for first in (0..inputs).step_by(block) {
+                let count = block.min(inputs - first);
+                for column in 0..PANEL.min(n - panel * PANEL) {
+                    let start = self.row(panel, column) * k + first * taps;
+                    let (source, _) = bytes[start * SIZE..(start + count * taps) * SIZE].as_chunks();
                     for tap in 0..taps {
-                        let value = read(row + input * taps + tap).ok_or(PackError::NotFinite)?;
-                        out[(tap * inputs + input) * PANEL + column] = value;
+                        let to = out[(tap * inputs + first) * PANEL + column..].iter_mut().step_by(PANEL);
+                        for (to, from) in to.zip(source[tap..].iter().step_by(taps)) {
+                            let (value, is_finite) = read(*from);
+                            finite &= is_finite;
+                            *to = value;
+                        }
                     }
                 }
             }
-            Ok(())
+            if finite { Ok(()) } else { Err(PackError::NotFinite) }
         })?;
         Ok(packed)
     }
 
     /// The source's row that is this column of a panel.
-    fn row(&self, panel: usize, column: usize) -> usize {
+    pub(crate) fn row(&self, panel: usize, column: usize) -> usize {
         const HALF: usize = PANEL / 2;
         if self.gated {
             column / HALF * self.n / 2 + panel * HALF + column % HALF

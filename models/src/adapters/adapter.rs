@@ -35,6 +35,8 @@ pub(super) struct Matched {
     pub change: Box<dyn Change>,
     /// Of what it changes: of an inpainting model's first convolution the part that every model has.
     pub sizes: Sizes,
+    /// Whether that is all of the tensor.
+    pub whole: bool,
 }
 
 /// What of a file is not applied to a model.
@@ -232,7 +234,11 @@ impl Found<'_> {
             self.misfits.push((first.clone(), shapes, count));
             return Ok(());
         };
-        if self.changes.insert(tensor.to_owned(), Matched { network, change, sizes }).is_some() {
+        if self
+            .changes
+            .insert(tensor.to_owned(), Matched { network, change, sizes, whole: sizes == own })
+            .is_some()
+        {
             let reason = format!("has two changes of {tensor}, one of them {}; use another file", first.name);
             return Err(Error::model(self.file.path(), reason));
         }

@@ -2,6 +2,7 @@
 
 use super::source::Stored;
 use crate::files::Tensors;
+use crate::nn::LowRank;
 use crate::{Error, Result};
 
 /// A layer's weights: outputs, inputs, and the places of a kernel (1 for a linear layer).
@@ -36,6 +37,11 @@ pub(super) trait Change: Send + Sync {
     /// Changes `weights (outputs, inputs, taps)`, which it fits: W becomes W + strength · (W' − W), where W' is what it
     /// makes of W at full strength.
     fn apply(&self, file: &Tensors, sizes: Sizes, strength: f32, weights: &mut [f32]) -> Result<()>;
+
+    /// The same as a product that is added, if it is one.
+    fn product(&self, _file: &Tensors, _sizes: Sizes, _strength: f32) -> Result<Option<LowRank>> {
+        Ok(None)
+    }
 }
 
 /// A change that is a sum: W' = W + Δ.
@@ -48,6 +54,11 @@ pub(super) trait Delta: Send + Sync {
 
     /// `sums += factor · Δ`.
     fn add(&self, file: &Tensors, sizes: Sizes, factor: f32, sums: &mut [f32]) -> Result<()>;
+
+    /// As in [`Change::product`].
+    fn product(&self, _file: &Tensors, _sizes: Sizes, _factor: f32) -> Result<Option<LowRank>> {
+        Ok(None)
+    }
 }
 
 /// A sum as a change.
@@ -64,6 +75,10 @@ impl Change for Added {
 
     fn apply(&self, file: &Tensors, sizes: Sizes, strength: f32, weights: &mut [f32]) -> Result<()> {
         self.0.add(file, sizes, strength, weights)
+    }
+
+    fn product(&self, file: &Tensors, sizes: Sizes, strength: f32) -> Result<Option<LowRank>> {
+        self.0.product(file, sizes, strength)
     }
 }
 

@@ -6,6 +6,7 @@ use super::math::{add_product, product, transposed};
 use super::source::Stored;
 use crate::Result;
 use crate::files::Tensors;
+use crate::nn::LowRank;
 
 pub(super) struct Lora {
     /// `(outputs, rank)`, whatever ones follow.
@@ -63,6 +64,17 @@ impl Delta for Lora {
     }
 
     fn add(&self, file: &Tensors, sizes: Sizes, factor: f32, sums: &mut [f32]) -> Result<()> {
+        let LowRank { rank, up, down } = self.low_rank(file, sizes, factor)?;
+        add_product(1.0, &up, &down, sums, rank)
+    }
+
+    fn product(&self, file: &Tensors, sizes: Sizes, factor: f32) -> Result<Option<LowRank>> {
+        self.low_rank(file, sizes, factor).map(Some)
+    }
+}
+
+impl Lora {
+    fn low_rank(&self, file: &Tensors, sizes: Sizes, factor: f32) -> Result<LowRank> {
         let rank = self.rank();
         let (mut up, mut down) = (self.up.read(file)?, self.down.read(file)?);
         if let Some(mid) = &self.mid {
@@ -79,6 +91,10 @@ impl Delta for Lora {
             up = up.chunks_exact(rank).flat_map(|row| row.iter().take(self.ranks)).copied().collect();
             down.truncate(self.ranks * sizes.columns());
         }
-        add_product(factor * self.scale, &up, &down, sums, self.ranks)
+        let factor = factor * self.scale;
+        for value in &mut up {
+            *value *= factor;
+        }
+        Ok(LowRank { rank: self.ranks, up, down })
     }
 }

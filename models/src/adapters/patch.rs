@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::adapter::{Adapter, Matched};
 use super::targets::Network;
-use crate::nn::Patch;
+use crate::nn::{LowRank, Patch};
 use crate::{Error, Result};
 
 /// An adapter at its strength, for one network of a model.
@@ -16,9 +14,6 @@ pub struct AdapterPatch {
     strength: f32,
     digest: [u8; 32],
 }
-
-/// Numbers that are looked at together.
-const PIECE: usize = 1 << 14;
 
 impl Adapter {
     /// What it does to a network at a strength; `None` if that is nothing. `digest` must be equal for equal files at equal
@@ -65,14 +60,23 @@ impl Patch for AdapterPatch {
                 row.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
             }
         }
-        if weights.par_chunks(PIECE).any(|piece| piece.iter().any(|weight| !weight.is_finite())) {
-            let reason = format!(
-                "makes {name} infinite at a strength of {}; use a smaller one, or another file",
-                self.strength
-            );
-            return Err(Error::model(file.path(), reason));
-        }
         Ok(())
+    }
+
+    fn product(&self, name: &str) -> Result<Option<LowRank>> {
+        let Some(Matched { change, sizes, whole, .. }) = self.matched(name) else { return Ok(None) };
+        if !whole {
+            return Ok(None);
+        }
+        change.product(&self.adapter.file, *sizes, self.strength)
+    }
+
+    fn not_finite(&self, name: &str) -> Error {
+        let reason = format!(
+            "makes {name} infinite at a strength of {}; use a smaller one, or another file",
+            self.strength
+        );
+        Error::model(self.adapter.file.path(), reason)
     }
 
     fn check_intact(&self) -> Result<()> {

@@ -13,6 +13,7 @@ use latentd_kernels::{PackError, WeightDtype, Weights};
 use rayon::prelude::*;
 
 use super::backend::{Device, Layout, Matrix, Precision, Vector};
+use super::low_rank::LowRank;
 use super::parts::{Part, Parts, Table};
 use super::patch::Patch;
 use crate::files::{Tensors, would_be};
@@ -133,11 +134,20 @@ impl<'a> Loader<'a> {
                 if cancelled.is_some_and(|cancelled| cancelled()) {
                     return (name, Err(Unfit::Other(Error::Cancelled)), base);
                 }
-                let made =
-                    patched(file, name, &shapes_of(base.layout), patches, scratch).and_then(|values| {
-                        let matrix = device.matrix(base.layout, base.precision, Weights::of(values))?;
-                        matrix.map_err(Unfit::Packed)
-                    });
+                let shapes = shapes_of(base.layout);
+                let made = plus_products(device, file, name, base, patches).and_then(|made| {
+                    if let Some(matrix) = made {
+                        return Ok(matrix);
+                    }
+                    let values = patched(file, name, &shapes, patches, scratch)?;
+                    let matrix = device.matrix(base.layout, base.precision, Weights::of(values))?;
+                    matrix.map_err(Unfit::Packed)
+                });
+                // Looked for only where there is one: looking takes as long as the rest.
+                let made = made.map_err(|unfit| match unfit {
+                    Unfit::Packed(PackError::NotFinite) => not_finite(file, name, &shapes, patches),
+                    other => other,
+                });
                 file.let_go(name);
                 (name, made, base)
             })
@@ -308,7 +318,10 @@ impl<'a> Loader<'a> {
             Source::File(file) if self.is_patched(name) => {
                 let mut scratch = vec![];
                 let values = patched(file, name, shapes, self.patches, &mut scratch);
-                values.and_then(|values| read(Weights::of(values)))
+                values.and_then(|values| read(Weights::of(values))).map_err(|unfit| match unfit {
+                    Unfit::Packed(PackError::NotFinite) => not_finite(file, name, shapes, self.patches),
+                    other => other,
+                })
             }
             _ => self.weights(name, shapes).and_then(|weights| {
                 let bytes: Cow<'_, [u8]> = weights.bytes;
@@ -395,7 +408,7 @@ fn patched<'s>(
 ) -> Result<&'s [f32], Unfit> {
     let shape = fitting(file, name, shapes)?;
     let (dtype, bytes) = file.weights(name)?.ok_or(Unfit::Shape(None))?;
-    let weights = finite(Weights { dtype, bytes: &bytes })?;
+    let weights = Weights { dtype, bytes: &bytes };
     let count = weights.len();
     if count > scratch.len() {
         let refused = |_| Error::OutOfMemory { bytes: count as u64 * 4 };
@@ -404,10 +417,61 @@ fn patched<'s>(
     }
     let values = scratch.get_mut(..count).unwrap_or_default();
     weights.widen(values);
-    for patch in patches.iter().filter(|patch| patch.touches(name)) {
-        patch.apply(name, &shape, values)?;
+    match products(name, patches)? {
+        Some(product) => product.add_to(values)?,
+        None => {
+            for patch in patches.iter().filter(|patch| patch.touches(name)) {
+                patch.apply(name, &shape, values)?;
+            }
+        }
     }
     Ok(values)
+}
+
+/// What patches make of a matrix, if all of them are products: in one go, without the weights anywhere in between.
+fn plus_products(
+    device: &Device,
+    file: &Tensors,
+    name: &str,
+    base: &Matrix,
+    patches: &[Arc<dyn Patch>],
+) -> Result<Option<Matrix>, Unfit> {
+    let Some(product) = products(name, patches)? else { return Ok(None) };
+    let made = if device.packs_exactly(base.precision) {
+        device.matrix_plus(base, None, &product)?
+    } else {
+        let (dtype, bytes) = file.weights(name)?.ok_or(Unfit::Shape(None))?;
+        device.matrix_plus(base, Some(Weights { dtype, bytes: &bytes }), &product)?
+    };
+    made.map(Some).map_err(Unfit::Packed)
+}
+
+/// The product that all patches of a tensor are together, if each is one.
+fn products(name: &str, patches: &[Arc<dyn Patch>]) -> Result<Option<LowRank>, Unfit> {
+    let mut all = vec![];
+    for patch in patches.iter().filter(|patch| patch.touches(name)) {
+        let Some(product) = patch.product(name)? else { return Ok(None) };
+        all.push(product);
+    }
+    Ok((!all.is_empty()).then(|| LowRank::joined(&all)))
+}
+
+/// Whose numbers are not finite: the file's, or what one of the patches makes of them.
+fn not_finite(file: &Tensors, name: &str, shapes: &[Vec<usize>], patches: &[Arc<dyn Patch>]) -> Unfit {
+    let mut values = vec![];
+    for count in 0..=patches.len() {
+        let patched = patched(file, name, shapes, patches.get(..count).unwrap_or_default(), &mut values);
+        match patched {
+            Ok(values) if values.iter().all(|value| value.is_finite()) => (),
+            Ok(_) => {
+                let patch = count.checked_sub(1).and_then(|last| patches.get(last));
+                let of_file = Unfit::Packed(PackError::NotFinite);
+                return patch.map_or(of_file, |patch| Unfit::Other(patch.not_finite(name)));
+            }
+            Err(unfit) => return unfit,
+        }
+    }
+    Unfit::Packed(PackError::NotFinite)
 }
 
 /// Weights on their way, of a file or made up.

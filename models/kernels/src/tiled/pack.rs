@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use half::{bf16, f16};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::tiles::{BLOCK, PANEL_STEP, STEP, TILE};
-use crate::pack::{PackError, WeightDtype, Weights};
-use crate::{Arena, Buffer, OutOfMemory, elements};
+use crate::matmul::linear;
+use crate::pack::{PackError, PackedMatrix, WIDENED_AT_ONCE, WeightDtype, Weights};
+use crate::{Arena, Buffer, Epilogue, Isa, OutOfMemory, elements};
 
 /// Most channels of one segment of a convolution: with nine taps, a panel's part is 180 KiB.
 const CONVOLUTION_SEGMENT: usize = 320;
 /// Most inputs of one segment of a product.
 const LINEAR_SEGMENT: usize = 1280;
+
+/// The rows of the source that stand in the columns of a panel; `None` for columns beyond the last.
+type Sources = [Option<usize>; BLOCK];
 
 /// A matrix `(n, k)` of weights rounded to bf16. `k` runs over segments of channels, then taps, then the channels
 /// of the segment, which are padded to a multiple of 32: the order in which sums are taken, part of the result's
@@ -59,30 +63,108 @@ impl TiledMatrix {
         longest: usize,
         gated: bool,
     ) -> Result<Self, PackError> {
-        let (found, wanted) = (weights.len(), n.saturating_mul(inputs).saturating_mul(taps));
-        if found != wanted || taps == 0 {
+        let mut matrix = Self::empty(n, inputs, taps, longest, gated);
+        matrix.check(weights)?;
+        let length = inputs * taps;
+        matrix.fill(
+            || (),
+            |rows, (), sources| {
+                let mut finite = true;
+                for (row, source) in rows.chunks_exact_mut(length.max(1)).zip(sources) {
+                    match source {
+                        Some(source) => finite &= read_row(weights, source * length, row),
+                        None => row.fill(bf16::ZERO),
+                    }
+                }
+                finite
+            },
+        )?;
+        Ok(matrix)
+    }
+
+    /// A matrix of this one's form and sizes, packed of other weights and the product of two narrow ones: W + `up (n, rank)` ·
+    /// `down (rank, inputs · taps)`, added in f32 and then rounded.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn of_sum(
+        &self,
+        isa: Isa,
+        weights: Weights<'_>,
+        up: &[f32],
+        down: &[f32],
+        rank: usize,
+    ) -> Result<Self, PackError> {
+        let length = self.inputs * self.taps;
+        assert_eq!(
+            (up.len(), down.len()),
+            (elements(&[self.n, rank]), elements(&[rank, length])),
+            "a product of rank {rank}"
+        );
+        let mut turned = vec![0.0; down.len()];
+        for (r, row) in down.chunks_exact(length.max(1)).enumerate() {
+            for (to, value) in turned.iter_mut().skip(r).step_by(rank.max(1)).zip(row) {
+                *to = *value;
+            }
+        }
+        let down = PackedMatrix::linear(Weights::of(&turned), length, rank)?;
+        let mut matrix = Self { values: Buffer::fixed(0), ..*self };
+        matrix.check(weights)?;
+        let size = weights.dtype.size();
+        // Rows of a panel in f32, the same with the product, and its rows of the first of both matrices.
+        let scratch = || (vec![0f32; BLOCK * length], vec![0f32; BLOCK * length], vec![0f32; BLOCK * rank]);
+        matrix.fill(scratch, |rows, (wide, sums, narrow), sources| {
+            for (place, source) in sources.into_iter().enumerate() {
+                let wide = &mut wide[place * length..(place + 1) * length];
+                let narrow = &mut narrow[place * rank..(place + 1) * rank];
+                let Some(source) = source else {
+                    wide.fill(0.0);
+                    narrow.fill(0.0);
+                    continue;
+                };
+                let bytes = &weights.bytes[source * length * size..(source + 1) * length * size];
+                Weights { dtype: weights.dtype, bytes }.widen(wide);
+                narrow.copy_from_slice(&up[source * rank..(source + 1) * rank]);
+            }
+            let epilogue = Epilogue { residual: Some(&*wide), ..Epilogue::default() };
+            linear(isa, narrow, BLOCK, &down, &epilogue, sums);
+            read_row(Weights::of(sums), 0, rows)
+        })?;
+        Ok(matrix)
+    }
+
+    /// An error if there are more or fewer weights than this has.
+    fn check(&self, weights: Weights<'_>) -> Result<(), PackError> {
+        let (found, wanted) = (weights.len(), self.n.saturating_mul(self.inputs).saturating_mul(self.taps));
+        if found != wanted || self.taps == 0 {
             return Err(PackError::Length { found, wanted });
         }
-        if !weights.all_finite() {
-            return Err(PackError::NotFinite);
+        Ok(())
+    }
+
+    /// Fills all panels: `read` puts 32 rows into place, of these rows of the source, and says whether all are finite.
+    fn fill<S>(
+        &mut self,
+        scratch: impl Fn() -> S + Sync + Send,
+        read: impl Fn(&mut [bf16], &mut S, Sources) -> bool + Sync + Send,
+    ) -> Result<(), PackError> {
+        let panel = self.steps() * PANEL_STEP;
+        let mut values = Buffer::fixed(elements(&[self.panels(), panel]));
+        if panel > 0 {
+            let length = self.inputs * self.taps;
+            let begin = || (vec![bf16::ZERO; BLOCK * length], scratch());
+            values.par_chunks_mut(panel).enumerate().try_for_each_init(
+                begin,
+                |(rows, scratch), (index, out)| {
+                    let sources = std::array::from_fn(|column| self.source_row(index, column));
+                    let finite = read(rows, scratch, sources);
+                    self.scatter(rows, out);
+                    if finite { Ok(()) } else { Err(PackError::NotFinite) }
+                },
+            )?;
         }
-        let mut matrix = Self::empty(n, inputs, taps, longest, gated);
-        let panel = matrix.steps() * PANEL_STEP;
-        matrix.values = Buffer::fixed(elements(&[matrix.panels(), panel]));
-        if panel == 0 {
-            return Ok(matrix);
-        }
-        let mut values = std::mem::replace(&mut matrix.values, Buffer::fixed(0));
-        values.par_chunks_mut(panel).enumerate().for_each(|(index, out)| {
-            let mut row = vec![bf16::ZERO; inputs * taps];
-            for column in 0..BLOCK {
-                let Some(source) = matrix.source_row(index, column) else { continue };
-                read_row(weights, source * row.len(), &mut row);
-                matrix.scatter(&row, column, out);
-            }
-        });
-        matrix.values = values;
-        Ok(matrix)
+        self.values = values;
+        Ok(())
     }
 
     /// One without its values.
@@ -118,18 +200,37 @@ impl TiledMatrix {
         (row < self.n).then_some(row)
     }
 
-    /// Puts one row `(inputs, taps)` into its column of a panel.
-    fn scatter(&self, row: &[bf16], column: usize, panel: &mut [bf16]) {
-        let mut step = 0;
+    /// Puts 32 rows `(inputs, taps)` into the columns of a panel: a step at a time, which stays in the first cache while each
+    /// row adds to it.
+    fn scatter(&self, rows: &[bf16], panel: &mut [bf16]) {
+        let length = self.inputs * self.taps;
+        let mut steps = panel.chunks_exact_mut(PANEL_STEP);
         for first in (0..self.inputs).step_by(self.segment) {
-            let channels = self.segment.min(self.inputs - first);
+            let end = self.inputs.min(first + self.segment);
             for tap in 0..self.taps {
-                for channel in 0..channels {
-                    let within = (step + channel / STEP) * PANEL_STEP + column / TILE * PANEL_STEP / 2;
-                    let pair = channel % STEP / 2 * BLOCK + column % TILE * 2 + channel % 2;
-                    panel[within + pair] = row[(first + channel) * self.taps + tap];
+                for channel in (first..end).step_by(STEP) {
+                    let Some(step) = steps.next() else { return };
+                    let channels = STEP.min(end - channel);
+                    for (column, row) in rows.chunks_exact(length).enumerate() {
+                        if self.taps == 1 {
+                            let half = &mut step[column / TILE * PANEL_STEP / 2 + column % TILE * 2..];
+                            let (pairs, last) = row[channel..channel + channels].as_chunks::<2>();
+                            for (pair, to) in pairs.iter().zip(half.chunks_mut(BLOCK)) {
+                                to[..2].copy_from_slice(pair);
+                            }
+                            if let [last] = last {
+                                half[pairs.len() * BLOCK] = *last;
+                            }
+                            continue;
+                        }
+                        let values =
+                            row[channel * self.taps + tap..].iter().step_by(self.taps).take(channels);
+                        let half = &mut step[column / TILE * PANEL_STEP / 2 + column % TILE * 2..];
+                        for (within, value) in values.enumerate() {
+                            half[within / 2 * BLOCK + within % 2] = *value;
+                        }
+                    }
                 }
-                step += channels.div_ceil(STEP);
             }
         }
     }
@@ -156,25 +257,39 @@ impl TiledMatrix {
     }
 }
 
-/// A row of weights, rounded to bf16.
-fn read_row(weights: Weights<'_>, first: usize, row: &mut [bf16]) {
+/// A row of weights, rounded to bf16. Whether all of them are finite.
+fn read_row(weights: Weights<'_>, first: usize, row: &mut [bf16]) -> bool {
     let size = weights.dtype.size();
     let bytes = &weights.bytes[first * size..(first + row.len()) * size];
+    let mut finite = true;
     match weights.dtype {
         WeightDtype::F32 => {
-            for (out, b) in row.iter_mut().zip(bytes.chunks_exact(4)) {
-                *out = bf16::from_f32(f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            for (out, b) in row.iter_mut().zip(bytes.as_chunks().0) {
+                finite &= round(out, u32::from_le_bytes(*b));
             }
         }
         WeightDtype::F16 => {
-            for (out, b) in row.iter_mut().zip(bytes.chunks_exact(2)) {
-                *out = bf16::from_f32(f16::from_le_bytes([b[0], b[1]]).to_f32());
+            let mut wide = [0.0; WIDENED_AT_ONCE];
+            for (out, bytes) in row.chunks_mut(WIDENED_AT_ONCE).zip(bytes.chunks(2 * WIDENED_AT_ONCE)) {
+                let wide = &mut wide[..out.len()];
+                Weights { dtype: WeightDtype::F16, bytes }.widen(wide);
+                for (out, value) in out.iter_mut().zip(wide) {
+                    finite &= round(out, value.to_bits());
+                }
             }
         }
         WeightDtype::Bf16 => {
-            for (out, b) in row.iter_mut().zip(bytes.chunks_exact(2)) {
-                *out = bf16::from_le_bytes([b[0], b[1]]);
+            for (out, b) in row.iter_mut().zip(bytes.as_chunks().0) {
+                *out = bf16::from_le_bytes(*b);
+                finite &= out.to_bits() & 0x7f80 != 0x7f80;
             }
         }
     }
+    finite
+}
+
+/// Rounds the bits of an f32 to the nearest bf16, of two the even one. Whether the f32 is finite: of others nothing is made.
+fn round(out: &mut bf16, bits: u32) -> bool {
+    *out = bf16::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16);
+    bits & 0x7f80_0000 != 0x7f80_0000
 }

@@ -15,6 +15,7 @@ use super::packed::{Keys, Layout, Matrix, Vector};
 use super::pointwise::Pointwise;
 use super::precision::Precision;
 use crate::error::Result;
+use crate::nn::LowRank;
 
 /// A device, shared by all that lies on it.
 #[derive(Clone)]
@@ -136,6 +137,20 @@ pub trait Backend: Send + Sync + 'static {
         layout: Layout,
         precision: Precision,
         weights: Weights<'_>,
+    ) -> Result<std::result::Result<Matrix, latentd_kernels::PackError>>;
+
+    /// Whether a matrix that is packed for this precision has all that its source had.
+    fn packs_exactly(&self, _precision: Precision) -> bool {
+        false
+    }
+
+    /// As [`Self::matrix`] of `weights` plus a product, `up (outputs, rank) · down (rank, inputs × kernel)`, in the form of
+    /// `base`, which is packed of the same weights; where that [packs exactly](Self::packs_exactly) they are not needed.
+    fn matrix_plus(
+        &self,
+        base: &Matrix,
+        weights: Option<Weights<'_>>,
+        product: &LowRank,
     ) -> Result<std::result::Result<Matrix, latentd_kernels::PackError>>;
 
     /// Takes a vector of weights; `length` numbers, of which there are none where nothing is computed.

@@ -18,6 +18,7 @@ use super::{
     Precision, Vector,
 };
 use crate::error::{Result, bail};
+use crate::nn::LowRank;
 use memory::Host;
 pub(super) use memory::{Memory, Packed as PackedByKernels};
 use products::Packed;
@@ -137,6 +138,38 @@ impl<M: Memory> Backend for Cpu<M> {
         };
         let bytes = packed.bytes();
         Ok(Ok(Matrix::new(packed, layout, precision, bytes)))
+    }
+
+    fn packs_exactly(&self, precision: Precision) -> bool {
+        // bf16 is packed rounded.
+        precision == Precision::F32
+    }
+
+    fn matrix_plus(
+        &self,
+        base: &Matrix,
+        weights: Option<Weights<'_>>,
+        LowRank { rank, up, down }: &LowRank,
+    ) -> Result<std::result::Result<Matrix, PackError>> {
+        let _open = self.memory.open();
+        let (outputs, inputs, taps) = base.layout.sizes();
+        if (up.len(), down.len()) != (outputs * rank, rank * inputs * taps) {
+            bail!("a product of {} and {} numbers for {:?}", up.len(), down.len(), base.layout);
+        }
+        let sum = match (base.packed::<Packed>()?, weights) {
+            (Packed::F32(packed), _) => packed.plus_product(self.isa, up, down, *rank, taps).map(Packed::F32),
+            (Packed::Bf16(packed), Some(weights)) => {
+                packed.of_sum(self.isa, weights, up, down, *rank).map(Packed::Bf16)
+            }
+            (Packed::Bf16(_), None) => bail!("a product is added to weights that were not given"),
+        };
+        let sum = match sum {
+            Ok(Packed::F32(matrix)) => Packed::F32(self.memory.settle(matrix)?),
+            Ok(Packed::Bf16(matrix)) => Packed::Bf16(self.memory.settle(matrix)?),
+            Err(error) => return Ok(Err(error)),
+        };
+        let bytes = sum.bytes();
+        Ok(Ok(Matrix::new(sum, base.layout, base.precision, bytes)))
     }
 
     fn vector(&self, values: Vec<f32>, length: usize) -> Result<Vector> {

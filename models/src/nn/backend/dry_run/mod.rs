@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use half::bf16;
 use latentd_kernels::tiled::{self, FUSED_PIXELS, TiledMatrix};
-use latentd_kernels::{Buffer, PackError, PackedKeys, PackedMatrix, Weights};
+use latentd_kernels::{Buffer, PackError, PackedKeys, PackedMatrix, WeightDtype, Weights};
 
 use super::{
     Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Pointwise,
     Precision, Vector,
 };
 use crate::error::{Result, bail};
+use crate::nn::LowRank;
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,6 +137,15 @@ impl Backend for DryRun {
         };
         self.counter.add_weights(bytes);
         Ok(Ok(Matrix::new((), layout, precision, bytes)))
+    }
+
+    fn matrix_plus(
+        &self,
+        base: &Matrix,
+        _weights: Option<Weights<'_>>,
+        _product: &LowRank,
+    ) -> Result<std::result::Result<Matrix, PackError>> {
+        self.matrix(base.layout, base.precision, Weights { dtype: WeightDtype::F32, bytes: &[] })
     }
 
     fn vector(&self, _values: Vec<f32>, length: usize) -> Result<Vector> {
