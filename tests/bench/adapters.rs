@@ -111,7 +111,7 @@ fn patches(folder: &Path, targets: &Targets, names: &[&str]) -> Result<[Vec<Arc<
     let mut all = [vec![], vec![]];
     for (number, name) in names.iter().enumerate() {
         let file = files::open(&folder.join(format!("{name}.safetensors")))?;
-        let adapter = Arc::new(Adapter::of(file, targets, None)?);
+        let adapter = Arc::new(Adapter::of(file, targets, None, None)?);
         for (network, patches) in [Network::Text, Network::UNet].into_iter().zip(&mut all) {
             let patch = adapter.patch(network, 0.7, [number as u8; 32]).ok_or("it touches nothing")?;
             patches.push(Arc::new(patch) as Arc<dyn Patch>);

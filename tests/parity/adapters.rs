@@ -21,6 +21,9 @@ struct Case {
     unet: f32,
     dyn_: Option<usize>,
     golden: Option<String>,
+    /// PEFT's configuration beside the file, and what it makes of it.
+    config: Option<String>,
+    golden_with_config: Option<String>,
     #[serde(default)]
     tensors: Vec<String>,
     #[serde(default)]
@@ -43,7 +46,7 @@ fn targets() -> Targets {
 }
 
 fn adapter(name: &str, dynamic: Option<usize>) -> latentd_models::Result<Adapter> {
-    Adapter::of(files::open(&fixture(&format!("adapters/{name}")))?, &targets(), dynamic)
+    Adapter::of(files::open(&fixture(&format!("adapters/{name}")))?, &targets(), dynamic, None)
 }
 
 /// Changes a tensor of this shape.
@@ -97,6 +100,26 @@ fn weights_are_what_the_packages_make_of_them() {
     println!("worst relative error {:.2e}: {}", worst.0, worst.1);
 }
 
+#[test]
+fn what_peft_saves_beside_its_file_counts() {
+    let golden = Golden::read(&fixture("adapters/golden.safetensors"));
+    let mut count = 0;
+    for case in cases() {
+        let (Some(config), Some(key)) = (&case.config, &case.golden_with_config) else { continue };
+        let config =
+            std::fs::read_to_string(fixture(&format!("adapters/{config}"))).expect("a configuration");
+        let file = files::open(&fixture(&format!("adapters/{}", case.file))).expect("opens");
+        let adapter = Arc::new(Adapter::of(file, &targets(), None, Some(&config)).expect("fits"));
+        for name in &case.tensors {
+            let found = changed(&adapter, (case.te, case.unet), name).expect("applies");
+            let error = relative_error(&found, &values(golden.get(&format!("{key}/{name}"))));
+            assert!(error < TOLERANCE, "{key} {name}: relative error {error:.2e}");
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
+
 #[derive(Deserialize)]
 struct Stack {
     files: Vec<(String, f32, f32)>,
@@ -138,7 +161,7 @@ fn of_an_inpainting_model_the_part_is_changed_that_every_model_has() {
     let taps = shape[2] * shape[3];
     for name in ["lycoris-locon", "lycoris-loha", "lycoris-dora-in"] {
         let file = files::open(&fixture(&format!("adapters/{name}.safetensors"))).expect("opens");
-        let adapter = Arc::new(Adapter::of(file, &targets, None).expect("fits"));
+        let adapter = Arc::new(Adapter::of(file, &targets, None, None).expect("fits"));
         let case =
             cases().into_iter().find(|case| case.file == format!("{name}.safetensors")).expect("there");
         let mut weights: Vec<f32> =

@@ -21,6 +21,8 @@ const LONGEST_JSON: usize = 4 << 20;
 /// Tags, and trigger words.
 const MOST_TAGS: usize = 100;
 const MOST_WORDS: usize = 100;
+/// Trigger words that are told by how often they are tags, where nobody says which they are.
+const MOST_WORDS_OF_TAGS: usize = 10;
 
 /// How many training pictures each tag describes, by folder of pictures.
 const TAGS: &str = "ss_tag_frequency";
@@ -44,7 +46,16 @@ fn own(metadata: &BTreeMap<String, String>, details: &mut LibraryDetails) {
     details.trigger_words.extend(text("modelspec.trigger_phrase"));
     if let Some(tags) = metadata.get(TAGS) {
         match tags_of(tags) {
-            Ok(tags) => details.tags = tags,
+            Ok(tags) => {
+                // What stands with nearly every picture is what the training called its subject.
+                let most = tags.first().map_or(0, |tag| tag.count);
+                let is_everywhere = |tag: &&LibraryTag| tag.count > 0 && tag.count >= most - most / 5;
+                if details.trigger_words.is_empty() {
+                    let words = tags.iter().filter(is_everywhere).take(MOST_WORDS_OF_TAGS);
+                    details.trigger_words.extend(words.map(|tag| tag.tag.clone()));
+                }
+                details.tags = tags;
+            }
             Err(reason) => details.ignored.push(format!("{TAGS}: {reason}")),
         }
     }
@@ -209,6 +220,20 @@ mod tests {
         }
         put("a.json", &format!("{{\"notes\": \"{}\"}}", "ä".repeat(LONGEST_TEXT)));
         assert_eq!(details(&path).notes.map(|notes| notes.len()), Some(LONGEST_TEXT));
+    }
+
+    #[test]
+    fn where_nobody_says_what_to_write_it_is_what_stands_with_nearly_every_picture() {
+        let tags = r#"{"10_x": {"girl": 40, "pencil": 50, "hat": 39}, "5_y": {"pencil": 5, "girl": 5}}"#;
+        for (more, expected) in [(None, &["pencil", "girl"][..]), (Some("say this"), &["say this"])] {
+            let mut metadata: BTreeMap<_, _> = [(TAGS.to_owned(), tags.to_owned())].into();
+            metadata.extend(more.map(|text| ("modelspec.trigger_phrase".to_owned(), text.to_owned())));
+            let mut found = LibraryDetails::default();
+            own(&metadata, &mut found);
+            assert_eq!(found.trigger_words, expected);
+            let counts: Vec<u64> = found.tags.iter().map(|tag| tag.count).collect();
+            assert_eq!(counts, [55, 45, 39], "the most frequent first");
+        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! The LoRAs of a request: from `<lora:…>` in its prompt and from its `loras` to patches of networks.
 
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use latentd_client::protocol::{LibraryKind, LoraParams};
 use latentd_models::adapters::{Adapter, Network};
+use latentd_models::files::open_without_waiting;
 use latentd_models::nn::Patch;
 use latentd_models::prompt::{NamedNetwork, Wording};
 use sha2::{Digest, Sha256};
@@ -16,6 +19,9 @@ use crate::schema::shorten;
 
 /// What a prompt calls it: A1111 takes both for the same.
 const KINDS: [&str; 2] = ["lora", "lyco"];
+
+/// Bytes of a configuration of PEFT's that are read.
+const LONGEST_CONFIG: u64 = 1 << 20;
 
 /// LoRAs that one request may have: each is a file that is held open.
 const MOST: usize = 100;
@@ -93,7 +99,9 @@ impl Loras {
                 return notices.not_applied(error.class, format!("{}; it was left out", error.text));
             }
         };
-        let adapter = Arc::new(Adapter::of(file.tensors()?, known.targets(), wanted.dynamic)?);
+        let config = file.item().path().and_then(peft_config);
+        let (tensors, targets) = (file.tensors()?, known.targets());
+        let adapter = Arc::new(Adapter::of(tensors, targets, wanted.dynamic, config.as_deref())?);
         if let Some(left) = adapter.unapplied() {
             notices.not_applied(Class::Model, format!("lora '{}' {left}", shorten(&wanted.name)))?;
         }
@@ -103,7 +111,7 @@ impl Loras {
             (Network::UNet, wanted.unet, &mut self.changes.unet),
         ] {
             let strength = strength as f32;
-            let digest = digest(&file, network, strength, wanted.dynamic);
+            let digest = digest(&file, network, strength, wanted.dynamic, config.as_deref());
             if let Some(patch) = adapter.patch(network, strength, digest) {
                 patches.push(Arc::new(patch) as Arc<dyn Patch>);
                 does = true;
@@ -212,9 +220,26 @@ pub(super) fn number(text: &str) -> std::result::Result<f64, String> {
 }
 
 /// Equal for what does the same to a network.
-fn digest(file: &Pinned, network: Network, strength: f32, dynamic: Option<usize>) -> [u8; 32] {
-    let identity = file.identity();
-    Sha256::digest(format!("{identity:?}\0{network:?}\0{:x}\0{dynamic:?}", strength.to_bits())).into()
+fn digest(
+    file: &Pinned,
+    network: Network,
+    strength: f32,
+    dynamic: Option<usize>,
+    config: Option<&str>,
+) -> [u8; 32] {
+    let (identity, strength) = (file.identity(), strength.to_bits());
+    Sha256::digest(format!("{identity:?}\0{network:?}\0{strength:x}\0{dynamic:?}\0{config:?}")).into()
+}
+
+/// What PEFT saved beside a file of its own name: the scales, which the file itself lacks.
+fn peft_config(path: &Path) -> Option<String> {
+    if path.file_stem().is_none_or(|stem| stem != "adapter_model") {
+        return None;
+    }
+    let file = open_without_waiting(&path.with_file_name("adapter_config.json")).ok()?;
+    let mut text = String::new();
+    file.take(LONGEST_CONFIG).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 The word's vectors stand in the text where its tokens stood, and are trained through the text encoder.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,30 +13,16 @@ import data
 import judge
 import scenes
 import tokens
-from scenes import COLOURS, HAIR, SKINS, Face
+from scenes import Face
 
 from . import pickles
 from .base import Plan, adam, examples, round_to_f16, told
+from .mascot import WORD, mascot_scene, prompt
 
-WORD, VECTORS = "zippy", 8
+VECTORS = 8
 # The word begins as a face of no kind: all that makes it this one has to be learned.
 FIRST = "face with hair, glasses and a hat"
-LOOK = {"skin": "tan", "hair": "green", "cut": "spiky", "glasses": True, "mouth": "smile", "hat": "purple"}
 CAPTIONS = 6
-
-
-def mascot_scene(rng):
-    """A scene with the mascot in it, on a background that hides no part of it."""
-    while True:
-        scene = scenes.random_scene(rng, "face" if rng.random() < 0.5 else "small face")
-        behind = COLOURS[scene.background]
-        if (scene.background != LOOK["hat"] and scenes.far_apart(HAIR[LOOK["hair"]], behind, 60)
-                and scenes.far_apart(SKINS[LOOK["skin"]], behind, 66)):
-            break
-    # A large head without a hat was placed higher than one with.
-    lower = 5 if scene.face.size == "large" and scene.face.hat is None else 0
-    return replace(scene, things=tuple(
-        replace(thing, **LOOK, y=thing.y + lower) if isinstance(thing, Face) else thing for thing in scene.things))
 
 
 def name_of(rng, thing):
@@ -117,14 +102,7 @@ class Embedding:
         """Whether heads asked for by the word alone look as it means."""
         rng = data.scene_rng(self.run.seed + 21, 0)
         wanted = [mascot_scene(rng) for _ in range(self.run.plan.judged)]
-        rows = []
-        for scene in wanted:
-            place = "" if scene.face.size == "large" else captions.PLACE_WORDS[scene.face.position][0]
-            size = "small" if scene.face.size == "small" else ""
-            mascot = captions.join([size, WORD, place])
-            rest = [captions.shape_prompt(thing, True) for thing in scene.shapes]
-            text = f"{captions.listing([mascot, *rest])} on {captions.article(scene.background)} background"
-            rows.append(self.encode(text))
+        rows = [self.encode(prompt(scene)) for scene in wanted]
         pictures = self.base.draw(torch.tensor(rows, device=self.base.device), self.base.eps)
         return pictures, judge.tally([judge.judge(picture, scene) for picture, scene in zip(pictures, wanted)])
 

@@ -90,13 +90,19 @@ struct Layer {
 const INPAINTING: (usize, usize) = (9, 4);
 
 impl Adapter {
-    /// Matches a file to a model, by names and shapes. `dynamic` uses so many ranks of each LoRA in it.
+    /// Matches a file to a model, by names and shapes. `dynamic` uses so many ranks of each LoRA in it; `config` is the text of
+    /// the `adapter_config.json` that PEFT saved beside the file, which has the alpha that such a file lacks.
     ///
     /// # Errors
     /// If the file is broken: a half is missing, ranks differ, alpha is no number, or two tensors are of one place. What
     /// it has for other models than this one is no error: see [`Self::unapplied`].
-    pub fn of(file: Tensors, targets: &Targets, dynamic: Option<usize>) -> Result<Self> {
-        let config = PeftConfig::of(&file);
+    pub fn of(
+        file: Tensors,
+        targets: &Targets,
+        dynamic: Option<usize>,
+        config: Option<&str>,
+    ) -> Result<Self> {
+        let config = PeftConfig::of(&file, config);
         let mut layers: BTreeMap<(Network, String), Layer> = BTreeMap::new();
         let mut unmatched = vec![];
         for name in file.names() {

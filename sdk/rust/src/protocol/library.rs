@@ -192,7 +192,8 @@ pub struct LibraryDetails {
     /// What its training pictures were described with, the most frequent first, at most 100.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<LibraryTag>,
-    /// What to write into the prompt, as the owner, the site or the trainer says, in this order.
+    /// What to write into the prompt, as the owner, the site or the trainer says, in this order; where none of them does,
+    /// the tags that stand with nearly every training picture, the most frequent first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trigger_words: Vec<String>,
     /// What its trainer called it.
