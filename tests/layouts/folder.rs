@@ -240,7 +240,7 @@ fn two_tensors_of_one_name_are_refused() {
     }
 }
 
-type Owned = (safetensors::Dtype, Vec<usize>, Vec<u8>);
+pub type Owned = (safetensors::Dtype, Vec<usize>, Vec<u8>);
 
 pub fn read(path: &Path) -> BTreeMap<String, Owned> {
     let bytes = fs::read(path).expect("read");

@@ -2,3 +2,4 @@
 
 mod convert;
 mod folder;
+mod merge;

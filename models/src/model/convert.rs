@@ -1,20 +1,18 @@
 //! Weight files in another layout or type, written as safetensors.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 pub use latentd_kernels::WeightDtype;
-use latentd_kernels::Weights;
 
 use super::checkpoint::Checkpoint;
 use super::diffusers_config;
+use super::rewrite::{self, element_type, unwritten};
 use crate::files::{
-    self, CLIP, ElementType, Layout, Network, PREDICTION_METADATA, Planned, Prediction, Tensors, ToldBy,
-    UNET, VAE, in_diffusers,
+    CLIP, ElementType, Layout, Network, PREDICTION_METADATA, Planned, Prediction, Tensors, ToldBy, UNET, VAE,
+    in_diffusers,
 };
 use crate::{Error, Result};
 
@@ -45,10 +43,18 @@ struct Converted {
     tensors: Vec<Tensor>,
 }
 
-struct Tensor {
+/// A tensor that will be written.
+pub(super) struct Tensor {
     /// The name by which the source has it.
-    asked: String,
-    planned: Planned,
+    pub asked: String,
+    pub planned: Planned,
+}
+
+/// What a single file is made of.
+pub(super) struct Single {
+    pub source: Tensors,
+    pub metadata: BTreeMap<String, String>,
+    pub tensors: Vec<Tensor>,
 }
 
 impl Conversion {
@@ -180,7 +186,7 @@ fn is_weight(file: &Tensors, asked: &str) -> bool {
 }
 
 /// A VAE's attention is of 1×1 convolutions in LDM's layout, and of matrices in diffusers'.
-fn shape_in(name: &str, shape: &[usize]) -> Vec<usize> {
+pub(super) fn shape_in(name: &str, shape: &[usize]) -> Vec<usize> {
     let is_weight = name.ends_with(".weight") && !name.contains("norm");
     match shape {
         [outputs, inputs] if is_weight && name.contains(".mid.attn_1.") => vec![*outputs, *inputs, 1, 1],
@@ -195,18 +201,20 @@ fn is_diffusers_attention(name: &str) -> bool {
     of_vae && name.contains(".attentions.")
 }
 
-fn element_type(dtype: WeightDtype) -> ElementType {
-    match dtype {
-        WeightDtype::F32 => ElementType::F32,
-        WeightDtype::F16 => ElementType::F16,
-        WeightDtype::Bf16 => ElementType::Bf16,
-    }
-}
-
 impl Conversions {
     fn single(source: Tensors, metadata: BTreeMap<String, String>, tensors: Vec<Tensor>) -> Self {
         let file = Converted { name: String::new(), metadata, tensors };
         Self { source, files: vec![file], texts: vec![] }
+    }
+
+    /// What its files are made of, put into one.
+    pub(super) fn into_single(self) -> Single {
+        let mut single = Single { source: self.source, metadata: BTreeMap::new(), tensors: vec![] };
+        for file in self.files {
+            single.metadata.extend(file.metadata);
+            single.tensors.extend(file.tensors);
+        }
+        single
     }
 
     /// Whether a folder will be written, or a single file.
@@ -265,104 +273,17 @@ impl Conversions {
         wrote: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         let planned: Vec<_> = file.tensors.iter().map(|tensor| &tensor.planned).collect();
-        let mut buffer = BufWriter::with_capacity(1 << 20, &mut *out);
-        let mut last: Option<&Tensor> = None;
-        files::write(&mut buffer, path, &planned, &file.metadata, |place| {
-            if let Some(last) = last {
-                self.source.let_go(&last.asked);
-                wrote(last.planned.bytes()?)?;
-            }
-            last = file.tensors.get(place);
-            last.map_or(Ok(Cow::default()), |tensor| self.elements(tensor))
-        })?;
-        if let Some(last) = last {
-            self.source.let_go(&last.asked);
-            wrote(last.planned.bytes()?)?;
-        }
-        buffer.flush().map_err(|error| unwritten(path, &error))?;
-        drop(buffer);
-        out.sync_all().map_err(|error| unwritten(path, &error))
-    }
-
-    /// A tensor's elements as they are to be written.
-    fn elements(&self, tensor: &Tensor) -> Result<Cow<'_, [u8]>> {
-        let Tensor { asked, planned } = tensor;
-        let missing = || Error::model(self.source.path(), format!("missing tensor {asked}"));
-        if self.source.dtype(asked) == Some(planned.dtype) {
-            return self.source.bytes(asked)?.ok_or_else(missing);
-        }
-        let (dtype, bytes) = self.source.weights(asked)?.ok_or_else(missing)?;
-        narrowed(dtype, bytes, planned.dtype).map_err(|value| {
-            let name = self.source.own_name(asked).unwrap_or(asked);
-            let reason = format!(
-                "tensor {name} has {value:e}, which {} cannot hold; convert to bf16 or f32",
-                planned.dtype.name()
-            );
-            Error::model(self.source.path(), reason)
-        })
-    }
-}
-
-fn unwritten(path: &Path, error: &std::io::Error) -> Error {
-    Error::file(path, format!("cannot be written: {error}"))
-}
-
-/// Weights in another type, rounded to the nearest; the first number that has no place there.
-fn narrowed(from: WeightDtype, bytes: Cow<'_, [u8]>, to: ElementType) -> Result<Cow<'_, [u8]>, f32> {
-    if element_type(from) == to {
-        return Ok(bytes);
-    }
-    let values = Weights { dtype: from, bytes: &bytes }.to_f32();
-    let mut out = Vec::with_capacity(bytes.len());
-    for value in values {
-        let is_held = match to {
-            ElementType::F16 => {
-                let narrow = f16::from_f32(value);
-                out.extend(narrow.to_le_bytes());
-                narrow.is_finite()
-            }
-            ElementType::Bf16 => {
-                let narrow = bf16::from_f32(value);
-                out.extend(narrow.to_le_bytes());
-                narrow.is_finite()
-            }
-            _ => {
-                out.extend(value.to_le_bytes());
-                true
-            }
+        let tensor = |place: usize| {
+            file.tensors.get(place).ok_or_else(|| Error::Compute("a tensor that is not planned".to_owned()))
         };
-        if !is_held && value.is_finite() {
-            return Err(value);
-        }
-    }
-    Ok(Cow::Owned(out))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_rounded_and_what_has_no_place_is_told() {
-        let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        let narrow = |values: &[f32], to| narrowed(WeightDtype::F32, bytes(values).into(), to);
-        let of = |bits: u16| bits.to_le_bytes().to_vec();
-        let rows = [
-            (1.0, ElementType::F16, Ok(of(0x3c00))),
-            (1.0, ElementType::Bf16, Ok(of(0x3f80))),
-            (65504.0, ElementType::F16, Ok(of(0x7bff))),
-            (65519.0, ElementType::F16, Ok(of(0x7bff))),
-            (65520.0, ElementType::F16, Err(65520.0)),
-            (-1e6, ElementType::F16, Err(-1e6)),
-            (1e-9, ElementType::F16, Ok(of(0))),
-            (f32::INFINITY, ElementType::F16, Ok(of(0x7c00))),
-            (1e38, ElementType::Bf16, Ok(bf16::from_f32(1e38).to_le_bytes().to_vec())),
-            (f32::MAX, ElementType::Bf16, Err(f32::MAX)),
-            (f32::MAX, ElementType::F32, Ok(f32::MAX.to_le_bytes().to_vec())),
-        ];
-        for (value, to, expected) in rows {
-            assert_eq!(narrow(&[value], to).map(Cow::into_owned), expected, "{value} to {to:?}");
-        }
-        assert_eq!(narrow(&[1.0, 2e5, 1e5], ElementType::F16), Err(2e5), "the first");
+        let elements = |place| {
+            let Tensor { asked, planned } = tensor(place)?;
+            rewrite::elements(&self.source, asked, planned)
+        };
+        rewrite::write(out, path, &planned, &file.metadata, elements, |place| {
+            let Tensor { asked, planned } = tensor(place)?;
+            self.source.let_go(asked);
+            wrote(planned.bytes()?)
+        })
     }
 }

@@ -6,7 +6,11 @@ mod convert;
 mod diffusers_config;
 mod estimate;
 mod family;
+mod interpolation;
 mod loaded;
+mod merge;
+mod merged;
+mod rewrite;
 mod vae_file;
 
 pub use checkpoint::Checkpoint;
@@ -14,5 +18,8 @@ pub use component::{Component, ComponentKey, ComponentKind, Network, TextEncoder
 pub use convert::{Conversion, Conversions, WeightDtype};
 pub use estimate::{Estimate, PictureSize};
 pub use family::Family;
+pub use interpolation::Interpolation;
 pub use loaded::{Model, ModelFacts, ModelSummary};
+pub use merge::{Merge, MergeLora, MergeSources};
+pub use merged::Merged;
 pub use vae_file::{vae_parts, with_vae};
