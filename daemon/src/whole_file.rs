@@ -29,12 +29,17 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// As [`write`], of parts one after the other.
 pub(crate) fn write_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    put(path, &mut |file| write_all(file, parts), None)
+    put(path, &mut |file| write_all(file, parts), None, true)
 }
 
 /// As [`write`], of what `fill` writes; that is asked a second time where files without a name turn out not to be had.
 pub(crate) fn write_with(path: &Path, written: Fill<'_>) -> io::Result<()> {
-    put(path, written, None)
+    put(path, written, None, true)
+}
+
+/// As [`write_with`], but what is at `path` by then stays, and is the error `AlreadyExists`.
+pub(crate) fn write_new_with(path: &Path, written: Fill<'_>) -> io::Result<()> {
+    put(path, written, None, false)
 }
 
 /// A folder that is filled by `fill` and then put at `path`, whole or not at all. What is there before is replaced if
@@ -90,9 +95,9 @@ pub(crate) fn write_to_target(path: &Path, bytes: &[u8]) -> io::Result<()> {
         }
         Ok(found) => {
             let rights = found.permissions();
-            put(&through_links(path)?, &mut |file| file.write_all(bytes), Some(&rights))
+            put(&through_links(path)?, &mut |file| file.write_all(bytes), Some(&rights), true)
         }
-        Err(_) => put(&through_links(path)?, &mut |file| file.write_all(bytes), None),
+        Err(_) => put(&through_links(path)?, &mut |file| file.write_all(bytes), None, true),
     }
 }
 
@@ -124,13 +129,13 @@ pub(crate) fn remove_leftovers(folder: &Path) {
 /// What is written to a file.
 type Fill<'a> = &'a mut dyn FnMut(&mut File) -> io::Result<()>;
 
-fn put(path: &Path, written: Fill<'_>, rights: Option<&Permissions>) -> io::Result<()> {
+fn put(path: &Path, written: Fill<'_>, rights: Option<&Permissions>, replaces: bool) -> io::Result<()> {
     let folder = folder_of(path);
-    if !put_unnamed(path, &folder, written, rights)? {
+    if !put_unnamed(path, &folder, written, rights, replaces)? {
         sweep(&folder);
         let mut temporary = Temporary::create(&folder)?;
         fill(&mut temporary.file, written, rights)?;
-        temporary.rename(path)?;
+        if replaces { temporary.rename(path)? } else { temporary.rename_to_new(path)? }
     }
     // Without this a power cut may forget the name; some file systems refuse it, and then it is as good as it gets.
     if let Ok(folder) = File::open(&folder) {
@@ -145,6 +150,7 @@ fn put_unnamed(
     folder: &Path,
     written: Fill<'_>,
     rights: Option<&Permissions>,
+    replaces: bool,
 ) -> io::Result<bool> {
     let Some(mut file) = unnamed_file::create_in(folder)? else {
         return Ok(false);
@@ -153,6 +159,9 @@ fn put_unnamed(
     match unnamed_file::name(&file, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if !replaces {
+                return Err(error);
+            }
             sweep(folder);
             Temporary::name(file, folder)?.rename(path)?;
             Ok(true)
@@ -200,6 +209,18 @@ impl Temporary {
         fs::rename(&self.path, to)?;
         self.named = false;
         Ok(())
+    }
+
+    /// As [`Self::rename`], unless something has that name.
+    fn rename_to_new(self, to: &Path) -> io::Result<()> {
+        match fs::hard_link(&self.path, to) {
+            // What drops goes, and the other name stays.
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // A file system without links.
+            Err(_) if fs::symlink_metadata(to).is_err() => self.rename(to),
+            Err(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        }
     }
 }
 
@@ -319,6 +340,26 @@ mod tests {
         fs::create_dir(at("c")).expect("made");
         assert!(write(&at("c"), b"x").is_err());
         assert_eq!(names(folder.path()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_new_file_replaces_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let named = |name: &str| {
+            let mut temporary = Temporary::create(folder.path()).expect("made");
+            fill(&mut temporary.file, &mut |file| file.write_all(b"again"), None).expect("filled");
+            temporary.rename_to_new(&at(name))
+        };
+        write_new_with(&at("a"), &mut |file| file.write_all(b"first")).expect("written");
+        named("b").expect("named");
+        let exists = |outcome: io::Result<()>| {
+            outcome.is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+        };
+        assert!(exists(write_new_with(&at("a"), &mut |file| file.write_all(b"again"))));
+        assert!(exists(named("a")) && exists(named("b")));
+        assert_eq!(fs::read(at("a")).expect("read"), b"first");
+        assert_eq!(names(folder.path()), ["a", "b"]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod model_files;
 mod model_folder;
 mod names;
 mod natural;
+mod new_files;
 mod pictures;
 mod pinned;
 mod places;

@@ -9,7 +9,7 @@ pub(super) struct Budget {
 }
 
 /// Some of them, until this is dropped.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     bytes: u64,
     budget: Arc<Budget>,
 }

@@ -212,7 +212,7 @@ impl Memory {
     }
 
     /// Bytes for something that a job does beside its networks. Not to be called by who has the turn to load.
-    pub(super) fn reserve_for_job(
+    pub(crate) fn reserve_for_job(
         &self,
         bytes: u64,
         name: &str,

@@ -196,10 +196,11 @@ impl Wanted {
     }
 
     fn of_field(lora: &LoraParams) -> Self {
+        let (te, unet) = lora.strengths();
         Self {
             name: lora.name.clone(),
-            te: lora.te.or(lora.unet).unwrap_or(1.0),
-            unet: lora.unet.or(lora.te).unwrap_or(1.0),
+            te,
+            unet,
             dynamic: lora.dynamic.map(|ranks| ranks as usize),
             place: None,
         }
@@ -232,7 +233,7 @@ fn digest(
 }
 
 /// What PEFT saved beside a file of its own name: the scales, which the file itself lacks.
-fn peft_config(path: &Path) -> Option<String> {
+pub(super) fn peft_config(path: &Path) -> Option<String> {
     if path.file_stem().is_none_or(|stem| stem != "adapter_model") {
         return None;
     }

@@ -11,6 +11,8 @@ mod hooks;
 mod hypernetworks;
 mod image_info;
 mod loras;
+mod merge;
+mod merge_recipe;
 mod names;
 mod notices;
 mod output;
@@ -22,6 +24,7 @@ mod unapplied;
 
 pub(crate) use device::{Device, DeviceId};
 pub(crate) use image_info::image_info;
+pub(crate) use merge::Merge;
 pub(crate) use studio::{Drawing, Studio};
 pub(crate) use task::{JobMethod, Request, Run, Task, Watch};
 pub(crate) use txt2img::Txt2Img;

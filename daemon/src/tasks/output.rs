@@ -27,7 +27,8 @@ impl Output {
     /// Refuses what cannot be written; `own` is the folder of those who name none.
     pub(super) fn resolve(params: &OutputParams, own: &Path, folders: &Folders) -> Result<Self> {
         let is_written = params.format == OutputFormat::File;
-        let dir = params.dir.as_deref().map(|dir| folder(dir, is_written, folders)).transpose()?;
+        let of_field = |dir| folder("output.dir", dir, is_written, folders);
+        let dir = params.dir.as_deref().map(of_field).transpose()?;
         Ok(match params.format {
             OutputFormat::Png => Self::Encoded(PictureFormat::Png),
             OutputFormat::Jpeg => Self::Encoded(PictureFormat::Jpeg),
@@ -51,20 +52,20 @@ impl Output {
     }
 }
 
-/// The folder that a request names; tried, if files are to be written into it.
-fn folder(dir: &str, is_written: bool, folders: &Folders) -> Result<PathBuf> {
+/// The folder that a request names in a field; tried, if files are to be written into it.
+pub(super) fn folder(field: &str, dir: &str, is_written: bool, folders: &Folders) -> Result<PathBuf> {
     let (path, shown) = (Path::new(dir), shorten(dir));
     if !path.is_absolute() {
-        return Err(Error::invalid(format!("output.dir: '{shown}' must be an absolute path")));
+        return Err(Error::invalid(format!("{field}: '{shown}' must be an absolute path")));
     }
     let wrong =
-        |what: &str, advice: &str| Err(Error::invalid(format!("output.dir: '{shown}' {what}; {advice}")));
+        |what: &str, advice: &str| Err(Error::invalid(format!("{field}: '{shown}' {what}; {advice}")));
     let tried = folders.ask(path, |_| match fs::metadata(path) {
         Ok(found) if !found.is_dir() => Err((false, io::Error::from(NotADirectory))),
         Ok(_) if is_written => whole_file::check_folder(path).map_err(|error| (true, error)),
         looked => looked.map(drop).map_err(|error| (false, error)),
     });
-    match tried.map_err(|silent| silent.in_field("output.dir"))? {
+    match tried.map_err(|silent| silent.in_field(field))? {
         Ok(()) => Ok(path.to_owned()),
         Err((false, error)) if matches!(error.kind(), NotFound | NotADirectory) => {
             wrong("is no folder", advice(&error))

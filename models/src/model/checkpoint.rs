@@ -183,7 +183,7 @@ impl Checkpoint {
     }
 
     /// The open file again, unless the weights are made up or another checkpoint has it too.
-    pub(super) fn into_file(self) -> Option<Tensors> {
+    pub fn into_file(self) -> Option<Tensors> {
         match self.source {
             Source::File(file) => Arc::into_inner(file),
             Source::Random(_) => None,

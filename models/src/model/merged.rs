@@ -78,8 +78,7 @@ impl Merged {
         &self.notices
     }
 
-    /// Writes the file, which errors call `path`. `wrote` hears after each tensor how many are written, and may end it with
-    /// an error. Computes on the threads of the rayon pool that it is called in.
+    /// Writes the file, which errors call `path`. `wrote` hears of each tensor's bytes, and may end it with an error. Computes on the threads of the rayon pool that it is called in.
     ///
     /// # Errors
     /// If a number is none any more, or has no place in the type; if a source was cut off meanwhile; if there is no room.
@@ -87,13 +86,12 @@ impl Merged {
         &self,
         out: &mut File,
         path: &Path,
-        wrote: &mut dyn FnMut(usize) -> Result<()>,
+        wrote: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         let planned: Vec<_> = self.tensors.iter().map(|merged| &merged.tensor.planned).collect();
         let tensor = |place: usize| {
             self.tensors.get(place).ok_or_else(|| Error::Compute("a tensor that is not planned".to_owned()))
         };
-        let mut written = 0;
         rewrite::write(
             out,
             path,
@@ -107,8 +105,7 @@ impl Merged {
                 {
                     file.let_go(&merged.tensor.asked);
                 }
-                written += 1;
-                wrote(written)
+                wrote(merged.tensor.planned.bytes()?)
             },
         )?;
         for file in [Some(&self.a), self.b.as_ref(), self.c.as_ref(), self.vae.as_ref()].into_iter().flatten()

@@ -12,12 +12,12 @@ mod row;
 mod server;
 mod value;
 
-use crate::tasks::{self, Txt2Img};
+use crate::tasks::{self, Merge, Txt2Img};
 pub(super) use row::{Methods, Run, Session};
 
 /// All methods.
 pub(super) fn all() -> Methods {
-    let submittable = vec![job::job::<Txt2Img>()];
+    let submittable = vec![job::job::<Txt2Img>(), job::job::<Merge>()];
     let jobs = jobs::methods(&submittable);
     let quick = vec![row::quick(
         "image.info",

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::{Error, SubmitOptions};
 use crate::protocol::{
     Event, ImageIn, ImageInfo, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList,
-    LibraryListParams, Status, Txt2ImgParams, Txt2ImgResult,
+    LibraryListParams, MergeParams, MergeResult, Status, Txt2ImgParams, Txt2ImgResult,
 };
 
 /// A connection to a daemon; every call waits for its answer. Not for use inside an async runtime.
@@ -66,6 +66,20 @@ impl Client {
         self.runtime.block_on(self.client.txt2img_with(params, on_event))
     }
 
+    /// Merges checkpoints, a VAE and LoRAs into a new file, and waits for it.
+    pub fn merge_models(&mut self, params: &MergeParams) -> Result<MergeResult, Error> {
+        self.runtime.block_on(self.client.merge_models(params))
+    }
+
+    /// As [`Self::merge_models`], and hands over what happens meanwhile.
+    pub fn merge_models_with(
+        &mut self,
+        params: &MergeParams,
+        on_event: impl FnMut(&Event),
+    ) -> Result<MergeResult, Error> {
+        self.runtime.block_on(self.client.merge_models_with(params, on_event))
+    }
+
     /// What a picture says of how it was made, and the request that repeats it.
     pub fn image_info(&mut self, image: ImageIn) -> Result<ImageInfo, Error> {
         self.runtime.block_on(self.client.image_info(image))
@@ -92,9 +106,14 @@ impl Client {
         self.runtime.block_on(self.client.submit_with(method, params, options))
     }
 
-    /// Waits for a job's result.
+    /// Waits for the result of a job that draws.
     pub fn wait(&mut self, job: &str) -> Result<Txt2ImgResult, Error> {
         self.runtime.block_on(self.client.wait(job))
+    }
+
+    /// Waits for the result of a job of any method, such as [`MergeResult`] of `models.merge`.
+    pub fn wait_for<R: DeserializeOwned>(&mut self, job: &str) -> Result<R, Error> {
+        self.runtime.block_on(self.client.wait_for(job))
     }
 
     /// A job as it stands.

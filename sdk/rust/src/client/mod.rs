@@ -21,9 +21,9 @@ use crate::codec::{decode_value, encode_request};
 use crate::protocol::{
     ApiInfo, Empty, Event, ImageIn, ImageInfo, ImageInfoParams, InitializeParams, InitializeResult, JobList,
     JobListParams, JobParams, JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList,
-    LibraryListParams, LoadParams, LoadedModels, OnDisconnect, PinParams, RescanResult, ResidentModel,
-    Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadParams,
-    UnloadResult,
+    LibraryListParams, LoadParams, LoadedModels, MergeParams, MergeResult, OnDisconnect, PinParams,
+    RescanResult, ResidentModel, Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
+    Txt2ImgResult, UnloadParams, UnloadResult,
 };
 use crate::socket;
 use connection::Shared;
@@ -149,11 +149,33 @@ impl Client {
         mut on_event: impl FnMut(&Event),
     ) -> Result<Txt2ImgResult, Error> {
         let job = self.submit("txt2img", params, None).await?;
-        let mut events = self.subscribe(&job, 0).await?;
+        self.follow(&job, &mut on_event).await?;
+        self.wait(&job).await
+    }
+
+    /// Hands over what happens to a job, to its end.
+    async fn follow(&self, job: &str, on_event: &mut dyn FnMut(&Event)) -> Result<(), Error> {
+        let mut events = self.subscribe(job, 0).await?;
         while let Some(event) = events.next().await {
             on_event(&event);
         }
-        self.wait(&job).await
+        Ok(())
+    }
+
+    /// Merges checkpoints, a VAE and LoRAs into a new file, and waits for it.
+    pub async fn merge_models(&self, params: &MergeParams) -> Result<MergeResult, Error> {
+        self.call("models.merge", params).await
+    }
+
+    /// As [`Self::merge_models`], and hands over what happens meanwhile. Dropping the future leaves the job running.
+    pub async fn merge_models_with(
+        &self,
+        params: &MergeParams,
+        mut on_event: impl FnMut(&Event),
+    ) -> Result<MergeResult, Error> {
+        let job = self.submit("models.merge", params, None).await?;
+        self.follow(&job, &mut on_event).await?;
+        self.wait_for(&job).await
     }
 
     /// What a picture says of how it was made, and the request that repeats it.
@@ -187,8 +209,13 @@ impl Client {
         self.call::<_, JobRef>("jobs.submit", &submit).await.map(|answer| answer.job)
     }
 
-    /// Waits for a job's result.
+    /// Waits for the result of a job that draws.
     pub async fn wait(&self, job: &str) -> Result<Txt2ImgResult, Error> {
+        self.wait_for(job).await
+    }
+
+    /// Waits for the result of a job of any method, such as [`MergeResult`] of `models.merge`.
+    pub async fn wait_for<R: DeserializeOwned>(&self, job: &str) -> Result<R, Error> {
         self.call("jobs.wait", &JobParams { job: job.into() }).await
     }
 

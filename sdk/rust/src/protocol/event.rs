@@ -27,13 +27,13 @@ pub enum EventKind {
     Started,
     /// A stage or step is done.
     Progress {
-        /// "hashing" while files are looked for by their hash, before its turn; then "loading", "conditioning",
-        /// "denoising" or "decoding".
+        /// "hashing" while files are looked for by their hash, before its turn, and while files are hashed that are merged;
+        /// then "loading", "conditioning", "denoising" or "decoding"; of `models.merge` "merging".
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stage: Option<String>,
-        /// Sampler steps done; while "hashing", hundredths.
+        /// Sampler steps done, or tensors that are merged; while "hashing" before its turn, hundredths.
         step: u32,
-        /// Sampler steps in all; while "hashing", 100.
+        /// Sampler steps, or tensors, in all; while "hashing" before its turn, 100.
         steps: u32,
         /// Seconds to go, once that can be told.
         #[serde(default)]

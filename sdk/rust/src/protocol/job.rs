@@ -73,7 +73,7 @@ impl fmt::Display for JobState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitParams {
-    /// What to do: "txt2img".
+    /// What to do: "txt2img", "models.merge".
     pub method: String,
     /// That method's parameters; an empty map if left out.
     #[serde(default = "empty_map")]
@@ -164,9 +164,9 @@ pub struct JobView {
     /// When it ended, seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<f64>,
-    /// Sampler steps done; while files are hashed to find one by its hash, before its turn, hundredths of that.
+    /// Sampler steps done, or tensors that are merged; while files are hashed to find one by its hash, before its turn, hundredths of that.
     pub step: u32,
-    /// Sampler steps in all; while files are hashed, 100.
+    /// Sampler steps, or tensors, in all; while files are hashed before its turn, 100.
     pub steps: u32,
     /// Seconds to go, once that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -39,6 +39,7 @@ mod image;
 mod image_info;
 mod job;
 mod library;
+mod merge;
 mod models;
 mod server;
 mod txt2img;
@@ -55,6 +56,7 @@ pub use library::{
     LibraryDetails, LibraryEntry, LibraryGetParams, LibraryKind, LibraryList, LibraryListParams,
     LibraryProblem, LibraryTag, RescanResult,
 };
+pub use merge::{MergeParams, MergeResult, WeightType};
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
 pub use server::{
     ApiInfo, Capabilities, Client, ConfigStatus, Device, Empty, FolderStatus, InitializeParams,

@@ -146,6 +146,13 @@ pub struct LoraParams {
     pub dynamic: Option<u32>,
 }
 
+impl LoraParams {
+    /// Its strengths in the text encoder and in the UNet.
+    pub fn strengths(&self) -> (f64, f64) {
+        (self.te.or(self.unet).unwrap_or(1.0), self.unet.or(self.te).unwrap_or(1.0))
+    }
+}
+
 /// What makes pictures of latents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum VaeDecodeMethod {

@@ -1,0 +1,81 @@
+//! Files that the daemon itself puts into models folders: where they belong, and that they are there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use latentd_client::protocol::LibraryKind;
+
+use super::item::Item;
+use super::layout::parts;
+use super::places::{Root, folder_kind, root_of};
+use super::{Library, NO_FOLDER};
+use crate::contain::contain;
+use crate::error::{Class, Error, Result};
+
+/// A1111's folder of checkpoints.
+const CHECKPOINTS: &str = "Stable-diffusion";
+
+impl Library {
+    /// Where a new checkpoint belongs: the folder of checkpoints in the first models folder, be it there or not.
+    pub(crate) fn checkpoints_folder(&self) -> Result<PathBuf> {
+        let holds = |root: &&Root| root.kind.is_none_or(|kind| kind == LibraryKind::Checkpoint);
+        let Some(root) = self.roots.iter().find(holds).cloned() else {
+            let text = "dir: there is no models folder; give one, or start the daemon with --models-dir";
+            return Err(Error::invalid(text));
+        };
+        let (path, asked) = (root.path.clone(), root.clone());
+        self.askers.ask(&root, move |_| checkpoints_in(&asked)).unwrap_or_else(|| {
+            let text = format!("dir: {} does not answer; give another folder", path.display());
+            Err(Error::new(Class::Busy, text))
+        })
+    }
+
+    /// A file was written there; what it is, if it lies in a models folder. Nobody has to wait until that is noticed.
+    pub(crate) fn wrote(&self, path: &Path) -> Option<Item> {
+        root_of(&self.roots, path)?;
+        // As with a scan that fails.
+        drop(contain(|| Ok(self.refresh(&[path.to_owned()]))));
+        self.known_by_now().entries.iter().find(|item| item.path() == Some(path)).cloned()
+    }
+}
+
+fn checkpoints_in(root: &Root) -> Result<PathBuf> {
+    if !root.path.is_dir() {
+        return Err(Error::invalid(format!("dir: {} {NO_FOLDER}", root.path.display())));
+    }
+    if root.kind.is_some() {
+        return Ok(root.path.clone());
+    }
+    let part = parts(root).into_iter().find(|part| part.kind.is_none());
+    let folder = part.map_or_else(|| root.path.clone(), |part| part.path);
+    let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_checkpoints = |path: &PathBuf| folder_kind(path) == Some(LibraryKind::Checkpoint) && path.is_dir();
+    Ok(entries.filter(of_checkpoints).min().unwrap_or_else(|| folder.join(CHECKPOINTS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_checkpoint_belongs_where_others_are() {
+        for (folders, expected) in [
+            (&["Lora"][..], "Stable-diffusion"),
+            (&["stable-DIFFUSION", "Lora"], "stable-DIFFUSION"),
+            (&["models/Lora", "embeddings"], "models/Stable-diffusion"),
+            (&["models/Stable-diffusion", "embeddings"], "models/Stable-diffusion"),
+        ] {
+            let root = tempfile::tempdir().expect("a folder");
+            for folder in folders {
+                fs::create_dir_all(root.path().join(folder)).expect("made");
+            }
+            let found = checkpoints_in(&Root::of_models(root.path().to_owned())).expect("a folder");
+            assert_eq!(found, root.path().join(expected), "{folders:?}");
+        }
+        let root = tempfile::tempdir().expect("a folder");
+        let of_kind = Root { path: root.path().to_owned(), kind: Some(LibraryKind::Checkpoint) };
+        assert_eq!(checkpoints_in(&of_kind).expect("a folder"), root.path());
+        let none = checkpoints_in(&Root::of_models(root.path().join("none")));
+        assert!(none.is_err_and(|error| error.class == Class::InvalidParams));
+    }
+}
