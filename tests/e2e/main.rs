@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod log;
 mod memory;
+mod merge;
 mod pictures;
 mod prompts;
 mod reload;

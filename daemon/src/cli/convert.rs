@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use latentd_client::protocol::WeightType;
 use latentd_models::files::{self, Layout};
 use latentd_models::model::{Conversion, Conversions, WeightDtype};
 
@@ -45,11 +46,23 @@ enum LayoutArg {
     Diffusers,
 }
 
+/// A type of weights.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum DtypeArg {
+pub(super) enum DtypeArg {
     F32,
     F16,
     Bf16,
+}
+
+impl DtypeArg {
+    /// As it goes over the wire.
+    pub(super) fn weight_type(self) -> WeightType {
+        match self {
+            Self::F32 => WeightType::F32,
+            Self::F16 => WeightType::F16,
+            Self::Bf16 => WeightType::Bf16,
+        }
+    }
 }
 
 /// Converts, shows how far it is, and leaves nothing half done, also on Ctrl-C.

@@ -1,26 +1,20 @@
 //! `latentd generate`: text in, picture files out.
 
-use std::cell::Cell;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use latentd_client::protocol::{
-    ErrorName, Event, EventKind, JobState, LoraParams, OnDisconnect, OutputFormat, OutputParams, Precision,
-    Rng, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
+    LoraParams, OnDisconnect, OutputFormat, OutputParams, Precision, Rng, Txt2ImgParams, Txt2ImgResult,
+    VaeDecodeMethod,
 };
-use latentd_client::{Client, SubmitOptions};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
-use super::launch;
+use super::one_job::{done, submit};
 use super::output::{say, visible};
 use super::pictures::Target;
 use super::stopped::Stopped;
-use crate::config::Config;
-use crate::jobs::id;
 use crate::paths;
 
 /// Fields of the request as flags. What is left out has the daemon's default.
@@ -166,7 +160,7 @@ impl GenerateArgs {
 }
 
 /// Reads `NAME`, `NAME:STRENGTH` or `NAME:TE:UNET`.
-fn lora(text: &str) -> Result<LoraParams, String> {
+pub(super) fn lora(text: &str) -> Result<LoraParams, String> {
     let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
     let split = |text: &str| -> Option<(String, f64)> {
         let (name, strength) = text.rsplit_once(':')?;
@@ -193,10 +187,10 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
     // From before there is a job, so that none is left behind.
     let mut stopped = Stopped::listen()?;
     let (client, job) = tokio::select! {
-        submitted = submit(global, &config, &args.models_dirs, &params) => submitted?,
+        submitted = submit(global, &config, &args.models_dirs, "txt2img", &params) => submitted?,
         () = stopped.wait() => return Err(Failure { text: "cancelled".into(), code: 130 }),
     };
-    let drawn = draw(&client, &job, stopped).await?;
+    let drawn: Txt2ImgResult = done(&client, &job, stopped).await?;
     for notice in &drawn.notices {
         say(&format!("latentd: {}", visible(notice)));
     }
@@ -208,111 +202,6 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
         Failure { text, ..failure }
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Submits to a daemon, which is started if none runs.
-async fn submit(
-    global: &GlobalArgs,
-    config: &Config,
-    models_dirs: &[PathBuf],
-    params: &Txt2ImgParams,
-) -> Result<(Client, String), Failure> {
-    let id = id::new().map_err(Failure::new)?;
-    let attempts = Cell::new(0u32);
-    launch::ask(global, config, models_dirs, async |client: &Client| {
-        let attempt = attempts.replace(attempts.get() + 1);
-        let id_of = |attempt: u32| if attempt == 0 { id.clone() } else { format!("{id}-{attempt}") };
-        if let Some(before) = attempt.checked_sub(1).map(id_of) {
-            // Its answer was lost. What became of it is known by its id, and two are not drawn.
-            match client.cancel(&before).await {
-                Ok(job) if job.state == JobState::Finished => return Ok(before),
-                Ok(_) => (),
-                Err(error) if error.wire().is_some_and(|error| error.name == ErrorName::NotFound) => (),
-                Err(error) => return Err(error),
-            }
-        }
-        let id = id_of(attempt);
-        let options = SubmitOptions { id: Some(&id), on_disconnect: OnDisconnect::Cancel };
-        client.submit_with("txt2img", params, options).await
-    })
-    .await
-}
-
-/// Follows, and cancels on Ctrl-C.
-async fn draw(client: &Client, job: &str, mut stopped: Stopped) -> Result<Txt2ImgResult, Failure> {
-    let mut meter = Meter::new();
-    let outcome = tokio::select! {
-        drawn = follow(client, job, &mut meter) => Some(drawn),
-        () = stopped.wait() => None,
-    };
-    meter.end();
-    if let Some(drawn) = outcome {
-        return drawn;
-    }
-    tokio::select! {
-        cancelled = client.cancel(job) => drop(cancelled?),
-        // Again: a daemon that does not answer holds nobody up.
-        () = stopped.wait() => (),
-    }
-    Err(Failure { text: format!("cancelled (job {job})"), code: 130 })
-}
-
-async fn follow(client: &Client, job: &str, meter: &mut Meter) -> Result<Txt2ImgResult, Failure> {
-    let mut events = client.subscribe(job, 0).await?;
-    while let Some(event) = events.next().await {
-        meter.show(&event);
-    }
-    Ok(client.wait(job).await?)
-}
-
-/// Progress on stderr: a bar on a terminal, else a line now and then.
-struct Meter {
-    bar: ProgressBar,
-    terminal: bool,
-    shown_tenths: u32,
-}
-
-impl Meter {
-    fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{msg:14} [{bar:32}] {pos}/{len}  {prefix}") {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        Self { bar, terminal, shown_tenths: 0 }
-    }
-
-    fn show(&mut self, event: &Event) {
-        match &event.kind {
-            EventKind::Queued => self.bar.set_message("waiting"),
-            EventKind::Started => {
-                self.bar.set_message("started");
-                // What was told before was of something else.
-                self.shown_tenths = 0;
-            }
-            EventKind::Progress { stage, step, steps, eta_s } => {
-                self.bar.set_message(visible(stage.as_deref().unwrap_or_default()).into_owned());
-                self.bar.set_length(u64::from(*steps));
-                self.bar.set_position(u64::from(*step));
-                let left = eta_s.map(|eta| format!("{eta:.0} s left")).unwrap_or_default();
-                self.bar.set_prefix(left.clone());
-                let tenths = step.saturating_mul(10) / (*steps).max(1);
-                if !self.terminal && tenths > self.shown_tenths {
-                    self.shown_tenths = tenths;
-                    let what = if stage.as_deref() == Some("hashing") { "hashing" } else { "step" };
-                    say(&format!("{what} {step}/{steps}  {left}"));
-                }
-            }
-            EventKind::Preview { .. }
-            | EventKind::Finished
-            | EventKind::Failed { .. }
-            | EventKind::Cancelled => (),
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 #[cfg(test)]

@@ -5,14 +5,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView};
+use latentd_client::Client;
+use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView, MergeResult};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::launch::ask;
-use super::output::{print, print_json, say, visible};
+use super::output::{print, print_json, say, size, visible};
 use super::pictures::Target;
 use crate::clock;
+
+/// The method whose jobs draw no pictures.
+const MERGE: &str = "models.merge";
 
 /// Flags of `jobs`.
 #[derive(Debug, Args)]
@@ -80,7 +84,14 @@ pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode,
     if let JobsCommand::Fetch { job, output } = &args.command {
         let target = Target::new(output.clone())?;
         // What is kept can be fetched when the daemon that drew it is gone.
-        let (_, result) = ask(global, &global.config()?, &[], async |client| client.wait(job).await).await?;
+        let fetch = async |client: &Client| match client.job(job).await?.method.as_str() {
+            MERGE => Ok(None),
+            _ => client.wait(job).await.map(Some),
+        };
+        let (_, result) = ask(global, &global.config()?, &[], fetch).await?;
+        let Some(result) = result else {
+            return Err(Failure::usage(format!("job {job} is of {MERGE}, which draws no pictures")));
+        };
         for notice in &result.notices {
             say(&format!("latentd: {}", visible(notice)));
         }
@@ -101,6 +112,10 @@ pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode,
         JobsCommand::Get { job, json } => {
             let view = client.job(&job).await?;
             if json { print_json(&view)? } else { print(&line(&view))? }
+        }
+        JobsCommand::Wait { job } if client.job(&job).await?.method == MERGE => {
+            let merged: MergeResult = client.wait_for(&job).await?;
+            print(&format!("{}  {}\n", visible(&merged.path), size(merged.bytes)))?;
         }
         JobsCommand::Wait { job } => {
             let result = client.wait(&job).await?;

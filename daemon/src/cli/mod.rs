@@ -13,7 +13,9 @@ mod jobs;
 mod launch;
 mod log_file;
 mod log_lines;
+mod merge;
 mod models;
+mod one_job;
 mod output;
 mod pictures;
 mod reload;
@@ -54,7 +56,7 @@ enum Command {
     Info(info::InfoArgs),
     /// Look at jobs, wait for them, cancel them
     Jobs(jobs::JobsArgs),
-    /// Look at the library and at single files, convert them, bring models into memory and out of it
+    /// Look at the library and at single files, convert and merge them, bring models into memory and out of it
     Models(models::ModelsArgs),
     /// Say what hardware, folders, socket and limits there are
     Doctor(doctor::DoctorArgs),

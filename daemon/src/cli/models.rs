@@ -12,7 +12,7 @@ use latentd_client::protocol::{
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::output::{print, print_json, size, visible};
-use super::{convert, inspect};
+use super::{convert, inspect, merge};
 
 /// Flags of `models`.
 #[derive(Debug, Args)]
@@ -76,6 +76,8 @@ enum ModelsCommand {
     Inspect(inspect::InspectArgs),
     /// Write a weight file or a diffusers folder as safetensors, in another layout or type; needs no daemon
     Convert(convert::ConvertArgs),
+    /// Merge checkpoints, a VAE and LoRAs into a new checkpoint, with a running daemon or one that this starts
+    Merge(Box<merge::MergeArgs>),
 }
 
 fn parse_kind(text: &str) -> Result<LibraryKind, String> {
@@ -90,11 +92,12 @@ pub(super) async fn run(global: &GlobalArgs, args: ModelsArgs) -> Result<ExitCod
     let command = match args.command {
         ModelsCommand::Inspect(args) => return inspect::run(&args),
         ModelsCommand::Convert(args) => return convert::run(args).await,
+        ModelsCommand::Merge(args) => return merge::run(global, *args).await,
         command => command,
     };
     let client = global.connect().await?;
     match command {
-        ModelsCommand::Inspect(_) | ModelsCommand::Convert(_) => (),
+        ModelsCommand::Inspect(_) | ModelsCommand::Convert(_) | ModelsCommand::Merge(_) => (),
         ModelsCommand::List { kind, json } => {
             let library = client.library(&LibraryListParams { kind }).await?;
             if json {
