@@ -29,12 +29,12 @@ from .backlog import Backlog
 from .connection import EVENTS, Owner
 from .errors import ConnectionClosed, LatentdError, Misuse, ProtocolError, Timeout, from_wire
 from .protocol import MAX_MESSAGE_BYTES, Protocol, Response
-from .types import Event, Image, ImageInfo, LibraryEvent, Preview, Progress, Result
+from .types import Event, Image, ImageInfo, LibraryEvent, MergeResult, Preview, Progress, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .types import Txt2ImgFields
+    from .types import MergeFields, Txt2ImgFields
 
 T = TypeVar("T")
 _READ_BYTES = 256 * 1024
@@ -136,7 +136,7 @@ class AsyncClient:
 
     @property
     def models(self) -> AsyncModels:
-        """What is in memory."""
+        """What is in memory, and new checkpoints of old ones."""
         return AsyncModels(self)
 
     async def call(self, method: str, params: Optional[Mapping[str, Any]] = None) -> Any:
@@ -183,7 +183,7 @@ class AsyncClient:
         try:
             if on_progress is None and on_preview is None:
                 return await self._run_for(calls.wait(job), timeout)
-            return await self._follow(job, on_progress, on_preview, timeout)
+            return await self._follow(calls.wait(job), job, on_progress, on_preview, timeout)
         except BaseException:
             self._cancel_unheard(job)
             raise
@@ -245,11 +245,12 @@ class AsyncClient:
 
     async def _follow(
         self,
+        wait: calls.Call[T],
         job: str,
         on_progress: Optional[Callable[[Progress], Union[Awaitable[object], object]]],
         on_preview: Optional[Callable[[Preview], Union[Awaitable[object], object]]],
         timeout: Optional[float],
-    ) -> Result:
+    ) -> T:
         clock = asyncio.get_running_loop().time
         deadline = None if timeout is None else clock() + timeout
         listener = self._listen(job, 0)
@@ -257,7 +258,6 @@ class AsyncClient:
             await self._run(calls.subscribe(job, 0))
             # The answer to this ends the loop, not the last event: a daemon may drop events for a slow
             # reader, but never a result.
-            wait = calls.wait(job)
             reply = self._send(wait.method, wait.params)
             reply.add_done_callback(lambda _: listener.close())
             while True:
@@ -436,9 +436,10 @@ class AsyncJobs:
         """
         return await self._client._run(calls.submit(method, params, id, on_disconnect))
 
-    async def wait(self, job: str, *, timeout: Optional[float] = None) -> Result:
-        """Waits for a job of this or another client. A ``timeout`` leaves the job running."""
-        return await self._client._run_for(calls.wait(job), timeout)
+    async def wait(self, job: str, *, timeout: Optional[float] = None) -> Any:
+        """Waits for a job of this or another client: a :class:`~latentd.Result`, or a :class:`~latentd.MergeResult` of
+        ``models.merge``. A ``timeout`` leaves the job running."""
+        return await self._client._run_for(calls.wait_any(job), timeout)
 
     async def get(self, job: str) -> Dict[str, Any]:
         """Where a job stands."""
@@ -498,7 +499,7 @@ class AsyncLibrary:
 
 
 class AsyncModels:
-    """``models.*``: what is in memory."""
+    """``models.*``: what is in memory, and new checkpoints of old ones."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
@@ -520,6 +521,30 @@ class AsyncModels:
     async def pin(self, checkpoint: str, pinned: bool = True) -> Dict[str, Any]:
         """Keeps a checkpoint resident whatever else wants memory, or no longer."""
         return await self._client._run(calls.models_pin(checkpoint, pinned))
+
+    async def merge(
+        self,
+        a: str,
+        name: str,
+        *,
+        on_progress: Optional[Callable[[Progress], Union[Awaitable[object], object]]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[MergeFields],
+    ) -> MergeResult:
+        """Writes a new checkpoint called ``name`` and waits for it: ``a`` with others, a VAE or LoRAs in it.
+
+        ``fields`` are those of :class:`~latentd.MergeFields`. Leaving this call by an exception (``timeout`` seconds have
+        passed, the task was cancelled, the callback raised) cancels the job, of which nothing is left then.
+        """
+        client = self._client
+        job = await client._submit(calls.submit_merge(a, name, fields))
+        try:
+            if on_progress is None:
+                return await client._run_for(calls.wait_merged(job), timeout)
+            return await client._follow(calls.wait_merged(job), job, on_progress, None, timeout)
+        except BaseException:
+            client._cancel_unheard(job)
+            raise
 
 
 async def _within(work: Awaitable[T], timeout: Optional[float], what: str) -> T:

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar, Union
 
 from .errors import ProtocolError
-from .types import Image, ImageInfo, Result, Txt2ImgFields, image_in, parse_image_info, parse_result
+from .types import (
+    Image,
+    ImageInfo,
+    MergeFields,
+    MergeResult,
+    Result,
+    Txt2ImgFields,
+    image_in,
+    parse_any_result,
+    parse_image_info,
+    parse_merge_result,
+    parse_result,
+)
 
 T = TypeVar("T")
 
@@ -101,6 +113,18 @@ def submit(
 
 def wait(job: str) -> Call[Result]:
     return Call("jobs.wait", {"job": job}, parse_result)
+
+
+def wait_any(job: str) -> Call[Any]:
+    return Call("jobs.wait", {"job": job}, parse_any_result)
+
+
+def wait_merged(job: str) -> Call[MergeResult]:
+    return Call("jobs.wait", {"job": job}, parse_merge_result)
+
+
+def submit_merge(a: str, name: str, fields: MergeFields) -> Call[str]:
+    return submit("models.merge", {"a": a, "name": name, **fields}, None)
 
 
 def image_info(image: Union[bytes, str, "os.PathLike[str]", Image]) -> Call[ImageInfo]:

@@ -14,12 +14,12 @@ from .address import socket_path
 from .connection import Connection, Listener
 from .errors import LatentdError, Timeout
 from .protocol import MAX_MESSAGE_BYTES
-from .types import Event, Image, ImageInfo, LibraryEvent, Preview, Progress, Result
+from .types import Event, Image, ImageInfo, LibraryEvent, MergeResult, Preview, Progress, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .types import Txt2ImgFields
+    from .types import MergeFields, Txt2ImgFields
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class Client:
 
     @property
     def models(self) -> Models:
-        """What is in memory."""
+        """What is in memory, and new checkpoints of old ones."""
         return Models(self)
 
     def call(self, method: str, params: Optional[Mapping[str, Any]] = None) -> Any:
@@ -129,7 +129,7 @@ class Client:
         try:
             if on_progress is None and on_preview is None:
                 return self._run_until(calls.wait(job), deadline)
-            return self._follow(job, on_progress, on_preview, deadline)
+            return self._follow(calls.wait(job), job, on_progress, on_preview, deadline)
         except BaseException:
             self._cancel_unheard(job)
             raise
@@ -185,17 +185,17 @@ class Client:
 
     def _follow(
         self,
+        wait: calls.Call[T],
         job: str,
         on_progress: Optional[Callable[[Progress], object]],
         on_preview: Optional[Callable[[Preview], object]],
         deadline: Optional[float],
-    ) -> Result:
+    ) -> T:
         listener = self._connection.listen(job, 0)
         try:
             self._run(calls.subscribe(job, 0))
             # The answer to this ends the loop, not the last event: a daemon may drop events for a slow
             # reader, but never a result.
-            wait = calls.wait(job)
             reply = self._connection.send(wait.method, wait.params)
             reply.add_done_callback(lambda _: listener.close())
             while True:
@@ -276,9 +276,10 @@ class Jobs:
         """
         return self._client._run(calls.submit(method, params, id, on_disconnect))
 
-    def wait(self, job: str, *, timeout: Optional[float] = None) -> Result:
-        """Waits for a job of this or another client. A ``timeout`` leaves the job running."""
-        return self._client._run_for(calls.wait(job), timeout)
+    def wait(self, job: str, *, timeout: Optional[float] = None) -> Any:
+        """Waits for a job of this or another client: a :class:`~latentd.Result`, or a :class:`~latentd.MergeResult` of
+        ``models.merge``. A ``timeout`` leaves the job running."""
+        return self._client._run_for(calls.wait_any(job), timeout)
 
     def get(self, job: str) -> Dict[str, Any]:
         """Where a job stands."""
@@ -343,7 +344,7 @@ class Library:
 
 
 class Models:
-    """``models.*``: what is in memory."""
+    """``models.*``: what is in memory, and new checkpoints of old ones."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -365,6 +366,31 @@ class Models:
     def pin(self, checkpoint: str, pinned: bool = True) -> Dict[str, Any]:
         """Keeps a checkpoint resident whatever else wants memory, or no longer."""
         return self._client._run(calls.models_pin(checkpoint, pinned))
+
+    def merge(
+        self,
+        a: str,
+        name: str,
+        *,
+        on_progress: Optional[Callable[[Progress], object]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[MergeFields],
+    ) -> MergeResult:
+        """Writes a new checkpoint called ``name`` and waits for it: ``a`` with others, a VAE or LoRAs in it.
+
+        ``fields`` are those of :class:`~latentd.MergeFields`. Leaving this call by an exception (``timeout`` seconds have
+        passed, Ctrl-C, the callback raised) cancels the job, of which nothing is left then.
+        """
+        client = self._client
+        deadline = None if timeout is None else time.monotonic() + timeout
+        job = client._submit(calls.submit_merge(a, name, fields))
+        try:
+            if on_progress is None:
+                return client._run_until(calls.wait_merged(job), deadline)
+            return client._follow(calls.wait_merged(job), job, on_progress, None, deadline)
+        except BaseException:
+            client._cancel_unheard(job)
+            raise
 
 
 def _left(deadline: Optional[float]) -> Optional[float]:

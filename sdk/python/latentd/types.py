@@ -102,6 +102,38 @@ class Lora(_LoraName, total=False):
     """Uses the first so many ranks of each layer."""
 
 
+class MergeFields(TypedDict, total=False):
+    """Fields of ``models.merge`` beside the checkpoint ``a`` and the new file's name, with the meaning of AUTOMATIC1111's
+    "Checkpoint merger". What is left out has the daemon's default."""
+
+    b: str
+    """The second checkpoint."""
+    c: str
+    """The third, for ``"add_difference"``."""
+    method: str
+    """``"weighted_sum"`` (default where ``b`` is given): A·(1−M) + B·M; ``"add_difference"``: A + (B−C)·M; ``"none"``: A
+    alone. AUTOMATIC1111's names for them do, too."""
+    multiplier: float
+    """M; 0.3 if left out."""
+    half: bool
+    """Writes the networks in f16."""
+    dtype: str
+    """``"f32"``, ``"f16"`` or ``"bf16"``: the type of the networks' weights; A's if left out."""
+    vae: str
+    """A VAE that takes the place of A's."""
+    loras: List[Lora]
+    """LoRAs that are put into the weights, in this order."""
+    discard_weights: str
+    """A regular expression: tensors in whose name it is found are left out, such as ``"model_ema"``."""
+    dir: str
+    """Where to put the file: an absolute path of an existing folder. That for checkpoints in the first models folder if
+    left out."""
+    overwrite: bool
+    """Replaces a file that is there already; else that is an error."""
+    on_disconnect: str
+    """``"keep"`` (default), or ``"cancel"``: the job ends when this program does, however that happens."""
+
+
 @dataclass(frozen=True)
 class Image:
     """One picture: encoded bytes, raw pixels, or a file, as ``output.format`` asked."""
@@ -177,6 +209,23 @@ class Result:
 
 
 @dataclass(frozen=True)
+class MergeResult:
+    """The new file of a merge."""
+
+    job: str
+    path: Path
+    name: str
+    """What the library calls it; the file's name without extension where it is in no models folder."""
+    tensors: int
+    """Tensors in it."""
+    bytes: int
+    """Bytes of its tensors."""
+    notices: List[str] = field(default_factory=list)
+    """What the person who asked should know: what only one of the models has, what of a LoRA has no layer, that models
+    predict different things."""
+
+
+@dataclass(frozen=True)
 class ImageInfo:
     """What a picture says of how it was made."""
 
@@ -208,11 +257,12 @@ class Progress(Event):
     """A step or stage is done."""
 
     step: int = 0
-    """Sampler steps done; the same number comes again when another stage is done. While ``"hashing"``, hundredths."""
+    """Sampler steps done; the same number comes again when another stage is done. While ``"hashing"``, hundredths; while
+    ``"merging"``, tensors."""
     steps: int = 0
     stage: str = ""
     """``"hashing"`` (of files, looked for by their hash, in hundredths), then ``"loading"``, ``"conditioning"``,
-    ``"denoising"`` or ``"decoding"``."""
+    ``"denoising"`` or ``"decoding"``; of a merge ``"merging"``."""
     eta_s: Optional[float] = None
     """Seconds that are left, once the daemon can tell."""
 
@@ -293,8 +343,29 @@ def parse_image_info(value: Any) -> ImageInfo:
     return ImageInfo(infotext=value.get("infotext"), params=None if params is None else dict(params))
 
 
+def parse_merge_result(value: Any) -> MergeResult:
+    """The result of ``models.merge``."""
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+        raise ProtocolError("the daemon sent the result of a merge without a path")
+    return MergeResult(
+        job=str(value.get("job", "")),
+        path=Path(value["path"]),
+        name=str(value.get("name", "")),
+        tensors=_number(value, "tensors"),
+        bytes=_number(value, "bytes"),
+        notices=[str(notice) for notice in value.get("notices") or []],
+    )
+
+
+def parse_any_result(value: Any) -> Union[Result, MergeResult]:
+    """The result of ``jobs.wait``, whatever the job's method."""
+    if isinstance(value, dict) and "images" not in value and "path" in value:
+        return parse_merge_result(value)
+    return parse_result(value)
+
+
 def parse_result(value: Any) -> Result:
-    """The result of ``txt2img`` or ``jobs.wait``."""
+    """The result of ``txt2img``."""
     if not isinstance(value, dict) or not isinstance(value.get("images"), list):
         raise ProtocolError("the daemon sent a result without images")
     images = [parse_image(image) for image in value["images"]]
