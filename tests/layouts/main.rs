@@ -3,3 +3,4 @@
 mod convert;
 mod folder;
 mod merge;
+mod merge_loras;

@@ -10,7 +10,6 @@ use latentd_models::model::{Checkpoint, Interpolation, Merge, MergeLora, MergeSo
 use latentd_models::{Error, Result};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::folder::{self, Fixture, Owned, read};
@@ -20,20 +19,20 @@ const POSITIONS: &str = "cond_stage_model.transformer.text_model.embeddings.posi
 const FIRST: &str = "model.diffusion_model.input_blocks.0.0.weight";
 const VAE: &str = "first_stage_model.decoder.conv_in.weight";
 
-type Model = BTreeMap<String, Owned>;
+pub type Model = BTreeMap<String, Owned>;
 /// What becomes of three numbers.
 type Formula<'a> = &'a dyn Fn(f32, f32, f32) -> f32;
 
-fn fixture(path: &str) -> PathBuf {
+pub fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
 }
 
-fn tiny() -> Model {
+pub fn tiny() -> Model {
     read(&fixture("models/Stable-diffusion/tiny-sd1.safetensors"))
 }
 
 /// Numbers as f32; of what is no float none.
-fn floats((dtype, _, bytes): &Owned) -> Vec<f32> {
+pub fn floats((dtype, _, bytes): &Owned) -> Vec<f32> {
     match dtype {
         Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
         Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
@@ -55,7 +54,7 @@ fn stored(dtype: Dtype, shape: &[usize], values: impl IntoIterator<Item = f32>) 
 }
 
 /// The same model with other numbers, which depend on the place of each.
-fn other(model: &Model, salt: usize) -> Model {
+pub fn other(model: &Model, salt: usize) -> Model {
     let other = |(name, tensor): (&String, &Owned)| {
         let values = floats(tensor);
         let changed = values.iter().enumerate().map(|(place, value)| {
@@ -68,10 +67,10 @@ fn other(model: &Model, salt: usize) -> Model {
 }
 
 /// Files in a folder of their own.
-struct Files(TempDir);
+pub struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
@@ -79,7 +78,7 @@ impl Files {
         self.0.path().join(name)
     }
 
-    fn put(&self, name: &str, model: &Model) -> PathBuf {
+    pub fn put(&self, name: &str, model: &Model) -> PathBuf {
         folder::write(&self.at(name), model.clone().into_iter());
         self.at(name)
     }
@@ -98,16 +97,16 @@ impl Files {
 
 /// What is merged, by paths.
 #[derive(Clone, Copy, Default)]
-struct From<'a> {
-    a: Option<&'a Path>,
-    b: Option<&'a Path>,
-    c: Option<&'a Path>,
-    vae: Option<&'a Path>,
+pub struct From<'a> {
+    pub a: Option<&'a Path>,
+    pub b: Option<&'a Path>,
+    pub c: Option<&'a Path>,
+    pub vae: Option<&'a Path>,
     /// Files, with their strengths in the text encoder and in the UNet.
-    loras: &'a [(&'a Path, f32, f32, Option<usize>)],
+    pub loras: &'a [(&'a Path, f32, f32, Option<usize>)],
 }
 
-fn merge(interpolation: Interpolation, multiplier: f64) -> Merge {
+pub fn merge(interpolation: Interpolation, multiplier: f64) -> Merge {
     Merge { interpolation, multiplier, dtype: None, discard: None, metadata: BTreeMap::new() }
 }
 
@@ -138,7 +137,7 @@ fn write(merged: &Merged, at: &Path) -> Result<()> {
     Ok(())
 }
 
-fn merged(merge: Merge, from: From<'_>) -> (Model, Vec<String>) {
+pub fn merged(merge: Merge, from: From<'_>) -> (Model, Vec<String>) {
     let folder = Files::new();
     let merged = settled(merge, from).expect("can be merged");
     let at = folder.at("merged.safetensors");
@@ -150,7 +149,7 @@ fn merged(merge: Merge, from: From<'_>) -> (Model, Vec<String>) {
 }
 
 #[track_caller]
-fn refused(merge: Merge, from: From<'_>) -> String {
+pub fn refused(merge: Merge, from: From<'_>) -> String {
     settled(merge, from).err().expect("refused").to_string()
 }
 
@@ -324,94 +323,6 @@ fn a_vae_takes_the_place_of_the_first_models() {
     let wide = folder.put("wide.safetensors", &wide);
     let error = refused(merge(Interpolation::None, 0.0), From { vae: Some(&wide), ..From::default() });
     assert!(error.contains("wide.safetensors: tensor encoder.conv_in.weight is [32, 4, 3, 3]"), "{error}");
-}
-
-/// |found − wanted| / |wanted|.
-fn relative_error(found: &[f32], wanted: &[f32]) -> f64 {
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let difference = norm(&mut found.iter().zip(wanted).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    difference / norm(&mut wanted.iter().map(|v| f64::from(*v)))
-}
-
-/// Against what the add-ons' own packages make of the same weights (`tests/fixtures/adapters`).
-#[test]
-fn loras_are_in_the_weights_as_their_packages_have_them() {
-    let adapters = fixture("adapters");
-    let golden = read(&adapters.join("golden.safetensors"));
-    let cases: Value =
-        serde_json::from_slice(&fs::read(adapters.join("cases.json")).expect("read")).expect("JSON");
-    let a = tiny();
-    let wide = Merge { dtype: Some(WeightDtype::F32), ..merge(Interpolation::None, 0.0) };
-    let mut seen = 0;
-    for case in cases.as_array().expect("cases").iter().filter(|case| case["golden"].is_string()) {
-        let (file, key) = (case["file"].as_str().expect("a name"), case["golden"].as_str().expect("a name"));
-        let strength = |name: &str| case[name].as_f64().expect("a number") as f32;
-        let dynamic = case["dyn"].as_u64().map(|ranks| ranks as usize);
-        let at = adapters.join(file);
-        let loras = [(at.as_path(), strength("te"), strength("unet"), dynamic)];
-        let (found, notices) = merged(wide.clone(), From { loras: &loras, ..From::default() });
-        let unmatched = case["unmatched"].as_array().expect("a list").len();
-        assert_eq!(notices.len(), usize::from(unmatched > 0), "{file}: {notices:?}");
-        let changed: Vec<_> = case["tensors"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|name| name.as_str().expect("a name"))
-            .collect();
-        for (name, tensor) in &found {
-            if changed.contains(&name.as_str()) {
-                let error = relative_error(&floats(tensor), &floats(&golden[&format!("{key}/{name}")]));
-                assert!(error < 1e-5, "{key} {name}: {error:.2e}");
-            } else {
-                assert!(floats(tensor) == floats(&a[name]), "{file} leaves {name} alone");
-            }
-        }
-        seen += 1;
-    }
-    assert!(seen > 30, "{seen}");
-}
-
-#[test]
-fn loras_come_after_the_mixture_in_their_order() {
-    let adapters = fixture("adapters");
-    let golden = read(&adapters.join("golden.safetensors"));
-    let stacks: Value =
-        serde_json::from_slice(&fs::read(adapters.join("stacks.json")).expect("read")).expect("JSON");
-    // At 1 all that is mixed is B's, which are the numbers that the reference had.
-    let folder = Files::new();
-    let (at_a, b) = (
-        folder.put("a.safetensors", &other(&tiny(), 1)),
-        fixture("models/Stable-diffusion/tiny-sd1.safetensors"),
-    );
-    let wanted = Merge { dtype: Some(WeightDtype::F32), ..merge(Interpolation::WeightedSum, 1.0) };
-    for stack in stacks.as_array().expect("stacks") {
-        let files: Vec<_> = stack["files"].as_array().expect("a list").iter().collect();
-        let paths: Vec<_> =
-            files.iter().map(|file| adapters.join(file[0].as_str().expect("a name"))).collect();
-        let strength = |value: &Value| value.as_f64().expect("a number") as f32;
-        let loras: Vec<_> = paths
-            .iter()
-            .zip(&files)
-            .map(|(path, file)| (path.as_path(), strength(&file[1]), strength(&file[2]), None))
-            .collect();
-        let from = From { a: Some(&at_a), b: Some(&b), loras: &loras, ..From::default() };
-        let (found, _) = merged(wanted.clone(), from);
-        let key = stack["golden"].as_str().expect("a name");
-        for name in stack["tensors"].as_array().expect("a list").iter().filter_map(Value::as_str) {
-            let error = relative_error(&floats(&found[name]), &floats(&golden[&format!("{key}/{name}")]));
-            assert!(error < 1e-5, "{key} {name}: {error:.2e}");
-        }
-    }
-    for (name, reason) in [
-        ("other-sdxl.safetensors", "is for"),
-        ("broken-shape.safetensors", "do not fit this model"),
-        ("broken-no-up.safetensors", "broken-no-up.safetensors: "),
-    ] {
-        let at = adapters.join(name);
-        let loras = [(at.as_path(), 1.0, 1.0, None)];
-        let error = refused(merge(Interpolation::None, 0.0), From { loras: &loras, ..From::default() });
-        assert!(error.contains(reason), "{name}: {error}");
-    }
 }
 
 #[test]

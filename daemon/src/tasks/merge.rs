@@ -67,7 +67,7 @@ impl JobMethod for Merge {
         check_name(&params.name)?;
         let dir = match &params.dir {
             Some(dir) => folder("dir", dir, true, &studio.folders)?,
-            None => studio.library.checkpoints_folder()?,
+            None => own_folder(studio)?,
         };
         let path = dir.join(format!("{}{ENDING}", params.name));
         let exists = |_: &Operation| path.symlink_metadata().is_ok();
@@ -233,6 +233,13 @@ impl Lora {
         let config = file.item().path().and_then(peft_config);
         Ok(Self { file, te, unet, dynamic: params.dynamic.map(|ranks| ranks as usize), config })
     }
+}
+
+/// Where those are put that say nothing of it. What is not there yet is made once there is something to put there.
+fn own_folder(studio: &Studio) -> Result<PathBuf> {
+    let dir = studio.library.checkpoints_folder()?;
+    let there = dir.to_str().filter(|_| dir.is_dir());
+    Ok(there.map(|dir| folder("dir", dir, true, &studio.folders)).transpose()?.unwrap_or(dir))
 }
 
 /// What is wanted, apart from the files.

@@ -40,7 +40,8 @@ pub struct MergeParams {
     /// an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<WeightType>,
-    /// A VAE of the library that takes the place of A's.
+    /// A VAE that takes the place of A's, also where A has none: a name in the library, a path or a hash; "Automatic" for
+    /// the one whose file's name begins with A's, if there is one. None if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1000))]
     pub vae: Option<String>,
