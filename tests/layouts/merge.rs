@@ -74,7 +74,7 @@ impl Files {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -110,7 +110,7 @@ pub fn merge(interpolation: Interpolation, multiplier: f64) -> Merge {
     Merge { interpolation, multiplier, dtype: None, discard: None, metadata: BTreeMap::new() }
 }
 
-fn settled(merge: Merge, from: From<'_>) -> Result<Merged> {
+pub fn settled(merge: Merge, from: From<'_>) -> Result<Merged> {
     let open = |path: Option<&Path>| path.map(files::open).transpose();
     let loras = from.loras.iter().map(|(path, te, unet, dynamic)| {
         Ok(MergeLora { file: files::open(path)?, te: *te, unet: *unet, dynamic: *dynamic, config: None })
@@ -126,7 +126,7 @@ fn settled(merge: Merge, from: From<'_>) -> Result<Merged> {
     merge.of(sources)
 }
 
-fn write(merged: &Merged, at: &Path) -> Result<()> {
+pub fn write(merged: &Merged, at: &Path) -> Result<()> {
     let (mut told, mut bytes) = (0, 0);
     merged.write_file(&mut File::create(at).expect("made"), at, &mut |of_one| {
         told += 1;

@@ -7,7 +7,7 @@ use latentd_models::model::{Interpolation, Merge, WeightDtype};
 use serde_json::Value;
 
 use crate::folder::read;
-use crate::merge::{Files, From, fixture, floats, merge, merged, other, refused, tiny};
+use crate::merge::{Files, From, fixture, floats, merge, merged, other, refused, settled, tiny, write};
 
 /// |found − wanted| / |wanted|.
 fn relative_error(found: &[f32], wanted: &[f32]) -> f64 {
@@ -84,6 +84,12 @@ fn loras_come_after_the_mixture_in_their_order() {
             assert!(error < 1e-5, "{key} {name}: {error:.2e}");
         }
     }
+    let at = adapters.join("lycoris-locon.safetensors");
+    let loras = vec![(at.as_path(), 3e38, 3e38, None); 99];
+    let large =
+        settled(wanted, From { b: Some(&b), loras: &loras, ..From::default() }).expect("not read yet");
+    let error = write(&large, &folder.at("x")).expect_err("refused").to_string();
+    assert!(error.contains("infinite at a strength of 3"), "{error}");
     for (name, reason) in [
         ("other-sdxl.safetensors", "is for"),
         ("broken-shape.safetensors", "do not fit this model"),

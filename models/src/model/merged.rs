@@ -132,6 +132,9 @@ impl Merged {
         }
         for patch in self.patches.iter().filter(|patch| patch.touches(&planned.name)) {
             patch.apply(&planned.name, &planned.shape, &mut values)?;
+            if values.par_chunks(PIECE).any(|piece| piece.iter().any(|value| !value.is_finite())) {
+                return Err(patch.not_finite(&planned.name));
+            }
         }
         rewrite::narrowed(&values, planned.dtype)?
             .map(Cow::Owned)
