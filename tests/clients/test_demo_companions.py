@@ -12,6 +12,7 @@ import judge
 import latentd
 import numpy as np
 import pytest
+from PIL import Image
 from companions import mascot, styles
 from process import REPOSITORY, Daemon
 from scenes import Scene
@@ -136,3 +137,12 @@ def test_all_of_them_at_once(client: latentd.Client) -> None:
     with pytest.raises(latentd.NotFound, match="not in the library"):
         client.txt2img("x", loras=[{"name": "pensil"}], strict=True, **fields)
     assert "'pensil' is not in the library" in client.txt2img("x", loras=[{"name": "pensil"}], **fields).notices[0]
+
+
+def test_the_readmes_line_draws_the_readmes_picture(client: latentd.Client) -> None:
+    line = next(line for line in (REPOSITORY / "README.md").read_text().splitlines() if "<lora:pencil" in line)
+    result = client.txt2img(line.split('"')[1], checkpoint="latentd-demo", cfg_scale=5, seed=7, strict=True, precision="f32")
+    drawn = np.asarray(result.images[0].pil().convert("RGB"), float)
+    shown = np.asarray(Image.open(REPOSITORY / "models/demo/addons.png").convert("RGB"), float)
+    # Another kernel set rounds elsewhere.
+    assert np.abs(drawn - shown).mean() < 2, np.abs(drawn - shown).mean()
