@@ -321,6 +321,20 @@ impl Memory {
         table.bytes()
     }
 
+    /// Bytes of networks that nobody draws with.
+    #[cfg(test)]
+    pub(super) fn idle_bytes(&self) -> u64 {
+        let mut table = self.table();
+        table.sweep();
+        table.idle_bytes(For::Job)
+    }
+
+    /// As when the content of a checkpoint's UNet becomes known.
+    #[cfg(test)]
+    pub(super) fn learn_unet(&self, known: &Known, content: [u8; 32]) {
+        self.table().learn(known.source(ComponentKind::UNet), ComponentKind::UNet, content);
+    }
+
     /// The device whose memory it is.
     pub(crate) fn device(&self) -> &Device {
         &self.device
