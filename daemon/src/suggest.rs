@@ -23,6 +23,7 @@ pub(crate) fn nearest_few<'a>(
     };
     let mut scored: Vec<_> = names.into_iter().filter_map(likeness).collect();
     scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    scored.dedup_by_key(|(_, name)| *name);
     scored.truncate(count);
     scored.into_iter().map(|(_, name)| name).collect()
 }

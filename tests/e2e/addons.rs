@@ -191,22 +191,29 @@ async fn what_is_not_applied_is_told_or_refused_as_the_request_wants_it() {
     for (more, name, beginning, is_plain) in [
         ("<lora:nothing:1>", missing, "lora 'nothing' is not in the library", true),
         ("<hypernet:nothing:1>", missing, "hypernetwork 'nothing' is not in the library", true),
+        ("<lora:style:1e39>", wrong, "<lora:style:1e39>: 1e39 is beyond what can be computed with", true),
+        ("<hypernet:hyper:0:te=3:9>", unsupported, "<hypernet:hyper:0:te=3:9>: te=3, 9 is not known", true),
         ("<lora:style:strong>", wrong, "<lora:style:strong>: 'strong' is no number", true),
         ("<hypernet:hyper:x>", wrong, "<hypernet:hyper:x>: 'x' is no number", true),
         ("<lora:style:0:lbw=IN>", unsupported, "<lora:style:0:lbw=IN>: lbw=IN is not known", true),
         (
             "<lora:sdxl:1>",
             model,
-            "lora 'sdxl' is for SDXL: was left out, for this model has no layer for any of its 9",
+            "lora 'sdxl' is for SDXL and was left out: this model has no place for any of its 9",
             true,
         ),
         (
             "<lora:wide:1>",
             model,
-            "lora 'wide' was left out, for 2 of its 2 tensors do not fit this model, the first lora_unet_",
+            "lora 'wide' was left out: 2 of its 2 tensors do not fit this model, the first lora_unet_",
             true,
         ),
-        ("<lora:partial:1>", model, "lora 'partial' 6 of its 12 tensors were not applied", false),
+        (
+            "<lora:partial:1>",
+            model,
+            "lora 'partial' was applied in part: this model has no place for 6 of its 12",
+            false,
+        ),
         ("<other:x:1>", unsupported, "<other:x:1>: networks of extensions cannot be applied", true),
         (" emb-wide", model, "embedding 'emb-wide' ", false),
     ] {
@@ -221,6 +228,95 @@ async fn what_is_not_applied_is_told_or_refused_as_the_request_wants_it() {
     }
     let strict = shop.try_draw("a red circle", |params| params.strict = true).await.expect("drawn");
     assert!(pixels(&strict) == plain);
+}
+
+/// Names that no prompt can say, brackets that nothing closes: what a picture tells draws it again all the same.
+#[tokio::test]
+async fn what_a_picture_tells_draws_it_again_whatever_the_names() {
+    let shop = Shop::start();
+    let loras = shop.models.path().join("Lora");
+    for name in ["eq=name", "co:lon", "gt>x", "nope>y"] {
+        fs::copy(loras.join("style.safetensors"), loras.join(format!("{name}.safetensors"))).expect("copied");
+    }
+    let client = shop.daemon.client().await;
+    within(client.rescan()).await.expect("scanned");
+    let path = loras.join("style.safetensors");
+    let whole = path.to_str().expect("a path");
+    for (prompt, beside, told) in [
+        ("a cat", &["eq=name", "style"][..], "a cat\n"),
+        ("a cat", &["co:lon"], "a cat\n"),
+        ("a cat", &["gt>x"], "a cat\n"),
+        ("a cat", &[whole], "a cat<lora:style:0.5>\n"),
+        ("a <foo:bar, dog", &["style"], "a <foo:bar, dog\n"),
+        (
+            "<hypernet:linear:0.5> a <hypernet:hyper:0.7> b <foo:1",
+            &[],
+            "<hypernet:linear:0.5> a <hypernet:hyper:0.7> b <foo:1\n",
+        ),
+        ("<hypernet:hyper:0.7> b <foo:1", &["kr"], "<hypernet:hyper:0.7> b <foo:1\n"),
+        ("<lo<lora:nope:1>ra:style> a cat", &[], "<lo<lora:nope:1>ra:style> a cat\n"),
+        ("<hypernet:hyper:0.7> a cat", &["kr"], " a cat<lora:kr:0.5>\n"),
+    ] {
+        let png = |params: &mut Txt2ImgParams| {
+            params.output = OutputParams::default();
+            params.loras = beside.iter().map(|name| lora(name, 0.5, 0.5)).collect();
+        };
+        let drawn = shop.try_draw(prompt, png).await.expect("drawn");
+        let text = infotext(&drawn);
+        assert!(text.trim_start().starts_with(told.trim_start()) && !text.contains(whole), "{text}");
+        let png = drawn.images[0].png.clone().expect("a PNG").0;
+        let said = within(client.image_info(ImageIn::png(png))).await.expect("read").params.expect("params");
+        let again = within(client.txt2img(&said)).await.expect("drawn");
+        assert!(again.images[0].png == drawn.images[0].png, "{text}\n{}", infotext(&again));
+    }
+}
+
+/// Of names that overlap only those are told that were meant; what is broken is no silence.
+#[tokio::test]
+async fn an_embedding_that_was_meant_and_cannot_be_used_is_told() {
+    let shop = Shop::start();
+    let folder = shop.models.path().join("embeddings");
+    fs::copy(folder.join("emb-wide.pt"), folder.join("cat.pt")).expect("copied");
+    fs::copy(folder.join("emb-style.pt"), folder.join("cat house.pt")).expect("copied");
+    fs::write(folder.join("hollow.pt"), b"").expect("written");
+    let whole = fs::read(fixtures().join("../adapters/emb-params.safetensors")).expect("read");
+    fs::write(folder.join("trunky.safetensors"), &whole[..whole.len() - 3]).expect("written");
+    within(shop.daemon.client().await.rescan()).await.expect("scanned");
+    let drawn = shop.try_draw("a cat house", |params| params.strict = true).await.expect("drawn");
+    assert_eq!(drawn.notices, Vec::<String>::new());
+    assert!(
+        infotext(&drawn).contains("TI hashes: \"cat house: ")
+            || infotext(&drawn).contains("TI hashes: cat house")
+    );
+    for (prompt, beginning) in [
+        ("a cat", "embedding 'cat' "),
+        ("a hollow", "embedding 'hollow' cannot be used: "),
+        ("a trunky tree", "embedding 'trunky' cannot be used: "),
+    ] {
+        let drawn = shop.draw(prompt).await;
+        assert!(matches!(&drawn.notices[..], [one] if one.starts_with(beginning)), "{:?}", drawn.notices);
+        refused(shop.try_draw(prompt, |params| params.strict = true).await, ErrorName::Model);
+    }
+}
+
+/// A few bytes may claim any number of ranks.
+#[tokio::test]
+async fn more_ranks_than_make_sense_are_refused() {
+    let shop = Shop::start();
+    let (up, down) = ("lora_up.weight", "lora_down.weight");
+    let layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
+    let tensor = |from: usize| format!(r#""dtype":"F16","data_offsets":[{from},{}]"#, from + 5000 * 32 * 2);
+    let header = format!(
+        r#"{{"{layer}.{up}":{{"shape":[32,5000],{}}},"{layer}.{down}":{{"shape":[5000,32],{}}}}}"#,
+        tensor(0),
+        tensor(5000 * 32 * 2)
+    );
+    let bytes =
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; 5000 * 32 * 4]].concat();
+    fs::write(shop.models.path().join("Lora/broad.safetensors"), bytes).expect("written");
+    within(shop.daemon.client().await.rescan()).await.expect("scanned");
+    let text = refused(shop.try_draw("a cat<lora:broad:1>", |_| ()).await, ErrorName::Model);
+    assert!(text.contains("has rank 5000; up to 4096"), "{text}");
 }
 
 #[tokio::test]

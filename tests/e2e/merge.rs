@@ -194,7 +194,7 @@ async fn loras_in_the_weights_draw_what_they_draw_beside_them() {
         ..MergeParams::new(TINY, name)
     };
     let told = within(client.merge_models(&with("part", "kohya-unmatched"))).await.expect("merged").notices;
-    assert!(matches!(&told[..], [one] if one.contains("no layer for them")), "{told:?}");
+    assert!(matches!(&told[..], [one] if one.contains("no place for")), "{told:?}");
     let text = refused(within(client.merge_models(&with("x", "other-sdxl"))).await, ErrorName::Model);
     assert!(text.contains("other-sdxl.safetensors: is for"), "{text}");
     let text = refused(within(client.merge_models(&with("x", "none"))).await, ErrorName::NotFound);

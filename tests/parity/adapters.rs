@@ -182,7 +182,7 @@ fn what_is_for_another_family_says_so_and_changes_nothing() {
         let adapter = adapter(&case.file, None).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(adapter.tensors().count(), 0, "{}", case.file);
         let told = adapter.unapplied().expect("said").to_string();
-        let family = if expected == "sdxl" { "is for SDXL: " } else { "is for Stable Diffusion 2: " };
+        let family = if expected == "sdxl" { "is for SDXL and " } else { "is for Stable Diffusion 2 and " };
         assert!(told.starts_with(family) && told.contains("the first "), "{}: {told}", case.file);
         println!("{}: {told}", case.file);
     }

@@ -52,6 +52,7 @@ use crate::thread;
 use crate::workers::Workers;
 use background::{Failed, Hashed, Pace, wants_addon};
 use embeddings::KnownEmbeddings;
+pub(crate) use embeddings::Mentioned;
 use hash::{Hashes, Sha256Task};
 use index::Index;
 pub(crate) use item::Item;
@@ -438,7 +439,7 @@ impl Library {
     }
 
     /// The embeddings whose names stand in one of these prompts.
-    pub(crate) fn embeddings_in(&self, prompts: [&str; 2]) -> Result<Vec<Item>> {
+    pub(crate) fn embeddings_in(&self, prompts: [&str; 2]) -> Result<Vec<Mentioned>> {
         self.embeddings.mentioned(&self.known_by_now(), prompts)
     }
 

@@ -48,6 +48,11 @@ impl Changes {
         Ok(bytes)
     }
 
+    /// Bytes that are needed while those are made, in the same order.
+    pub(crate) fn working_bytes(&self, known: &Known) -> [u64; 3] {
+        ComponentKind::ALL.map(|kind| known.estimate.patching_bytes(kind, self.of(kind)))
+    }
+
     /// An error if a file was written to since it was looked at.
     pub(crate) fn check(&self) -> Result<()> {
         self.files.iter().try_for_each(|file| file.check())
@@ -83,7 +88,9 @@ mod tests {
         }
 
         fn apply(&self, _name: &str, _shape: &[usize], weights: &mut [f32]) -> latentd_models::Result<()> {
-            weights.iter_mut().for_each(|weight| *weight += self.0);
+            for weight in weights {
+                *weight += self.0;
+            }
             Ok(())
         }
     }

@@ -8,6 +8,7 @@ use latentd_models::nn::{Device, KeyValueTransform, Precision};
 use sha2::{Digest, Sha256};
 
 use super::budget::Lease;
+use super::known::Known;
 use crate::error::Result;
 use crate::library::{Identity, Pinned};
 
@@ -20,12 +21,15 @@ pub(crate) struct HypernetworkWish {
 }
 
 impl HypernetworkWish {
-    /// Bytes of its weights, and of what it computes for pictures of this size beside a UNet of so many channels.
-    pub(super) fn bytes(&self, precision: Precision, size: &PictureSize, channels: usize) -> Result<u64> {
+    /// Bytes of its weights, and of what it computes for pictures of this size and prompts of this length.
+    pub(super) fn bytes(&self, known: &Known, size: &PictureSize) -> Result<u64> {
         // Two numbers of every layer at once, of the largest attention: the widest layer's, and the tokens' own.
-        let tokens = size.samples * size.width.div_ceil(8) * size.height.div_ceil(8);
-        let activations = 2 * tokens * channels * (self.network.widening() + 1) * size_of::<f32>();
-        Ok(self.network.weight_bytes(precision)? + activations as u64)
+        let latents = size.samples * size.width.div_ceil(8) * size.height.div_ceil(8);
+        let text = size.tokens.iter().max().copied().unwrap_or_default();
+        let numbers = (latents * known.estimate.unet_channels())
+            .max(text * known.targets().context_width().unwrap_or_default());
+        let activations = 2 * numbers * (self.network.widening() + 1) * size_of::<f32>();
+        Ok(self.network.weight_bytes(known.precision)? + activations as u64)
     }
 }
 

@@ -63,10 +63,10 @@ impl Wishes {
         let of_unet = ComponentKind::ALL.iter().position(|kind| *kind == ComponentKind::UNet);
         if let Some(of_unet) = of_unet.and_then(|place| patched.get_mut(place)) {
             for wish in &self.hypernetworks {
-                *of_unet += wish.bytes(known.precision, size, known.estimate.unet_channels())?;
+                *of_unet += wish.bytes(known, size)?;
             }
         }
-        Ok(Beside { taesd, patched })
+        Ok(Beside { taesd, patched, patching: self.changes.working_bytes(known) })
     }
 }
 

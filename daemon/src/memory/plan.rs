@@ -41,6 +41,16 @@ pub(crate) struct Beside {
     pub taesd: TaesdNeeds,
     /// What patched networks do not share, and hypernetworks with the UNet, in the order of [`ComponentKind::ALL`].
     pub patched: [u64; 3],
+    /// What it takes to make those, before anything is computed, in the same order.
+    pub patching: [u64; 3],
+}
+
+impl Beside {
+    /// What it takes to make a patched network.
+    fn patching(&self, kind: ComponentKind) -> u64 {
+        let place = ComponentKind::ALL.iter().position(|each| *each == kind);
+        place.and_then(|place| self.patching.get(place)).copied().unwrap_or_default()
+    }
 }
 
 /// An error if a picture can never be drawn with so much room.
@@ -57,7 +67,7 @@ pub(super) fn plan(known: &Known, size: &PictureSize, beside: &Beside, room: &Ro
         match taesd.decoding {
             // In its place.
             Some(bytes) if kind == ComponentKind::Vae => fits(bytes, available)?,
-            _ => fits(weights + activations(kind, size)?, available)?,
+            _ => fits(weights + activations(kind, size)?.max(beside.patching(kind)), available)?,
         }
     }
     let (available, unet) = room.of(known, beside, ComponentKind::UNet);
@@ -65,9 +75,10 @@ pub(super) fn plan(known: &Known, size: &PictureSize, beside: &Beside, room: &Ro
         let own = activations(ComponentKind::UNet, &PictureSize { samples, ..*size });
         own.map(|own| own + taesd.beside_unet)
     };
-    fits(unet + of_unet(1)?, available)?;
+    fits(unet + of_unet(1)?.max(beside.patching(ComponentKind::UNet)), available)?;
     // With all networks in memory if that leaves room for everything at once; else with the UNet alone.
-    let all = of_unet(size.samples)?.max(activations(ComponentKind::Vae, size)?);
+    let patching = beside.patching.iter().copied().max().unwrap_or_default();
+    let all = of_unet(size.samples)?.max(activations(ComponentKind::Vae, size)?).max(patching);
     if known.weight_bytes() + beside.patched.iter().sum::<u64>() + all <= room.all {
         return Ok((size.samples, true));
     }

@@ -267,7 +267,8 @@ impl Table {
             other.beside.as_ref().is_some_and(|beside| Arc::ptr_eq(beside, &resident.lease))
         };
         let gives_room = |resident: &Resident| {
-            self.is_idle(resident, whom) && !self.residents.iter().any(|other| holds(other, resident))
+            let mut others = self.residents.iter().chain(&self.leaving);
+            self.is_idle(resident, whom) && !others.any(|other| holds(other, resident))
         };
         let Some(place) = self.residents.iter().position(gives_room) else {
             return false;

@@ -127,6 +127,7 @@ impl Memory {
             let started = Instant::now();
             let bytes = known.estimate.patched_bytes(kind, patches)?;
             let lease = Arc::new(self.reserve(bytes, For::Job, name)?);
+            let _working = self.reserve(known.estimate.patching_bytes(kind, patches), For::Job, name)?;
             // What is left of others that were changed, once there is room.
             let near = self.table().near(&base);
             let checkpoint = files.open()?;

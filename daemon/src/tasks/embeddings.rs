@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use latentd_models::prompt::Embeddings;
+use latentd_models::adapters::Embedding;
+use latentd_models::prompt::{EmbeddingNames, Embeddings};
 
 use super::notices::Notices;
-use crate::error::{Class, Result};
-use crate::library::{Library, Pinned};
+use crate::error::{Class, Error, Result};
+use crate::library::{Library, Mentioned, Pinned};
 use crate::memory::Known;
 use crate::schema::shorten;
 
@@ -18,8 +19,34 @@ pub(super) struct RequestEmbeddings {
     used: Vec<(String, Arc<Pinned>)>,
 }
 
+/// What is known of a file whose name stands in a prompt.
+enum Looked {
+    Not,
+    Usable(Arc<Pinned>, Arc<Embedding>),
+    Refused,
+}
+
+/// The file, held open, and what is in it, if that is for a text encoder of this width; else the rest of a sentence about it.
+fn usable(file: &Mentioned, library: &Library, width: usize) -> Result<(Arc<Pinned>, Arc<Embedding>)> {
+    let unusable = |error: Error| Error::new(error.class, format!("cannot be used: {}", error.text));
+    let item = match file {
+        Mentioned::Entry(item) => item,
+        Mentioned::Broken(_, problem) => {
+            let text = format!("{}: {}", problem.path.display(), problem.reason);
+            return Err(unusable(Error::new(problem.class, text)));
+        }
+    };
+    let file = library.pin_item(item).map_err(unusable)?;
+    let embedding = file.embedding().map_err(unusable)?;
+    match embedding.misfit(width) {
+        Some(why) => Err(Error::new(Class::Model, why)),
+        None => Ok((file, embedding)),
+    }
+}
+
 impl RequestEmbeddings {
-    /// Looks for names in these prompts. What is broken or for another model is told, and its name is words then.
+    /// Looks for names in these prompts. Of those that are meant, what is broken or for another model is told, and its name
+    /// is words then.
     pub(super) fn resolve(
         prompts: [&str; 2],
         known: &Known,
@@ -27,50 +54,54 @@ impl RequestEmbeddings {
         notices: &mut Notices,
     ) -> Result<Self> {
         let width = known.targets().token_width();
-        let mut usable: Vec<(String, Arc<Pinned>, Arc<latentd_models::adapters::Embedding>)> = vec![];
-        for item in library.embeddings_in(prompts)? {
-            let told =
-                |why: &str| format!("embedding '{}' {why}; its name was drawn as words", shorten(&item.name));
-            let Ok(file) = library.pin_item(&item) else { continue };
-            let embedding = match file.embedding() {
-                Ok(embedding) => embedding,
-                Err(error) => {
-                    notices.not_applied(error.class, told(&format!("cannot be used: {}", error.text)))?;
-                    continue;
+        let files = library.embeddings_in(prompts)?;
+        let names = EmbeddingNames::new(files.iter().map(Mentioned::name))?;
+        let mut looked: Vec<Looked> = files.iter().map(|_| Looked::Not).collect();
+        let places = loop {
+            let mut places: Vec<usize> = vec![];
+            for prompt in prompts {
+                let counts = |place: usize| !matches!(looked.get(place), Some(Looked::Refused));
+                places.extend(names.used(prompt, counts)?);
+            }
+            let is_new = |place: &usize| matches!(looked.get(*place), Some(Looked::Not));
+            let Some(place) = places.iter().copied().find(is_new) else { break places };
+            let (Some(file), Some(state)) = (files.get(place), looked.get_mut(place)) else { break places };
+            *state = match usable(file, library, width) {
+                Ok((file, embedding)) => Looked::Usable(file, embedding),
+                Err(why) => {
+                    let name = shorten(file.name());
+                    let text = format!("embedding '{name}' {}; its name was drawn as words", why.text);
+                    notices.not_applied(why.class, text)?;
+                    Looked::Refused
                 }
             };
-            if let Some(why) = embedding.misfit(width) {
-                notices.not_applied(Class::Model, told(&why))?;
+        };
+        let mut used: Vec<(String, Arc<Pinned>, Arc<Embedding>)> = vec![];
+        for place in places {
+            let (Some(file), Some(Looked::Usable(pinned, embedding))) = (files.get(place), looked.get(place))
+            else {
+                continue;
+            };
+            if used.iter().any(|(name, ..)| name == file.name()) {
                 continue;
             }
-            match usable.iter().find(|(name, ..)| *name == item.name) {
-                None => usable.push((item.name.clone(), file, embedding)),
-                Some((name, _, other)) if other.digest() != embedding.digest() => {
-                    let text = format!(
+            used.push((file.name().to_owned(), Arc::clone(pinned), Arc::clone(embedding)));
+            let others = files.iter().skip(place + 1).filter(|other| other.name() == file.name());
+            for other in others {
+                let differs =
+                    usable(other, library, width).is_ok_and(|(_, of)| of.digest() != embedding.digest());
+                if differs && let Mentioned::Entry(item) = other {
+                    notices.tell(format!(
                         "embedding '{}' is in two files that differ; the first one was drawn with, not {}",
-                        shorten(name),
+                        shorten(&item.name),
                         item.file_name()
-                    );
-                    notices.tell(text);
-                }
-                Some(_) => (),
-            }
-        }
-        if usable.is_empty() {
-            return Ok(Self::default());
-        }
-        let found =
-            Embeddings::new(usable.iter().map(|(name, _, embedding)| (name.clone(), Arc::clone(embedding))))?;
-        let mut used: Vec<(String, Arc<Pinned>)> = vec![];
-        for prompt in prompts {
-            for name in found.used_in(prompt)? {
-                let file = usable.iter().find(|(own, ..)| own == name).map(|(_, file, _)| Arc::clone(file));
-                if let Some(file) = file.filter(|_| !used.iter().any(|(other, _)| other == name)) {
-                    used.push((name.to_owned(), file));
+                    ));
                 }
             }
         }
-        Ok(Self { found: Arc::new(found), used })
+        let found = used.iter().map(|(name, _, embedding)| (name.clone(), Arc::clone(embedding)));
+        let found = Arc::new(Embeddings::new(found)?);
+        Ok(Self { found, used: used.into_iter().map(|(name, file, _)| (name, file)).collect() })
     }
 
     /// As A1111 writes them behind "TI hashes": 12 digits of each file's SHA-256. Waits for hashes until `cancelled`.

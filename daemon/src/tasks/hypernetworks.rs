@@ -6,7 +6,7 @@ use latentd_client::protocol::LibraryKind;
 use latentd_models::adapters::Hypernetwork;
 use latentd_models::prompt::{NamedNetwork, Wording};
 
-use super::loras::number;
+use super::loras::{number, tell_unknown};
 use super::notices::Notices;
 use crate::error::{Class, Error, Result};
 use crate::library::Library;
@@ -41,6 +41,7 @@ impl Hypernetworks {
     ) -> Result<Self> {
         let mut found = Self::default();
         for (place, network) in prompt.networks.iter().enumerate().filter(|(_, of)| is_hypernetwork(of)) {
+            tell_unknown(network, &[], 2, notices)?;
             let strength = network.positional.get(1).map_or(Ok(1.0), |text| number(text));
             let strength = match strength {
                 Ok(strength) => strength as f32,
@@ -81,14 +82,14 @@ impl Hypernetworks {
         Ok(found)
     }
 
-    /// Whether one of the prompt's networks is among them and stays in the prompt that a picture tells: the last one is told
-    /// apart, from where A1111 puts it behind the prompt.
-    pub(super) fn is_told_in_prompt(&self, place: usize) -> bool {
-        self.places.contains(&place) && self.places.last() != Some(&place)
+    /// Whether one of the prompt's networks is among them.
+    pub(super) fn has(&self, place: usize) -> bool {
+        self.places.contains(&place)
     }
 
-    /// The last one's name and strength.
-    pub(super) fn last(&self) -> Option<(String, f32)> {
-        self.wishes.last().map(|wish| (wish.file.item().name.clone(), wish.strength))
+    /// The last one: which of the prompt's networks it is, its name and its strength.
+    pub(super) fn last(&self) -> Option<(usize, String, f32)> {
+        let (place, wish) = self.places.last().zip(self.wishes.last())?;
+        Some((*place, wish.file.item().name.clone(), wish.strength))
     }
 }

@@ -7,6 +7,7 @@ use latentd_models::image::{Infotext, read_infotext};
 
 use super::given::{Given, wrong};
 use super::studio::Studio;
+use super::told::LORAS;
 use crate::error::Result;
 use crate::library::OWN_VAE;
 
@@ -77,6 +78,7 @@ fn request(infotext: &Infotext) -> Txt2ImgParams {
             _ => Rng::Nv,
         },
         precision: precision(infotext),
+        loras: infotext.get(LORAS).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
         ..default
     }
 }

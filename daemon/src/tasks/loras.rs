@@ -9,6 +9,7 @@ use latentd_models::adapters::{Adapter, Network};
 use latentd_models::files::open_without_waiting;
 use latentd_models::nn::Patch;
 use latentd_models::prompt::{NamedNetwork, Wording};
+use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
 use super::notices::Notices;
@@ -88,7 +89,7 @@ impl Loras {
 
     fn take(
         &mut self,
-        wanted: Wanted,
+        mut wanted: Wanted,
         known: &Known,
         library: &Library,
         notices: &mut Notices,
@@ -99,7 +100,24 @@ impl Loras {
                 return notices.not_applied(error.class, format!("{}; it was left out", error.text));
             }
         };
+        // A picture does not tell where its owner keeps files.
+        if wanted.place.is_none() && wanted.name.contains(['/', '\\']) {
+            let name = &file.item().name;
+            if library
+                .pin_addon(LibraryKind::Lora, name)
+                .is_ok_and(|by_name| by_name.identity() == file.identity())
+            {
+                wanted.name.clone_from(name);
+            }
+        }
         let config = file.item().path().and_then(peft_config);
+        if config.as_deref().is_some_and(|text| serde_json::from_str::<IgnoredAny>(text).is_err()) {
+            let text = format!(
+                "lora '{}': adapter_config.json beside it is no JSON, so that the scales it may tell are not known",
+                shorten(&wanted.name)
+            );
+            notices.not_applied(Class::Model, text)?;
+        }
         let (tensors, targets) = (file.tensors()?, known.targets());
         let adapter = Arc::new(Adapter::of(tensors, targets, wanted.dynamic, config.as_deref())?);
         if let Some(left) = adapter.unapplied() {
@@ -129,10 +147,30 @@ impl Loras {
         self.applied.iter().any(|applied| applied.wanted.place == Some(place))
     }
 
-    /// How a prompt would say those that the request had beside its prompt.
-    pub(super) fn written(&self) -> String {
-        let beside = self.applied.iter().filter(|applied| applied.wanted.place.is_none());
-        beside.map(|applied| applied.wanted.written()).collect()
+    /// Those that the request had beside its prompt, as a request has them.
+    pub(super) fn beside(&self) -> Vec<LoraParams> {
+        self.wanted_beside().map(Wanted::to_field).collect()
+    }
+
+    /// How a prompt says those, and the networks that are read of that; `None` if one of them cannot be said so.
+    pub(super) fn written(&self) -> Option<(String, Vec<NamedNetwork>)> {
+        let (mut text, mut networks) = (String::new(), vec![]);
+        for wanted in self.wanted_beside() {
+            let written = wanted.written();
+            let read = Wording::of_prompt(&written).networks;
+            let [network] = &read[..] else { return None };
+            let again = Wanted::of_prompt(network, 0, &mut Notices::new(true)).ok()?.ok()?;
+            if (Wanted { place: None, ..again }) != *wanted {
+                return None;
+            }
+            text += &written;
+            networks.extend(read);
+        }
+        Some((text, networks))
+    }
+
+    fn wanted_beside(&self) -> impl Iterator<Item = &Wanted> {
+        self.applied.iter().map(|applied| &applied.wanted).filter(|wanted| wanted.place.is_none())
     }
 
     /// As A1111 writes them behind "Lora hashes": each name once, with 12 digits. Waits for hashes until `cancelled`.
@@ -160,21 +198,7 @@ impl Wanted {
         let named =
             |name: &str| network.named.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value);
         let given = |at: usize, name: &str| named(name).or(network.positional.get(at));
-        let unknown: Vec<String> = network
-            .named
-            .iter()
-            .filter(|(name, _)| !["te", "unet", "dyn"].contains(&name.as_str()))
-            .map(|(name, value)| format!("{name}={value}"))
-            .chain(network.positional.iter().skip(4).cloned())
-            .collect();
-        if !unknown.is_empty() {
-            let text = format!(
-                "{}: {} is not known and was left out",
-                shorten(&network.written),
-                shorten(&unknown.join(", "))
-            );
-            notices.not_applied(Class::Unsupported, text)?;
-        }
+        tell_unknown(network, &["te", "unet", "dyn"], 4, notices)?;
         Ok((|| {
             let te = given(1, "te").map_or(Ok(1.0), |text| number(text))?;
             let unet = given(2, "unet").map_or(Ok(te), |text| number(text))?;
@@ -206,6 +230,11 @@ impl Wanted {
         }
     }
 
+    fn to_field(&self) -> LoraParams {
+        let dynamic = self.dynamic.and_then(|ranks| u32::try_from(ranks).ok());
+        LoraParams { name: self.name.clone(), te: Some(self.te), unet: Some(self.unet), dynamic }
+    }
+
     fn written(&self) -> String {
         let Self { name, te, unet, dynamic, .. } = self;
         let strengths = if te == unet { te.to_string() } else { format!("{te}:{unet}") };
@@ -214,10 +243,41 @@ impl Wanted {
     }
 }
 
-/// A strength as Python reads one, if it is a finite number.
+/// How strong anything may be, as in `loras`.
+const STRONGEST: f64 = 1000.0;
+
+/// A strength as Python reads one, if it is a number that can be meant.
 pub(super) fn number(text: &str) -> std::result::Result<f64, String> {
     let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
-    number.ok_or_else(|| format!("'{}' is no number", shorten(text)))
+    match number {
+        None => Err(format!("'{}' is no number", shorten(text))),
+        Some(number) if number.abs() > STRONGEST => Err(format!(
+            "{} is beyond what can be computed with; up to {STRONGEST} is possible",
+            shorten(text)
+        )),
+        Some(number) => Ok(number),
+    }
+}
+
+/// Tells of arguments that nobody knows: those by name that are not among `named`, and those beyond the first `positional`.
+pub(super) fn tell_unknown(
+    network: &NamedNetwork,
+    named: &[&str],
+    positional: usize,
+    notices: &mut Notices,
+) -> Result<()> {
+    let unknown: Vec<String> = network
+        .named
+        .iter()
+        .filter(|(name, _)| !named.contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain(network.positional.iter().skip(positional).cloned())
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let (written, unknown) = (shorten(&network.written), shorten(&unknown.join(", ")));
+    notices.not_applied(Class::Unsupported, format!("{written}: {unknown} is not known and was left out"))
 }
 
 /// Equal for what does the same to a network.

@@ -19,6 +19,7 @@ mod output;
 mod packing;
 mod studio;
 mod task;
+mod told;
 mod txt2img;
 mod unapplied;
 

@@ -22,6 +22,7 @@ use super::output::Output;
 use super::packing::Packing;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
+use super::told::{LORAS, Told};
 use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::library::{ModelFiles, Pinned};
@@ -43,10 +44,8 @@ pub(crate) struct Txt2Img {
     preview_every: Option<u32>,
     wishes: Wishes,
     loras: Loras,
-    hypernetworks: Hypernetworks,
     embeddings: RequestEmbeddings,
-    /// The prompt as a picture's text has it: with the networks that were applied.
-    told_prompt: String,
+    told: Told,
     notices: Vec<String>,
 }
 
@@ -153,10 +152,8 @@ impl JobMethod for Txt2Img {
             output,
             preview_every,
             wishes,
-            told_prompt: prompt.told(|place| loras.has(place) || hypernetworks.is_told_in_prompt(place))
-                + &loras.written(),
+            told: Told::of(&prompt, &loras, &hypernetworks),
             loras,
-            hypernetworks,
             embeddings,
             notices: notices.into_texts(),
         })
@@ -206,6 +203,12 @@ impl JobMethod for Txt2Img {
                     known = memory.known(&self.files, Precision::F32)?;
                     memory.check_fits(&known, &self.picture, &needs(&self.wishes, &known, &self.picture)?)?;
                 }
+                Err(latentd_models::Error::NotFinite(reason)) if self.is_changed() => {
+                    let text = format!(
+                        "{reason}, or a LoRA or hypernetwork is too strong; give it a smaller strength"
+                    );
+                    return Err(Error::new(Class::Model, text));
+                }
                 Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
             }
         };
@@ -230,6 +233,11 @@ impl JobMethod for Txt2Img {
 }
 
 impl Txt2Img {
+    /// Whether something changes what the checkpoint computes.
+    fn is_changed(&self) -> bool {
+        !self.wishes.changes.files.is_empty() || !self.wishes.hypernetworks.is_empty()
+    }
+
     /// The picture's text with what only the library knows: which file drew it.
     fn infotext(&self, drawn: &pipeline::Output, run: &Run<'_>) -> Result<String> {
         let short_hash = |file: &Pinned| {
@@ -238,16 +246,20 @@ impl Txt2Img {
         };
         let ModelFiles { checkpoint, vae } = &self.files;
         let mut infotext = drawn.infotext.clone();
-        infotext.prompt.clone_from(&self.told_prompt);
+        infotext.prompt.clone_from(&self.told.prompt);
         let mut fields =
             vec![("Model hash", short_hash(checkpoint)?), ("Model", checkpoint.item().name.clone())];
         if let Some(vae) = vae {
             fields.extend([("VAE hash", short_hash(vae)?), ("VAE", vae.item().file_name())]);
         }
         infotext.insert("Size", fields);
-        if let Some((name, strength)) = self.hypernetworks.last() {
+        if let Some((name, strength)) = &self.told.hypernetwork {
             infotext.push("Hypernet", name);
             infotext.push("Hypernet strength", strength);
+        }
+        if !self.told.loras.is_empty() {
+            let loras = serde_json::to_string(&self.told.loras);
+            infotext.push(LORAS, loras.map_err(|error| Error::internal(error.to_string()))?);
         }
         let cancelled = || run.watch.is_cancelled();
         let hashes = [

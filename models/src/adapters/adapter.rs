@@ -59,20 +59,20 @@ impl fmt::Display for Unapplied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { count, of, first, shapes, family } = self;
         if let Some(family) = family {
-            write!(f, "is for {family}: ")?;
+            write!(f, "is for {family} and ")?;
         }
         match shapes {
             Some(shapes) => write!(
                 f,
-                "was left out, for {count} of its {of} tensors do not fit this model, the first {first} ({shapes})"
+                "was left out: {count} of its {of} tensors do not fit this model, the first {first} ({shapes})"
             ),
             None if count == of => write!(
                 f,
-                "was left out, for this model has no layer for any of its {of} tensors, the first {first}"
+                "was left out: this model has no place for any of its {of} tensors, the first {first}"
             ),
             None => write!(
                 f,
-                "{count} of its {of} tensors were not applied, for this model has no layer for them, the first {first}"
+                "was applied in part: this model has no place for {count} of its {of} tensors, the first {first}"
             ),
         }
     }
@@ -202,34 +202,30 @@ impl Found<'_> {
         let outputs =
             self.targets.shape(&weight).and_then(|shape| shape.first()).copied().unwrap_or_default();
         let first = parts.values().next().map_or_else(String::new, |stored| stored.name.clone());
-        let mut build = Build { file: self.file, parts: parts.clone(), first, peft, dynamic, outputs };
+        let mut build =
+            Build { file: self.file, parts: parts.clone(), unused: vec![], first, peft, dynamic, outputs };
         for (role, tensor) in
             [(Role::DiffBias, "bias"), (Role::NormBias, "bias"), (Role::NormWeight, "weight")]
         {
             if let Some(difference) = build.parts.remove(&role) {
                 let change = Added(Box::new(Full { difference: difference.clone(), scale: 1.0 }));
-                self.take(network, &format!("{layer}.{tensor}"), Box::new(change), &difference, 1)?;
+                self.take(network, &format!("{layer}.{tensor}"), Box::new(change), &[difference])?;
             }
         }
-        let Some(first) = build.parts.values().next().cloned() else { return Ok(()) };
+        let of: Vec<Stored> = build.parts.values().cloned().collect();
         let Some(change) = build.change()? else {
-            self.unmatched.extend(build.parts.into_values());
+            self.unmatched.extend(of);
             return Ok(());
         };
-        self.take(network, &weight, change, &first, parts.len())
+        let of: Vec<Stored> = of.into_iter().filter(|stored| !build.unused.contains(stored)).collect();
+        self.unmatched.append(&mut build.unused);
+        self.take(network, &weight, change, &of)
     }
 
-    /// Takes in the change of one tensor, made of `count` of the file's, of which `first` is told if it does not fit.
-    fn take(
-        &mut self,
-        network: Network,
-        tensor: &str,
-        change: Box<dyn Change>,
-        first: &Stored,
-        count: usize,
-    ) -> Result<()> {
-        let Some(shape) = self.targets.shape(tensor) else {
-            self.unmatched.push(first.clone());
+    /// Takes in the change of one tensor, made of these of the file's, of which the first is told if it does not fit.
+    fn take(&mut self, network: Network, tensor: &str, change: Box<dyn Change>, of: &[Stored]) -> Result<()> {
+        let (Some(shape), Some(first)) = (self.targets.shape(tensor), of.first()) else {
+            self.unmatched.extend_from_slice(of);
             return Ok(());
         };
         let own = Sizes::of(shape);
@@ -237,7 +233,7 @@ impl Found<'_> {
         let fitting = [Some(own), part].into_iter().flatten().find(|sizes| change.fits(*sizes));
         let Some(sizes) = fitting else {
             let shapes = format!("{}, the model's is {shape:?}", change.told());
-            self.misfits.push((first.clone(), shapes, count));
+            self.misfits.push((first.clone(), shapes, of.len()));
             return Ok(());
         };
         if self
@@ -256,6 +252,8 @@ impl Found<'_> {
 struct Build<'a> {
     file: &'a Tensors,
     parts: BTreeMap<Role, Stored>,
+    /// Those that belong to nothing.
+    unused: Vec<Stored>,
     /// The name of one of them.
     first: String,
     /// What PEFT's configuration says for a rank.
@@ -269,14 +267,12 @@ impl Build<'_> {
     fn change(&mut self) -> Result<Option<Box<dyn Change>>> {
         let alpha = self.number(Role::Alpha)?;
         let scale = self.number(Role::Scale)?;
-        if self.has(Role::OnInput) || self.has(Role::Weight) {
-            // Weights alone are nobody's.
-            let (Some(on_input), true) = (self.number(Role::OnInput)?, self.has(Role::Weight)) else {
-                return Ok(None);
-            };
+        if let Some(on_input) = self.number(Role::OnInput)? {
             let change = Ia3 { factors: self.take(Role::Weight)?, on_input: on_input != 0.0 };
             return self.whole(Box::new(change)).map(Some);
         }
+        // Weights alone are nobody's.
+        self.unused.extend(self.parts.remove(&Role::Weight));
         if self.has(Role::OftDiag) || self.has(Role::OftBlocks) {
             let is_rotation = self.has(Role::OftDiag);
             let blocks = self.take(if is_rotation { Role::OftDiag } else { Role::OftBlocks })?;
@@ -394,11 +390,7 @@ impl Build<'_> {
         // Counts are whole numbers in some files.
         let value = match self.file.weight_dtype(&stored.name) {
             Ok(_) => stored.read(self.file)?.first().copied(),
-            Err(_) => self.file.bytes(&stored.name)?.map(|bytes| {
-                let mut wide = [0; 8];
-                wide.iter_mut().zip(bytes.iter()).for_each(|(to, byte)| *to = *byte);
-                i64::from_le_bytes(wide) as f32
-            }),
+            Err(_) => stored.integer(self.file)?.map(|value| value as f32),
         };
         value.map(Some).ok_or_else(|| Error::model(self.file.path(), reason()))
     }

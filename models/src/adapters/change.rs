@@ -38,7 +38,12 @@ pub(super) trait Change: Send + Sync {
     /// makes of W at full strength.
     fn apply(&self, file: &Tensors, sizes: Sizes, strength: f32, weights: &mut [f32]) -> Result<()>;
 
-    /// The same as a product that is added, if it is one.
+    /// Ranks of the product that it is, if it is one that is added.
+    fn rank(&self) -> Option<usize> {
+        None
+    }
+
+    /// The same as that product.
     fn product(&self, _file: &Tensors, _sizes: Sizes, _strength: f32) -> Result<Option<LowRank>> {
         Ok(None)
     }
@@ -54,6 +59,11 @@ pub(super) trait Delta: Send + Sync {
 
     /// `sums += factor · Δ`.
     fn add(&self, file: &Tensors, sizes: Sizes, factor: f32, sums: &mut [f32]) -> Result<()>;
+
+    /// As in [`Change::rank`].
+    fn rank(&self) -> Option<usize> {
+        None
+    }
 
     /// As in [`Change::product`].
     fn product(&self, _file: &Tensors, _sizes: Sizes, _factor: f32) -> Result<Option<LowRank>> {
@@ -75,6 +85,10 @@ impl Change for Added {
 
     fn apply(&self, file: &Tensors, sizes: Sizes, strength: f32, weights: &mut [f32]) -> Result<()> {
         self.0.add(file, sizes, strength, weights)
+    }
+
+    fn rank(&self) -> Option<usize> {
+        self.0.rank()
     }
 
     fn product(&self, file: &Tensors, sizes: Sizes, strength: f32) -> Result<Option<LowRank>> {

@@ -4,9 +4,13 @@
 use super::change::{Delta, Sizes, at_odds, without_rank};
 use super::math::{add_product, product, transposed};
 use super::source::Stored;
-use crate::Result;
 use crate::files::Tensors;
 use crate::nn::LowRank;
+use crate::{Error, Result};
+
+/// The most ranks of a layer: several times what the widest layer can hold. Numbers that a file repeats make any rank in a
+/// few bytes.
+const MOST_RANKS: usize = 4096;
 
 pub(super) struct Lora {
     /// `(outputs, rank)`, whatever ones follow.
@@ -32,6 +36,13 @@ impl Lora {
         if rank == 0 || up.size(1) == 0 {
             return Err(without_rank(file, if rank == 0 { &down } else { &up }));
         }
+        if rank > MOST_RANKS {
+            let reason = format!(
+                "tensor {} {:?} has rank {rank}; up to {MOST_RANKS} make sense, use another file",
+                down.name, down.shape
+            );
+            return Err(Error::model(file.path(), reason));
+        }
         if up.count() != up.size(0) * rank || up.size(1) != rank {
             return Err(at_odds(file, &up, &down));
         }
@@ -40,10 +51,6 @@ impl Lora {
         }
         let ranks = dynamic.map_or(rank, |dynamic| dynamic.min(rank));
         Ok(Self { up, down, mid, scale, ranks })
-    }
-
-    fn rank(&self) -> usize {
-        self.down.size(0)
     }
 
     /// Places of the kernel.
@@ -68,6 +75,10 @@ impl Delta for Lora {
         add_product(1.0, &up, &down, sums, rank)
     }
 
+    fn rank(&self) -> Option<usize> {
+        Some(self.down.size(0))
+    }
+
     fn product(&self, file: &Tensors, sizes: Sizes, factor: f32) -> Result<Option<LowRank>> {
         self.low_rank(file, sizes, factor).map(Some)
     }
@@ -75,7 +86,7 @@ impl Delta for Lora {
 
 impl Lora {
     fn low_rank(&self, file: &Tensors, sizes: Sizes, factor: f32) -> Result<LowRank> {
-        let rank = self.rank();
+        let rank = self.down.size(0);
         let (mut up, mut down) = (self.up.read(file)?, self.down.read(file)?);
         if let Some(mid) = &self.mid {
             // (rank, rank, taps) with the inputs in the place of the second rank.

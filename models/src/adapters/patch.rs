@@ -63,6 +63,10 @@ impl Patch for AdapterPatch {
         Ok(())
     }
 
+    fn rank(&self, name: &str) -> Option<usize> {
+        self.matched(name).filter(|matched| matched.whole)?.change.rank()
+    }
+
     fn product(&self, name: &str) -> Result<Option<LowRank>> {
         let Some(Matched { change, sizes, whole, .. }) = self.matched(name) else { return Ok(None) };
         if !whole {

@@ -1,6 +1,6 @@
 //! The numbers of an adapter's file.
 
-use crate::files::Tensors;
+use crate::files::{ElementType, Tensors};
 use crate::{Error, Result};
 use latentd_kernels::Weights;
 
@@ -29,6 +29,20 @@ impl Stored {
         values.resize(weights.len(), 0.0);
         weights.widen(&mut values);
         Ok(values)
+    }
+
+    /// Its number, if it is a single whole one: not of a type that weights have.
+    pub(super) fn integer(&self, file: &Tensors) -> Result<Option<i64>> {
+        let own = file.own_name(&self.name).unwrap_or(&self.name);
+        let (dtype, bytes) = (file.dtype(own), file.bytes(own)?.unwrap_or_default());
+        Ok(match dtype {
+            Some(ElementType::I64) => bytes.first_chunk().map(|bytes| i64::from_le_bytes(*bytes)),
+            Some(ElementType::I32) => bytes.first_chunk().map(|bytes| i32::from_le_bytes(*bytes).into()),
+            Some(ElementType::I16) => bytes.first_chunk().map(|bytes| i16::from_le_bytes(*bytes).into()),
+            Some(ElementType::I8) => bytes.first_chunk().map(|bytes| i8::from_le_bytes(*bytes).into()),
+            Some(ElementType::U8 | ElementType::Bool) => bytes.first().map(|byte| (*byte).into()),
+            _ => None,
+        })
     }
 
     /// Elements.

@@ -90,7 +90,7 @@ impl Targets {
     }
 
     /// The width of the conditioning that the UNet attends to, if it attends.
-    pub(super) fn context_width(&self) -> Option<usize> {
+    pub fn context_width(&self) -> Option<usize> {
         let keys = self.shapes.iter().find(|(name, _)| name.ends_with("attn2.to_k.weight"))?;
         keys.1.get(1).copied()
     }

@@ -9,7 +9,7 @@ use super::component::{ComponentKind, Network, TextEncoder};
 use crate::networks::unet::UNet;
 use crate::networks::vae::Vae;
 use crate::nn::backend::dry_run::{Counter, dry_run};
-use crate::nn::{Device, Matrix, Part, Parts, Patch, Precision, Run};
+use crate::nn::{Device, Matrix, Part, Parts, Patch, Precision, Run, working_bytes};
 use crate::prompt::CHUNK_TOKENS;
 use crate::{Error, Result};
 
@@ -91,6 +91,15 @@ impl Estimate {
             };
         }
         Ok(bytes)
+    }
+
+    /// Bytes that are needed while a component's tensors are changed by these patches, beside what they become.
+    pub fn patching_bytes(&self, kind: ComponentKind, patches: &[Arc<dyn Patch>]) -> u64 {
+        let parts = self.parts(kind).into_iter().flat_map(Parts::iter);
+        let touched = parts.filter(|(name, _)| patches.iter().any(|patch| patch.touches(name)));
+        let largest = touched.map(|(name, part)| working_bytes(name, &part.shape(), patches)).max();
+        // Each thread may be at one of the largest.
+        largest.unwrap_or_default() * rayon::current_num_threads() as u64
     }
 
     /// Channels of the UNet at the latents' own size.

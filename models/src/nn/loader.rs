@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::backend::{Device, Layout, Matrix, Precision, Vector};
 use super::low_rank::LowRank;
 use super::parts::{Part, Parts, Table};
-use super::patch::Patch;
+use super::patch::{Patch, joined_rank};
 use crate::files::{Tensors, would_be};
 use crate::{Error, Result};
 
@@ -446,8 +446,11 @@ fn plus_products(
     made.map(Some).map_err(Unfit::Packed)
 }
 
-/// The product that all patches of a tensor are together, if each is one.
+/// The product that all patches of a tensor are together, if each is one and they are not too many.
 fn products(name: &str, patches: &[Arc<dyn Patch>]) -> Result<Option<LowRank>, Unfit> {
+    if joined_rank(name, patches).is_none() {
+        return Ok(None);
+    }
     let mut all = vec![];
     for patch in patches.iter().filter(|patch| patch.touches(name)) {
         let Some(product) = patch.product(name)? else { return Ok(None) };

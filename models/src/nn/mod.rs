@@ -31,6 +31,7 @@ pub use norm::{GroupNorm, LayerNorm};
 pub use ops::{add, cat_channels, resized_nearest, upload};
 pub use parts::{Part, Parts, Table};
 pub use patch::Patch;
+pub(crate) use patch::working_bytes;
 pub use run::Run;
 pub use transform::KeyValueTransform;
 

@@ -129,6 +129,27 @@ impl EmbeddingNames {
         found.sort_unstable();
         Ok(found)
     }
+
+    /// Those that [`Embeddings`] of the ones which `counts` says yes to would find in a prompt, by their places, in the order of
+    /// their first use.
+    pub fn used(&self, prompt: &str, counts: impl Fn(usize) -> bool) -> Result<Vec<usize>> {
+        let mut used = vec![];
+        if self.0.is_empty() {
+            return Ok(used);
+        }
+        for tokens in tokens_of_pieces(prompt)? {
+            let mut rest = &tokens[..];
+            while !rest.is_empty() {
+                let counting = self.0.beginning(rest).filter_map(|(places, count)| {
+                    Some((*places.iter().find(|place| counts(**place))?, count))
+                });
+                let found = counting.last();
+                used.extend(found.map(|(place, _)| place).filter(|place| !used.contains(place)));
+                rest = rest.get(found.map_or(1, |(_, count)| count)..).unwrap_or_default();
+            }
+        }
+        Ok(used)
+    }
 }
 
 /// A prompt's tokens: no name reaches from one stretch of emphasis into another.
