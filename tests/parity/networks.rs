@@ -10,9 +10,9 @@ use latentd_models::networks::clip::{ClipConfig, ClipText};
 use latentd_models::networks::unet::{UNet, UNetConfig};
 use latentd_models::networks::vae::{Vae, VaeConfig};
 use latentd_models::nn::backend::cpu::cpu;
-use latentd_models::nn::{Loader, Precision, Run};
+use latentd_models::nn::{Loader, Precision, Run, Wrap};
 
-use crate::golden::{Golden, assert_close, checkpoint};
+use crate::golden::{Golden, assert_close, checkpoint, relative_error, values};
 
 const TOLERANCE: f64 = 1e-5;
 const CLIP: &str = "cond_stage_model.transformer.text_model.";
@@ -51,6 +51,49 @@ fn clip_gives_every_hidden_state() {
     let norm = |index: usize| clip.final_norm(&states[index]).expect("norm");
     assert_close("final", &norm(states.len() - 1), golden.get("final"), TOLERANCE);
     assert_close("clip skip 2", &norm(states.len() - 2), golden.get("skip2"), TOLERANCE);
+}
+
+/// Along x, y and both; and what is drawn so is the same wherever its border is.
+#[test]
+fn what_tiles_goes_on_with_its_other_end() {
+    let (golden, of_unet, of_vae) = (Golden::open("tiling"), Golden::open("unet"), Golden::open("vae"));
+    let file = open("tiny-sd1");
+    let (unet, vae) = (unet(&file), vae(&file));
+    for (along, wrap) in [
+        ("x", Wrap { x: true, y: false }),
+        ("y", Wrap { x: false, y: true }),
+        ("xy", Wrap { x: true, y: true }),
+    ] {
+        let (unet, vae) = (unet.wrapping(wrap), vae.wrapping(wrap));
+        let (x, t, context) =
+            (of_unet.get("case1.x"), of_unet.floats("case1.t"), of_unet.get("case1.context"));
+        let out = unet.forward(x, &t, context, None).expect("runs");
+        assert_close(&format!("unet {along}"), &out, golden.get(&format!("unet.{along}")), TOLERANCE);
+        let latents = of_vae.get("decode1.latents");
+        let image = vae.decode(latents, &Run::WHOLE).expect("decodes");
+        assert_close(&format!("decode {along}"), &image, golden.get(&format!("decode.{along}")), TOLERANCE);
+        let posterior = vae.encode(of_vae.get("encode1.image"), &Run::WHOLE).expect("encodes");
+        assert_close(
+            &format!("encode {along}"),
+            &posterior.mean,
+            golden.get(&format!("encode.{along}")),
+            TOLERANCE,
+        );
+        // Turned by a few latents the picture is turned too.
+        let turned = |x: &Tensor, dimension: usize, by: usize| {
+            let (first, rest) = (x.narrow(dimension, 0, by), x.narrow(dimension, by, x.dim(dimension) - by));
+            Tensor::cat(&[&rest.expect("fits"), &first.expect("fits")], dimension).expect("fits")
+        };
+        for (dimension, wraps) in [(3, wrap.x), (2, wrap.y)] {
+            let of_turned = vae.decode(&turned(latents, dimension, 3), &Run::WHOLE).expect("decodes");
+            let error = relative_error(&values(&of_turned), &values(&turned(&image, dimension, 24)));
+            assert!((error < TOLERANCE) == wraps, "decode {along}, dimension {dimension}: {error}");
+        }
+    }
+    let off = unet.wrapping(Wrap { x: true, y: true }).wrapping(Wrap::default());
+    let (x, t, context) = (of_unet.get("case1.x"), of_unet.floats("case1.t"), of_unet.get("case1.context"));
+    let (plain, off) = (unet.forward(x, &t, context, None), off.forward(x, &t, context, None));
+    assert!(plain.expect("runs") == off.expect("runs"), "off is the very bytes of never on");
 }
 
 #[test]

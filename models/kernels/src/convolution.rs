@@ -5,6 +5,26 @@ use crate::matmul::{Rows, SEGMENT, multiply, segments};
 use crate::pack::PackedMatrix;
 use crate::{Epilogue, Isa, elements};
 
+/// Along which sides a picture goes on beyond its border with its other end, instead of with zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wrap {
+    /// From the right to the left, and back.
+    pub x: bool,
+    /// From the bottom to the top, and back.
+    pub y: bool,
+}
+
+impl Wrap {
+    /// Where a padded picture has place `at` of a side of `size`, counted modulo 2⁶⁴ from the picture's own begin; `None` for a
+    /// zero.
+    pub(crate) fn place(wraps: bool, at: usize, size: usize) -> Option<usize> {
+        if at < size {
+            return Some(at);
+        }
+        (wraps && size > 0).then(|| at.cast_signed().rem_euclid(size.cast_signed()).cast_unsigned())
+    }
+}
+
 /// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvShape {
@@ -20,12 +40,14 @@ pub struct ConvShape {
     pub kernel: usize,
     /// Step of the kernel.
     pub stride: usize,
-    /// Zeros above and to the left.
+    /// Rows above and columns to the left that the picture does not have: zeros, unless it wraps.
     pub pad_before: usize,
-    /// Zeros below and to the right.
+    /// The same below and to the right.
     pub pad_after: usize,
     /// The input is read enlarged by this factor, nearest neighbour: 1 or 2.
     pub upsample: usize,
+    /// What stands beyond the border.
+    pub wrap: Wrap,
 }
 
 impl ConvShape {
@@ -65,7 +87,9 @@ impl Rows for Pixels<'_> {
             // Wraps far out of range where it would be negative.
             let source_y = (y * s.stride + tap_y).wrapping_sub(s.pad_before);
             let source_x = (x * s.stride + tap_x).wrapping_sub(s.pad_before);
-            *pointer = if source_y < s.height * s.upsample && source_x < s.width * s.upsample {
+            let place = |wraps, at, side| Wrap::place(wraps, at, side * s.upsample);
+            let source = (place(s.wrap.y, source_y, s.height), place(s.wrap.x, source_x, s.width));
+            *pointer = if let (Some(source_y), Some(source_x)) = source {
                 let pixel = (image * s.height + source_y / s.upsample) * s.width + source_x / s.upsample;
                 self.values[pixel * s.channels + channel..].as_ptr()
             } else {

@@ -39,7 +39,7 @@ pub use activation::{gelu, silu};
 pub use arena::{Arena, Opened};
 pub use attention::{AttentionShape, PackedKeys, attention, attention_packed};
 pub use buffer::{Buffer, BufferStatus, Plain, buffer_status, release_buffers};
-pub use convolution::{ConvShape, conv2d};
+pub use convolution::{ConvShape, Wrap, conv2d};
 pub use epilogue::{Activation, Epilogue};
 pub use isa::Isa;
 pub use matmul::linear;

@@ -10,7 +10,7 @@ mod reference;
 
 use latentd_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, GroupNormShape, Isa, PackedMatrix, WeightDtype, Weights,
-    attention, conv2d, gelu, group_norm, layer_norm, linear, silu,
+    Wrap, attention, conv2d, gelu, group_norm, layer_norm, linear, silu,
 };
 use proptest::prelude::*;
 use reference::{Expected, activation, check, convolution, product, random};
@@ -91,10 +91,11 @@ proptest! {
     fn conv2d_is_the_convolution(
         batch in 1usize..3, height in 1usize..9, width in 1usize..9, channels in 1usize..40, outputs in 1usize..40,
         kernel in prop_oneof![1usize..4, Just(5usize), Just(7)], stride in 1usize..4, before in 0usize..4,
-        after in 0usize..4, upsample in 1usize..3, parts: [bool; 2], activation in activation(), seed: u64,
+        after in 0usize..4, upsample in 1usize..3, wrap: [bool; 2], parts: [bool; 2], activation in activation(), seed: u64,
     ) {
         let shape = ConvShape {
             batch, height, width, channels, kernel, stride, pad_before: before, pad_after: after, upsample,
+            wrap: Wrap { x: wrap[0], y: wrap[1] },
         };
         let (rows, columns) = shape.output();
         let x = random(seed, batch * height * width * channels);
@@ -307,6 +308,7 @@ fn sizes_of_zero_are_fine() {
             pad_before: 1,
             pad_after: 1,
             upsample: 1,
+            wrap: Wrap { x: true, y: true },
         };
         conv2d(isa, &[], shape, &packed, &with_bias(None), &mut []);
         let shape =
@@ -337,6 +339,7 @@ fn dimensions_that_overflow_are_refused() {
         pad_before: 0,
         pad_after: 0,
         upsample: 1,
+        wrap: Wrap::default(),
     };
     let refused = |run: &dyn Fn(Isa)| {
         for isa in Isa::available() {

@@ -14,7 +14,7 @@ use latentd_kernels::tiled::{
     layer_norm, linear,
 };
 use latentd_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, GroupNormShape, Isa, WeightDtype, Weights,
+    Activation, AttentionShape, ConvShape, Epilogue, GroupNormShape, Isa, WeightDtype, Weights, Wrap,
 };
 use proptest::prelude::*;
 use reference::{Expected, Poison, activation, check, convolution, product};
@@ -104,7 +104,7 @@ proptest! {
         batch in 1usize..4, height in 1usize..8, width in prop_oneof![4 => 1usize..20, 2 => 30usize..34, 1 => 129usize..150],
         channels in prop_oneof![1usize..70, Just(352usize)], outputs in prop_oneof![8 => 1usize..40, 1 => Just(200usize)],
         kernel in prop_oneof![4 => 1usize..4, 1 => Just(5usize), 1 => Just(7)], stride in 1usize..4,
-        before in 0usize..4, after in 0usize..4, upsample in 1usize..3, parts: [bool; 2], activation in activation(),
+        before in 0usize..4, after in 0usize..4, upsample in 1usize..3, wrap: [bool; 2], parts: [bool; 2], activation in activation(),
         seed: u64,
     ) {
         // Not everything large at once: the f64 loops would take minutes.
@@ -113,6 +113,7 @@ proptest! {
         let outputs = if wide || channels > 70 { outputs.min(40) } else { outputs };
         let shape = ConvShape {
             batch, height, width, channels, kernel, stride, pad_before: before, pad_after: after, upsample,
+            wrap: Wrap { x: wrap[0], y: wrap[1] },
         };
         let (rows, columns) = shape.output();
         let taps = kernel * kernel;
@@ -385,6 +386,7 @@ fn a_norm_before_a_convolution_leaves_no_trace() {
             pad_before: 1,
             pad_after: 1,
             upsample,
+            wrap: Wrap { x: side == 140 || upsample == 2, y: side == 8 || upsample == 2 },
         };
         let (rows, columns) = shape.output();
         let positions = side * (side + 3);

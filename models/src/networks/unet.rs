@@ -8,7 +8,7 @@ use crate::error::{Result, bail};
 use crate::files::Tensors;
 use crate::nn::{
     Activations, Conv2d, ConvConfig, Device, Epilogue, GatedLinear, GroupNorm, KeySet, KeyValueTransform,
-    Keys, LayerNorm, Linear, Loader, Precision, RowKeys, Run, add, attention, attention_of_rows,
+    Keys, LayerNorm, Linear, Loader, Precision, RowKeys, Run, Wrap, add, attention, attention_of_rows,
     cat_channels, keys, resized_nearest, upload,
 };
 use crate::tensor::Tensor;
@@ -132,7 +132,8 @@ impl UNetConfig {
     }
 }
 
-/// The network.
+/// The network. A copy shares its weights.
+#[derive(Clone)]
 pub struct UNet {
     config: UNetConfig,
     device: Device,
@@ -195,11 +196,13 @@ pub struct UNetCall<'a> {
     pub transforms: &'a [Arc<dyn KeyValueTransform>],
 }
 
+#[derive(Clone)]
 enum InputBlock {
     Residual(Box<Residual>, Option<Transformer>),
     Downsample(Conv2d),
 }
 
+#[derive(Clone)]
 struct OutputBlock {
     residual: Residual,
     transformer: Option<Transformer>,
@@ -283,6 +286,29 @@ impl UNet {
             device: loader.device().clone(),
             config,
         })
+    }
+
+    /// The same network, whose pictures go on beyond their border with the other end, so that they can be laid side by side.
+    #[must_use]
+    pub fn wrapping(&self, wrap: Wrap) -> Self {
+        let mut of = self.clone();
+        of.conv_in.set_wrap(wrap);
+        of.conv_out.set_wrap(wrap);
+        for block in &mut of.input_blocks {
+            match block {
+                InputBlock::Residual(residual, _) => residual.set_wrap(wrap),
+                InputBlock::Downsample(conv) => conv.set_wrap(wrap),
+            }
+        }
+        of.middle.0.set_wrap(wrap);
+        of.middle.2.set_wrap(wrap);
+        for block in &mut of.output_blocks {
+            block.residual.set_wrap(wrap);
+            if let Some(conv) = &mut block.upsample {
+                conv.set_wrap(wrap);
+            }
+        }
+        of
     }
 
     /// What this network is.
@@ -595,6 +621,7 @@ fn add_residuals(
 }
 
 /// Two convolutions with the time embedding between them, and a way around.
+#[derive(Clone)]
 struct Residual {
     norm_1: GroupNorm,
     conv_1: Conv2d,
@@ -621,6 +648,11 @@ impl Residual {
         })
     }
 
+    fn set_wrap(&mut self, wrap: Wrap) {
+        self.conv_1.set_wrap(wrap);
+        self.conv_2.set_wrap(wrap);
+    }
+
     /// `x (batch, height, width, inputs)`.
     fn forward(&self, x: &Activations, call: &mut Call) -> Result<Activations> {
         let time = call.time()?;
@@ -634,6 +666,7 @@ impl Residual {
 }
 
 /// Transformer blocks over pixels, with a way around.
+#[derive(Clone)]
 struct Transformer {
     norm: GroupNorm,
     proj_in: Linear,
@@ -669,6 +702,7 @@ impl Transformer {
 }
 
 /// Self-attention, cross-attention, feed-forward.
+#[derive(Clone)]
 struct TransformerBlock {
     norm_1: LayerNorm,
     attention_1: Attention,
@@ -714,6 +748,7 @@ impl TransformerBlock {
     }
 }
 
+#[derive(Clone)]
 struct Attention {
     query: Linear,
     key: Linear,

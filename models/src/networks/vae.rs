@@ -4,8 +4,8 @@ use super::detect::{count, dim};
 use crate::error::{Error, Result};
 use crate::files::Tensors;
 use crate::nn::{
-    Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, Linear, Loader, Precision, Run, attention,
-    keys, upload,
+    Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, Linear, Loader, Precision, Run, Wrap,
+    attention, keys, upload,
 };
 use crate::tensor::Tensor;
 use crate::tiles::{Blend, Tiling};
@@ -53,7 +53,8 @@ impl VaeConfig {
     }
 }
 
-/// Both directions.
+/// Both directions. A copy shares its weights.
+#[derive(Clone)]
 pub struct Vae {
     config: VaeConfig,
     /// With what makes its output the moments of a distribution.
@@ -62,6 +63,8 @@ pub struct Vae {
     post_quant: Linear,
     device: Device,
     precision: Precision,
+    /// What stands beyond a picture's border.
+    wrap: Wrap,
 }
 
 /// Where an encoder puts an image: a normal distribution per latent value.
@@ -93,8 +96,28 @@ impl Vae {
             post_quant: Linear::load_f32(loader, &format!("{prefix}post_quant_conv"), latent, latent)?,
             device: loader.device().clone(),
             precision: loader.precision(),
+            wrap: Wrap::default(),
             config,
         })
+    }
+
+    /// The same network, whose pictures go on beyond their border with the other end, so that they can be laid side by side.
+    #[must_use]
+    pub fn wrapping(&self, wrap: Wrap) -> Self {
+        let mut of = Self { wrap, ..self.clone() };
+        let (decoder, encoder) = (&mut of.decoder, of.encoder.as_mut().map(|(encoder, _)| encoder));
+        decoder.conv_in.set_wrap(wrap);
+        decoder.conv_out.set_wrap(wrap);
+        decoder.middle.set_wrap(wrap);
+        set_wrap(&mut decoder.levels, wrap);
+        if let Some(encoder) = encoder {
+            encoder.conv_in.set_wrap(wrap);
+            encoder.conv_out.set_wrap(wrap);
+            encoder.middle.set_wrap(wrap);
+            // A level's last convolution is padded with zeros on one side, as the original does it apart from the convolution.
+            encoder.levels.iter_mut().flat_map(|(blocks, _)| blocks).for_each(|block| block.set_wrap(wrap));
+        }
+        of
     }
 
     /// What this network is.
@@ -168,10 +191,18 @@ impl Vae {
     pub fn decode(&self, latents: &Tensor, run: &Run) -> Result<Tensor> {
         let (_, _, height, width) = latents.dims4()?;
         if height * width <= Self::WHOLE {
-            self.decode_whole(latents, run)
-        } else {
-            self.decode_tiled(latents, Self::TILE, Self::OVERLAP, run)
+            return self.decode_whole(latents, run);
         }
+        if self.wrap == Wrap::default() {
+            return self.decode_tiled(latents, Self::TILE, Self::OVERLAP, run);
+        }
+        // Tiles have no other end to go on with: the picture gets one first, which is cut off again.
+        let (more_y, more_x) =
+            (usize::from(self.wrap.y) * Self::OVERLAP, usize::from(self.wrap.x) * Self::OVERLAP);
+        let larger = gone_on(&gone_on(latents, 2, more_y)?, 3, more_x)?;
+        let picture = self.wrapping(Wrap::default()).decode_tiled(&larger, Self::TILE, Self::OVERLAP, run)?;
+        let scale = self.config.scale();
+        picture.narrow(2, more_y * scale, height * scale)?.narrow(3, more_x * scale, width * scale)
     }
 
     fn decode_whole(&self, latents: &Tensor, run: &Run) -> Result<Tensor> {
@@ -217,6 +248,7 @@ impl Vae {
     }
 }
 
+#[derive(Clone)]
 struct Encoder {
     conv_in: Conv2d,
     levels: Vec<(Vec<Residual>, Option<Conv2d>)>,
@@ -288,6 +320,7 @@ impl Encoder {
     }
 }
 
+#[derive(Clone)]
 struct Decoder {
     conv_in: Conv2d,
     middle: Middle,
@@ -359,7 +392,27 @@ impl Decoder {
     }
 }
 
+/// With `more` places before and behind along a dimension, from the other end.
+fn gone_on(x: &Tensor, dimension: usize, more: usize) -> Result<Tensor> {
+    let size = x.dim(dimension);
+    let more = more.min(size);
+    let (before, behind) = (x.narrow(dimension, size - more, more)?, x.narrow(dimension, 0, more)?);
+    Tensor::cat(&[&before, x, &behind], dimension)
+}
+
+fn set_wrap(levels: &mut [(Vec<Residual>, Option<Conv2d>)], wrap: Wrap) {
+    for (blocks, conv) in levels {
+        for block in blocks {
+            block.set_wrap(wrap);
+        }
+        if let Some(conv) = conv {
+            conv.set_wrap(wrap);
+        }
+    }
+}
+
 /// Residual block, attention over all pixels, residual block.
+#[derive(Clone)]
 struct Middle {
     block_1: Residual,
     norm: GroupNorm,
@@ -384,6 +437,11 @@ impl Middle {
         })
     }
 
+    fn set_wrap(&mut self, wrap: Wrap) {
+        self.block_1.set_wrap(wrap);
+        self.block_2.set_wrap(wrap);
+    }
+
     fn forward(&self, device: &Device, x: Activations) -> Result<Activations> {
         let x = self.block_1.forward(x)?;
         let (batch, height, width, channels) = x.dims4()?;
@@ -397,6 +455,7 @@ impl Middle {
 }
 
 /// Two convolutions and a way around.
+#[derive(Clone)]
 struct Residual {
     norm_1: GroupNorm,
     conv_1: Conv2d,
@@ -419,6 +478,11 @@ impl Residual {
                 .then(|| Linear::load(loader, &part("nin_shortcut"), inputs, outputs))
                 .transpose()?,
         })
+    }
+
+    fn set_wrap(&mut self, wrap: Wrap) {
+        self.conv_1.set_wrap(wrap);
+        self.conv_2.set_wrap(wrap);
     }
 
     /// Takes its input, and names no intermediate twice: at full size each is the largest there is, and must be freed

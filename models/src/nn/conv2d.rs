@@ -4,8 +4,10 @@ use super::backend::{Activations, ConvConfig, Device, Epilogue, Layout, Matrix, 
 use super::loader::Loader;
 use super::norm::GroupNorm;
 use crate::error::{Result, bail};
+use latentd_kernels::Wrap;
 
-/// A convolution over `(batch, height, width, channels)`.
+/// A convolution over `(batch, height, width, channels)`. A copy shares its weights.
+#[derive(Clone)]
 pub struct Conv2d {
     device: Device,
     config: ConvConfig,
@@ -41,6 +43,11 @@ impl Conv2d {
         loader.matrix(&format!("{name}.weight"), Layout::Convolution { outputs, inputs, kernel }, precision)
     }
 
+    /// Makes it go on beyond the border with the other end.
+    pub fn set_wrap(&mut self, wrap: Wrap) {
+        self.config.wrap = wrap;
+    }
+
     /// `(batch, height, width, inputs) → (batch, rows, columns, outputs)`.
     pub fn forward(&self, x: &Activations) -> Result<Activations> {
         self.run(x, None, &Epilogue::default())
@@ -63,7 +70,8 @@ impl Conv2d {
 
     fn run(&self, x: &Activations, norm: Option<&GroupNorm>, epilogue: &Epilogue) -> Result<Activations> {
         let (batch, height, width, channels) = x.dims4()?;
-        let ConvConfig { inputs, outputs, kernel, stride, pad_before, pad_after, upsample } = self.config;
+        let ConvConfig { inputs, outputs, kernel, stride, pad_before, pad_after, upsample, wrap: _ } =
+            self.config;
         if channels != inputs {
             bail!("convolution: input {:?} has not {inputs} channels", x.dims());
         }

@@ -5,6 +5,7 @@ use super::loader::Loader;
 use crate::error::{Result, bail};
 
 /// `y = x Wᵀ + b` over the last dimension. A 1×1 convolution is one too.
+#[derive(Clone)]
 pub struct Linear {
     device: Device,
     inputs: usize,
@@ -71,6 +72,7 @@ impl Linear {
 }
 
 /// A linear layer to twice as many outputs, whose first half is multiplied by the exact (erf) GELU of the second.
+#[derive(Clone)]
 pub struct GatedLinear(Linear);
 
 impl GatedLinear {

@@ -22,7 +22,7 @@ pub use backend::{
     Activations, Backend, ConvConfig, Device, Epilogue, Keys, Matrix, Pointwise, Precision, Vector,
 };
 pub use conv2d::Conv2d;
-pub use latentd_kernels::Activation;
+pub use latentd_kernels::{Activation, Wrap};
 pub use linear::{GatedLinear, Linear};
 pub use loader::Loader;
 pub use low_rank::LowRank;

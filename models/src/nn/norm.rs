@@ -5,6 +5,7 @@ use super::loader::Loader;
 use crate::error::{Result, bail};
 
 /// Group norm over channels-last pictures or sequences.
+#[derive(Clone)]
 pub struct GroupNorm {
     device: Device,
     weight: Vector,
@@ -42,6 +43,7 @@ impl GroupNorm {
 }
 
 /// Layer norm over the last dimension.
+#[derive(Clone)]
 pub struct LayerNorm {
     device: Device,
     weight: Vector,

@@ -10,7 +10,7 @@ use std::time::Instant;
 use half::bf16;
 use latentd_kernels::{
     Activation, AttentionShape, Buffer, ConvShape, Epilogue, GroupNormShape, Isa, PackedMatrix, WeightDtype,
-    Weights, attention, conv2d, group_norm, layer_norm, linear, silu, tiled,
+    Weights, Wrap, attention, conv2d, group_norm, layer_norm, linear, silu, tiled,
 };
 
 struct Bench {
@@ -213,6 +213,7 @@ fn convolutions(bench: &Bench) {
             pad_before: pad,
             pad_after: pad,
             upsample,
+            wrap: Wrap::default(),
         };
         let (rows, columns) = shape.output();
         let taps = kernel * kernel;

@@ -10,6 +10,7 @@ use super::norm::{ChannelScales, scale};
 use super::pack::TiledMatrix;
 use super::product::{Place, Source, multiply};
 use super::tiles::{STEP, TILE};
+use crate::convolution::Wrap;
 use crate::lanes::Element;
 use crate::{Buffer, ConvShape, Epilogue, Isa, elements};
 
@@ -192,33 +193,47 @@ impl Picture<'_> {
         })
     }
 
-    /// Copies the channels of the pixels that a slab needs, `padded` values each; zeros around the picture and behind
-    /// the channels.
+    /// Copies the channels of the pixels that a slab needs, `padded` values each; zeros around a picture that does not wrap,
+    /// and behind the channels.
     fn copy(&self, isa: Isa, slab: &Slab, channels: &Range<usize>, padded: usize, to: &mut [bf16]) {
-        let ConvShape { height, width, upsample, pad_before, stride, .. } = self.shape;
+        let ConvShape { height, width, upsample, pad_before, stride, wrap, .. } = self.shape;
         let (first_row, first_column) = (slab.rows.start * stride, slab.first_column * stride);
         // Columns of the copy that the picture has, and where it has them.
         let end = (width * upsample + pad_before).saturating_sub(first_column).min(self.copied_columns);
         let start = pad_before.saturating_sub(first_column).min(end);
         let from = (first_column + start).saturating_sub(pad_before);
         for (row, line) in to.chunks_exact_mut(self.copied_columns * padded).enumerate() {
-            let Some(y) = (first_row + row).checked_sub(pad_before).filter(|y| *y < height * upsample) else {
+            let y = (first_row + row).wrapping_sub(pad_before);
+            let Some(y) = Wrap::place(wrap.y, y, height * upsample) else {
                 line.fill(bf16::ZERO);
                 continue;
             };
             let source = &self.values[(slab.image * height + y / upsample) * width * self.shape.channels..];
             let source = &source[..width * self.shape.channels];
-            line[..start * padded].fill(bf16::ZERO);
-            line[end * padded..].fill(bf16::ZERO);
-            let line = &mut line[start * padded..end * padded];
-            for (x, pixel) in line.chunks_exact_mut(padded).enumerate() {
-                let from = &source[(from + x) / upsample * self.shape.channels..][channels.clone()];
+            let copy_pixel = |x: usize, pixel: &mut [bf16]| {
+                let from = &source[x / upsample * self.shape.channels..][channels.clone()];
                 let (inner, rest) = pixel.split_at_mut(from.len());
                 match self.norm {
                     Some(norm) => norm.apply(isa, slab.image, channels.clone(), from, inner),
                     None => inner.copy_from_slice(from),
                 }
                 rest.fill(bf16::ZERO);
+            };
+            for beyond in [0..start, end..self.copied_columns] {
+                if wrap.x {
+                    for column in beyond {
+                        let x = (first_column + column).wrapping_sub(pad_before);
+                        // What wraps has a place for everything.
+                        let x = Wrap::place(true, x, width * upsample).unwrap_or_default();
+                        copy_pixel(x, &mut line[column * padded..(column + 1) * padded]);
+                    }
+                } else {
+                    line[beyond.start * padded..beyond.end * padded].fill(bf16::ZERO);
+                }
+            }
+            let line = &mut line[start * padded..end * padded];
+            for (x, pixel) in line.chunks_exact_mut(padded).enumerate() {
+                copy_pixel(from + x, pixel);
             }
         }
     }

@@ -187,18 +187,26 @@ pub(crate) fn product(x: &[f32], w: &[f32], (m, n, k): (usize, usize, usize)) ->
 
 /// Sums of a convolution, and their magnitudes.
 pub(crate) fn convolution(x: &[f32], w: &[f32], shape: ConvShape, outputs: usize) -> Vec<(f64, f64)> {
-    let ConvShape { batch, height, width, channels, kernel, stride, pad_before: before, upsample, .. } =
-        shape;
+    let ConvShape {
+        batch, height, width, channels, kernel, stride, pad_before: before, upsample, wrap, ..
+    } = shape;
     let (rows, columns) = shape.output();
     let mut sums = vec![];
     let pixels = (0..batch).flat_map(|b| (0..rows).flat_map(move |y| (0..columns).map(move |x| (b, y, x))));
     for ((b, oy, ox), o) in pixels.flat_map(|pixel| (0..outputs).map(move |o| (pixel, o))) {
         let (mut sum, mut size) = (0f64, 0f64);
         for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
-            let (iy, ix) = ((oy * stride + ky).wrapping_sub(before), (ox * stride + kx).wrapping_sub(before));
-            if iy >= height * upsample || ix >= width * upsample {
+            let place = |wraps: bool, at: usize, size: usize| {
+                let at = at as i64 - before as i64;
+                let inside = (0..size as i64).contains(&at);
+                (inside || (wraps && size > 0)).then(|| at.rem_euclid(size as i64) as usize)
+            };
+            let (Some(iy), Some(ix)) = (
+                place(wrap.y, oy * stride + ky, height * upsample),
+                place(wrap.x, ox * stride + kx, width * upsample),
+            ) else {
                 continue;
-            }
+            };
             let pixel = ((b * height + iy / upsample) * width + ix / upsample) * channels;
             for c in 0..channels {
                 let weight = w[((o * channels + c) * kernel + ky) * kernel + kx];

@@ -7,7 +7,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use latentd_kernels::{Stop, Weights};
+use latentd_kernels::{Stop, Weights, Wrap};
 
 use super::activations::Activations;
 use super::epilogue::Epilogue;
@@ -87,18 +87,29 @@ pub struct ConvConfig {
     pub kernel: usize,
     /// Step of the kernel.
     pub stride: usize,
-    /// Zeros above and to the left.
+    /// Rows above and columns to the left that the picture does not have: zeros, unless it wraps.
     pub pad_before: usize,
-    /// Zeros below and to the right.
+    /// The same below and to the right.
     pub pad_after: usize,
     /// The input is enlarged by this factor first, nearest neighbour.
     pub upsample: usize,
+    /// What stands beyond the border.
+    pub wrap: Wrap,
 }
 
 impl ConvConfig {
     /// A 3×3 convolution that keeps the size.
     pub fn same(inputs: usize, outputs: usize) -> Self {
-        Self { inputs, outputs, kernel: 3, stride: 1, pad_before: 1, pad_after: 1, upsample: 1 }
+        Self {
+            inputs,
+            outputs,
+            kernel: 3,
+            stride: 1,
+            pad_before: 1,
+            pad_after: 1,
+            upsample: 1,
+            wrap: Wrap::default(),
+        }
     }
 }
 

@@ -91,8 +91,9 @@ pub(super) fn convolution(
     out: &mut Values,
 ) -> Result<()> {
     let (batch, height, width, channels) = x.dims4()?;
-    let ConvConfig { kernel, stride, pad_before, pad_after, upsample, .. } = *config;
-    let shape = ConvShape { batch, height, width, channels, kernel, stride, pad_before, pad_after, upsample };
+    let ConvConfig { kernel, stride, pad_before, pad_after, upsample, wrap, .. } = *config;
+    let shape =
+        ConvShape { batch, height, width, channels, kernel, stride, pad_before, pad_after, upsample, wrap };
     let activation = activation(weight, epilogue);
     match (weight.packed()?, out) {
         (Packed::F32(weight), Values::F32(out)) => {
