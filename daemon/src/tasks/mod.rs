@@ -10,6 +10,7 @@ mod given;
 mod hooks;
 mod hypernetworks;
 mod image_info;
+mod infotext;
 mod loras;
 mod merge;
 mod merge_recipe;

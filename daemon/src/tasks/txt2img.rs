@@ -15,6 +15,7 @@ use super::device::DeviceId;
 use super::embeddings::RequestEmbeddings;
 use super::hooks::{Hashing, RunHooks};
 use super::hypernetworks::{Hypernetworks, is_hypernetwork};
+use super::infotext::{self, Named, Told};
 use super::loras::{Loras, is_lora};
 use super::names;
 use super::notices::Notices;
@@ -45,8 +46,8 @@ pub(crate) struct Txt2Img {
     loras: Loras,
     hypernetworks: Hypernetworks,
     embeddings: RequestEmbeddings,
-    /// The prompt as a picture's text has it: with the networks that were applied.
-    told_prompt: String,
+    /// What the pictures' texts tell, without what is known of each once it is drawn.
+    told: Told,
     notices: Vec<String>,
 }
 
@@ -126,6 +127,18 @@ impl JobMethod for Txt2Img {
             samples_at_once: None,
         };
         drawing.check(&known.facts)?;
+        let told = Txt2ImgParams {
+            // With the networks that were applied.
+            prompt: prompt.told(|place| loras.has(place) || hypernetworks.is_told_in_prompt(place))
+                + &loras.written(),
+            negative_prompt: drawing.negative_prompt.clone(),
+            width: Some(size.0 as u32),
+            height: Some(size.1 as u32),
+            sampler_name: sampler.name.to_owned(),
+            scheduler: drawing.named_schedule().to_string(),
+            pad_cond_uncond: drawing.pads()?,
+            ..params.clone()
+        };
         let picture = PictureSize {
             width: size.0,
             height: size.1,
@@ -153,8 +166,7 @@ impl JobMethod for Txt2Img {
             output,
             preview_every,
             wishes,
-            told_prompt: prompt.told(|place| loras.has(place) || hypernetworks.is_told_in_prompt(place))
-                + &loras.written(),
+            told: Told::of(told),
             loras,
             hypernetworks,
             embeddings,
@@ -213,7 +225,7 @@ impl JobMethod for Txt2Img {
         let Studio { outputs_dir, folders, .. } = &*self.studio;
         let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
         let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
-            let infotext = self.infotext(&drawn, run)?;
+            let infotext = self.infotext(&drawn, &known, run)?;
             packing.pack(drawn.image, drawn.seed, infotext, index)
         });
         let images = images.collect::<Result<Vec<_>>>()?;
@@ -230,35 +242,31 @@ impl JobMethod for Txt2Img {
 }
 
 impl Txt2Img {
-    /// The picture's text with what only the library knows: which file drew it.
-    fn infotext(&self, drawn: &pipeline::Output, run: &Run<'_>) -> Result<String> {
-        let short_hash = |file: &Pinned| {
-            let sha256 = file.sha256(&|| run.watch.is_cancelled())?;
-            Ok::<_, Error>(sha256.get(..10).unwrap_or(&sha256).to_owned())
+    /// The picture's text. Waits for the hashes of the files that drew it.
+    fn infotext(&self, drawn: &pipeline::Output, known: &Known, run: &Run<'_>) -> Result<String> {
+        let cancelled = || run.watch.is_cancelled();
+        let named = |file: &Pinned, name: String| {
+            let sha256 = file.sha256(&cancelled)?;
+            let hash = sha256.get(..10).unwrap_or(&sha256).to_owned();
+            Ok::<_, Error>(Named { hash: Some(hash), name: Some(name) })
         };
         let ModelFiles { checkpoint, vae } = &self.files;
-        let mut infotext = drawn.infotext.clone();
-        infotext.prompt.clone_from(&self.told_prompt);
-        let mut fields =
-            vec![("Model hash", short_hash(checkpoint)?), ("Model", checkpoint.item().name.clone())];
-        if let Some(vae) = vae {
-            fields.extend([("VAE hash", short_hash(vae)?), ("VAE", vae.item().file_name())]);
-        }
-        infotext.insert("Size", fields);
-        if let Some((name, strength)) = self.hypernetworks.last() {
-            infotext.push("Hypernet", name);
-            infotext.push("Hypernet strength", strength);
-        }
-        let cancelled = || run.watch.is_cancelled();
-        let hashes = [
-            ("Lora hashes", self.loras.hashes(&cancelled)?),
-            ("TI hashes", self.embeddings.hashes(&cancelled)?),
-        ];
-        for (key, hashes) in hashes.into_iter().filter(|(_, hashes)| !hashes.is_empty()) {
-            infotext.push(key, hashes);
-        }
-        infotext.push("Version", concat!("latentd v", env!("CARGO_PKG_VERSION")));
-        Ok(infotext.to_string())
+        let request = Txt2ImgParams {
+            seed: i64::try_from(drawn.seed).unwrap_or(i64::MAX),
+            precision: names::wire_precision(known.precision),
+            ..self.told.request.clone()
+        };
+        let hypernetwork = self.hypernetworks.last();
+        let told = Told {
+            request,
+            checkpoint: named(checkpoint, checkpoint.item().name.clone())?,
+            vae: vae.as_ref().map_or(Ok(Named::default()), |vae| named(vae, vae.item().file_name()))?,
+            hypernetwork: hypernetwork.map(|(name, strength)| (name, strength.to_string())),
+            lora_hashes: self.loras.hashes(&cancelled)?,
+            embedding_hashes: self.embeddings.hashes(&cancelled)?,
+            version: self.told.version.clone(),
+        };
+        Ok(infotext::write(&told).to_string())
     }
 }
 
