@@ -10,6 +10,7 @@ mod given;
 mod hooks;
 mod hypernetworks;
 mod image_info;
+mod infotext;
 mod loras;
 mod merge;
 mod merge_recipe;
@@ -19,7 +20,7 @@ mod output;
 mod packing;
 mod studio;
 mod task;
-mod told;
+mod told_prompt;
 mod txt2img;
 mod unapplied;
 

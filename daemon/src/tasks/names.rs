@@ -37,6 +37,14 @@ pub(super) fn precision(wanted: WirePrecision) -> Result<Option<Precision>> {
     }
 }
 
+/// What was computed in, as a request asks for it.
+pub(super) fn wire_precision(precision: Precision) -> WirePrecision {
+    match precision {
+        Precision::F32 => WirePrecision::F32,
+        Precision::Bf16 => WirePrecision::Bf16,
+    }
+}
+
 pub(super) fn noise_source(rng: Rng) -> NoiseSource {
     match rng {
         Rng::Nv => NoiseSource::Nv,

@@ -15,6 +15,7 @@ use super::device::DeviceId;
 use super::embeddings::RequestEmbeddings;
 use super::hooks::{Hashing, RunHooks};
 use super::hypernetworks::{Hypernetworks, is_hypernetwork};
+use super::infotext::{self, Named, Told};
 use super::loras::{Loras, is_lora};
 use super::names;
 use super::notices::Notices;
@@ -22,7 +23,7 @@ use super::output::Output;
 use super::packing::Packing;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
-use super::told::{LORAS, Told};
+use super::told_prompt::ToldPrompt;
 use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::library::{ModelFiles, Pinned};
@@ -45,6 +46,7 @@ pub(crate) struct Txt2Img {
     wishes: Wishes,
     loras: Loras,
     embeddings: RequestEmbeddings,
+    /// What the pictures' texts tell, without what is known of each once it is drawn.
     told: Told,
     notices: Vec<String>,
 }
@@ -125,6 +127,18 @@ impl JobMethod for Txt2Img {
             samples_at_once: None,
         };
         drawing.check(&known.facts)?;
+        let in_prompt = ToldPrompt::of(&prompt, &loras, &hypernetworks);
+        let told = Txt2ImgParams {
+            prompt: in_prompt.prompt,
+            loras: in_prompt.loras,
+            negative_prompt: drawing.negative_prompt.clone(),
+            width: Some(size.0 as u32),
+            height: Some(size.1 as u32),
+            sampler_name: sampler.name.to_owned(),
+            scheduler: drawing.named_schedule().to_string(),
+            pad_cond_uncond: drawing.pads()?,
+            ..params.clone()
+        };
         let picture = PictureSize {
             width: size.0,
             height: size.1,
@@ -152,7 +166,7 @@ impl JobMethod for Txt2Img {
             output,
             preview_every,
             wishes,
-            told: Told::of(&prompt, &loras, &hypernetworks),
+            told: Told { hypernetwork: in_prompt.hypernetwork, ..Told::of(told) },
             loras,
             embeddings,
             notices: notices.into_texts(),
@@ -216,7 +230,7 @@ impl JobMethod for Txt2Img {
         let Studio { outputs_dir, folders, .. } = &*self.studio;
         let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
         let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
-            let infotext = self.infotext(&drawn, run)?;
+            let infotext = self.infotext(&drawn, &known, run)?;
             packing.pack(drawn.image, drawn.seed, infotext, index)
         });
         let images = images.collect::<Result<Vec<_>>>()?;
@@ -238,39 +252,29 @@ impl Txt2Img {
         !self.wishes.changes.files.is_empty() || !self.wishes.hypernetworks.is_empty()
     }
 
-    /// The picture's text with what only the library knows: which file drew it.
-    fn infotext(&self, drawn: &pipeline::Output, run: &Run<'_>) -> Result<String> {
-        let short_hash = |file: &Pinned| {
-            let sha256 = file.sha256(&|| run.watch.is_cancelled())?;
-            Ok::<_, Error>(sha256.get(..10).unwrap_or(&sha256).to_owned())
+    /// The picture's text. Waits for the hashes of the files that drew it.
+    fn infotext(&self, drawn: &pipeline::Output, known: &Known, run: &Run<'_>) -> Result<String> {
+        let cancelled = || run.watch.is_cancelled();
+        let named = |file: &Pinned, name: String| {
+            let sha256 = file.sha256(&cancelled)?;
+            let hash = sha256.get(..10).unwrap_or(&sha256).to_owned();
+            Ok::<_, Error>(Named { hash: Some(hash), name: Some(name) })
         };
         let ModelFiles { checkpoint, vae } = &self.files;
-        let mut infotext = drawn.infotext.clone();
-        infotext.prompt.clone_from(&self.told.prompt);
-        let mut fields =
-            vec![("Model hash", short_hash(checkpoint)?), ("Model", checkpoint.item().name.clone())];
-        if let Some(vae) = vae {
-            fields.extend([("VAE hash", short_hash(vae)?), ("VAE", vae.item().file_name())]);
-        }
-        infotext.insert("Size", fields);
-        if let Some((name, strength)) = &self.told.hypernetwork {
-            infotext.push("Hypernet", name);
-            infotext.push("Hypernet strength", strength);
-        }
-        if !self.told.loras.is_empty() {
-            let loras = serde_json::to_string(&self.told.loras);
-            infotext.push(LORAS, loras.map_err(|error| Error::internal(error.to_string()))?);
-        }
-        let cancelled = || run.watch.is_cancelled();
-        let hashes = [
-            ("Lora hashes", self.loras.hashes(&cancelled)?),
-            ("TI hashes", self.embeddings.hashes(&cancelled)?),
-        ];
-        for (key, hashes) in hashes.into_iter().filter(|(_, hashes)| !hashes.is_empty()) {
-            infotext.push(key, hashes);
-        }
-        infotext.push("Version", concat!("latentd v", env!("CARGO_PKG_VERSION")));
-        Ok(infotext.to_string())
+        let request = Txt2ImgParams {
+            seed: i64::try_from(drawn.seed).unwrap_or(i64::MAX),
+            precision: names::wire_precision(known.precision),
+            ..self.told.request.clone()
+        };
+        let told = Told {
+            request,
+            checkpoint: named(checkpoint, checkpoint.item().name.clone())?,
+            vae: vae.as_ref().map_or(Ok(Named::default()), |vae| named(vae, vae.item().file_name()))?,
+            lora_hashes: self.loras.hashes(&cancelled)?,
+            embedding_hashes: self.embeddings.hashes(&cancelled)?,
+            ..self.told.clone()
+        };
+        Ok(infotext::write(&told).to_string())
     }
 }
 

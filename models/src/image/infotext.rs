@@ -1,4 +1,8 @@
 //! A1111's `parameters` text, written and read.
+//!
+//! A1111 reads line by line, without the white space around each, which says nothing to a text encoder, and takes a line
+//! that begins with "Negative prompt:" for the beginning of that. A prompt that comes back as another one stands once more,
+//! as a JSON string, behind a key that A1111 does not know and leaves alone.
 
 use crate::python::{is_space, is_word};
 
@@ -14,6 +18,9 @@ pub struct Infotext {
 }
 
 const NEGATIVE: &str = "Negative prompt:";
+/// Keys of prompts that A1111's lines cannot carry as they are.
+const EXACT: &str = "Exact prompt";
+const EXACT_NEGATIVE: &str = "Exact negative prompt";
 /// A last line with fewer pairs belongs to the prompt.
 const FEWEST_PAIRS: usize = 3;
 
@@ -31,8 +38,22 @@ impl Infotext {
     }
 
     /// Takes a text apart as A1111 1.10.1's `parse_generation_parameters` does (`modules/infotext_utils.py`), before it
-    /// fills in what is missing and splits sizes. Any text is one: without pairs it is all prompt.
+    /// fills in what is missing and splits sizes; prompts that we wrote come back as they were but for white space around
+    /// lines. Any text is one: without pairs it is all prompt.
     pub fn parse(text: &str) -> Self {
+        let mut parsed = Self::parse_lines(text);
+        for (key, value) in std::mem::take(&mut parsed.fields) {
+            match key.as_str() {
+                EXACT => parsed.prompt = value,
+                EXACT_NEGATIVE => parsed.negative_prompt = value,
+                _ => parsed.fields.push((key, value)),
+            }
+        }
+        parsed
+    }
+
+    /// As A1111 does.
+    fn parse_lines(text: &str) -> Self {
         let text = stripped(text);
         let (before, last) = text.rsplit_once('\n').unwrap_or(("", text));
         let found = pairs(last);
@@ -121,23 +142,45 @@ fn stripped(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
+/// As A1111 writes it: a value that would be misread as the next pair is a JSON string; one that would come back as
+/// another is too.
+fn pair((key, value): &(String, String)) -> String {
+    let is_misread = value.contains([',', '\n', ':']) || value.starts_with('"') || stripped(value) != value;
+    if is_misread || value.is_empty() { json_pair(key, value) } else { format!("{key}: {value}") }
+}
+
+/// Whether a prompt that is read is what was written but for white space around its lines.
+fn says_the_same(read: &str, written: &str) -> bool {
+    // A backslash has a meaning for the character behind it.
+    let is_escaped = |line: &str| line.trim_end_matches(is_space).ends_with('\\') && line.ends_with(is_space);
+    let lines = |text| stripped(text).split('\n').map(stripped);
+    lines(read).eq(lines(written)) && !written.split('\n').any(is_escaped)
+}
+
+fn json_pair(key: &str, value: &str) -> String {
+    format!("{key}: {}", serde_json::Value::from(value))
+}
+
 impl std::fmt::Display for Infotext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut parts = vec![self.prompt.clone()];
         if !self.negative_prompt.is_empty() {
             parts.push(format!("{NEGATIVE} {}", self.negative_prompt));
         }
-        let pair = |(key, value): &(String, String)| {
-            // A value that would be misread as the next pair is written as a JSON string, as A1111 does.
-            if value.contains([',', '\n', ':']) {
-                format!("{key}: {}", serde_json::Value::from(value.as_str()))
-            } else {
-                format!("{key}: {value}")
-            }
-        };
         parts.push(self.fields.iter().map(pair).collect::<Vec<_>>().join(", "));
         let text = parts.join("\n");
-        f.write_str(stripped(&text))
+        let text = stripped(&text);
+        f.write_str(text)?;
+        let read = Self::parse_lines(text);
+        for (key, ours, read) in [
+            (EXACT, &self.prompt, read.prompt),
+            (EXACT_NEGATIVE, &self.negative_prompt, read.negative_prompt),
+        ] {
+            if !says_the_same(&read, ours) {
+                write!(f, ", {}", json_pair(key, ours))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -206,22 +249,42 @@ mod tests {
         }
     }
 
-    /// What A1111 can write and read again: no line that could be another part, no value that is trimmed or unquoted.
-    fn expressible() -> impl Strategy<Value = Infotext> {
-        let line = "[a-zäß 0-9(),.<>\"]{0,20}";
-        let prompt = proptest::collection::vec(line, 0..3).prop_map(|lines| {
-            lines
-                .iter()
-                .map(|line| line.trim())
-                .filter(|line| !line.is_empty())
-                .collect::<Vec<_>>()
-                .join("\n")
-        });
-        let value = "[a-z0-9 .,:\n\"\\\\é]{1,12}".prop_filter("kept as it is", |value: &String| {
-            value.contains([',', '\n', ':']) || (value.trim() == value && !value.starts_with('"'))
-        });
-        let fields = proptest::collection::vec(("[A-Z][a-z /-]{0,6}[a-z]", value), 3..6);
-        (prompt.clone(), prompt, fields).prop_map(|(prompt, negative_prompt, fields)| Infotext {
+    #[test]
+    fn what_a1111_cannot_carry_stands_once_more_as_json() {
+        let three: &[(&str, &str)] = &[("Aa", "1"), ("Bb", "2"), ("Cc", "3")];
+        for (prompt, negative, behind) in [
+            ("a cat\non a mat", "dog", ""),
+            (" a cat \r\n\n on a mat\n", " ", ""),
+            ("a\\ \nb", "", r#", Exact prompt: "a\\ \nb""#),
+            ("x", "y\nNegative prompt: z", r#", Exact negative prompt: "y\nNegative prompt: z""#),
+            ("Negative prompt: z", "", r#", Exact prompt: "Negative prompt: z", Exact negative prompt: """#),
+        ] {
+            let told = infotext(prompt, negative, three);
+            let text = told.to_string();
+            let own = text.strip_suffix(behind).unwrap_or_else(|| panic!("{text}"));
+            assert!(own.ends_with("Cc: 3"), "{text}");
+            assert_same(&Infotext::parse(&text), &told);
+            // What A1111 makes of it is what it makes of its own text.
+            let (ours, a1111) = (Infotext::parse_lines(&text), Infotext::parse_lines(own));
+            assert_eq!((ours.prompt, ours.negative_prompt), (a1111.prompt, a1111.negative_prompt));
+            assert_eq!(ours.fields[..3], a1111.fields);
+        }
+    }
+
+    fn assert_same(read: &Infotext, written: &Infotext) {
+        for (ours, theirs) in
+            [(&read.prompt, &written.prompt), (&read.negative_prompt, &written.negative_prompt)]
+        {
+            assert!(ours == theirs || says_the_same(ours, theirs), "{written:?} came back as {read:?}");
+        }
+        assert_eq!(read.fields, written.fields);
+    }
+
+    /// Prompts and values that look like other parts of a text.
+    fn any_infotext() -> impl Strategy<Value = Infotext> {
+        let part = "(\\PC|[ \t\r\n,:\"\\\\#]|Negative prompt:|Steps: 20, |\nSampler: Euler a, Seed: 1, Size: 8x8|🗼|[a-z]{3}){0,12}";
+        let fields = proptest::collection::vec(("[A-Z][a-z /-]{0,6}[a-z]", part), 3..6);
+        (part, part, fields).prop_map(|(prompt, negative_prompt, fields)| Infotext {
             prompt,
             negative_prompt,
             fields,
@@ -230,8 +293,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(infotext in expressible()) {
-            prop_assert_eq!(Infotext::parse(&infotext.to_string()), infotext);
+        fn what_is_written_is_read_again(infotext in any_infotext()) {
+            assert_same(&Infotext::parse(&infotext.to_string()), &infotext);
         }
 
         #[test]

@@ -16,10 +16,10 @@ use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages};
 use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
-use crate::image::{Infotext, RgbImage};
+use crate::image::RgbImage;
 use crate::model::ModelFacts;
 use crate::networks::taesd::Taesd;
-use crate::nn::{Precision, Run};
+use crate::nn::Run;
 use crate::prompt::{CHUNK_TOKENS, Embeddings, chunks, split_weight};
 use crate::sampling::{NoiseSource, Sampler, Schedule, levels};
 use crate::{Error, Result};
@@ -74,9 +74,6 @@ pub struct Output {
     pub image: RgbImage,
     /// The seed that draws it alone.
     pub seed: u64,
-    /// A1111's `parameters` text without the model's hash and name, which the caller knows and which come behind
-    /// "Size".
-    pub infotext: Infotext,
 }
 
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only.
@@ -91,7 +88,6 @@ pub fn txt2img(
     let model_sigmas = facts.sigmas();
     let sigmas = levels(&request.sampler, &model_sigmas, request.schedule, request.steps)?;
     let steps = sigmas.levels.len() - 1;
-    let padded = request.pads()?;
     let mut handles = Handles::default();
     let mut contexts = Contexts::default();
     let mut times = TimeEmbeddings::new(
@@ -190,10 +186,7 @@ pub fn txt2img(
         if wants.batch_post {
             stages.batch_post(&mut BatchPost { pictures: &mut pictures })?;
         }
-        outputs.extend(pictures.into_iter().map(|Picture { image, seed, .. }| {
-            let infotext = request.infotext(seed, &image, padded, facts.precision);
-            Output { image, seed, infotext }
-        }));
+        outputs.extend(pictures.into_iter().map(|Picture { image, seed, .. }| Output { image, seed }));
     }
     Ok(outputs)
 }
@@ -252,7 +245,7 @@ impl Txt2Img {
     }
 
     /// Whether one prompt is padded, which its option alone does not say.
-    fn pads(&self) -> Result<bool> {
+    pub fn pads(&self) -> Result<bool> {
         let [cond, uncond] = self.tokens_of_prompts()?;
         Ok(self.pad_cond_uncond && cond != uncond)
     }
@@ -272,40 +265,11 @@ impl Txt2Img {
 
     /// The schedule as A1111 writes it: for "Automatic" the sampler's own, but it has no name for a sampler whose own is
     /// uniform and leaves "Automatic" then.
-    fn named_schedule(&self) -> Schedule {
+    pub fn named_schedule(&self) -> Schedule {
         match (self.schedule, self.sampler.default_schedule) {
             (Schedule::Automatic, Schedule::Uniform) => Schedule::Automatic,
             (Schedule::Automatic, own) => own,
             (chosen, _) => chosen,
         }
-    }
-
-    fn infotext(&self, seed: u64, image: &RgbImage, padded: bool, precision: Precision) -> Infotext {
-        let mut text = Infotext {
-            prompt: self.prompt.clone(),
-            negative_prompt: self.negative_prompt.clone(),
-            fields: vec![],
-        };
-        // In the order of A1111's `create_infotext`.
-        text.push("Steps", self.steps);
-        text.push("Sampler", self.sampler);
-        text.push("Schedule type", self.named_schedule());
-        text.push("CFG scale", self.cfg_scale);
-        text.push("Seed", seed);
-        text.push("Size", format!("{}x{}", image.width, image.height));
-        if self.clip_skip > 1 {
-            text.push("Clip skip", self.clip_skip);
-        }
-        text.push("RNG", self.rng.name().to_uppercase());
-        if padded {
-            text.push("Pad conds", "True");
-        }
-        if self.decoder == LatentDecoder::Taesd {
-            text.push("VAE Decoder", "TAESD");
-        }
-        if precision != Precision::F32 {
-            text.push("Precision", precision.name());
-        }
-        text
     }
 }

@@ -182,6 +182,16 @@ pub enum Rng {
     Cpu,
 }
 
+impl Rng {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nv => "nv",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
 /// What to compute in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

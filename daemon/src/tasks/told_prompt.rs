@@ -6,20 +6,17 @@ use latentd_models::prompt::{NamedNetwork, Wording};
 use super::hypernetworks::Hypernetworks;
 use super::loras::Loras;
 
-/// The key of LoRAs that no prompt can say, as JSON: none of A1111's.
-pub(super) const LORAS: &str = "Loras";
-
 /// What a picture's text says of a prompt and of what was applied with it.
 #[derive(Debug, PartialEq)]
-pub(super) struct Told {
+pub(super) struct ToldPrompt {
     pub prompt: String,
     /// LoRAs beside the prompt that no prompt can say: their names hold colons, for one.
     pub loras: Vec<LoraParams>,
     /// The last hypernetwork, which A1111 tells apart and puts behind the prompt when it reads that.
-    pub hypernetwork: Option<(String, f32)>,
+    pub hypernetwork: Option<(String, String)>,
 }
 
-impl Told {
+impl ToldPrompt {
     /// Leaves what was not applied out of the prompt, takes the last hypernetwork out of it and adds LoRAs beside it: each of
     /// that if what is told then means the same. Mostly it does; a `<` that nothing closes takes in what is put behind it.
     pub(super) fn of(prompt: &Wording, loras: &Loras, hypernetworks: &Hypernetworks) -> Self {
@@ -47,7 +44,7 @@ impl Told {
                 fewer.extend(Wording::of_prompt(&tag).networks);
                 if fewer.len() == all.len() && means(&format!("{shorter}{tag}"), &fewer) {
                     (told.prompt, all, behind) = (shorter, fewer, tag);
-                    told.hypernetwork = Some((name, strength));
+                    told.hypernetwork = Some((name, strength.to_string()));
                 }
             }
         }

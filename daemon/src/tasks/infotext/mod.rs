@@ -1,0 +1,11 @@
+//! The text that a picture carries, and the request in it: one table of A1111's keys, by which both are done.
+//!
+//! What is told is the request that draws the picture alone, as it was settled: what was left out of a request, drawn by
+//! lot, or not applied stands in it as it was. `image.info` gives it back.
+
+mod rows;
+mod told;
+mod values;
+
+pub(super) use rows::{read, write};
+pub(super) use told::{Named, Told};

@@ -1,0 +1,213 @@
+//! The table of A1111's keys: what is told of a picture behind each, and what each says of the request.
+//!
+//! A key is one row, in the order of A1111 1.10.1's `create_infotext` (`modules/processing.py`), so what is written is what
+//! is read. Behind "Tiling" A1111 has what its parts add while they draw, in the order in which they come to it: networks,
+//! the text encoder, the sampler, guidance, the VAE. A key that says its default is not written, unless A1111 writes it.
+
+use latentd_client::protocol::Precision;
+use latentd_models::image::Infotext;
+
+use super::told::Told;
+use super::values::{
+    decoder, decoder_of, flag, loras, number, precision, precision_of, rng, size, truth, whole, word,
+};
+
+/// A key, and how it is written and read.
+struct Row {
+    key: &'static str,
+    /// Its value; `None` if it is not told.
+    write: fn(&Told) -> Option<String>,
+    /// Takes a value over; `None` if it says nothing that a request can.
+    read: fn(&mut Told, &str) -> Option<()>,
+}
+
+/// A row: its key, its value, and what of a text goes where.
+macro_rules! row {
+    ($key:literal, |$told:ident| $value:expr, |$to:ident, $text:ident| $read:expr => $place:expr) => {
+        Row {
+            key: $key,
+            write: |$told| $value,
+            read: |$to, $text| {
+                $place = $read?;
+                Some(())
+            },
+        }
+    };
+}
+
+static ROWS: &[Row] = &[
+    row!(
+        "Steps",
+        |told| Some(told.request.steps.to_string()),
+        |told, text| whole(text, 1..=1000) => told.request.steps
+    ),
+    row!(
+        "Sampler",
+        |told| word(&told.request.sampler_name),
+        |told, text| word(text) => told.request.sampler_name
+    ),
+    row!(
+        "Schedule type",
+        |told| word(&told.request.scheduler),
+        |told, text| word(text) => told.request.scheduler
+    ),
+    row!(
+        "CFG scale",
+        |told| Some(told.request.cfg_scale.to_string()),
+        |told, text| number(text, 0.0..=100.0) => told.request.cfg_scale
+    ),
+    row!(
+        "Seed",
+        |told| Some(told.request.seed.to_string()),
+        |told, text| whole(text, -1..=i64::MAX) => told.request.seed
+    ),
+    row!(
+        "Size",
+        |told| Some(format!("{}x{}", told.request.width?, told.request.height?)),
+        |told, text| size(text).map(|(width, height)| (Some(width), Some(height)))
+            => (told.request.width, told.request.height)
+    ),
+    row!(
+        "Model hash",
+        |told| told.checkpoint.hash.clone(),
+        |told, text| Some(word(text)) => told.checkpoint.hash
+    ),
+    row!("Model", |told| told.checkpoint.name.clone(), |told, text| Some(word(text)) => told.checkpoint.name),
+    row!("VAE hash", |told| told.vae.hash.clone(), |told, text| Some(word(text)) => told.vae.hash),
+    row!("VAE", |told| told.vae.name.clone(), |told, text| Some(word(text)) => told.vae.name),
+    row!(
+        "Clip skip",
+        |told| (told.request.clip_skip > 1).then(|| told.request.clip_skip.to_string()),
+        |told, text| whole(text, 1..=12) => told.request.clip_skip
+    ),
+    // A1111 does not write its "GPU".
+    row!(
+        "RNG",
+        |told| Some(told.request.rng.name().to_uppercase()),
+        |told, text| rng(text) => told.request.rng
+    ),
+    // Networks.
+    row!(
+        "Hypernet",
+        |told| told.hypernetwork.as_ref().map(|(name, _)| name.clone()),
+        |told, text| Some(Some((text.to_owned(), "1.0".to_owned()))) => told.hypernetwork
+    ),
+    row!(
+        "Hypernet strength",
+        |told| told.hypernetwork.as_ref().map(|(_, strength)| strength.clone()),
+        |told, text| word(text) => told.hypernetwork.as_mut()?.1
+    ),
+    row!("Lora hashes", |told| word(&told.lora_hashes), |told, text| word(text) => told.lora_hashes),
+    // The text encoder.
+    row!("TI hashes", |told| word(&told.embedding_hashes), |told, text| word(text) => told.embedding_hashes),
+    // The sampler.
+    // Guidance.
+    row!(
+        "Pad conds",
+        |told| flag(told.request.pad_cond_uncond),
+        |told, text| truth(text) => told.request.pad_cond_uncond
+    ),
+    // The VAE.
+    row!(
+        "VAE Decoder",
+        |told| decoder(told.request.sd_vae_decode_method),
+        |told, text| decoder_of(text) => told.request.sd_vae_decode_method
+    ),
+    // Ours.
+    row!(
+        "Loras",
+        |told| loras(&told.request.loras),
+        |told, text| serde_json::from_str(text).ok() => told.request.loras
+    ),
+    row!(
+        "Precision",
+        |told| precision(told.request.precision),
+        |told, text| precision_of(text) => told.request.precision
+    ),
+    row!("Version", |told| told.version.clone(), |told, text| Some(word(text)) => told.version),
+];
+
+/// The text of a picture.
+pub(in crate::tasks) fn write(told: &Told) -> Infotext {
+    let value = |row: &Row| Some((row.key.to_owned(), (row.write)(told)?));
+    Infotext {
+        prompt: told.request.prompt.clone(),
+        negative_prompt: told.request.negative_prompt.clone(),
+        fields: ROWS.iter().filter_map(value).collect(),
+    }
+}
+
+/// What a text tells, and the pairs in it of which a request can say nothing.
+pub(in crate::tasks) fn read(text: &Infotext) -> (Told, Vec<(String, String)>) {
+    let mut told = Told { version: text.get("Version").map(str::to_owned), ..Told::default() };
+    if told.is_ours() {
+        told.request.precision = Precision::F32;
+    }
+    told.request.prompt.clone_from(&text.prompt);
+    told.request.negative_prompt.clone_from(&text.negative_prompt);
+    let mut others = Vec::new();
+    for (key, value) in &text.fields {
+        let row = ROWS.iter().find(|row| row.key == key);
+        if row.and_then(|row| (row.read)(&mut told, value)).is_none() {
+            others.push((key.clone(), value.clone()));
+        }
+    }
+    (told, others)
+}
+
+#[cfg(test)]
+mod tests {
+    use latentd_client::protocol::{Rng, Txt2ImgParams};
+
+    use super::*;
+
+    fn read_text(text: &str) -> (Told, Vec<(String, String)>) {
+        read(&Infotext::parse(text))
+    }
+
+    #[test]
+    fn what_is_said_is_asked_for() {
+        let text = "a cat, sitting\nNegative prompt: dog\nSteps: 7, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: \
+                    5.5, Seed: 12, Size: 64x96, Model hash: 0123456789, Model: good, Clip skip: 2, RNG: CPU, \
+                    Pad conds: True, Precision: bf16, Version: latentd v9";
+        let expected = Txt2ImgParams {
+            prompt: "a cat, sitting".into(),
+            negative_prompt: "dog".into(),
+            seed: 12,
+            steps: 7,
+            cfg_scale: 5.5,
+            width: Some(64),
+            height: Some(96),
+            sampler_name: "DPM++ 2M".into(),
+            scheduler: "Karras".into(),
+            clip_skip: 2,
+            pad_cond_uncond: true,
+            rng: Rng::Cpu,
+            precision: Precision::Bf16,
+            ..Default::default()
+        };
+        let (told, others) = read_text(text);
+        assert_eq!((&told.request, others), (&expected, vec![]));
+        assert_eq!(write(&told).to_string(), text, "the order is A1111's");
+    }
+
+    #[test]
+    fn what_is_not_said_is_left_to_its_default() {
+        let a1111 = "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: -x, Size: 63x64, Clip skip: 0, Denoising strength: 0.4";
+        let expected = Txt2ImgParams { prompt: "a cat".into(), ..Default::default() };
+        let (told, others) = read_text(a1111);
+        assert_eq!(told.request, expected);
+        let left: Vec<&str> = others.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(left, ["Seed", "Size", "Clip skip", "Denoising strength"], "no request can say it");
+        let (ours, _) = read_text("\nSteps: 20, Sampler: Euler a, Seed: 1, Version: latentd v0.1.0");
+        assert_eq!(ours.request.precision, Precision::F32);
+    }
+
+    #[test]
+    fn each_key_is_one_row() {
+        let mut keys: Vec<&str> = ROWS.iter().map(|row| row.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), ROWS.len());
+    }
+}

@@ -1,0 +1,114 @@
+//! What a picture's text tells.
+
+use latentd_client::protocol::{OutputParams, Txt2ImgParams};
+
+use crate::library::OWN_VAE;
+
+/// The request that draws one picture alone, and what its text says beside.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::tasks) struct Told {
+    /// The request; `checkpoint` and `vae` are left out of it, and the hypernetwork that is told apart.
+    pub(in crate::tasks) request: Txt2ImgParams,
+    pub(in crate::tasks) checkpoint: Named,
+    /// The VAE that took the place of the checkpoint's own.
+    pub(in crate::tasks) vae: Named,
+    /// The hypernetwork that A1111 puts behind the prompt, and its strength.
+    pub(in crate::tasks) hypernetwork: Option<(String, String)>,
+    /// `NAME: HASH, …`.
+    pub(in crate::tasks) lora_hashes: String,
+    /// As `lora_hashes`.
+    pub(in crate::tasks) embedding_hashes: String,
+    /// The program that drew it.
+    pub(in crate::tasks) version: Option<String>,
+}
+
+/// A file by its name and the first digits of its hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::tasks) struct Named {
+    pub(in crate::tasks) hash: Option<String>,
+    pub(in crate::tasks) name: Option<String>,
+}
+
+/// How our own version begins.
+const OURS: &str = "latentd";
+
+impl Told {
+    /// What is told of a request that says all that is drawn; what it says of how its pictures are made and sent is left
+    /// out. `loras` are those that its prompt does not say.
+    pub(in crate::tasks) fn of(request: Txt2ImgParams) -> Self {
+        let default = Txt2ImgParams::default();
+        let request = Txt2ImgParams {
+            checkpoint: None,
+            vae: None,
+            batch_size: 1,
+            n_iter: 1,
+            strict: false,
+            keep_alive: None,
+            output: OutputParams::default(),
+            preview: None,
+            on_disconnect: default.on_disconnect,
+            ..request
+        };
+        let version = Some(concat!("latentd v", env!("CARGO_PKG_VERSION")).to_owned());
+        Self { request, version, ..Self::default() }
+    }
+
+    /// Whether latentd drew it.
+    pub(in crate::tasks) fn is_ours(&self) -> bool {
+        self.version.as_ref().is_some_and(|version| version.starts_with(OURS))
+    }
+
+    /// The request that repeats the picture, where the library knows the hashes of which is said so. A picture of ours that
+    /// names no VAE was drawn with the checkpoint's own, whatever lies beside that by now.
+    pub(in crate::tasks) fn into_request(
+        self,
+        is_checkpoint: impl Fn(&str) -> bool,
+        is_vae: impl Fn(&str) -> bool,
+    ) -> Txt2ImgParams {
+        let own_vae = self.is_ours().then(|| OWN_VAE.to_owned());
+        let (checkpoint, vae) = (self.checkpoint.found(is_checkpoint), self.vae.found(is_vae).or(own_vae));
+        // As in A1111, it stands behind the prompt.
+        let hypernetwork = self.hypernetwork.map(|(name, strength)| format!("<hypernet:{name}:{strength}>"));
+        let prompt = self.request.prompt + &hypernetwork.unwrap_or_default();
+        Txt2ImgParams { prompt, checkpoint, vae, ..self.request }
+    }
+}
+
+impl Named {
+    /// What to ask the library for: the hash where that is known, for it tells more, else the name.
+    fn found(self, is_known: impl Fn(&str) -> bool) -> Option<String> {
+        let Self { hash, name } = self;
+        match (hash, name) {
+            (Some(hash), _) if is_known(&hash) => Some(hash),
+            (hash, name) => name.or(hash),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(hash: Option<&str>, name: Option<&str>) -> Named {
+        Named { hash: hash.map(str::to_owned), name: name.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_file_is_named_so_that_it_is_found() {
+        let hash = Some("0123456789");
+        for (hash, name, known, found) in [
+            (hash, Some("good"), true, hash),
+            (hash, Some("good"), false, Some("good")),
+            (hash, None, false, hash),
+            (None, Some("good"), true, Some("good")),
+            (None, None, true, None),
+        ] {
+            assert_eq!(named(hash, name).found(|_| known).as_deref(), found, "{hash:?}, {name:?}, {known}");
+        }
+        let request = |told: Told| told.into_request(|_| true, |_| true);
+        assert_eq!(request(Told::default()).vae, None);
+        assert_eq!(request(Told::of(Txt2ImgParams::default())).vae.as_deref(), Some("None"));
+        let told = Told { hypernetwork: Some(("autumn".into(), "0.5".into())), ..Told::default() };
+        assert_eq!(request(told).prompt, "<hypernet:autumn:0.5>");
+    }
+}
