@@ -66,7 +66,7 @@ fn request() -> Result<Txt2Img, Box<dyn std::error::Error>> {
         pad_cond_uncond: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     })
 }
 

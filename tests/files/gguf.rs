@@ -104,7 +104,7 @@ fn drawn(model: &Model) -> RgbImage {
         pad_cond_uncond: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     };
     let mut outputs = latentd_models::pipeline::txt2img(
         &model.facts(),

@@ -156,7 +156,7 @@ fn drawn(model: &Model) -> Vec<u8> {
         pad_cond_uncond: true,
         decoder: latentd_models::pipeline::LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     };
     let outputs = latentd_models::pipeline::txt2img(
         &model.facts(),

@@ -74,7 +74,7 @@ fn picture(path: &Path) -> Vec<u8> {
         pad_cond_uncond: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     };
     let drawn = txt2img(&model.facts(), &mut &model, &request, &mut NoWatch, &mut NoStages).expect("draws");
     drawn[0].image.pixels.clone()

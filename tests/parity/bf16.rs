@@ -32,7 +32,7 @@ fn request(sampler: Sampler) -> Txt2Img {
         pad_cond_uncond: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     }
 }
 

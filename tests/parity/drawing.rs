@@ -83,7 +83,7 @@ fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) 
         pad_cond_uncond: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     };
     let mut trace = Trace::default();
     txt2img(model, &request, &mut trace).expect("draws");
@@ -159,7 +159,7 @@ pub fn request(entry: &Value) -> Txt2Img {
         pad_cond_uncond: entry["pad_conds"].as_bool().expect("pad_conds"),
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     }
 }
 
@@ -247,7 +247,7 @@ fn nothing_but_the_request_shows_in_the_picture() {
         pad_cond_uncond: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     };
     let wanted = draw(&model, &alone, 1);
     assert_eq!(draw(&model, &alone, 2), wanted, "threads");

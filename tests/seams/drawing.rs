@@ -45,7 +45,7 @@ pub fn request() -> Txt2Img {
         pad_cond_uncond: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     }
 }
 

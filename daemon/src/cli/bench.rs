@@ -246,7 +246,7 @@ fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd
         pad_cond_uncond: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
-        samples_at_once: None,
+        ..Txt2Img::default()
     };
     let start = Instant::now();
     let drawn = txt2img(&model.facts(), &mut &*model, &request, &mut NoWatch, &mut NoStages);

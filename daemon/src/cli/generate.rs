@@ -81,6 +81,15 @@ pub(super) struct GenerateArgs {
     /// Pad the shorter of both prompts with empty chunks
     #[arg(long)]
     pad_cond_uncond: bool,
+    /// Make a picture that can be laid side by side with itself
+    #[arg(long)]
+    tiling: bool,
+    /// The same from right to left only
+    #[arg(long)]
+    tiling_x: bool,
+    /// The same from bottom to top only
+    #[arg(long)]
+    tiling_y: bool,
     /// Where noise comes from [default: nv]
     #[arg(long)]
     rng: Option<RngArg>,
@@ -142,6 +151,9 @@ impl GenerateArgs {
             keep_alive: self.keep_alive,
             loras: self.loras.clone(),
             strict: self.strict,
+            tiling: self.tiling,
+            tiling_x: self.tiling_x,
+            tiling_y: self.tiling_y,
             rng: self.rng.map_or(default.rng, |rng| match rng {
                 RngArg::Nv => Rng::Nv,
                 RngArg::Cpu => Rng::Cpu,

@@ -7,7 +7,7 @@ use latentd_client::protocol::{
     OnDisconnect, PreviewKind, Timings, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 use latentd_models::model::PictureSize;
-use latentd_models::nn::Precision;
+use latentd_models::nn::{Precision, Wrap};
 use latentd_models::pipeline::{self, LatentDecoder, NoStages};
 use latentd_models::prompt::Wording;
 
@@ -124,10 +124,12 @@ impl JobMethod for Txt2Img {
                 VaeDecodeMethod::Taesd => LatentDecoder::Taesd,
             },
             taesd_previews: wants_taesd_previews && taesd.is_some(),
+            tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
             samples_at_once: None,
         };
         drawing.check(&known.facts)?;
         let in_prompt = ToldPrompt::of(&prompt, &loras, &hypernetworks);
+        let tiles_all = drawing.tiling == Wrap { x: true, y: true };
         let told = Txt2ImgParams {
             prompt: in_prompt.prompt,
             loras: in_prompt.loras,
@@ -137,6 +139,10 @@ impl JobMethod for Txt2Img {
             sampler_name: sampler.name.to_owned(),
             scheduler: drawing.named_schedule().to_string(),
             pad_cond_uncond: drawing.pads()?,
+            // One key for both, as in A1111.
+            tiling: tiles_all,
+            tiling_x: params.tiling_x && !tiles_all,
+            tiling_y: params.tiling_y && !tiles_all,
             ..params.clone()
         };
         let picture = PictureSize {

@@ -6,7 +6,7 @@ use super::watch::Watch;
 use crate::image::{RgbImage, tensor_to_image};
 use crate::networks::taesd::Taesd;
 use crate::networks::vae::Vae;
-use crate::nn::Run;
+use crate::nn::{Run, Wrap};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -20,17 +20,25 @@ pub enum LatentDecoder {
     Taesd,
 }
 
-/// Decodes latents `(batch, channels, height, width)` of a family's scale one after the other; `done` is told of each. One
+/// How latents become pictures.
+pub(super) struct DecodePlan {
+    /// The family's scale of latents.
+    pub scale: f64,
+    pub decoder: LatentDecoder,
+    /// Where pictures go on with their other end; TAESD's never do, as in A1111.
+    pub wrap: Wrap,
+}
+
+/// Decodes latents `(batch, channels, height, width)` one after the other; `done` is told of each. One
 /// that comes out as NaN is decoded again in f32, whatever the others do, and the watch is told.
 pub(super) fn decode(
     components: &mut dyn Components,
     latents: &Tensor,
-    scale: f64,
-    decoder: LatentDecoder,
+    plan: &DecodePlan,
     watch: &mut dyn Watch,
     mut done: impl FnMut(&mut dyn Watch, RgbImage),
 ) -> Result<()> {
-    if decoder == LatentDecoder::Taesd {
+    if plan.decoder == LatentDecoder::Taesd {
         return decode_cheaply(components, latents, watch, done);
     }
     let mut lent = None;
@@ -38,7 +46,7 @@ pub(super) fn decode(
         if watch.cancelled() {
             return Err(Error::Cancelled);
         }
-        let latent = latents.narrow(0, index, 1)?.scaled(1.0 / scale);
+        let latent = latents.narrow(0, index, 1)?.scaled(1.0 / plan.scale);
         // No VAE makes numbers of these.
         if latent.values().iter().any(|value| !value.is_finite()) {
             return Err(Error::NotFinite("the latents came out as NaN".to_owned()));
@@ -47,11 +55,11 @@ pub(super) fn decode(
             Some(vae) => vae,
             None => components.vae()?,
         };
-        let image = match decode_one(&vae, &latent, watch) {
+        let image = match decode_one(&vae, &latent, plan.wrap, watch) {
             Err(Error::NotFinite(reason)) => {
                 drop(vae);
                 let wide = components.vae_in_f32()?.ok_or(Error::NotFinite(reason))?;
-                let image = decode_one(&wide, &latent, watch)?;
+                let image = decode_one(&wide, &latent, plan.wrap, watch)?;
                 watch.notice("the VAE's picture came out as NaN and was decoded again in f32");
                 image
             }
@@ -90,8 +98,13 @@ pub(super) fn preview(taesd: &Taesd, latent: &Tensor, run: &Run) -> Result<RgbIm
     tensor_to_image(&taesd.decode(latent, run)?)
 }
 
-fn decode_one(vae: &Vae, latent: &Tensor, watch: &dyn Watch) -> Result<RgbImage> {
+fn decode_one(vae: &Vae, latent: &Tensor, wrap: Wrap, watch: &dyn Watch) -> Result<RgbImage> {
     let _memory = FreedAtTheEnd(vae.device().clone());
     let cancelled = || watch.cancelled();
-    tensor_to_image(&vae.decode(latent, &Run::until(&cancelled))?)
+    let run = Run::until(&cancelled);
+    let picture = match wrap {
+        Wrap { x: false, y: false } => vae.decode(latent, &run),
+        wrap => vae.wrapping(wrap).decode(latent, &run),
+    };
+    tensor_to_image(&picture?)
 }

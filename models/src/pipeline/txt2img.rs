@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::components::Components;
 use super::conditioning::{self, Prompts};
 use super::contexts::Contexts;
-use super::decode::{LatentDecoder, decode};
+use super::decode::{DecodePlan, LatentDecoder, decode};
 use super::evaluation::PassKind;
 use super::freed::FreedAtTheEnd;
 use super::guidance::Guidance;
@@ -19,7 +19,7 @@ use super::watch::{Phase, Progress, Watch};
 use crate::image::RgbImage;
 use crate::model::ModelFacts;
 use crate::networks::taesd::Taesd;
-use crate::nn::Run;
+use crate::nn::{Run, Wrap};
 use crate::prompt::{CHUNK_TOKENS, Embeddings, chunks, split_weight};
 use crate::sampling::{NoiseSource, Sampler, Schedule, levels};
 use crate::{Error, Result};
@@ -62,9 +62,38 @@ pub struct Txt2Img {
     pub decoder: LatentDecoder,
     /// Whether previews are made by TAESD, at the picture's size, instead of from latents alone.
     pub taesd_previews: bool,
+    /// Where the picture goes on beyond its border with its other end, so that it can be laid side by side with itself.
+    pub tiling: Wrap,
     /// Latents that go through the UNet at once: fewer take less memory. All of a batch with both halves of guidance if
     /// `None`. Never changes the picture.
     pub samples_at_once: Option<usize>,
+}
+
+/// What the protocol draws if nothing is said: 512×512 in 20 steps of Euler a, guided by 7.
+impl Default for Txt2Img {
+    fn default() -> Self {
+        Self {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            embeddings: Arc::default(),
+            seed: 0,
+            steps: 20,
+            cfg_scale: 7.0,
+            width: 512,
+            height: 512,
+            sampler: Sampler::default(),
+            schedule: Schedule::Automatic,
+            batch_size: 1,
+            n_iter: 1,
+            clip_skip: 1,
+            rng: NoiseSource::Nv,
+            pad_cond_uncond: false,
+            decoder: LatentDecoder::Vae,
+            taesd_previews: false,
+            tiling: Wrap::default(),
+            samples_at_once: None,
+        }
+    }
 }
 
 /// One finished picture.
@@ -135,7 +164,11 @@ pub fn txt2img(
             }
         }
         let previews = if request.taesd_previews { preview_decoder(components, watch)? } else { None };
-        let unet = components.unet()?;
+        let lent = components.unet()?;
+        let unet = match request.tiling {
+            Wrap { x: false, y: false } => Arc::clone(&lent),
+            wrap => Arc::new(lent.wrapping(wrap)),
+        };
         let memory = FreedAtTheEnd(unet.device().clone());
         // Stages may change conditioning from pass to pass; mostly they do not.
         let transforms = components.transforms()?;
@@ -162,15 +195,18 @@ pub fn txt2img(
             progress,
         };
         let latents = pass::run(&plan, &Start::Noise, &guidance, &mut context)?;
-        drop((unet, memory));
+        drop((unet, lent, memory));
         let mut pictures = vec![];
         {
             let told = Progress { phase: Phase::Decoding, step: (index + 1) * steps, ..progress };
             decode(
                 components,
                 &latents,
-                facts.family.latent_scale,
-                request.decoder,
+                &DecodePlan {
+                    scale: facts.family.latent_scale,
+                    decoder: request.decoder,
+                    wrap: request.tiling,
+                },
                 watch,
                 |watch, image| {
                     let place = pictures.len();

@@ -75,6 +75,12 @@ class Txt2ImgFields(TypedDict, total=False):
     strict: bool
     """An error if something that is asked for is not applied, such as a LoRA that is not there; else ``Result.notices``
     tells of it."""
+    tiling: bool
+    """Makes pictures that can be laid side by side: what is drawn goes on beyond each border with the other end."""
+    tiling_x: bool
+    """The same from the right to the left only."""
+    tiling_y: bool
+    """The same from the bottom to the top only."""
     rng: str
     """``"nv"`` (default) or ``"cpu"``: whose noise a seed stands for."""
     precision: str

@@ -86,6 +86,7 @@ static ROWS: &[Row] = &[
         |told| Some(told.request.rng.name().to_uppercase()),
         |told, text| rng(text) => told.request.rng
     ),
+    row!("Tiling", |told| flag(told.request.tiling), |told, text| truth(text) => told.request.tiling),
     // Networks.
     row!(
         "Hypernet",
@@ -114,6 +115,8 @@ static ROWS: &[Row] = &[
         |told, text| decoder_of(text) => told.request.sd_vae_decode_method
     ),
     // Ours.
+    row!("Tiling x", |told| flag(told.request.tiling_x), |told, text| truth(text) => told.request.tiling_x),
+    row!("Tiling y", |told| flag(told.request.tiling_y), |told, text| truth(text) => told.request.tiling_y),
     row!(
         "Loras",
         |told| loras(&told.request.loras),

@@ -31,6 +31,13 @@ impl Sampler {
     }
 }
 
+/// Euler a, as everywhere.
+impl Default for Sampler {
+    fn default() -> Self {
+        Self::from_name(euler_ancestral::INFO.name).unwrap_or(Self(&ALL[0]))
+    }
+}
+
 impl Deref for Sampler {
     type Target = SamplerInfo;
 

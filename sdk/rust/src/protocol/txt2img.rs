@@ -75,6 +75,15 @@ pub struct Txt2ImgParams {
     /// another model, `[from:to:when]`, and so on. If not, the result's `notices` tell of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
+    /// Makes pictures that can be laid side by side: what is drawn goes on beyond each border with the other end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tiling: bool,
+    /// The same from the right to the left only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tiling_x: bool,
+    /// The same from the bottom to the top only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tiling_y: bool,
     /// Where noise comes from.
     pub rng: Rng,
     /// What to compute in.
@@ -115,6 +124,9 @@ impl Default for Txt2ImgParams {
             sd_vae_decode_method: VaeDecodeMethod::Full,
             loras: Vec::new(),
             strict: false,
+            tiling: false,
+            tiling_x: false,
+            tiling_y: false,
             rng: Rng::default(),
             precision: Precision::default(),
             keep_alive: None,
