@@ -127,6 +127,11 @@ pub(crate) struct Config {
     /// Bytes of all kept results; the oldest go first. The newest stays in any case, and what somebody waits for until it
     /// is read.
     pub results_total_bytes: u64,
+    /// Bytes of given pictures that are kept for requests that name them by their hash (`blobs.put`); those used longest ago go
+    /// first.
+    pub blobs_bytes: u64,
+    /// Seconds that such a picture is kept from its last use on.
+    pub blob_ttl_s: u64,
     /// Seconds that the running job may go on once the daemon is told to end (SIGTERM, SIGINT, `shutdown`); then it is
     /// interrupted. Less than service managers wait before they kill.
     #[schemars(range(max = 86_400))]
@@ -208,6 +213,8 @@ impl Default for Config {
             result_bytes: 256 << 20,
             result_ttl_s: 24 * 3600,
             results_total_bytes: 2 << 30,
+            blobs_bytes: 256 << 20,
+            blob_ttl_s: 3600,
             stop_grace_s: 60,
             idle_exit_s: 0,
             log_level: "info".into(),

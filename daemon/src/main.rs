@@ -1,5 +1,6 @@
 //! latentd: keeps Stable Diffusion models in memory and serves every program of one user.
 
+mod blobs;
 mod cli;
 mod clock;
 mod config;

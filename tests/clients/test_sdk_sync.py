@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -42,7 +43,9 @@ def test_a_picture_says_how_to_draw_it_again(client: latentd.Client, tmp_path: P
     image = client.txt2img(**SMALL, negative_prompt="grey").images[0]
     assert image.png is not None
     file = image.save(tmp_path / "picture.png")
-    for given in (image.png, image, file, str(file)):
+    blob = client.put_blob(image.png)
+    assert blob.sha256 == hashlib.sha256(image.png).hexdigest()
+    for given in (image.png, image, file, str(file), blob):
         info = client.image_info(given)
         assert info.infotext == image.infotext and info.params is not None
     assert info.params["prompt"] == SMALL["prompt"] and info.params["seed"] == SMALL["seed"]
@@ -55,6 +58,10 @@ def test_a_picture_says_how_to_draw_it_again(client: latentd.Client, tmp_path: P
         assert client.image_info(buffer.getvalue()).infotext is None, field
     with pytest.raises(latentd.InvalidParams, match="PNG"):
         client.image_info(b"no picture")
+    with pytest.raises(latentd.InvalidParams, match="data: .*PNG"):
+        client.put_blob(b"no picture")
+    with pytest.raises(latentd.NotFound, match="send it with blobs.put"):
+        client.image_info(latentd.Blob("0" * 64))
 
 
 def test_the_seed_decides(client: latentd.Client) -> None:

@@ -48,7 +48,11 @@ async fn what_a_picture_says_draws_it_again() {
         std::fs::write(&file, &png).expect("written");
         let of_file =
             within(client.image_info(ImageIn::path(file.display().to_string()))).await.expect("read");
-        assert_eq!((of_file.infotext, of_file.params), (drawn.infotext, Some(params)));
+        assert_eq!((of_file.infotext, of_file.params), (drawn.infotext.clone(), Some(params.clone())));
+        // And from what was sent once.
+        let blob = within(client.put_blob(png)).await.expect("kept").blob;
+        let of_blob = within(client.image_info(ImageIn::blob(blob))).await.expect("read");
+        assert_eq!((of_blob.infotext, of_blob.params), (drawn.infotext, Some(params)));
     }
     let jobs = within(client.jobs(&JobListParams::default())).await.expect("listed");
     assert_eq!(jobs.len(), 2 * requests.len(), "to look is no job");
@@ -76,8 +80,8 @@ async fn pictures_of_each_form_are_taken_and_others_refused() {
     let both =
         ImageIn { jpeg: Some(latentd_client::protocol::Bytes(vec![1])), ..ImageIn::png(read("rgb.png")) };
     for (image, expected) in [
-        (ImageIn::default(), "give one of png, jpeg, webp, path, or raw"),
-        (both, "more than one picture; give one of png, jpeg, webp, path, or raw"),
+        (ImageIn::default(), "give one of png, jpeg, webp, path, blob, or raw"),
+        (both, "more than one picture; give one of png, jpeg, webp, path, blob, or raw"),
         (ImageIn::png(read("rgb.jpg")), "image.png: is jpeg"),
         (ImageIn::png(read("rgb.png")[..20].to_vec()), "image: "),
         (ImageIn::path("picture.png"), "absolute"),

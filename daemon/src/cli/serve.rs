@@ -19,6 +19,7 @@ use super::log_file::LogFile;
 use super::log_lines::LogLines;
 use super::reload::{Reload, SetFilter};
 use super::settings::{ServeArgs, drawing, job_limits, log_filter};
+use crate::blobs::Blobs;
 use crate::config::{Config, LogFormat};
 use crate::device;
 use crate::engine;
@@ -186,6 +187,7 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
         device: Arc::new(Device { id: DeviceId(0), threads, memory }),
         settings: Live::new(drawing(config)),
         folders: Folders::new(),
+        blobs: Blobs::default(),
         outputs_dir: state_dir.outputs(),
         told_built_in: Once::new(),
     };

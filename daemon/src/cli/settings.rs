@@ -1,10 +1,12 @@
 //! The flags of `serve`, and what the parts of the daemon are given of the settings.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
+use crate::blobs::BlobLimits;
 use crate::config::{Config, LogFormat};
 use crate::jobs::JobLimits;
 use crate::paths;
@@ -137,6 +139,7 @@ pub(super) fn drawing(config: &Config) -> Drawing {
         precision: config.precision.resolve(),
         result_bytes: config.result_bytes,
         picture_bytes: config.message_bytes,
+        blobs: BlobLimits { bytes: config.blobs_bytes, ttl: Duration::from_secs(config.blob_ttl_s) },
     }
 }
 

@@ -4,52 +4,109 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use latentd_client::protocol::{Bytes, ImageIn};
+use latentd_client::protocol::{Blob, BlobPutParams, Bytes, ImageIn};
 use latentd_models::image::{Picture, PictureFormat, PictureHeader, read_encoded};
 
+use super::studio::Studio;
+use crate::blobs::{BlobLimits, Blobs};
 use crate::error::{Error, Result};
 use crate::folders::{Folders, Operation};
 use crate::schema::shorten;
 
-/// A picture as it was given, its header checked.
-pub(super) enum Given {
-    /// A file's bytes.
-    Encoded(Vec<u8>),
-    /// Pixels alone, as many as their size says.
-    Pixels,
+/// A picture as it was given: a file's bytes, whose header was checked. Pixels become a PNG, so that it has one name.
+#[derive(Clone)]
+pub(super) struct Given {
+    bytes: Arc<[u8]>,
+    /// Whether it was a file from the start, and may have a text.
+    is_file: bool,
+}
+
+/// Where pictures come from.
+pub(super) struct Sources<'a> {
+    /// Bytes that one may take, as a file and as pixels.
+    most_bytes: u64,
+    folders: &'a Folders,
+    blobs: &'a Blobs,
+    limits: BlobLimits,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn of(studio: &'a Studio) -> Self {
+        let settings = studio.settings.get();
+        let (folders, blobs) = (&studio.folders, &studio.blobs);
+        Self { most_bytes: settings.picture_bytes, folders, blobs, limits: settings.blobs }
+    }
 }
 
 impl Given {
     /// Takes the one form of picture that `image`, the value of `field`, has. Files of up to `most_bytes` are read; a
     /// picture may have no more pixels than take as much.
-    pub(super) fn new(field: &str, image: ImageIn, most_bytes: u64, folders: &Folders) -> Result<Self> {
-        let forms = "give one of png, jpeg, webp, path, or raw with width, height and channels";
-        let ImageIn { png, jpeg, webp, path, raw, width, height, channels } = image;
+    pub(super) fn new(field: &str, image: ImageIn, sources: &Sources) -> Result<Self> {
+        let most_bytes = sources.most_bytes;
+        let forms = "give one of png, jpeg, webp, path, blob, or raw with width, height and channels";
+        let ImageIn { png, jpeg, webp, path, blob, raw, width, height, channels } = image;
         let is_sized = [width, height, channels].iter().any(Option::is_some);
         if is_sized && raw.is_none() {
             return Err(Error::invalid(format!(
                 "{field}: width, height and channels belong to raw; {forms}"
             )));
         }
-        let encoded = |name: &str, bytes: Bytes| encoded(field, bytes.0, Some(name), most_bytes);
-        match (png, jpeg, webp, path, raw) {
-            (Some(bytes), None, None, None, None) => encoded("png", bytes),
-            (None, Some(bytes), None, None, None) => encoded("jpeg", bytes),
-            (None, None, Some(bytes), None, None) => encoded("webp", bytes),
-            (None, None, None, Some(path), None) => from_file(field, &path, most_bytes, folders),
-            (None, None, None, None, Some(pixels)) => {
+        let named = |name: &str, bytes: Bytes| encoded(field, bytes.0.into(), Some(name), most_bytes);
+        match (png, jpeg, webp, path, blob, raw) {
+            (Some(bytes), None, None, None, None, None) => named("png", bytes),
+            (None, Some(bytes), None, None, None, None) => named("jpeg", bytes),
+            (None, None, Some(bytes), None, None, None) => named("webp", bytes),
+            (None, None, None, Some(path), None, None) => {
+                from_file(field, &path, most_bytes, sources.folders)
+            }
+            (None, None, None, None, Some(name), None) => {
+                encoded(field, sources.blobs.get(field, &name, sources.limits)?, None, most_bytes)
+            }
+            (None, None, None, None, None, Some(pixels)) => {
                 let (Some(width), Some(height), Some(channels)) = (width, height, channels) else {
                     let text = format!("{field}: raw needs width, height and channels; give all three");
                     return Err(Error::invalid(text));
                 };
                 let picture = Picture::from_raw(pixels.0, width, height, channels);
-                picture.map(|_| Self::Pixels).map_err(|error| wrong(field, &error))
+                let png = picture.and_then(|picture| picture.to_png());
+                let bytes = png.map_err(|error| wrong(field, &error))?.into();
+                Ok(Self { bytes, is_file: false })
             }
-            (None, None, None, None, None) => Err(Error::invalid(format!("{field}: is empty; {forms}"))),
+            (None, None, None, None, None, None) => {
+                Err(Error::invalid(format!("{field}: is empty; {forms}")))
+            }
             _ => Err(Error::invalid(format!("{field}: has more than one picture; {forms}"))),
         }
     }
+
+    /// The file, if it was given as one.
+    pub(super) fn file(&self) -> Option<&[u8]> {
+        self.is_file.then_some(&*self.bytes)
+    }
+
+    /// The pixels of what `field` has.
+    pub(super) fn decode(&self, field: &str, sources: &Sources) -> Result<Picture> {
+        Picture::decode(&self.bytes, sources.most_bytes).map_err(|error| wrong(field, &error))
+    }
+
+    /// Its SHA-256, by which it is known from now on for a while.
+    pub(super) fn keep(&self, sources: &Sources) -> String {
+        sources.blobs.keep(&self.bytes, sources.limits)
+    }
+}
+
+/// `blobs.put`.
+pub(crate) fn put_blob(params: BlobPutParams, studio: &Studio) -> Result<Blob> {
+    let sources = Sources::of(studio);
+    let given = encoded("data", params.data.0.into(), None, sources.most_bytes)?;
+    let (bytes, most) = (given.bytes.len() as u64, sources.limits.bytes);
+    if bytes > most {
+        let text = format!("data: {bytes} bytes, of which {most} may be kept; raise blobs_bytes");
+        return Err(Error::invalid(text));
+    }
+    Ok(Blob { blob: given.keep(&sources) })
 }
 
 fn from_file(field: &str, path: &str, most_bytes: u64, folders: &Folders) -> Result<Given> {
@@ -70,7 +127,7 @@ fn from_file(field: &str, path: &str, most_bytes: u64, folders: &Folders) -> Res
     };
     let folder = path.parent().unwrap_or(path);
     let bytes = folders.ask(folder, read).map_err(|silent| silent.in_field(&format!("{field}.path")))??;
-    encoded(field, bytes, None, most_bytes)
+    encoded(field, bytes.into(), None, most_bytes)
 }
 
 /// A file that is heard of while it is read: a large one on a slow disk is not one that does not answer.
@@ -88,14 +145,14 @@ impl Read for Heard<'_> {
     }
 }
 
-fn encoded(field: &str, bytes: Vec<u8>, name: Option<&str>, most_bytes: u64) -> Result<Given> {
+fn encoded(field: &str, bytes: Arc<[u8]>, name: Option<&str>, most_bytes: u64) -> Result<Given> {
     let format = PictureFormat::of(&bytes).map_err(|error| wrong(field, &error))?.name();
     if let Some(name) = name.filter(|name| *name != format) {
         return Err(Error::invalid(format!("{field}.{name}: is {format}; give it as {format}")));
     }
     let header = PictureHeader::read(&bytes).map_err(|error| wrong(field, &error))?;
     header.check(most_bytes).map_err(|error| wrong(field, &error))?;
-    Ok(Given::Encoded(bytes))
+    Ok(Given { bytes, is_file: true })
 }
 
 /// An error of a picture with the field that it is in.
@@ -105,14 +162,23 @@ pub(super) fn wrong(field: &str, error: &latentd_models::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::error::Class;
 
     #[test]
     fn exactly_one_form_is_taken() {
-        let folders = Folders::new();
-        let raw = ImageIn::raw(vec![0; 12], 2, 2, 3);
-        assert!(matches!(Given::new("image", raw.clone(), 1 << 20, &folders), Ok(Given::Pixels)));
+        let (folders, blobs) = (Folders::new(), Blobs::default());
+        let limits = BlobLimits { bytes: 1 << 20, ttl: Duration::from_secs(3600) };
+        let sources = Sources { most_bytes: 1 << 20, folders: &folders, blobs: &blobs, limits };
+        let raw = ImageIn::raw((0..12).collect(), 2, 2, 3);
+        let pixels = Given::new("image", raw.clone(), &sources).expect("taken");
+        assert!(pixels.file().is_none());
+        let name = pixels.keep(&sources);
+        let again = Given::new("image", ImageIn::blob(&name), &sources).expect("kept");
+        assert_eq!(again.decode("image", &sources).expect("decodes").pixels, (0..12).collect::<Vec<u8>>());
+        assert!(again.file().is_some_and(|png| png.starts_with(b"\x89PNG")));
         let rows = [
             (ImageIn::default(), "image: is empty; give one of png, jpeg, webp, path"),
             (ImageIn { png: Some(Bytes(vec![1])), ..raw.clone() }, "more than one picture; give one of"),
@@ -123,14 +189,16 @@ mod tests {
             (ImageIn::path("relative.png"), "must be an absolute path"),
             (ImageIn::path("/no/such/file.png"), "cannot be read"),
             (ImageIn::path("/dev/null"), "is no regular file"),
+            (ImageIn::blob("0".repeat(64)), "image.blob: 0000"),
+            (ImageIn { blob: Some(name), ..raw.clone() }, "more than one picture"),
         ];
         for (image, expected) in rows {
             let shown = format!("{image:?}");
-            let error = Given::new("image", image, 1 << 20, &folders).err().expect(&shown);
+            let error = Given::new("image", image, &sources).err().expect(&shown);
             assert!(error.text.contains(expected), "{shown}: {error}");
         }
         let _silent = folders.silence(Path::new("/share"));
-        let outcome = Given::new("image", ImageIn::path("/share/inner/x.png"), 1 << 20, &folders);
+        let outcome = Given::new("image", ImageIn::path("/share/inner/x.png"), &sources);
         let error = outcome.err().expect("refused");
         assert!(error.class == Class::Busy && error.text.contains("/share/inner does not answer"), "{error}");
     }

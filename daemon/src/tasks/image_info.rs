@@ -3,19 +3,17 @@
 use latentd_client::protocol::{ImageInfo, ImageInfoParams, LibraryKind};
 use latentd_models::image::{Infotext, read_infotext};
 
-use super::given::{Given, wrong};
+use super::given::{Given, Sources, wrong};
 use super::infotext;
 use super::studio::Studio;
 use crate::error::Result;
 
 /// What the picture says of how it was made.
 pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<ImageInfo> {
-    let most_bytes = studio.settings.get().picture_bytes;
-    let infotext = match Given::new("image", params.image, most_bytes, &studio.folders)? {
-        Given::Encoded(bytes) => read_infotext(&bytes).map_err(|error| wrong("image", &error))?,
-        // Pixels have no text with them.
-        Given::Pixels => None,
-    };
+    let given = Given::new("image", params.image, &Sources::of(studio))?;
+    // Pixels have no text with them.
+    let infotext =
+        given.file().map(read_infotext).transpose().map_err(|error| wrong("image", &error))?.flatten();
     let params = infotext.as_deref().map(|text| {
         let (told, _) = infotext::read(&Infotext::parse(text));
         let is_known = |kind| move |hash: &str| studio.library.find(kind, hash).is_ok();

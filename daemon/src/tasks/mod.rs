@@ -25,6 +25,7 @@ mod txt2img;
 mod unapplied;
 
 pub(crate) use device::{Device, DeviceId};
+pub(crate) use given::put_blob;
 pub(crate) use image_info::image_info;
 pub(crate) use merge::Merge;
 pub(crate) use studio::{Drawing, Studio};

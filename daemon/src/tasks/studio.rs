@@ -8,6 +8,7 @@ use latentd_models::nn::Precision;
 use tracing::warn;
 
 use super::device::Device;
+use crate::blobs::{BlobLimits, Blobs};
 use crate::contain::contain;
 use crate::error::Result;
 use crate::folders::Folders;
@@ -21,6 +22,8 @@ pub(crate) struct Studio {
     pub settings: Live<Drawing>,
     /// What goes on in the folders that requests name.
     pub folders: Folders,
+    /// Pictures that were given before.
+    pub blobs: Blobs,
     /// Where `output.format = "file"` writes when a request names no folder.
     pub outputs_dir: PathBuf,
     /// The log says once that only the built-in checkpoint is there.
@@ -41,6 +44,8 @@ pub(crate) struct Drawing {
     pub result_bytes: u64,
     /// Bytes that a picture in a request may take, as a file and as pixels.
     pub picture_bytes: u64,
+    /// What given pictures may take that are kept.
+    pub blobs: BlobLimits,
 }
 
 impl Studio {

@@ -6,6 +6,7 @@ mod exif;
 mod header;
 mod infotext;
 mod jpeg;
+mod mask;
 mod metadata;
 mod picture;
 mod png;

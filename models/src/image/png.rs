@@ -1,6 +1,6 @@
 //! PNG, written with the `parameters` text chunk, and read.
 
-use super::{Channels, PictureFormat, PictureHeader, RgbImage};
+use super::{Channels, Picture, PictureFormat, PictureHeader, RgbImage};
 use crate::{Error, Result};
 
 const FORMAT: PictureFormat = PictureFormat::Png;
@@ -28,6 +28,25 @@ pub fn encode_png(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
     writer.write_image_data(&image.pixels).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(bytes)
+}
+
+impl Picture {
+    /// As a PNG file without texts.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
+        encoder.set_color(match self.channels {
+            Channels::Grey => png::ColorType::Grayscale,
+            Channels::Rgb => png::ColorType::Rgb,
+            Channels::Rgba => png::ColorType::Rgba,
+        });
+        encoder.set_depth(png::BitDepth::Eight);
+        let failed = |error: png::EncodingError| Error::Request(format!("png: {error}"));
+        let mut writer = encoder.write_header().map_err(failed)?;
+        writer.write_image_data(&self.pixels).map_err(failed)?;
+        writer.finish().map_err(failed)?;
+        Ok(bytes)
+    }
 }
 
 pub(super) fn header(bytes: &[u8]) -> Result<PictureHeader> {

@@ -28,6 +28,7 @@ from .errors import (
     Unsupported,
 )
 from .types import (
+    Blob,
     Event,
     Image,
     ImageInfo,
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
+    "Blob",
     "Busy",
     "Cancelled",
     "Client",

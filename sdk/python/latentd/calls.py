@@ -5,20 +5,21 @@ Both clients send these; only how they wait differs.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar, Union
+from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar
 
 from .errors import ProtocolError
 from .types import (
-    Image,
+    Blob,
     ImageInfo,
+    ImageLike,
     MergeFields,
     MergeResult,
     Result,
     Txt2ImgFields,
     image_in,
     parse_any_result,
+    parse_blob,
     parse_image_info,
     parse_merge_result,
     parse_result,
@@ -127,8 +128,12 @@ def submit_merge(a: str, name: str, fields: MergeFields) -> Call[str]:
     return submit("models.merge", {"a": a, "name": name, **fields}, None)
 
 
-def image_info(image: Union[bytes, str, "os.PathLike[str]", Image]) -> Call[ImageInfo]:
+def image_info(image: ImageLike) -> Call[ImageInfo]:
     return Call("image.info", {"image": image_in(image)}, parse_image_info)
+
+
+def put_blob(data: bytes) -> Call[Blob]:
+    return Call("blobs.put", {"data": bytes(data)}, parse_blob)
 
 
 def get(job: str) -> Call[Dict[str, Any]]:

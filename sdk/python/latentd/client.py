@@ -14,7 +14,7 @@ from .address import socket_path
 from .connection import Connection, Listener
 from .errors import LatentdError, Timeout
 from .protocol import MAX_MESSAGE_BYTES
-from .types import Event, Image, ImageInfo, LibraryEvent, MergeResult, Preview, Progress, Result
+from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -134,12 +134,21 @@ class Client:
             self._cancel_unheard(job)
             raise
 
-    def image_info(self, image: Union[bytes, str, "os.PathLike[str]", Image]) -> ImageInfo:
+    def image_info(self, image: ImageLike) -> ImageInfo:
         """What a picture says of how it was made, and the request that repeats it.
 
-        ``image`` is an encoded picture's bytes, a file that the daemon can read, or an :class:`~latentd.Image`.
+        ``image`` is an encoded picture's bytes, a file that the daemon can read, an :class:`~latentd.Image`, or a
+        :class:`~latentd.Blob`.
         """
         return self._run(calls.image_info(image))
+
+    def put_blob(self, data: bytes) -> Blob:
+        """Gives the daemon a PNG, JPEG or WebP file's bytes, to be used in any number of requests.
+
+        It is kept for an hour from its last use on, unless newer ones need the room; then it is a
+        :class:`~latentd.NotFound` where it is used, and can be given again.
+        """
+        return self._run(calls.put_blob(data))
 
     def events(
         self, job: Optional[str] = None, *, since: int = 0, timeout: Optional[float] = None

@@ -321,8 +321,18 @@ def parse_image(value: Any) -> Image:
     )
 
 
-def image_in(image: Union[bytes, str, "os.PathLike[str]", Image]) -> Dict[str, Any]:
-    """A picture as the wire has it: of encoded bytes, of a file's path, or of a result."""
+@dataclass(frozen=True)
+class Blob:
+    """A picture that the daemon was given before, by :meth:`~latentd.Client.put_blob`: stands for it wherever one is given."""
+
+    sha256: str
+    """64 hex digits."""
+
+
+def image_in(image: "ImageLike") -> Dict[str, Any]:
+    """A picture as the wire has it: of encoded bytes, of a file's path, of a result, or of what was given before."""
+    if isinstance(image, Blob):
+        return {"blob": image.sha256}
     if isinstance(image, Image):
         if image.raw is not None:
             return {"raw": image.raw, "width": image.width, "height": image.height, "channels": image.channels}
@@ -339,6 +349,17 @@ def image_in(image: Union[bytes, str, "os.PathLike[str]", Image]) -> Dict[str, A
         return {"webp": data}
     # What is none of them the daemon refuses by name.
     return {"png": data}
+
+
+ImageLike = Union[bytes, str, "os.PathLike[str]", Image, Blob]
+"""An encoded picture's bytes, a file that the daemon can read, an :class:`Image`, or a :class:`Blob`."""
+
+
+def parse_blob(value: Any) -> Blob:
+    """The result of ``blobs.put``."""
+    if not isinstance(value, dict) or not isinstance(value.get("blob"), str):
+        raise ProtocolError("the daemon answered blobs.put with what is no blob")
+    return Blob(value["blob"])
 
 
 def parse_image_info(value: Any) -> ImageInfo:

@@ -19,11 +19,18 @@ pub(super) use row::{Methods, Run, Session};
 pub(super) fn all() -> Methods {
     let submittable = vec![job::job::<Txt2Img>(), job::job::<Merge>()];
     let jobs = jobs::methods(&submittable);
-    let quick = vec![row::quick(
-        "image.info",
-        |daemon| &daemon.lookers,
-        |session, params| tasks::image_info(params, &session.daemon.studio),
-    )];
+    let quick = vec![
+        row::quick(
+            "image.info",
+            |daemon| &daemon.lookers,
+            |session, params| tasks::image_info(params, &session.daemon.studio),
+        ),
+        row::quick(
+            "blobs.put",
+            |daemon| &daemon.lookers,
+            |session, params| tasks::put_blob(params, &session.daemon.studio),
+        ),
+    ];
     let groups = [server::methods(), submittable, quick, jobs, library::methods(), models::methods()];
     Methods::new(groups.into_iter().flatten())
 }

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{Error, SubmitOptions};
 use crate::protocol::{
-    Event, ImageIn, ImageInfo, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList,
+    Blob, Event, ImageIn, ImageInfo, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList,
     LibraryListParams, MergeParams, MergeResult, Status, Txt2ImgParams, Txt2ImgResult,
 };
 
@@ -83,6 +83,11 @@ impl Client {
     /// What a picture says of how it was made, and the request that repeats it.
     pub fn image_info(&mut self, image: ImageIn) -> Result<ImageInfo, Error> {
         self.runtime.block_on(self.client.image_info(image))
+    }
+
+    /// Gives the daemon a picture to be used in any number of requests: [`ImageIn::blob`] of what this answers.
+    pub fn put_blob(&mut self, data: Vec<u8>) -> Result<Blob, Error> {
+        self.runtime.block_on(self.client.put_blob(data))
     }
 
     /// Queues a request and gives the job's id at once.

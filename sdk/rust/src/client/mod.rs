@@ -19,10 +19,10 @@ use tokio::task::JoinHandle;
 
 use crate::codec::{decode_value, encode_request};
 use crate::protocol::{
-    ApiInfo, Empty, Event, ImageIn, ImageInfo, ImageInfoParams, InitializeParams, InitializeResult, JobList,
-    JobListParams, JobParams, JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList,
-    LibraryListParams, LoadParams, LoadedModels, MergeParams, MergeResult, OnDisconnect, PinParams,
-    RescanResult, ResidentModel, Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
+    ApiInfo, Blob, BlobPutParams, Bytes, Empty, Event, ImageIn, ImageInfo, ImageInfoParams, InitializeParams,
+    InitializeResult, JobList, JobListParams, JobParams, JobRef, JobView, LibraryEntry, LibraryGetParams,
+    LibraryList, LibraryListParams, LoadParams, LoadedModels, MergeParams, MergeResult, OnDisconnect,
+    PinParams, RescanResult, ResidentModel, Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
     Txt2ImgResult, UnloadParams, UnloadResult,
 };
 use crate::socket;
@@ -181,6 +181,11 @@ impl Client {
     /// What a picture says of how it was made, and the request that repeats it.
     pub async fn image_info(&self, image: ImageIn) -> Result<ImageInfo, Error> {
         self.call("image.info", &ImageInfoParams { image }).await
+    }
+
+    /// Gives the daemon a picture to be used in any number of requests: [`ImageIn::blob`] of what this answers.
+    pub async fn put_blob(&self, data: Vec<u8>) -> Result<Blob, Error> {
+        self.call("blobs.put", &BlobPutParams { data: Bytes(data) }).await
     }
 
     /// Queues a request and gives the job's id at once.

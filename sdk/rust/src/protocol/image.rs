@@ -99,7 +99,7 @@ pub struct ImageOut {
     pub infotext: Option<String>,
 }
 
-/// A picture for the daemon: one of `png`, `jpeg`, `webp`, `path` and `raw`.
+/// A picture for the daemon: one of `png`, `jpeg`, `webp`, `path`, `blob` and `raw`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageIn {
@@ -115,6 +115,9 @@ pub struct ImageIn {
     /// A file of one of these formats that the daemon can read: an absolute path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// What the daemon was given before, by its SHA-256: see `blobs.put`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blob: Option<String>,
     /// 8-bit pixels, rows from the top, no padding: `width * height * channels` bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw: Option<Bytes>,
@@ -148,6 +151,11 @@ impl ImageIn {
     /// A file that the daemon can read, by its absolute path.
     pub fn path(path: impl Into<String>) -> Self {
         Self { path: Some(path.into()), ..Self::default() }
+    }
+
+    /// What the daemon was given before, by its SHA-256.
+    pub fn blob(sha256: impl Into<String>) -> Self {
+        Self { blob: Some(sha256.into()), ..Self::default() }
     }
 
     /// Pixels.

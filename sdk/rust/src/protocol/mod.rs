@@ -33,6 +33,7 @@
 //!   request of the wrong shape is answered with E_INVALID_PARAMS, and the connection goes on.
 //! - Errors are `[code, "E_NAME: text"]` with the codes of [`ErrorName`].
 
+mod blobs;
 mod error;
 mod event;
 mod image;
@@ -44,6 +45,7 @@ mod models;
 mod server;
 mod txt2img;
 
+pub use blobs::{Blob, BlobPutParams};
 pub use error::{ErrorName, WireError};
 pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind};
 pub use image::{Bytes, ImageIn, ImageOut};
