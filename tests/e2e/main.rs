@@ -21,6 +21,7 @@ mod limits;
 mod log;
 mod memory;
 mod merge;
+mod noise;
 mod pictures;
 mod prompts;
 mod reload;

@@ -8,6 +8,7 @@ mod drawing;
 mod embeddings;
 mod golden;
 mod hypernetworks;
+mod image_noise;
 mod networks;
 mod noise;
 mod prompts;

@@ -51,6 +51,18 @@ pub(super) struct GenerateArgs {
     /// Seed of the first picture; -1 draws one [default: -1]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<i64>,
+    /// Another seed, to whose picture --subseed-strength leads; -1 draws one [default: -1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    subseed: Option<i64>,
+    /// How far to go from the picture of the seed to that of --subseed, from 0 to 1 [default: 0]
+    #[arg(long, value_name = "X")]
+    subseed_strength: Option<f64>,
+    /// With --seed-resize-from-h: the size at which the seed draws what shows in the middle
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seed_resize_from_w: Option<i32>,
+    /// Rows, as --seed-resize-from-w
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seed_resize_from_h: Option<i32>,
     /// Sampler steps [default: 20]
     #[arg(long, value_name = "N")]
     steps: Option<u32>,
@@ -132,6 +144,10 @@ impl GenerateArgs {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone().unwrap_or(default.negative_prompt),
             seed: self.seed.unwrap_or(default.seed),
+            subseed: self.subseed.unwrap_or(default.subseed),
+            subseed_strength: self.subseed_strength.unwrap_or(default.subseed_strength),
+            seed_resize_from_w: self.seed_resize_from_w.unwrap_or(default.seed_resize_from_w),
+            seed_resize_from_h: self.seed_resize_from_h.unwrap_or(default.seed_resize_from_h),
             steps: self.steps.unwrap_or(default.steps),
             cfg_scale: self.cfg_scale.unwrap_or(default.cfg_scale),
             width: self.width,

@@ -19,7 +19,7 @@ pub(super) enum Target {
     Stdout,
     /// A file; of several pictures NAME-1, NAME-2, …
     File(PathBuf),
-    /// Files here, named after the seeds.
+    /// Files here, named after the seeds, and those of variations.
     BySeed,
 }
 
@@ -57,6 +57,7 @@ impl Target {
         let mut said = Ok(());
         for (index, image) in images.into_iter().enumerate() {
             let seed = image.seed.unwrap_or_default();
+            let seeds = image.subseed.map_or_else(|| seed.to_string(), |subseed| format!("{seed}-{subseed}"));
             let (bytes, format) = encoded(image, self.format())?;
             let path = match self {
                 Self::Stdout => {
@@ -66,7 +67,7 @@ impl Target {
                 }
                 Self::File(path) if count == 1 => path.clone(),
                 Self::File(path) => numbered(path, index + 1),
-                Self::BySeed => PathBuf::from(format!("latentd-{seed}.{}", format.name())),
+                Self::BySeed => PathBuf::from(format!("latentd-{seeds}.{}", format.name())),
             };
             whole_file::write_to_target(&path, &bytes).map_err(|error| cannot_write(&path, &error))?;
             // The others are written though nobody may read their names.

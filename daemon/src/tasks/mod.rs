@@ -15,6 +15,7 @@ mod loras;
 mod merge;
 mod merge_recipe;
 mod names;
+mod noise;
 mod notices;
 mod output;
 mod packing;

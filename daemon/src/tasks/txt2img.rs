@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{
-    OnDisconnect, PreviewKind, Timings, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
+    ImageOut, OnDisconnect, PreviewKind, Timings, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
@@ -18,6 +18,7 @@ use super::hypernetworks::{Hypernetworks, is_hypernetwork};
 use super::infotext::{self, Named, Told};
 use super::loras::{Loras, is_lora};
 use super::names;
+use super::noise::Noise;
 use super::notices::Notices;
 use super::output::Output;
 use super::packing::Packing;
@@ -28,9 +29,6 @@ use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::library::{ModelFiles, Pinned};
 use crate::memory::{Beside, Known, Lent, TaesdWish, Wishes};
-
-/// Seeds that are drawn stay in the range that A1111 draws from.
-const DRAWN_SEEDS: u64 = 1 << 32;
 
 /// A request with everything settled.
 pub(crate) struct Txt2Img {
@@ -64,8 +62,9 @@ impl JobMethod for Txt2Img {
         let settings = studio.settings.get();
         let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
         let precision = names::precision(params.precision)?.unwrap_or(settings.precision);
+        let mut notices = Notices::new(params.strict);
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
-        let seed = seed(params.seed, pictures)?;
+        let noise = Noise::resolve(&params, pictures, &mut notices)?;
         let output = Output::resolve(&params.output, &studio.outputs_dir, &studio.folders)?;
         output.check_prompts([&params.prompt, &params.negative_prompt])?;
 
@@ -73,7 +72,6 @@ impl JobMethod for Txt2Img {
         let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
         let prompt = Wording::of_prompt(&params.prompt);
         let negative_prompt = Wording::of_negative_prompt(&params.negative_prompt);
-        let mut notices = Notices::new(params.strict);
         studio.built_in_notice(name, files.checkpoint.item()).into_iter().for_each(|text| notices.tell(text));
         let known = studio.device.memory.known(&files, precision)?;
         let library = &studio.library;
@@ -107,7 +105,9 @@ impl JobMethod for Txt2Img {
             prompt: prompt.text.clone(),
             negative_prompt: negative_prompt.text,
             embeddings: Arc::clone(&embeddings.found),
-            seed,
+            seed: noise.seed,
+            variation: noise.variation,
+            seed_resize_from: noise.resized_from,
             steps: params.steps as usize,
             cfg_scale: params.cfg_scale,
             width: size.0,
@@ -237,7 +237,8 @@ impl JobMethod for Txt2Img {
         let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
         let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
             let infotext = self.infotext(&drawn, &known, run)?;
-            packing.pack(drawn.image, drawn.seed, infotext, index)
+            let packed = packing.pack(drawn.image, drawn.seed, infotext, index)?;
+            Ok(ImageOut { subseed: drawn.subseed, ..packed })
         });
         let images = images.collect::<Result<Vec<_>>>()?;
         notices.extend(packing.finish()?);
@@ -269,6 +270,7 @@ impl Txt2Img {
         let ModelFiles { checkpoint, vae } = &self.files;
         let request = Txt2ImgParams {
             seed: i64::try_from(drawn.seed).unwrap_or(i64::MAX),
+            subseed: drawn.subseed.map_or(-1, |seed| i64::try_from(seed).unwrap_or(i64::MAX)),
             precision: names::wire_precision(known.precision),
             ..self.told.request.clone()
         };
@@ -282,23 +284,6 @@ impl Txt2Img {
         };
         Ok(infotext::write(&told).to_string())
     }
-}
-
-/// The seed of the first picture, drawn where the request leaves it open. Picture i has seed + i, which must be a seed
-/// that a request can name.
-fn seed(wanted: i64, pictures: u64) -> Result<u64> {
-    let Ok(seed) = u64::try_from(wanted) else {
-        return Ok(crate::random::u64()? % DRAWN_SEEDS);
-    };
-    let largest = i64::MAX.cast_unsigned();
-    let most = largest - pictures.saturating_sub(1);
-    if seed > most {
-        return Err(Error::invalid(format!(
-            "seed: {seed} is too large for {pictures} pictures, of which the last would go beyond {largest}; give \
-             {most} or less"
-        )));
-    }
-    Ok(seed)
 }
 
 /// What must be had. Previews are made without TAESD where there is no room for it.
@@ -337,18 +322,6 @@ fn check_size((width, height): (usize, usize), pictures: u64, allowed: u64) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_picture_has_a_seed_that_can_be_named() {
-        for (wanted, pictures, fits) in
-            [(0, 1000, true), (i64::MAX, 1, true), (i64::MAX, 2, false), (i64::MAX - 3, 4, true)]
-        {
-            let outcome = seed(wanted, pictures);
-            assert_eq!(outcome.is_ok(), fits, "{wanted} for {pictures}");
-            assert!(outcome.map_or_else(|error| error.text.contains("give"), |seed| seed == wanted as u64));
-        }
-        assert!(seed(-1, 64_000).is_ok_and(|seed| seed < DRAWN_SEEDS));
-    }
 
     #[test]
     fn too_many_pixels_are_refused() {

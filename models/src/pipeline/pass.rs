@@ -16,7 +16,7 @@ use crate::model::ModelFacts;
 use crate::networks::taesd::Taesd;
 use crate::networks::unet::UNet;
 use crate::nn::KeyValueTransform;
-use crate::sampling::{ModelSigmas, NoiseGenerator, sample};
+use crate::sampling::{ModelSigmas, sample};
 use crate::tensor::Tensor;
 
 /// What passes of a request share.
@@ -44,9 +44,7 @@ pub(super) fn run(
     guidance: &[Guidance],
     context: &mut PassContext,
 ) -> Result<Tensor> {
-    let mut generators: Vec<NoiseGenerator> =
-        plan.seeds.iter().map(|seed| NoiseGenerator::new(plan.rng, *seed)).collect();
-    let mut noise = plan.draw(&mut generators)?;
+    let (mut noise, mut generators) = plan.begin()?;
     if context.wants.noise_init {
         let handle = context.handles.insert(noise);
         context.stages.noise_init(&NoiseInit { noise: handle }, context.handles)?;

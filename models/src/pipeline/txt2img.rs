@@ -21,7 +21,7 @@ use crate::model::ModelFacts;
 use crate::networks::taesd::Taesd;
 use crate::nn::{Run, Wrap};
 use crate::prompt::{CHUNK_TOKENS, Embeddings, chunks, split_weight};
-use crate::sampling::{NoiseSource, Sampler, Schedule, levels};
+use crate::sampling::{ImageNoise, NoiseSource, Sampler, Schedule, Variation, levels};
 use crate::{Error, Result};
 
 /// A request to draw from text. Fields have A1111's meaning.
@@ -33,8 +33,13 @@ pub struct Txt2Img {
     pub negative_prompt: String,
     /// Embeddings that both prompts may name.
     pub embeddings: Arc<Embeddings>,
-    /// Seed of the first image; image `i` of the whole request has `seed + i`.
+    /// Seed of the first image; image `i` of the whole request has `seed + i`, unless it has a variation.
     pub seed: u64,
+    /// Turns the noise of the seed towards another seed's: then all images have the same seed, and image `i` the variation
+    /// `subseed + i`.
+    pub variation: Option<Variation>,
+    /// `(width, height)` in pixels: an image shows in its middle what its seed draws at this size.
+    pub seed_resize_from: Option<(usize, usize)>,
     /// Sampler steps, 1 or more.
     pub steps: usize,
     /// Guidance scale, finite.
@@ -77,6 +82,8 @@ impl Default for Txt2Img {
             negative_prompt: String::new(),
             embeddings: Arc::default(),
             seed: 0,
+            variation: None,
+            seed_resize_from: None,
             steps: 20,
             cfg_scale: 7.0,
             width: 512,
@@ -103,6 +110,8 @@ pub struct Output {
     pub image: RgbImage,
     /// The seed that draws it alone.
     pub seed: u64,
+    /// The variation's, with that.
+    pub subseed: Option<u64>,
 }
 
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only.
@@ -125,19 +134,20 @@ pub fn txt2img(
     let mut outputs = vec![];
     for index in 0..request.n_iter {
         let wants = stages.wants();
+        let first_image = index * request.batch_size;
+        let noises: Vec<ImageNoise> =
+            (first_image..first_image + request.batch_size).map(|image| request.noise(image)).collect();
         let plan = PassPlan {
             index,
-            first_image: index * request.batch_size,
-            seeds: (0..request.batch_size)
-                .map(|i| request.seed.wrapping_add((index * request.batch_size + i) as u64))
-                .collect(),
+            first_image,
+            seeds: noises.iter().map(|noise| noise.seed).collect(),
+            noises,
             width: request.width,
             height: request.height,
             channels: facts.family.latent_channels,
             sampler: request.sampler,
             sigmas: &sigmas,
             cfg_scale: request.cfg_scale,
-            rng: request.rng,
             samples_at_once: request.samples_at_once.unwrap_or(request.batch_size * 2),
         };
         if wants.pass_begin {
@@ -222,7 +232,10 @@ pub fn txt2img(
         if wants.batch_post {
             stages.batch_post(&mut BatchPost { pictures: &mut pictures })?;
         }
-        outputs.extend(pictures.into_iter().map(|Picture { image, seed, .. }| Output { image, seed }));
+        outputs.extend(pictures.into_iter().map(|Picture { image, seed, index }| {
+            let subseed = request.noise(index).variation.map(|variation| variation.subseed);
+            Output { image, seed, subseed }
+        }));
     }
     Ok(outputs)
 }
@@ -261,11 +274,46 @@ impl Txt2Img {
                 return wrong(format!("{name} is {count}; 1 to {} are possible", Self::MOST));
             }
         }
+        self.check_noise()?;
         let layers = facts.text_layers;
         if self.clip_skip == 0 || self.clip_skip > layers {
             return wrong(format!("clip_skip is {}; this model allows 1 to {layers}", self.clip_skip));
         }
         Ok(())
+    }
+
+    fn check_noise(&self) -> Result<()> {
+        let wrong = |text: String| Err(Error::Request(text));
+        if let Some((width, height)) = self.seed_resize_from
+            && (width < 8 || height < 8 || width.max(height) > 1 << 14)
+        {
+            return wrong(format!("seed_resize_from is {width}x{height}; 8 to 16384 are possible"));
+        }
+        let Some(Variation { strength, .. }) = self.variation else { return Ok(()) };
+        if !strength.is_finite() {
+            return wrong(format!("subseed_strength is {strength}; a finite number is needed"));
+        }
+        let (_, height) = self.seed_resize_from.unwrap_or((self.width, self.height));
+        if strength != 0.0 && height < 16 {
+            return wrong(format!(
+                "subseed_strength turns columns of latents, which {height} rows of pixels have none of; give a height of 16 or \
+                 more"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What image number `index` of the whole request begins with.
+    fn noise(&self, index: usize) -> ImageNoise {
+        let index = index as u64;
+        let variation = self.variation.filter(|variation| variation.strength != 0.0);
+        ImageNoise {
+            source: self.rng,
+            seed: if variation.is_some() { self.seed } else { self.seed.wrapping_add(index) },
+            variation: variation
+                .map(|variation| Variation { subseed: variation.subseed.wrapping_add(index), ..variation }),
+            resized_from: self.seed_resize_from,
+        }
     }
 
     /// Tokens of its two conditionings: of what is wanted, and of what is steered away from.

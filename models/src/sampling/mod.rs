@@ -1,6 +1,7 @@
 //! Noise, sigmas and samplers.
 
 mod denoise;
+mod image_noise;
 mod named;
 mod noise;
 mod sampler;
@@ -8,6 +9,7 @@ mod samplers;
 mod schedule;
 
 pub use denoise::Denoise;
+pub use image_noise::{ImageNoise, Variation};
 pub use noise::{NoiseGenerator, NoiseSource, philox_4x32_10};
 pub use sampler::{SamplerInfo, StepNoise, levels, sample};
 pub use samplers::Sampler;

@@ -42,6 +42,14 @@ class Txt2ImgFields(TypedDict, total=False):
     negative_prompt: str
     seed: int
     """0 or more; −1 (the default) draws one, and reports it."""
+    subseed: int
+    """Another seed, to whose picture ``subseed_strength`` leads; −1 (the default) draws one, and reports it. With it, all
+    pictures of a request have the same seed, and picture i ``subseed + i``."""
+    subseed_strength: float
+    """How far to go from the picture of ``seed`` to that of ``subseed``: 0 (the default) to 1."""
+    seed_resize_from_w: int
+    """With ``seed_resize_from_h``: the size in pixels at which the seed draws what shows in the middle."""
+    seed_resize_from_h: int
     steps: int
     cfg_scale: float
     """How strongly the prompt guides; 1 leaves the negative prompt out."""
@@ -147,6 +155,7 @@ class Image:
     width: int
     height: int
     seed: Optional[int] = None
+    """The seed that draws it alone."""
     infotext: str = ""
     """The ``parameters`` text that is also in the file."""
     png: Optional[bytes] = field(default=None, repr=False)
@@ -157,6 +166,8 @@ class Image:
     channels: int = 3
     """Channels of ``raw``."""
     path: Optional[Path] = None
+    subseed: Optional[int] = None
+    """With ``seed``, of a picture with a ``subseed_strength``."""
 
     @property
     def data(self) -> bytes:
@@ -318,6 +329,7 @@ def parse_image(value: Any) -> Image:
         raw=value.get("raw"),
         channels=value.get("channels") or 3,
         path=None if path is None else Path(path),
+        subseed=value.get("subseed"),
     )
 
 

@@ -9,7 +9,7 @@ use latentd_models::image::Infotext;
 
 use super::told::Told;
 use super::values::{
-    decoder, decoder_of, flag, loras, number, precision, precision_of, rng, size, truth, whole, word,
+    decoder, decoder_of, flag, loras, number, precision, precision_of, rng, sides, size, truth, whole, word,
 };
 
 /// A key, and how it is written and read.
@@ -76,6 +76,23 @@ static ROWS: &[Row] = &[
     row!("VAE hash", |told| told.vae.hash.clone(), |told, text| Some(word(text)) => told.vae.hash),
     row!("VAE", |told| told.vae.name.clone(), |told, text| Some(word(text)) => told.vae.name),
     row!(
+        "Variation seed",
+        |told| is_varied(told).then(|| told.request.subseed.to_string()),
+        |told, text| whole(text, -1..=i64::MAX) => told.request.subseed
+    ),
+    row!(
+        "Variation seed strength",
+        |told| is_varied(told).then(|| told.request.subseed_strength.to_string()),
+        |told, text| number(text, 0.0..=1.0) => told.request.subseed_strength
+    ),
+    row!(
+        "Seed resize from",
+        |told| is_resized(told)
+            .then(|| format!("{}x{}", told.request.seed_resize_from_w, told.request.seed_resize_from_h)),
+        |told, text| sides(text, 8..=4096)
+            => (told.request.seed_resize_from_w, told.request.seed_resize_from_h)
+    ),
+    row!(
         "Clip skip",
         |told| (told.request.clip_skip > 1).then(|| told.request.clip_skip.to_string()),
         |told, text| whole(text, 1..=12) => told.request.clip_skip
@@ -129,6 +146,14 @@ static ROWS: &[Row] = &[
     ),
     row!("Version", |told| told.version.clone(), |told, text| Some(word(text)) => told.version),
 ];
+
+fn is_varied(told: &Told) -> bool {
+    told.request.subseed_strength != 0.0
+}
+
+fn is_resized(told: &Told) -> bool {
+    told.request.seed_resize_from_w > 0 && told.request.seed_resize_from_h > 0
+}
 
 /// The text of a picture.
 pub(in crate::tasks) fn write(told: &Told) -> Infotext {

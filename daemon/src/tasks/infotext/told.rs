@@ -37,6 +37,7 @@ impl Told {
     /// out. `loras` are those that its prompt does not say.
     pub(in crate::tasks) fn of(request: Txt2ImgParams) -> Self {
         let default = Txt2ImgParams::default();
+        let is_resized = request.seed_resize_from_w > 0 && request.seed_resize_from_h > 0;
         let request = Txt2ImgParams {
             checkpoint: None,
             vae: None,
@@ -47,6 +48,18 @@ impl Told {
             output: OutputParams::default(),
             preview: None,
             on_disconnect: default.on_disconnect,
+            // What does nothing is not told.
+            subseed: if request.subseed_strength == 0.0 { default.subseed } else { request.subseed },
+            seed_resize_from_w: if is_resized {
+                request.seed_resize_from_w
+            } else {
+                default.seed_resize_from_w
+            },
+            seed_resize_from_h: if is_resized {
+                request.seed_resize_from_h
+            } else {
+                default.seed_resize_from_h
+            },
             ..request
         };
         let version = Some(concat!("latentd v", env!("CARGO_PKG_VERSION")).to_owned());

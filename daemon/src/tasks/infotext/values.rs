@@ -37,11 +37,15 @@ pub(super) fn whole<T: FromStr + PartialOrd>(text: &str, range: RangeInclusive<T
     text.parse().ok().filter(|number| range.contains(number))
 }
 
-/// A size that can be drawn, such as `512x768`.
-pub(super) fn size(text: &str) -> Option<(u32, u32)> {
+/// Width and height, such as `512x768`, both in a range.
+pub(super) fn sides<T: FromStr + PartialOrd + Clone>(text: &str, range: RangeInclusive<T>) -> Option<(T, T)> {
     let (width, height) = text.trim().split_once('x')?;
-    let side = |text: &str| whole(text, 8..=4096).filter(|side: &u32| side.is_multiple_of(8));
-    Some((side(width)?, side(height)?))
+    Some((whole(width, range.clone())?, whole(height, range)?))
+}
+
+/// A size that can be drawn.
+pub(super) fn size(text: &str) -> Option<(u32, u32)> {
+    sides(text, 8..=4096).filter(|(width, height): &(u32, u32)| (width % 8, height % 8) == (0, 0))
 }
 
 /// A1111's "GPU" is what a CUDA card draws, as most were.

@@ -94,6 +94,9 @@ pub struct ImageOut {
     /// The seed that draws this picture alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// With it, the `subseed`; of a picture with a `subseed_strength`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subseed: Option<u64>,
     /// A1111's `parameters` text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub infotext: Option<String>,

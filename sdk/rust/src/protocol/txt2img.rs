@@ -1,6 +1,8 @@
 //! `txt2img`: text to pictures.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{ImageOut, OnDisconnect};
@@ -22,6 +24,20 @@ pub struct Txt2ImgParams {
     /// reports it.
     #[schemars(range(min = -1, max = 9_223_372_036_854_775_807_i64))]
     pub seed: i64,
+    /// With `subseed_strength`: another seed, towards whose noise that of `seed` is turned. Then all images of the request
+    /// have the same `seed`, and image i `subseed + i`. -1 draws one and reports it.
+    #[schemars(range(min = -1, max = 9_223_372_036_854_775_807_i64))]
+    pub subseed: i64,
+    /// How far: 0 not at all, 1 to the picture of `subseed`. Needs a height of 16 or more.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub subseed_strength: f64,
+    /// With `seed_resize_from_h`: the size at which the seed draws what should show in the middle of the picture, in pixels;
+    /// what is beyond whole eighths does not count. 0 or less: the picture's own.
+    #[schemars(range(min = -1, max = 4096))]
+    pub seed_resize_from_w: i32,
+    /// Rows, as `seed_resize_from_w`.
+    #[schemars(range(min = -1, max = 4096))]
+    pub seed_resize_from_h: i32,
     /// Sampler steps.
     #[schemars(range(min = 1, max = 1000))]
     pub steps: u32,
@@ -109,6 +125,10 @@ impl Default for Txt2ImgParams {
             prompt: String::new(),
             negative_prompt: String::new(),
             seed: -1,
+            subseed: -1,
+            subseed_strength: 0.0,
+            seed_resize_from_w: -1,
+            seed_resize_from_h: -1,
             steps: 20,
             cfg_scale: 7.0,
             width: None,
@@ -184,14 +204,34 @@ impl VaeDecodeMethod {
 }
 
 /// Where noise comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rng {
     /// What a CUDA card draws; A1111's "NV".
     #[default]
+    #[serde(alias = "NV")]
     Nv,
     /// What torch draws on a CPU; A1111's "CPU".
+    #[serde(alias = "CPU")]
     Cpu,
+}
+
+impl JsonSchema for Rng {
+    fn schema_name() -> Cow<'static, str> {
+        "Rng".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Where noise comes from. A1111's \"GPU\" is not among them: it is what \"nv\" draws, if the GPU is \
+                            a CUDA card.",
+            "oneOf": [
+                {"const": "nv", "type": "string", "description": "What a CUDA card draws."},
+                {"const": "cpu", "type": "string", "description": "What torch draws on a CPU."},
+                {"enum": ["NV", "CPU"], "type": "string", "description": "The same, as A1111 writes them."},
+            ],
+        })
+    }
 }
 
 impl Rng {
