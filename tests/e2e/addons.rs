@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use latentd_client::protocol::{
-    ErrorName, ImageIn, LoraParams, OutputFormat, OutputParams, Precision, Txt2ImgParams, Txt2ImgResult,
+    ErrorName, ImageIn, LibraryKind, LibraryListParams, LoraParams, OutputFormat, OutputParams, Precision,
+    Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_models::image::Picture;
 use serde_json::Value;
@@ -17,7 +18,7 @@ struct Shop {
     models: tempfile::TempDir,
 }
 
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 16] = [
     ("lycoris-locon.safetensors", "Lora/style.safetensors"),
     ("lycoris-lokr.safetensors", "Lora/kr.safetensors"),
     ("kohya.pt", "Lora/old.pt"),
@@ -33,6 +34,8 @@ const FILES: [(&str, &str); 15] = [
     ("emb-wide.pt", "embeddings/emb-wide.pt"),
     ("hypernet-picture.pt", "hypernetworks/hyper.pt"),
     ("hypernet-linear.pt", "hypernetworks/linear.pt"),
+    // What training leaves beside it, which is a pickle too.
+    ("hypernet-linear.pt", "hypernetworks/linear.pt.optim"),
 ];
 
 impl Shop {
@@ -402,6 +405,16 @@ async fn sets_come_and_go_within_the_budget() {
         assert!(narrow.pixels("x").await == plain, "round {round}");
     }
     assert!(narrow.daemon.log().contains("unloaded to make room"), "{}", narrow.daemon.log());
+}
+
+#[tokio::test]
+async fn what_an_optimiser_left_is_neither_an_entry_nor_a_problem() {
+    let shop = Shop::start();
+    let list =
+        within(shop.daemon.client().await.library(&LibraryListParams::default())).await.expect("listed");
+    let names = list.entries.iter().filter(|entry| entry.kind == LibraryKind::Hypernetwork);
+    assert_eq!(names.map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["hyper", "linear"]);
+    assert!(list.problems.iter().all(|problem| !problem.path.contains("optim")), "{:?}", list.problems);
 }
 
 /// Whatever they come in: pickles, safetensors, pictures with a text or with the numbers in their pixels.

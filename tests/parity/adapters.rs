@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use latentd_models::adapters::{Adapter, Network, Targets};
 use latentd_models::files;
-use latentd_models::nn::Patch;
+use latentd_models::image::RgbImage;
+use latentd_models::model::{Checkpoint, ComponentKind, Model};
+use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::nn::{Patch, Precision};
+use latentd_models::pipeline::{NoStages, Txt2Img};
 use serde::Deserialize;
 
+use crate::drawing::{psnr, sampler, txt2img};
 use crate::golden::{Golden, checkpoint, fixture, relative_error, values};
 
 /// f32 rounds at 6e-8; a product of some tens and what follows it stay well within this.
@@ -98,6 +103,86 @@ fn weights_are_what_the_packages_make_of_them() {
         }
     }
     println!("worst relative error {:.2e}: {}", worst.0, worst.1);
+}
+
+/// The checkpoint with some of its tensors replaced by these, in f32.
+fn with_weights(weights: &[(&str, Vec<f32>)]) -> Model {
+    let file = files::open(&checkpoint("tiny-sd1")).expect("opens");
+    let (mut header, mut data) = (serde_json::Map::new(), vec![]);
+    for name in file.names() {
+        let begin = data.len();
+        let dtype = match weights.iter().find(|(changed, _)| *changed == name) {
+            Some((_, values)) => {
+                data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                "F32".to_owned()
+            }
+            None => {
+                data.extend_from_slice(&file.bytes(name).expect("reads").expect("there"));
+                file.dtype(name).expect("a type").name().to_uppercase()
+            }
+        };
+        let shape = file.shape(name).expect("a shape");
+        header.insert(
+            name.to_owned(),
+            serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]}),
+        );
+    }
+    let header = serde_json::Value::from(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    Model::from_bytes("golden.safetensors", bytes, Precision::F32).expect("a model")
+}
+
+fn drawn(model: &Model) -> RgbImage {
+    let request = Txt2Img {
+        prompt: "a red circle".into(),
+        seed: 42,
+        steps: 6,
+        width: 64,
+        height: 64,
+        sampler: sampler("Euler"),
+        ..Txt2Img::default()
+    };
+    txt2img(model, &request, &mut NoStages).expect("draws").remove(0).image
+}
+
+/// Of each kind: with the file on the way into memory the picture is that of a checkpoint which has its package's weights.
+#[test]
+fn a_picture_of_each_kind_is_that_of_its_packages_weights() {
+    let golden = Golden::read(&fixture("adapters/golden.safetensors"));
+    let source = Checkpoint::open(&checkpoint("tiny-sd1")).expect("opens");
+    let load = |kind| source.load(kind, &cpu(), Precision::F32, &|| false).expect("loads");
+    let base = ComponentKind::ALL.map(load);
+    let plain = drawn(&Model::of(&source, base.clone(), Precision::F32).expect("a model"));
+    let (mut worst, mut count, mut unchanged) = (f64::INFINITY, 0, vec![]);
+    for case in cases() {
+        let Some(key) = &case.golden else { continue };
+        let adapter = Arc::new(adapter(&case.file, case.dyn_).unwrap_or_else(|error| panic!("{error}")));
+        let patched = |index: usize, network, strength| {
+            let patch = adapter.patch(network, strength, [1; 32]);
+            let patches: Vec<_> = patch.into_iter().map(|patch| Arc::new(patch) as Arc<dyn Patch>).collect();
+            source
+                .load_patched(&base[index], &[], &patches, &cpu(), Precision::F32, &|| false)
+                .expect("loads")
+        };
+        let made =
+            [patched(0, Network::Text, case.te), patched(1, Network::UNet, case.unet), base[2].clone()];
+        let found = drawn(&Model::of(&source, made, Precision::F32).expect("a model"));
+        let weights: Vec<(&str, Vec<f32>)> = case
+            .tensors
+            .iter()
+            .map(|name| (name.as_str(), values(golden.get(&format!("{key}/{name}")))))
+            .collect();
+        let wanted = drawn(&with_weights(&weights));
+        let psnr = psnr(&found, &wanted);
+        assert!(psnr >= 60.0, "{}: {psnr:.1} dB", case.file);
+        if found == plain {
+            unchanged.push(case.file.clone());
+        }
+        worst = worst.min(psnr);
+        count += 1;
+    }
+    println!("{count} pictures, worst PSNR {worst:.1} dB; the same as without: {unchanged:?}");
+    assert!(count >= 40 && unchanged.len() * 5 < count, "{count}: {unchanged:?}");
 }
 
 #[test]
