@@ -1,7 +1,8 @@
 //! Sigmas of every schedule against k-diffusion's, within 1e-5 relative (f32 logarithms and powers).
 
-use latentd_models::sampling::Denoise;
-use latentd_models::sampling::{ModelSigmas, Sampler, Schedule, levels, sample};
+use latentd_models::sampling::{
+    Denoise, Denoised, ModelSigmas, Sampler, SamplerOptions, Schedule, levels, sample,
+};
 use latentd_models::{Result, Tensor};
 
 use crate::drawing::sampler;
@@ -42,7 +43,9 @@ fn levels_and_timesteps_turn_into_each_other() {
 fn every_schedule() {
     let golden = Golden::open("sigmas");
     let model = ModelSigmas::default();
-    let levels = |name, schedule, n| levels(&sampler(name), &model, schedule, n).expect("schedule").levels;
+    let options = SamplerOptions::default();
+    let levels =
+        |name, schedule, n| levels(&sampler(name), &model, schedule, n, &options).expect("schedule").levels;
     for n in [1, 2, 5, 20, 31, 50] {
         for (schedule, name) in [
             (Schedule::Uniform, "uniform"),
@@ -66,16 +69,17 @@ fn every_schedule() {
 struct Nothing;
 
 impl Denoise for Nothing {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+    fn predict(&mut self, x: &Tensor, sigma: f64, _timestep: Option<f32>) -> Result<Denoised> {
         assert!(sigma > 0.0, "there is nothing to denoise at {sigma}");
-        Ok(Tensor::full(0.0, x.dims()))
+        let guided = Tensor::full(0.0, x.dims());
+        Ok(Denoised { uncond: guided.clone(), guided })
     }
 
     fn noise(&mut self, _from: f64, _to: f64) -> Result<Tensor> {
         Ok(Tensor::full(1.0, [1, 4, 1, 1]))
     }
 
-    fn step(&mut self, x: &Tensor, _denoised: &Tensor) -> Result<()> {
+    fn advance(&mut self, _steps: usize, x: &Tensor, _denoised: &Tensor) -> Result<()> {
         assert!(values(x).iter().all(|value| value.is_finite()));
         Ok(())
     }
@@ -83,14 +87,16 @@ impl Denoise for Nothing {
 
 #[test]
 fn any_number_of_steps_ends_in_numbers() {
-    let model = ModelSigmas::default();
+    let (model, options) = (ModelSigmas::default(), SamplerOptions::default());
     let noise = Tensor::full(1.0, [1, 4, 1, 1]);
     for sampler in Sampler::all() {
         for (schedule, _) in Schedule::ALL {
             for steps in [1, 2, 3, 501, 1000, 1001, 10_000] {
-                let sigmas = levels(&sampler, &model, *schedule, steps).expect("schedule");
+                let sigmas = levels(&sampler, &model, *schedule, steps, &options).expect("schedule");
                 assert!(sigmas.levels.is_sorted_by(|a, b| a >= b), "{sampler}, {steps} steps: levels fall");
-                let last = values(&sample(&sampler, &noise, &sigmas, &mut Nothing).expect("samples"));
+                let last = values(
+                    &sample(&sampler, &noise, &sigmas, &model, &options, &mut Nothing).expect("samples"),
+                );
                 assert!(last.iter().all(|value| value.is_finite()), "{sampler}, {steps} steps: {last:?}");
             }
         }

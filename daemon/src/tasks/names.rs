@@ -8,16 +8,16 @@ use crate::error::{Class, Error, Result};
 use crate::schema::shorten;
 use crate::suggest::advice;
 
-/// Old requests name both at once: "DPM++ 2M Karras".
+/// Old requests name both at once: "DPM++ 2M Karras", or "k_dpmpp_2m_ka".
 pub(super) fn sampler_and_schedule(sampler: &str, schedule: &str) -> Result<(Sampler, Schedule)> {
     let given = Schedule::from_name(schedule)
         .ok_or_else(|| unknown("scheduler", schedule, Schedule::ALL.iter().map(|(_, name)| *name)))?;
     if let Some(sampler) = Sampler::from_name(sampler) {
         return Ok((sampler, given));
     }
-    let joint = sampler
-        .rsplit_once(' ')
-        .and_then(|(front, suffix)| Some((Sampler::from_name(front)?, Schedule::from_name(suffix)?)));
+    let split = Schedule::split_off(sampler)
+        .or_else(|| sampler.strip_suffix("_ka").map(|front| (front, Schedule::Karras)));
+    let joint = split.and_then(|(front, schedule)| Some((Sampler::from_name(front)?, schedule)));
     let (sampler, suffix) =
         joint.ok_or_else(|| unknown("sampler_name", sampler, Sampler::all().map(|sampler| sampler.name)))?;
     // A scheduler that is named on its own is the newer wish.
@@ -69,10 +69,24 @@ mod tests {
             ("DPM++ 2M Karras", "Automatic", "DPM++ 2M", Schedule::Karras),
             ("DPM++ 2M Karras", "Exponential", "DPM++ 2M", Schedule::Exponential),
             ("euler", "karras", "Euler", Schedule::Karras),
+            ("DPM++ 2M SGM Uniform", "Automatic", "DPM++ 2M", Schedule::SgmUniform),
+            (
+                "DPM++ 2M SDE Heun Align Your Steps",
+                "automatic",
+                "DPM++ 2M SDE Heun",
+                Schedule::AlignYourSteps,
+            ),
+            ("k_dpmpp_2m_ka", "Automatic", "DPM++ 2M", Schedule::Karras),
         ];
         for (sampler, schedule, wanted_sampler, wanted_schedule) in rows {
             let found = sampler_and_schedule(sampler, schedule).expect("known");
             assert_eq!((found.0.name, found.1), (wanted_sampler, wanted_schedule), "{sampler}");
+        }
+        for (sampler, (schedule, _)) in
+            Sampler::all().flat_map(|each| Schedule::ALL.iter().map(move |s| (each, s)))
+        {
+            let joint = format!("{sampler} {schedule}");
+            assert_eq!(sampler_and_schedule(&joint, "Automatic"), Ok((sampler, *schedule)), "{joint}");
         }
         let error = sampler_and_schedule("Eular a", "Automatic").expect_err("refused");
         assert!(error.text.contains("did you mean 'Euler a'?"), "{error}");

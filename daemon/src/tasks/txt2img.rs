@@ -8,7 +8,7 @@ use latentd_client::protocol::{
 };
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
-use latentd_models::pipeline::{self, LatentDecoder, NoStages};
+use latentd_models::pipeline::{self, LatentDecoder, NoStages, SamplingOptions};
 use latentd_models::prompt::Wording;
 
 use super::device::DeviceId;
@@ -114,6 +114,7 @@ impl JobMethod for Txt2Img {
             height: size.1,
             sampler,
             schedule,
+            sampling: SamplingOptions::default(),
             batch_size: params.batch_size as usize,
             n_iter: params.n_iter as usize,
             clip_skip: params.clip_skip as usize,

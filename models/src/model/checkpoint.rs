@@ -16,6 +16,9 @@ use crate::nn::{Device, Loader, Parts, Patch, Precision};
 use crate::prompt::ConditioningCache;
 use crate::{Error, Result};
 
+/// The tensor by whose name a file says that it was trained with noise alone at the last timestep.
+const ZERO_TERMINAL_SNR: &str = "ztsnr";
+
 /// A checkpoint whose header was read: its networks' configurations, and the file to load them from.
 pub struct Checkpoint {
     source: Source,
@@ -27,6 +30,8 @@ pub struct Checkpoint {
     pub family: &'static Family,
     /// What its UNet predicts.
     pub prediction: Prediction,
+    /// Whether its file says that it was trained with noise alone at the last timestep: a tensor `ztsnr`, whatever is in it.
+    pub zero_terminal_snr: bool,
     /// Width and height in pixels of the pictures it was made to draw: as its file says in `modelspec.resolution`, else
     /// its family's.
     pub native_size: (usize, usize),
@@ -92,6 +97,7 @@ impl Checkpoint {
             has_vae: true,
             family,
             prediction: Prediction::Epsilon,
+            zero_terminal_snr: false,
             native_size: family.native_size,
             dtype: "f16".to_owned(),
             clip: ClipConfig::SD15,
@@ -110,6 +116,7 @@ impl Checkpoint {
         let checkpoint = Self {
             family,
             prediction,
+            zero_terminal_snr: file.names().any(|name| name == ZERO_TERMINAL_SNR),
             native_size: native_size(file.metadata()).unwrap_or(family.native_size),
             dtype: files::main_dtype(&file),
             clip: ClipConfig::detect(&file, family.text_prefix)?,

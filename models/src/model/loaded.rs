@@ -23,6 +23,8 @@ pub struct ModelFacts {
     pub family: &'static Family,
     /// What its UNet predicts.
     pub prediction: Prediction,
+    /// Whether its file says that it was trained with noise alone at the last timestep.
+    pub zero_terminal_snr: bool,
     /// What it computes in.
     pub precision: Precision,
     /// Layers of its text encoder.
@@ -88,6 +90,7 @@ impl Model {
             facts: ModelFacts {
                 family: checkpoint.family,
                 prediction: checkpoint.prediction,
+                zero_terminal_snr: checkpoint.zero_terminal_snr,
                 precision,
                 text_layers: checkpoint.clip().layers,
             },
@@ -158,8 +161,9 @@ impl Model {
 }
 
 impl ModelFacts {
-    /// The model's noise levels.
-    pub fn sigmas(&self) -> ModelSigmas {
-        ModelSigmas::default()
+    /// The model's noise levels; with a last timestep of noise alone if that is wanted, or the file says so.
+    pub fn sigmas(&self, zero_terminal_snr: bool) -> ModelSigmas {
+        let sigmas = ModelSigmas::default();
+        if zero_terminal_snr || self.zero_terminal_snr { sigmas.zero_terminal_snr() } else { sigmas }
     }
 }

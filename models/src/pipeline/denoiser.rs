@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::contexts::Contexts;
 use super::decode::preview;
-use super::evaluation::{Evaluation, PassKind, Region, Row};
+use super::evaluation::{Evaluation, PassKind, Region, Role, Row};
 use super::guidance::Guidance;
 use super::handles::{Handle, Handles};
 use super::pass_plan::PassPlan;
+use super::sampling_options::{Skipped, is_cond_alone};
 use super::stages::{ControlResiduals, DenoiseBefore, DenoiseCombine, Stages, Wants};
 use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
@@ -18,7 +19,7 @@ use crate::model::ModelFacts;
 use crate::networks::taesd::Taesd;
 use crate::networks::unet::{RowContext, UNet, UNetCall};
 use crate::nn::{KeyValueTransform, Run};
-use crate::sampling::{Denoise, ModelSigmas, NoiseGenerator};
+use crate::sampling::{BrownianTree, Denoise, Denoised, ModelSigmas, NoiseGenerator};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -40,6 +41,12 @@ pub(super) struct Denoiser<'a> {
     pub(super) previews: Option<&'a Taesd>,
     /// One per image.
     pub(super) generators: &'a mut [NoiseGenerator],
+    /// One per image, if the sampler takes its noise from them.
+    pub(super) trees: &'a mut [BrownianTree],
+    /// Why what is steered away from was left out.
+    pub(super) skipped: &'a mut Skipped,
+    /// How many parts the pass is sampled in, one after the other, and which this is.
+    pub(super) part: (usize, usize),
     pub(super) start: &'a Start,
     /// Where the request stood when this pass began.
     pub(super) progress: Progress,
@@ -52,11 +59,11 @@ pub(super) struct Denoiser<'a> {
 }
 
 impl Denoise for Denoiser<'_> {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+    fn predict(&mut self, x: &Tensor, sigma: f64, timestep: Option<f32>) -> Result<Denoised> {
         if self.watch.cancelled() {
             return Err(Error::Cancelled);
         }
-        let evaluation = self.evaluation(x, sigma)?;
+        let evaluation = self.evaluation(x, sigma, timestep)?;
         self.call += 1;
         let mut x = x.clone();
         if self.wants.denoise_before {
@@ -65,11 +72,20 @@ impl Denoise for Denoiser<'_> {
             x = self.handles.take(latents)?;
             self.handles.end_call();
         }
-        let outputs = self.predict(&x, sigma, &evaluation)?;
+        let outputs = self.outputs(&x, sigma, &evaluation)?;
         // x0 = of_x · x − of_output · output.
         let (of_x, of_output) = match evaluation.prediction {
             Prediction::Epsilon => (1.0, sigma),
-            Prediction::Velocity => (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt()),
+            Prediction::Velocity => match timestep {
+                // As A1111 does for samplers that go by timesteps, by the whole one below.
+                Some(timestep) if self.plan.sampler.goes_by_timesteps() => {
+                    let alpha = self.sigmas.alphas_cumprod().get(timestep as usize).copied();
+                    let alpha = f64::from(alpha.unwrap_or_default());
+                    let of_state = sigma * (1.0 - alpha).sqrt() / (sigma * sigma + 1.0).sqrt();
+                    (1.0 - of_state, sigma * alpha.sqrt())
+                }
+                _ => (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt()),
+            },
         };
         let kept = x.scaled(of_x);
         let mut denoised = vec![];
@@ -77,27 +93,32 @@ impl Denoise for Denoiser<'_> {
             let kept = kept.narrow(0, row.image - self.plan.first_image, 1)?;
             denoised.push(kept.minus(&output.scaled(of_output))?);
         }
-        let guided = self.combine(&evaluation, &denoised)?;
+        let Denoised { guided, uncond } = self.combine(&evaluation, &denoised)?;
         if guided.values().iter().any(|value| !value.is_finite()) {
             let reason =
                 "the UNet's output came out as NaN: the checkpoint's weights overflow, or are broken";
             return Err(Error::NotFinite(reason.to_owned()));
         }
-        self.start.keep(guided)
+        Ok(Denoised { guided: self.start.keep(guided)?, uncond })
     }
 
-    fn noise(&mut self, _from: f64, _to: f64) -> Result<Tensor> {
-        self.plan.draw(self.generators)
+    fn noise(&mut self, from: f64, to: f64) -> Result<Tensor> {
+        if self.trees.is_empty() {
+            self.plan.draw(self.generators)
+        } else {
+            self.plan.increments(self.trees, from, to)
+        }
     }
 
-    fn step(&mut self, _x: &Tensor, denoised: &Tensor) -> Result<()> {
-        self.step += 1;
+    fn advance(&mut self, steps: usize, _x: &Tensor, denoised: &Tensor) -> Result<()> {
+        self.step += steps;
+        let (part, parts) = self.part;
         self.watch.progress(Progress {
             phase: Phase::Denoising,
-            step: self.progress.step + self.step,
+            step: self.progress.step + (part * self.steps + self.step) / parts,
             steps: self.progress.steps,
         });
-        if self.watch.wants_preview(self.step) {
+        if steps > 0 && self.watch.wants_preview(self.step) {
             let images = self.previews_of(denoised)?;
             self.watch.preview(self.step, images);
         }
@@ -126,17 +147,29 @@ impl Denoiser<'_> {
         latent_preview(denoised, self.facts.family.preview)
     }
 
-    /// What the next evaluation is of: each branch of each image, all images' first branches first.
-    fn evaluation(&self, x: &Tensor, sigma: f64) -> Result<Evaluation> {
+    /// What the next evaluation is of: each branch of each image, all images' first branches first, but what is steered
+    /// away from where it is left out.
+    fn evaluation(&mut self, x: &Tensor, sigma: f64, timestep: Option<f32>) -> Result<Evaluation> {
         let (_, _, height, width) = x.dims4()?;
         let branches = self.guidance.iter().map(|guidance| guidance.branches.len()).max().unwrap_or_default();
         let region = Region::whole(self.plan.width, self.plan.height);
+        let timestep = timestep.unwrap_or_else(|| self.sigmas.sigma_to_t(sigma));
+        let level = if self.plan.sampler.goes_by_timesteps() { f64::from(timestep) } else { sigma };
+        let skipped = self.plan.sampling.skip.at(self.call, self.plan.calls, level);
+        self.skipped.add(skipped);
+        let needs_uncond = |guidance: &Guidance| {
+            let uses = self.plan.sampler.uses_uncond;
+            !skipped.any() && (uses || !is_cond_alone(guidance, self.scale()))
+        };
+        let needs_uncond: Vec<bool> = self.guidance.iter().map(needs_uncond).collect();
+        let (needed, first_image) = (&needs_uncond, self.plan.first_image);
         let rows = (0..branches).flat_map(|branch| {
             let images = self.guidance.iter().zip(&self.plan.seeds).enumerate();
             images.filter_map(move |(image, (guidance, seed))| {
                 let of = guidance.branches.get(branch)?;
+                (of.role != Role::Uncond || needed[image]).then_some(())?;
                 Some(Row {
-                    image: self.plan.first_image + image,
+                    image: first_image + image,
                     seed: *seed,
                     branch,
                     role: of.role,
@@ -155,7 +188,7 @@ impl Denoiser<'_> {
             steps: self.steps,
             call: self.call,
             sigma,
-            timestep: self.sigmas.sigma_to_t(sigma),
+            timestep,
             prediction: self.facts.prediction,
             tag: "",
             latents: (height, width),
@@ -163,7 +196,7 @@ impl Denoiser<'_> {
     }
 
     /// The UNet's output for each row, `(1, channels, height, width)`.
-    fn predict(&mut self, x: &Tensor, sigma: f64, evaluation: &Evaluation) -> Result<Vec<Tensor>> {
+    fn outputs(&mut self, x: &Tensor, sigma: f64, evaluation: &Evaluation) -> Result<Vec<Tensor>> {
         let scaled = x.scaled(1.0 / (sigma * sigma + 1.0).sqrt());
         let latents: Vec<Tensor> = evaluation
             .rows
@@ -225,28 +258,46 @@ impl Denoiser<'_> {
         Ok((!residuals.is_empty()).then_some(residuals))
     }
 
+    /// What differences to what is steered away from are multiplied by.
+    fn scale(&self) -> f64 {
+        self.plan.cfg_scale * self.plan.sampler.guidance_factor
+    }
+
     /// One prediction per image.
-    fn combine(&mut self, evaluation: &Evaluation, denoised: &[Tensor]) -> Result<Tensor> {
-        let mut guided = vec![];
+    fn combine(&mut self, evaluation: &Evaluation, denoised: &[Tensor]) -> Result<Denoised> {
+        let (mut guided, mut unconds) = (vec![], vec![]);
         for (image, guidance) in self.guidance.iter().enumerate() {
             let of_image = evaluation.rows.iter().zip(denoised);
-            let mut outputs: Vec<(usize, &Tensor)> = of_image
-                .filter(|(row, _)| row.image - self.plan.first_image == image)
-                .map(|(row, output)| (row.branch, output))
-                .collect();
-            outputs.sort_by_key(|(branch, _)| *branch);
+            let mut outputs: Vec<(&Row, &Tensor)> =
+                of_image.filter(|(row, _)| row.image - self.plan.first_image == image).collect();
+            outputs.sort_by_key(|(row, _)| row.branch);
+            let has_uncond = outputs.iter().any(|(row, _)| row.role == Role::Uncond);
+            if self.plan.sampler.uses_uncond {
+                let stand_in = if has_uncond { Role::Uncond } else { Role::Cond };
+                let found = outputs.iter().find(|(row, _)| row.role == stand_in);
+                unconds.extend(found.map(|(_, output)| (*output).clone()));
+            }
             let outputs: Vec<Tensor> = outputs.into_iter().map(|(_, output)| output.clone()).collect();
-            guided.push(guidance.combine(&outputs, self.plan.cfg_scale)?);
+            guided.push(if has_uncond {
+                guidance.combine(&outputs, self.scale())?
+            } else {
+                guidance.combine_without_uncond(&outputs)?
+            });
         }
         let guided = Tensor::cat(&guided.iter().collect::<Vec<_>>(), 0)?;
+        let uncond = if unconds.is_empty() {
+            guided.clone()
+        } else {
+            Tensor::cat(&unconds.iter().collect::<Vec<_>>(), 0)?
+        };
         if !self.wants.denoise_combine {
-            return Ok(guided);
+            return Ok(Denoised { guided, uncond });
         }
         let rows = self.handles.insert(Tensor::cat(&denoised.iter().collect::<Vec<_>>(), 0)?);
         let guided = self.handles.insert(guided);
         self.stages.denoise_combine(&DenoiseCombine { evaluation, rows, guided }, self.handles)?;
         let guided = self.handles.take(guided)?;
         self.handles.end_call();
-        Ok(guided)
+        Ok(Denoised { guided, uncond })
     }
 }

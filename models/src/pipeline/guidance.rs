@@ -58,6 +58,22 @@ impl Guidance {
         Self { branches: vec![Branch::new(Role::Cond, cond), Branch::new(Role::Uncond, uncond)] }
     }
 
+    /// The same of the predictions of all branches but what is steered away from: the first of what is wanted stands in its
+    /// place, at scale 1.
+    pub(super) fn combine_without_uncond(&self, outputs: &[Tensor]) -> Result<Tensor> {
+        let branches: Vec<Branch> =
+            self.branches.iter().filter(|branch| branch.role != Role::Uncond).cloned().collect();
+        let first = branches.iter().zip(outputs).find(|(branch, _)| branch.role == Role::Cond);
+        let Some((_, first)) = first else { bail!("guidance without a branch") };
+        // A lone one is what it is, to the bit.
+        if let ([Branch { mask: None, .. }], [only]) = (&*branches, outputs) {
+            return Ok(only.clone());
+        }
+        let stand_in = Branch { role: Role::Uncond, mask: None, ..branches[0].clone() };
+        let with = Self { branches: branches.into_iter().chain([stand_in]).collect() };
+        with.combine(&[outputs, std::slice::from_ref(first)].concat(), 1.0)
+    }
+
     /// uncond + Σ (condᵢ − uncond) · maskᵢ · (weightᵢ · scale), in the order of branches; without an uncond Σ condᵢ ·
     /// maskᵢ · weightᵢ. `outputs` has one prediction `(1, channels, height, width)` per branch.
     pub fn combine(&self, outputs: &[Tensor], scale: f64) -> Result<Tensor> {

@@ -14,6 +14,7 @@ mod guidance;
 mod handles;
 mod pass;
 mod pass_plan;
+mod sampling_options;
 mod stages;
 mod start;
 mod time_embeddings;
@@ -25,6 +26,7 @@ pub use decode::LatentDecoder;
 pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
 pub use guidance::{Branch, Guidance, Span};
 pub use handles::{Handle, Handles};
+pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use stages::{
     BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, ImagePost, LatentFinal,
     NoStages, NoiseInit, PassBegin, Picture, Stages, Wants,

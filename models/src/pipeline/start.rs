@@ -43,6 +43,13 @@ impl Start {
         each(&noise, latents, |noise, latents| noise.zip(latents, |noise, x| x + noise * sigma))
     }
 
+    /// What it is for one of its images.
+    pub(super) fn of_image(&self, image: usize) -> Result<Self> {
+        let Self::Latents { latents, mask, first_level } = self else { return Ok(Self::Noise) };
+        let latents = latents.narrow(0, image % latents.dim(0).max(1), 1)?;
+        Ok(Self::Latents { latents, mask: mask.clone(), first_level: *first_level })
+    }
+
     /// What is known of the picture beside what was predicted of it: outside of the mask that of `latents`.
     pub(super) fn keep(&self, predicted: Tensor) -> Result<Tensor> {
         let Self::Latents { latents, mask: Some(mask), .. } = self else { return Ok(predicted) };
@@ -68,21 +75,24 @@ fn each(batch: &Tensor, latents: &Tensor, f: impl Fn(&Tensor, &Tensor) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampling::{Denoise, ModelSigmas, Sampler, Schedule, levels, sample};
+    use crate::sampling::{
+        Denoise, Denoised, ModelSigmas, Sampler, SamplerOptions, Schedule, levels, sample,
+    };
 
     /// A model that knows the picture.
     struct Knows<'a>(&'a Start, Tensor);
 
     impl Denoise for Knows<'_> {
-        fn denoise(&mut self, _x: &Tensor, _sigma: f64) -> Result<Tensor> {
-            self.0.keep(self.1.clone())
+        fn predict(&mut self, _x: &Tensor, _sigma: f64, _timestep: Option<f32>) -> Result<Denoised> {
+            let guided = self.0.keep(self.1.clone())?;
+            Ok(Denoised { uncond: guided.clone(), guided })
         }
 
         fn noise(&mut self, _from: f64, _to: f64) -> Result<Tensor> {
             Ok(self.1.map(|_| 0.5))
         }
 
-        fn step(&mut self, _x: &Tensor, _denoised: &Tensor) -> Result<()> {
+        fn advance(&mut self, _steps: usize, _x: &Tensor, _denoised: &Tensor) -> Result<()> {
             Ok(())
         }
     }
@@ -100,8 +110,9 @@ mod tests {
     #[test]
     fn latents_begin_with_noise_of_their_level_whatever_the_sampler() {
         let (noise, picture) = (numbers(2.0, [2, 4, 3, 5]), numbers(3.0, [2, 4, 3, 5]));
+        let (model, options) = (ModelSigmas::default(), SamplerOptions::default());
         for sampler in Sampler::all() {
-            let all = levels(&sampler, &ModelSigmas::default(), Schedule::Automatic, 10).expect("levels");
+            let all = levels(&sampler, &model, Schedule::Automatic, 10, &options).expect("levels");
             let start = latents(None, 4);
             let sigmas = start.levels(all.clone()).expect("levels");
             assert_eq!(sigmas.levels, all.levels[4..], "{sampler}");
@@ -114,8 +125,11 @@ mod tests {
                 assert_eq!(state, wanted, "{sampler}");
             }
             let found =
-                sample(&sampler, &state, &sigmas, &mut Knows(&start, picture.clone())).expect("samples");
-            let left = sigmas.levels.last().copied().unwrap_or_default() * 3.0;
+                sample(&sampler, &state, &sigmas, &model, &options, &mut Knows(&start, picture.clone()))
+                    .expect("samples");
+            // TCD ends at the model's lowest level, whatever the last one is.
+            let last = if sampler.name == "TCD" { model.min() } else { 0.0 };
+            let left = sigmas.levels.last().copied().unwrap_or_default().max(last) * 3.0;
             let off = |(a, b): (&f32, &f32)| (a - b).abs() > left + 1e-4;
             assert!(!found.values().iter().zip(picture.values()).any(off), "{sampler}");
         }
@@ -124,7 +138,9 @@ mod tests {
     #[test]
     fn a_start_leaves_a_step() {
         let sampler = Sampler::from_name("Euler").expect("a sampler");
-        let all = levels(&sampler, &ModelSigmas::default(), Schedule::Automatic, 3).expect("levels");
+        let options = SamplerOptions::default();
+        let all =
+            levels(&sampler, &ModelSigmas::default(), Schedule::Automatic, 3, &options).expect("levels");
         for (first, steps) in [(0, Some(3)), (2, Some(1)), (3, None), (4, None), (usize::MAX, None)] {
             let left = latents(None, first).levels(all.clone()).ok().map(|sigmas| sigmas.levels.len() - 1);
             assert_eq!(left, steps, "from level {first}");

@@ -12,6 +12,7 @@ use super::guidance::Guidance;
 use super::handles::Handles;
 use super::pass::{self, PassContext};
 use super::pass_plan::PassPlan;
+use super::sampling_options::{SamplingOptions, Skipped};
 use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages};
 use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
@@ -52,6 +53,8 @@ pub struct Txt2Img {
     pub sampler: Sampler,
     /// The schedule of sigmas.
     pub schedule: Schedule,
+    /// What else there is to say of sampling.
+    pub sampling: SamplingOptions,
     /// Images of one pass.
     pub batch_size: usize,
     /// Passes.
@@ -90,6 +93,7 @@ impl Default for Txt2Img {
             height: 512,
             sampler: Sampler::default(),
             schedule: Schedule::Automatic,
+            sampling: SamplingOptions::default(),
             batch_size: 1,
             n_iter: 1,
             clip_skip: 1,
@@ -112,6 +116,8 @@ pub struct Output {
     pub seed: u64,
     /// The variation's, with that.
     pub subseed: Option<u64>,
+    /// Why what is steered away from was left out on the way.
+    pub skipped: Skipped,
 }
 
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only.
@@ -123,14 +129,16 @@ pub fn txt2img(
     stages: &mut dyn Stages,
 ) -> Result<Vec<Output>> {
     request.check(facts)?;
-    let model_sigmas = facts.sigmas();
-    let sigmas = levels(&request.sampler, &model_sigmas, request.schedule, request.steps)?;
+    let model_sigmas = facts.sigmas(request.sampling.zero_terminal_snr);
+    let options = &request.sampling.sampler;
+    let sigmas = levels(&request.sampler, &model_sigmas, request.schedule, request.steps, options)?;
     let steps = sigmas.levels.len() - 1;
     let mut handles = Handles::default();
     let mut contexts = Contexts::default();
     let mut times = TimeEmbeddings::new(
         sigmas.levels[..steps].iter().map(|level| model_sigmas.sigma_to_t(f64::from(*level))).collect(),
     );
+    let mut skipped = Skipped::default();
     let mut outputs = vec![];
     for index in 0..request.n_iter {
         let wants = stages.wants();
@@ -147,6 +155,8 @@ pub fn txt2img(
             channels: facts.family.latent_channels,
             sampler: request.sampler,
             sigmas: &sigmas,
+            sampling: &request.sampling,
+            calls: request.steps * if request.sampler.second_order { 2 } else { 1 },
             cfg_scale: request.cfg_scale,
             samples_at_once: request.samples_at_once.unwrap_or(request.batch_size * 2),
         };
@@ -203,6 +213,7 @@ pub fn txt2img(
             times: &mut times,
             previews: previews.as_deref(),
             progress,
+            skipped: &mut skipped,
         };
         let latents = pass::run(&plan, &Start::Noise, &guidance, &mut context)?;
         drop((unet, lent, memory));
@@ -234,7 +245,7 @@ pub fn txt2img(
         }
         outputs.extend(pictures.into_iter().map(|Picture { image, seed, index }| {
             let subseed = request.noise(index).variation.map(|variation| variation.subseed);
-            Output { image, seed, subseed }
+            Output { image, seed, subseed, skipped }
         }));
     }
     Ok(outputs)
@@ -275,6 +286,7 @@ impl Txt2Img {
             }
         }
         self.check_noise()?;
+        self.sampling.check()?;
         let layers = facts.text_layers;
         if self.clip_skip == 0 || self.clip_skip > layers {
             return wrong(format!("clip_skip is {}; this model allows 1 to {layers}", self.clip_skip));

@@ -1,16 +1,23 @@
 //! Noise, sigmas and samplers.
 
+mod brownian;
 mod denoise;
 mod image_noise;
+mod model_sigmas;
 mod named;
 mod noise;
+mod options;
 mod sampler;
 mod samplers;
-mod schedule;
+mod schedules;
+mod seed_sequence;
 
-pub use denoise::Denoise;
+pub use brownian::BrownianTree;
+pub use denoise::{Denoise, Denoised};
 pub use image_noise::{ImageNoise, Variation};
+pub use model_sigmas::{ModelSigmas, Sigmas};
 pub use noise::{NoiseGenerator, NoiseSource, philox_4x32_10};
-pub use sampler::{SamplerInfo, StepNoise, levels, sample};
+pub use options::{SamplerOptions, UniPcOptions, UniPcSkipType, UniPcVariant};
+pub use sampler::{Levels, Path, SamplerInfo, StepNoise, levels, sample};
 pub use samplers::Sampler;
-pub use schedule::{ModelSigmas, Schedule, Sigmas};
+pub use schedules::Schedule;

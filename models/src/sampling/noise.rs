@@ -47,19 +47,19 @@ impl NoiseGenerator {
     pub fn normal(&mut self, count: usize) -> Vec<f32> {
         match self {
             Self::Nv { seed, calls } => {
-                let key = [*seed as u32, (*seed >> 32) as u32];
-                let call = *calls;
+                let (seed, call) = (*seed, *calls);
                 *calls = calls.wrapping_add(1);
-                (0..count as u32)
-                    .map(|element| {
-                        let words = philox_4x32_10([call, 0, element, 0], key);
-                        box_muller_nv(words[0], words[1])
-                    })
-                    .collect()
+                (0..count as u32).map(|element| nv_normal(seed, call, element)).collect()
             }
             Self::Cpu(twister) => twister.normal(count),
         }
     }
+}
+
+/// One value of a call of a Philox stream.
+pub(super) fn nv_normal(seed: u64, call: u32, element: u32) -> f32 {
+    let words = philox_4x32_10([call, 0, element, 0], [seed as u32, (seed >> 32) as u32]);
+    box_muller_nv(words[0], words[1])
 }
 
 /// Philox 4x32 with 10 rounds (Salmon et al. 2011).

@@ -1,23 +1,27 @@
-//! DDIM (Song et al. 2021) with eta 0, which is Euler's method on a state of constant variance, x / √(1 + σ²).
+//! DDIM (Song et al. 2021), which is Euler's method, ancestral with eta, on a state of constant variance, x / √(1 + σ²).
 
-use super::euler::euler;
-use crate::sampling::sampler::{SamplerInfo, StepNoise};
-use crate::sampling::schedule::{ModelSigmas, Schedule, Sigmas};
+use super::euler_ancestral::euler_ancestral;
+use crate::sampling::model_sigmas::{ModelSigmas, Sigmas};
+use crate::sampling::options::SamplerOptions;
+use crate::sampling::sampler::{Levels, SamplerInfo, StepNoise};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "DDIM",
-    aliases: &[],
-    default_schedule: Schedule::Uniform,
-    calls: |steps| steps,
-    noise: StepNoise::None,
-    levels: Some(levels),
-    run: euler,
+    levels: Levels::Timesteps(levels),
+    noise: StepNoise::Fresh,
+    eta: Some(0.0),
+    run: euler_ancestral,
+    ..SamplerInfo::PLAIN
 };
 
 /// It starts from noise itself, and ends at its smallest timestep, not at 0.
-fn levels(model: &ModelSigmas, steps: usize) -> Sigmas {
+pub(super) fn levels(model: &ModelSigmas, steps: usize, _options: &SamplerOptions) -> Sigmas {
     let timesteps = model.ddim_timesteps(steps);
-    let levels: Vec<f32> = timesteps.iter().rev().map(|t| model.sigmas()[*t]).collect();
+    of_constant_variance(timesteps.iter().rev().map(|t| model.sigmas()[*t]).collect())
+}
+
+/// Levels for a state that begins and ends divided by √(1 + σ²).
+pub(super) fn of_constant_variance(levels: Vec<f32>) -> Sigmas {
     let scale = |level: Option<&f32>| (1.0 + level.map_or(0.0, |sigma| f64::from(*sigma).powi(2))).sqrt();
     let (initial_scale, final_scale) = (scale(levels.first()), 1.0 / scale(levels.last()));
     Sigmas { levels, initial_scale, final_scale }

@@ -2,24 +2,22 @@
 
 use crate::Result;
 use crate::sampling::denoise::{Denoise, mix, steps};
-use crate::sampling::sampler::{SamplerInfo, StepNoise};
-use crate::sampling::schedule::Schedule;
+use crate::sampling::sampler::{Path, SamplerInfo};
+use crate::sampling::schedules::Schedule;
 use crate::tensor::Tensor;
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "DPM++ 2M",
     aliases: &["k_dpmpp_2m"],
     default_schedule: Schedule::Karras,
-    calls: |steps| steps,
-    noise: StepNoise::None,
-    levels: None,
     run: dpmpp_2m,
+    ..SamplerInfo::PLAIN
 };
 
-fn dpmpp_2m(mut x: Tensor, levels: &[f32], model: &mut dyn Denoise) -> Result<Tensor> {
+fn dpmpp_2m(mut x: Tensor, path: &Path, model: &mut dyn Denoise) -> Result<Tensor> {
     // The prediction before, and how far that step went in −ln σ.
     let mut previous: Option<(Tensor, f64)> = None;
-    for (sigma, next) in steps(levels) {
+    for (sigma, next) in steps(path.levels) {
         let denoised = model.denoise(&x, sigma)?;
         let h = (sigma / next).ln(); // infinite for the last step
         let target = match &previous {

@@ -1,28 +1,26 @@
-//! Euler's method, ancestral: steps down further than asked, then adds noise up to the level; eta 1.
+//! Euler's method, ancestral: steps down further than asked, then adds noise up to the level.
 
+use super::ancestral::ancestral;
 use crate::Result;
 use crate::sampling::denoise::{Denoise, mix, steps};
-use crate::sampling::sampler::{SamplerInfo, StepNoise};
-use crate::sampling::schedule::Schedule;
+use crate::sampling::sampler::{Path, SamplerInfo, StepNoise};
 use crate::tensor::Tensor;
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "Euler a",
     aliases: &["k_euler_a", "k_euler_ancestral"],
-    default_schedule: Schedule::Uniform,
-    calls: |steps| steps,
     noise: StepNoise::Fresh,
-    levels: None,
+    eta: Some(1.0),
     run: euler_ancestral,
+    ..SamplerInfo::PLAIN
 };
 
-fn euler_ancestral(mut x: Tensor, levels: &[f32], model: &mut dyn Denoise) -> Result<Tensor> {
-    for (sigma, next) in steps(levels) {
+pub(super) fn euler_ancestral(mut x: Tensor, path: &Path, model: &mut dyn Denoise) -> Result<Tensor> {
+    for (sigma, next) in steps(path.levels) {
         let denoised = model.denoise(&x, sigma)?;
-        let up = next.min((next.powi(2) * (sigma.powi(2) - next.powi(2)) / sigma.powi(2)).sqrt());
-        let down = (next.powi(2) - up.powi(2)).sqrt();
+        let (down, up) = ancestral(sigma, next, path.eta);
         x = mix(down / sigma, &x, 1.0 - down / sigma, &denoised)?;
-        if next > 0.0 {
+        if next > 0.0 && path.eta != 0.0 {
             x = mix(1.0, &x, up, &model.noise(sigma, next)?)?;
         }
         model.step(&x, &denoised)?;

@@ -1,0 +1,86 @@
+//! DPM-Solver-23 with adaptive steps (Lu et al. 2022, Karras's frame): each step is as long as the difference of a second
+//! and a third order solution allows, from the model's highest level to its lowest, whatever the schedule and the number of
+//! steps.
+
+use super::ancestral::ancestral;
+use super::dpm_solver::{self, Step, level};
+use crate::sampling::denoise::{Denoise, mix};
+use crate::sampling::sampler::{Levels, Path, SamplerInfo, StepNoise};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "DPM adaptive",
+    aliases: &["k_dpm_ad", "k_dpm_adaptive"],
+    levels: Levels::Own(|model, steps| dpm_solver::levels((model.min(), model.max()), steps)),
+    calls: |_| None,
+    noise: StepNoise::Fresh,
+    eta: Some(1.0),
+    s_noise: true,
+    goes_alone: true,
+    run: dpm_adaptive,
+    ..SamplerInfo::PLAIN
+};
+
+/// What may be wrong beside a share of the value.
+const ABSOLUTE: f32 = 0.0078;
+/// What may be wrong as a share of the value.
+const RELATIVE: f32 = 0.05;
+/// The first step that is tried.
+const FIRST_STEP: f64 = 0.05;
+/// A step that should be shorter than this share of it is tried anew.
+const ACCEPT: f64 = 0.81;
+/// Steps that are tried before it is given up. Pictures take 20 to 150.
+const MOST: usize = 2000;
+
+fn dpm_adaptive(mut x: Tensor, path: &Path, model: &mut dyn Denoise) -> Result<Tensor> {
+    let [first, .., last] = path.levels else { return Ok(x) };
+    let (start, end) = (-f64::from(*first).ln(), -f64::from(*last).ln());
+    let order = if path.eta == 0.0 { 3.0 } else { 1.5 };
+    let (mut t, mut h) = (start, FIRST_STEP);
+    let mut before = x.clone();
+    let (steps, mut told) = (path.levels.len() - 1, 0);
+    for _ in 0..MOST {
+        if t >= end - 1e-5 {
+            return Ok(x);
+        }
+        let next = (t + h).min(end);
+        let (down, _) = ancestral(level(t), level(next), path.eta);
+        let target = (-down.ln()).min(end);
+        let denoised = model.denoise(&x, level(t))?;
+        let step = Step::new(&x, t, target, &denoised)?;
+        let inner = step.inner(1.0 / 3.0, model)?;
+        let (low, high) = (step.second(1.0 / 3.0, &inner)?, step.third(&inner, model)?);
+        // How much longer the step may be: less than 1 if it was too long.
+        let factor = (error(&low, &high, &before) + 1e-8).recip().powf(1.0 / order);
+        let factor = 1.0 + (factor - 1.0).atan();
+        if factor >= ACCEPT {
+            before = low;
+            x = high;
+            if path.eta != 0.0 {
+                let up = (level(next).powi(2) - level(target).powi(2)).max(0.0).sqrt();
+                x = mix(1.0, &x, up * path.options.s_noise, &model.noise(level(t), level(next))?)?;
+            }
+            t = next;
+        }
+        h *= factor;
+        let share = if t >= end - 1e-5 { 1.0 } else { (t - start) / (end - start) };
+        let done = (share * steps as f64) as usize;
+        model.advance(done - told, &x, &denoised)?;
+        told = done;
+    }
+    let text = format!(
+        "DPM adaptive has not come to an end after {MOST} steps of its own; use another sampler, or a lower eta"
+    );
+    Err(Error::Request(text))
+}
+
+/// How far two solutions are apart, where 1 is as much as may be wrong.
+fn error(low: &Tensor, high: &Tensor, before: &Tensor) -> f64 {
+    let all = low.values().iter().zip(high.values()).zip(before.values());
+    let squares = all.map(|((low, high), before)| {
+        let allowed = ABSOLUTE.max(RELATIVE * low.abs().max(before.abs()));
+        f64::from((low - high) / allowed).powi(2)
+    });
+    (squares.sum::<f64>() / low.values().len().max(1) as f64).sqrt()
+}
