@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Class, Error, Result};
+use crate::library::hex;
 use crate::schema::shorten;
 
 /// What they may take.
@@ -75,10 +76,6 @@ fn drop_more_than(kept: &mut Vec<Kept>, limits: BlobLimits) {
     kept.drain(..gone);
 }
 
-fn hex(sha256: &[u8; 32]) -> String {
-    sha256.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn sha256_of(name: &str) -> Option<[u8; 32]> {
     if name.len() != 64 || !name.is_ascii() {
         return None;
@@ -94,7 +91,7 @@ fn sha256_of(name: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_hours(1);
 
     #[test]
     fn what_was_kept_is_found_until_newer_ones_need_the_room() {

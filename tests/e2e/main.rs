@@ -24,6 +24,7 @@ mod merge;
 mod noise;
 mod pictures;
 mod prompts;
+mod refiner;
 mod reload;
 mod same_bytes;
 mod state;

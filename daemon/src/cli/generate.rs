@@ -20,6 +20,7 @@ use crate::paths;
 /// Fields of the request as flags. What is left out has the daemon's default.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct GenerateArgs {
     /// What to draw, with A1111's emphasis and BREAK
     #[arg(allow_negative_numbers = true)]
@@ -93,6 +94,12 @@ pub(super) struct GenerateArgs {
     /// Pad the shorter of both prompts with empty chunks
     #[arg(long)]
     pad_cond_uncond: bool,
+    /// A checkpoint that goes on where the own one ends
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    refiner_checkpoint: Option<String>,
+    /// The share of the way after which it does [default: 0.8]
+    #[arg(long, value_name = "X")]
+    refiner_switch_at: Option<f64>,
     /// Make a picture that can be laid side by side with itself
     #[arg(long)]
     tiling: bool,
@@ -167,6 +174,8 @@ impl GenerateArgs {
             keep_alive: self.keep_alive,
             loras: self.loras.clone(),
             strict: self.strict,
+            refiner_checkpoint: self.refiner_checkpoint.clone(),
+            refiner_switch_at: self.refiner_switch_at,
             tiling: self.tiling,
             tiling_x: self.tiling_x,
             tiling_y: self.tiling_y,

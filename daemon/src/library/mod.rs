@@ -53,6 +53,7 @@ use crate::workers::Workers;
 use background::{Failed, Hashed, Pace, wants_addon};
 use embeddings::KnownEmbeddings;
 pub(crate) use embeddings::Mentioned;
+pub(crate) use hash::hex;
 use hash::{Hashes, Sha256Task};
 use index::Index;
 pub(crate) use item::Item;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use latentd_models::model::{ComponentKind, Network, PictureSize, TextEncoder};
+use latentd_models::model::{ComponentKind, ModelFacts, Network, PictureSize, TextEncoder};
 use latentd_models::networks::taesd::Taesd;
 use latentd_models::networks::unet::UNet;
 use latentd_models::networks::vae::Vae;
@@ -24,17 +24,16 @@ use crate::library::ModelFiles;
 /// What a job draws with. Each phase has its network and room for what it computes; what the phase before had is idle.
 pub(crate) struct Lent<'a> {
     memory: &'a Memory,
-    files: &'a ModelFiles,
-    known: &'a Known,
+    own: Source<'a>,
+    refiner: Option<Source<'a>>,
+    /// Whether it is the refiner's turn.
+    is_refined: bool,
     size: PictureSize,
     cancelled: &'a (dyn Fn() -> bool + Sync),
-    /// How long the checkpoint stays afterwards; for ever if `None`.
+    /// How long a checkpoint stays afterwards; for ever if `None`.
     keep_alive: Option<Duration>,
     taesd: Option<TaesdWish>,
-    changes: Changes,
     hypernetworks: Vec<HypernetworkWish>,
-    /// The same in f32, once something of it was needed.
-    wide: Option<Arc<Known>>,
     /// Room for the phase that is on.
     room: Option<Lease>,
     /// Room for what TAESD computes.
@@ -45,6 +44,23 @@ pub(crate) struct Lent<'a> {
     pub(crate) failure: Option<Error>,
 }
 
+/// A checkpoint that is drawn with.
+struct Source<'a> {
+    files: &'a ModelFiles,
+    known: &'a Known,
+    changes: &'a Changes,
+    /// The same in f32, once something of it was needed.
+    wide: Option<Arc<Known>>,
+}
+
+/// Another checkpoint that goes on where the job's own ends.
+#[derive(Clone)]
+pub(crate) struct RefinerWish {
+    pub files: ModelFiles,
+    pub known: Arc<Known>,
+    pub changes: Changes,
+}
+
 /// What a job wants beside its checkpoint.
 #[derive(Clone, Default)]
 pub(crate) struct Wishes {
@@ -53,20 +69,30 @@ pub(crate) struct Wishes {
     pub taesd: Option<TaesdWish>,
     pub changes: Changes,
     pub hypernetworks: Vec<HypernetworkWish>,
+    pub refiner: Option<RefinerWish>,
 }
 
 impl Wishes {
-    /// What they take for pictures of this size.
+    /// What they take for pictures of this size, while the job's own checkpoint draws.
     pub(crate) fn needs(&self, known: &Known, size: &PictureSize) -> Result<Beside> {
+        self.needs_of(known, &self.changes, size)
+    }
+
+    /// The same while the refiner does.
+    pub(crate) fn needs_refining(&self, refiner: &RefinerWish, size: &PictureSize) -> Result<Beside> {
+        self.needs_of(&refiner.known, &refiner.changes, size)
+    }
+
+    fn needs_of(&self, known: &Known, changes: &Changes, size: &PictureSize) -> Result<Beside> {
         let taesd = self.taesd.as_ref().map(|taesd| taesd.needs(size)).unwrap_or_default();
-        let mut patched = self.changes.bytes(known)?;
+        let mut patched = changes.bytes(known)?;
         let of_unet = ComponentKind::ALL.iter().position(|kind| *kind == ComponentKind::UNet);
         if let Some(of_unet) = of_unet.and_then(|place| patched.get_mut(place)) {
             for wish in &self.hypernetworks {
                 *of_unet += wish.bytes(known, size)?;
             }
         }
-        Ok(Beside { taesd, patched, patching: self.changes.working_bytes(known) })
+        Ok(Beside { taesd, patched, patching: changes.working_bytes(known) })
     }
 }
 
@@ -78,26 +104,34 @@ impl<'a> Lent<'a> {
         files: &'a ModelFiles,
         known: &'a Known,
         size: PictureSize,
-        wishes: &Wishes,
+        wishes: &'a Wishes,
         cancelled: &'a (dyn Fn() -> bool + Sync),
     ) -> Result<Self> {
+        let refiner = wishes.refiner.as_ref();
         let mut lent = Self {
             memory,
-            files,
-            known,
+            own: Source { files, known, changes: &wishes.changes, wide: None },
+            refiner: refiner.map(|RefinerWish { files, known, changes }| Source {
+                files,
+                known,
+                changes,
+                wide: None,
+            }),
+            is_refined: false,
             size,
             cancelled,
             keep_alive: wishes.keep_alive,
             taesd: wishes.taesd.clone(),
-            changes: wishes.changes.clone(),
             hypernetworks: wishes.hypernetworks.clone(),
-            wide: None,
             taesd_room: None,
             room: None,
             loading: Duration::ZERO,
             failure: None,
         };
         memory.begin_job(files, known);
+        if let Some(refiner) = refiner {
+            memory.begin_job(&refiner.files, &refiner.known);
+        }
         let mut beside = wishes.needs(known, &size)?;
         let mut planned = plan(known, &size, &beside, &memory.room(known, For::Job));
         // A load for nobody yet may hold what is missing.
@@ -112,10 +146,17 @@ impl<'a> Lent<'a> {
         }
         let (samples, together) = planned?;
         lent.size.samples = samples;
+        if let Some(refiner) = refiner {
+            let mut beside = wishes.needs_refining(refiner, &lent.size)?;
+            // Both may be planned for as if they were alone: the one that does not draw is idle, and goes if it must.
+            beside.taesd.beside_unet = 0;
+            let known = &refiner.known;
+            lent.size.samples = plan(known, &lent.size, &beside, &memory.room(known, For::Job))?.0;
+        }
         let whole = if together { &ComponentKind::ALL[..] } else { &ComponentKind::ALL[..1] };
         for kind in whole {
             let started = Instant::now();
-            memory.acquire_changed(files, known, *kind, &lent.changes, cancelled)?;
+            memory.acquire_changed(files, known, *kind, &wishes.changes, cancelled)?;
             lent.loading += started.elapsed();
         }
         Ok(lent)
@@ -127,7 +168,12 @@ impl<'a> Lent<'a> {
     }
 
     fn phase(&mut self, kind: ComponentKind) -> latentd_models::Result<Network> {
-        self.timed(|lent| lent.lend(lent.known, kind))
+        self.timed(|lent| lent.lend(lent.source().known, kind))
+    }
+
+    /// The checkpoint whose turn it is.
+    fn source(&self) -> &Source<'a> {
+        self.refiner.as_ref().filter(|_| self.is_refined).unwrap_or(&self.own)
     }
 
     fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> latentd_models::Result<T> {
@@ -140,12 +186,19 @@ impl<'a> Lent<'a> {
 
     /// The checkpoint in f32, which this job draws with as well from now on.
     fn wide(&mut self) -> Result<Arc<Known>> {
-        if let Some(wide) = &self.wide {
+        let (memory, source) = (
+            self.memory,
+            match &mut self.refiner {
+                Some(refiner) if self.is_refined => refiner,
+                _ => &mut self.own,
+            },
+        );
+        if let Some(wide) = &source.wide {
             return Ok(Arc::clone(wide));
         }
-        let wide = self.memory.known(self.files, Precision::F32)?;
-        self.memory.begin_job(self.files, &wide);
-        self.wide = Some(Arc::clone(&wide));
+        let wide = memory.known(source.files, Precision::F32)?;
+        memory.begin_job(source.files, &wide);
+        source.wide = Some(Arc::clone(&wide));
         Ok(wide)
     }
 
@@ -157,19 +210,21 @@ impl<'a> Lent<'a> {
     }
 
     fn lend(&mut self, known: &Known, kind: ComponentKind) -> Result<Network> {
-        let component =
-            self.memory.acquire_changed(self.files, known, kind, &self.changes, self.cancelled)?;
+        let Source { files, changes, .. } = *self.source();
+        let component = self.memory.acquire_changed(files, known, kind, changes, self.cancelled)?;
         let bytes = known.estimate.activation_bytes(kind, &self.size)?;
         self.room =
-            Some(self.memory.reserve_for_job(bytes, &self.files.checkpoint.item().name, self.cancelled)?);
+            Some(self.memory.reserve_for_job(bytes, &files.checkpoint.item().name, self.cancelled)?);
         Ok(component.network)
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        for known in [self.known].into_iter().chain(self.wide.as_deref()) {
-            self.memory.end_job(known, self.keep_alive);
+        for source in [&self.own].into_iter().chain(&self.refiner) {
+            for known in [source.known].into_iter().chain(source.wide.as_deref()) {
+                self.memory.end_job(known, self.keep_alive);
+            }
         }
     }
 }
@@ -179,12 +234,26 @@ fn other_kind<T>() -> latentd_models::Result<T> {
 }
 
 impl Components for Lent<'_> {
+    fn begin_pass(&mut self) {
+        self.is_refined = false;
+    }
+
+    fn refine(&mut self) -> latentd_models::Result<ModelFacts> {
+        let Some(refiner) = &self.refiner else {
+            return Err(latentd_models::Error::Compute("a refiner was asked for where there is none".into()));
+        };
+        let facts = refiner.known.facts;
+        self.is_refined = true;
+        self.room = None;
+        Ok(facts)
+    }
+
     fn transforms(&mut self) -> latentd_models::Result<Vec<Arc<dyn KeyValueTransform>>> {
         if self.hypernetworks.is_empty() {
             return Ok(vec![]);
         }
         let started = Instant::now();
-        let found = self.memory.hypernetworks(&self.hypernetworks, self.known.precision, self.cancelled);
+        let found = self.memory.hypernetworks(&self.hypernetworks, self.own.known.precision, self.cancelled);
         self.loading += started.elapsed();
         found.map_err(|error| self.failed(error))
     }
@@ -196,7 +265,7 @@ impl Components for Lent<'_> {
         if wish.decodes {
             self.room = None;
         }
-        let (precision, bytes) = (self.known.precision, activation_bytes(&self.size));
+        let (precision, bytes) = (self.own.known.precision, activation_bytes(&self.size));
         match self.memory.taesd(&wish.file, precision, bytes, self.cancelled) {
             Ok((network, room)) => {
                 self.taesd_room = Some(room);
@@ -209,7 +278,7 @@ impl Components for Lent<'_> {
     }
 
     fn vae_in_f32(&mut self) -> latentd_models::Result<Option<Arc<Vae>>> {
-        if self.known.precision == Precision::F32 {
+        if self.own.known.precision == Precision::F32 {
             return Ok(None);
         }
         let network = self.timed(|lent| {

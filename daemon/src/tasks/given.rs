@@ -87,6 +87,7 @@ impl Given {
     }
 
     /// The pixels of what `field` has.
+    #[cfg(test)]
     pub(super) fn decode(&self, field: &str, sources: &Sources) -> Result<Picture> {
         Picture::decode(&self.bytes, sources.most_bytes).map_err(|error| wrong(field, &error))
     }
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn exactly_one_form_is_taken() {
         let (folders, blobs) = (Folders::new(), Blobs::default());
-        let limits = BlobLimits { bytes: 1 << 20, ttl: Duration::from_secs(3600) };
+        let limits = BlobLimits { bytes: 1 << 20, ttl: Duration::from_hours(1) };
         let sources = Sources { most_bytes: 1 << 20, folders: &folders, blobs: &blobs, limits };
         let raw = ImageIn::raw((0..12).collect(), 2, 2, 3);
         let pixels = Given::new("image", raw.clone(), &sources).expect("taken");

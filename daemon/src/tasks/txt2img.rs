@@ -22,6 +22,7 @@ use super::noise::Noise;
 use super::notices::Notices;
 use super::output::Output;
 use super::packing::Packing;
+use super::refiner;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use super::told_prompt::ToldPrompt;
@@ -77,6 +78,9 @@ impl JobMethod for Txt2Img {
         let library = &studio.library;
         let loras = Loras::resolve(&prompt, &params.loras, &known, library, &mut notices)?;
         let hypernetworks = Hypernetworks::resolve(&prompt, &known, library, &mut notices)?;
+        let hashing = Hashing::new(watch);
+        let refiner =
+            refiner::resolve(&params, (&files, &known), precision, &prompt, studio, &hashing, &mut notices)?;
         let prompts = [prompt.text.as_str(), negative_prompt.text.as_str()];
         let embeddings = RequestEmbeddings::resolve(prompts, &known, library, &mut notices)?;
         let others =
@@ -125,6 +129,7 @@ impl JobMethod for Txt2Img {
                 VaeDecodeMethod::Taesd => LatentDecoder::Taesd,
             },
             taesd_previews: wants_taesd_previews && taesd.is_some(),
+            refiner_switch_at: refiner.as_ref().map(|(_, share)| *share),
             tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
             samples_at_once: None,
         };
@@ -140,6 +145,8 @@ impl JobMethod for Txt2Img {
             sampler_name: sampler.name.to_owned(),
             scheduler: drawing.named_schedule().to_string(),
             pad_cond_uncond: drawing.pads()?,
+            refiner_checkpoint: None,
+            refiner_switch_at: None,
             // One key for both, as in A1111.
             tiling: tiles_all,
             tiling_x: params.tiling_x && !tiles_all,
@@ -161,8 +168,9 @@ impl JobMethod for Txt2Img {
             taesd,
             changes: loras.changes.clone(),
             hypernetworks: hypernetworks.wishes.clone(),
+            refiner: refiner.map(|(wish, _)| wish),
         };
-        studio.device.memory.check_fits(&known, &picture, &needs(&wishes, &known, &picture)?)?;
+        check_fits(studio, &wishes, &known, &picture)?;
         let preview_every = params.preview.map(|preview| preview.every);
         Ok(Self {
             studio: Arc::clone(studio),
@@ -195,13 +203,18 @@ impl JobMethod for Txt2Img {
         // Also where the model is in memory: a job draws with the file as it was, or not at all.
         self.files.check()?;
         self.wishes.changes.check()?;
+        if let Some(refiner) = &self.wishes.refiner {
+            refiner.files.check()?;
+            refiner.changes.check()?;
+        }
         let cancelled = || run.watch.is_cancelled();
         let memory = &run.device.memory;
         let mut again = false;
         let mut known = Arc::clone(&self.known);
         let mut notices = self.notices.clone();
+        let mut wishes = self.wishes.clone();
         let (drawn, mut timings) = loop {
-            let mut lent = Lent::new(memory, &self.files, &known, self.picture, &self.wishes, &cancelled)?;
+            let mut lent = Lent::new(memory, &self.files, &known, self.picture, &wishes, &cancelled)?;
             let drawing =
                 pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
             timings.load_s = started.elapsed().as_secs_f64();
@@ -222,7 +235,10 @@ impl JobMethod for Txt2Img {
                 Err(latentd_models::Error::NotFinite(reason)) if known.precision != Precision::F32 => {
                     notices.push(format!("{reason}; drawn again in f32"));
                     known = memory.known(&self.files, Precision::F32)?;
-                    memory.check_fits(&known, &self.picture, &needs(&self.wishes, &known, &self.picture)?)?;
+                    if let Some(refiner) = &mut wishes.refiner {
+                        refiner.known = memory.known(&refiner.files, Precision::F32)?;
+                    }
+                    check_fits(&self.studio, &wishes, &known, &self.picture)?;
                 }
                 Err(latentd_models::Error::NotFinite(reason)) if self.is_changed() => {
                     let text = format!(
@@ -260,6 +276,14 @@ impl Txt2Img {
         !self.wishes.changes.files.is_empty() || !self.wishes.hypernetworks.is_empty()
     }
 
+    /// The refiner as A1111 writes it, if it drew.
+    fn told_refiner(&self, drawn: &pipeline::Output, cancelled: &dyn Fn() -> bool) -> Result<Option<String>> {
+        let Some(refiner) = self.wishes.refiner.as_ref().filter(|_| drawn.refined) else { return Ok(None) };
+        let file = &refiner.files.checkpoint;
+        let sha256 = file.sha256(cancelled)?;
+        Ok(Some(format!("{} [{}]", file.item().name, sha256.get(..10).unwrap_or(&sha256))))
+    }
+
     /// The picture's text. Waits for the hashes of the files that drew it.
     fn infotext(&self, drawn: &pipeline::Output, known: &Known, run: &Run<'_>) -> Result<String> {
         let cancelled = || run.watch.is_cancelled();
@@ -273,6 +297,8 @@ impl Txt2Img {
             seed: i64::try_from(drawn.seed).unwrap_or(i64::MAX),
             subseed: drawn.subseed.map_or(-1, |seed| i64::try_from(seed).unwrap_or(i64::MAX)),
             precision: names::wire_precision(known.precision),
+            refiner_checkpoint: self.told_refiner(drawn, &cancelled)?,
+            refiner_switch_at: self.drawing.refiner_switch_at.filter(|_| drawn.refined),
             ..self.told.request.clone()
         };
         let told = Told {
@@ -287,11 +313,18 @@ impl Txt2Img {
     }
 }
 
-/// What must be had. Previews are made without TAESD where there is no room for it.
-fn needs(wishes: &Wishes, known: &Known, picture: &PictureSize) -> Result<Beside> {
-    let mut needs = wishes.needs(known, picture)?;
-    needs.taesd.beside_unet = 0;
-    Ok(needs)
+/// An error if it can never be drawn here. Previews are made without TAESD where there is no room for it.
+fn check_fits(studio: &Studio, wishes: &Wishes, known: &Known, picture: &PictureSize) -> Result<()> {
+    let memory = &studio.device.memory;
+    let check = |known: &Known, mut needs: Beside| {
+        needs.taesd.beside_unet = 0;
+        memory.check_fits(known, picture, &needs)
+    };
+    check(known, wishes.needs(known, picture)?)?;
+    match &wishes.refiner {
+        Some(refiner) => check(&refiner.known, wishes.needs_refining(refiner, picture)?),
+        None => Ok(()),
+    }
 }
 
 /// How long a checkpoint stays in memory; for ever if `None`.

@@ -71,6 +71,11 @@ impl Picture {
         Ok(Self { width: width as usize, height: height as usize, channels, pixels })
     }
 
+    /// As a PNG file without texts.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        png::encode((self.width, self.height), self.channels, &self.pixels, "")
+    }
+
     /// Red, green and blue; opacity is left out.
     pub fn into_rgb(self) -> RgbImage {
         let pixels = match self.channels {

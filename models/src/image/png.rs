@@ -1,6 +1,6 @@
 //! PNG, written with the `parameters` text chunk, and read.
 
-use super::{Channels, Picture, PictureFormat, PictureHeader, RgbImage};
+use super::{Channels, PictureFormat, PictureHeader, RgbImage};
 use crate::{Error, Result};
 
 const FORMAT: PictureFormat = PictureFormat::Png;
@@ -10,9 +10,23 @@ const SMALL: usize = 64 << 20;
 /// Writes a PNG whose text key `parameters` holds `infotext`: `tEXt` when it is Latin-1, else `iTXt`, as
 /// Pillow does it.
 pub fn encode_png(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
+    encode((image.width, image.height), Channels::Rgb, &image.pixels, infotext)
+}
+
+/// The same of any pixels.
+pub(super) fn encode(
+    (width, height): (usize, usize),
+    channels: Channels,
+    pixels: &[u8],
+    infotext: &str,
+) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, image.width as u32, image.height as u32);
-    encoder.set_color(png::ColorType::Rgb);
+    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
+    encoder.set_color(match channels {
+        Channels::Grey => png::ColorType::Grayscale,
+        Channels::Rgb => png::ColorType::Rgb,
+        Channels::Rgba => png::ColorType::Rgba,
+    });
     encoder.set_depth(png::BitDepth::Eight);
     let failed = |error: png::EncodingError| Error::Request(format!("png: {error}"));
     if !infotext.is_empty() {
@@ -25,28 +39,9 @@ pub fn encode_png(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
         added.map_err(failed)?;
     }
     let mut writer = encoder.write_header().map_err(failed)?;
-    writer.write_image_data(&image.pixels).map_err(failed)?;
+    writer.write_image_data(pixels).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(bytes)
-}
-
-impl Picture {
-    /// As a PNG file without texts.
-    pub fn to_png(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
-        encoder.set_color(match self.channels {
-            Channels::Grey => png::ColorType::Grayscale,
-            Channels::Rgb => png::ColorType::Rgb,
-            Channels::Rgba => png::ColorType::Rgba,
-        });
-        encoder.set_depth(png::BitDepth::Eight);
-        let failed = |error: png::EncodingError| Error::Request(format!("png: {error}"));
-        let mut writer = encoder.write_header().map_err(failed)?;
-        writer.write_image_data(&self.pixels).map_err(failed)?;
-        writer.finish().map_err(failed)?;
-        Ok(bytes)
-    }
 }
 
 pub(super) fn header(bytes: &[u8]) -> Result<PictureHeader> {

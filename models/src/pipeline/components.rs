@@ -2,16 +2,28 @@
 
 use std::sync::Arc;
 
-use crate::Result;
-use crate::model::{Model, TextEncoder};
+use crate::model::{Model, ModelFacts, TextEncoder};
 use crate::networks::taesd::Taesd;
 use crate::networks::unet::UNet;
 use crate::networks::vae::Vae;
 use crate::nn::KeyValueTransform;
+use crate::{Error, Result};
 
 /// Lends a request's networks, one phase at a time: what is not asked for need not be in memory, and may leave it while
 /// another is at work.
 pub trait Components: Send {
+    /// A pass begins, with the request's own checkpoint.
+    fn begin_pass(&mut self) {}
+
+    /// From now on, until the next pass begins, the networks of another checkpoint are lent, which goes on where the request's
+    /// own ends; what is known of it. Nothing of the former is held any more.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn refine(&mut self) -> Result<ModelFacts> {
+        Err(Error::Request("there is no refiner to go on with".to_owned()))
+    }
+
     /// For the time in which prompts are encoded.
     fn text_encoder(&mut self) -> Result<Arc<TextEncoder>>;
 

@@ -1,55 +1,38 @@
 //! "Denoise x at sigma": the UNet under guidance, with the stages around it.
 
-use std::sync::Arc;
+use std::ops::Range;
 
-use super::contexts::Contexts;
 use super::decode::preview;
 use super::evaluation::{Evaluation, PassKind, Region, Role, Row};
 use super::guidance::Guidance;
-use super::handles::{Handle, Handles};
+use super::handles::Handle;
+use super::networks::PassNetworks;
+use super::pass_context::{PassContext, nobodys_turn};
 use super::pass_plan::PassPlan;
-use super::sampling_options::{Skipped, is_cond_alone};
-use super::stages::{ControlResiduals, DenoiseBefore, DenoiseCombine, Stages, Wants};
+use super::sampling_options::is_cond_alone;
+use super::stages::{ControlResiduals, DenoiseBefore, DenoiseCombine};
 use super::start::Start;
-use super::time_embeddings::TimeEmbeddings;
-use super::watch::{Phase, Progress, Watch};
+use super::watch::{Phase, Progress};
 use crate::files::Prediction;
 use crate::image::{RgbImage, latent_preview};
-use crate::model::ModelFacts;
-use crate::networks::taesd::Taesd;
-use crate::networks::unet::{RowContext, UNet, UNetCall};
-use crate::nn::{KeyValueTransform, Run};
-use crate::sampling::{BrownianTree, Denoise, Denoised, ModelSigmas, NoiseGenerator};
+use crate::networks::unet::{RowContext, UNetCall};
+use crate::nn::Run;
+use crate::sampling::{BrownianTree, Denoise, Denoised, NoiseGenerator};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-pub(super) struct Denoiser<'a> {
-    pub(super) facts: &'a ModelFacts,
-    pub(super) sigmas: &'a ModelSigmas,
-    pub(super) unet: &'a UNet,
-    pub(super) watch: &'a mut dyn Watch,
-    pub(super) stages: &'a mut dyn Stages,
-    pub(super) wants: Wants,
-    pub(super) handles: &'a mut Handles,
+pub(super) struct Denoiser<'a, 'pass> {
+    pub(super) context: &'a mut PassContext<'pass>,
     pub(super) plan: &'a PassPlan<'a>,
-    /// One per image.
-    pub(super) guidance: &'a [Guidance],
-    pub(super) contexts: &'a Contexts,
-    pub(super) transforms: &'a [Arc<dyn KeyValueTransform>],
-    pub(super) times: &'a mut TimeEmbeddings,
-    /// What previews are made by; of latents alone if `None`.
-    pub(super) previews: Option<&'a Taesd>,
+    /// Which of the pass's.
+    pub(super) images: Range<usize>,
     /// One per image.
     pub(super) generators: &'a mut [NoiseGenerator],
     /// One per image, if the sampler takes its noise from them.
     pub(super) trees: &'a mut [BrownianTree],
-    /// Why what is steered away from was left out.
-    pub(super) skipped: &'a mut Skipped,
     /// How many parts the pass is sampled in, one after the other, and which this is.
     pub(super) part: (usize, usize),
     pub(super) start: &'a Start,
-    /// Where the request stood when this pass began.
-    pub(super) progress: Progress,
     /// Steps of this pass.
     pub(super) steps: usize,
     /// Steps done in this pass.
@@ -58,19 +41,25 @@ pub(super) struct Denoiser<'a> {
     pub(super) call: usize,
 }
 
-impl Denoise for Denoiser<'_> {
+impl Denoise for Denoiser<'_, '_> {
     fn predict(&mut self, x: &Tensor, sigma: f64, timestep: Option<f32>) -> Result<Denoised> {
-        if self.watch.cancelled() {
+        if self.context.around.watch.cancelled() {
             return Err(Error::Cancelled);
+        }
+        if self.is_refiners_turn(sigma, timestep)? {
+            self.context.refine()?;
         }
         let evaluation = self.evaluation(x, sigma, timestep)?;
         self.call += 1;
         let mut x = x.clone();
-        if self.wants.denoise_before {
-            let latents = self.handles.insert(x);
-            self.stages.denoise_before(&DenoiseBefore { evaluation: &evaluation, latents }, self.handles)?;
-            x = self.handles.take(latents)?;
-            self.handles.end_call();
+        if self.context.wants.denoise_before {
+            let latents = self.context.around.handles.insert(x);
+            self.context.around.stages.denoise_before(
+                &DenoiseBefore { evaluation: &evaluation, latents },
+                self.context.around.handles,
+            )?;
+            x = self.context.around.handles.take(latents)?;
+            self.context.around.handles.end_call();
         }
         let outputs = self.outputs(&x, sigma, &evaluation)?;
         // x0 = of_x · x − of_output · output.
@@ -79,7 +68,7 @@ impl Denoise for Denoiser<'_> {
             Prediction::Velocity => match timestep {
                 // As A1111 does for samplers that go by timesteps, by the whole one below.
                 Some(timestep) if self.plan.sampler.goes_by_timesteps() => {
-                    let alpha = self.sigmas.alphas_cumprod().get(timestep as usize).copied();
+                    let alpha = self.networks()?.sigmas.alphas_cumprod().get(timestep as usize).copied();
                     let alpha = f64::from(alpha.unwrap_or_default());
                     let of_state = sigma * (1.0 - alpha).sqrt() / (sigma * sigma + 1.0).sqrt();
                     (1.0 - of_state, sigma * alpha.sqrt())
@@ -113,24 +102,24 @@ impl Denoise for Denoiser<'_> {
     fn advance(&mut self, steps: usize, _x: &Tensor, denoised: &Tensor) -> Result<()> {
         self.step += steps;
         let (part, parts) = self.part;
-        self.watch.progress(Progress {
+        self.context.around.watch.progress(Progress {
             phase: Phase::Denoising,
-            step: self.progress.step + (part * self.steps + self.step) / parts,
-            steps: self.progress.steps,
+            step: self.context.progress.step + (part * self.steps + self.step) / parts,
+            steps: self.context.progress.steps,
         });
-        if steps > 0 && self.watch.wants_preview(self.step) {
+        if steps > 0 && self.context.around.watch.wants_preview(self.step) {
             let images = self.previews_of(denoised)?;
-            self.watch.preview(self.step, images);
+            self.context.around.watch.preview(self.step, images);
         }
         Ok(())
     }
 }
 
-impl Denoiser<'_> {
+impl Denoiser<'_, '_> {
     /// By TAESD where it is wanted and does it; a preview never fails what it is of.
     fn previews_of(&mut self, denoised: &Tensor) -> Result<Vec<RgbImage>> {
-        let made = self.previews.map(|taesd| {
-            let cancelled = || self.watch.cancelled();
+        let made = self.context.previews.map(|taesd| {
+            let cancelled = || self.context.around.watch.cancelled();
             let run = Run::until(&cancelled);
             let one = |index| preview(taesd, &denoised.narrow(0, index, 1)?, &run);
             (0..denoised.dim(0)).map(one).collect::<Result<Vec<_>>>()
@@ -139,32 +128,56 @@ impl Denoiser<'_> {
             Some(Err(Error::Cancelled)) => return Err(Error::Cancelled),
             Some(Ok(images)) => return Ok(images),
             Some(Err(error)) => {
-                self.previews = None;
-                self.watch.notice(&format!("previews are of latents alone: {error}"));
+                self.context.previews = None;
+                self.context.around.watch.notice(&format!("previews are of latents alone: {error}"));
             }
             None => (),
         }
-        latent_preview(denoised, self.facts.family.preview)
+        latent_preview(denoised, self.context.facts.family.preview)
+    }
+
+    fn networks(&self) -> Result<&PassNetworks> {
+        self.context.networks.as_ref().ok_or_else(nobodys_turn)
+    }
+
+    /// Whether another checkpoint goes on from here: as A1111 tells it (`modules/sd_samplers_common.py: apply_refiner`), by the
+    /// whole timestep nearest to the level, or for samplers that go by timesteps by the one below.
+    fn is_refiners_turn(&self, sigma: f64, timestep: Option<f32>) -> Result<bool> {
+        let networks = self.networks()?;
+        let Some(share) = self.context.refiner_switch_at.filter(|_| !networks.is_refiner) else {
+            return Ok(false);
+        };
+        let nearest = || {
+            let off = |level: f32| (f64::from(level) - sigma).abs();
+            let levels = networks.sigmas.sigmas().iter().enumerate();
+            let nearest = levels.min_by(|(_, a), (_, b)| off(**a).total_cmp(&off(**b)));
+            nearest.map_or(0, |(timestep, _)| timestep)
+        };
+        let below = timestep.filter(|_| self.plan.sampler.goes_by_timesteps());
+        let timestep = below.map_or_else(nearest, |timestep| timestep as usize);
+        Ok((999.0 - timestep as f64) / 1000.0 >= share)
     }
 
     /// What the next evaluation is of: each branch of each image, all images' first branches first, but what is steered
     /// away from where it is left out.
     fn evaluation(&mut self, x: &Tensor, sigma: f64, timestep: Option<f32>) -> Result<Evaluation> {
         let (_, _, height, width) = x.dims4()?;
-        let branches = self.guidance.iter().map(|guidance| guidance.branches.len()).max().unwrap_or_default();
+        let networks = self.context.networks.as_ref().ok_or_else(nobodys_turn)?;
+        let guidances = networks.guidance.get(self.images.clone()).unwrap_or_default();
+        let branches = guidances.iter().map(|guidance| guidance.branches.len()).max().unwrap_or_default();
         let region = Region::whole(self.plan.width, self.plan.height);
-        let timestep = timestep.unwrap_or_else(|| self.sigmas.sigma_to_t(sigma));
+        let timestep = timestep.unwrap_or_else(|| networks.sigmas.sigma_to_t(sigma));
         let level = if self.plan.sampler.goes_by_timesteps() { f64::from(timestep) } else { sigma };
         let skipped = self.plan.sampling.skip.at(self.call, self.plan.calls, level);
-        self.skipped.add(skipped);
+        self.context.skipped.add(skipped);
         let needs_uncond = |guidance: &Guidance| {
             let uses = self.plan.sampler.uses_uncond;
             !skipped.any() && (uses || !is_cond_alone(guidance, self.scale()))
         };
-        let needs_uncond: Vec<bool> = self.guidance.iter().map(needs_uncond).collect();
+        let needs_uncond: Vec<bool> = guidances.iter().map(needs_uncond).collect();
         let (needed, first_image) = (&needs_uncond, self.plan.first_image);
         let rows = (0..branches).flat_map(|branch| {
-            let images = self.guidance.iter().zip(&self.plan.seeds).enumerate();
+            let images = guidances.iter().zip(&self.plan.seeds).enumerate();
             images.filter_map(move |(image, (guidance, seed))| {
                 let of = guidance.branches.get(branch)?;
                 (of.role != Role::Uncond || needed[image]).then_some(())?;
@@ -189,7 +202,7 @@ impl Denoiser<'_> {
             call: self.call,
             sigma,
             timestep,
-            prediction: self.facts.prediction,
+            prediction: networks.facts.prediction,
             tag: "",
             latents: (height, width),
         })
@@ -204,8 +217,10 @@ impl Denoiser<'_> {
             .map(|row| scaled.narrow(0, row.image - self.plan.first_image, 1))
             .collect::<Result<_>>()?;
         let residuals = self.residuals(evaluation, &latents)?;
-        let time = self.times.get(self.unet, evaluation.timestep)?;
-        let watch = &*self.watch;
+        let networks = self.context.networks.as_ref().ok_or_else(nobodys_turn)?;
+        let guidances = networks.guidance.get(self.images.clone()).unwrap_or_default();
+        let time = self.context.times.get(&networks.unet, evaluation.timestep)?;
+        let watch = &*self.context.around.watch;
         let cancelled = || watch.cancelled();
         let mut outputs = vec![];
         let at_once = self.plan.samples_at_once.max(1);
@@ -214,10 +229,11 @@ impl Denoiser<'_> {
             let contexts: Vec<RowContext> = rows
                 .iter()
                 .map(|row| {
-                    let guidance = self.guidance.get(row.image - self.plan.first_image);
+                    let guidance = guidances.get(row.image - self.plan.first_image);
                     let branch = guidance.and_then(|guidance| guidance.branches.get(row.branch));
                     let conditioning = branch.map(|branch| branch.at(evaluation.step)).transpose()?;
-                    let context = conditioning.and_then(|conditioning| self.contexts.get(conditioning));
+                    let context =
+                        conditioning.and_then(|conditioning| self.context.contexts.get(conditioning));
                     context.map(RowContext::own).ok_or_else(|| Error::Compute("a row without context".into()))
                 })
                 .collect::<Result<_>>()?;
@@ -229,10 +245,10 @@ impl Denoiser<'_> {
                 times: &vec![time; rows.len()],
                 contexts: &contexts,
                 residuals: residuals.as_deref(),
-                transforms: self.transforms,
+                transforms: &networks.transforms,
             };
             let x = Tensor::cat(&latents[range].iter().collect::<Vec<_>>(), 0)?;
-            let output = self.unet.denoise(&x, &call, &Run::until(&cancelled))?;
+            let output = networks.unet.denoise(&x, &call, &Run::until(&cancelled))?;
             for index in 0..rows.len() {
                 outputs.push(output.narrow(0, index, 1)?);
             }
@@ -242,15 +258,19 @@ impl Denoiser<'_> {
 
     /// What somebody wants to add in the UNet, for all rows.
     fn residuals(&mut self, evaluation: &Evaluation, latents: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
-        if !self.wants.control_residuals {
+        if !self.context.wants.control_residuals {
             return Ok(None);
         }
-        let latents = self.handles.insert(Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?);
+        let latents =
+            self.context.around.handles.insert(Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?);
         let stage = ControlResiduals { evaluation, latents };
-        let given: Vec<Handle> = self.stages.control_residuals(&stage, self.handles)?;
-        let residuals: Vec<Tensor> =
-            given.into_iter().map(|handle| self.handles.read(handle).cloned()).collect::<Result<_>>()?;
-        self.handles.end_call();
+        let given: Vec<Handle> =
+            self.context.around.stages.control_residuals(&stage, self.context.around.handles)?;
+        let residuals: Vec<Tensor> = given
+            .into_iter()
+            .map(|handle| self.context.around.handles.read(handle).cloned())
+            .collect::<Result<_>>()?;
+        self.context.around.handles.end_call();
         let rows = evaluation.rows.len();
         if let Some(wrong) = residuals.iter().find(|residual| residual.dim(0) != rows) {
             return Err(Error::Stage(format!("residuals {:?} for {rows} rows", wrong.dims())));
@@ -266,7 +286,8 @@ impl Denoiser<'_> {
     /// One prediction per image.
     fn combine(&mut self, evaluation: &Evaluation, denoised: &[Tensor]) -> Result<Denoised> {
         let (mut guided, mut unconds) = (vec![], vec![]);
-        for (image, guidance) in self.guidance.iter().enumerate() {
+        let guidances = self.networks()?.guidance.get(self.images.clone()).unwrap_or_default();
+        for (image, guidance) in guidances.iter().enumerate() {
             let of_image = evaluation.rows.iter().zip(denoised);
             let mut outputs: Vec<(&Row, &Tensor)> =
                 of_image.filter(|(row, _)| row.image - self.plan.first_image == image).collect();
@@ -290,14 +311,17 @@ impl Denoiser<'_> {
         } else {
             Tensor::cat(&unconds.iter().collect::<Vec<_>>(), 0)?
         };
-        if !self.wants.denoise_combine {
+        if !self.context.wants.denoise_combine {
             return Ok(Denoised { guided, uncond });
         }
-        let rows = self.handles.insert(Tensor::cat(&denoised.iter().collect::<Vec<_>>(), 0)?);
-        let guided = self.handles.insert(guided);
-        self.stages.denoise_combine(&DenoiseCombine { evaluation, rows, guided }, self.handles)?;
-        let guided = self.handles.take(guided)?;
-        self.handles.end_call();
+        let rows = self.context.around.handles.insert(Tensor::cat(&denoised.iter().collect::<Vec<_>>(), 0)?);
+        let guided = self.context.around.handles.insert(guided);
+        self.context
+            .around
+            .stages
+            .denoise_combine(&DenoiseCombine { evaluation, rows, guided }, self.context.around.handles)?;
+        let guided = self.context.around.handles.take(guided)?;
+        self.context.around.handles.end_call();
         Ok(Denoised { guided, uncond })
     }
 }

@@ -1,58 +1,26 @@
 //! One pass: a batch of images from noise, or from latents, to latents.
 
-use std::sync::Arc;
+use std::ops::Range;
 
-use super::contexts::Contexts;
 use super::denoiser::Denoiser;
-use super::guidance::Guidance;
-use super::handles::Handles;
+use super::networks::Surroundings;
+use super::pass_context::PassContext;
 use super::pass_plan::PassPlan;
-use super::sampling_options::Skipped;
-use super::stages::{LatentFinal, NoiseInit, Stages, Wants};
+use super::stages::{LatentFinal, NoiseInit};
 use super::start::Start;
-use super::time_embeddings::TimeEmbeddings;
-use super::watch::{Progress, Watch};
 use crate::Result;
-use crate::model::ModelFacts;
-use crate::networks::taesd::Taesd;
-use crate::networks::unet::UNet;
-use crate::nn::KeyValueTransform;
-use crate::sampling::{BrownianTree, ModelSigmas, NoiseGenerator, sample};
+use crate::sampling::{BrownianTree, NoiseGenerator, sample};
 use crate::tensor::Tensor;
 
-/// What passes of a request share.
-pub(super) struct PassContext<'a> {
-    pub facts: &'a ModelFacts,
-    pub sigmas: &'a ModelSigmas,
-    pub unet: &'a UNet,
-    pub watch: &'a mut dyn Watch,
-    pub stages: &'a mut dyn Stages,
-    pub wants: Wants,
-    pub handles: &'a mut Handles,
-    pub contexts: &'a Contexts,
-    pub transforms: &'a [Arc<dyn KeyValueTransform>],
-    pub times: &'a mut TimeEmbeddings,
-    /// What previews are made by; of latents alone if `None`.
-    pub previews: Option<&'a Taesd>,
-    /// Where the request stands as the pass begins.
-    pub progress: Progress,
-    /// Why what is steered away from was left out.
-    pub skipped: &'a mut Skipped,
-}
-
 /// Samples latents `(batch, channels, height, width)`, one per image.
-pub(super) fn run(
-    plan: &PassPlan,
-    start: &Start,
-    guidance: &[Guidance],
-    context: &mut PassContext,
-) -> Result<Tensor> {
+pub(super) fn run(plan: &PassPlan, start: &Start, context: &mut PassContext) -> Result<Tensor> {
     let (mut noise, generators) = plan.begin()?;
     if context.wants.noise_init {
-        let handle = context.handles.insert(noise);
-        context.stages.noise_init(&NoiseInit { noise: handle }, context.handles)?;
-        noise = context.handles.take(handle)?;
-        context.handles.end_call();
+        let Surroundings { stages, handles, .. } = &mut context.around;
+        let handle = handles.insert(noise);
+        stages.noise_init(&NoiseInit { noise: handle }, handles)?;
+        noise = handles.take(handle)?;
+        handles.end_call();
     }
     let mut generators = plan.generators_on_the_way(generators);
     let mut trees = plan.trees();
@@ -63,7 +31,7 @@ pub(super) fn run(
             let part = Part {
                 plan: &plan.of_image(image),
                 start: &start.of_image(image)?,
-                guidance: guidance.get(image..=image).unwrap_or_default(),
+                images: image..image + 1,
                 generators: std::slice::from_mut(generator),
                 trees: trees.get_mut(image..=image).unwrap_or_default(),
                 which: (image, images),
@@ -73,13 +41,14 @@ pub(super) fn run(
         Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)?
     } else {
         let (generators, trees) = (&mut *generators, &mut *trees);
-        Part { plan, start, guidance, generators, trees, which: (0, 1) }.sample(noise, context)?
+        Part { plan, start, images: 0..images, generators, trees, which: (0, 1) }.sample(noise, context)?
     };
     if context.wants.latent_final {
-        let handle = context.handles.insert(latents);
-        context.stages.latent_final(&LatentFinal { latents: handle }, context.handles)?;
-        latents = context.handles.take(handle)?;
-        context.handles.end_call();
+        let Surroundings { stages, handles, .. } = &mut context.around;
+        let handle = handles.insert(latents);
+        stages.latent_final(&LatentFinal { latents: handle }, handles)?;
+        latents = handles.take(handle)?;
+        handles.end_call();
     }
     Ok(latents)
 }
@@ -88,7 +57,8 @@ pub(super) fn run(
 struct Part<'a> {
     plan: &'a PassPlan<'a>,
     start: &'a Start,
-    guidance: &'a [Guidance],
+    /// Of those of the pass.
+    images: Range<usize>,
     generators: &'a mut [NoiseGenerator],
     trees: &'a mut [BrownianTree],
     /// Which of how many.
@@ -98,34 +68,26 @@ struct Part<'a> {
 impl Part<'_> {
     /// From unit noise to latents, one per image.
     fn sample(self, noise: Tensor, context: &mut PassContext) -> Result<Tensor> {
-        let Self { plan, start, guidance, generators, trees, which } = self;
+        let Self { plan, start, images, generators, trees, which } = self;
+        if context.networks.as_ref().is_none_or(|networks| networks.is_refiner) {
+            context.begin_again()?;
+        }
         let sigmas = start.levels(plan.sigmas.clone())?;
         let state = start.state(noise, &sigmas)?;
+        let model_sigmas = context.sigmas;
         let mut denoiser = Denoiser {
-            facts: context.facts,
-            sigmas: context.sigmas,
-            unet: context.unet,
-            watch: context.watch,
-            stages: context.stages,
-            wants: context.wants,
-            handles: context.handles,
+            context,
             plan,
-            guidance,
-            contexts: context.contexts,
-            transforms: context.transforms,
-            times: context.times,
-            previews: context.previews,
+            images,
             generators,
             trees,
-            skipped: context.skipped,
             part: which,
             start,
-            progress: context.progress,
             steps: sigmas.levels.len().saturating_sub(1),
             step: 0,
             call: 0,
         };
         let options = &plan.sampling.sampler;
-        start.keep(sample(&plan.sampler, &state, &sigmas, context.sigmas, options, &mut denoiser)?)
+        start.keep(sample(&plan.sampler, &state, &sigmas, model_sigmas, options, &mut denoiser)?)
     }
 }

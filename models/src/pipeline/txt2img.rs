@@ -1,5 +1,6 @@
 //! Text to image.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::components::Components;
@@ -7,10 +8,11 @@ use super::conditioning::{self, Prompts};
 use super::contexts::Contexts;
 use super::decode::{DecodePlan, LatentDecoder, decode};
 use super::evaluation::PassKind;
-use super::freed::FreedAtTheEnd;
 use super::guidance::Guidance;
 use super::handles::Handles;
-use super::pass::{self, PassContext};
+use super::networks::Surroundings;
+use super::pass;
+use super::pass_context::PassContext;
 use super::pass_plan::PassPlan;
 use super::sampling_options::{SamplingOptions, Skipped};
 use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages};
@@ -18,7 +20,7 @@ use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
 use crate::image::RgbImage;
-use crate::model::ModelFacts;
+use crate::model::{ModelFacts, TextEncoder};
 use crate::networks::taesd::Taesd;
 use crate::nn::{Run, Wrap};
 use crate::prompt::{CHUNK_TOKENS, Embeddings, chunks, split_weight};
@@ -70,6 +72,9 @@ pub struct Txt2Img {
     pub decoder: LatentDecoder,
     /// Whether previews are made by TAESD, at the picture's size, instead of from latents alone.
     pub taesd_previews: bool,
+    /// The share of the way, in timesteps of the model, after which another checkpoint goes on, which the [`Components`] lend;
+    /// from 0 to 1. None does if `None`.
+    pub refiner_switch_at: Option<f64>,
     /// Where the picture goes on beyond its border with its other end, so that it can be laid side by side with itself.
     pub tiling: Wrap,
     /// Latents that go through the UNet at once: fewer take less memory. All of a batch with both halves of guidance if
@@ -101,6 +106,7 @@ impl Default for Txt2Img {
             pad_cond_uncond: false,
             decoder: LatentDecoder::Vae,
             taesd_previews: false,
+            refiner_switch_at: None,
             tiling: Wrap::default(),
             samples_at_once: None,
         }
@@ -118,6 +124,8 @@ pub struct Output {
     pub subseed: Option<u64>,
     /// Why what is steered away from was left out on the way.
     pub skipped: Skipped,
+    /// Whether the refiner ended it.
+    pub refined: bool,
 }
 
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only.
@@ -172,51 +180,44 @@ pub fn txt2img(
         if watch.cancelled() {
             return Err(Error::Cancelled);
         }
-        let mut guidance = {
-            let encoder = components.text_encoder()?;
-            let _memory = FreedAtTheEnd(encoder.clip.device().clone());
-            let cancelled = || watch.cancelled();
-            request.guidance(&encoder, &Run::until(&cancelled))?
-        };
-        if wants.conditioning {
-            for (image, guidance) in guidance.iter_mut().enumerate() {
-                conditioning::changed(guidance, plan.first_image + image, stages, &mut handles)?;
-            }
-        }
-        let previews = if request.taesd_previews { preview_decoder(components, watch)? } else { None };
-        let lent = components.unet()?;
-        let unet = match request.tiling {
-            Wrap { x: false, y: false } => Arc::clone(&lent),
-            wrap => Arc::new(lent.wrapping(wrap)),
-        };
-        let memory = FreedAtTheEnd(unet.device().clone());
-        // Stages may change conditioning from pass to pass; mostly they do not.
-        let transforms = components.transforms()?;
-        {
-            let cancelled = || watch.cancelled();
-            contexts.prepare(&unet, &guidance, &transforms, &Run::until(&cancelled))?;
-        }
-        times.prepare(&unet);
-        let progress =
-            Progress { phase: Phase::Conditioning, step: index * steps, steps: request.n_iter * steps };
-        watch.progress(progress);
-        let mut context = PassContext {
-            facts,
-            sigmas: &model_sigmas,
-            unet: &unet,
+        components.begin_pass();
+        let guide = |encoder: &TextEncoder, _: Range<usize>, run: &Run| request.guidance(encoder, run);
+        let mut around = Surroundings {
+            guide: &guide,
+            tiling: request.tiling,
+            zero_terminal_snr: request.sampling.zero_terminal_snr,
+            components: &mut *components,
             watch: &mut *watch,
             stages: &mut *stages,
-            wants,
+            wants_conditioning: wants.conditioning,
             handles: &mut handles,
-            contexts: &contexts,
-            transforms: &transforms,
+        };
+        let images = first_image..first_image + request.batch_size;
+        let guidance = around.guidance(images.clone())?;
+        let wants_previews = request.taesd_previews;
+        let previews = if wants_previews { preview_decoder(around.components, around.watch)? } else { None };
+        let networks = around.networks(*facts, false, guidance)?;
+        let progress =
+            Progress { phase: Phase::Conditioning, step: index * steps, steps: request.n_iter * steps };
+        let mut context = PassContext {
+            around,
+            facts,
+            sigmas: &model_sigmas,
+            images,
+            networks: Some(networks),
+            wants,
+            contexts: &mut contexts,
             times: &mut times,
             previews: previews.as_deref(),
+            refiner_switch_at: request.refiner_switch_at,
             progress,
             skipped: &mut skipped,
         };
-        let latents = pass::run(&plan, &Start::Noise, &guidance, &mut context)?;
-        drop((unet, lent, memory));
+        context.prepare()?;
+        context.around.watch.progress(progress);
+        let latents = pass::run(&plan, &Start::Noise, &mut context)?;
+        let refined = context.networks.as_ref().is_some_and(|networks| networks.is_refiner);
+        drop(context);
         let mut pictures = vec![];
         {
             let told = Progress { phase: Phase::Decoding, step: (index + 1) * steps, ..progress };
@@ -245,7 +246,7 @@ pub fn txt2img(
         }
         outputs.extend(pictures.into_iter().map(|Picture { image, seed, index }| {
             let subseed = request.noise(index).variation.map(|variation| variation.subseed);
-            Output { image, seed, subseed, skipped }
+            Output { image, seed, subseed, skipped, refined }
         }));
     }
     Ok(outputs)
@@ -347,7 +348,7 @@ impl Txt2Img {
     }
 
     /// Each image's guidance.
-    fn guidance(&self, encoder: &crate::model::TextEncoder, run: &Run) -> Result<Vec<Guidance>> {
+    fn guidance(&self, encoder: &TextEncoder, run: &Run) -> Result<Vec<Guidance>> {
         let prompts = Prompts {
             prompt: &self.prompt,
             negative_prompt: &self.negative_prompt,

@@ -83,6 +83,10 @@ class Txt2ImgFields(TypedDict, total=False):
     strict: bool
     """An error if something that is asked for is not applied, such as a LoRA that is not there; else ``Result.notices``
     tells of it."""
+    refiner_checkpoint: str
+    """A checkpoint that goes on where the own one ends, named as ``checkpoint`` is."""
+    refiner_switch_at: float
+    """The share of the way from noise to picture after which it does; 0.8 if left out."""
     tiling: bool
     """Makes pictures that can be laid side by side: what is drawn goes on beyond each border with the other end."""
     tiling_x: bool

@@ -106,6 +106,16 @@ static ROWS: &[Row] = &[
     row!("Tiling", |told| flag(told.request.tiling), |told, text| truth(text) => told.request.tiling),
     // Networks.
     row!(
+        "Refiner",
+        |told| told.request.refiner_checkpoint.clone(),
+        |told, text| Some(word(text)) => told.request.refiner_checkpoint
+    ),
+    row!(
+        "Refiner switch at",
+        |told| told.request.refiner_switch_at.map(|share| share.to_string()),
+        |told, text| Some(Some(number(text, 0.0..=1.0)?)) => told.request.refiner_switch_at
+    ),
+    row!(
         "Hypernet",
         |told| told.hypernetwork.as_ref().map(|(name, _)| name.clone()),
         |told, text| Some(Some((text.to_owned(), "1.0".to_owned()))) => told.hypernetwork

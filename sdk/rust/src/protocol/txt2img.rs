@@ -10,6 +10,7 @@ use super::{ImageOut, OnDisconnect};
 /// What to draw. Names, meaning and defaults are A1111's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a field of the wire")]
 pub struct Txt2ImgParams {
     /// What to draw, with A1111's emphasis, BREAK, comments (`#` to the line's end), a weight at the end (`a cat :1.5`),
     /// LoRAs (`<lora:NAME:STRENGTH>`, or text encoder and UNet apart: `<lora:NAME:TE:UNET>`, with `te=`, `unet=` and `dyn=`
@@ -91,6 +92,14 @@ pub struct Txt2ImgParams {
     /// another model, `[from:to:when]`, and so on. If not, the result's `notices` tell of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
+    /// A checkpoint that goes on where the own one ends, named as `checkpoint` is: with its own text encoder, and its own VAE where
+    /// `vae` names none. LoRAs and hypernetworks are applied to both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refiner_checkpoint: Option<String>,
+    /// The share of the way from noise to picture, in timesteps of the model, after which it does; 0.8 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub refiner_switch_at: Option<f64>,
     /// Makes pictures that can be laid side by side: what is drawn goes on beyond each border with the other end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tiling: bool,
@@ -144,6 +153,8 @@ impl Default for Txt2ImgParams {
             sd_vae_decode_method: VaeDecodeMethod::Full,
             loras: Vec::new(),
             strict: false,
+            refiner_checkpoint: None,
+            refiner_switch_at: None,
             tiling: false,
             tiling_x: false,
             tiling_y: false,

@@ -1,0 +1,76 @@
+//! What a pass is sampled with, and how one checkpoint's networks take the place of another's.
+
+use std::ops::Range;
+
+use super::contexts::Contexts;
+use super::networks::{PassNetworks, Surroundings};
+use super::sampling_options::Skipped;
+use super::stages::Wants;
+use super::time_embeddings::TimeEmbeddings;
+use super::watch::Progress;
+use crate::model::ModelFacts;
+use crate::networks::taesd::Taesd;
+use crate::nn::Run;
+use crate::sampling::ModelSigmas;
+use crate::{Error, Result};
+
+/// What a pass is sampled with.
+pub(super) struct PassContext<'a> {
+    pub around: Surroundings<'a>,
+    /// What is known of the request's own checkpoint.
+    pub facts: &'a ModelFacts,
+    /// Its noise levels.
+    pub sigmas: &'a ModelSigmas,
+    /// The images of the pass, counted over the request.
+    pub images: Range<usize>,
+    /// Whose turn it is; none while one goes and another one comes.
+    pub networks: Option<PassNetworks>,
+    pub wants: Wants,
+    pub contexts: &'a mut Contexts,
+    pub times: &'a mut TimeEmbeddings,
+    /// What previews are made by; of latents alone if `None`.
+    pub previews: Option<&'a Taesd>,
+    /// The share of the way after which the refiner goes on; none does if `None`.
+    pub refiner_switch_at: Option<f64>,
+    /// Where the request stands as the pass begins.
+    pub progress: Progress,
+    /// Why what is steered away from was left out.
+    pub skipped: &'a mut Skipped,
+}
+
+impl PassContext<'_> {
+    /// Makes ready what the next evaluations need of the networks whose turn it is.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        let networks = self.networks.as_ref().ok_or_else(nobodys_turn)?;
+        let cancelled = || self.around.watch.cancelled();
+        // Stages may change conditioning from pass to pass; mostly they do not.
+        let run = Run::until(&cancelled);
+        self.contexts.prepare(&networks.unet, &networks.guidance, &networks.transforms, &run)?;
+        self.times.prepare(&networks.unet);
+        Ok(())
+    }
+
+    /// It is the refiner's turn: what was drawn with before is let go of first.
+    pub(super) fn refine(&mut self) -> Result<()> {
+        self.networks = None;
+        let facts = self.around.components.refine()?;
+        self.take_turn(facts, true)
+    }
+
+    /// It is the request's own checkpoint's turn again, for the next image.
+    pub(super) fn begin_again(&mut self) -> Result<()> {
+        self.networks = None;
+        self.around.components.begin_pass();
+        self.take_turn(*self.facts, false)
+    }
+
+    fn take_turn(&mut self, facts: ModelFacts, is_refiner: bool) -> Result<()> {
+        let guidance = self.around.guidance(self.images.clone())?;
+        self.networks = Some(self.around.networks(facts, is_refiner, guidance)?);
+        self.prepare()
+    }
+}
+
+pub(super) fn nobodys_turn() -> Error {
+    Error::Compute("an evaluation between two networks".to_owned())
+}
