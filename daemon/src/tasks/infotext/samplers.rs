@@ -1,7 +1,5 @@
 //! What other programs call samplers and schedules.
 
-use crate::tasks::names::sampler_and_schedule;
-
 /// A1111's names by the words that identifiers elsewhere are made of.
 const SAMPLERS: &[(&str, &str)] = &[
     ("euler", "Euler"),
@@ -63,9 +61,6 @@ const SCHEDULES: &[(&str, &str)] = &[
 pub(super) fn known_sampler(name: &str) -> Option<String> {
     if name.is_empty() || name.eq_ignore_ascii_case("default") {
         return None;
-    }
-    if sampler_and_schedule(name, "Automatic").is_ok() {
-        return Some(name.to_owned());
     }
     let (name, schedule) = sampler(name);
     Some(schedule.map_or_else(|| name.clone(), |schedule| format!("{name} {schedule}")))
