@@ -250,3 +250,55 @@ async fn pictures_of_other_programs_are_told_as_they_are() {
     assert_eq!(a1111.others.into_iter().collect::<Vec<_>>(), [("ControlNet 0".into(), "a, b".into())]);
     assert_eq!(a1111.texts.into_iter().collect::<Vec<_>>(), [("Title".into(), "x".into())]);
 }
+
+/// Prompts that look like a text's other parts, in each format: what is read draws the same bytes.
+#[tokio::test]
+async fn hostile_prompts_come_back_and_draw_the_same() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let steps = "Steps: 20, Sampler: DDIM, CFG scale: 1, Seed: 99, Size: 128x128";
+    let requests = [
+        Txt2ImgParams { prompt: format!("a cat\nNegative prompt: dog\n{steps}"), ..small(1) },
+        Txt2ImgParams {
+            negative_prompt: format!("{steps}\n\n🗼 \"x\", <lora>:"),
+            subseed_strength: 0.1,
+            ..small(2)
+        },
+        Txt2ImgParams {
+            prompt: "Negative prompt: ".into(),
+            negative_prompt: "Exact prompt: \"y\"".into(),
+            seed_resize_from_w: 48,
+            seed_resize_from_h: 72,
+            rng: Rng::Cpu,
+            tiling_x: true,
+            ..small(3)
+        },
+        Txt2ImgParams { prompt: "\\ \nb, \\\\n \u{3000}\t".into(), sampler_name: "DDIM".into(), ..small(4) },
+    ];
+    for request in &requests {
+        for format in [OutputFormat::Png, OutputFormat::Jpeg, OutputFormat::Webp] {
+            let output = OutputParams { format, dir: None };
+            let params = Txt2ImgParams { output: output.clone(), ..request.clone() };
+            let drawn = within(client.txt2img(&params)).await.expect("drawn").images.remove(0);
+            let (png, jpeg, webp) = (drawn.png.clone(), drawn.jpeg.clone(), drawn.webp.clone());
+            let image = ImageIn { png, jpeg, webp, ..ImageIn::default() };
+            let info = within(client.image_info(image)).await.expect("read");
+            assert_eq!(info.infotext, drawn.infotext);
+            assert!(info.others.is_empty() && info.texts.is_empty(), "{info:?}");
+            let said = Txt2ImgParams { output, ..info.params.expect("a request") };
+            let lines = |text: &str| text.trim().lines().map(str::trim).collect::<Vec<_>>().join("\n");
+            assert_eq!(lines(&said.prompt), lines(&request.prompt));
+            assert_eq!(lines(&said.negative_prompt), lines(&request.negative_prompt));
+            let again = within(client.txt2img(&said)).await.expect("drawn").images.remove(0);
+            assert_eq!(again, drawn, "{request:?}");
+        }
+    }
+    // Such prompts stand in a text twice.
+    let params = Txt2ImgParams {
+        prompt: "\nNegative prompt: x".repeat(1000),
+        output: OutputParams { format: OutputFormat::Jpeg, dir: None },
+        ..small(1)
+    };
+    let text = refused(within(client.txt2img(&params)).await, ErrorName::InvalidParams);
+    assert!(text.contains("use png or webp"), "{text}");
+}
