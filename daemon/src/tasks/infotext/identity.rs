@@ -8,6 +8,7 @@ use latentd_models::sampling::{Sampler, Schedule};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::rows::keys;
 use super::{Named, Told, read, write};
 
 /// Texts that look like parts of an infotext.
@@ -122,6 +123,31 @@ fn lines(prompt: &str) -> String {
     lines.join("\n")
 }
 
+/// Values as they are meant, or nearly, and others.
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "-?[0-9]{1,20}",
+        "-?[0-9]{1,4}\\.[0-9]{0,3}(e[0-9]{1,3})?",
+        "[0-9]{1,5}x[0-9]{1,5}",
+        "(inf|-inf|nan|NaN|True|False|true|None|CPU|TAESD|bf16)",
+        select(vec![
+            r#"[{"name": "x", "te": 1e4}]"#,
+            r#"[{"name": ""}]"#,
+            r#"[{"name": "x", "dyn": 0}]"#,
+            r#"[{"name": "x"}]"#,
+        ])
+        .prop_map(|text| serde_json::Value::from(text).to_string()),
+        "\"[\\[{]{1,3}[a-z:0-9]{0,5}[\\]}]{1,3}\"",
+        "\\PC{0,8}",
+    ]
+}
+
+fn check(request: &Txt2ImgParams) {
+    let schema = crate::schema::of::<Txt2ImgParams>();
+    let value = toml::Value::try_from(request).expect("a value");
+    crate::schema::check(&schema, &value).unwrap_or_else(|error| panic!("{error}: {request:?}"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
@@ -141,10 +167,18 @@ proptest! {
             prompt.negative_prompt = lines(&prompt.negative_prompt);
         }
         prop_assert_eq!(&found, &told, "{}", text);
-        // What is read of it draws it, whatever its names.
-        let request = found.into_request(|_| false, |_| false);
-        let schema = crate::schema::of::<Txt2ImgParams>();
-        let value = toml::Value::try_from(&request).expect("a value");
-        prop_assert!(crate::schema::check(&schema, &value).is_ok());
+        check(&found.into_request(|_| false, |_| false));
+    }
+
+    /// Whatever is said, what comes of it can be asked for.
+    #[test]
+    fn anything_gives_a_request(
+        pairs in proptest::collection::vec((select(keys().collect::<Vec<_>>()), value()), 3..12),
+        text in TEXT,
+    ) {
+        let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+        let (told, _) = read(&format!("{text}\n{}", pairs.join(", ")));
+        check(&told.into_request(|_| true, |_| true));
+        read(&text);
     }
 }

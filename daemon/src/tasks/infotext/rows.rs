@@ -11,8 +11,8 @@ use super::forms;
 use super::samplers::{known_sampler, schedule};
 use super::told::Told;
 use super::values::{
-    decoder, decoder_of, flag, hypernetwork, loras, number, precision, precision_of, rng, side, sides, size,
-    truth, vae, whole, word,
+    decoder, decoder_of, flag, hypernetwork, loras, loras_of, number, precision, precision_of, rng, side,
+    sides, size, truth, vae, whole, word,
 };
 
 /// A key, and how it is written and read.
@@ -140,7 +140,7 @@ static ROWS: &[Row] = &[
     row!(
         "Loras",
         |told| loras(&told.request.loras),
-        |told, text| serde_json::from_str(text).ok() => told.request.loras
+        |told, text| loras_of(text) => told.request.loras
     ),
     row!(
         "Precision",
@@ -165,6 +165,12 @@ fn is_varied(told: &Told) -> bool {
 
 fn is_resized(told: &Told) -> bool {
     told.request.seed_resize_from_w > 0 && told.request.seed_resize_from_h > 0
+}
+
+/// All keys that are written or read.
+#[cfg(test)]
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.key)
 }
 
 /// The text of a picture.

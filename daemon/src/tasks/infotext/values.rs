@@ -95,6 +95,18 @@ pub(super) fn loras(loras: &[LoraParams]) -> Option<String> {
     if loras.is_empty() { None } else { serde_json::to_string(loras).ok() }
 }
 
+pub(super) fn loras_of(text: &str) -> Option<Vec<LoraParams>> {
+    let loras: Vec<LoraParams> = serde_json::from_str(text).ok()?;
+    let is_strength = |strength: Option<f64>| strength.is_none_or(|strength| strength.abs() <= 1000.0);
+    let can_be_asked_for = |lora: &LoraParams| {
+        (1..=1000).contains(&lora.name.chars().count())
+            && is_strength(lora.te)
+            && is_strength(lora.unet)
+            && lora.dynamic.is_none_or(|ranks| (1..=100_000).contains(&ranks))
+    };
+    (loras.len() <= 100 && loras.iter().all(can_be_asked_for)).then_some(loras)
+}
+
 /// A picture of ours that does not tell was drawn in f32.
 pub(super) fn precision(precision: Precision) -> Option<String> {
     match precision {
