@@ -116,3 +116,189 @@ async fn the_command_line_prints_it() {
     assert!(String::from_utf8_lossy(&silent.stderr).contains("does not say how it was made"));
     assert_eq!(run(&["info", "none.png"]).status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn generate_repeats_a_picture_but_for_its_flags() {
+    let daemon = Daemon::start();
+    let folder = daemon.folder.path();
+    let run = |arguments: &[&str]| daemon.command(arguments).output().expect("ran");
+    let pixels = |name: &str| {
+        let bytes = std::fs::read(folder.join(name)).expect("read");
+        latentd_models::image::Picture::decode(&bytes, 1 << 20).expect("decodes").pixels
+    };
+    let first = [
+        "generate",
+        "a red circle",
+        "-n",
+        "a dog",
+        "-o",
+        "a.webp",
+        "--steps",
+        "2",
+        "-W",
+        "64",
+        "-H",
+        "80",
+        "--seed",
+        "7",
+        "--subseed-strength",
+        "0.25",
+        "--sampler-name",
+        "DPM++ 2M Karras",
+        "--rng",
+        "CPU",
+        "--clip-skip",
+        "2",
+        "--tiling",
+        "--cfg-scale",
+        "5.5",
+    ];
+    let drawn = run(&first);
+    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
+    // In each format, from each.
+    for (from, to) in [("a.webp", "b.png"), ("b.png", "c.webp"), ("c.webp", "d.jpg"), ("d.jpg", "e.png")] {
+        let again = run(&["generate", "--from", from, "-o", to]);
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        assert!(!String::from_utf8_lossy(&again.stderr).contains("is not drawn"), "all of it is drawn");
+        if !to.ends_with("jpg") {
+            assert!(pixels(to) == pixels("a.webp"), "{to}");
+        }
+    }
+    let text = |name: &str| {
+        let bytes = std::fs::read(folder.join(name)).expect("read");
+        latentd_models::image::read_infotext(&bytes).expect("a picture").expect("a text")
+    };
+    assert_eq!(text("e.png"), text("a.webp"));
+    let changed = run(&[
+        "generate",
+        "a blue square",
+        "--from",
+        "a.webp",
+        "-o",
+        "f.png",
+        "--seed",
+        "8",
+        "--tiling=false",
+    ]);
+    assert!(changed.status.success(), "{}", String::from_utf8_lossy(&changed.stderr));
+    let (before, after) = (text("a.webp"), text("f.png"));
+    assert!(before.contains("Seed: 7, ") && before.contains("Tiling: True"), "{before}");
+    let expected = before
+        .replace("a red circle", "a blue square")
+        .replace("Seed: 7, ", "Seed: 8, ")
+        .replace("Tiling: True, ", "");
+    assert_eq!(after, expected);
+
+    // What nobody can ask for is said.
+    let white = latentd_models::image::RgbImage { width: 8, height: 8, pixels: vec![255; 192] };
+    let foreign =
+        "a fox\nSteps: 1, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, ADetailer model: face.pt";
+    let png = latentd_models::image::encode_png(&white, foreign).expect("encodes");
+    std::fs::write(folder.join("foreign.png"), png).expect("written");
+    let drawn = run(&["generate", "--from", "foreign.png", "-o", "g.png"]);
+    let said = String::from_utf8_lossy(&drawn.stderr).into_owned();
+    assert!(drawn.status.success() && said.contains("this is not drawn: ADetailer model"), "{said}");
+    for (arguments, code, expected) in [
+        (&["generate", "--from", "foreign.png", "--sampler-name", "none"][..], 2, "'none' is not known"),
+        (&["generate", "--from", &picture("rgb.png").display().to_string()], 1, "give a prompt"),
+        (&["generate", "--from", "nothing.png"], 2, "cannot be read"),
+        (&["generate"], 2, "PROMPT"),
+    ] {
+        let refused = run(arguments);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(code) && said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+/// Chunks of a PNG behind its header.
+fn with_texts(texts: &[(&str, &str)]) -> Vec<u8> {
+    let white = latentd_models::image::RgbImage { width: 64, height: 64, pixels: vec![255; 64 * 64 * 3] };
+    let mut png = latentd_models::image::encode_png(&white, "").expect("encodes");
+    for (keyword, text) in texts {
+        let chunk = [b"tEXt", keyword.as_bytes(), b"\0", text.as_bytes()].concat();
+        let mut crc = flate2::Crc::new();
+        crc.update(&chunk);
+        let length = (chunk.len() as u32 - 4).to_be_bytes();
+        png.splice(33..33, [&length[..], &chunk, &crc.sum().to_be_bytes()].concat());
+    }
+    png
+}
+
+#[tokio::test]
+async fn pictures_of_other_programs_are_told_as_they_are() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let ask = async |texts: &[(&str, &str)]| {
+        within(client.image_info(ImageIn::png(with_texts(texts)))).await.expect("read")
+    };
+    let graph = r#"{"3": {"class_type": "KSampler"}}"#;
+    let comfy = ask(&[("prompt", graph), ("workflow", "{}")]).await;
+    assert_eq!((comfy.infotext, comfy.params), (None, None));
+    assert_eq!(comfy.texts.get("prompt").map(String::as_str), Some(graph));
+
+    let comment = r#"{"steps": 2, "sampler": "k_euler", "seed": 5, "scale": 6.0, "uc": "bad"}"#;
+    let novel = ask(&[("Software", "NovelAI"), ("Description", "a fox"), ("Comment", comment)]).await;
+    let text = "a fox\nNegative prompt: bad\nSteps: 2, Sampler: Euler, CFG scale: 6.0, Seed: 5, Size: 64x64, Clip skip: 2, ENSD: 31337";
+    assert_eq!(novel.infotext.as_deref(), Some(text));
+    let params = novel.params.expect("a request");
+    assert_eq!((params.sampler_name.as_str(), params.steps, params.clip_skip), ("Euler", 2, 2));
+    assert_eq!(novel.texts.get("Comment").map(String::as_str), Some(comment));
+    within(client.txt2img(&params)).await.expect("can be drawn");
+
+    let said = "a fox\nSteps: 2, Sampler: Euler, CFG scale: 6, Seed: 5, Size: 64x64, ControlNet 0: \"a, b\"";
+    let a1111 = ask(&[("parameters", said), ("Title", "x")]).await;
+    assert_eq!(a1111.others.into_iter().collect::<Vec<_>>(), [("ControlNet 0".into(), "a, b".into())]);
+    assert_eq!(a1111.texts.into_iter().collect::<Vec<_>>(), [("Title".into(), "x".into())]);
+}
+
+/// Prompts that look like a text's other parts, in each format: what is read draws the same bytes.
+#[tokio::test]
+async fn hostile_prompts_come_back_and_draw_the_same() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let steps = "Steps: 20, Sampler: DDIM, CFG scale: 1, Seed: 99, Size: 128x128";
+    let requests = [
+        Txt2ImgParams { prompt: format!("a cat\nNegative prompt: dog\n{steps}"), ..small(1) },
+        Txt2ImgParams {
+            negative_prompt: format!("{steps}\n\n🗼 \"x\", <lora>:"),
+            subseed_strength: 0.1,
+            ..small(2)
+        },
+        Txt2ImgParams {
+            prompt: "Negative prompt: ".into(),
+            negative_prompt: "Exact prompt: \"y\"".into(),
+            seed_resize_from_w: 48,
+            seed_resize_from_h: 72,
+            rng: Rng::Cpu,
+            tiling_x: true,
+            ..small(3)
+        },
+        Txt2ImgParams { prompt: "\\ \nb, \\\\n \u{3000}\t".into(), sampler_name: "DDIM".into(), ..small(4) },
+    ];
+    for request in &requests {
+        for format in [OutputFormat::Png, OutputFormat::Jpeg, OutputFormat::Webp] {
+            let output = OutputParams { format, dir: None };
+            let params = Txt2ImgParams { output: output.clone(), ..request.clone() };
+            let drawn = within(client.txt2img(&params)).await.expect("drawn").images.remove(0);
+            let (png, jpeg, webp) = (drawn.png.clone(), drawn.jpeg.clone(), drawn.webp.clone());
+            let image = ImageIn { png, jpeg, webp, ..ImageIn::default() };
+            let info = within(client.image_info(image)).await.expect("read");
+            assert_eq!(info.infotext, drawn.infotext);
+            assert!(info.others.is_empty() && info.texts.is_empty(), "{info:?}");
+            let said = Txt2ImgParams { output, ..info.params.expect("a request") };
+            let lines = |text: &str| text.trim().lines().map(str::trim).collect::<Vec<_>>().join("\n");
+            assert_eq!(lines(&said.prompt), lines(&request.prompt));
+            assert_eq!(lines(&said.negative_prompt), lines(&request.negative_prompt));
+            let again = within(client.txt2img(&said)).await.expect("drawn").images.remove(0);
+            assert_eq!(again, drawn, "{request:?}");
+        }
+    }
+    // Such prompts stand in a text twice.
+    let params = Txt2ImgParams {
+        prompt: "\nNegative prompt: x".repeat(1000),
+        output: OutputParams { format: OutputFormat::Jpeg, dir: None },
+        ..small(1)
+    };
+    let text = refused(within(client.txt2img(&params)).await, ErrorName::InvalidParams);
+    assert!(text.contains("use png or webp"), "{text}");
+}

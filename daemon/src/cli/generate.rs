@@ -1,6 +1,6 @@
 //! `latentd generate`: text in, picture files out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -11,20 +11,24 @@ use latentd_client::protocol::{
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
+use super::info;
 use super::one_job::{done, submit};
 use super::output::{say, visible};
 use super::pictures::Target;
 use super::stopped::Stopped;
+use crate::config::Config;
 use crate::paths;
 
 /// Fields of the request as flags. What is left out has the daemon's default.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct GenerateArgs {
     /// What to draw, with A1111's emphasis and BREAK
-    #[arg(allow_negative_numbers = true)]
-    prompt: String,
+    #[arg(allow_negative_numbers = true, required_unless_present = "from")]
+    prompt: Option<String>,
+    /// A PNG, JPEG or WebP file whose text says how it was made: draws it again, but for what the prompt and other flags say
+    #[arg(long, value_name = "PICTURE")]
+    from: Option<PathBuf>,
     /// The file to write: .png, .jpg or .webp; `-` for PNG on stdout, where several follow each other. In files, several pictures become NAME-1.png, NAME-2.png, … [default: latentd-SEED.png]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -92,8 +96,8 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "N")]
     clip_skip: Option<u32>,
     /// Pad the shorter of both prompts with empty chunks
-    #[arg(long)]
-    pad_cond_uncond: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pad_cond_uncond: Option<bool>,
     /// A checkpoint that goes on where the own one ends
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     refiner_checkpoint: Option<String>,
@@ -101,16 +105,16 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "X")]
     refiner_switch_at: Option<f64>,
     /// Make a picture that can be laid side by side with itself
-    #[arg(long)]
-    tiling: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tiling: Option<bool>,
     /// The same from right to left only
-    #[arg(long)]
-    tiling_x: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tiling_x: Option<bool>,
     /// The same from bottom to top only
-    #[arg(long)]
-    tiling_y: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tiling_y: Option<bool>,
     /// Where noise comes from [default: nv]
-    #[arg(long)]
+    #[arg(long, ignore_case = true)]
     rng: Option<RngArg>,
     /// What to compute in [default: auto]
     #[arg(long)]
@@ -145,10 +149,10 @@ enum PrecisionArg {
 }
 
 impl GenerateArgs {
-    fn params(&self, format: OutputFormat) -> Txt2ImgParams {
-        let default = Txt2ImgParams::default();
+    /// What the flags say, and of the rest what `default` does.
+    fn params(&self, format: OutputFormat, default: Txt2ImgParams) -> Txt2ImgParams {
         Txt2ImgParams {
-            prompt: self.prompt.clone(),
+            prompt: self.prompt.clone().unwrap_or(default.prompt),
             negative_prompt: self.negative_prompt.clone().unwrap_or(default.negative_prompt),
             seed: self.seed.unwrap_or(default.seed),
             subseed: self.subseed.unwrap_or(default.subseed),
@@ -157,28 +161,29 @@ impl GenerateArgs {
             seed_resize_from_h: self.seed_resize_from_h.unwrap_or(default.seed_resize_from_h),
             steps: self.steps.unwrap_or(default.steps),
             cfg_scale: self.cfg_scale.unwrap_or(default.cfg_scale),
-            width: self.width,
-            height: self.height,
+            width: self.width.or(default.width),
+            height: self.height.or(default.height),
             sampler_name: self.sampler_name.clone().unwrap_or(default.sampler_name),
             scheduler: self.scheduler.clone().unwrap_or(default.scheduler),
             batch_size: self.batch_size.unwrap_or(default.batch_size),
             n_iter: self.n_iter.unwrap_or(default.n_iter),
             clip_skip: self.clip_skip.unwrap_or(default.clip_skip),
-            pad_cond_uncond: self.pad_cond_uncond,
-            checkpoint: self.checkpoint.clone(),
-            vae: self.vae.clone(),
+            pad_cond_uncond: self.pad_cond_uncond.unwrap_or(default.pad_cond_uncond),
+            checkpoint: self.checkpoint.clone().or(default.checkpoint),
+            vae: self.vae.clone().or(default.vae),
             sd_vae_decode_method: match self.sd_vae_decode_method {
                 Some(DecoderArg::Taesd) => VaeDecodeMethod::Taesd,
-                Some(DecoderArg::Full) | None => VaeDecodeMethod::Full,
+                Some(DecoderArg::Full) => VaeDecodeMethod::Full,
+                None => default.sd_vae_decode_method,
             },
             keep_alive: self.keep_alive,
-            loras: self.loras.clone(),
+            loras: if self.loras.is_empty() { default.loras } else { self.loras.clone() },
             strict: self.strict,
-            refiner_checkpoint: self.refiner_checkpoint.clone(),
-            refiner_switch_at: self.refiner_switch_at,
-            tiling: self.tiling,
-            tiling_x: self.tiling_x,
-            tiling_y: self.tiling_y,
+            refiner_checkpoint: self.refiner_checkpoint.clone().or(default.refiner_checkpoint),
+            refiner_switch_at: self.refiner_switch_at.or(default.refiner_switch_at),
+            tiling: self.tiling.unwrap_or(default.tiling),
+            tiling_x: self.tiling_x.unwrap_or(default.tiling_x),
+            tiling_y: self.tiling_y.unwrap_or(default.tiling_y),
             rng: self.rng.map_or(default.rng, |rng| match rng {
                 RngArg::Nv => Rng::Nv,
                 RngArg::Cpu => Rng::Cpu,
@@ -216,15 +221,51 @@ pub(super) fn lora(text: &str) -> Result<LoraParams, String> {
     Ok(LoraParams { name, te, unet, dynamic: None })
 }
 
+/// The request that a picture tells. What of its text no request can say is said here.
+async fn told(
+    global: &GlobalArgs,
+    config: &Config,
+    models_dirs: &[PathBuf],
+    picture: &Path,
+) -> Result<Txt2ImgParams, Failure> {
+    let info = info::of(global, config, models_dirs, picture).await?;
+    let shown = picture.display();
+    let request = info.params.ok_or_else(|| {
+        let advice = if info.texts.is_empty() {
+            "give a prompt"
+        } else {
+            "what other programs wrote in it is shown by: latentd info --json"
+        };
+        Failure::new(format!("{shown} does not say how it was made; {advice}"))
+    })?;
+    if !info.others.is_empty() {
+        let keys: Vec<&str> = info.others.keys().map(String::as_str).collect();
+        let keys = keys.join(", ");
+        say(&format!(
+            "latentd: of what {} says this is not drawn: {}",
+            visible(&shown.to_string()),
+            visible(&keys)
+        ));
+    }
+    Ok(request)
+}
+
 /// Draws, shows how far it is, writes the files.
 pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitCode, Failure> {
     let config = global.config()?;
     let target = Target::new(args.output.clone())?;
-    let params = args.params(target.asked_for());
     // From before there is a job, so that none is left behind.
     let mut stopped = Stopped::listen()?;
+    let submitted = async {
+        let default = match &args.from {
+            Some(picture) => told(global, &config, &args.models_dirs, picture).await?,
+            None => Txt2ImgParams::default(),
+        };
+        let params = args.params(target.asked_for(), default);
+        submit(global, &config, &args.models_dirs, "txt2img", &params).await
+    };
     let (client, job) = tokio::select! {
-        submitted = submit(global, &config, &args.models_dirs, "txt2img", &params) => submitted?,
+        submitted = submitted => submitted?,
         () = stopped.wait() => return Err(Failure { text: "cancelled".into(), code: 130 }),
     };
     let drawn: Txt2ImgResult = done(&client, &job, stopped).await?;

@@ -1,15 +1,17 @@
 //! `latentd info`: what a picture says of how it was made.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use latentd_client::protocol::ImageIn;
+use latentd_client::Client;
+use latentd_client::protocol::{ImageIn, ImageInfo};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::launch::ask;
 use super::output::{print, print_json};
+use crate::config::Config;
 
 /// Flags of `info`.
 #[derive(Debug, Args)]
@@ -21,16 +23,26 @@ pub(super) struct InfoArgs {
     json: bool,
 }
 
-/// Prints the picture's text.
-pub(super) async fn run(global: &GlobalArgs, args: InfoArgs) -> Result<ExitCode, Failure> {
-    let config = global.config()?;
+/// What a picture says.
+pub(super) async fn of(
+    global: &GlobalArgs,
+    config: &Config,
+    models_dirs: &[PathBuf],
+    file: &Path,
+) -> Result<ImageInfo, Failure> {
     // A relative path means ours, not the daemon's.
-    let path = std::path::absolute(&args.file).map_err(Failure::usage)?;
+    let path = std::path::absolute(file).map_err(Failure::usage)?;
     let path = path.into_os_string().into_string().map_err(|path| {
         Failure::usage(format!("{}: is not UTF-8, which the daemon needs; rename it", path.display()))
     })?;
-    let (_, info) =
-        ask(global, &config, &[], async |client| client.image_info(ImageIn::path(&path)).await).await?;
+    let request = async |client: &Client| client.image_info(ImageIn::path(&path)).await;
+    Ok(ask(global, config, models_dirs, request).await?.1)
+}
+
+/// Prints the picture's text.
+pub(super) async fn run(global: &GlobalArgs, args: InfoArgs) -> Result<ExitCode, Failure> {
+    let config = global.config()?;
+    let info = of(global, &config, &[], &args.file).await?;
     if args.json {
         print_json(&info)?;
         return Ok(ExitCode::SUCCESS);

@@ -1,7 +1,7 @@
 //! `image.info`: from the text in a picture to the request that repeats it.
 
 use latentd_client::protocol::{ImageInfo, ImageInfoParams, LibraryKind};
-use latentd_models::image::{Infotext, read_infotext};
+use latentd_models::image::{PictureHeader, read_texts};
 
 use super::given::{Given, Sources, wrong};
 use super::infotext;
@@ -12,12 +12,20 @@ use crate::error::Result;
 pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<ImageInfo> {
     let given = Given::new("image", params.image, &Sources::of(studio))?;
     // Pixels have no text with them.
-    let infotext =
-        given.file().map(read_infotext).transpose().map_err(|error| wrong("image", &error))?.flatten();
-    let params = infotext.as_deref().map(|text| {
-        let (told, _) = infotext::read(&Infotext::parse(text));
+    let Some(file) = given.file() else { return Ok(ImageInfo::default()) };
+    let read = || Ok((read_texts(file)?, PictureHeader::read(file)?));
+    let (texts, header) = read().map_err(|error| wrong("image", &error))?;
+    let infotext = infotext::infotext(&texts, (header.width, header.height));
+    let mut info = ImageInfo { infotext, ..ImageInfo::default() };
+    if let Some(text) = &info.infotext {
+        let (told, others) = infotext::read(text);
         let is_known = |kind| move |hash: &str| studio.library.find(kind, hash).is_ok();
-        told.into_request(is_known(LibraryKind::Checkpoint), is_known(LibraryKind::Vae))
-    });
-    Ok(ImageInfo { infotext, params })
+        info.params = Some(told.into_request(is_known(LibraryKind::Checkpoint), is_known(LibraryKind::Vae)));
+        info.others = others.into_iter().collect();
+    }
+    info.texts = texts.others.into_iter().collect();
+    // Another program's, which is told in A1111's form or not at all.
+    let parameters = texts.infotext.filter(|text| info.infotext.as_ref() != Some(text));
+    info.texts.extend(parameters.map(|text| ("parameters".to_owned(), text)));
+    Ok(info)
 }

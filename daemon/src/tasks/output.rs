@@ -38,14 +38,15 @@ impl Output {
         })
     }
 
-    /// Refuses prompts that the text in a picture of this form has no room for.
-    pub(super) fn check_prompts(&self, prompts: [&str; 2]) -> Result<()> {
+    /// Refuses prompts that a picture of this form has no room for; or the whole of a text that says them, without the names
+    /// and numbers that are not known yet.
+    pub(super) fn check_prompts<'a>(&self, prompts: impl IntoIterator<Item = &'a str>) -> Result<()> {
         /// Room for the rest of the text: names and numbers.
         const SETTINGS: usize = 4096;
         let Self::Encoded(format) = self else {
             return Ok(());
         };
-        let units: usize = prompts.iter().map(|prompt| prompt.encode_utf16().count()).sum();
+        let units: usize = prompts.into_iter().map(|prompt| prompt.encode_utf16().count()).sum();
         format
             .check_infotext(units + SETTINGS)
             .map_err(|error| Error::invalid(format!("output.format: {error}")))
@@ -97,8 +98,8 @@ mod tests {
         assert_eq!(fs::read_dir(dir).expect("there").count(), 0, "nothing stays of the try");
         let long = "x".repeat(20_000);
         let jpeg = resolve(OutputFormat::Jpeg, None).expect("known");
-        assert_eq!(jpeg.check_prompts([&long, ""]), Ok(()));
-        let error = jpeg.check_prompts([&long, &long]).expect_err("no room");
+        assert_eq!(jpeg.check_prompts([long.as_str(), ""]), Ok(()));
+        let error = jpeg.check_prompts([long.as_str(), long.as_str()]).expect_err("no room");
         assert!(error.class == Class::InvalidParams && error.text.contains("use png or webp"), "{error}");
         let relative = resolve(OutputFormat::File, Some("relative"));
         assert!(relative.is_err_and(|error| error.text.contains("absolute")));

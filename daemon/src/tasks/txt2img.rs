@@ -67,7 +67,7 @@ impl JobMethod for Txt2Img {
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
         let noise = Noise::resolve(&params, pictures, &mut notices)?;
         let output = Output::resolve(&params.output, &studio.outputs_dir, &studio.folders)?;
-        output.check_prompts([&params.prompt, &params.negative_prompt])?;
+        output.check_prompts([params.prompt.as_str(), params.negative_prompt.as_str()])?;
 
         let name = params.checkpoint.as_deref();
         let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
@@ -153,6 +153,9 @@ impl JobMethod for Txt2Img {
             tiling_y: params.tiling_y && !tiles_all,
             ..params.clone()
         };
+        let told = Told { hypernetwork: in_prompt.hypernetwork, ..Told::of(told) };
+        // A prompt that A1111's lines cannot carry stands in it twice.
+        output.check_prompts([infotext::write(&told).to_string().as_str()])?;
         let picture = PictureSize {
             width: size.0,
             height: size.1,
@@ -181,7 +184,7 @@ impl JobMethod for Txt2Img {
             output,
             preview_every,
             wishes,
-            told: Told { hypernetwork: in_prompt.hypernetwork, ..Told::of(told) },
+            told,
             loras,
             embeddings,
             notices: notices.into_texts(),

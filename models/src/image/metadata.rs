@@ -1,44 +1,143 @@
-//! The infotext that a picture carries: PNG's text chunks, or EXIF's user comment, as A1111 looks for them
-//! (`modules/images.py: read_info_from_image`). The picture itself is not decoded.
+//! The texts that a picture carries: PNG's text chunks, EXIF, XMP, a JPEG's comment. The picture itself is not decoded.
+//!
+//! The infotext is looked for as A1111 does (`modules/images.py: read_info_from_image`); what other programs left is told
+//! as it is. What is damaged, or beyond reason in length or number, is as if it were not there.
 
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 
-use super::{PictureFormat, png, webp};
+use super::tiff::{EXIF, Tiff};
+use super::{Infotext, PictureFormat, png, webp};
 use crate::Result;
 
-/// Bytes of a text that is told; a longer one is as if it were not there.
+/// Bytes of a text that is told.
 const LONGEST: usize = 1 << 20;
+/// Bytes of all other texts together, and how many are looked at.
+const LONGEST_OTHERS: usize = 4 << 20;
+const MOST_OTHERS: usize = 64;
 const KEYWORD: &[u8] = b"parameters";
-/// What begins EXIF in a JPEG, and in some WebPs.
-const EXIF: &[u8] = b"Exif\0\0";
+const XMP: &str = "XML:com.adobe.xmp";
 
-/// The infotext of a PNG, JPEG or WebP. The comment in EXIF comes before PNG's `parameters`. What is damaged is as if it
-/// were not there; an error is only what is no picture.
-pub fn read_infotext(bytes: &[u8]) -> Result<Option<String>> {
-    Ok(match PictureFormat::of(bytes)? {
-        PictureFormat::Png => png_infotext(bytes),
-        PictureFormat::Jpeg => jpeg_exif(bytes).and_then(user_comment),
-        PictureFormat::WebP => webp::metadata(bytes, b"EXIF").and_then(user_comment),
-    })
+/// What is written in a picture.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// A1111's `parameters` text, or whatever another program has in its place.
+    pub infotext: Option<String>,
+    /// The other texts by their keywords: PNG's own, EXIF's names behind `exif:`, `XML:com.adobe.xmp`, and `comment` for a
+    /// JPEG's. Of several of one keyword it is the last.
+    pub others: Vec<(String, String)>,
 }
 
-fn png_infotext(bytes: &[u8]) -> Option<String> {
-    let exif = png::chunks(bytes).find(|(name, _)| name == b"eXIf");
-    let comment = exif.and_then(|(_, content)| user_comment(content));
-    comment.or_else(|| png_text(bytes, KEYWORD, LONGEST))
+/// The texts of a PNG, JPEG or WebP. An error is only what is no picture.
+pub fn read_texts(bytes: &[u8]) -> Result<Texts> {
+    let mut found = Found::default();
+    match PictureFormat::of(bytes)? {
+        PictureFormat::Png => {
+            found.exif = png::chunks(bytes).find(|(name, _)| name == b"eXIf").map(|(_, content)| content);
+            found.parameters = png_text(bytes, KEYWORD, LONGEST);
+            found.others = png_others(bytes);
+        }
+        PictureFormat::Jpeg => {
+            for (marker, content) in jpeg_segments(bytes) {
+                const XMP_SEGMENT: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+                match marker {
+                    0xe1 if found.exif.is_none() && content.starts_with(EXIF) => found.exif = Some(content),
+                    0xe1 => found.xmp = found.xmp.or(content.strip_prefix(XMP_SEGMENT)),
+                    0xfe => found.comment = Some(content),
+                    _ => {}
+                }
+            }
+        }
+        PictureFormat::WebP => {
+            found.exif = webp::metadata(bytes, b"EXIF");
+            found.xmp = webp::metadata(bytes, b"XMP ");
+        }
+    }
+    Ok(found.texts())
+}
+
+/// The infotext of a PNG, JPEG or WebP.
+pub fn read_infotext(bytes: &[u8]) -> Result<Option<String>> {
+    Ok(read_texts(bytes)?.infotext)
+}
+
+/// What there is, before it is read.
+#[derive(Default)]
+struct Found<'a> {
+    exif: Option<&'a [u8]>,
+    xmp: Option<&'a [u8]>,
+    comment: Option<&'a [u8]>,
+    parameters: Option<String>,
+    others: Vec<(String, String)>,
+}
+
+impl Found<'_> {
+    /// The comment in EXIF comes before PNG's `parameters`, and that before a JPEG's comment, if it is an infotext.
+    fn texts(self) -> Texts {
+        let lossy = |text: &[u8]| {
+            let text = String::from_utf8_lossy(within(text, LONGEST)?).trim_matches('\0').to_owned();
+            (!text.trim().is_empty()).then_some(text)
+        };
+        let tiff = self.exif.and_then(Tiff::new);
+        let mut infotext = tiff.as_ref().and_then(|tiff| tiff.user_comment(LONGEST));
+        let mut others = self.others;
+        let mut take = |keyword: &str, text: Option<String>, is_infotext: bool| match text {
+            Some(text) if is_infotext && infotext.is_none() => infotext = Some(text),
+            Some(text) => others.push((keyword.to_owned(), text)),
+            None => {}
+        };
+        take("parameters", self.parameters, true);
+        let comment = self.comment.and_then(lossy);
+        let is_infotext = comment.as_deref().is_some_and(|text| !Infotext::parse(text).fields.is_empty());
+        take("comment", comment, is_infotext);
+        for (name, text) in tiff.map(|tiff| tiff.texts(LONGEST)).unwrap_or_default() {
+            take(&format!("exif:{name}"), Some(text), false);
+        }
+        take(XMP, self.xmp.and_then(lossy), false);
+        let mut left = LONGEST_OTHERS;
+        others.retain(|(keyword, text)| {
+            let rest = left.checked_sub(keyword.len() + text.len());
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        });
+        Texts { infotext, others }
+    }
+}
+
+/// The texts of a PNG but its `parameters`. Only those that are told are unpacked.
+fn png_others(bytes: &[u8]) -> Vec<(String, String)> {
+    let is_text = |name: &[u8]| [b"tEXt", b"zTXt", b"iTXt"].iter().any(|each| name == *each);
+    let mut chunks: Vec<(&[u8], &[u8], &[u8])> = vec![];
+    for (name, content) in png::chunks(bytes).filter(|(name, _)| is_text(name)) {
+        let Some((keyword, _)) = until_zero(content).filter(|(keyword, _)| *keyword != KEYWORD) else {
+            continue;
+        };
+        if let Some(same) = chunks.iter_mut().find(|(other, _, _)| *other == keyword) {
+            *same = (keyword, name, content);
+        } else if chunks.len() < MOST_OTHERS {
+            chunks.push((keyword, name, content));
+        }
+    }
+    let texts = chunks.into_iter().filter_map(|(keyword, name, content)| {
+        Some((latin1(keyword), text_chunk(name, content, keyword, LONGEST)?))
+    });
+    texts.collect()
 }
 
 /// The last of a PNG's texts with this keyword that is no longer than `longest` bytes.
 pub(crate) fn png_text(bytes: &[u8], keyword: &[u8], longest: usize) -> Option<String> {
-    png::chunks(bytes).filter_map(|(name, content)| text_chunk(name, content, keyword, longest)).last()
+    /// Each may take time to unpack.
+    const MOST: usize = 16;
+    let is_named = |content: &[u8]| content.strip_prefix(keyword).is_some_and(|rest| rest.starts_with(&[0]));
+    let chunks: Vec<_> = png::chunks(bytes).filter(|(_, content)| is_named(content)).collect();
+    let mut last = chunks.iter().rev().take(MOST);
+    last.find_map(|(name, content)| text_chunk(name, content, keyword, longest))
 }
 
 /// The text of a chunk that has this keyword.
 fn text_chunk(name: &[u8], content: &[u8], keyword: &[u8], longest: usize) -> Option<String> {
     let (_, rest) = until_zero(content).filter(|(found, _)| *found == keyword)?;
-    let latin1 = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect();
     let within = |text| within(text, longest);
     let unpacked = |text| unpacked(text, longest);
     match (name, rest) {
@@ -52,6 +151,10 @@ fn text_chunk(name: &[u8], content: &[u8], keyword: &[u8], longest: usize) -> Op
         }
         _ => None,
     }
+}
+
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
 fn until_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -69,101 +172,25 @@ fn unpacked(bytes: &[u8], longest: usize) -> Option<Vec<u8>> {
     (text.len() <= longest).then_some(text)
 }
 
-/// The EXIF segment before a JPEG's first scan.
-fn jpeg_exif(bytes: &[u8]) -> Option<&[u8]> {
-    const APP1: u8 = 0xe1;
-    let mut rest = bytes.get(2..)?;
-    loop {
+/// The segments before a JPEG's first scan, each with its marker; what is damaged ends them.
+fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        // Any number of these may fill the space before a marker.
+        while rest.starts_with(&[0xff, 0xff]) {
+            rest = rest.get(1..)?;
+        }
         let (marker, after) = rest.split_at_checked(2)?;
         match *marker {
-            // Any number of these may fill the space before a marker.
-            [0xff, 0xff] => rest = rest.get(1..)?,
             // Start of scan, end of image.
-            [0xff, 0xda | 0xd9] => return None,
+            [0xff, 0xda | 0xd9] => None,
             [0xff, marker] => {
                 let length = usize::from(u16::from_be_bytes(*after.first_chunk()?));
                 let content = after.get(2..length)?;
-                if let Some(exif) = content.strip_prefix(EXIF).filter(|_| marker == APP1) {
-                    return Some(exif);
-                }
                 rest = after.get(length..)?;
+                Some((marker, content))
             }
-            _ => return None,
+            _ => None,
         }
-    }
-}
-
-/// `UserComment` in EXIF's own folder.
-fn user_comment(exif: &[u8]) -> Option<String> {
-    const EXIF_FOLDER: u16 = 0x8769;
-    const USER_COMMENT: u16 = 0x9286;
-    let tiff = Tiff::new(exif.strip_prefix(EXIF).unwrap_or(exif))?;
-    let folder = tiff.entry(tiff.u32(4)?, EXIF_FOLDER)?.value;
-    let comment = tiff.entry(folder, USER_COMMENT)?;
-    // Up to four bytes would stand in the entry itself: not even a comment's prefix.
-    let start = comment.value as usize;
-    let bytes = tiff.bytes.get(start..start.checked_add(comment.count as usize)?)?;
-    let text = comment_text(within(bytes, LONGEST)?);
-    (!text.is_empty()).then_some(text)
-}
-
-/// A comment without its 8 bytes of prefix.
-fn comment_text(bytes: &[u8]) -> String {
-    let text = match bytes.split_first_chunk::<8>() {
-        Some((b"UNICODE\0", text)) => utf16(text),
-        Some((b"ASCII\0\0\0" | b"\0\0\0\0\0\0\0\0", text)) => String::from_utf8_lossy(text).into_owned(),
-        _ => String::from_utf8_lossy(bytes).into_owned(),
-    };
-    text.trim_matches('\0').to_owned()
-}
-
-/// Big-endian, as piexif writes it into any file; little-endian where that makes far more of it letters of Latin.
-fn utf16(bytes: &[u8]) -> String {
-    let units = || bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
-    let zeros = |index: usize| units().filter(|pair| pair[index] == 0).count();
-    let read = if zeros(1) > zeros(0) { u16::from_le_bytes } else { u16::from_be_bytes };
-    let text = char::decode_utf16(units().map(read)).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER));
-    text.collect::<String>().trim_start_matches('\u{feff}').to_owned()
-}
-
-/// The part of TIFF that EXIF is.
-struct Tiff<'a> {
-    bytes: &'a [u8],
-    little_endian: bool,
-}
-
-struct Entry {
-    count: u32,
-    /// The value, or where it stands.
-    value: u32,
-}
-
-impl<'a> Tiff<'a> {
-    fn new(bytes: &'a [u8]) -> Option<Self> {
-        let little_endian = match bytes.get(..4)? {
-            b"II*\0" => true,
-            b"MM\0*" => false,
-            _ => return None,
-        };
-        Some(Self { bytes, little_endian })
-    }
-
-    /// The entry of this tag in the folder at `offset`.
-    fn entry(&self, offset: u32, tag: u16) -> Option<Entry> {
-        const ENTRY: usize = 12;
-        let folder = offset as usize;
-        let mut entries = (0..usize::from(self.u16(folder)?)).map(|index| folder + 2 + index * ENTRY);
-        let at = entries.find(|at| self.u16(*at) == Some(tag))?;
-        Some(Entry { count: self.u32(at + 4)?, value: self.u32(at + 8)? })
-    }
-
-    fn u16(&self, at: usize) -> Option<u16> {
-        let bytes = *self.bytes.get(at..)?.first_chunk()?;
-        Some(if self.little_endian { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
-    }
-
-    fn u32(&self, at: usize) -> Option<u32> {
-        let bytes = *self.bytes.get(at..)?.first_chunk()?;
-        Some(if self.little_endian { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
-    }
+    })
 }

@@ -13,13 +13,14 @@ mod png;
 mod preview;
 #[cfg(test)]
 mod tests;
+mod tiff;
 mod webp;
 
 pub use convert::tensor_to_image;
 pub use header::{Channels, PictureFormat, PictureHeader};
 pub use infotext::Infotext;
 pub(crate) use metadata::png_text;
-pub use metadata::read_infotext;
+pub use metadata::{Texts, read_infotext, read_texts};
 pub use picture::{Picture, read_encoded};
 pub use png::encode_png;
 pub use preview::latent_preview;

@@ -209,6 +209,93 @@ fn texts_beyond_reason_are_left_out() {
     Picture::decode(&bomb, MOST).expect("the pixels are sound");
 }
 
+/// A PNG with these chunks behind its header.
+fn with_chunks(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+    let white = RgbImage { width: 1, height: 1, pixels: vec![255; 3] };
+    let mut png = encode_png(&white, "").expect("encodes");
+    let parts = chunks.iter().flat_map(|(name, content)| {
+        let chunk = [&name[..], content].concat();
+        [(content.len() as u32).to_be_bytes().to_vec(), chunk.clone(), crc(&chunk).to_be_bytes().to_vec()]
+    });
+    let parts: Vec<Vec<u8>> = parts.collect();
+    png.splice(33..33, parts.concat());
+    png
+}
+
+#[test]
+fn texts_of_other_programs_are_told_as_they_are() {
+    let told = |bytes: &[u8]| read_texts(bytes).expect("a picture");
+    let named = |keyword: &str, text: &str| [keyword.as_bytes(), b"\0", text.as_bytes()].concat();
+    let png = with_chunks(&[
+        (b"tEXt", &named("prompt", "{}")),
+        (b"iTXt", &named("workflow", "\0\0\0\0„x“")),
+        (b"tEXt", &named("parameters", "a cat")),
+        (b"tEXt", &named("prompt", "{\"1\": 2}")),
+        (b"tEXt", b"no keyword"),
+    ]);
+    let others = [("prompt", "{\"1\": 2}"), ("workflow", "„x“")];
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect()
+    };
+    assert_eq!(told(&png), Texts { infotext: Some("a cat".into()), others: pairs(&others) });
+
+    // As A1111's images browser and ComfyUI's savers of WebP leave them.
+    let mut exif = b"MM\0*\0\0\0\x08\0\x02".to_vec();
+    for (tag, count, value) in [(0x010fu16, 3u32, u32::from_be_bytes(*b"me\0\0")), (0x0131, 8, 38)] {
+        exif.extend(tag.to_be_bytes());
+        exif.extend(2u16.to_be_bytes());
+        exif.extend(count.to_be_bytes());
+        exif.extend(value.to_be_bytes());
+    }
+    exif.extend([0; 4]);
+    exif.extend(b"ComfyUI\0");
+    let segment = |marker: u8, content: &[u8]| {
+        [&[0xff, marker][..], &(content.len() as u16 + 2).to_be_bytes(), content].concat()
+    };
+    let white = RgbImage { width: 8, height: 8, pixels: vec![255; 192] };
+    let mut jpeg = white.encode(PictureFormat::Jpeg, "").expect("encodes");
+    let segments = [
+        segment(0xe1, &[&b"Exif\0\0"[..], &exif].concat()),
+        segment(0xe1, b"http://ns.adobe.com/xap/1.0/\0<x/>"),
+        segment(0xfe, b"drawn by hand"),
+    ];
+    jpeg.splice(2..2, segments.concat());
+    let others = [
+        ("comment", "drawn by hand"),
+        ("exif:Make", "me"),
+        ("exif:Software", "ComfyUI"),
+        ("XML:com.adobe.xmp", "<x/>"),
+    ];
+    assert_eq!(told(&jpeg), Texts { infotext: None, others: pairs(&others) });
+    jpeg.splice(2..2, segment(0xfe, b"first"));
+    let end = jpeg.windows(13).position(|window| window == b"drawn by hand").expect("a comment");
+    let text = b"Steps: 1, Seed: 2, Size: 8x8";
+    jpeg.splice(end - 4..end + 13, segment(0xfe, text));
+    assert_eq!(
+        told(&jpeg).infotext.as_deref(),
+        Some("Steps: 1, Seed: 2, Size: 8x8"),
+        "an infotext there is one"
+    );
+}
+
+#[test]
+fn hostile_texts_are_bounded() {
+    let mut packed = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::best());
+    std::io::Write::write_all(&mut packed, &vec![b'a'; 1 << 20]).expect("packed");
+    let packed = packed.finish().expect("packed");
+    let bombs: Vec<Vec<u8>> =
+        (0..20_000).map(|index| [format!("k{index}").as_bytes(), b"\0\0", &packed].concat()).collect();
+    let chunks: Vec<(&[u8; 4], &[u8])> = bombs.iter().map(|bomb| (b"zTXt", bomb.as_slice())).collect();
+    let texts = read_texts(&with_chunks(&chunks)).expect("a picture");
+    assert!(texts.others.iter().map(|(_, text)| text.len()).sum::<usize>() <= 4 << 20);
+    assert_eq!(texts.others.len(), 3);
+    let same: Vec<(&[u8; 4], Vec<u8>)> =
+        (0..20_000).map(|_| (b"zTXt", [b"parameters\0\0", &packed[..packed.len() - 1]].concat())).collect();
+    let same: Vec<(&[u8; 4], &[u8])> =
+        same.iter().map(|(name, content)| (*name, content.as_slice())).collect();
+    assert_eq!(read_texts(&with_chunks(&same)).expect("a picture"), Texts::default());
+}
+
 #[test]
 fn raw_pixels_must_be_as_many_as_their_sizes_say() {
     for (length, width, height, channels, expected) in [

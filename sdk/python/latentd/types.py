@@ -251,9 +251,13 @@ class ImageInfo:
     """What a picture says of how it was made."""
 
     infotext: Optional[str]
-    """AUTOMATIC1111's ``parameters`` text; ``None`` where the picture has none."""
+    """AUTOMATIC1111's ``parameters`` text, or in its form what some other programs say; ``None`` where the picture has none."""
     params: Optional[Dict[str, Any]] = field(default=None, repr=False)
     """The ``txt2img`` request that repeats it, as far as the text says: ``client.txt2img(**info.params)``."""
+    others: Dict[str, str] = field(default_factory=dict, repr=False)
+    """Pairs of the text of which ``params`` says nothing."""
+    texts: Dict[str, str] = field(default_factory=dict, repr=False)
+    """The picture's other texts by their keywords, as the programs have them that wrote them."""
 
 
 @dataclass(frozen=True)
@@ -383,7 +387,12 @@ def parse_image_info(value: Any) -> ImageInfo:
     if not isinstance(value, dict):
         raise ProtocolError("the daemon answered image.info with what is not a map")
     params = value.get("params")
-    return ImageInfo(infotext=value.get("infotext"), params=None if params is None else dict(params))
+    return ImageInfo(
+        infotext=value.get("infotext"),
+        params=None if params is None else dict(params),
+        others=dict(value.get("others") or {}),
+        texts=dict(value.get("texts") or {}),
+    )
 
 
 def parse_merge_result(value: Any) -> MergeResult:

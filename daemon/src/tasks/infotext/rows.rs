@@ -7,9 +7,12 @@
 use latentd_client::protocol::Precision;
 use latentd_models::image::Infotext;
 
+use super::forms;
+use super::samplers::{known_sampler, schedule};
 use super::told::Told;
 use super::values::{
-    decoder, decoder_of, flag, loras, number, precision, precision_of, rng, sides, size, truth, whole, word,
+    decoder, decoder_of, flag, hypernetwork, loras, loras_of, number, precision, precision_of, rng, side,
+    sides, size, truth, vae, whole, word,
 };
 
 /// A key, and how it is written and read.
@@ -44,12 +47,12 @@ static ROWS: &[Row] = &[
     row!(
         "Sampler",
         |told| word(&told.request.sampler_name),
-        |told, text| word(text) => told.request.sampler_name
+        |told, text| known_sampler(text) => told.request.sampler_name
     ),
     row!(
         "Schedule type",
         |told| word(&told.request.scheduler),
-        |told, text| word(text) => told.request.scheduler
+        |told, text| word(&schedule(text)) => told.request.scheduler
     ),
     row!(
         "CFG scale",
@@ -74,7 +77,7 @@ static ROWS: &[Row] = &[
     ),
     row!("Model", |told| told.checkpoint.name.clone(), |told, text| Some(word(text)) => told.checkpoint.name),
     row!("VAE hash", |told| told.vae.hash.clone(), |told, text| Some(word(text)) => told.vae.hash),
-    row!("VAE", |told| told.vae.name.clone(), |told, text| Some(word(text)) => told.vae.name),
+    row!("VAE", |told| told.vae.name.clone(), |told, text| vae(text).map(Some) => told.vae.name),
     row!(
         "Variation seed",
         |told| is_varied(told).then(|| told.request.subseed.to_string()),
@@ -118,7 +121,7 @@ static ROWS: &[Row] = &[
     row!(
         "Hypernet",
         |told| told.hypernetwork.as_ref().map(|(name, _)| name.clone()),
-        |told, text| Some(Some((text.to_owned(), "1.0".to_owned()))) => told.hypernetwork
+        |told, text| Some(Some((hypernetwork(text).to_owned(), "1.0".to_owned()))) => told.hypernetwork
     ),
     row!(
         "Hypernet strength",
@@ -147,12 +150,21 @@ static ROWS: &[Row] = &[
     row!(
         "Loras",
         |told| loras(&told.request.loras),
-        |told, text| serde_json::from_str(text).ok() => told.request.loras
+        |told, text| loras_of(text) => told.request.loras
     ),
     row!(
         "Precision",
         |told| precision(told.request.precision),
         |told, text| precision_of(text) => told.request.precision
+    ),
+    // As A1111 has sizes once it has read them, and as SD.Next and Fooocus call things.
+    row!("Size-1", |_told| None, |told, text| side(text).map(Some) => told.request.width),
+    row!("Size-2", |_told| None, |told, text| side(text).map(Some) => told.request.height),
+    row!("Scheduler", |_told| None, |told, text| word(&schedule(text)) => told.request.scheduler),
+    row!(
+        "Variation strength",
+        |_told| None,
+        |told, text| number(text, 0.0..=1.0) => told.request.subseed_strength
     ),
     row!("Version", |told| told.version.clone(), |told, text| Some(word(text)) => told.version),
 ];
@@ -163,6 +175,12 @@ fn is_varied(told: &Told) -> bool {
 
 fn is_resized(told: &Told) -> bool {
     told.request.seed_resize_from_w > 0 && told.request.seed_resize_from_h > 0
+}
+
+/// All keys that are written or read.
+#[cfg(test)]
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.key)
 }
 
 /// The text of a picture.
@@ -176,18 +194,19 @@ pub(in crate::tasks) fn write(told: &Told) -> Infotext {
 }
 
 /// What a text tells, and the pairs in it of which a request can say nothing.
-pub(in crate::tasks) fn read(text: &Infotext) -> (Told, Vec<(String, String)>) {
+pub(in crate::tasks) fn read(text: &str) -> (Told, Vec<(String, String)>) {
+    let text = forms::parse(text);
     let mut told = Told { version: text.get("Version").map(str::to_owned), ..Told::default() };
     if told.is_ours() {
         told.request.precision = Precision::F32;
     }
-    told.request.prompt.clone_from(&text.prompt);
-    told.request.negative_prompt.clone_from(&text.negative_prompt);
+    told.request.prompt = text.prompt;
+    told.request.negative_prompt = text.negative_prompt;
     let mut others = Vec::new();
-    for (key, value) in &text.fields {
+    for (key, value) in text.fields {
         let row = ROWS.iter().find(|row| row.key == key);
-        if row.and_then(|row| (row.read)(&mut told, value)).is_none() {
-            others.push((key.clone(), value.clone()));
+        if row.and_then(|row| (row.read)(&mut told, &value)).is_none() {
+            others.push((key, value));
         }
     }
     (told, others)
@@ -198,10 +217,6 @@ mod tests {
     use latentd_client::protocol::{Rng, Txt2ImgParams};
 
     use super::*;
-
-    fn read_text(text: &str) -> (Told, Vec<(String, String)>) {
-        read(&Infotext::parse(text))
-    }
 
     #[test]
     fn what_is_said_is_asked_for() {
@@ -224,20 +239,20 @@ mod tests {
             precision: Precision::Bf16,
             ..Default::default()
         };
-        let (told, others) = read_text(text);
+        let (told, others) = read(text);
         assert_eq!((&told.request, others), (&expected, vec![]));
         assert_eq!(write(&told).to_string(), text, "the order is A1111's");
     }
 
     #[test]
     fn what_is_not_said_is_left_to_its_default() {
-        let a1111 = "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: -x, Size: 63x64, Clip skip: 0, Denoising strength: 0.4";
+        let a1111 = "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: -x, Size: 4x64, Clip skip: 0, Denoising strength: 0.4";
         let expected = Txt2ImgParams { prompt: "a cat".into(), ..Default::default() };
-        let (told, others) = read_text(a1111);
+        let (told, others) = read(a1111);
         assert_eq!(told.request, expected);
         let left: Vec<&str> = others.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(left, ["Seed", "Size", "Clip skip", "Denoising strength"], "no request can say it");
-        let (ours, _) = read_text("\nSteps: 20, Sampler: Euler a, Seed: 1, Version: latentd v0.1.0");
+        let (ours, _) = read("\nSteps: 20, Sampler: Euler a, Seed: 1, Version: latentd v0.1.0");
         assert_eq!(ours.request.precision, Precision::F32);
     }
 

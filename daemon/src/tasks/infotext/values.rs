@@ -10,6 +10,11 @@ pub(super) fn word(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// A VAE, unless it is said to be no file.
+pub(super) fn vae(text: &str) -> Option<String> {
+    word(text).filter(|name| !name.starts_with("Default"))
+}
+
 /// Something that is said when it is on.
 pub(super) fn flag(is_on: bool) -> Option<String> {
     is_on.then(|| "True".to_owned())
@@ -43,9 +48,22 @@ pub(super) fn sides<T: FromStr + PartialOrd + Clone>(text: &str, range: RangeInc
     Some((whole(width, range.clone())?, whole(height, range)?))
 }
 
+/// A width or height that can be drawn: of others A1111 draws what whole latents there are.
+pub(super) fn side(text: &str) -> Option<u32> {
+    whole(text, 8..=4096).map(|side: u32| side - side % 8)
+}
+
 /// A size that can be drawn.
 pub(super) fn size(text: &str) -> Option<(u32, u32)> {
-    sides(text, 8..=4096).filter(|(width, height): &(u32, u32)| (width % 8, height % 8) == (0, 0))
+    let (width, height) = text.trim().split_once('x')?;
+    Some((side(width)?, side(height)?))
+}
+
+/// A hypernetwork's name; the first versions of A1111 have its hash behind it, in brackets.
+pub(super) fn hypernetwork(text: &str) -> &str {
+    let hash = text.strip_suffix(')').and_then(|text| text.rsplit_once('('));
+    let is_hash = |hash: &str| hash.len() == 8 && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
+    hash.filter(|(_, hash)| is_hash(hash)).map_or(text, |(name, _)| name)
 }
 
 /// A1111's "GPU" is what a CUDA card draws, as most were.
@@ -75,6 +93,18 @@ pub(super) fn decoder_of(text: &str) -> Option<VaeDecodeMethod> {
 /// LoRAs that the prompt cannot say: names with colons, for one.
 pub(super) fn loras(loras: &[LoraParams]) -> Option<String> {
     if loras.is_empty() { None } else { serde_json::to_string(loras).ok() }
+}
+
+pub(super) fn loras_of(text: &str) -> Option<Vec<LoraParams>> {
+    let loras: Vec<LoraParams> = serde_json::from_str(text).ok()?;
+    let is_strength = |strength: Option<f64>| strength.is_none_or(|strength| strength.abs() <= 1000.0);
+    let can_be_asked_for = |lora: &LoraParams| {
+        (1..=1000).contains(&lora.name.chars().count())
+            && is_strength(lora.te)
+            && is_strength(lora.unet)
+            && lora.dynamic.is_none_or(|ranks| (1..=100_000).contains(&ranks))
+    };
+    (loras.len() <= 100 && loras.iter().all(can_be_asked_for)).then_some(loras)
 }
 
 /// A picture of ours that does not tell was drawn in f32.

@@ -10,7 +10,7 @@ use super::{ImageOut, OnDisconnect};
 /// What to draw. Names, meaning and defaults are A1111's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a field of the wire")]
+#[allow(clippy::struct_excessive_bools, reason = "the fields are A1111's")]
 pub struct Txt2ImgParams {
     /// What to draw, with A1111's emphasis, BREAK, comments (`#` to the line's end), a weight at the end (`a cat :1.5`),
     /// LoRAs (`<lora:NAME:STRENGTH>`, or text encoder and UNet apart: `<lora:NAME:TE:UNET>`, with `te=`, `unet=` and `dyn=`
