@@ -56,6 +56,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
     let rest = (
         select(vec![Precision::F32, Precision::Bf16, Precision::F16]),
         proptest::collection::vec(lora(), 0..3),
+        proptest::option::of((name(), number(0.0..=1.0))),
     );
     (seeds, texts, sizes, flags, rest).prop_map(
         |(
@@ -63,7 +64,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
             (prompt, negative_prompt, sampler_name, scheduler),
             (width, height, steps, cfg_scale, clip_skip),
             [cpu, pad_cond_uncond, taesd, tiling, tiling_x, tiling_y],
-            (precision, loras),
+            (precision, loras, refiner),
         )| Txt2ImgParams {
             prompt,
             negative_prompt,
@@ -81,6 +82,8 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
             clip_skip,
             pad_cond_uncond,
             sd_vae_decode_method: if taesd { VaeDecodeMethod::Taesd } else { VaeDecodeMethod::Full },
+            refiner_checkpoint: refiner.as_ref().map(|(name, _)| name.clone()),
+            refiner_switch_at: refiner.map(|(_, share)| share),
             tiling,
             tiling_x,
             tiling_y,
