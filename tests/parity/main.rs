@@ -12,5 +12,6 @@ mod image_noise;
 mod networks;
 mod noise;
 mod prompts;
+mod samplers;
 mod schedules;
 mod taesd;
