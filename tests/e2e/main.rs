@@ -26,6 +26,7 @@ mod pictures;
 mod prompts;
 mod reload;
 mod same_bytes;
+mod samplers;
 mod state;
 mod submit;
 mod vae;

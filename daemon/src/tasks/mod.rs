@@ -19,6 +19,7 @@ mod noise;
 mod notices;
 mod output;
 mod packing;
+mod sampling;
 mod studio;
 mod task;
 mod told_prompt;

@@ -8,7 +8,7 @@ use latentd_client::protocol::{
 };
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
-use latentd_models::pipeline::{self, LatentDecoder, NoStages, SamplingOptions};
+use latentd_models::pipeline::{self, LatentDecoder, NoStages};
 use latentd_models::prompt::Wording;
 
 use super::device::DeviceId;
@@ -22,6 +22,7 @@ use super::noise::Noise;
 use super::notices::Notices;
 use super::output::Output;
 use super::packing::Packing;
+use super::sampling;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use super::told_prompt::ToldPrompt;
@@ -114,7 +115,7 @@ impl JobMethod for Txt2Img {
             height: size.1,
             sampler,
             schedule,
-            sampling: SamplingOptions::default(),
+            sampling: sampling::options(&params),
             batch_size: params.batch_size as usize,
             n_iter: params.n_iter as usize,
             clip_skip: params.clip_skip as usize,
@@ -144,7 +145,7 @@ impl JobMethod for Txt2Img {
             tiling: tiles_all,
             tiling_x: params.tiling_x && !tiles_all,
             tiling_y: params.tiling_y && !tiles_all,
-            ..params.clone()
+            ..sampling::settled(params.clone(), sampler, schedule)
         };
         let picture = PictureSize {
             width: size.0,
@@ -273,7 +274,7 @@ impl Txt2Img {
             seed: i64::try_from(drawn.seed).unwrap_or(i64::MAX),
             subseed: drawn.subseed.map_or(-1, |seed| i64::try_from(seed).unwrap_or(i64::MAX)),
             precision: names::wire_precision(known.precision),
-            ..self.told.request.clone()
+            ..sampling::drawn(self.told.request.clone(), drawn.skipped)
         };
         let told = Told {
             request,
