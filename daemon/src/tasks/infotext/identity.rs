@@ -1,7 +1,8 @@
 //! What is told of a request is the request: a thousand of them, drawn by lot.
 
 use latentd_client::protocol::{
-    LoraParams, OnDisconnect, OutputParams, Precision, Rng, Txt2ImgParams, VaeDecodeMethod,
+    LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision, Rng, Txt2ImgParams, UniPcSkipType,
+    UniPcVariant, VaeDecodeMethod,
 };
 use latentd_models::image::{PictureFormat, RgbImage, read_infotext};
 use latentd_models::sampling::{Sampler, Schedule};
@@ -10,6 +11,7 @@ use proptest::sample::select;
 
 use super::rows::keys;
 use super::{Named, Told, read, write};
+use crate::tasks::sampling::settled;
 
 /// Texts that look like parts of an infotext.
 const TEXT: &str = "(\\PC|[ \t\r\n,:\"\\\\#]|Negative prompt:|Steps: 20, |\nSampler: Euler a, Seed: 1, Size: 8x8|Exact prompt: |🗼|[a-z]{3}){0,10}";
@@ -45,6 +47,61 @@ fn lora() -> impl Strategy<Value = LoraParams> {
         .prop_map(|(name, unet, te, dynamic)| LoraParams { name, unet, te, dynamic })
 }
 
+/// What a request says of sampling; the rest of it is the default.
+fn sampling() -> impl Strategy<Value = Txt2ImgParams> {
+    let noise = (
+        proptest::option::of(number(0.0..=1.0)),
+        (number(0.0..=100.0), number(0.0..=20.0), number(0.0..=20.0), number(0.0..=10.0)),
+        prop_oneof![Just(0), -100_000..=100_000i64],
+    );
+    let levels = (
+        number(0.0..=20.0),
+        number(0.0..=20.0),
+        number(0.0..=100.0),
+        number(0.01..=10.0),
+        number(0.01..=10.0),
+    );
+    let uni_pc = (select(UniPcVariant::ALL.to_vec()), select(UniPcSkipType::ALL.to_vec()), 1..=50u32);
+    let guidance = (number(0.0..=20.0), number(0.0..=1.0), select(NoiseSchedule::ALL.to_vec()));
+    (noise, levels, uni_pc, guidance, any::<[bool; 4]>()).prop_map(
+        |(
+            (eta, (s_churn, s_tmin, s_tmax, s_noise), eta_noise_seed_delta),
+            (sigma_min, sigma_max, rho, beta_dist_alpha, beta_dist_beta),
+            (uni_pc_variant, uni_pc_skip_type, uni_pc_order),
+            (s_min_uncond, skip_early_cond, sd_noise_schedule),
+            [
+                always_discard_next_to_last_sigma,
+                sgm_noise_multiplier,
+                uni_pc_lower_order_final,
+                s_min_uncond_all,
+            ],
+        )| Txt2ImgParams {
+            eta,
+            s_churn,
+            s_tmin,
+            s_tmax,
+            s_noise,
+            eta_noise_seed_delta,
+            sigma_min,
+            sigma_max,
+            rho,
+            beta_dist_alpha,
+            beta_dist_beta,
+            always_discard_next_to_last_sigma,
+            sgm_noise_multiplier,
+            uni_pc_variant,
+            uni_pc_skip_type,
+            uni_pc_order,
+            uni_pc_lower_order_final,
+            s_min_uncond,
+            s_min_uncond_all: s_min_uncond_all && s_min_uncond > 0.0,
+            skip_early_cond,
+            sd_noise_schedule,
+            ..Txt2ImgParams::default()
+        },
+    )
+}
+
 /// Each field that a text can tell, as a request has it once it is settled.
 fn request() -> impl Strategy<Value = Txt2ImgParams> {
     let samplers: Vec<String> = Sampler::all().map(|sampler| sampler.name.to_owned()).collect();
@@ -58,48 +115,55 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
         proptest::collection::vec(lora(), 0..3),
         proptest::option::of((name(), number(0.0..=1.0))),
     );
-    (seeds, texts, sizes, flags, rest).prop_map(
+    (seeds, texts, sizes, flags, rest, sampling()).prop_map(
         |(
             (seed, subseed, subseed_strength, seed_resize_from_w, seed_resize_from_h),
             (prompt, negative_prompt, sampler_name, scheduler),
             (width, height, steps, cfg_scale, clip_skip),
             [cpu, pad_cond_uncond, taesd, tiling, tiling_x, tiling_y],
             (precision, loras, refiner),
-        )| Txt2ImgParams {
-            prompt,
-            negative_prompt,
-            seed,
-            subseed,
-            subseed_strength,
-            seed_resize_from_w,
-            seed_resize_from_h,
-            steps,
-            cfg_scale,
-            width: Some(width),
-            height: Some(height),
-            sampler_name,
-            scheduler,
-            clip_skip,
-            pad_cond_uncond,
-            sd_vae_decode_method: if taesd { VaeDecodeMethod::Taesd } else { VaeDecodeMethod::Full },
-            refiner_checkpoint: refiner.as_ref().map(|(name, _)| name.clone()),
-            refiner_switch_at: refiner.map(|(_, share)| share),
-            tiling,
-            tiling_x,
-            tiling_y,
-            loras,
-            rng: if cpu { Rng::Cpu } else { Rng::Nv },
-            precision,
-            // How pictures are made and sent, of which a text says nothing, and what is told beside.
-            batch_size: 1,
-            n_iter: 1,
-            checkpoint: None,
-            vae: None,
-            strict: false,
-            keep_alive: None,
-            output: OutputParams::default(),
-            preview: None,
-            on_disconnect: OnDisconnect::Keep,
+            sampling,
+        )| {
+            let sampler = Sampler::from_name(&sampler_name).expect("a sampler");
+            let schedule = Schedule::from_name(&scheduler).expect("a schedule");
+            let params = Txt2ImgParams {
+                prompt,
+                negative_prompt,
+                seed,
+                subseed,
+                subseed_strength,
+                seed_resize_from_w,
+                seed_resize_from_h,
+                steps,
+                cfg_scale,
+                width: Some(width),
+                height: Some(height),
+                sampler_name,
+                scheduler,
+                clip_skip,
+                pad_cond_uncond,
+                sd_vae_decode_method: if taesd { VaeDecodeMethod::Taesd } else { VaeDecodeMethod::Full },
+                refiner_checkpoint: refiner.as_ref().map(|(name, _)| name.clone()),
+                refiner_switch_at: refiner.map(|(_, share)| share),
+                tiling,
+                tiling_x,
+                tiling_y,
+                loras,
+                rng: if cpu { Rng::Cpu } else { Rng::Nv },
+                precision,
+                // How pictures are made and sent, of which a text says nothing, and what is told beside.
+                batch_size: 1,
+                n_iter: 1,
+                checkpoint: None,
+                vae: None,
+                strict: false,
+                keep_alive: None,
+                output: OutputParams::default(),
+                preview: None,
+                on_disconnect: OnDisconnect::Keep,
+                ..sampling
+            };
+            settled(params, sampler, schedule)
         },
     )
 }
