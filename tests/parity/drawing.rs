@@ -7,8 +7,8 @@ use latentd_models::image::{Picture, RgbImage, tensor_to_image};
 use latentd_models::model::Model;
 use latentd_models::nn::{Precision, Run};
 use latentd_models::pipeline::{
-    Components, DenoiseCombine, Handles, LatentDecoder, LatentFinal, NoStages, NoWatch, Output, Stages,
-    Txt2Img, Wants,
+    Components, DenoiseBefore, DenoiseCombine, Handles, LatentDecoder, LatentFinal, NoStages, NoWatch,
+    Output, Stages, Txt2Img, Wants,
 };
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
@@ -19,17 +19,24 @@ fn model() -> Model {
     Model::open(&checkpoint("tiny-sd1"), Precision::F32).expect("opens")
 }
 
-/// Collects the guided predictions and the last latents.
+/// Collects what the model was asked, the guided predictions, and the last latents.
 #[derive(Default)]
-struct Trace {
-    denoised: Vec<Tensor>,
-    sigmas: Vec<f64>,
-    latents: Vec<Tensor>,
+pub struct Trace {
+    pub states: Vec<Tensor>,
+    pub denoised: Vec<Tensor>,
+    pub sigmas: Vec<f64>,
+    pub timesteps: Vec<f32>,
+    pub latents: Vec<Tensor>,
 }
 
 impl Stages for Trace {
     fn wants(&self) -> Wants {
-        Wants { denoise_combine: true, latent_final: true, ..Wants::default() }
+        Wants { denoise_before: true, denoise_combine: true, latent_final: true, ..Wants::default() }
+    }
+
+    fn denoise_before(&mut self, stage: &DenoiseBefore, tensors: &mut Handles) -> latentd_models::Result<()> {
+        self.states.push(tensors.read(stage.latents)?.clone());
+        Ok(())
     }
 
     fn denoise_combine(
@@ -39,6 +46,7 @@ impl Stages for Trace {
     ) -> latentd_models::Result<()> {
         self.denoised.push(tensors.read(stage.guided)?.clone());
         self.sigmas.push(stage.evaluation.sigma);
+        self.timesteps.push(stage.evaluation.timestep);
         Ok(())
     }
 

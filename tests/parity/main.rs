@@ -13,5 +13,6 @@ mod networks;
 mod noise;
 mod prompts;
 mod refiner;
+mod samplers;
 mod schedules;
 mod taesd;

@@ -65,6 +65,63 @@ fn every_schedule() {
     }
 }
 
+/// All of A1111's at once, over the model's range and another, over LCM's timesteps, with exponents and shapes.
+#[test]
+fn every_schedule_of_a1111() {
+    let golden = Golden::open("schedules");
+    let model = ModelSigmas::default();
+    let default = SamplerOptions::default();
+    let mut compared = 0;
+    for name in golden.names().filter(|name| !name.starts_with("ztsnr")) {
+        let parts: Vec<&str> = name.split('.').collect();
+        let [what, schedule, steps] = [&["plain"], &*parts].concat()[parts.len() - 2..] else {
+            panic!("{name}")
+        };
+        let steps = steps.parse().expect("steps");
+        let options = match what {
+            "range" => SamplerOptions { sigma_min: Some(0.1), sigma_max: Some(10.0), ..default.clone() },
+            "rho" => SamplerOptions { rho: Some(3.5), ..default.clone() },
+            "shape" => SamplerOptions { beta_dist_alpha: 0.3, beta_dist_beta: 0.9, ..default.clone() },
+            _ => default.clone(),
+        };
+        let (by, schedule) = match what {
+            "discards" => (schedule, Schedule::Automatic),
+            "lcm" => ("LCM", Schedule::from_name(schedule).expect("a schedule")),
+            _ => ("Euler", Schedule::from_name(schedule).expect("a schedule")),
+        };
+        let found = levels(&sampler(by), &model, schedule, steps, &options).expect("levels");
+        check(name, &found.levels, &golden.floats(name));
+        compared += 1;
+    }
+    assert!(compared > 90, "only {compared} were compared");
+    let rescaled = model.zero_terminal_snr();
+    // The difference of two roots near each other: as many units in the last place as there are digits lost.
+    for (found, wanted) in rescaled.alphas_cumprod().iter().zip(golden.floats("ztsnr.alphas_cumprod")) {
+        assert!((found - wanted).abs() <= 1e-5 * wanted + 1e-9, "{found} for {wanted}");
+    }
+}
+
+/// Levels for Brownian motions are to the bit those of torch, but where its own powers and exponentials are off by one. Those of
+/// the model's table are not among them: torch's roots are off by one in places that differ from processor to processor.
+#[test]
+fn levels_for_brownian_motions_are_torchs() {
+    let (golden, model) = (Golden::open("schedules"), ModelSigmas::default());
+    let (mut equal, mut all) = (0, 0);
+    for name in ["Karras", "Exponential", "Polyexponential", "Beta", "KL Optimal", "Align Your Steps"] {
+        for steps in [2, 7, 10, 20, 30] {
+            let schedule = Schedule::from_name(name).expect("a schedule");
+            let found = levels(&sampler("DPM++ SDE"), &model, schedule, steps, &SamplerOptions::default());
+            let found = found.expect("levels").levels;
+            let wanted = golden.floats(&format!("{name}.{steps}"));
+            check(name, &found, &wanted);
+            all += wanted.len();
+            equal += found.iter().zip(&wanted).filter(|(found, wanted)| found == wanted).count();
+        }
+    }
+    println!("{equal} of {all} levels are equal to the bit");
+    assert!(equal * 100 >= all * 95, "{equal} of {all}");
+}
+
 /// A model that finds nothing but noise, and noise that is always one.
 struct Nothing;
 
