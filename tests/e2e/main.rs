@@ -27,6 +27,7 @@ mod prompts;
 mod refiner;
 mod reload;
 mod same_bytes;
+mod samplers;
 mod state;
 mod submit;
 mod vae;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use latentd_models::model::Model;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{SamplingOptions, Txt2Img};
+use latentd_models::pipeline::{NoStages, SamplingOptions, Txt2Img};
 use latentd_models::sampling::{
     BrownianTree, Denoise, Denoised, ModelSigmas, NoiseSource, Sampler, SamplerOptions, Schedule,
     UniPcSkipType, UniPcVariant, levels, sample,
@@ -249,5 +249,21 @@ fn brownian_noise_is_torchsdes() {
                 assert!(error < 5e-5, "{name}, seed {seed}, from {from} to {to}: {error:.2e}");
             }
         }
+    }
+}
+
+/// Promise 1, for every sampler: an image is the same bytes alone, in a batch of four, and in a later pass.
+#[test]
+fn a_batch_does_not_show_in_any_sampler() {
+    let model = Model::open(&checkpoint("tiny-sd1"), Precision::F32).expect("opens");
+    for sampler in Sampler::all() {
+        let options = SamplerOptions { s_churn: 2.0, ..SamplerOptions::default() };
+        let alone = Txt2Img { seed: 9, width: 72, ..request(sampler, Schedule::Automatic, 4, options) };
+        let draw = |request: &Txt2Img| txt2img(&model, request, &mut NoStages).expect("draws");
+        let wanted = draw(&alone).remove(0);
+        let batch = Txt2Img { seed: 7, batch_size: 4, samples_at_once: Some(3), ..alone.clone() };
+        assert_eq!(draw(&batch)[2], wanted, "{sampler}: in a batch");
+        let passes = Txt2Img { seed: 8, n_iter: 2, ..alone };
+        assert_eq!(draw(&passes)[1], wanted, "{sampler}: in a later pass");
     }
 }

@@ -8,3 +8,4 @@ mod drawing;
 mod embeddings;
 mod hypernetworks;
 mod passes;
+mod sampling;

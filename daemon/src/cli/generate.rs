@@ -15,6 +15,7 @@ use super::info;
 use super::one_job::{done, submit};
 use super::output::{say, visible};
 use super::pictures::Target;
+use super::sampling::SamplingArgs;
 use super::stopped::Stopped;
 use crate::config::Config;
 use crate::paths;
@@ -86,6 +87,8 @@ pub(super) struct GenerateArgs {
     /// The schedule of sigmas [default: Automatic]
     #[arg(long, value_name = "NAME")]
     scheduler: Option<String>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Pictures drawn at once [default: 1]
     #[arg(long, value_name = "N")]
     batch_size: Option<u32>,
@@ -151,6 +154,7 @@ enum PrecisionArg {
 impl GenerateArgs {
     /// What the flags say, and of the rest what `default` does.
     fn params(&self, format: OutputFormat, default: Txt2ImgParams) -> Txt2ImgParams {
+        let default = self.sampling.over(default);
         Txt2ImgParams {
             prompt: self.prompt.clone().unwrap_or(default.prompt),
             negative_prompt: self.negative_prompt.clone().unwrap_or(default.negative_prompt),
@@ -165,6 +169,27 @@ impl GenerateArgs {
             height: self.height.or(default.height),
             sampler_name: self.sampler_name.clone().unwrap_or(default.sampler_name),
             scheduler: self.scheduler.clone().unwrap_or(default.scheduler),
+            eta: default.eta,
+            s_churn: default.s_churn,
+            s_tmin: default.s_tmin,
+            s_tmax: default.s_tmax,
+            s_noise: default.s_noise,
+            eta_noise_seed_delta: default.eta_noise_seed_delta,
+            sigma_min: default.sigma_min,
+            sigma_max: default.sigma_max,
+            rho: default.rho,
+            beta_dist_alpha: default.beta_dist_alpha,
+            beta_dist_beta: default.beta_dist_beta,
+            always_discard_next_to_last_sigma: default.always_discard_next_to_last_sigma,
+            sgm_noise_multiplier: default.sgm_noise_multiplier,
+            uni_pc_variant: default.uni_pc_variant,
+            uni_pc_skip_type: default.uni_pc_skip_type,
+            uni_pc_order: default.uni_pc_order,
+            uni_pc_lower_order_final: default.uni_pc_lower_order_final,
+            s_min_uncond: default.s_min_uncond,
+            s_min_uncond_all: default.s_min_uncond_all,
+            skip_early_cond: default.skip_early_cond,
+            sd_noise_schedule: default.sd_noise_schedule,
             batch_size: self.batch_size.unwrap_or(default.batch_size),
             n_iter: self.n_iter.unwrap_or(default.n_iter),
             clip_skip: self.clip_skip.unwrap_or(default.clip_skip),

@@ -19,6 +19,7 @@ mod one_job;
 mod output;
 mod pictures;
 mod reload;
+mod sampling;
 mod serve;
 mod settings;
 mod stopped;

@@ -20,6 +20,7 @@ mod notices;
 mod output;
 mod packing;
 mod refiner;
+mod sampling;
 mod studio;
 mod task;
 mod told_prompt;

@@ -8,7 +8,7 @@ use latentd_client::protocol::{
 };
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
-use latentd_models::pipeline::{self, LatentDecoder, NoStages, SamplingOptions};
+use latentd_models::pipeline::{self, LatentDecoder, NoStages};
 use latentd_models::prompt::Wording;
 
 use super::device::DeviceId;
@@ -23,6 +23,7 @@ use super::notices::Notices;
 use super::output::Output;
 use super::packing::Packing;
 use super::refiner;
+use super::sampling;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use super::told_prompt::ToldPrompt;
@@ -118,7 +119,7 @@ impl JobMethod for Txt2Img {
             height: size.1,
             sampler,
             schedule,
-            sampling: SamplingOptions::default(),
+            sampling: sampling::options(&params),
             batch_size: params.batch_size as usize,
             n_iter: params.n_iter as usize,
             clip_skip: params.clip_skip as usize,
@@ -151,7 +152,7 @@ impl JobMethod for Txt2Img {
             tiling: tiles_all,
             tiling_x: params.tiling_x && !tiles_all,
             tiling_y: params.tiling_y && !tiles_all,
-            ..params.clone()
+            ..sampling::settled(params.clone(), sampler, schedule)
         };
         let told = Told { hypernetwork: in_prompt.hypernetwork, ..Told::of(told) };
         // A prompt that A1111's lines cannot carry stands in it twice.
@@ -302,7 +303,7 @@ impl Txt2Img {
             precision: names::wire_precision(known.precision),
             refiner_checkpoint: self.told_refiner(drawn, &cancelled)?,
             refiner_switch_at: self.drawing.refiner_switch_at.filter(|_| drawn.refined),
-            ..self.told.request.clone()
+            ..sampling::drawn(self.told.request.clone(), drawn.skipped)
         };
         let told = Told {
             request,

@@ -24,7 +24,7 @@ use crate::model::{ModelFacts, TextEncoder};
 use crate::networks::taesd::Taesd;
 use crate::nn::{Run, Wrap};
 use crate::prompt::{CHUNK_TOKENS, Embeddings, chunks, split_weight};
-use crate::sampling::{ImageNoise, NoiseSource, Sampler, Schedule, Variation, levels};
+use crate::sampling::{ImageNoise, ModelSigmas, NoiseSource, Sampler, Schedule, Sigmas, Variation, levels};
 use crate::{Error, Result};
 
 /// A request to draw from text. Fields have A1111's meaning.
@@ -137,9 +137,7 @@ pub fn txt2img(
     stages: &mut dyn Stages,
 ) -> Result<Vec<Output>> {
     request.check(facts)?;
-    let model_sigmas = facts.sigmas(request.sampling.zero_terminal_snr);
-    let options = &request.sampling.sampler;
-    let sigmas = levels(&request.sampler, &model_sigmas, request.schedule, request.steps, options)?;
+    let (model_sigmas, sigmas) = request.levels(facts)?;
     let steps = sigmas.levels.len() - 1;
     let mut handles = Handles::default();
     let mut contexts = Contexts::default();
@@ -288,6 +286,7 @@ impl Txt2Img {
         }
         self.check_noise()?;
         self.sampling.check()?;
+        self.levels(facts)?;
         let layers = facts.text_layers;
         if self.clip_skip == 0 || self.clip_skip > layers {
             return wrong(format!("clip_skip is {}; this model allows 1 to {layers}", self.clip_skip));
@@ -361,12 +360,18 @@ impl Txt2Img {
     }
 
     /// The schedule as A1111 writes it: for "Automatic" the sampler's own, but it has no name for a sampler whose own is
-    /// uniform and leaves "Automatic" then.
+    /// uniform and leaves "Automatic" then. One that has no effect on the sampler is not told.
     pub fn named_schedule(&self) -> Schedule {
-        match (self.schedule, self.sampler.default_schedule) {
-            (Schedule::Automatic, Schedule::Uniform) => Schedule::Automatic,
-            (Schedule::Automatic, own) => own,
-            (chosen, _) => chosen,
+        match (self.schedule, self.sampler.schedule(self.schedule)) {
+            (_, None) | (Schedule::Automatic, Some(Schedule::Uniform)) => Schedule::Automatic,
+            (_, Some(schedule)) => schedule,
         }
+    }
+
+    /// The model's noise levels, and those that are visited.
+    fn levels(&self, facts: &ModelFacts) -> Result<(ModelSigmas, Sigmas)> {
+        let model = facts.sigmas(self.sampling.zero_terminal_snr);
+        let levels = levels(&self.sampler, &model, self.schedule, self.steps, &self.sampling.sampler)?;
+        Ok((model, levels))
     }
 }

@@ -60,6 +60,8 @@ pub struct SamplerInfo {
     pub guidance_factor: f64,
     /// Whether it looks at what is steered away from on its own, so that this cannot be left out at scale 1.
     pub uses_uncond: bool,
+    /// Whether it uses what is said of UniPC.
+    pub takes_uni_pc_options: bool,
     /// Whether each image goes its own way, so that it must be sampled alone.
     pub goes_alone: bool,
     /// Takes the first state along a path.
@@ -94,6 +96,7 @@ impl SamplerInfo {
         discard_next_to_last_sigma: false,
         guidance_factor: 1.0,
         uses_uncond: false,
+        takes_uni_pc_options: false,
         goes_alone: false,
         run: |x, _, _| Ok(x),
     };

@@ -58,7 +58,46 @@ class Txt2ImgFields(TypedDict, total=False):
     height: int
     """Pixels, a multiple of 8; the checkpoint's own if left out, mostly 512."""
     sampler_name: str
+    """One of ``capabilities.samplers``; old joint names such as ``"DPM++ 2M Karras"`` set the scheduler too."""
     scheduler: str
+    """One of ``capabilities.schedulers``; ``"Automatic"`` (default) is the sampler's own."""
+    eta: float
+    """How much of the noise that a step takes away is drawn anew, 0 to 1; the sampler's own if left out."""
+    s_churn: float
+    """How much noise Euler, Heun and DPM2 add before their steps; ``s_tmin`` and ``s_tmax`` are the levels between which
+    they do (0 for all), ``s_noise`` multiplies it."""
+    s_tmin: float
+    s_tmax: float
+    s_noise: float
+    eta_noise_seed_delta: int
+    """What is added to each seed for the noise drawn on the way: AUTOMATIC1111's ENSD."""
+    sigma_min: float
+    """The schedule's lowest level; 0 (default) for the model's."""
+    sigma_max: float
+    """The schedule's highest level; 0 (default) for the model's."""
+    rho: float
+    """The exponent of Karras and Polyexponential; 0 (default) for their own."""
+    beta_dist_alpha: float
+    """Parameters of the schedule Beta: 0.6 and 0.6 if left out."""
+    beta_dist_beta: float
+    always_discard_next_to_last_sigma: bool
+    """Plans one step more and leaves out the level before the last."""
+    sgm_noise_multiplier: bool
+    """Multiplies the initial noise by √(1 + σ²) instead of σ."""
+    uni_pc_variant: str
+    """``"bh1"`` (default), ``"bh2"`` or ``"vary_coeff"``."""
+    uni_pc_skip_type: str
+    """``"time_uniform"`` (default), ``"time_quadratic"`` or ``"logSNR"``."""
+    uni_pc_order: int
+    uni_pc_lower_order_final: bool
+    s_min_uncond: float
+    """Leaves out the negative prompt at each second model call below this level, which takes half of their time."""
+    s_min_uncond_all: bool
+    """At each model call below it."""
+    skip_early_cond: float
+    """Leaves out the negative prompt at this share of the model calls, from the first on."""
+    sd_noise_schedule: str
+    """``"Default"`` or ``"Zero Terminal SNR"``: for models that were trained with noise alone at the last timestep."""
     batch_size: int
     """Pictures drawn at once."""
     n_iter: int

@@ -56,7 +56,10 @@ fn texts_of_every_year_and_branch_give_a_request() {
         (
             "a lighthouse\nNegative prompt: fog\nSteps: 30, Sampler: DDIM, CFG scale: 9, Seed: 1, Size: 512x704, Model hash: \
              7460a6fa, Batch size: 4, Batch pos: 2, Eta: 0.5",
-            of("7460a6fa", sized((512, 704), said("a lighthouse", "fog", 30, "DDIM", 9.0, 1))),
+            Txt2ImgParams {
+                eta: Some(0.5),
+                ..of("7460a6fa", sized((512, 704), said("a lighthouse", "fog", 30, "DDIM", 9.0, 1)))
+            },
             &["Batch size", "Batch pos"],
         ),
         (
@@ -64,6 +67,7 @@ fn texts_of_every_year_and_branch_give_a_request() {
              Clip skip: 2, ENSD: 31337",
             Txt2ImgParams {
                 clip_skip: 2,
+                eta_noise_seed_delta: 31337,
                 ..of("925997e9", sized(square, said("a lighthouse", "", 28, "Euler", 12.0, 2_870_305_590)))
             },
             &[],
@@ -127,6 +131,7 @@ fn texts_of_every_year_and_branch_give_a_request() {
              VAE: vae-ft-mse-840000-ema-pruned.safetensors, NGMS: 2, Version: v1.7.0",
             Txt2ImgParams {
                 vae: Some("vae-ft-mse-840000-ema-pruned.safetensors".into()),
+                s_min_uncond: 2.0,
                 ..of("v1-5-pruned", sized((512, 768), said("a fox", "", 25, "UniPC", 7.0, 12)))
             },
             &[],
@@ -227,6 +232,7 @@ fn texts_of_every_year_and_branch_give_a_request() {
              Skip Early CFG: 0.1, Version: f0.0.17v1.8.0rc-latest-276-g29be1da7",
             Txt2ImgParams {
                 scheduler: "Beta".into(),
+                skip_early_cond: 0.1,
                 ..of("illustrious", sized((832, 1216), said("a fox", "", 25, "Euler a CFG++", 1.4, 7)))
             },
             &[],
@@ -400,6 +406,7 @@ fn other_programs_are_understood_where_it_is_clear_what_they_mean() {
             texts(None, &[("Software", "NovelAI"), ("Description", "girl, {smile}"), ("Comment", novel)]),
             Txt2ImgParams {
                 clip_skip: 2,
+                eta_noise_seed_delta: 31337,
                 ..sized((640, 960), said("girl, {smile}", "lowres, bad", 28, "Euler a", 11.0, 1234))
             },
         ),

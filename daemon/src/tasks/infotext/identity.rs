@@ -1,7 +1,8 @@
 //! What is told of a request is the request: a thousand of them, drawn by lot.
 
 use latentd_client::protocol::{
-    LoraParams, OnDisconnect, OutputParams, Precision, Rng, Txt2ImgParams, VaeDecodeMethod,
+    LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision, Rng, Txt2ImgParams, UniPcSkipType,
+    UniPcVariant, VaeDecodeMethod,
 };
 use latentd_models::image::{PictureFormat, RgbImage, read_infotext};
 use latentd_models::sampling::{Sampler, Schedule};
@@ -45,6 +46,54 @@ fn lora() -> impl Strategy<Value = LoraParams> {
         .prop_map(|(name, unet, te, dynamic)| LoraParams { name, unet, te, dynamic })
 }
 
+/// What is said of sampling. The shape of the schedule Beta is told with that schedule only.
+fn sampling() -> impl Strategy<Value = Txt2ImgParams> {
+    let churn = (number(0.0..=100.0), number(0.0..=20.0), number(0.0..=20.0), number(0.0..=10.0));
+    let range = (number(0.0..=20.0), number(0.0..=20.0), number(0.0..=100.0));
+    let shape = (number(0.01..=10.0), number(0.01..=10.0));
+    let uni_pc =
+        (select(UniPcVariant::ALL.to_vec()), select(UniPcSkipType::ALL.to_vec()), 1..=50u32, any::<bool>());
+    let skip = (number(0.0..=20.0), any::<bool>(), number(0.0..=1.0));
+    let rest = (
+        proptest::option::of(number(0.0..=1.0)),
+        prop_oneof![Just(31337), -(1 << 53) + 1..1i64 << 53],
+        any::<[bool; 2]>(),
+        select(NoiseSchedule::ALL.to_vec()),
+    );
+    (churn, range, shape, uni_pc, skip, rest).prop_map(|(churn, range, shape, uni_pc, skip, rest)| {
+        let (s_churn, s_tmin, s_tmax, s_noise) = churn;
+        let (sigma_min, sigma_max, rho) = range;
+        let (beta_dist_alpha, beta_dist_beta) = shape;
+        let (uni_pc_variant, uni_pc_skip_type, uni_pc_order, uni_pc_lower_order_final) = uni_pc;
+        let (s_min_uncond, s_min_uncond_all, skip_early_cond) = skip;
+        let (eta, eta_noise_seed_delta, [discard, sgm_noise_multiplier], sd_noise_schedule) = rest;
+        Txt2ImgParams {
+            always_discard_next_to_last_sigma: discard,
+            eta,
+            s_churn,
+            s_tmin,
+            s_tmax,
+            s_noise,
+            eta_noise_seed_delta,
+            sigma_min,
+            sigma_max,
+            rho,
+            beta_dist_alpha,
+            beta_dist_beta,
+            sgm_noise_multiplier,
+            uni_pc_variant,
+            uni_pc_skip_type,
+            uni_pc_order,
+            uni_pc_lower_order_final,
+            s_min_uncond,
+            s_min_uncond_all,
+            skip_early_cond,
+            sd_noise_schedule,
+            ..Txt2ImgParams::default()
+        }
+    })
+}
+
 /// Each field that a text can tell, as a request has it once it is settled.
 fn request() -> impl Strategy<Value = Txt2ImgParams> {
     let samplers: Vec<String> = Sampler::all().map(|sampler| sampler.name.to_owned()).collect();
@@ -57,6 +106,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
         select(vec![Precision::F32, Precision::Bf16, Precision::F16]),
         proptest::collection::vec(lora(), 0..3),
         proptest::option::of((name(), number(0.0..=1.0))),
+        sampling(),
     );
     (seeds, texts, sizes, flags, rest).prop_map(
         |(
@@ -64,7 +114,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
             (prompt, negative_prompt, sampler_name, scheduler),
             (width, height, steps, cfg_scale, clip_skip),
             [cpu, pad_cond_uncond, taesd, tiling, tiling_x, tiling_y],
-            (precision, loras, refiner),
+            (precision, loras, refiner, sampling),
         )| Txt2ImgParams {
             prompt,
             negative_prompt,
@@ -78,7 +128,28 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
             width: Some(width),
             height: Some(height),
             sampler_name,
+            beta_dist_alpha: if scheduler == "Beta" { sampling.beta_dist_alpha } else { 0.6 },
+            beta_dist_beta: if scheduler == "Beta" { sampling.beta_dist_beta } else { 0.6 },
             scheduler,
+            eta: sampling.eta,
+            s_churn: sampling.s_churn,
+            s_tmin: sampling.s_tmin,
+            s_tmax: sampling.s_tmax,
+            s_noise: sampling.s_noise,
+            eta_noise_seed_delta: sampling.eta_noise_seed_delta,
+            sigma_min: sampling.sigma_min,
+            sigma_max: sampling.sigma_max,
+            rho: sampling.rho,
+            always_discard_next_to_last_sigma: sampling.always_discard_next_to_last_sigma,
+            sgm_noise_multiplier: sampling.sgm_noise_multiplier,
+            uni_pc_variant: sampling.uni_pc_variant,
+            uni_pc_skip_type: sampling.uni_pc_skip_type,
+            uni_pc_order: sampling.uni_pc_order,
+            uni_pc_lower_order_final: sampling.uni_pc_lower_order_final,
+            s_min_uncond: sampling.s_min_uncond,
+            s_min_uncond_all: sampling.s_min_uncond_all,
+            skip_early_cond: sampling.skip_early_cond,
+            sd_noise_schedule: sampling.sd_noise_schedule,
             clip_skip,
             pad_cond_uncond,
             sd_vae_decode_method: if taesd { VaeDecodeMethod::Taesd } else { VaeDecodeMethod::Full },

@@ -4,15 +4,16 @@
 //! is read. Behind "Tiling" A1111 has what its parts add while they draw, in the order in which they come to it: networks,
 //! the text encoder, the sampler, guidance, the VAE. A key that says its default is not written, unless A1111 writes it.
 
-use latentd_client::protocol::Precision;
+use latentd_client::protocol::{NoiseSchedule, Precision, UniPcSkipType, UniPcVariant};
 use latentd_models::image::Infotext;
+use latentd_models::sampling::{Sampler, Schedule};
 
 use super::forms;
 use super::samplers::{known_sampler, schedule};
 use super::told::Told;
 use super::values::{
-    decoder, decoder_of, flag, hypernetwork, loras, loras_of, number, precision, precision_of, rng, side,
-    sides, size, truth, vae, whole, word,
+    decoder, decoder_of, flag, hypernetwork, loras, loras_of, number, one_of, precision, precision_of, rng,
+    side, sides, size, truth, unless, vae, whole, word,
 };
 
 /// A key, and how it is written and read.
@@ -37,6 +38,9 @@ macro_rules! row {
         }
     };
 }
+
+/// The largest whole number up to which each is exact in other programs' numbers.
+const MOST_EXACT: i64 = (1 << 53) - 1;
 
 static ROWS: &[Row] = &[
     row!(
@@ -100,6 +104,11 @@ static ROWS: &[Row] = &[
         |told| (told.request.clip_skip > 1).then(|| told.request.clip_skip.to_string()),
         |told, text| whole(text, 1..=12) => told.request.clip_skip
     ),
+    row!(
+        "ENSD",
+        |told| (told.request.eta_noise_seed_delta != 0).then(|| told.request.eta_noise_seed_delta.to_string()),
+        |told, text| whole(text, -MOST_EXACT..=MOST_EXACT) => told.request.eta_noise_seed_delta
+    ),
     // A1111 does not write its "GPU".
     row!(
         "RNG",
@@ -132,7 +141,115 @@ static ROWS: &[Row] = &[
     // The text encoder.
     row!("TI hashes", |told| word(&told.embedding_hashes), |told, text| word(text) => told.embedding_hashes),
     // The sampler.
+    row!(
+        "Noise Schedule",
+        |told| unless(told.request.sd_noise_schedule, NoiseSchedule::Default).map(|kind| kind.name().to_owned()),
+        |told, text| one_of(text, &NoiseSchedule::ALL, NoiseSchedule::name) => told.request.sd_noise_schedule
+    ),
+    row!(
+        "Discard penultimate sigma",
+        |told| flag(told.request.always_discard_next_to_last_sigma),
+        |told, text| truth(text) => told.request.always_discard_next_to_last_sigma
+    ),
+    row!(
+        "Schedule min sigma",
+        |told| unless(told.request.sigma_min, 0.0).map(|sigma| sigma.to_string()),
+        |told, text| number(text, 0.0..=10_000.0) => told.request.sigma_min
+    ),
+    row!(
+        "Schedule max sigma",
+        |told| unless(told.request.sigma_max, 0.0).map(|sigma| sigma.to_string()),
+        |told, text| number(text, 0.0..=10_000.0) => told.request.sigma_max
+    ),
+    row!(
+        "Schedule rho",
+        |told| unless(told.request.rho, 0.0).map(|rho| rho.to_string()),
+        |told, text| number(text, 0.0..=100.0) => told.request.rho
+    ),
+    row!(
+        "Beta schedule alpha",
+        |told| has_shape(told).then(|| told.request.beta_dist_alpha.to_string()),
+        |told, text| number(text, 0.01..=10.0) => told.request.beta_dist_alpha
+    ),
+    row!(
+        "Beta schedule beta",
+        |told| has_shape(told).then(|| told.request.beta_dist_beta.to_string()),
+        |told, text| number(text, 0.01..=10.0) => told.request.beta_dist_beta
+    ),
+    row!(
+        "SGM noise multiplier",
+        |told| flag(told.request.sgm_noise_multiplier),
+        |told, text| truth(text) => told.request.sgm_noise_multiplier
+    ),
+    row!(
+        "Eta",
+        |told| told.request.eta.filter(|_| !has_timesteps(told)).map(|eta| eta.to_string()),
+        |told, text| number(text, 0.0..=1.0).map(Some) => told.request.eta
+    ),
+    row!(
+        "Eta DDIM",
+        |told| told.request.eta.filter(|_| has_timesteps(told)).map(|eta| eta.to_string()),
+        |told, text| number(text, 0.0..=1.0).map(Some) => told.request.eta
+    ),
+    row!(
+        "Sigma churn",
+        |told| unless(told.request.s_churn, 0.0).map(|churn| churn.to_string()),
+        |told, text| number(text, 0.0..=100.0) => told.request.s_churn
+    ),
+    row!(
+        "Sigma tmin",
+        |told| unless(told.request.s_tmin, 0.0).map(|sigma| sigma.to_string()),
+        |told, text| number(text, 0.0..=10_000.0) => told.request.s_tmin
+    ),
+    row!(
+        "Sigma tmax",
+        |told| unless(told.request.s_tmax, 0.0).map(|sigma| sigma.to_string()),
+        |told, text| number(text, 0.0..=10_000.0) => told.request.s_tmax
+    ),
+    row!(
+        "Sigma noise",
+        |told| unless(told.request.s_noise, 1.0).map(|noise| noise.to_string()),
+        |told, text| number(text, 0.0..=10.0) => told.request.s_noise
+    ),
+    // A1111 1.10.1 reads these and forgets to write them.
+    row!(
+        "UniPC variant",
+        |told| unless(told.request.uni_pc_variant, UniPcVariant::default()).map(|kind| kind.name().to_owned()),
+        |told, text| one_of(text, &UniPcVariant::ALL, UniPcVariant::name) => told.request.uni_pc_variant
+    ),
+    row!(
+        "UniPC skip type",
+        |told| {
+            unless(told.request.uni_pc_skip_type, UniPcSkipType::default()).map(|kind| kind.name().to_owned())
+        },
+        |told, text| one_of(text, &UniPcSkipType::ALL, UniPcSkipType::name) => told.request.uni_pc_skip_type
+    ),
+    row!(
+        "UniPC order",
+        |told| unless(told.request.uni_pc_order, 3).map(|order| order.to_string()),
+        |told, text| whole(text, 1..=50) => told.request.uni_pc_order
+    ),
+    row!(
+        "UniPC lower order final",
+        |told| (!told.request.uni_pc_lower_order_final).then(|| "False".to_owned()),
+        |told, text| truth(text) => told.request.uni_pc_lower_order_final
+    ),
     // Guidance.
+    row!(
+        "Skip Early CFG",
+        |told| unless(told.request.skip_early_cond, 0.0).map(|share| share.to_string()),
+        |told, text| number(text, 0.0..=1.0) => told.request.skip_early_cond
+    ),
+    row!(
+        "NGMS",
+        |told| unless(told.request.s_min_uncond, 0.0).map(|sigma| sigma.to_string()),
+        |told, text| number(text, 0.0..=10_000.0) => told.request.s_min_uncond
+    ),
+    row!(
+        "NGMS all steps",
+        |told| flag(told.request.s_min_uncond_all),
+        |told, text| truth(text) => told.request.s_min_uncond_all
+    ),
     row!(
         "Pad conds",
         |told| flag(told.request.pad_cond_uncond),
@@ -181,6 +298,16 @@ fn is_resized(told: &Told) -> bool {
 #[cfg(test)]
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     ROWS.iter().map(|row| row.key)
+}
+
+/// Whether A1111 tells of the shape of the schedule Beta.
+fn has_shape(told: &Told) -> bool {
+    Schedule::from_name(&told.request.scheduler) == Some(Schedule::Beta)
+}
+
+/// Whether the sampler goes by timesteps: A1111 has another key for their eta.
+fn has_timesteps(told: &Told) -> bool {
+    Sampler::from_name(&told.request.sampler_name).is_some_and(|sampler| sampler.goes_by_timesteps())
 }
 
 /// The text of a picture.

@@ -66,6 +66,16 @@ pub(super) fn hypernetwork(text: &str) -> &str {
     hash.filter(|(_, hash)| is_hash(hash)).map_or(text, |(name, _)| name)
 }
 
+/// A value unless it is the default.
+pub(super) fn unless<T: Copy + PartialEq>(value: T, default: T) -> Option<T> {
+    (value != default).then_some(value)
+}
+
+/// The one with this name, whatever its letter case.
+pub(super) fn one_of<T: Copy>(text: &str, all: &[T], name: fn(T) -> &'static str) -> Option<T> {
+    all.iter().find(|each| name(**each).eq_ignore_ascii_case(text.trim())).copied()
+}
+
 /// A1111's "GPU" is what a CUDA card draws, as most were.
 pub(super) fn rng(text: &str) -> Option<Rng> {
     match text.to_ascii_uppercase().as_str() {

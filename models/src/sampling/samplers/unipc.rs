@@ -16,6 +16,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "UniPC",
     aliases: &["k_unipc"],
     levels: Levels::Timesteps(levels),
+    takes_uni_pc_options: true,
     run: unipc,
     ..SamplerInfo::PLAIN
 };

@@ -42,6 +42,7 @@ mod job;
 mod library;
 mod merge;
 mod models;
+mod sampling;
 mod server;
 mod txt2img;
 
@@ -60,6 +61,7 @@ pub use library::{
 };
 pub use merge::{MergeParams, MergeResult, WeightType};
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
+pub use sampling::{NoiseSchedule, UniPcSkipType, UniPcVariant};
 pub use server::{
     ApiInfo, Capabilities, Client, ConfigStatus, Device, Empty, FolderStatus, InitializeParams,
     InitializeResult, MemoryStatus, MethodInfo, QueueStatus, Server, ServerLimits, Status, StorageStatus,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{ImageOut, OnDisconnect};
+use super::{ImageOut, NoiseSchedule, OnDisconnect, UniPcSkipType, UniPcVariant};
 
 /// What to draw. Names, meaning and defaults are A1111's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,7 +42,7 @@ pub struct Txt2ImgParams {
     /// Sampler steps.
     #[schemars(range(min = 1, max = 1000))]
     pub steps: u32,
-    /// Guidance scale; 1 leaves the negative prompt out.
+    /// Guidance scale; 1 leaves the negative prompt out, and takes half of the time, but with CFG++.
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg_scale: f64,
     /// Pixels in a row; if left out what the checkpoint's file says (`modelspec.resolution`), else 512.
@@ -55,8 +55,72 @@ pub struct Txt2ImgParams {
     pub height: Option<u32>,
     /// The sampler. Joint names such as "DPM++ 2M Karras" set the scheduler too.
     pub sampler_name: String,
-    /// The schedule of sigmas; "Automatic" is the sampler's own.
+    /// The schedule of sigmas, by A1111's label ("SGM Uniform") or name ("sgm_uniform"); "Automatic" is the sampler's own.
+    /// DDIM, DDIM CFG++, PLMS, UniPC, DPM fast and DPM adaptive have levels of their own.
     pub scheduler: String,
+    /// How much of the noise that a step takes away is drawn anew, for samplers that do so. If left out the sampler's own: 1
+    /// for ancestral and SDE samplers, 0 for DDIM, 0.3 for TCD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub eta: Option<f64>,
+    /// How much noise Euler, Heun and DPM2 add before their steps, over all of them.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub s_churn: f64,
+    /// The lowest level at which they add it.
+    #[schemars(range(min = 0.0, max = 10_000.0))]
+    pub s_tmin: f64,
+    /// The highest level at which they add it; 0 for all.
+    #[schemars(range(min = 0.0, max = 10_000.0))]
+    pub s_tmax: f64,
+    /// What noise drawn on the way is multiplied by, for samplers that have it so: Euler, Heun and DPM2 with `s_churn`, DPM2 a,
+    /// DPM++ 2S a, DPM fast, DPM adaptive and the SDE samplers.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub s_noise: f64,
+    /// What is added to each seed for the noise drawn on the way: A1111's ENSD.
+    #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
+    pub eta_noise_seed_delta: i64,
+    /// The schedule's lowest level; 0 for the model's.
+    #[schemars(range(min = 0.0, max = 10_000.0))]
+    pub sigma_min: f64,
+    /// The schedule's highest level; 0 for the model's.
+    #[schemars(range(min = 0.0, max = 10_000.0))]
+    pub sigma_max: f64,
+    /// The exponent of the schedules Karras and Polyexponential; 0 for their own, 7 and 1.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub rho: f64,
+    /// The first parameter of the schedule Beta.
+    #[schemars(range(min = 0.01, max = 10.0))]
+    pub beta_dist_alpha: f64,
+    /// The second parameter of the schedule Beta.
+    #[schemars(range(min = 0.01, max = 10.0))]
+    pub beta_dist_beta: f64,
+    /// Plans one step more and leaves out the level before the last, as some samplers always do.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub always_discard_next_to_last_sigma: bool,
+    /// Multiplies the initial noise by √(1 + σ²) instead of σ.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sgm_noise_multiplier: bool,
+    /// For UniPC.
+    pub uni_pc_variant: UniPcVariant,
+    /// For UniPC.
+    pub uni_pc_skip_type: UniPcSkipType,
+    /// Predictions that a step of UniPC goes by; never more than there are steps.
+    #[schemars(range(min = 1, max = 50))]
+    pub uni_pc_order: u32,
+    /// Whether UniPC's last steps go by fewer.
+    pub uni_pc_lower_order_final: bool,
+    /// Leaves out the negative prompt at each second model call below this level, which takes half of their time; 0 for never.
+    /// For DDIM, DDIM CFG++, PLMS and UniPC it is a timestep.
+    #[schemars(range(min = 0.0, max = 10_000.0))]
+    pub s_min_uncond: f64,
+    /// Leaves it out at each model call below that level.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub s_min_uncond_all: bool,
+    /// Leaves out the negative prompt at this share of the model calls, from the first on; 0 for none.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub skip_early_cond: f64,
+    /// The model's noise levels.
+    pub sd_noise_schedule: NoiseSchedule,
     /// Images drawn at once.
     #[schemars(range(min = 1, max = 64))]
     pub batch_size: u32,
@@ -144,6 +208,27 @@ impl Default for Txt2ImgParams {
             height: None,
             sampler_name: "Euler a".into(),
             scheduler: "Automatic".into(),
+            eta: None,
+            s_churn: 0.0,
+            s_tmin: 0.0,
+            s_tmax: 0.0,
+            s_noise: 1.0,
+            eta_noise_seed_delta: 0,
+            sigma_min: 0.0,
+            sigma_max: 0.0,
+            rho: 0.0,
+            beta_dist_alpha: 0.6,
+            beta_dist_beta: 0.6,
+            always_discard_next_to_last_sigma: false,
+            sgm_noise_multiplier: false,
+            uni_pc_variant: UniPcVariant::default(),
+            uni_pc_skip_type: UniPcSkipType::default(),
+            uni_pc_order: 3,
+            uni_pc_lower_order_final: true,
+            s_min_uncond: 0.0,
+            s_min_uncond_all: false,
+            skip_early_cond: 0.0,
+            sd_noise_schedule: NoiseSchedule::default(),
             batch_size: 1,
             n_iter: 1,
             clip_skip: 1,
