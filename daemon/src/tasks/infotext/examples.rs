@@ -163,6 +163,8 @@ fn texts_of_every_year_and_branch_give_a_request() {
             Txt2ImgParams {
                 scheduler: "Align Your Steps".into(),
                 pad_cond_uncond: true,
+                refiner_checkpoint: Some("photon [ec41bd2a82]".into()),
+                refiner_switch_at: Some(0.8),
                 ..of("v1-5", sized(square, said("a fox", "", 20, "Euler", 7.0, 42)))
             },
             &[],

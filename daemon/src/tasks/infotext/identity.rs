@@ -53,16 +53,18 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
     let texts = (TEXT, TEXT, select(samplers), select(schedules));
     let sizes = (side(), side(), 1..=1000u32, number(0.0..=100.0), 1..=12u32);
     let flags = any::<[bool; 6]>();
+    let refiner = (proptest::option::of(name()), proptest::option::of(number(0.0..=1.0)));
     let rest = (
         select(vec![Precision::F32, Precision::Bf16, Precision::F16]),
         proptest::collection::vec(lora(), 0..3),
     );
-    (seeds, texts, sizes, flags, rest).prop_map(
+    (seeds, texts, sizes, flags, refiner, rest).prop_map(
         |(
             (seed, subseed, subseed_strength, seed_resize_from_w, seed_resize_from_h),
             (prompt, negative_prompt, sampler_name, scheduler),
             (width, height, steps, cfg_scale, clip_skip),
             [cpu, pad_cond_uncond, taesd, tiling, tiling_x, tiling_y],
+            (refiner_checkpoint, refiner_switch_at),
             (precision, loras),
         )| Txt2ImgParams {
             prompt,
@@ -84,6 +86,8 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
             tiling,
             tiling_x,
             tiling_y,
+            refiner_checkpoint,
+            refiner_switch_at,
             loras,
             rng: if cpu { Rng::Cpu } else { Rng::Nv },
             precision,
