@@ -16,7 +16,7 @@ from typing import Any, Dict, List
 import latentd
 import pytest
 from conftest import LONG, REPOSITORY, SMALL, SOON, Daemon
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 
 def test_a_picture(client: latentd.Client) -> None:
@@ -58,6 +58,25 @@ def test_a_picture_says_how_to_draw_it_again(client: latentd.Client, tmp_path: P
         assert client.image_info(buffer.getvalue()).infotext is None, field
     with pytest.raises(latentd.InvalidParams, match="PNG"):
         client.image_info(b"no picture")
+
+
+def test_variations_say_both_their_seeds(client: latentd.Client) -> None:
+    images = client.txt2img(**SMALL, subseed=9, subseed_strength=0.2, batch_size=2).images
+    assert [(image.seed, image.subseed) for image in images] == [(7, 9), (7, 10)]
+    params = client.image_info(images[1]).params
+    assert params is not None and (params["seed"], params["subseed"], params["subseed_strength"]) == (7, 10, 0.2)
+    assert client.txt2img(**params).images[0].png == images[1].png
+
+
+def test_what_other_programs_wrote_is_told(client: latentd.Client) -> None:
+    told = PngImagePlugin.PngInfo()
+    told.add_text("workflow", "{}")
+    told.add_text("parameters", "a „fox“\nSteps: 3, Sampler: Euler, Seed: 1, Size: 64x64, Hires upscale: 2")
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=told)
+    info = client.image_info(buffer.getvalue())
+    assert info.params is not None and info.params["prompt"] == "a „fox“" and info.params["sampler_name"] == "Euler"
+    assert (info.others.get("Hires upscale"), info.texts) == ("2", {"workflow": "{}"})
     with pytest.raises(latentd.InvalidParams, match="data: .*PNG"):
         client.put_blob(b"no picture")
     with pytest.raises(latentd.NotFound, match="send it with blobs.put"):

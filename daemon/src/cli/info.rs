@@ -39,7 +39,7 @@ pub(super) async fn of(
     Ok(ask(global, config, models_dirs, request).await?.1)
 }
 
-/// Prints the picture's text.
+/// Prints the picture's text, or what other programs wrote in it.
 pub(super) async fn run(global: &GlobalArgs, args: InfoArgs) -> Result<ExitCode, Failure> {
     let config = global.config()?;
     let info = of(global, &config, &[], &args.file).await?;
@@ -47,7 +47,16 @@ pub(super) async fn run(global: &GlobalArgs, args: InfoArgs) -> Result<ExitCode,
         print_json(&info)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let none = || Failure::new(format!("{} does not say how it was made", args.file.display()));
-    print(&format!("{}\n", info.infotext.ok_or_else(none)?))?;
+    let text = match info.infotext {
+        Some(text) => format!("{text}\n"),
+        // As the programs have it that wrote it.
+        None if !info.texts.is_empty() => {
+            let texts: Vec<String> =
+                info.texts.iter().map(|(key, text)| format!("{key}: {text}\n")).collect();
+            texts.concat()
+        }
+        None => return Err(Failure::new(format!("{} does not say how it was made", args.file.display()))),
+    };
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
