@@ -380,6 +380,23 @@ impl Config {
         self.models_dirs.iter().cloned().map(Root::of_models).chain(of_kind).collect()
     }
 
+    /// Folders in which A1111's files of styles may be: models folders, and its root if one is its `models`.
+    pub(crate) fn styles_dirs(&self) -> Vec<PathBuf> {
+        let is_models = |path: &&Path| path.file_name().is_some_and(|name| name == "models");
+        let root = |path: &Path| Some(path).filter(is_models)?.parent().map(Path::to_owned);
+        let mut all = vec![];
+        for path in &self.models_dirs {
+            all.extend(
+                [path.clone()]
+                    .into_iter()
+                    .chain(root(path))
+                    .filter(|each| !all.contains(each))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        all
+    }
+
     /// Where the file is looked for.
     pub(crate) fn default_file() -> PathBuf {
         paths::xdg("XDG_CONFIG_HOME", ".config").join("latentd").join("config.toml")

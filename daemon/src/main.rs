@@ -26,6 +26,7 @@ mod rpc;
 mod schema;
 mod state_dir;
 mod storage;
+mod styles;
 mod suggest;
 mod tasks;
 mod thread;

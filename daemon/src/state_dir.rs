@@ -38,6 +38,11 @@ impl StateDir {
         self.path.join("outputs")
     }
 
+    /// The styles that clients saved.
+    pub(crate) fn styles(&self) -> PathBuf {
+        self.path.join("styles.csv")
+    }
+
     /// Makes the folder anew and takes it again, if somebody removed it.
     pub(crate) fn keep(&self) -> Result<(), StateDirError> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

@@ -90,7 +90,7 @@ async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
     report("ping round trip", pings);
 
     let request = Txt2ImgParams {
-        prompt: "a lighthouse at dusk".to_owned(),
+        prompt: "a lighthouse at dusk".into(),
         steps: 1000,
         width: Some(256),
         height: Some(256),

@@ -12,6 +12,7 @@ use latentd_models::Tensor;
 use latentd_models::model::Model;
 use latentd_models::nn::{Precision, Run};
 use latentd_models::pipeline::{LatentDecoder, NoStages, NoWatch, Txt2Img, txt2img};
+use latentd_models::prompt::Reading;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,8 +50,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn request() -> Result<Txt2Img, Box<dyn std::error::Error>> {
     Ok(Txt2Img {
-        prompt: "a red circle on a blue background".to_owned(),
-        negative_prompt: "blurry".to_owned(),
+        prompt: "a red circle on a blue background".into(),
+        negative_prompt: "blurry".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 11,
         steps: 20,
@@ -64,6 +66,7 @@ fn request() -> Result<Txt2Img, Box<dyn std::error::Error>> {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()

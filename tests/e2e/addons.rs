@@ -179,7 +179,7 @@ async fn a_picture_names_what_was_applied_and_is_drawn_again_from_that() {
     let client = shop.daemon.client().await;
     let png = drawn.images[0].png.clone().expect("a PNG").0;
     let said = within(client.image_info(ImageIn::png(png))).await.expect("read").params.expect("a request");
-    assert!(said.prompt.ends_with("<hypernet:hyper:0.8>"), "{}", said.prompt);
+    assert!(said.prompt.first().ends_with("<hypernet:hyper:0.8>"), "{:?}", said.prompt);
     let again = within(client.txt2img(&said)).await.expect("drawn");
     assert!(again.notices.is_empty(), "{:?}", again.notices);
     assert!(again.images[0].png == drawn.images[0].png, "{}", infotext(&again));

@@ -12,7 +12,7 @@ async fn a_long_prompt_is_cancelled_while_it_is_encoded() {
     let client = daemon.client().await;
     // The model is there already, so that the prompt is what takes long.
     within(client.txt2img(&small(1))).await.expect("drawn");
-    let params = Txt2ImgParams { prompt: "a cat, ".repeat(28_000), ..long() };
+    let params = Txt2ImgParams { prompt: "a cat, ".repeat(28_000).into(), ..long() };
     let job = within(client.submit("txt2img", &params, None)).await.expect("submitted");
     let mut events = within(client.subscribe(&job, 0)).await.expect("subscribed");
     loop {

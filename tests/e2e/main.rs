@@ -23,6 +23,7 @@ mod memory;
 mod merge;
 mod noise;
 mod pictures;
+mod prompt_grammar;
 mod prompts;
 mod refiner;
 mod reload;

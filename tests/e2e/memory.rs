@@ -369,7 +369,7 @@ async fn what_never_fits_is_refused_when_it_is_submitted() {
     let jobs = within(client.jobs(&JobListParams::default())).await.expect("listed");
     assert_eq!(jobs.len(), 1 + made);
     // Its tokens take a while to count; it fails before its turn all the same.
-    let long_prompt = Txt2ImgParams { prompt: "a cat, ".repeat(25_000), ..small(1) };
+    let long_prompt = Txt2ImgParams { prompt: "a cat, ".repeat(25_000).into(), ..small(1) };
     refused(within(client.txt2img(&long_prompt)).await, ErrorName::Memory);
     within(client.cancel(&job)).await.expect("cancelled");
 }
@@ -423,8 +423,8 @@ async fn long_prompts_stay_within_the_budget() {
     let daemon = Daemon::with_flags(&["--memory-bytes", &BUDGET.to_string()]);
     let client = daemon.client().await;
     let request = |words: usize| Txt2ImgParams {
-        prompt: "a b c d e f g h ".repeat(words / 8),
-        negative_prompt: "h g f e d c b a ".repeat(words / 8),
+        prompt: "a b c d e f g h ".repeat(words / 8).into(),
+        negative_prompt: "h g f e d c b a ".repeat(words / 8).into(),
         steps: 1,
         precision: latentd_client::protocol::Precision::F32,
         ..small(1)

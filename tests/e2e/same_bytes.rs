@@ -35,7 +35,13 @@ async fn draw(daemon: &Daemon, precision: Precision) -> BTreeMap<String, String>
     let long = "a red circle, ".repeat(30);
     requests.push((
         "batch of two, 72x56, long prompt".into(),
-        Txt2ImgParams { prompt: long, batch_size: 2, width: Some(72), height: Some(56), ..base.clone() },
+        Txt2ImgParams {
+            prompt: long.into(),
+            batch_size: 2,
+            width: Some(72),
+            height: Some(56),
+            ..base.clone()
+        },
     ));
     requests.push((
         "another network".into(),

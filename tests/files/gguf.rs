@@ -13,6 +13,7 @@ use latentd_models::nn::backend::Layout;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Loader, Precision};
 use latentd_models::pipeline::{LatentDecoder, NoStages, NoWatch, Txt2Img};
+use latentd_models::prompt::Reading;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -87,8 +88,9 @@ fn every_type_is_read_as_gguf_py_reads_it() {
 
 fn drawn(model: &Model) -> RgbImage {
     let request = Txt2Img {
-        prompt: "a red circle".to_owned(),
-        negative_prompt: String::new(),
+        prompt: "a red circle".into(),
+        negative_prompt: "".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 19,
         steps: 4,
@@ -102,6 +104,7 @@ fn drawn(model: &Model) -> RgbImage {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()

@@ -11,6 +11,7 @@ use latentd_models::files::{self, ElementType};
 use latentd_models::model::Model;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::{NoStages, NoWatch, Txt2Img};
+use latentd_models::prompt::Reading;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -139,8 +140,9 @@ fn what_is_not_read_is_told_by_name() {
 /// The pixels of a picture.
 fn drawn(model: &Model) -> Vec<u8> {
     let request = Txt2Img {
-        prompt: "a red circle".to_owned(),
-        negative_prompt: String::new(),
+        prompt: "a red circle".into(),
+        negative_prompt: "".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 42,
         steps: 3,
@@ -154,6 +156,7 @@ fn drawn(model: &Model) -> Vec<u8> {
         clip_skip: 1,
         rng: NoiseSource::from_name("nv").expect("rng"),
         pad_cond_uncond: true,
+        pad_cond_uncond_v0: false,
         decoder: latentd_models::pipeline::LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()

@@ -12,6 +12,7 @@ use latentd_models::files::{self, FileKind, Layout, Prediction, inspect};
 use latentd_models::model::{Checkpoint, ComponentKind, Model};
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::{LatentDecoder, NoStages, NoWatch, Txt2Img, txt2img};
+use latentd_models::prompt::Reading;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -57,8 +58,9 @@ pub fn digests_of(path: &Path) -> BTreeMap<String, String> {
 fn picture(path: &Path) -> Vec<u8> {
     let model = Model::open(path, Precision::F32).expect("opens");
     let request = Txt2Img {
-        prompt: "a red circle".to_owned(),
-        negative_prompt: "blurry".to_owned(),
+        prompt: "a red circle".into(),
+        negative_prompt: "blurry".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 42,
         steps: 3,
@@ -72,6 +74,7 @@ fn picture(path: &Path) -> Vec<u8> {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()

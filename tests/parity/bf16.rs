@@ -8,6 +8,7 @@ use std::sync::Arc;
 use latentd_models::model::Model;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::{LatentDecoder, NoStages, Output, Txt2Img};
+use latentd_models::prompt::Reading;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 use crate::drawing::{psnr, sampler, txt2img};
@@ -15,8 +16,9 @@ use crate::golden::checkpoint;
 
 fn request(sampler: Sampler) -> Txt2Img {
     Txt2Img {
-        prompt: "a red circle on a blue background".to_owned(),
-        negative_prompt: "blurry".to_owned(),
+        prompt: "a red circle on a blue background".into(),
+        negative_prompt: "blurry".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 11,
         steps: 8,
@@ -30,6 +32,7 @@ fn request(sampler: Sampler) -> Txt2Img {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()
@@ -60,7 +63,8 @@ fn pictures_are_near_those_in_f32() {
 #[test]
 fn nothing_but_the_request_shows_in_the_picture() {
     let model = Model::open(&checkpoint("tiny-sd1"), Precision::Bf16).expect("opens");
-    let alone = Txt2Img { prompt: "a red circle, ".repeat(30), steps: 3, ..request(sampler("Euler a")) };
+    let alone =
+        Txt2Img { prompt: "a red circle, ".repeat(30).into(), steps: 3, ..request(sampler("Euler a")) };
     let wanted = draw(&model, &alone, 1);
     assert_eq!(draw(&model, &alone, 3), wanted, "threads, and a prompt that was encoded before");
     let batch = Txt2Img { seed: 10, batch_size: 3, ..alone.clone() };

@@ -10,6 +10,7 @@ use latentd_models::pipeline::{
     Components, DenoiseBefore, DenoiseCombine, Handles, LatentDecoder, LatentFinal, NoStages, NoWatch,
     Output, Stages, Txt2Img, Wants,
 };
+use latentd_models::prompt::Reading;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 use serde_json::Value;
 
@@ -74,8 +75,9 @@ pub fn sampler(name: &str) -> Sampler {
 /// steps carry it on: 1e-4 after 11 calls.
 fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) {
     let request = Txt2Img {
-        prompt: "a red circle".to_owned(),
-        negative_prompt: "blurry".to_owned(),
+        prompt: "a red circle".into(),
+        negative_prompt: "blurry".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 42,
         steps: 6,
@@ -89,6 +91,7 @@ fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) 
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()
@@ -150,8 +153,9 @@ pub fn request(entry: &Value) -> Txt2Img {
     let text = |key: &str| entry[key].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
     let number = |key: &str| entry[key].as_u64().unwrap_or_else(|| panic!("{key}"));
     Txt2Img {
-        prompt: text("prompt"),
-        negative_prompt: text("negative_prompt"),
+        prompt: text("prompt").into(),
+        negative_prompt: text("negative_prompt").into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: number("seed"),
         steps: number("steps") as usize,
@@ -165,6 +169,7 @@ pub fn request(entry: &Value) -> Txt2Img {
         clip_skip: number("clip_skip") as usize,
         rng: NoiseSource::from_name(&text("rng")).expect("rng"),
         pad_cond_uncond: entry["pad_conds"].as_bool().expect("pad_conds"),
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()
@@ -238,8 +243,9 @@ fn draw(model: &Model, request: &Txt2Img, threads: usize) -> Vec<Output> {
 fn nothing_but_the_request_shows_in_the_picture() {
     let model = model();
     let alone = Txt2Img {
-        prompt: "a red circle, ".repeat(30),
-        negative_prompt: "blurry".to_owned(),
+        prompt: "a red circle, ".repeat(30).into(),
+        negative_prompt: "blurry".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 8,
         steps: 3,
@@ -253,6 +259,7 @@ fn nothing_but_the_request_shows_in_the_picture() {
         clip_skip: 2,
         rng: NoiseSource::Cpu,
         pad_cond_uncond: false,
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()

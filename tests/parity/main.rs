@@ -15,4 +15,5 @@ mod prompts;
 mod refiner;
 mod samplers;
 mod schedules;
+mod schedules_of_prompts;
 mod taesd;

@@ -5,7 +5,8 @@ use latentd_models::networks::clip::{ClipConfig, ClipText};
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Loader, Precision, Run};
 use latentd_models::prompt::{
-    Embeddings, Piece, Wording, chunks, encode, pad_alike, parse_emphasis, split_weight, tokenize,
+    Conditioning, Embeddings, Encoding, Piece, PromptSchedule, Reading, Wording, chunks, encode,
+    pad_with_empty, parse_emphasis, split_weight, tokenize,
 };
 use serde_json::Value;
 
@@ -74,7 +75,7 @@ fn a_long_text_is_fine() {
         "â€ sÃ\u{80} ".repeat(20_000),
         "ÃƒÂ¢Ã¢â€šÂ¬Ã¢â€žÂ¢ 字\n".repeat(5_000),
     ] {
-        let chunks = chunks(&text, &Embeddings::default()).expect("chunks");
+        let chunks = chunks(&text, &Embeddings::default(), &Reading::default()).expect("chunks");
         assert!(chunks.iter().all(|chunk| chunk.ids.len() == 77 && chunk.weights.len() == 77));
     }
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
@@ -112,13 +113,10 @@ fn the_grammar_of_prompts_is_a1111s() {
             assert!(alike, "{prompt:?}\n found {found:?}\nwanted {wanted:?}");
         }
         assert_eq!(split_weight(prompt), (text(&case[3]), number(&case[4])), "{prompt:?}");
-        // Without what else a prompt can ask for, comments and networks are all that goes.
-        if !prompt.contains(['[', '|']) && !prompt.contains("AND") {
-            if !prompt.contains('#') {
-                assert_eq!(Wording::of_prompt(prompt).text, text(&case[2]), "{prompt:?}");
-            }
-            assert_eq!(Wording::of_negative_prompt(prompt).text, text(&case[1]), "{prompt:?}");
+        if !prompt.contains('#') {
+            assert_eq!(Wording::of_prompt(prompt).text, text(&case[2]), "{prompt:?}");
         }
+        assert_eq!(Wording::of_negative_prompt(prompt).text, text(&case[1]), "{prompt:?}");
     }
 }
 
@@ -149,11 +147,17 @@ fn clip() -> ClipText {
     ClipText::load(&Loader::file(&file, &cpu(), Precision::F32), prefix, config).expect("loads")
 }
 
+fn encoded(clip: &ClipText, text: &str, clip_skip: usize) -> latentd_models::Result<Conditioning> {
+    let (embeddings, reading) = (&Embeddings::default(), &Reading::default());
+    let encoding = Encoding { embeddings, reading, clip_skip };
+    Ok(encode(clip, &PromptSchedule::of_text(text), &encoding, &Run::WHOLE)?.remove(0))
+}
+
 /// Weights of any size are numbers or an error, and brackets of any depth are no reason to wait.
 #[test]
 fn weights_beyond_reason_are_refused() {
     let clip = clip();
-    let encode = |prompt: &str| encode(&clip, prompt, &Embeddings::default(), 1, &Run::WHOLE);
+    let encode = |prompt: &str| encoded(&clip, prompt, 1);
     let nines = "9".repeat(400);
     for prompt in [
         format!("(cat:{nines})"),
@@ -191,7 +195,8 @@ fn conditioning_is_a1111s() {
     for case in list(&cases["conditioning"]) {
         let name = text(&case["name"]);
         for side in ["positive", "negative"] {
-            let found = chunks(text(&case[side]), &Embeddings::default()).expect("chunks");
+            let found =
+                chunks(text(&case[side]), &Embeddings::default(), &Reading::default()).expect("chunks");
             for (index, wanted) in list(&case[format!("{side}_chunks")]).iter().enumerate() {
                 let ids: Vec<u64> = list(&wanted["ids"]).iter().filter_map(Value::as_u64).collect();
                 let found =
@@ -204,16 +209,17 @@ fn conditioning_is_a1111s() {
             }
             assert_eq!(found.len(), list(&case[format!("{side}_chunks")]).len(), "{name} {side}");
         }
-        let none = Embeddings::default();
         for skip in [1, 2] {
             let part = |side: &str| format!("{name}.skip{skip}.{side}");
             if !golden.has(&part("positive")) {
                 continue;
             }
-            let mut cond = encode(&clip, text(&case["positive"]), &none, skip, &Run::WHOLE).expect("encodes");
-            let mut uncond =
-                encode(&clip, text(&case["negative"]), &none, skip, &Run::WHOLE).expect("encodes");
-            pad_alike(&mut cond, &mut uncond, || encode(&clip, "", &none, skip, &Run::WHOLE)).expect("pads");
+            let of = |prompt| encoded(&clip, prompt, skip).expect("encodes");
+            let (mut cond, mut uncond) = (of(text(&case["positive"])), of(text(&case["negative"])));
+            let (empty, length) = (of(""), cond.tokens.dim(1).max(uncond.tokens.dim(1)));
+            for each in [&mut cond, &mut uncond] {
+                pad_with_empty(each, length, &empty).expect("pads");
+            }
             assert_close(
                 &part("positive"),
                 &cond.tokens.get(0).expect("one"),

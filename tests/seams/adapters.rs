@@ -8,7 +8,7 @@ use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::backend::fake::fake;
 use latentd_models::nn::{Activations, Device, KeyValueTransform, Parts, Patch, Precision, Run};
 use latentd_models::pipeline::{Components, NoStages};
-use latentd_models::prompt::{Chunk, Embeddings, chunks, encode_chunks};
+use latentd_models::prompt::{Chunk, Embeddings, Emphasis, Reading, Variant, chunks, encode_variants};
 use proptest::prelude::*;
 
 use crate::drawing::{checkpoint, components, draw, draw_with, request};
@@ -155,8 +155,12 @@ fn a_vector_in_the_place_of_a_token_is_what_the_encoder_sees() {
     let base = components(&checkpoint(), &cpu(), Precision::F32);
     let Network::TextEncoder(encoder) = &base[0].network else { panic!("a text encoder") };
     let clip = &encoder.clip;
-    let encoded = |chunks: &[Chunk]| encode_chunks(clip, chunks, 1, &Run::WHOLE).expect("encodes").tokens;
-    let plain = chunks("a red circle", &Embeddings::default()).expect("chunks");
+    let encoded = |chunks: &[Chunk]| {
+        let variant = Variant { chunks: chunks.to_vec(), count: 1 };
+        let encoded = encode_variants(clip, &[variant], Emphasis::Original, 1, &Run::WHOLE);
+        encoded.expect("encodes").remove(0).tokens
+    };
+    let plain = chunks("a red circle", &Embeddings::default(), &Reading::default()).expect("chunks");
     // The embeddings of the same tokens without their positions: at each place that of "red", less the position's own.
     let states = clip.hidden_states(&[plain[0].ids.clone()], &[], &Run::WHOLE).expect("runs");
     let zero = vec![0.0; clip.config().width];
@@ -177,7 +181,8 @@ fn a_vector_in_the_place_of_a_token_is_what_the_encoder_sees() {
     for (place, width, what) in [(2, 3, "of another width"), (77, clip.config().width, "beyond the tokens")] {
         let mut wrong = plain.clone();
         wrong[0].vectors.push((place, vec![0.0; width].into()));
-        assert!(encode_chunks(clip, &wrong, 1, &Run::WHOLE).is_err(), "{what}");
+        let variant = Variant { chunks: wrong.clone(), count: 1 };
+        assert!(encode_variants(clip, &[variant], Emphasis::Original, 1, &Run::WHOLE).is_err(), "{what}");
     }
 }
 

@@ -72,7 +72,7 @@ fn failures_are_told_with_their_section_and_cost_one_run() {
     ] {
         failures.fail_in(section);
         // Another prompt each time: one that was encoded before needs no text encoder.
-        let other = Txt2Img { prompt: format!("a circle, {section}"), ..request() };
+        let other = Txt2Img { prompt: format!("a circle, {section}").into(), ..request() };
         match draw(&model, &other) {
             Err(Error::Device(text)) => assert!(text.contains(section), "{text}"),
             other => panic!("{section}: {other:?}"),
@@ -100,7 +100,8 @@ fn sections_of_every_network_ask_whether_to_go_on() {
     // Another prompt each time: one that was encoded before needs no text encoder.
     let run = |watch: &mut Until| {
         let (prompt, negative_prompt) = (format!("a circle, {}", watch.at), format!("blurry, {}", watch.at));
-        let request = Txt2Img { prompt, negative_prompt, steps: 2, ..request() };
+        let request =
+            Txt2Img { prompt: prompt.into(), negative_prompt: negative_prompt.into(), steps: 2, ..request() };
         txt2img(&model.facts(), &mut &model, &request, watch, &mut NoStages)
     };
     run(&mut whole).expect("draws");
@@ -135,7 +136,15 @@ fn what_is_counted_beforehand_is_what_is_taken() {
             (200, 136, 4, [154, 77]),
             (64, 64, 2, [77, 7_700]),
         ] {
-            let size = PictureSize { width, height, samples, tokens, threads: 0 };
+            let size = PictureSize {
+                width,
+                height,
+                samples,
+                tokens,
+                more_contexts: 0,
+                held_tokens: tokens[0] + tokens[1],
+                threads: 0,
+            };
             // A device of its own, whose high-water mark is of this call alone.
             let device = fake_device(ENOUGH);
             let unet = checkpoint.load(ComponentKind::UNet, &device, precision, &|| false).expect("loads");
@@ -178,7 +187,15 @@ fn what_is_counted_beforehand_is_what_is_taken() {
             vae.decode(&Tensor::full(0.5, [1, 4, 24, 40]), &Run::WHOLE).expect("decodes");
             drop(contexts);
             let taken = device.memory().most - weights;
-            let size = PictureSize { width: 320, height: 192, samples: 1, tokens, threads: 0 };
+            let size = PictureSize {
+                width: 320,
+                height: 192,
+                samples: 1,
+                tokens,
+                more_contexts: 0,
+                held_tokens: tokens[0] + tokens[1],
+                threads: 0,
+            };
             let counted = estimate.activation_bytes(ComponentKind::Vae, &size).expect("counted")
                 - vae.host_bytes((24, 40))
                 - conditioning_bytes(tokens) as u64;
@@ -193,7 +210,15 @@ fn what_is_counted_beforehand_is_what_is_taken() {
 #[test]
 fn as_many_latents_go_together_as_fit() {
     let estimate = Estimate::new(&checkpoint(), Precision::F32).expect("counted");
-    let size = PictureSize { width: 256, height: 256, samples: 16, tokens: [77; 2], threads: 2 };
+    let size = PictureSize {
+        width: 256,
+        height: 256,
+        samples: 16,
+        tokens: [77; 2],
+        more_contexts: 0,
+        held_tokens: 154,
+        threads: 2,
+    };
     let needed = |samples| {
         estimate.activation_bytes(ComponentKind::UNet, &PictureSize { samples, ..size }).expect("counted")
     };

@@ -9,6 +9,7 @@ use latentd_models::nn::{Device, Precision};
 use latentd_models::pipeline::{
     Components, LatentDecoder, NoStages, NoWatch, Output, Stages, Txt2Img, txt2img,
 };
+use latentd_models::prompt::Reading;
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 pub fn checkpoint() -> Checkpoint {
@@ -28,8 +29,9 @@ pub fn model(device: &Device, precision: Precision) -> Model {
 
 pub fn request() -> Txt2Img {
     Txt2Img {
-        prompt: "a red circle on a blue background".to_owned(),
-        negative_prompt: "blurry".to_owned(),
+        prompt: "a red circle on a blue background".into(),
+        negative_prompt: "blurry".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 11,
         steps: 3,
@@ -43,6 +45,7 @@ pub fn request() -> Txt2Img {
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()

@@ -8,7 +8,7 @@ use latentd_models::model::Model;
 use latentd_models::nn::Precision;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::pipeline::Txt2Img;
-use latentd_models::prompt::{BOS, CHUNK_TOKENS, COMMA, Chunk, EOS, Embeddings, chunks, tokenize};
+use latentd_models::prompt::{BOS, CHUNK_TOKENS, COMMA, Chunk, EOS, Embeddings, Reading, chunks, tokenize};
 
 use crate::drawing::{draw, model, request};
 
@@ -90,7 +90,7 @@ fn vectors_stand_where_names_do() {
         (&[(", cat", 4)], cats(71) + ", cat dog", &["71t 4e0", "1t"]),
     ];
     for (named, prompt, expected) in rows {
-        let chunks = chunks(prompt, &embeddings(named)).expect("chunks");
+        let chunks = chunks(prompt, &embeddings(named), &Reading::default()).expect("chunks");
         assert_eq!(chunks.iter().map(told).collect::<Vec<_>>(), *expected, "{named:?} in {prompt}");
         for chunk in &chunks {
             let mut vectors = chunk.vectors.iter().map(|(_, vector)| vector[0]);
@@ -103,8 +103,8 @@ fn vectors_stand_where_names_do() {
 #[test]
 fn without_embeddings_all_is_as_it_was() {
     let prompt = "a (red:1.3) circle, ".repeat(20) + "BREAK blue";
-    let plain = chunks(&prompt, &Embeddings::default()).expect("chunks");
-    assert_eq!(chunks(&prompt, &embeddings(&[("green", 3)])).expect("chunks"), plain);
+    let plain = chunks(&prompt, &Embeddings::default(), &Reading::default()).expect("chunks");
+    assert_eq!(chunks(&prompt, &embeddings(&[("green", 3)]), &Reading::default()).expect("chunks"), plain);
     let tokens = tokenize("blue").expect("tokens");
     assert_eq!(plain.last().expect("a chunk").ids[1..=tokens.len()], tokens);
 }
@@ -128,10 +128,10 @@ fn both_prompts_are_drawn_with_them() {
     assert_ne!(pixels(&model, &Txt2Img { embeddings: with(-0.5), ..plain.clone() }), drawn, "other vectors");
     assert_eq!(pixels(&model, &positive), drawn, "the same again");
     assert_eq!(pixels(&model, &plain), before, "and gone again");
-    let unused = Txt2Img { prompt: "a cat".to_owned(), ..plain.clone() };
+    let unused = Txt2Img { prompt: "a cat".into(), ..plain.clone() };
     let unused_with = Txt2Img { embeddings: with(0.5), ..unused.clone() };
     assert_eq!(pixels(&model, &unused_with), pixels(&model, &unused), "one that is not named does nothing");
-    let negative = Txt2Img { negative_prompt: "RED CIRCLE".to_owned(), ..unused };
+    let negative = Txt2Img { negative_prompt: "RED CIRCLE".into(), ..unused };
     let negative_with = Txt2Img { embeddings: with(0.5), ..negative.clone() };
     assert_ne!(pixels(&model, &negative_with), pixels(&model, &negative));
 }
@@ -141,8 +141,8 @@ fn their_places_count_and_those_for_other_models_are_refused() {
     let model = model(&cpu(), Precision::F32);
     let width = model.text_encoder().clip.config().width;
     let with = |count, width| Txt2Img {
-        prompt: "style style".to_owned(),
-        negative_prompt: String::new(),
+        prompt: "style style".into(),
+        negative_prompt: "".into(),
         steps: 1,
         embeddings: Arc::new(
             Embeddings::new([("Style".to_owned(), embedding(count, width, 0.1))]).expect("named"),
@@ -153,8 +153,8 @@ fn their_places_count_and_those_for_other_models_are_refused() {
         [(37, false, [77, 77]), (38, false, [154, 77]), (38, true, [154, 154])]
     {
         let request = Txt2Img { pad_cond_uncond, ..with(count, width) };
-        assert_eq!(request.tokens().expect("counted"), expected);
-        assert_eq!(request.pads().expect("counted"), pad_cond_uncond);
+        assert_eq!(request.text_needs().expect("counted").tokens, expected);
+        assert_eq!(request.text_facts(0).expect("counted").pads, pad_cond_uncond);
         draw(&model, &request).expect("draws");
     }
     let error = draw(&model, &with(1, width + 1)).expect_err("refused").to_string();

@@ -54,7 +54,7 @@ fn scale_1_asks_half() {
     assert!(asked.iter().all(|evaluation| evaluation.rows.len() == 1));
     assert_eq!(output.skipped, Skipped::default(), "that is no option's doing");
     // Nor does the negative prompt show.
-    let other = Txt2Img { negative_prompt: "a blue square".to_owned(), ..at_scale("Euler", 1.0) };
+    let other = Txt2Img { negative_prompt: "a blue square".into(), ..at_scale("Euler", 1.0) };
     assert_eq!(ask(&other).1, output);
     for (sampler, scale) in [("Euler", 1.5), ("Euler CFG++", 1.0), ("DDIM CFG++", 12.5)] {
         let (asked, _) = ask(&at_scale(sampler, scale));

@@ -12,6 +12,7 @@ use latentd_models::nn::Precision;
 use latentd_models::nn::Run;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::pipeline::{LatentDecoder, NoStages, NoWatch, Txt2Img, txt2img};
+use latentd_models::prompt::Reading;
 use latentd_models::sampling::{NoiseGenerator, NoiseSource, Sampler, Schedule};
 use serde::Serialize;
 
@@ -185,8 +186,15 @@ fn measure_model(
     let widest = widths.iter().take(2).max().copied().unwrap_or_default();
     let largest_activation_bytes = (width * height * widest * precision.size()) as u64;
     let peak_rss_bytes = machine::peak_memory().unwrap_or_default();
-    let size =
-        PictureSize { width, height, samples: 2, tokens: [77; 2], threads: rayon::current_num_threads() };
+    let size = PictureSize {
+        width,
+        height,
+        samples: 2,
+        tokens: [77; 2],
+        more_contexts: 0,
+        held_tokens: 154,
+        threads: rayon::current_num_threads(),
+    };
     let activations = ComponentKind::ALL.map(|kind| model.estimate().activation_bytes(kind, &size));
     let activations = activations.into_iter().collect::<latentd_models::Result<Vec<_>>>()?;
     let predicted_peak_bytes =
@@ -229,8 +237,9 @@ fn median(runs: u64, mut run: impl FnMut() -> latentd_models::Result<()>) -> lat
 fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd_models::Result<f64> {
     let unknown = || latentd_models::Error::Request("no such sampler".to_owned());
     let request = Txt2Img {
-        prompt: "a lighthouse on a cliff at dusk, oil painting".to_owned(),
-        negative_prompt: "blurry".to_owned(),
+        prompt: "a lighthouse on a cliff at dusk, oil painting".into(),
+        negative_prompt: "blurry".into(),
+        reading: Reading::default(),
         embeddings: Arc::default(),
         seed: 1,
         steps,
@@ -244,6 +253,7 @@ fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd
         clip_skip: 1,
         rng: NoiseSource::Nv,
         pad_cond_uncond: false,
+        pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
         taesd_previews: false,
         ..Txt2Img::default()

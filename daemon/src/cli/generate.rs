@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use latentd_client::protocol::{
-    LoraParams, OnDisconnect, OutputFormat, OutputParams, Precision, Rng, Txt2ImgParams, Txt2ImgResult,
-    VaeDecodeMethod,
+    Emphasis, LoraParams, OnDisconnect, OutputFormat, OutputParams, Precision, Rng, Txt2ImgParams,
+    Txt2ImgResult, VaeDecodeMethod,
 };
 
 use super::failure::Failure;
@@ -23,8 +23,9 @@ use crate::paths;
 /// Fields of the request as flags. What is left out has the daemon's default.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
+#[allow(clippy::struct_excessive_bools, reason = "they are flags")]
 pub(super) struct GenerateArgs {
-    /// What to draw, with A1111's emphasis and BREAK
+    /// What to draw, in A1111's grammar: emphasis, BREAK, [from:to:when], [a|b], AND, <lora:…>
     #[arg(allow_negative_numbers = true, required_unless_present = "from")]
     prompt: Option<String>,
     /// A PNG, JPEG or WebP file whose text says how it was made: draws it again, but for what the prompt and other flags say
@@ -36,6 +37,18 @@ pub(super) struct GenerateArgs {
     /// What to steer away from
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     negative_prompt: Option<String>,
+    /// A style around both prompts, by its name; may be given several times
+    #[arg(long = "style", value_name = "NAME", allow_hyphen_values = true)]
+    styles: Vec<String>,
+    /// What brackets in the prompts do [default: original]
+    #[arg(long, ignore_case = true)]
+    emphasis: Option<EmphasisArg>,
+    /// How many tokens back a comma may stand for a chunk to end there [default: 20]
+    #[arg(long, value_name = "N")]
+    comma_padding_backtrack: Option<u32>,
+    /// Read [from:to:when] as before A1111 1.6: below 1 a share of the steps, else a step
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    use_old_scheduling: Option<bool>,
     /// A checkpoint's name, path inside a models folder, or hash [default: the configured one, else the library's first, else the built-in latentd-demo]
     #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
     checkpoint: Option<String>,
@@ -101,6 +114,9 @@ pub(super) struct GenerateArgs {
     /// Pad the shorter of both prompts with empty chunks
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pad_cond_uncond: Option<bool>,
+    /// Make the negative prompt as long as the prompt, by its last token or by cutting it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pad_cond_uncond_v0: Option<bool>,
     /// A checkpoint that goes on where the own one ends
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     refiner_checkpoint: Option<String>,
@@ -125,6 +141,18 @@ pub(super) struct GenerateArgs {
     /// A models folder for the daemon that is started if none runs; may be given several times
     #[arg(long = "models-dir", value_name = "DIR", value_parser = paths::parser())]
     models_dirs: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EmphasisArg {
+    /// Weights count, and the mean is restored
+    Original,
+    /// They are text
+    None,
+    /// They are taken out, and weigh nothing
+    Ignore,
+    /// Weights count
+    NoNorm,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -156,8 +184,17 @@ impl GenerateArgs {
     fn params(&self, format: OutputFormat, default: Txt2ImgParams) -> Txt2ImgParams {
         let default = self.sampling.over(default);
         Txt2ImgParams {
-            prompt: self.prompt.clone().unwrap_or(default.prompt),
-            negative_prompt: self.negative_prompt.clone().unwrap_or(default.negative_prompt),
+            prompt: self.prompt.clone().map_or(default.prompt, Into::into),
+            negative_prompt: self.negative_prompt.clone().map_or(default.negative_prompt, Into::into),
+            styles: if self.styles.is_empty() { default.styles } else { self.styles.clone() },
+            emphasis: self.emphasis.map_or(default.emphasis, |emphasis| match emphasis {
+                EmphasisArg::Original => Emphasis::Original,
+                EmphasisArg::None => Emphasis::None,
+                EmphasisArg::Ignore => Emphasis::Ignore,
+                EmphasisArg::NoNorm => Emphasis::NoNorm,
+            }),
+            comma_padding_backtrack: self.comma_padding_backtrack.unwrap_or(default.comma_padding_backtrack),
+            use_old_scheduling: self.use_old_scheduling.unwrap_or(default.use_old_scheduling),
             seed: self.seed.unwrap_or(default.seed),
             subseed: self.subseed.unwrap_or(default.subseed),
             subseed_strength: self.subseed_strength.unwrap_or(default.subseed_strength),
@@ -194,6 +231,7 @@ impl GenerateArgs {
             n_iter: self.n_iter.unwrap_or(default.n_iter),
             clip_skip: self.clip_skip.unwrap_or(default.clip_skip),
             pad_cond_uncond: self.pad_cond_uncond.unwrap_or(default.pad_cond_uncond),
+            pad_cond_uncond_v0: self.pad_cond_uncond_v0.unwrap_or(default.pad_cond_uncond_v0),
             checkpoint: self.checkpoint.clone().or(default.checkpoint),
             vae: self.vae.clone().or(default.vae),
             sd_vae_decode_method: match self.sd_vae_decode_method {

@@ -137,6 +137,7 @@ pub(super) fn drawing(config: &Config) -> Drawing {
         vae: config.default_vae.clone(),
         keep_alive_s: (config.keep_alive_s >= 0).then_some(config.keep_alive_s as f64),
         precision: config.precision.resolve(),
+        styles_dirs: config.styles_dirs(),
         result_bytes: config.result_bytes,
         picture_bytes: config.message_bytes,
         blobs: BlobLimits { bytes: config.blobs_bytes, ttl: Duration::from_secs(config.blob_ttl_s) },

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use latentd_client::protocol::LibraryKind;
-use latentd_models::prompt::EmbeddingNames;
+use latentd_models::prompt::{EmbeddingNames, Reading};
 
 use super::item::Item;
 use super::places::{may_carry, outermost_kind};
@@ -40,13 +40,18 @@ struct Named {
 pub(super) struct KnownEmbeddings(Mutex<Option<Arc<Named>>>);
 
 impl KnownEmbeddings {
-    /// The files of a snapshot whose names stand in one of these prompts as embeddings', each once: those that can be used before
+    /// The files of a snapshot whose names stand in one of these texts as embeddings', each once: those that can be used before
     /// the others.
-    pub(super) fn mentioned(&self, snapshot: &Arc<Snapshot>, prompts: [&str; 2]) -> Result<Vec<Mentioned>> {
+    pub(super) fn mentioned(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        texts: &[String],
+        reading: &Reading,
+    ) -> Result<Vec<Mentioned>> {
         let named = self.of(snapshot)?;
         let mut places = vec![];
-        for prompt in prompts {
-            places.extend(named.names.mentioned(prompt)?);
+        for text in texts {
+            places.extend(named.names.mentioned(text, reading)?);
         }
         places.sort_unstable();
         places.dedup();

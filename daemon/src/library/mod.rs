@@ -45,6 +45,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use latentd_client::protocol::{LibraryEntry, LibraryEvent, LibraryEventKind, LibraryKind};
 use latentd_models::files::Prediction;
 use latentd_models::networks::taesd::TaesdConfig;
+use latentd_models::prompt::Reading;
 
 use crate::contain::{contain, keep_going};
 use crate::error::{Class, Error, Result};
@@ -439,9 +440,9 @@ impl Library {
         self.pin_what(&|| self.find(kind, name).map(|item| Choice { item, bytes: false, _file: None }))
     }
 
-    /// The embeddings whose names stand in one of these prompts.
-    pub(crate) fn embeddings_in(&self, prompts: [&str; 2]) -> Result<Vec<Mentioned>> {
-        self.embeddings.mentioned(&self.known_by_now(), prompts)
+    /// The embeddings whose names stand in one of these texts.
+    pub(crate) fn embeddings_in(&self, texts: &[String], reading: &Reading) -> Result<Vec<Mentioned>> {
+        self.embeddings.mentioned(&self.known_by_now(), texts, reading)
     }
 
     /// The file of an entry, held open as it is now.

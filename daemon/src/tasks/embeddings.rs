@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use latentd_models::adapters::Embedding;
-use latentd_models::prompt::{EmbeddingNames, Embeddings};
+use latentd_models::prompt::{EmbeddingNames, Embeddings, Reading};
 
 use super::notices::Notices;
 use crate::error::{Class, Error, Result};
@@ -26,8 +26,12 @@ enum Looked {
     Refused,
 }
 
-/// The file, held open, and what is in it, if that is for a text encoder of this width; else the rest of a sentence about it.
-fn usable(file: &Mentioned, library: &Library, width: usize) -> Result<(Arc<Pinned>, Arc<Embedding>)> {
+/// The file, held open, and what is in it, if that is for a text encoder of this width, or any; else the rest of a sentence about it.
+fn usable(
+    file: &Mentioned,
+    library: &Library,
+    width: Option<usize>,
+) -> Result<(Arc<Pinned>, Arc<Embedding>)> {
     let unusable = |error: Error| Error::new(error.class, format!("cannot be used: {}", error.text));
     let item = match file {
         Mentioned::Entry(item) => item,
@@ -38,30 +42,55 @@ fn usable(file: &Mentioned, library: &Library, width: usize) -> Result<(Arc<Pinn
     };
     let file = library.pin_item(item).map_err(unusable)?;
     let embedding = file.embedding().map_err(unusable)?;
-    match embedding.misfit(width) {
+    match width.and_then(|width| embedding.misfit(width)) {
         Some(why) => Err(Error::new(Class::Model, why)),
         None => Ok((file, embedding)),
     }
 }
 
 impl RequestEmbeddings {
-    /// Looks for names in these prompts. Of those that are meant, what is broken or for another model is told, and its name
+    /// The names of those that are used.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.used.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// As [`Self::resolve`], for any model.
+    pub(super) fn of_any_width(
+        texts: &[String],
+        reading: &Reading,
+        library: &Library,
+        notices: &mut Notices,
+    ) -> Result<Self> {
+        Self::of_width(None, texts, reading, library, notices)
+    }
+
+    /// Looks for names in these texts. Of those that are meant, what is broken or for another model is told, and its name
     /// is words then.
     pub(super) fn resolve(
-        prompts: [&str; 2],
+        texts: &[String],
+        reading: &Reading,
         known: &Known,
         library: &Library,
         notices: &mut Notices,
     ) -> Result<Self> {
-        let width = known.targets().token_width();
-        let files = library.embeddings_in(prompts)?;
+        Self::of_width(Some(known.targets().token_width()), texts, reading, library, notices)
+    }
+
+    fn of_width(
+        width: Option<usize>,
+        texts: &[String],
+        reading: &Reading,
+        library: &Library,
+        notices: &mut Notices,
+    ) -> Result<Self> {
+        let files = library.embeddings_in(texts, reading)?;
         let names = EmbeddingNames::new(files.iter().map(Mentioned::name))?;
         let mut looked: Vec<Looked> = files.iter().map(|_| Looked::Not).collect();
         let places = loop {
             let mut places: Vec<usize> = vec![];
-            for prompt in prompts {
+            for text in texts {
                 let counts = |place: usize| !matches!(looked.get(place), Some(Looked::Refused));
-                places.extend(names.used(prompt, counts)?);
+                places.extend(names.used(text, reading, counts)?);
             }
             let is_new = |place: &usize| matches!(looked.get(*place), Some(Looked::Not));
             let Some(place) = places.iter().copied().find(is_new) else { break places };

@@ -1,7 +1,8 @@
 //! From the names in a request to what they stand for.
 
-use latentd_client::protocol::{Precision as WirePrecision, Rng};
+use latentd_client::protocol::{Emphasis as WireEmphasis, Precision as WirePrecision, Rng, Txt2ImgParams};
 use latentd_models::nn::Precision;
+use latentd_models::prompt::{Emphasis, Reading};
 use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
 
 use crate::error::{Class, Error, Result};
@@ -42,6 +43,20 @@ pub(super) fn wire_precision(precision: Precision) -> WirePrecision {
     match precision {
         Precision::F32 => WirePrecision::F32,
         Precision::Bf16 => WirePrecision::Bf16,
+    }
+}
+
+/// How a request's prompts are read.
+pub(super) fn reading(params: &Txt2ImgParams) -> Reading {
+    Reading {
+        emphasis: match params.emphasis {
+            WireEmphasis::Original => Emphasis::Original,
+            WireEmphasis::None => Emphasis::None,
+            WireEmphasis::Ignore => Emphasis::Ignore,
+            WireEmphasis::NoNorm => Emphasis::NoNorm,
+        },
+        comma_padding_backtrack: params.comma_padding_backtrack as usize,
+        use_old_scheduling: params.use_old_scheduling,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::folders::Folders;
 use crate::library::{Item, Library, ModelFiles, Patient, Waiter};
 use crate::live::Live;
+use crate::styles::Styles;
 
 /// What tasks are resolved against and drawn with.
 pub(crate) struct Studio {
@@ -24,6 +25,7 @@ pub(crate) struct Studio {
     pub folders: Folders,
     /// Pictures that were given before.
     pub blobs: Blobs,
+    pub styles: Styles,
     /// Where `output.format = "file"` writes when a request names no folder.
     pub outputs_dir: PathBuf,
     /// The log says once that only the built-in checkpoint is there.
@@ -40,6 +42,8 @@ pub(crate) struct Drawing {
     pub keep_alive_s: Option<f64>,
     /// What requests that leave it open are computed in.
     pub precision: Precision,
+    /// Folders with A1111's files of styles.
+    pub styles_dirs: Vec<PathBuf>,
     /// Bytes that the pixels of one request's pictures may take.
     pub result_bytes: u64,
     /// Bytes that a picture in a request may take, as a file and as pixels.

@@ -4,30 +4,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{
-    ImageOut, OnDisconnect, PreviewKind, Timings, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
+    Emphasis, ImageOut, OnDisconnect, PreviewKind, Timings, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
 use latentd_models::pipeline::{self, LatentDecoder, NoStages};
-use latentd_models::prompt::Wording;
 
 use super::device::DeviceId;
 use super::embeddings::RequestEmbeddings;
 use super::hooks::{Hashing, RunHooks};
-use super::hypernetworks::{Hypernetworks, is_hypernetwork};
+use super::hypernetworks::Hypernetworks;
 use super::infotext::{self, Named, Told};
-use super::loras::{Loras, is_lora};
+use super::loras::Loras;
 use super::names;
 use super::noise::Noise;
 use super::notices::Notices;
 use super::output::Output;
 use super::packing::Packing;
+use super::prompts::RequestPrompts;
 use super::refiner;
 use super::sampling;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use super::told_prompt::ToldPrompt;
-use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::library::{ModelFiles, Pinned};
 use crate::memory::{Beside, Known, Lent, TaesdWish, Wishes};
@@ -48,6 +47,8 @@ pub(crate) struct Txt2Img {
     embeddings: RequestEmbeddings,
     /// What the pictures' texts tell, without what is known of each once it is drawn.
     told: Told,
+    /// What the pictures' texts tell of their prompts: of one for all of them, or of each one's.
+    told_prompts: Vec<ToldPrompt>,
     notices: Vec<String>,
 }
 
@@ -68,27 +69,32 @@ impl JobMethod for Txt2Img {
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
         let noise = Noise::resolve(&params, pictures, &mut notices)?;
         let output = Output::resolve(&params.output, &studio.outputs_dir, &studio.folders)?;
-        output.check_prompts([params.prompt.as_str(), params.negative_prompt.as_str()])?;
+        let styles = studio.styles.named(&params.styles, &settings.styles_dirs, &studio.folders)?;
+        let prompts = RequestPrompts::resolve(&params, &styles, &output)?;
 
         let name = params.checkpoint.as_deref();
         let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
-        let prompt = Wording::of_prompt(&params.prompt);
-        let negative_prompt = Wording::of_negative_prompt(&params.negative_prompt);
         studio.built_in_notice(name, files.checkpoint.item()).into_iter().for_each(|text| notices.tell(text));
         let known = studio.device.memory.known(&files, precision)?;
         let library = &studio.library;
-        let loras = Loras::resolve(&prompt, &params.loras, &known, library, &mut notices)?;
-        let hypernetworks = Hypernetworks::resolve(&prompt, &known, library, &mut notices)?;
+        let loras = Loras::resolve(prompts.first()?, &params.loras, &known, library, &mut notices)?;
+        let hypernetworks = Hypernetworks::resolve(prompts.first()?, &known, library, &mut notices)?;
         let hashing = Hashing::new(watch);
-        let refiner =
-            refiner::resolve(&params, (&files, &known), precision, &prompt, studio, &hashing, &mut notices)?;
-        let prompts = [prompt.text.as_str(), negative_prompt.text.as_str()];
-        let embeddings = RequestEmbeddings::resolve(prompts, &known, library, &mut notices)?;
-        let others =
-            unapplied::other_networks(&prompt, |network| is_lora(network) || is_hypernetwork(network));
-        for text in others.into_iter().chain(unapplied::notices(&prompt, &negative_prompt)) {
-            notices.not_applied(Class::Unsupported, text)?;
-        }
+        let refiner = refiner::resolve(
+            &params,
+            (&files, &known),
+            precision,
+            prompts.first()?,
+            studio,
+            &hashing,
+            &mut notices,
+        )?;
+        let reading = names::reading(&params);
+        let [prompt, negative_prompt] = prompts.texts();
+        let foreseen = sampler.foreseen_calls(params.steps as usize);
+        let texts = pipeline::texts_of(&prompt, &negative_prompt, &reading, foreseen)?;
+        let embeddings = RequestEmbeddings::resolve(&texts, &reading, &known, library, &mut notices)?;
+        prompts.tell_unapplied(&mut notices)?;
         let native = known.native_size;
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
@@ -107,8 +113,9 @@ impl JobMethod for Txt2Img {
             VaeDecodeMethod::Full => None,
         };
         let drawing = pipeline::Txt2Img {
-            prompt: prompt.text.clone(),
-            negative_prompt: negative_prompt.text,
+            prompt,
+            negative_prompt,
+            reading,
             embeddings: Arc::clone(&embeddings.found),
             seed: noise.seed,
             variation: noise.variation,
@@ -125,6 +132,7 @@ impl JobMethod for Txt2Img {
             clip_skip: params.clip_skip as usize,
             rng: names::noise_source(params.rng),
             pad_cond_uncond: params.pad_cond_uncond,
+            pad_cond_uncond_v0: params.pad_cond_uncond_v0,
             decoder: match params.sd_vae_decode_method {
                 VaeDecodeMethod::Full => LatentDecoder::Vae,
                 VaeDecodeMethod::Taesd => LatentDecoder::Taesd,
@@ -135,17 +143,13 @@ impl JobMethod for Txt2Img {
             samples_at_once: None,
         };
         drawing.check(&known.facts)?;
-        let in_prompt = ToldPrompt::of(&prompt, &loras, &hypernetworks);
+        let text_needs = drawing.text_needs()?;
         let tiles_all = drawing.tiling == Wrap { x: true, y: true };
         let told = Txt2ImgParams {
-            prompt: in_prompt.prompt,
-            loras: in_prompt.loras,
-            negative_prompt: drawing.negative_prompt.clone(),
             width: Some(size.0 as u32),
             height: Some(size.1 as u32),
             sampler_name: sampler.name.to_owned(),
             scheduler: drawing.named_schedule().to_string(),
-            pad_cond_uncond: drawing.pads()?,
             refiner_checkpoint: None,
             refiner_switch_at: None,
             // One key for both, as in A1111.
@@ -160,8 +164,10 @@ impl JobMethod for Txt2Img {
         let picture = PictureSize {
             width: size.0,
             height: size.1,
-            samples: params.batch_size as usize * 2,
-            tokens: drawing.tokens()?,
+            samples: params.batch_size as usize * text_needs.branches,
+            tokens: text_needs.tokens,
+            more_contexts: text_needs.more_contexts,
+            held_tokens: text_needs.held_tokens,
             threads: studio.threads(),
         };
         let decodes = drawing.decoder == LatentDecoder::Taesd;
@@ -186,6 +192,7 @@ impl JobMethod for Txt2Img {
             preview_every,
             wishes,
             told,
+            told_prompts: prompts.told(&loras, &hypernetworks)?,
             loras,
             embeddings,
             notices: notices.into_texts(),
@@ -297,13 +304,27 @@ impl Txt2Img {
             Ok::<_, Error>(Named { hash: Some(hash), name: Some(name) })
         };
         let ModelFiles { checkpoint, vae } = &self.files;
+        let in_prompt = match &self.told_prompts[..] {
+            [one] => one,
+            each => each.get(drawn.index).ok_or_else(|| Error::internal("a picture without a prompt"))?,
+        };
+        let facts = self.drawing.text_facts(drawn.index)?;
+        let told = &self.told.request;
         let request = Txt2ImgParams {
+            prompt: in_prompt.prompt.clone().into(),
+            loras: in_prompt.loras.clone(),
+            negative_prompt: self.drawing.negative_prompt.of(drawn.index).into(),
+            // What makes no difference is not told.
+            emphasis: if facts.is_emphasised { told.emphasis } else { Emphasis::Original },
+            use_old_scheduling: told.use_old_scheduling && facts.is_scheduled_otherwise,
+            pad_cond_uncond: facts.pads,
+            pad_cond_uncond_v0: facts.pads_v0,
             seed: i64::try_from(drawn.seed).unwrap_or(i64::MAX),
             subseed: drawn.subseed.map_or(-1, |seed| i64::try_from(seed).unwrap_or(i64::MAX)),
             precision: names::wire_precision(known.precision),
             refiner_checkpoint: self.told_refiner(drawn, &cancelled)?,
             refiner_switch_at: self.drawing.refiner_switch_at.filter(|_| drawn.refined),
-            ..sampling::drawn(self.told.request.clone(), drawn.skipped)
+            ..sampling::drawn(told.clone(), drawn.skipped)
         };
         let told = Told {
             request,
@@ -311,6 +332,7 @@ impl Txt2Img {
             vae: vae.as_ref().map_or(Ok(Named::default()), |vae| named(vae, vae.item().file_name()))?,
             lora_hashes: self.loras.hashes(&cancelled)?,
             embedding_hashes: self.embeddings.hashes(&cancelled)?,
+            hypernetwork: in_prompt.hypernetwork.clone(),
             ..self.told.clone()
         };
         Ok(infotext::write(&told).to_string())

@@ -1,23 +1,9 @@
 //! What a prompt asks for that is not applied, as sentences for whoever asked.
 
-use latentd_models::prompt::{NamedNetwork, UnappliedKind, Wording};
+use latentd_models::prompt::{NamedNetwork, Wording};
 
 /// How many of a kind are named.
 const NAMED: usize = 3;
-
-/// Kinds in the order in which they are told, with what becomes of them.
-const KINDS: [(UnappliedKind, &str); 4] = [
-    (
-        UnappliedKind::NegativeNetwork,
-        "networks are applied from the prompt only; in the negative prompt they are words",
-    ),
-    (UnappliedKind::Schedule, "words cannot change from step to step yet; all of them were drawn as words"),
-    (UnappliedKind::Alternation, "words cannot take turns yet; all of them were drawn as words"),
-    (
-        UnappliedKind::Composition,
-        "prompts cannot be composed yet; they were drawn as one, without weights of their own",
-    ),
-];
 
 /// A sentence about networks that nobody here applies, if there are any.
 pub(super) fn other_networks(prompt: &Wording, is_known: impl Fn(&NamedNetwork) -> bool) -> Option<String> {
@@ -40,15 +26,18 @@ fn listed<'a>(all: impl Iterator<Item = &'a str>) -> Option<String> {
     (!texts.is_empty()).then(|| format!("{}{more}", texts.join(", ")))
 }
 
-/// One sentence for each kind that there is.
-pub(super) fn notices(prompt: &Wording, negative_prompt: &Wording) -> Vec<String> {
-    let all = || prompt.unapplied.iter().chain(&negative_prompt.unapplied);
-    let told = KINDS.iter().filter_map(|(kind, what)| {
-        let of_kind = all().filter(|each| each.kind == *kind);
-        let texts = listed(of_kind.map(|each| each.text.as_str()))?;
-        Some(format!("{texts}: {what}"))
-    });
-    told.collect()
+/// A sentence about networks in a negative prompt, if there are any.
+pub(super) fn negative_networks<'a>(networks: impl Iterator<Item = &'a NamedNetwork>) -> Option<String> {
+    let texts = listed(networks.map(|network| network.written.as_str()))?;
+    Some(format!("{texts}: networks are applied from the prompt only; in the negative prompt they are words"))
+}
+
+/// A sentence about networks in the prompts of later pictures, if there are any.
+pub(super) fn later_networks<'a>(networks: impl Iterator<Item = &'a NamedNetwork>) -> Option<String> {
+    let texts = listed(networks.map(|network| network.written.as_str()))?;
+    Some(format!(
+        "{texts}: all pictures of a request are drawn with the networks of its first prompt; these were left out"
+    ))
 }
 
 #[cfg(test)]
@@ -56,18 +45,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_is_told_once() {
-        let prompt = "[c:d:5] [e|f] [e|f] [g|h] [i|j] [o|p] x AND y";
-        let told = notices(&Wording::of_prompt(prompt), &Wording::of_negative_prompt("<lora:n> [k|l]"));
-        let beginnings = ["<lora:n>: networks", "[c:d:5]: ", "[e|f], [g|h], [i|j] and others: ", "AND: "];
-        assert_eq!(told.len(), beginnings.len(), "{told:?}");
-        for (notice, beginning) in told.iter().zip(beginnings) {
-            assert!(notice.starts_with(beginning), "{notice}");
-        }
-        assert!(notices(&Wording::of_prompt("a [b] (c:1.2)"), &Wording::default()).is_empty());
+    fn each_is_told_once() {
+        let negative = Wording::of_negative_prompt("<lora:n> [k|l] <a:1><lora:n><b:2><c:3><d:4>");
+        let told = negative_networks(negative.networks.iter()).expect("told");
+        assert!(told.starts_with("<lora:n>, <a:1>, <b:2> and others: networks are"), "{told}");
+        assert_eq!(negative_networks(Wording::default().networks.iter()), None);
         let prompt = Wording::of_prompt("<a:1><lora:x><a:1><b:2>");
         let told = other_networks(&prompt, |network| network.kind == "lora").expect("told");
         assert!(told.starts_with("<a:1>, <b:2>: networks of"), "{told}");
         assert_eq!(other_networks(&prompt, |_| true), None);
+        assert!(
+            later_networks(prompt.networks.iter())
+                .is_some_and(|told| told.starts_with("<a:1>, <lora:x>, <b:2>: "))
+        );
     }
 }

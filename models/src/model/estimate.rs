@@ -36,8 +36,12 @@ pub struct PictureSize {
     pub height: usize,
     /// Latents that go through the UNet at once.
     pub samples: usize,
-    /// Tokens of each conditioning: of what is wanted, and of what is steered away from.
+    /// Tokens of the longest conditionings: of what is wanted, and of what is steered away from.
     pub tokens: [usize; 2],
+    /// Conditionings that are kept beside these two as the UNet takes them.
+    pub more_contexts: usize,
+    /// Tokens of all conditionings that there are at once.
+    pub held_tokens: usize,
     /// Threads that compute: each has scratch of its own.
     pub threads: usize,
 }
@@ -153,29 +157,34 @@ impl Estimate {
         let tokens = size.tokens.map(|tokens| tokens.max(CHUNK_TOKENS));
         let conditioning = |tokens: usize| (tokens * width * 4) as u64;
         let [cond, uncond] = tokens.map(conditioning);
+        let held = conditioning(size.held_tokens).max(cond + uncond);
+        let longest = tokens.into_iter().max().unwrap_or_default();
+        let tokens: Vec<usize> =
+            tokens.into_iter().chain(std::iter::repeat_n(longest, size.more_contexts)).collect();
         self.counter.restart();
         // The keys and values that the UNet makes of the conditioning are kept for the next pass, so they are there while
         // the other networks work too.
         let contexts = if kind == ComponentKind::UNet { vec![] } else { self.unet.contexts(&tokens)? };
         let host = match kind {
             ComponentKind::TextEncoder => {
-                let chunks = tokens.map(|tokens| tokens.div_ceil(CHUNK_TOKENS));
-                let ids =
-                    vec![vec![0; CHUNK_TOKENS]; chunks.into_iter().max().unwrap_or_default().clamp(1, 8)];
+                // Chunks of what a prompt says at different steps are encoded together.
+                let chunks =
+                    longest.max(size.held_tokens - size.held_tokens.min(longest)).div_ceil(CHUNK_TOKENS);
+                let ids = vec![vec![0; CHUNK_TOKENS]; chunks.clamp(1, 8)];
                 self.text.clip.encode(&ids, &[], 1, &Run::WHOLE)?;
                 // That of the pass before, what is encoded, and one of them once more while its chunks are joined.
-                2 * (cond + uncond) + cond.max(uncond)
+                2 * held + if held == cond + uncond { cond.max(uncond) } else { held }
             }
             ComponentKind::UNet => {
                 self.unet.try_out(latents, size.samples, &tokens)?;
                 // The sampler's state, noise, predictions and their like, and the time embeddings that are kept.
                 let channels = self.unet.config().in_channels;
                 let state = (16 * size.samples * channels * latents.0 * latents.1 * 4) as u64;
-                state + cond + uncond
+                state + held
             }
             ComponentKind::Vae => {
                 self.vae.try_out(latents)?;
-                self.vae.host_bytes(latents) + cond + uncond
+                self.vae.host_bytes(latents) + held
             }
         };
         drop(contexts);

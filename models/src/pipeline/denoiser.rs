@@ -1,6 +1,7 @@
 //! "Denoise x at sigma": the UNet under guidance, with the stages around it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::decode::preview;
 use super::evaluation::{Evaluation, PassKind, Region, Role, Row};
@@ -17,6 +18,7 @@ use crate::files::Prediction;
 use crate::image::{RgbImage, latent_preview};
 use crate::networks::unet::{RowContext, UNetCall};
 use crate::nn::Run;
+use crate::prompt::Conditioning;
 use crate::sampling::{BrownianTree, Denoise, Denoised, NoiseGenerator};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -222,18 +224,23 @@ impl Denoiser<'_, '_> {
         let time = self.context.times.get(&networks.unet, evaluation.timestep)?;
         let watch = &*self.context.around.watch;
         let cancelled = || watch.cancelled();
+        let of_row = |row: &Row| {
+            let guidance = guidances.get(row.image - self.plan.first_image);
+            let branch = guidance.and_then(|guidance| guidance.branches.get(row.branch));
+            branch.ok_or_else(|| Error::Compute("a row without a branch".into()))?.at(evaluation.call)
+        };
+        let conditionings: Vec<&Arc<Conditioning>> =
+            evaluation.rows.iter().map(of_row).collect::<Result<_>>()?;
+        let (needed, run) = (conditionings.iter().copied(), Run::until(&cancelled));
+        self.context.contexts.need(needed, &networks.unet, &networks.transforms, &run)?;
         let mut outputs = vec![];
         let at_once = self.plan.samples_at_once.max(1);
         for (first, rows) in evaluation.rows.chunks(at_once).enumerate() {
             let range = first * at_once..first * at_once + rows.len();
-            let contexts: Vec<RowContext> = rows
+            let contexts: Vec<RowContext> = conditionings[range.clone()]
                 .iter()
-                .map(|row| {
-                    let guidance = guidances.get(row.image - self.plan.first_image);
-                    let branch = guidance.and_then(|guidance| guidance.branches.get(row.branch));
-                    let conditioning = branch.map(|branch| branch.at(evaluation.step)).transpose()?;
-                    let context =
-                        conditioning.and_then(|conditioning| self.context.contexts.get(conditioning));
+                .map(|conditioning| {
+                    let context = self.context.contexts.get(conditioning);
                     context.map(RowContext::own).ok_or_else(|| Error::Compute("a row without context".into()))
                 })
                 .collect::<Result<_>>()?;

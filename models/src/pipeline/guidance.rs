@@ -7,10 +7,10 @@ use crate::error::{Result, bail};
 use crate::prompt::Conditioning;
 use crate::tensor::Tensor;
 
-/// A branch's conditioning until a step.
+/// A branch's conditioning until a model call.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// The first step that it is not for; the last span is for all that come after it too.
+    /// The first model call of the pass that it is not for; the last span is for all that come after it too.
     pub until: usize,
     /// What the model is told.
     pub conditioning: Arc<Conditioning>,
@@ -25,19 +25,19 @@ pub struct Branch {
     pub weight: f64,
     /// Where it counts: one number from 0 to 1 per latent, `(height, width)`; everywhere if `None`.
     pub mask: Option<Arc<Tensor>>,
-    /// Its conditioning from step to step, at least one.
+    /// Its conditioning from call to call, at least one.
     pub spans: Vec<Span>,
 }
 
 impl Branch {
-    /// Everywhere and for all steps, with weight 1.
+    /// Everywhere and for all calls, with weight 1.
     pub fn new(role: Role, conditioning: Arc<Conditioning>) -> Self {
         Self { role, weight: 1.0, mask: None, spans: vec![Span { until: usize::MAX, conditioning }] }
     }
 
-    /// Its conditioning at a step.
-    pub fn at(&self, step: usize) -> Result<&Arc<Conditioning>> {
-        let span = self.spans.iter().find(|span| step < span.until).or(self.spans.last());
+    /// Its conditioning at a model call, counted from 0 within the pass.
+    pub fn at(&self, call: usize) -> Result<&Arc<Conditioning>> {
+        let span = self.spans.iter().find(|span| call < span.until).or(self.spans.last());
         match span {
             Some(span) => Ok(&span.conditioning),
             None => bail!("a branch of guidance without conditioning"),
@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn spans_change_at_their_steps() {
+    fn spans_change_at_their_calls() {
         let span = |until, value| Span { until, conditioning: conditioning(value) };
         let branch =
             Branch { spans: vec![span(2, 1.0), span(5, 2.0)], ..Branch::new(Role::Cond, conditioning(0.0)) };
         let values: Vec<f32> =
-            (0..7).map(|step| branch.at(step).expect("there").tokens.values()[0]).collect();
+            (0..7).map(|call| branch.at(call).expect("there").tokens.values()[0]).collect();
         assert_eq!(values, [1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]);
     }
 }

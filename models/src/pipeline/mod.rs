@@ -12,6 +12,7 @@ mod evaluation;
 mod freed;
 mod guidance;
 mod handles;
+mod image_texts;
 mod networks;
 mod pass;
 mod pass_context;
@@ -19,6 +20,7 @@ mod pass_plan;
 mod sampling_options;
 mod stages;
 mod start;
+mod texts;
 mod time_embeddings;
 mod txt2img;
 mod watch;
@@ -28,11 +30,13 @@ pub use decode::LatentDecoder;
 pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
 pub use guidance::{Branch, Guidance, Span};
 pub use handles::{Handle, Handles};
+pub use image_texts::{TextFacts, TextNeeds, texts_of};
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use stages::{
     BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, ImagePost, LatentFinal,
     NoStages, NoiseInit, PassBegin, Picture, Stages, Wants,
 };
 pub use start::Start;
+pub use texts::Texts;
 pub use txt2img::{Output, Txt2Img, txt2img};
 pub use watch::{NoWatch, Phase, Progress, Watch};

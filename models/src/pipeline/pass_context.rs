@@ -45,7 +45,9 @@ impl PassContext<'_> {
         let cancelled = || self.around.watch.cancelled();
         // Stages may change conditioning from pass to pass; mostly they do not.
         let run = Run::until(&cancelled);
-        self.contexts.prepare(&networks.unet, &networks.guidance, &networks.transforms, &run)?;
+        let branches = networks.guidance.iter().flat_map(|guidance| &guidance.branches);
+        let first: Vec<_> = branches.map(|branch| branch.at(0)).collect::<Result<_>>()?;
+        self.contexts.need(first.into_iter(), &networks.unet, &networks.transforms, &run)?;
         self.times.prepare(&networks.unet);
         Ok(())
     }

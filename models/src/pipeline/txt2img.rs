@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::components::Components;
-use super::conditioning::{self, Prompts};
+use super::conditioning::Padding;
 use super::contexts::Contexts;
 use super::decode::{DecodePlan, LatentDecoder, decode};
 use super::evaluation::PassKind;
-use super::guidance::Guidance;
 use super::handles::Handles;
+use super::image_texts::{ImageTexts, TextFacts, TextNeeds};
 use super::networks::Surroundings;
 use super::pass;
 use super::pass_context::PassContext;
@@ -17,13 +17,14 @@ use super::pass_plan::PassPlan;
 use super::sampling_options::{SamplingOptions, Skipped};
 use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages};
 use super::start::Start;
+use super::texts::Texts;
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
 use crate::image::RgbImage;
 use crate::model::{ModelFacts, TextEncoder};
 use crate::networks::taesd::Taesd;
 use crate::nn::{Run, Wrap};
-use crate::prompt::{CHUNK_TOKENS, Embeddings, chunks, split_weight};
+use crate::prompt::{Embeddings, Encoding, Reading, Timeline};
 use crate::sampling::{ImageNoise, ModelSigmas, NoiseSource, Sampler, Schedule, Sigmas, Variation, levels};
 use crate::{Error, Result};
 
@@ -31,9 +32,11 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Txt2Img {
     /// What to draw, in A1111's grammar, as a [`Wording`](crate::prompt::Wording) leaves it.
-    pub prompt: String,
+    pub prompt: Texts,
     /// What to steer away from.
-    pub negative_prompt: String,
+    pub negative_prompt: Texts,
+    /// How prompts are read.
+    pub reading: Reading,
     /// Embeddings that both prompts may name.
     pub embeddings: Arc<Embeddings>,
     /// Seed of the first image; image `i` of the whole request has `seed + i`, unless it has a variation.
@@ -68,6 +71,9 @@ pub struct Txt2Img {
     /// Whether the shorter of both prompts is padded with empty chunks, A1111's option of that name. Off, they
     /// may differ in length, and the halves of guidance run one after the other then.
     pub pad_cond_uncond: bool,
+    /// Whether, before that, what is steered away from is made as long as what is wanted: by its last token again and again, or
+    /// by leaving some out. A1111's option of that name.
+    pub pad_cond_uncond_v0: bool,
     /// What makes pictures of the latents.
     pub decoder: LatentDecoder,
     /// Whether previews are made by TAESD, at the picture's size, instead of from latents alone.
@@ -77,7 +83,7 @@ pub struct Txt2Img {
     pub refiner_switch_at: Option<f64>,
     /// Where the picture goes on beyond its border with its other end, so that it can be laid side by side with itself.
     pub tiling: Wrap,
-    /// Latents that go through the UNet at once: fewer take less memory. All of a batch with both halves of guidance if
+    /// Latents that go through the UNet at once: fewer take less memory. All of a batch with all branches of guidance if
     /// `None`. Never changes the picture.
     pub samples_at_once: Option<usize>,
 }
@@ -86,8 +92,9 @@ pub struct Txt2Img {
 impl Default for Txt2Img {
     fn default() -> Self {
         Self {
-            prompt: String::new(),
-            negative_prompt: String::new(),
+            prompt: "".into(),
+            negative_prompt: "".into(),
+            reading: Reading::default(),
             embeddings: Arc::default(),
             seed: 0,
             variation: None,
@@ -104,6 +111,7 @@ impl Default for Txt2Img {
             clip_skip: 1,
             rng: NoiseSource::Nv,
             pad_cond_uncond: false,
+            pad_cond_uncond_v0: false,
             decoder: LatentDecoder::Vae,
             taesd_previews: false,
             refiner_switch_at: None,
@@ -126,6 +134,8 @@ pub struct Output {
     pub skipped: Skipped,
     /// Whether the refiner ended it.
     pub refined: bool,
+    /// Its place in the request.
+    pub index: usize,
 }
 
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only.
@@ -162,9 +172,9 @@ pub fn txt2img(
             sampler: request.sampler,
             sigmas: &sigmas,
             sampling: &request.sampling,
-            calls: request.steps * if request.sampler.second_order { 2 } else { 1 },
+            calls: request.sampler.foreseen_calls(request.steps),
             cfg_scale: request.cfg_scale,
-            samples_at_once: request.samples_at_once.unwrap_or(request.batch_size * 2),
+            samples_at_once: request.samples_at_once.unwrap_or(usize::MAX),
         };
         if wants.pass_begin {
             stages.pass_begin(&PassBegin {
@@ -179,7 +189,9 @@ pub fn txt2img(
             return Err(Error::Cancelled);
         }
         components.begin_pass();
-        let guide = |encoder: &TextEncoder, _: Range<usize>, run: &Run| request.guidance(encoder, run);
+        let guide = |encoder: &TextEncoder, images: Range<usize>, run: &Run| {
+            request.texts().guidance(encoder, images, run)
+        };
         let mut around = Surroundings {
             guide: &guide,
             tiling: request.tiling,
@@ -244,7 +256,7 @@ pub fn txt2img(
         }
         outputs.extend(pictures.into_iter().map(|Picture { image, seed, index }| {
             let subseed = request.noise(index).variation.map(|variation| variation.subseed);
-            Output { image, seed, subseed, skipped, refined }
+            Output { image, seed, subseed, skipped, refined, index }
         }));
     }
     Ok(outputs)
@@ -282,6 +294,15 @@ impl Txt2Img {
         {
             if count == 0 || count > Self::MOST {
                 return wrong(format!("{name} is {count}; 1 to {} are possible", Self::MOST));
+            }
+        }
+        let images = self.batch_size * self.n_iter;
+        for (name, texts) in [("prompt", &self.prompt), ("negative_prompt", &self.negative_prompt)] {
+            if let Some(count) = texts.images().filter(|count| *count != images) {
+                return wrong(format!(
+                    "{name} is a list of {count}, and {images} pictures are to be drawn; give one text for each of them, \
+                     or set batch_size and n_iter"
+                ));
             }
         }
         self.check_noise()?;
@@ -328,35 +349,34 @@ impl Txt2Img {
         }
     }
 
-    /// Tokens of its two conditionings: of what is wanted, and of what is steered away from.
-    pub fn tokens(&self) -> Result<[usize; 2]> {
-        let [cond, uncond] = self.tokens_of_prompts()?;
-        Ok(if self.pad_cond_uncond { [cond.max(uncond); 2] } else { [cond, uncond] })
+    /// What its prompts take.
+    pub fn text_needs(&self) -> Result<TextNeeds> {
+        self.texts().needs(self.batch_size, self.n_iter)
     }
 
-    /// Tokens of both prompts before the shorter one is padded.
-    fn tokens_of_prompts(&self) -> Result<[usize; 2]> {
-        let tokens = |prompt| chunks(prompt, &self.embeddings).map(|chunks| CHUNK_TOKENS * chunks.len());
-        Ok([tokens(split_weight(&self.prompt).0)?, tokens(&self.negative_prompt)?])
+    /// What an image's text has to say of how its prompts were read.
+    pub fn text_facts(&self, image: usize) -> Result<TextFacts> {
+        self.texts().facts(image)
     }
 
-    /// Whether one prompt is padded, which its option alone does not say.
-    pub fn pads(&self) -> Result<bool> {
-        let [cond, uncond] = self.tokens_of_prompts()?;
-        Ok(self.pad_cond_uncond && cond != uncond)
-    }
-
-    /// Each image's guidance.
-    fn guidance(&self, encoder: &TextEncoder, run: &Run) -> Result<Vec<Guidance>> {
-        let prompts = Prompts {
+    fn texts(&self) -> ImageTexts<'_> {
+        let steps = self.sampler.foreseen_calls(self.steps);
+        let is_old = self.reading.use_old_scheduling;
+        ImageTexts {
             prompt: &self.prompt,
             negative_prompt: &self.negative_prompt,
-            embeddings: &self.embeddings,
-            clip_skip: self.clip_skip,
-            pad_cond_uncond: self.pad_cond_uncond,
-        };
-        let guidance = conditioning::guidance(encoder, &prompts, run)?;
-        Ok(vec![guidance; self.batch_size])
+            encoding: Encoding {
+                embeddings: &self.embeddings,
+                reading: &self.reading,
+                clip_skip: self.clip_skip,
+            },
+            padding: Padding {
+                pad_cond_uncond: self.pad_cond_uncond,
+                pad_cond_uncond_v0: self.pad_cond_uncond_v0,
+            },
+            timeline: Timeline::new(steps, is_old),
+            other_timeline: Timeline::new(steps, !is_old),
+        }
     }
 
     /// The schedule as A1111 writes it: for "Automatic" the sampler's own, but it has no name for a sampler whose own is

@@ -1,20 +1,50 @@
 //! Prompts that were encoded before.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::conditioning::Conditioning;
+use super::reading::Reading;
+use super::schedule::PromptSchedule;
 use crate::Result;
 
-/// Encoded prompts of one text encoder, the last used last, for as long as it is in memory. Encoding the same text
+/// Encoded prompts of one text encoder, the last used last, for as long as it is in memory. Encoding the same texts
 /// gives the same numbers, so this never shows in a picture. It takes 15 MiB at most, which no budget counts.
 #[derive(Default)]
 pub(crate) struct ConditioningCache(Mutex<Vec<Entry>>);
 
 struct Entry {
-    prompt: String,
+    encoded: Encoded,
+    conditioning: Vec<Arc<Conditioning>>,
+}
+
+/// What was encoded, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Encoded {
+    texts: Vec<String>,
+    /// How often each of them counts.
+    counts: Vec<usize>,
+    reading: Reading,
+    /// Tells embeddings that stand in them from others; `None` if none does.
     embeddings: Option<[u8; 32]>,
     clip_skip: usize,
-    conditioning: Conditioning,
+}
+
+impl Encoded {
+    /// What a prompt says at each step.
+    pub(crate) fn new(
+        schedule: &PromptSchedule,
+        reading: &Reading,
+        embeddings: Option<[u8; 32]>,
+        clip_skip: usize,
+    ) -> Self {
+        Self {
+            texts: schedule.texts.clone(),
+            counts: schedule.counts(),
+            reading: *reading,
+            embeddings,
+            clip_skip,
+        }
+    }
 }
 
 impl ConditioningCache {
@@ -25,38 +55,31 @@ impl ConditioningCache {
     /// Values of a longest one, so that it does not drive out all others.
     const LONGEST: usize = Self::VALUES / 4;
 
-    /// What `encode` gives for this prompt, or gave before. `embeddings` tells those that stand in it from others, `None` if
-    /// none does.
+    /// What `encode` gives for these texts, or gave before.
     pub(crate) fn get(
         &self,
-        prompt: &str,
-        embeddings: Option<[u8; 32]>,
-        clip_skip: usize,
-        encode: impl FnOnce() -> Result<Conditioning>,
-    ) -> Result<Conditioning> {
-        if let Some(found) = self.find(prompt, embeddings, clip_skip) {
+        encoded: Encoded,
+        encode: impl FnOnce() -> Result<Vec<Conditioning>>,
+    ) -> Result<Vec<Arc<Conditioning>>> {
+        if let Some(found) = self.find(&encoded) {
             return Ok(found);
         }
-        let conditioning = encode()?;
-        if conditioning.values() <= Self::LONGEST {
-            let (prompt, conditioning) = (prompt.to_owned(), conditioning.clone());
-            let entry = Entry { prompt, embeddings, clip_skip, conditioning };
+        let conditioning: Vec<Arc<Conditioning>> = encode()?.into_iter().map(Arc::new).collect();
+        if values(&conditioning) <= Self::LONGEST {
+            let entry = Entry { encoded, conditioning: conditioning.clone() };
             let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             entries.push(entry);
-            let mut values: usize = entries.iter().map(|entry| entry.conditioning.values()).sum();
-            while entries.len() > Self::ENTRIES || values > Self::VALUES {
-                values -= entries.remove(0).conditioning.values();
+            let mut all: usize = entries.iter().map(|entry| values(&entry.conditioning)).sum();
+            while entries.len() > Self::ENTRIES || all > Self::VALUES {
+                all -= values(&entries.remove(0).conditioning);
             }
         }
         Ok(conditioning)
     }
 
-    fn find(&self, prompt: &str, embeddings: Option<[u8; 32]>, clip_skip: usize) -> Option<Conditioning> {
+    fn find(&self, encoded: &Encoded) -> Option<Vec<Arc<Conditioning>>> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_wanted = |entry: &Entry| {
-            (entry.prompt.as_str(), entry.embeddings, entry.clip_skip) == (prompt, embeddings, clip_skip)
-        };
-        let place = entries.iter().position(is_wanted)?;
+        let place = entries.iter().position(|entry| entry.encoded == *encoded)?;
         let entry = entries.remove(place);
         let conditioning = entry.conditioning.clone();
         entries.push(entry);
@@ -64,21 +87,35 @@ impl ConditioningCache {
     }
 }
 
+fn values(all: &[Arc<Conditioning>]) -> usize {
+    all.iter().map(|one| one.values()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prompt::Timeline;
     use crate::tensor::Tensor;
+
+    fn encoded(prompt: &str, embeddings: Option<[u8; 32]>, clip_skip: usize) -> Encoded {
+        let schedule = PromptSchedule::new(prompt, &Timeline::new(20, false)).expect("short");
+        Encoded::new(&schedule, &Reading::default(), embeddings, clip_skip)
+    }
+
+    fn of(values: usize, number: f32) -> Vec<Conditioning> {
+        vec![Conditioning { tokens: Tensor::full(number, [1, 1, values]), pooled: None }]
+    }
 
     #[test]
     fn what_was_encoded_is_not_encoded_again() {
         let cache = ConditioningCache::default();
-        let mut encoded = vec![];
+        let mut asked = vec![];
         let long = "long";
         let mut ask = |prompt: &'static str, clip_skip| {
             let values = if prompt == long { ConditioningCache::LONGEST + 1 } else { 1 };
-            let conditioning = cache.get(prompt, None, clip_skip, || {
-                encoded.push((prompt, clip_skip));
-                Ok(Conditioning { tokens: Tensor::full(0.0, [1, 1, values]), pooled: None })
+            let conditioning = cache.get(encoded(prompt, None, clip_skip), || {
+                asked.push((prompt, clip_skip));
+                Ok(of(values, 0.0))
             });
             conditioning.expect("encoded");
         };
@@ -94,17 +131,17 @@ mod tests {
         ask("a", 2);
         let again = [("a", 2)];
         let once = [("a", 1), ("b", 1), ("a", 2), (long, 1), (long, 1)];
-        assert_eq!(encoded[..5], once);
-        assert_eq!(encoded[encoded.len() - 1..], again);
-        assert_eq!(encoded.len(), once.len() + 14 + again.len());
+        assert_eq!(asked[..5], once);
+        assert_eq!(asked[asked.len() - 1..], again);
+        assert_eq!(asked.len(), once.len() + 14 + again.len());
     }
 
     #[test]
     fn the_same_prompt_with_other_embeddings_is_another() {
         let cache = ConditioningCache::default();
         let get = |embeddings: Option<[u8; 32]>, number| {
-            let encode = || Ok(Conditioning { tokens: Tensor::full(number, [1, 1, 1]), pooled: None });
-            cache.get("a", embeddings, 1, encode).expect("encoded").tokens.values().to_vec()
+            let found = cache.get(encoded("a", embeddings, 1), || Ok(of(1, number))).expect("encoded");
+            found[0].tokens.values().to_vec()
         };
         for (embeddings, number) in [(None, 1.0), (Some([1; 32]), 2.0), (Some([2; 32]), 3.0)] {
             assert_eq!(get(embeddings, number), [number], "encoded");
@@ -113,17 +150,30 @@ mod tests {
     }
 
     #[test]
+    fn how_often_texts_count_and_how_they_are_read_makes_others_of_them() {
+        let count = |prompt, steps, old| {
+            let schedule = PromptSchedule::new(prompt, &Timeline::new(steps, old)).expect("short");
+            Encoded::new(&schedule, &Reading::default(), None, 1)
+        };
+        assert_eq!(count("a", 5, false), count("a", 20, false), "whatever the steps");
+        assert_eq!(count("[a:b:2]", 5, false), count("[a:b:3]", 20, false), "whenever they change");
+        assert_ne!(count("[a|b]", 3, false), count("[a|b]", 5, false));
+        let read = Encoded {
+            reading: Reading { comma_padding_backtrack: 0, ..Reading::default() },
+            ..count("a", 5, false)
+        };
+        assert_ne!(read, count("a", 5, false));
+    }
+
+    #[test]
     fn all_of_it_has_a_limit_too() {
         let cache = ConditioningCache::default();
         for prompt in 0..10 {
-            let encode = || {
-                let tokens = Tensor::full(0.0, [1, 1, ConditioningCache::LONGEST]);
-                Ok(Conditioning { tokens, pooled: None })
-            };
-            cache.get(&prompt.to_string(), None, 1, encode).expect("encoded");
+            let encode = || Ok(of(ConditioningCache::LONGEST, 0.0));
+            cache.get(encoded(&prompt.to_string(), None, 1), encode).expect("encoded");
         }
         let entries = cache.0.lock().expect("not poisoned");
-        let kept: Vec<&str> = entries.iter().map(|entry| entry.prompt.as_str()).collect();
+        let kept: Vec<&str> = entries.iter().map(|entry| entry.encoded.texts[0].as_str()).collect();
         assert_eq!(kept, ["6", "7", "8", "9"]);
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::embeddings::Embeddings;
-use super::emphasis::{Piece, parse_emphasis};
+use super::emphasis::Piece;
+use super::reading::Reading;
 use super::tokenizer::{BOS, COMMA, EOS, tokenize};
 use crate::Result;
 
@@ -12,9 +13,6 @@ const SIZE: usize = 75;
 
 /// Tokens of a chunk with its frame.
 pub const CHUNK_TOKENS: usize = SIZE + 2;
-
-/// How far back a comma may stand for the chunk to end there instead of within a phrase.
-const BACKTRACK: usize = 20;
 
 /// What the text encoder takes at once: 77 tokens and their weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,21 +37,23 @@ struct Place {
 const UNSEEN: u32 = 0;
 
 /// A prompt's chunks as they grow.
-#[derive(Default)]
 struct Growing {
+    /// How far back a comma may stand for the chunk to end there instead of within a phrase.
+    backtrack: usize,
     done: Vec<Chunk>,
     open: Vec<Place>,
     /// Where the last comma stands in the open one.
     comma: Option<usize>,
 }
 
-/// The chunks of a prompt, at least one. The names of `embeddings` become their vectors, with the weight of the name; those
+/// The chunks of a text, at least one. The names of `embeddings` become their vectors, with the weight of the name; those
 /// of one embedding stand in one chunk, in the next if this one has no room for them. If the end of a chunk moves into the
 /// next one, back to a comma, vectors go with their places: A1111 leaves them behind, where padding is overwritten with them
 /// or they are lost, a defect that is not copied.
-pub fn chunks(prompt: &str, embeddings: &Embeddings) -> Result<Vec<Chunk>> {
-    let mut growing = Growing::default();
-    for piece in parse_emphasis(prompt)? {
+pub fn chunks(text: &str, embeddings: &Embeddings, reading: &Reading) -> Result<Vec<Chunk>> {
+    let backtrack = reading.comma_padding_backtrack;
+    let mut growing = Growing { backtrack, done: vec![], open: vec![], comma: None };
+    for piece in reading.pieces(text)? {
         match piece {
             Piece::Text(text, weight) => growing.add(&tokenize(&text)?, weight as f32, embeddings),
             Piece::Break => growing.close(),
@@ -65,6 +65,14 @@ pub fn chunks(prompt: &str, embeddings: &Embeddings) -> Result<Vec<Chunk>> {
     Ok(growing.done)
 }
 
+impl Chunk {
+    /// One without text.
+    pub(super) fn empty() -> Self {
+        let ids = std::iter::once(BOS).chain(std::iter::repeat_n(EOS, SIZE + 1)).collect();
+        Self { ids, weights: vec![1.0; CHUNK_TOKENS], vectors: vec![] }
+    }
+}
+
 impl Growing {
     fn add(&mut self, tokens: &[u32], weight: f32, embeddings: &Embeddings) {
         let mut rest = tokens;
@@ -74,7 +82,7 @@ impl Growing {
                 // One that begins an embedding's name is no comma: the chunk would end within the vectors.
                 self.comma = if found.is_some() { self.comma } else { Some(self.open.len()) };
             } else if let Some(last) =
-                self.comma.filter(|last| self.open.len() == SIZE && SIZE - last <= BACKTRACK)
+                self.comma.filter(|last| self.open.len() == SIZE && SIZE - last <= self.backtrack)
             {
                 let moved = self.open.split_off(last + 1);
                 self.close();

@@ -1,7 +1,11 @@
-//! Chunks through the text encoder, weighted.
+//! Texts through the text encoder, weighted.
+
+use std::collections::HashMap;
 
 use super::chunks::{Chunk, chunks};
 use super::embeddings::Embeddings;
+use super::reading::{Emphasis, Reading};
+use super::schedule::PromptSchedule;
 use crate::networks::clip::{ClipText, TokenVector};
 use crate::nn::Run;
 use crate::tensor::Tensor;
@@ -26,33 +30,108 @@ impl Conditioning {
     }
 }
 
-/// Encodes a prompt with the `embeddings` that it names. A long one takes a while: `run` may end it between chunks and
-/// layers.
-///
-/// # Errors
-/// If one that it names is for another text encoder, by its name.
-pub fn encode(
-    clip: &ClipText,
-    prompt: &str,
-    embeddings: &Embeddings,
-    clip_skip: usize,
-    run: &Run,
-) -> Result<Conditioning> {
-    embeddings.check(prompt, clip.config().width)?;
-    encode_chunks(clip, &chunks(prompt, embeddings)?, clip_skip, run)
+/// One of the texts that are encoded together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// Its chunks, at least one.
+    pub chunks: Vec<Chunk>,
+    /// How often it counts.
+    pub count: usize,
 }
 
-/// Encodes chunks: each alone, joined along the tokens. `clip_skip` 1 takes the last hidden state, 2 the one before it,
-/// and so on; the final layer norm follows in any case. Weights multiply the states, whose mean over the chunk is then
-/// restored; weights too large for that are an error.
-pub fn encode_chunks(clip: &ClipText, chunks: &[Chunk], clip_skip: usize, run: &Run) -> Result<Conditioning> {
+/// How texts are encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoding<'a> {
+    /// Those that the texts may name.
+    pub embeddings: &'a Embeddings,
+    /// How the texts are read.
+    pub reading: &'a Reading,
+    /// Which hidden state conditions: 1 the last, 2 the one before it.
+    pub clip_skip: usize,
+}
+
+/// Encodes a prompt's texts, in their order, with the embeddings that they name. Many take a while: `run` may end it between
+/// chunks and layers.
+///
+/// # Errors
+/// If an embedding is for another text encoder, by its name.
+pub fn encode(
+    clip: &ClipText,
+    schedule: &PromptSchedule,
+    encoding: &Encoding,
+    run: &Run,
+) -> Result<Vec<Conditioning>> {
+    let &Encoding { embeddings, reading, clip_skip } = encoding;
+    embeddings.check(&schedule.texts, reading, clip.config().width)?;
+    let variant =
+        |(text, count): (&String, usize)| Ok(Variant { chunks: chunks(text, embeddings, reading)?, count });
+    let variants: Vec<Variant> =
+        schedule.texts.iter().zip(schedule.counts()).map(variant).collect::<Result<_>>()?;
+    encode_variants(clip, &variants, reading.emphasis, clip_skip, run)
+}
+
+/// Encodes texts together, as A1111 encodes what a prompt says at different steps: shorter ones get empty chunks, and the
+/// mean that emphasis restores is that of all of them. Each chunk is encoded alone; they are joined along the tokens.
+/// `clip_skip` 1 takes the last hidden state, 2 the one before it, and so on; the final layer norm follows in any case.
+/// Weights multiply the states; weights too large for that are an error.
+pub fn encode_variants(
+    clip: &ClipText,
+    variants: &[Variant],
+    emphasis: Emphasis,
+    clip_skip: usize,
+    run: &Run,
+) -> Result<Vec<Conditioning>> {
     let layers = clip.config().layers;
     if clip_skip == 0 || clip_skip > layers {
         return Err(Error::Request(format!(
             "clip_skip is {clip_skip}; this model's text encoder has {layers} layers, so 1 to {layers} will do"
         )));
     }
-    let mut encoded = vec![];
+    let length = variants.iter().map(|variant| variant.chunks.len()).max().unwrap_or_default();
+    let empty = Chunk::empty();
+    let chunk = |variant: &'_ Variant, index: usize| variant.chunks.get(index).cloned();
+    // What differs is encoded once.
+    let mut sequences: Vec<&Chunk> = vec![];
+    let mut places: HashMap<&[u32], Vec<usize>> = HashMap::new();
+    let mut of_variants: Vec<Vec<usize>> = vec![];
+    for variant in variants {
+        let mut own = vec![];
+        for index in 0..length {
+            let chunk = variant.chunks.get(index).unwrap_or(&empty);
+            let alike = places.entry(&chunk.ids).or_default();
+            let is_same =
+                |place: &&usize| sequences.get(**place).is_some_and(|of| of.vectors == chunk.vectors);
+            let place = alike.iter().find(is_same).copied().unwrap_or(sequences.len());
+            if place == sequences.len() {
+                alike.push(place);
+                sequences.push(chunk);
+            }
+            own.push(place);
+        }
+        of_variants.push(own);
+    }
+    let states = states(clip, &sequences, clip_skip, run)?;
+    let mut encoded: Vec<Vec<Tensor>> = variants.iter().map(|_| vec![]).collect();
+    for index in 0..length {
+        let mut weighted = vec![];
+        for (variant, own) in variants.iter().zip(&of_variants) {
+            let state = own.get(index).and_then(|place| states.get(*place)).cloned();
+            let state = state.ok_or_else(|| Error::Compute("a chunk that was not encoded".to_owned()))?;
+            let weights = chunk(variant, index).map(|chunk| chunk.weights);
+            weighted.push(Weighted { state, weights, count: variant.count });
+        }
+        emphasise(&mut weighted, emphasis)?;
+        encoded.iter_mut().zip(weighted).for_each(|(all, one)| all.push(one.state));
+    }
+    let join = |all: Vec<Tensor>| {
+        Ok(Conditioning { tokens: Tensor::cat(&all.iter().collect::<Vec<_>>(), 1)?, pooled: None })
+    };
+    encoded.into_iter().map(join).collect()
+}
+
+/// What the text encoder makes of each chunk, `(1, 77, width)`.
+fn states(clip: &ClipText, chunks: &[&Chunk], clip_skip: usize, run: &Run) -> Result<Vec<Tensor>> {
+    let mut states = vec![];
     for batch in chunks.chunks(BATCH) {
         let ids: Vec<Vec<u32>> = batch.iter().map(|chunk| chunk.ids.clone()).collect();
         let vectors: Vec<TokenVector> = batch
@@ -68,50 +147,54 @@ pub fn encode_chunks(clip: &ClipText, chunks: &[Chunk], clip_skip: usize, run: &
             })
             .collect();
         let state = clip.encode(&ids, &vectors, clip_skip, run)?;
-        for (index, chunk) in batch.iter().enumerate() {
-            encoded.push(emphasise(state.narrow(0, index, 1)?, chunk)?);
+        for index in 0..batch.len() {
+            states.push(state.narrow(0, index, 1)?);
         }
     }
-    Ok(Conditioning { tokens: Tensor::cat(&encoded.iter().collect::<Vec<_>>(), 1)?, pooled: None })
+    Ok(states)
 }
 
-/// Repeats the encoded empty prompt, which `empty` gives, behind the shorter one until both have as many tokens.
-pub fn pad_alike(
-    cond: &mut Conditioning,
-    uncond: &mut Conditioning,
-    empty: impl FnOnce() -> Result<Conditioning>,
-) -> Result<()> {
-    let (a, b) = (cond.tokens.dim(1), uncond.tokens.dim(1));
-    if a == b {
+/// A text's states at one chunk.
+struct Weighted {
+    state: Tensor,
+    /// None of an empty chunk.
+    weights: Option<Vec<f32>>,
+    count: usize,
+}
+
+/// Weighs the states at one chunk of texts that are encoded together.
+fn emphasise(all: &mut [Weighted], emphasis: Emphasis) -> Result<()> {
+    if matches!(emphasis, Emphasis::None | Emphasis::Ignore) {
         return Ok(());
     }
-    let empty = empty()?.tokens;
-    let shorter = if a < b { cond } else { uncond };
-    let missing = a.abs_diff(b).div_ceil(empty.dim(1).max(1));
-    let parts: Vec<&Tensor> =
-        std::iter::once(&shorter.tokens).chain(std::iter::repeat_n(&empty, missing)).collect();
-    shorter.tokens = Tensor::cat(&parts, 1)?;
-    Ok(())
-}
-
-fn emphasise(mut state: Tensor, chunk: &Chunk) -> Result<Tensor> {
-    let (_, _, width) = state.dims3()?;
-    let values = state.values_mut();
-    let mean =
-        |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len().max(1) as f64;
-    let before = mean(values);
-    for (row, weight) in values.chunks_exact_mut(width.max(1)).zip(&chunk.weights) {
-        for value in row {
-            *value *= weight;
+    let before = mean(all);
+    for Weighted { state, weights, .. } in &mut *all {
+        let (_, _, width) = state.dims3()?;
+        let Some(weights) = weights else { continue };
+        for (row, weight) in state.values_mut().chunks_exact_mut(width.max(1)).zip(weights) {
+            for value in row {
+                *value *= *weight;
+            }
         }
     }
     // Weights that cancel the whole chunk leave no mean to restore.
-    let factor = Some((before / mean(values)) as f32).filter(|factor| factor.is_finite()).unwrap_or(1.0);
-    for value in &mut *values {
-        *value *= factor;
+    let restoring = || Some((before / mean(all)) as f32).filter(|factor| factor.is_finite()).unwrap_or(1.0);
+    let factor = if emphasis == Emphasis::NoNorm { 1.0 } else { restoring() };
+    for Weighted { state, .. } in &mut *all {
+        for value in state.values_mut() {
+            *value *= factor;
+        }
+        if before.is_finite() && state.values().iter().any(|value| !value.is_finite()) {
+            return Err(Error::Request("the weights in the prompt are too large to compute with".to_owned()));
+        }
     }
-    if before.is_finite() && values.iter().any(|value| !value.is_finite()) {
-        return Err(Error::Request("the weights in the prompt are too large to compute with".to_owned()));
-    }
-    Ok(state)
+    Ok(())
+}
+
+/// The mean of all values.
+fn mean(all: &[Weighted]) -> f64 {
+    let of_one =
+        |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len().max(1) as f64;
+    let counts: usize = all.iter().map(|one| one.count).sum();
+    all.iter().map(|one| of_one(one.state.values()) * one.count as f64).sum::<f64>() / counts.max(1) as f64
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::emphasis::{Piece, parse_emphasis};
+use super::emphasis::Piece;
+use super::reading::Reading;
 use super::tokenizer::tokenize;
 use crate::adapters::Embedding;
 use crate::{Error, Result};
@@ -39,13 +40,13 @@ impl Embeddings {
     }
 
     /// The names of those that stand in a prompt, in the order of their first use.
-    pub fn used_in(&self, prompt: &str) -> Result<Vec<&str>> {
-        Ok(self.used(prompt)?.into_iter().map(|(name, _)| name).collect())
+    pub fn used_in(&self, prompt: &str, reading: &Reading) -> Result<Vec<&str>> {
+        Ok(self.used([prompt], reading)?.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// An error that names one that stands in a prompt and is not for a text encoder of this width.
-    pub(crate) fn check(&self, prompt: &str, width: usize) -> Result<()> {
-        let used = self.used(prompt)?;
+    /// An error that names one that stands in these texts and is not for a text encoder of this width.
+    pub(crate) fn check(&self, texts: &[String], reading: &Reading, width: usize) -> Result<()> {
+        let used = self.used(texts, reading)?;
         let wrong = used.into_iter().find_map(|(name, embedding)| Some((name, embedding.misfit(width)?)));
         match wrong {
             Some((name, why)) => Err(Error::Request(format!("embedding '{name}' {why}"))),
@@ -53,9 +54,9 @@ impl Embeddings {
         }
     }
 
-    /// What tells a prompt with those that stand in it from the same prompt with others; `None` if none does.
-    pub(crate) fn digest(&self, prompt: &str) -> Result<Option<[u8; 32]>> {
-        let used = self.used(prompt)?;
+    /// What tells texts with those that stand in them from the same texts with others; `None` if none does.
+    pub(crate) fn digest(&self, texts: &[String], reading: &Reading) -> Result<Option<[u8; 32]>> {
+        let used = self.used(texts, reading)?;
         if used.is_empty() {
             return Ok(None);
         }
@@ -69,6 +70,12 @@ impl Embeddings {
         Ok(Some(hasher.finalize().into()))
     }
 
+    /// The name of the one that has this vector.
+    pub(super) fn name_of(&self, vector: &Arc<[f32]>) -> Option<&str> {
+        let has = |embedding: &Embedding| embedding.vectors().iter().any(|own| Arc::ptr_eq(own, vector));
+        self.named.iter().find(|(_, embedding)| has(embedding)).map(|(name, _)| name.as_str())
+    }
+
     /// The one whose name these tokens begin with, and the number of its tokens.
     pub(super) fn at(&self, tokens: &[u32]) -> Option<(&Embedding, usize)> {
         let (place, count) = self.place_at(tokens)?;
@@ -80,22 +87,28 @@ impl Embeddings {
         Some((*places.first()?, count))
     }
 
-    fn used(&self, prompt: &str) -> Result<Vec<(&str, &Embedding)>> {
+    fn used(
+        &self,
+        texts: impl IntoIterator<Item: AsRef<str>>,
+        reading: &Reading,
+    ) -> Result<Vec<(&str, &Embedding)>> {
         let (mut used, mut seen) = (vec![], HashSet::new());
         if self.is_empty() {
             return Ok(used);
         }
-        for tokens in tokens_of_pieces(prompt)? {
-            let mut rest = &tokens[..];
-            while !rest.is_empty() {
-                let found = self.place_at(rest);
-                if let Some((name, embedding)) = found
-                    .filter(|(place, _)| seen.insert(*place))
-                    .and_then(|(place, _)| self.named.get(place))
-                {
-                    used.push((name.as_str(), &**embedding));
+        for text in texts {
+            for tokens in tokens_of_pieces(text.as_ref(), reading)? {
+                let mut rest = &tokens[..];
+                while !rest.is_empty() {
+                    let found = self.place_at(rest);
+                    if let Some((name, embedding)) = found
+                        .filter(|(place, _)| seen.insert(*place))
+                        .and_then(|(place, _)| self.named.get(place))
+                    {
+                        used.push((name.as_str(), &**embedding));
+                    }
+                    rest = rest.get(found.map_or(1, |(_, count)| count)..).unwrap_or_default();
                 }
-                rest = rest.get(found.map_or(1, |(_, count)| count)..).unwrap_or_default();
             }
         }
         Ok(used)
@@ -114,12 +127,12 @@ impl EmbeddingNames {
 
     /// Which of them, by their places in the order that they were given in, stand anywhere in a prompt: those that
     /// [`Embeddings`] of them all would find, and those that it would find if others were not there. Sorted.
-    pub fn mentioned(&self, prompt: &str) -> Result<Vec<usize>> {
+    pub fn mentioned(&self, prompt: &str, reading: &Reading) -> Result<Vec<usize>> {
         if self.0.is_empty() {
             return Ok(vec![]);
         }
         let mut found = HashSet::new();
-        for tokens in tokens_of_pieces(prompt)? {
+        for tokens in tokens_of_pieces(prompt, reading)? {
             for start in 0..tokens.len() {
                 let ends = self.0.beginning(tokens.get(start..).unwrap_or_default());
                 found.extend(ends.flat_map(|(places, _)| places));
@@ -132,12 +145,17 @@ impl EmbeddingNames {
 
     /// Those that [`Embeddings`] of the ones which `counts` says yes to would find in a prompt, by their places, in the order of
     /// their first use.
-    pub fn used(&self, prompt: &str, counts: impl Fn(usize) -> bool) -> Result<Vec<usize>> {
+    pub fn used(
+        &self,
+        prompt: &str,
+        reading: &Reading,
+        counts: impl Fn(usize) -> bool,
+    ) -> Result<Vec<usize>> {
         let mut used = vec![];
         if self.0.is_empty() {
             return Ok(used);
         }
-        for tokens in tokens_of_pieces(prompt)? {
+        for tokens in tokens_of_pieces(prompt, reading)? {
             let mut rest = &tokens[..];
             while !rest.is_empty() {
                 let counting = self.0.beginning(rest).filter_map(|(places, count)| {
@@ -153,8 +171,8 @@ impl EmbeddingNames {
 }
 
 /// A prompt's tokens: no name reaches from one stretch of emphasis into another.
-fn tokens_of_pieces(prompt: &str) -> Result<Vec<Vec<u32>>> {
-    let pieces = parse_emphasis(prompt)?.into_iter().filter_map(|piece| match piece {
+fn tokens_of_pieces(prompt: &str, reading: &Reading) -> Result<Vec<Vec<u32>>> {
+    let pieces = reading.pieces(prompt)?.into_iter().filter_map(|piece| match piece {
         Piece::Text(text, _) => Some(text),
         Piece::Break => None,
     });
@@ -247,10 +265,15 @@ mod tests {
             // Names that are no tokens.
             (&["", " ", "\u{345}", "cat"], "a \u{345} cat", &["cat"], &[3]),
         ];
+        let reading = Reading::default();
         for (names, prompt, used, mentioned) in rows {
-            assert_eq!(embeddings(names).used_in(prompt).expect("read"), *used, "{names:?} in {prompt}");
+            assert_eq!(
+                embeddings(names).used_in(prompt, &reading).expect("read"),
+                *used,
+                "{names:?} in {prompt}"
+            );
             let all = EmbeddingNames::new(names.iter().copied()).expect("named");
-            assert_eq!(all.mentioned(prompt).expect("read"), *mentioned, "{names:?} in {prompt}");
+            assert_eq!(all.mentioned(prompt, &reading).expect("read"), *mentioned, "{names:?} in {prompt}");
         }
     }
 
@@ -258,7 +281,10 @@ mod tests {
     fn the_same_prompt_with_other_embeddings_is_told_apart() {
         let digest = |named: &[(&str, f32)], prompt| {
             let named = named.iter().map(|(name, first)| ((*name).to_owned(), embedding(*first)));
-            Embeddings::new(named).expect("named").digest(prompt).expect("read")
+            Embeddings::new(named)
+                .expect("named")
+                .digest(&[String::from(prompt)], &Reading::default())
+                .expect("read")
         };
         assert_eq!(digest(&[], "a b a"), None);
         assert_eq!(digest(&[("cat", 1.0)], "a b a"), None, "none of them is used");
@@ -283,6 +309,6 @@ mod tests {
         let names: Vec<String> = (0..5_000).map(|index| format!("style {index}")).collect();
         let names = EmbeddingNames::new(names.iter().map(String::as_str)).expect("named");
         let prompt = "style ".repeat(5_000) + "style 7";
-        assert_eq!(names.mentioned(&prompt).expect("read"), [7]);
+        assert_eq!(names.mentioned(&prompt, &Reading::default()).expect("read"), [7]);
     }
 }

@@ -1,5 +1,6 @@
 //! CLIP's byte-pair tokenizer, from merges embedded in the binary (`assets/NOTICE`).
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::OnceLock;
 
@@ -17,6 +18,9 @@ pub const EOS: u32 = 49407;
 /// `,` as a word of its own.
 pub const COMMA: u32 = 267;
 
+/// What the last token of a word ends with in the vocabulary.
+const END_OF_WORD: &str = "</w>";
+
 /// Words that stand for begin and end.
 const SPECIAL: [(&str, u32); 2] = [("<|startoftext|>", BOS), ("<|endoftext|>", EOS)];
 
@@ -30,6 +34,8 @@ struct Tokenizer {
     words: Regex,
     /// The letter that stands for each byte.
     letters: Vec<char>,
+    /// The byte that each letter stands for.
+    bytes: HashMap<char, u8>,
     pairs: BPE,
 }
 
@@ -50,6 +56,21 @@ pub fn tokenize(text: &str) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
+/// What a token stands for, and whether a word ends with it.
+pub(super) fn token_text(id: u32) -> Result<(String, bool)> {
+    let tokenizer = Tokenizer::get()?;
+    if let Some((word, _)) = SPECIAL.iter().find(|(_, special)| *special == id) {
+        return Ok(((*word).to_owned(), true));
+    }
+    let written = tokenizer.pairs.id_to_token(id).unwrap_or_default();
+    let (letters, ends_word) = match written.strip_suffix(END_OF_WORD) {
+        Some(letters) => (letters, true),
+        None => (written.as_str(), false),
+    };
+    let bytes: Vec<u8> = letters.chars().filter_map(|letter| tokenizer.bytes.get(&letter).copied()).collect();
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), ends_word))
+}
+
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::Request(format!("the prompt cannot be tokenised: {error}"))
 }
@@ -68,13 +89,14 @@ impl Tokenizer {
         let order = letters_in_order();
         let pairs = BPE::builder()
             .vocab_and_merges(vocabulary.into_iter().collect::<ahash::AHashMap<_, _>>(), merges)
-            .end_of_word_suffix("</w>".to_owned())
+            .end_of_word_suffix(END_OF_WORD.to_owned())
             .unk_token("<|endoftext|>".to_owned())
             .build()?;
         let mut letters = order;
         letters.sort_unstable();
+        let bytes = letters.iter().map(|(byte, letter)| (*letter, *byte)).collect();
         let letters = letters.into_iter().map(|(_, letter)| letter).collect();
-        Ok(Self { words: Regex::new(WORDS)?, letters, pairs })
+        Ok(Self { words: Regex::new(WORDS)?, letters, bytes, pairs })
     }
 
     /// Adds the ids of a text without special words. Cleaning and lower case may make some: these count too.
@@ -107,7 +129,7 @@ pub(crate) fn merges() -> std::io::Result<Vec<(String, String)>> {
 /// Each token and its id, in the order of the ids: bytes, bytes that end a word, merges, the two special ones.
 pub(crate) fn vocabulary(merges: &[(String, String)]) -> Vec<(String, u32)> {
     let order = letters_in_order();
-    let words = order.iter().map(|(_, letter)| format!("{letter}</w>"));
+    let words = order.iter().map(|(_, letter)| format!("{letter}{END_OF_WORD}"));
     let single = order.iter().map(|(_, letter)| letter.to_string());
     let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
     let special = SPECIAL.iter().map(|(word, _)| (*word).to_owned());

@@ -154,6 +154,13 @@ pub(super) fn two_a_step(levels: &[f32]) -> usize {
     levels.iter().skip(1).map(|next| if *next > 0.0 { 2 } else { 1 }).sum()
 }
 
+impl SamplerInfo {
+    /// Model calls that A1111 foresees for so many steps, in which the numbers of a prompt that changes count.
+    pub fn foreseen_calls(&self, steps: usize) -> usize {
+        if self.second_order { steps * 2 } else { steps }
+    }
+}
+
 /// The levels that a sampler visits in at least one step.
 pub fn levels(
     sampler: &SamplerInfo,

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = arguments.next().unwrap_or_else(|| "out.png".into());
 
     let mut client = Client::connect(None)?;
-    let params = Txt2ImgParams { prompt, ..Default::default() };
+    let params = Txt2ImgParams { prompt: prompt.into(), ..Default::default() };
     let drawn = client.txt2img_with(&params, |event| {
         if let EventKind::Progress { step, steps, .. } = event.kind {
             eprintln!("step {step} of {steps}");

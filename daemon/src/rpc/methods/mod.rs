@@ -10,6 +10,7 @@ mod library;
 mod models;
 mod row;
 mod server;
+mod styles;
 mod value;
 
 use crate::tasks::{self, Merge, Txt2Img};
@@ -26,11 +27,24 @@ pub(super) fn all() -> Methods {
             |session, params| tasks::image_info(params, &session.daemon.studio),
         ),
         row::quick(
+            "prompt.tokens",
+            |daemon| &daemon.lookers,
+            |session, params| tasks::prompt_tokens(params, &session.daemon.studio),
+        ),
+        row::quick(
             "blobs.put",
             |daemon| &daemon.lookers,
             |session, params| tasks::put_blob(params, &session.daemon.studio),
         ),
     ];
-    let groups = [server::methods(), submittable, quick, jobs, library::methods(), models::methods()];
+    let groups = [
+        server::methods(),
+        submittable,
+        quick,
+        jobs,
+        library::methods(),
+        models::methods(),
+        styles::methods(),
+    ];
     Methods::new(groups.into_iter().flatten())
 }

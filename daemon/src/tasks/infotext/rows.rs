@@ -12,8 +12,8 @@ use super::forms;
 use super::samplers::{known_sampler, schedule};
 use super::told::Told;
 use super::values::{
-    decoder, decoder_of, flag, hypernetwork, loras, loras_of, number, one_of, precision, precision_of, rng,
-    side, sides, size, truth, unless, vae, whole, word,
+    backtrack, decoder, decoder_of, emphasis, emphasis_of, flag, hypernetwork, loras, loras_of, number,
+    one_of, precision, precision_of, rng, side, sides, size, truth, unless, vae, whole, word,
 };
 
 /// A key, and how it is written and read.
@@ -139,7 +139,17 @@ static ROWS: &[Row] = &[
     ),
     row!("Lora hashes", |told| word(&told.lora_hashes), |told, text| word(text) => told.lora_hashes),
     // The text encoder.
+    row!(
+        "Old prompt editing timelines",
+        |told| flag(told.request.use_old_scheduling),
+        |told, text| truth(text) => told.request.use_old_scheduling
+    ),
     row!("TI hashes", |told| word(&told.embedding_hashes), |told, text| word(text) => told.embedding_hashes),
+    row!(
+        "Emphasis",
+        |told| emphasis(told.request.emphasis),
+        |told, text| emphasis_of(text) => told.request.emphasis
+    ),
     // The sampler.
     row!(
         "Noise Schedule",
@@ -255,6 +265,11 @@ static ROWS: &[Row] = &[
         |told| flag(told.request.pad_cond_uncond),
         |told, text| truth(text) => told.request.pad_cond_uncond
     ),
+    row!(
+        "Pad conds v0",
+        |told| flag(told.request.pad_cond_uncond_v0),
+        |told, text| truth(text) => told.request.pad_cond_uncond_v0
+    ),
     // The VAE.
     row!(
         "VAE Decoder",
@@ -262,6 +277,11 @@ static ROWS: &[Row] = &[
         |told, text| decoder_of(text) => told.request.sd_vae_decode_method
     ),
     // Ours.
+    row!(
+        "Comma padding backtrack",
+        |told| backtrack(told.request.comma_padding_backtrack),
+        |told, text| whole(text, 0..=74) => told.request.comma_padding_backtrack
+    ),
     row!("Tiling x", |told| flag(told.request.tiling_x), |told, text| truth(text) => told.request.tiling_x),
     row!("Tiling y", |told| flag(told.request.tiling_y), |told, text| truth(text) => told.request.tiling_y),
     row!(
@@ -314,8 +334,8 @@ pub(super) fn keys() -> impl Iterator<Item = &'static str> {
 pub(in crate::tasks) fn write(told: &Told) -> Infotext {
     let value = |row: &Row| Some((row.key.to_owned(), (row.write)(told)?));
     Infotext {
-        prompt: told.request.prompt.clone(),
-        negative_prompt: told.request.negative_prompt.clone(),
+        prompt: told.request.prompt.first().to_owned(),
+        negative_prompt: told.request.negative_prompt.first().to_owned(),
         fields: ROWS.iter().filter_map(value).collect(),
     }
 }
@@ -327,8 +347,8 @@ pub(in crate::tasks) fn read(text: &str) -> (Told, Vec<(String, String)>) {
     if told.is_ours() {
         told.request.precision = Precision::F32;
     }
-    told.request.prompt = text.prompt;
-    told.request.negative_prompt = text.negative_prompt;
+    told.request.prompt = text.prompt.into();
+    told.request.negative_prompt = text.negative_prompt.into();
     let mut others = Vec::new();
     for (key, value) in text.fields {
         let row = ROWS.iter().find(|row| row.key == key);

@@ -1,6 +1,6 @@
 //! What a picture's text tells.
 
-use latentd_client::protocol::{OutputParams, Txt2ImgParams};
+use latentd_client::protocol::{OutputParams, Prompt, Txt2ImgParams};
 
 use crate::library::OWN_VAE;
 
@@ -41,6 +41,8 @@ impl Told {
         let request = Txt2ImgParams {
             checkpoint: None,
             vae: None,
+            // In the prompts.
+            styles: vec![],
             batch_size: 1,
             n_iter: 1,
             strict: false,
@@ -82,7 +84,8 @@ impl Told {
         let (checkpoint, vae) = (self.checkpoint.found(is_checkpoint), self.vae.found(is_vae).or(own_vae));
         // As in A1111, it stands behind the prompt.
         let hypernetwork = self.hypernetwork.map(|(name, strength)| format!("<hypernet:{name}:{strength}>"));
-        let prompt = self.request.prompt + &hypernetwork.unwrap_or_default();
+        let prompt = self.request.prompt.first().to_owned() + &hypernetwork.unwrap_or_default();
+        let prompt = Prompt::All(prompt);
         Txt2ImgParams { prompt, checkpoint, vae, ..self.request }
     }
 }
@@ -122,6 +125,6 @@ mod tests {
         assert_eq!(request(Told::default()).vae, None);
         assert_eq!(request(Told::of(Txt2ImgParams::default())).vae.as_deref(), Some("None"));
         let told = Told { hypernetwork: Some(("autumn".into(), "0.5".into())), ..Told::default() };
-        assert_eq!(request(told).prompt, "<hypernet:autumn:0.5>");
+        assert_eq!(request(told).prompt, "<hypernet:autumn:0.5>".into());
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use latentd_client::protocol::{LoraParams, Precision, Rng, VaeDecodeMethod};
+use latentd_client::protocol::{Emphasis, LoraParams, Precision, Rng, Txt2ImgParams, VaeDecodeMethod};
 
 /// A text, if there is one.
 pub(super) fn word(text: &str) -> Option<String> {
@@ -83,6 +83,20 @@ pub(super) fn rng(text: &str) -> Option<Rng> {
         "CPU" => Some(Rng::Cpu),
         _ => None,
     }
+}
+
+/// What brackets do, if not what they always did.
+pub(super) fn emphasis(emphasis: Emphasis) -> Option<String> {
+    (emphasis != Emphasis::Original).then(|| emphasis.name().to_owned())
+}
+
+pub(super) fn emphasis_of(text: &str) -> Option<Emphasis> {
+    Emphasis::ALL.into_iter().find(|each| each.name() == text)
+}
+
+/// A1111 does not tell it.
+pub(super) fn backtrack(tokens: u32) -> Option<String> {
+    (tokens != Txt2ImgParams::default().comma_padding_backtrack).then(|| tokens.to_string())
 }
 
 pub(super) fn decoder(method: VaeDecodeMethod) -> Option<String> {

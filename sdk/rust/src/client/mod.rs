@@ -19,10 +19,11 @@ use tokio::task::JoinHandle;
 
 use crate::codec::{decode_value, encode_request};
 use crate::protocol::{
-    ApiInfo, Blob, BlobPutParams, Bytes, Empty, Event, ImageIn, ImageInfo, ImageInfoParams, InitializeParams,
-    InitializeResult, JobList, JobListParams, JobParams, JobRef, JobView, LibraryEntry, LibraryGetParams,
-    LibraryList, LibraryListParams, LoadParams, LoadedModels, MergeParams, MergeResult, OnDisconnect,
-    PinParams, RescanResult, ResidentModel, Status, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
+    ApiInfo, Blob, BlobPutParams, Bytes, DeleteStyleParams, Empty, Event, ImageIn, ImageInfo,
+    ImageInfoParams, InitializeParams, InitializeResult, JobList, JobListParams, JobParams, JobRef, JobView,
+    LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, LoadParams, LoadedModels, MergeParams,
+    MergeResult, OnDisconnect, PinParams, PromptTokens, PromptTokensParams, RescanResult, ResidentModel,
+    SaveStyleParams, Status, StyleEntry, StyleList, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
     Txt2ImgResult, UnloadParams, UnloadResult,
 };
 use crate::socket;
@@ -301,5 +302,25 @@ impl Client {
     /// Keeps a loaded checkpoint in memory, or lets it go when another needs the room.
     pub async fn pin_model(&self, checkpoint: &str, pinned: bool) -> Result<ResidentModel, Error> {
         self.call("models.pin", &PinParams { checkpoint: checkpoint.into(), pinned }).await
+    }
+
+    /// What a prompt is to the models: tokens, chunks, weights, and what it says at which steps.
+    pub async fn prompt_tokens(&self, params: &PromptTokensParams) -> Result<PromptTokens, Error> {
+        self.call("prompt.tokens", params).await
+    }
+
+    /// All styles, which requests name in `styles`.
+    pub async fn styles(&self) -> Result<StyleList, Error> {
+        self.call("styles.list", &Empty {}).await
+    }
+
+    /// Saves a style, in place of one of its name.
+    pub async fn save_style(&self, params: &SaveStyleParams) -> Result<StyleEntry, Error> {
+        self.call("styles.save", params).await
+    }
+
+    /// Deletes a style that was saved.
+    pub async fn delete_style(&self, name: &str) -> Result<StyleEntry, Error> {
+        self.call("styles.delete", &DeleteStyleParams { name: name.into() }).await
     }
 }

@@ -42,8 +42,11 @@ mod job;
 mod library;
 mod merge;
 mod models;
+mod prompt;
+mod prompt_tokens;
 mod sampling;
 mod server;
+mod styles;
 mod txt2img;
 
 pub use blobs::{Blob, BlobPutParams};
@@ -61,11 +64,16 @@ pub use library::{
 };
 pub use merge::{MergeParams, MergeResult, WeightType};
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
+pub use prompt::{Emphasis, Prompt};
+pub use prompt_tokens::{
+    PromptNetwork, PromptPart, PromptStretch, PromptText, PromptToken, PromptTokens, PromptTokensParams,
+};
 pub use sampling::{NoiseSchedule, UniPcSkipType, UniPcVariant};
 pub use server::{
     ApiInfo, Capabilities, Client, ConfigStatus, Device, Empty, FolderStatus, InitializeParams,
     InitializeResult, MemoryStatus, MethodInfo, QueueStatus, Server, ServerLimits, Status, StorageStatus,
 };
+pub use styles::{DeleteStyleParams, SaveStyleParams, StyleEntry, StyleList};
 pub use txt2img::{
     LoraParams, OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings,
     Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,

@@ -5,22 +5,37 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{ImageOut, NoiseSchedule, OnDisconnect, UniPcSkipType, UniPcVariant};
+use super::{Emphasis, ImageOut, NoiseSchedule, OnDisconnect, Prompt, UniPcSkipType, UniPcVariant};
 
 /// What to draw. Names, meaning and defaults are A1111's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[allow(clippy::struct_excessive_bools, reason = "the fields are A1111's")]
 pub struct Txt2ImgParams {
-    /// What to draw, with A1111's emphasis, BREAK, comments (`#` to the line's end), a weight at the end (`a cat :1.5`),
-    /// LoRAs (`<lora:NAME:STRENGTH>`, or text encoder and UNet apart: `<lora:NAME:TE:UNET>`, with `te=`, `unet=` and `dyn=`
+    /// What to draw, in A1111's grammar: emphasis (`(more)`, `[less]`, `(so much:1.3)`), BREAK, comments (`#` to the line's
+    /// end), words that change from step to step (`[from:to:when]`, `[to:when]`, `[from::when]`; `when` with a point is a share
+    /// of the steps, without one a step) or take turns (`[a|b]`), several prompts with weights (`a cat :1.2 AND a dog`), LoRAs (`<lora:NAME:STRENGTH>`, or text encoder and UNet apart: `<lora:NAME:TE:UNET>`, with `te=`, `unet=` and `dyn=`
     /// for the first so many ranks), hypernetworks (`<hypernet:NAME:STRENGTH>`) and embeddings by their names. What is not
-    /// applied is told in the result's `notices`.
-    #[schemars(length(max = 200_000))]
-    pub prompt: String,
-    /// What to steer away from.
-    #[schemars(length(max = 200_000))]
-    pub negative_prompt: String,
+    /// applied is told in the result's `notices`. A list has one text for each picture; networks are those of the first.
+    pub prompt: Prompt,
+    /// What to steer away from: words, emphasis, BREAK, comments, changes, turns and embeddings as in `prompt`.
+    pub negative_prompt: Prompt,
+    /// Styles by their names (`styles.list`), put around the prompts in this order: their texts take the place of `{prompt}` in
+    /// them, or stand before them, with a comma between.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(max = 1000)))]
+    pub styles: Vec<String>,
+    /// What brackets do; A1111's option of that name.
+    #[serde(skip_serializing_if = "Emphasis::is_original")]
+    pub emphasis: Emphasis,
+    /// How many tokens back a comma may stand for a chunk of 75 to end there instead of within a phrase; 0 for none. A1111's
+    /// option of that name.
+    #[serde(skip_serializing_if = "is_usual_backtrack")]
+    #[schemars(range(min = 0, max = 74))]
+    pub comma_padding_backtrack: u32,
+    /// Whether `when` in `[from:to:when]` is a share of the steps below 1 and a step else, as it was before A1111 1.6.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_old_scheduling: bool,
     /// Seed of the first image; image i of the request has seed + i, up to 2^63 - 1. -1 draws one and
     /// reports it.
     #[schemars(range(min = -1, max = 9_223_372_036_854_775_807_i64))]
@@ -133,6 +148,10 @@ pub struct Txt2ImgParams {
     /// Pads the shorter of both prompts with empty chunks, A1111's option of that name. Off, as it is there by
     /// default, prompts of different length are encoded and used at their own.
     pub pad_cond_uncond: bool,
+    /// Makes the negative prompt as long as the prompt by its last token again and again, or by cutting it, before
+    /// `pad_cond_uncond`; A1111's option of that name, for the pictures of DDIM before 1.6.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pad_cond_uncond_v0: bool,
     /// A checkpoint's name in the library, its path inside a models folder or the folder of checkpoints, the first 8 or
     /// more hex digits of its hash, or a name or path with a hash behind it, `NAME [HASH]`. A hash that is not known yet
     /// is computed while the job is "resolving"; a name that several files have is an error that says what to write for
@@ -153,7 +172,7 @@ pub struct Txt2ImgParams {
     #[schemars(length(max = 100))]
     pub loras: Vec<LoraParams>,
     /// Whether it is an error if something that is asked for is not applied: a LoRA that is not in the library or made for
-    /// another model, `[from:to:when]`, and so on. If not, the result's `notices` tell of it.
+    /// another model, and so on. If not, the result's `notices` tell of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
     /// A checkpoint that goes on where the own one ends, named as `checkpoint` is: with its own text encoder, and its own VAE where
@@ -195,8 +214,12 @@ pub struct Txt2ImgParams {
 impl Default for Txt2ImgParams {
     fn default() -> Self {
         Self {
-            prompt: String::new(),
-            negative_prompt: String::new(),
+            prompt: Prompt::default(),
+            negative_prompt: Prompt::default(),
+            styles: Vec::new(),
+            emphasis: Emphasis::Original,
+            comma_padding_backtrack: USUAL_BACKTRACK,
+            use_old_scheduling: false,
             seed: -1,
             subseed: -1,
             subseed_strength: 0.0,
@@ -233,6 +256,7 @@ impl Default for Txt2ImgParams {
             n_iter: 1,
             clip_skip: 1,
             pad_cond_uncond: false,
+            pad_cond_uncond_v0: false,
             checkpoint: None,
             vae: None,
             sd_vae_decode_method: VaeDecodeMethod::Full,
@@ -251,6 +275,14 @@ impl Default for Txt2ImgParams {
             on_disconnect: OnDisconnect::Keep,
         }
     }
+}
+
+/// A1111's `comma_padding_backtrack`.
+const USUAL_BACKTRACK: u32 = 20;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_usual_backtrack(tokens: &u32) -> bool {
+    *tokens == USUAL_BACKTRACK
 }
 
 /// A LoRA, or another file of its family (LoHa, LoKr, DoRA, IA3, GLoRA, OFT, BOFT, differences), and how strong.
@@ -428,8 +460,7 @@ pub struct Txt2ImgResult {
     /// Where the time went.
     pub timings: Timings,
     /// What the person who asked should know: that only the demo model was there to draw with; what was asked for and not
-    /// applied (a network that is not there or made for another model, with the number of its tensors and the first;
-    /// `[from:to:when]`, `[a|b]`, `AND`); or that files could not be written where they should be, why, and where they are.
+    /// applied (a network that is not there or made for another model, with the number of its tensors and the first); or that files could not be written where they should be, why, and where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }

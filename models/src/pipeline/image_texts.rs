@@ -1,0 +1,201 @@
+//! What a request's images are told, and what that takes.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::conditioning::{Padding, Prompts, guidance};
+use super::contexts::Contexts;
+use super::guidance::Guidance;
+use super::texts::Texts;
+use crate::Result;
+use crate::model::TextEncoder;
+use crate::nn::Run;
+use crate::prompt::{CHUNK_TOKENS, Encoding, Part, PromptSchedule, Reading, Timeline, chunks};
+
+/// A request's prompts and how they are read.
+pub(super) struct ImageTexts<'a> {
+    pub prompt: &'a Texts,
+    pub negative_prompt: &'a Texts,
+    pub encoding: Encoding<'a>,
+    pub padding: Padding,
+    /// What the numbers in them count in.
+    pub timeline: Timeline,
+    /// The same as it was before A1111 1.6, or after, whichever `timeline` is not.
+    pub other_timeline: Timeline,
+}
+
+/// What all the prompts of a request take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextNeeds {
+    /// Tokens of the longest conditionings: of what is wanted, and of what is steered away from.
+    pub tokens: [usize; 2],
+    /// Conditionings that are kept beside these two as the UNet takes them.
+    pub more_contexts: usize,
+    /// Tokens of all conditionings of a pass.
+    pub held_tokens: usize,
+    /// Predictions of an image that guidance combines.
+    pub branches: usize,
+}
+
+/// What a picture's text has to say of how its prompts were read: what makes no difference to it is not in it.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextFacts {
+    /// Whether conditioning was padded with the empty prompt.
+    pub pads: bool,
+    /// Whether it was padded with its last token, or cut.
+    pub pads_v0: bool,
+    /// Whether the old meaning of numbers in `[from:to:when]` makes another schedule.
+    pub is_scheduled_otherwise: bool,
+    /// Whether there is something that `emphasis` could mean.
+    pub is_emphasised: bool,
+}
+
+/// What one image's prompts take.
+#[derive(Clone, Copy, Default)]
+struct Needs {
+    /// Before padding.
+    wanted: usize,
+    unwanted: usize,
+    /// Texts of what is wanted, and of what is not.
+    texts: [usize; 2],
+    branches: usize,
+}
+
+impl<'a> ImageTexts<'a> {
+    /// What an image is told.
+    fn of(&self, image: usize) -> (&'a str, &'a str) {
+        (self.prompt.of(image), self.negative_prompt.of(image))
+    }
+
+    fn prompts((prompt, negative_prompt): (&str, &str), timeline: &Timeline) -> Result<Prompts> {
+        Ok(Prompts {
+            wanted: Part::of_prompt(prompt, timeline)?,
+            unwanted: Part::of_negative_prompt(negative_prompt, timeline)?,
+        })
+    }
+
+    /// Each image's guidance.
+    pub(super) fn guidance(
+        &self,
+        encoder: &TextEncoder,
+        images: Range<usize>,
+        run: &Run,
+    ) -> Result<Vec<Guidance>> {
+        let mut known: HashMap<(&str, &str), Guidance> = HashMap::new();
+        let of_image = |image| {
+            let told = self.of(image);
+            if let Some(found) = known.get(&told) {
+                return Ok(found.clone());
+            }
+            let prompts = Self::prompts(told, &self.timeline)?;
+            let made = guidance(encoder, &prompts, &self.encoding, self.padding, run)?;
+            known.insert(told, made.clone());
+            Ok(made)
+        };
+        images.map(of_image).collect()
+    }
+
+    /// What passes of so many images take.
+    pub(super) fn needs(&self, batch_size: usize, passes: usize) -> Result<TextNeeds> {
+        let alike = self.prompt.images().or(self.negative_prompt.images()).is_none();
+        let mut known: HashMap<(&str, &str), Needs> = HashMap::new();
+        let mut all = TextNeeds::default();
+        for pass in 0..if alike { 1 } else { passes } {
+            let mut told: Vec<(&str, &str)> = (0..if alike { 1 } else { batch_size })
+                .map(|image| self.of(pass * batch_size + image))
+                .collect();
+            told.sort_unstable();
+            told.dedup();
+            let (mut held, mut at_once, mut conditionings) = (0, 0, 0);
+            for told in told {
+                let needs = match known.get(&told) {
+                    Some(needs) => *needs,
+                    None => *known.entry(told).or_insert(self.needs_of(told)?),
+                };
+                let [wanted, unwanted] = self.padded(needs.wanted, needs.unwanted);
+                all.tokens = [all.tokens[0].max(wanted), all.tokens[1].max(unwanted)];
+                all.branches = all.branches.max(needs.branches);
+                held += wanted * needs.texts[0] + unwanted * needs.texts[1];
+                at_once += needs.branches;
+                conditionings += needs.texts[0] + needs.texts[1];
+            }
+            let kept = at_once.max(conditionings.min(Contexts::KEPT));
+            all.more_contexts = all.more_contexts.max(kept.saturating_sub(2));
+            all.held_tokens = all.held_tokens.max(held);
+        }
+        Ok(all)
+    }
+
+    fn needs_of(&self, told: (&str, &str)) -> Result<Needs> {
+        let prompts = Self::prompts(told, &self.timeline)?;
+        let of_all = prompts.wanted.iter().map(|part| self.tokens(&part.schedule));
+        Ok(Needs {
+            wanted: of_all.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default(),
+            unwanted: self.tokens(&prompts.unwanted.schedule)?,
+            texts: [
+                prompts.wanted.iter().map(|part| part.schedule.texts.len()).sum(),
+                prompts.unwanted.schedule.texts.len(),
+            ],
+            branches: prompts.wanted.len() + 1,
+        })
+    }
+
+    /// Tokens of the longest of a prompt's texts, which all of them have once they are encoded.
+    fn tokens(&self, schedule: &PromptSchedule) -> Result<usize> {
+        let Encoding { embeddings, reading, .. } = self.encoding;
+        let of_text = |text| chunks(text, embeddings, reading).map(|chunks| CHUNK_TOKENS * chunks.len());
+        let all: Vec<usize> = schedule.texts.iter().map(|text| of_text(text)).collect::<Result<_>>()?;
+        Ok(all.into_iter().max().unwrap_or_default())
+    }
+
+    fn padded(&self, wanted: usize, unwanted: usize) -> [usize; 2] {
+        if self.padding.pad_cond_uncond_v0 {
+            [wanted; 2]
+        } else if self.padding.pad_cond_uncond {
+            [wanted.max(unwanted); 2]
+        } else {
+            [wanted, unwanted]
+        }
+    }
+
+    /// What an image's text has to say of how its prompts were read.
+    pub(super) fn facts(&self, image: usize) -> Result<TextFacts> {
+        let Padding { pad_cond_uncond, pad_cond_uncond_v0 } = self.padding;
+        let (now, other) = (
+            Self::prompts(self.of(image), &self.timeline)?,
+            Self::prompts(self.of(image), &self.other_timeline)?,
+        );
+        let mut facts = TextFacts { is_scheduled_otherwise: now != other, ..TextFacts::default() };
+        let parts = || now.wanted.iter().chain([&now.unwanted]);
+        let mut texts = parts().flat_map(|part| &part.schedule.texts);
+        facts.is_emphasised = texts.any(|text| text.contains(['(', '[', '\\']) || text.contains("BREAK"));
+        if pad_cond_uncond || pad_cond_uncond_v0 {
+            let needs = self.needs_of(self.of(image))?;
+            let differ = needs.wanted != needs.unwanted;
+            facts.pads_v0 = differ && pad_cond_uncond_v0;
+            facts.pads = differ && !pad_cond_uncond_v0;
+        }
+        Ok(facts)
+    }
+}
+
+/// What the text encoder is given for these prompts at any step.
+pub fn texts_of(
+    prompt: &Texts,
+    negative_prompt: &Texts,
+    reading: &Reading,
+    steps: usize,
+) -> Result<Vec<String>> {
+    let timeline = Timeline::new(steps, reading.use_old_scheduling);
+    let mut all = vec![];
+    for prompt in prompt.all() {
+        all.extend(Part::of_prompt(prompt, &timeline)?.into_iter().flat_map(|part| part.schedule.texts));
+    }
+    for prompt in negative_prompt.all() {
+        all.extend(Part::of_negative_prompt(prompt, &timeline)?.schedule.texts);
+    }
+    let mut seen = std::collections::HashSet::new();
+    all.retain(|text| seen.insert(text.clone()));
+    Ok(all)
+}

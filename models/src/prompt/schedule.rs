@@ -1,0 +1,152 @@
+//! What a prompt says at each step.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+
+use super::changes::{Change, Changes, Kind};
+use crate::{Error, Result};
+
+/// What the numbers in `[from:to:when]` count in. Steps are the sampler's model calls as A1111 foresees them: twice as many
+/// as were asked for where a sampler is of second order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timeline {
+    steps: i64,
+    /// What a number of steps is counted from.
+    first_step: i64,
+    /// What a share is counted from.
+    first_share: f64,
+    /// Whether below 1 is a share and all else a step, as it was before 1.6.
+    is_old: bool,
+}
+
+impl Timeline {
+    /// Of a pass of its own.
+    pub fn new(steps: usize, use_old_scheduling: bool) -> Self {
+        Self { steps: steps as i64, first_step: 0, first_share: 0.0, is_old: use_old_scheduling }
+    }
+
+    /// Of the second pass of a hires fix, of `steps`, behind one of `base_steps`: shares there go from 1 to 2.
+    pub fn of_hires_pass(base_steps: usize, steps: usize, use_old_scheduling: bool) -> Self {
+        if use_old_scheduling {
+            // A1111 goes by the steps of the first pass then.
+            return Self::new(base_steps, true);
+        }
+        Self { first_step: base_steps as i64, first_share: 1.0, ..Self::new(steps, false) }
+    }
+
+    /// The last step before a change.
+    fn step(&self, number: &str) -> i64 {
+        let value: f64 = number.parse().unwrap_or_default();
+        let step = match (self.is_old, number.contains('.')) {
+            (true, _) if value < 1.0 => value * self.steps as f64,
+            (true, _) => value,
+            (false, true) => (value - self.first_share) * self.steps as f64,
+            (false, false) => value - self.first_step as f64,
+        };
+        self.steps.min(step as i64)
+    }
+}
+
+/// A prompt's texts and when each of them counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptSchedule {
+    /// Each that differs, once, in the order of their first use; at least one.
+    pub texts: Vec<String>,
+    /// In the order of their ends; at least one.
+    pub entries: Vec<ScheduleEntry>,
+}
+
+/// A stretch of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScheduleEntry {
+    /// The last of the steps, counted from 1.
+    pub until: usize,
+    /// The place of what counts then in [`PromptSchedule::texts`].
+    pub text: usize,
+}
+
+impl PromptSchedule {
+    /// Characters of all texts together, beside those of the first: encoding more would take hours.
+    const MOST: usize = 2_000_000;
+
+    /// What a prompt says at each step.
+    ///
+    /// # Errors
+    /// If it becomes more text than anyone could have encoded.
+    pub fn new(prompt: &str, timeline: &Timeline) -> Result<Self> {
+        let changes = Changes::of(prompt);
+        // The last step before each change; 0 for turns.
+        let whens: Vec<i64> = changes
+            .found()
+            .iter()
+            .map(|change| match &change.kind {
+                Kind::Schedule { when, .. } => timeline.step(changes.written(when)),
+                Kind::Turns(_) => 0,
+            })
+            .collect();
+        let mut ends: Vec<i64> = whens.iter().copied().filter(|step| *step >= 1).collect();
+        ends.push(timeline.steps);
+        if changes.found().iter().any(|change| matches!(change.kind, Kind::Turns(_))) {
+            ends.extend(1..=timeline.steps);
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        let mut schedule = Self { texts: vec![], entries: vec![] };
+        let hasher = RandomState::new();
+        let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut characters = 0;
+        for end in ends {
+            let text = changes.stretches(|index, change| chosen(change, whens.get(index), end)).concat();
+            let alike = known.entry(hasher.hash_one(&text)).or_default();
+            let found = alike.iter().copied().find(|place| schedule.texts.get(*place) == Some(&text));
+            let place = found.unwrap_or(schedule.texts.len());
+            if found.is_none() {
+                characters += if place == 0 { 0 } else { text.len() };
+                if characters > Self::MOST {
+                    return Err(Error::Request(format!(
+                        "the prompt becomes more than {} different texts of {} characters from step to step; take \
+                         turns and changes out of it, or shorten it",
+                        schedule.texts.len(),
+                        text.len()
+                    )));
+                }
+                alike.push(place);
+                schedule.texts.push(text);
+            }
+            schedule.entries.push(ScheduleEntry { until: end as usize, text: place });
+        }
+        Ok(schedule)
+    }
+
+    /// The same text at all steps.
+    pub fn of_text(text: &str) -> Self {
+        Self { texts: vec![text.to_owned()], entries: vec![ScheduleEntry { until: 1, text: 0 }] }
+    }
+
+    /// How many entries have each text; 1 if there is one only, which is the same to whoever weighs them.
+    pub fn counts(&self) -> Vec<usize> {
+        if self.texts.len() == 1 {
+            return vec![1];
+        }
+        let count = |text| self.entries.iter().filter(|entry| entry.text == text).count();
+        (0..self.texts.len()).map(count).collect()
+    }
+}
+
+/// Which of a change's texts counts at a step; `when` is the last step before it.
+fn chosen(change: &Change, when: Option<&i64>, step: i64) -> Range<usize> {
+    match &change.kind {
+        Kind::Schedule { before, after, .. } => {
+            if when.is_some_and(|when| step <= *when) {
+                before.clone()
+            } else {
+                after.clone()
+            }
+        }
+        Kind::Turns(texts) => {
+            let turn = (step - 1).rem_euclid(texts.len().max(1) as i64) as usize;
+            texts.get(turn).cloned().unwrap_or(change.place.end..change.place.end)
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! A text's tokens as somebody reads them.
+
+use super::chunks::chunks;
+use super::embeddings::Embeddings;
+use super::reading::Reading;
+use super::tokenizer::{EOS, token_text};
+use crate::Result;
+
+/// A token, or a vector of an embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShownToken {
+    /// Its number in the vocabulary.
+    pub id: u32,
+    /// What it stands for; of a vector nothing.
+    pub text: String,
+    /// Whether a word ends with it.
+    pub ends_word: bool,
+    /// Its weight.
+    pub weight: f32,
+    /// The embedding whose vector it is.
+    pub embedding: Option<String>,
+}
+
+/// A text's chunks without begin, end and padding.
+pub fn shown_chunks(text: &str, embeddings: &Embeddings, reading: &Reading) -> Result<Vec<Vec<ShownToken>>> {
+    let mut all = vec![];
+    for chunk in chunks(text, embeddings, reading)? {
+        let vectors: Vec<(usize, Option<&str>)> =
+            chunk.vectors.iter().map(|(place, vector)| (*place, embeddings.name_of(vector))).collect();
+        let mut shown = vec![];
+        let mut vectors = vectors.into_iter().peekable();
+        for (place, (id, weight)) in chunk.ids.iter().zip(&chunk.weights).enumerate().skip(1) {
+            let vector = vectors.next_if(|(at, _)| *at == place);
+            let embedding = vector.map(|(_, name)| name.unwrap_or_default().to_owned());
+            let (text, ends_word) =
+                if embedding.is_some() { (String::new(), true) } else { token_text(*id)? };
+            shown.push(ShownToken { id: *id, text, ends_word, weight: *weight, embedding });
+        }
+        let is_padding = |token: &ShownToken| token.id == EOS && token.embedding.is_none();
+        while shown.last().is_some_and(is_padding) {
+            shown.pop();
+        }
+        all.push(shown);
+    }
+    Ok(all)
+}
