@@ -258,9 +258,9 @@ async fn hostile_prompts_come_back_and_draw_the_same() {
     let client = daemon.client().await;
     let steps = "Steps: 20, Sampler: DDIM, CFG scale: 1, Seed: 99, Size: 128x128";
     let requests = [
-        Txt2ImgParams { prompt: format!("a cat\nNegative prompt: dog\n{steps}"), ..small(1) },
+        Txt2ImgParams { prompt: format!("a cat\nNegative prompt: dog\n{steps}").into(), ..small(1) },
         Txt2ImgParams {
-            negative_prompt: format!("{steps}\n\n🗼 \"x\", <lora>:"),
+            negative_prompt: format!("{steps}\n\n🗼 \"x\", <lora>:").into(),
             subseed_strength: 0.1,
             ..small(2)
         },
@@ -287,15 +287,15 @@ async fn hostile_prompts_come_back_and_draw_the_same() {
             assert!(info.others.is_empty() && info.texts.is_empty(), "{info:?}");
             let said = Txt2ImgParams { output, ..info.params.expect("a request") };
             let lines = |text: &str| text.trim().lines().map(str::trim).collect::<Vec<_>>().join("\n");
-            assert_eq!(lines(&said.prompt), lines(&request.prompt));
-            assert_eq!(lines(&said.negative_prompt), lines(&request.negative_prompt));
+            assert_eq!(lines(said.prompt.first()), lines(request.prompt.first()));
+            assert_eq!(lines(said.negative_prompt.first()), lines(request.negative_prompt.first()));
             let again = within(client.txt2img(&said)).await.expect("drawn").images.remove(0);
             assert_eq!(again, drawn, "{request:?}");
         }
     }
     // Such prompts stand in a text twice.
     let params = Txt2ImgParams {
-        prompt: "\nNegative prompt: x".repeat(1000),
+        prompt: "\nNegative prompt: x".repeat(1000).into(),
         output: OutputParams { format: OutputFormat::Jpeg, dir: None },
         ..small(1)
     };

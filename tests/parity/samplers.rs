@@ -19,8 +19,8 @@ use crate::golden::{Golden, checkpoint, relative_error, values};
 
 fn request(sampler: Sampler, schedule: Schedule, steps: usize, options: SamplerOptions) -> Txt2Img {
     Txt2Img {
-        prompt: "a red circle".to_owned(),
-        negative_prompt: "blurry".to_owned(),
+        prompt: "a red circle".into(),
+        negative_prompt: "blurry".into(),
         seed: 42,
         steps,
         cfg_scale: 7.0,

@@ -40,7 +40,7 @@ impl RequestPrompts {
         }
         let longest =
             |texts: &[String]| texts.iter().max_by_key(|text| text.len()).cloned().unwrap_or_default();
-        output.check_prompts([&longest(&wanted), &longest(&unwanted)])?;
+        output.check_prompts([longest(&wanted).as_str(), longest(&unwanted).as_str()])?;
         let is_each = |prompt: &Prompt| matches!(prompt, Prompt::Each(_));
         Ok(Self {
             wanted: wanted.iter().map(|text| Wording::of_prompt(text)).collect(),

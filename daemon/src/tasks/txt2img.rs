@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{
-    Emphasis, ImageOut, OnDisconnect, PreviewKind, Timings, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
+    Emphasis, ImageOut, OnDisconnect, PreviewKind, Prompt, Timings, Txt2ImgParams, Txt2ImgResult,
+    VaeDecodeMethod,
 };
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
@@ -146,6 +147,10 @@ impl JobMethod for Txt2Img {
         let text_needs = drawing.text_needs()?;
         let tiles_all = drawing.tiling == Wrap { x: true, y: true };
         let told = Txt2ImgParams {
+            // Each picture tells its own.
+            prompt: Prompt::default(),
+            negative_prompt: Prompt::default(),
+            loras: vec![],
             width: Some(size.0 as u32),
             height: Some(size.1 as u32),
             sampler_name: sampler.name.to_owned(),
@@ -158,9 +163,14 @@ impl JobMethod for Txt2Img {
             tiling_y: params.tiling_y && !tiles_all,
             ..sampling::settled(params.clone(), sampler, schedule)
         };
-        let told = Told { hypernetwork: in_prompt.hypernetwork, ..Told::of(told) };
-        // A prompt that A1111's lines cannot carry stands in it twice.
-        output.check_prompts([infotext::write(&told).to_string().as_str()])?;
+        let told = Told::of(told);
+        let told_prompts = prompts.told(&loras, &hypernetworks)?;
+        for index in 0..drawing.told_apart() {
+            let told =
+                with_prompts(&told, of_picture(&told_prompts, index)?, drawing.negative_prompt.of(index));
+            // A prompt that A1111's lines cannot carry stands in it twice.
+            output.check_prompts([infotext::write(&told).to_string().as_str()])?;
+        }
         let picture = PictureSize {
             width: size.0,
             height: size.1,
@@ -192,7 +202,7 @@ impl JobMethod for Txt2Img {
             preview_every,
             wishes,
             told,
-            told_prompts: prompts.told(&loras, &hypernetworks)?,
+            told_prompts,
             loras,
             embeddings,
             notices: notices.into_texts(),
@@ -304,19 +314,14 @@ impl Txt2Img {
             Ok::<_, Error>(Named { hash: Some(hash), name: Some(name) })
         };
         let ModelFiles { checkpoint, vae } = &self.files;
-        let in_prompt = match &self.told_prompts[..] {
-            [one] => one,
-            each => each.get(drawn.index).ok_or_else(|| Error::internal("a picture without a prompt"))?,
-        };
+        let in_prompt = of_picture(&self.told_prompts, drawn.index)?;
         let facts = self.drawing.text_facts(drawn.index)?;
-        let told = &self.told.request;
+        let told = with_prompts(&self.told, in_prompt, self.drawing.negative_prompt.of(drawn.index));
+        let request = told.request.clone();
         let request = Txt2ImgParams {
-            prompt: in_prompt.prompt.clone().into(),
-            loras: in_prompt.loras.clone(),
-            negative_prompt: self.drawing.negative_prompt.of(drawn.index).into(),
             // What makes no difference is not told.
-            emphasis: if facts.is_emphasised { told.emphasis } else { Emphasis::Original },
-            use_old_scheduling: told.use_old_scheduling && facts.is_scheduled_otherwise,
+            emphasis: if facts.is_emphasised { request.emphasis } else { Emphasis::Original },
+            use_old_scheduling: request.use_old_scheduling && facts.is_scheduled_otherwise,
             pad_cond_uncond: facts.pads,
             pad_cond_uncond_v0: facts.pads_v0,
             seed: i64::try_from(drawn.seed).unwrap_or(i64::MAX),
@@ -324,7 +329,7 @@ impl Txt2Img {
             precision: names::wire_precision(known.precision),
             refiner_checkpoint: self.told_refiner(drawn, &cancelled)?,
             refiner_switch_at: self.drawing.refiner_switch_at.filter(|_| drawn.refined),
-            ..sampling::drawn(told.clone(), drawn.skipped)
+            ..sampling::drawn(request, drawn.skipped)
         };
         let told = Told {
             request,
@@ -332,11 +337,29 @@ impl Txt2Img {
             vae: vae.as_ref().map_or(Ok(Named::default()), |vae| named(vae, vae.item().file_name()))?,
             lora_hashes: self.loras.hashes(&cancelled)?,
             embedding_hashes: self.embeddings.hashes(&cancelled)?,
-            hypernetwork: in_prompt.hypernetwork.clone(),
-            ..self.told.clone()
+            ..told
         };
         Ok(infotext::write(&told).to_string())
     }
+}
+
+/// A picture's own of what is told of the prompts, where there is one for all or one for each.
+fn of_picture(told_prompts: &[ToldPrompt], index: usize) -> Result<&ToldPrompt> {
+    match told_prompts {
+        [one] => Ok(one),
+        each => each.get(index).ok_or_else(|| Error::internal("a picture without a prompt")),
+    }
+}
+
+/// What is told of a picture that was drawn from these.
+fn with_prompts(told: &Told, prompt: &ToldPrompt, negative_prompt: &str) -> Told {
+    let request = Txt2ImgParams {
+        prompt: prompt.prompt.as_str().into(),
+        loras: prompt.loras.clone(),
+        negative_prompt: negative_prompt.into(),
+        ..told.request.clone()
+    };
+    Told { request, hypernetwork: prompt.hypernetwork.clone(), ..told.clone() }
 }
 
 /// An error if it can never be drawn here. Previews are made without TAESD where there is no room for it.

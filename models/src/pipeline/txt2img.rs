@@ -354,6 +354,11 @@ impl Txt2Img {
         self.texts().needs(self.batch_size, self.n_iter)
     }
 
+    /// Images that may be told something else than the first: all of them from that on, or it alone.
+    pub fn told_apart(&self) -> usize {
+        self.prompt.images().or(self.negative_prompt.images()).unwrap_or(1)
+    }
+
     /// What an image's text has to say of how its prompts were read.
     pub fn text_facts(&self, image: usize) -> Result<TextFacts> {
         self.texts().facts(image)

@@ -1,8 +1,8 @@
 //! What is told of a request is the request: a thousand of them, drawn by lot.
 
 use latentd_client::protocol::{
-    LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision, Rng, Txt2ImgParams, UniPcSkipType,
-    UniPcVariant, VaeDecodeMethod,
+    Emphasis, LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision, Rng, Txt2ImgParams,
+    UniPcSkipType, UniPcVariant, VaeDecodeMethod,
 };
 use latentd_models::image::{PictureFormat, RgbImage, read_infotext};
 use latentd_models::sampling::{Sampler, Schedule};
@@ -107,9 +107,9 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
     let samplers: Vec<String> = Sampler::all().map(|sampler| sampler.name.to_owned()).collect();
     let schedules: Vec<String> = Schedule::ALL.iter().map(|(_, name)| (*name).to_owned()).collect();
     let seeds = (0..=i64::MAX, -1..=i64::MAX, number(0.0..=1.0), from(), from());
-    let texts = (TEXT, TEXT, select(samplers), select(schedules));
+    let texts = (TEXT, TEXT, select(samplers), select(schedules), select(Emphasis::ALL.to_vec()), 0..=74u32);
     let sizes = (side(), side(), 1..=1000u32, number(0.0..=100.0), 1..=12u32);
-    let flags = any::<[bool; 6]>();
+    let flags = any::<[bool; 8]>();
     let rest = (
         select(vec![Precision::F32, Precision::Bf16, Precision::F16]),
         proptest::collection::vec(lora(), 0..3),
@@ -118,17 +118,21 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
     (seeds, texts, sizes, flags, rest, sampling()).prop_map(
         |(
             (seed, subseed, subseed_strength, seed_resize_from_w, seed_resize_from_h),
-            (prompt, negative_prompt, sampler_name, scheduler),
+            (prompt, negative_prompt, sampler_name, scheduler, emphasis, comma_padding_backtrack),
             (width, height, steps, cfg_scale, clip_skip),
-            [cpu, pad_cond_uncond, taesd, tiling, tiling_x, tiling_y],
+            [cpu, pad_cond_uncond, pad_cond_uncond_v0, use_old_scheduling, taesd, tiling, tiling_x, tiling_y],
             (precision, loras, refiner),
             sampling,
         )| {
             let sampler = Sampler::from_name(&sampler_name).expect("a sampler");
             let schedule = Schedule::from_name(&scheduler).expect("a schedule");
             let params = Txt2ImgParams {
-                prompt,
-                negative_prompt,
+                prompt: prompt.into(),
+                negative_prompt: negative_prompt.into(),
+                styles: vec![],
+                emphasis,
+                comma_padding_backtrack,
+                use_old_scheduling,
                 seed,
                 subseed,
                 subseed_strength,
@@ -142,6 +146,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
                 scheduler,
                 clip_skip,
                 pad_cond_uncond,
+                pad_cond_uncond_v0,
                 sd_vae_decode_method: if taesd { VaeDecodeMethod::Taesd } else { VaeDecodeMethod::Full },
                 refiner_checkpoint: refiner.as_ref().map(|(name, _)| name.clone()),
                 refiner_switch_at: refiner.map(|(_, share)| share),
@@ -230,8 +235,8 @@ proptest! {
         let (mut found, others) = read(&text);
         prop_assert_eq!(others, vec![]);
         for prompt in [&mut told.request, &mut found.request] {
-            prompt.prompt = lines(&prompt.prompt);
-            prompt.negative_prompt = lines(&prompt.negative_prompt);
+            prompt.prompt = lines(prompt.prompt.first()).into();
+            prompt.negative_prompt = lines(prompt.negative_prompt.first()).into();
         }
         prop_assert_eq!(&found, &told, "{}", text);
         check(&found.into_request(|_| false, |_| false));

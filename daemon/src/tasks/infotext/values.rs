@@ -67,7 +67,7 @@ pub(super) fn hypernetwork(text: &str) -> &str {
 }
 
 /// A value unless it is the default.
-pub(super) fn unless<T: PartialEq>(value: T, default: T) -> Option<T> {
+pub(super) fn unless<T: Copy + PartialEq>(value: T, default: T) -> Option<T> {
     (value != default).then_some(value)
 }
 
