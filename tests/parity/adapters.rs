@@ -111,15 +111,12 @@ fn with_weights(weights: &[(&str, Vec<f32>)]) -> Model {
     let (mut header, mut data) = (serde_json::Map::new(), vec![]);
     for name in file.names() {
         let begin = data.len();
-        let dtype = match weights.iter().find(|(changed, _)| *changed == name) {
-            Some((_, values)) => {
-                data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                "F32".to_owned()
-            }
-            None => {
-                data.extend_from_slice(&file.bytes(name).expect("reads").expect("there"));
-                file.dtype(name).expect("a type").name().to_uppercase()
-            }
+        let dtype = if let Some((_, values)) = weights.iter().find(|(changed, _)| *changed == name) {
+            data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            "F32".to_owned()
+        } else {
+            data.extend_from_slice(&file.bytes(name).expect("reads").expect("there"));
+            file.dtype(name).expect("a type").name().to_uppercase()
         };
         let shape = file.shape(name).expect("a shape");
         header.insert(

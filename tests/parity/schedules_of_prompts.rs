@@ -39,9 +39,9 @@ fn prompts_are_read_as_a1111_reads_them() {
         assert_eq!(parts.len(), readings.len(), "{prompt:?}");
         for (part, ways) in parts.iter().zip(readings) {
             if ways.len() == 1 {
-                clear += 1
+                clear += 1;
             } else {
-                unclear += 1
+                unclear += 1;
             }
             let ours = schedule(&part.schedule);
             // A number of steps without end.
@@ -122,7 +122,7 @@ proptest! {
             prop_assert!(schedule.entries.iter().all(|entry| entry.text < schedule.texts.len()));
             // What has no change says itself.
             if !prompt.contains(['[']) {
-                prop_assert_eq!(&schedule.texts, &[prompt.clone()]);
+                prop_assert_eq!(&schedule.texts, std::slice::from_ref(&prompt));
             }
             // What it says at a step changes no more, but where something that was not reached stands now.
             prop_assert_eq!(PromptSchedule::new(&prompt, &timeline).expect("short"), schedule);
