@@ -5,7 +5,7 @@ use std::path::Path;
 
 use latentd_client::protocol::{
     ErrorName, ImageIn, LibraryKind, LibraryListParams, LoraParams, OutputFormat, OutputParams, Precision,
-    Txt2ImgParams, Txt2ImgResult,
+    Rng, Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_models::image::Picture;
 use serde_json::Value;
@@ -490,5 +490,41 @@ async fn pictures_are_those_of_the_reference_pipeline() {
             found.iter().zip(&wanted).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
         let decibels = 10.0 * (255.0f64.powi(2) / (squares / found.len() as f64).max(1e-9)).log10();
         assert!(decibels >= 60.0, "{name}: {decibels:.1} dB");
+    }
+}
+
+/// Jobs compute on the daemon's own threads, whose number its user chose.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn no_job_starts_threads_of_its_own() {
+    let shop = Shop::start();
+    let client = shop.daemon.client().await;
+    let tasks = format!("/proc/{}/task", shop.daemon.process.id());
+    // A pool's threads have the name of the one that starts it, which is that of jobs.
+    let engines = || {
+        let threads = fs::read_dir(&tasks).expect("it lives");
+        let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm")).ok();
+        threads.filter_map(|thread| name(thread.ok()?)).filter(|name| name.trim() == "engine").count()
+    };
+    assert_eq!(engines(), 1);
+    for (prompt, sampler) in [
+        ("[red:blue:0.5] (circle:1.2)", "Euler a"),
+        ("red <lora:style:0.5>", "Euler a"),
+        ("red <hypernet:hyper:0.5>", "Euler a"),
+        ("red emb-style", "Euler a"),
+        ("red", "DPM++ SDE"),
+        ("red", "DPM++ 3M SDE"),
+    ] {
+        for rng in [Rng::Nv, Rng::Cpu] {
+            let params = Txt2ImgParams {
+                prompt: prompt.into(),
+                sampler_name: sampler.into(),
+                rng,
+                subseed_strength: 0.5,
+                ..small(2)
+            };
+            within(client.txt2img(&params)).await.expect("drawn");
+            assert_eq!(engines(), 1, "{prompt}, {sampler}, {rng:?}");
+        }
     }
 }

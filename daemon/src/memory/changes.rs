@@ -48,9 +48,9 @@ impl Changes {
         Ok(bytes)
     }
 
-    /// Bytes that are needed while those are made, in the same order.
-    pub(crate) fn working_bytes(&self, known: &Known) -> [u64; 3] {
-        ComponentKind::ALL.map(|kind| known.estimate.patching_bytes(kind, self.of(kind)))
+    /// Bytes that are needed while so many threads make those, in the same order.
+    pub(crate) fn working_bytes(&self, known: &Known, threads: usize) -> [u64; 3] {
+        ComponentKind::ALL.map(|kind| known.estimate.patching_bytes(kind, self.of(kind), threads))
     }
 
     /// An error if a file was written to since it was looked at.

@@ -92,7 +92,7 @@ impl Wishes {
                 *of_unet += wish.bytes(known, size)?;
             }
         }
-        Ok(Beside { taesd, patched, patching: changes.working_bytes(known) })
+        Ok(Beside { taesd, patched, patching: changes.working_bytes(known, size.threads) })
     }
 }
 

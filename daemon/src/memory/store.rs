@@ -127,7 +127,9 @@ impl Memory {
             let started = Instant::now();
             let bytes = known.estimate.patched_bytes(kind, patches)?;
             let lease = Arc::new(self.reserve(bytes, For::Job, name)?);
-            let _working = self.reserve(known.estimate.patching_bytes(kind, patches), For::Job, name)?;
+            let threads = self.device.run(rayon::current_num_threads);
+            let working = known.estimate.patching_bytes(kind, patches, threads);
+            let _working = self.reserve(working, For::Job, name)?;
             // What is left of others that were changed, once there is room.
             let near = self.table().near(&base);
             let checkpoint = files.open()?;

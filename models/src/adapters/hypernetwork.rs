@@ -95,11 +95,13 @@ impl Hypernetwork {
                 "a hypernetwork's strength is {strength}; a finite number is needed"
             )));
         }
-        let loader = Loader::file(file, device, precision);
-        let mut pairs = BTreeMap::new();
-        for (width, [keys, values]) in &self.pairs {
-            pairs.insert(*width, [Net::load(&loader, keys)?, Net::load(&loader, values)?]);
-        }
+        let pairs = device.run(|| {
+            let loader = Loader::file(file, device, precision);
+            let pairs = self.pairs.iter().map(|(width, [keys, values])| {
+                Ok((*width, [Net::load(&loader, keys)?, Net::load(&loader, values)?]))
+            });
+            pairs.collect::<Result<BTreeMap<_, _>>>()
+        })?;
         file.check_intact()?;
         let digest = Sha256::new().chain_update(identity).chain_update(strength.to_le_bytes()).finalize();
         Ok(Arc::new(Loaded { pairs, strength, digest: digest.into() }))

@@ -97,13 +97,13 @@ impl Estimate {
         Ok(bytes)
     }
 
-    /// Bytes that are needed while a component's tensors are changed by these patches, beside what they become.
-    pub fn patching_bytes(&self, kind: ComponentKind, patches: &[Arc<dyn Patch>]) -> u64 {
+    /// Bytes that are needed while so many threads change a component's tensors by these patches, beside what they become.
+    pub fn patching_bytes(&self, kind: ComponentKind, patches: &[Arc<dyn Patch>], threads: usize) -> u64 {
         let parts = self.parts(kind).into_iter().flat_map(Parts::iter);
         let touched = parts.filter(|(name, _)| patches.iter().any(|patch| patch.touches(name)));
         let largest = touched.map(|(name, part)| working_bytes(name, &part.shape(), patches)).max();
         // Each thread may be at one of the largest.
-        largest.unwrap_or_default() * rayon::current_num_threads() as u64
+        largest.unwrap_or_default() * threads as u64
     }
 
     /// Channels of the UNet at the latents' own size.

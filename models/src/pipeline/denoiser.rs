@@ -95,10 +95,11 @@ impl Denoise for Denoiser<'_, '_> {
 
     fn noise(&mut self, from: f64, to: f64) -> Result<Tensor> {
         if self.trees.is_empty() {
-            self.plan.draw(self.generators)
-        } else {
-            self.plan.increments(self.trees, from, to)
+            return self.plan.draw(self.generators);
         }
+        let networks = self.context.networks.as_ref().ok_or_else(nobodys_turn)?;
+        let (plan, trees) = (self.plan, &mut *self.trees);
+        networks.unet.device().run(|| plan.increments(trees, from, to))
     }
 
     fn advance(&mut self, steps: usize, _x: &Tensor, denoised: &Tensor) -> Result<()> {
