@@ -15,6 +15,7 @@ use super::info;
 use super::one_job::{done, submit};
 use super::output::{say, visible};
 use super::pictures::Target;
+use super::regions::RegionArgs;
 use super::sampling::SamplingArgs;
 use super::stopped::Stopped;
 use crate::config::Config;
@@ -37,6 +38,8 @@ pub(super) struct GenerateArgs {
     /// What to steer away from
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     negative_prompt: Option<String>,
+    #[command(flatten)]
+    regions: RegionArgs,
     /// A style around both prompts, by its name; may be given several times
     #[arg(long = "style", value_name = "NAME", allow_hyphen_values = true)]
     styles: Vec<String>,
@@ -186,6 +189,7 @@ impl GenerateArgs {
         Txt2ImgParams {
             prompt: self.prompt.clone().map_or(default.prompt, Into::into),
             negative_prompt: self.negative_prompt.clone().map_or(default.negative_prompt, Into::into),
+            regions: default.regions,
             styles: if self.styles.is_empty() { default.styles } else { self.styles.clone() },
             emphasis: self.emphasis.map_or(default.emphasis, |emphasis| match emphasis {
                 EmphasisArg::Original => Emphasis::Original,
@@ -324,6 +328,7 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
             Some(picture) => told(global, &config, &args.models_dirs, picture).await?,
             None => Txt2ImgParams::default(),
         };
+        let default = Txt2ImgParams { regions: args.regions.over(default.regions)?, ..default };
         let params = args.params(target.asked_for(), default);
         submit(global, &config, &args.models_dirs, "txt2img", &params).await
     };

@@ -30,13 +30,19 @@ pub(super) async fn of(
     models_dirs: &[PathBuf],
     file: &Path,
 ) -> Result<ImageInfo, Failure> {
+    let image = picture(file)?;
+    let request = async |client: &Client| client.image_info(image.clone()).await;
+    Ok(ask(global, config, models_dirs, request).await?.1)
+}
+
+/// A picture's file for the daemon.
+pub(super) fn picture(file: &Path) -> Result<ImageIn, Failure> {
     // A relative path means ours, not the daemon's.
     let path = std::path::absolute(file).map_err(Failure::usage)?;
     let path = path.into_os_string().into_string().map_err(|path| {
         Failure::usage(format!("{}: is not UTF-8, which the daemon needs; rename it", path.display()))
     })?;
-    let request = async |client: &Client| client.image_info(ImageIn::path(&path)).await;
-    Ok(ask(global, config, models_dirs, request).await?.1)
+    Ok(ImageIn::path(path))
 }
 
 /// Prints the picture's text, or what other programs wrote in it.

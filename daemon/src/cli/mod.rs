@@ -18,6 +18,7 @@ mod models;
 mod one_job;
 mod output;
 mod pictures;
+mod regions;
 mod reload;
 mod sampling;
 mod serve;

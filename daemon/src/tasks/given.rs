@@ -87,7 +87,6 @@ impl Given {
     }
 
     /// The pixels of what `field` has.
-    #[cfg(test)]
     pub(super) fn decode(&self, field: &str, sources: &Sources) -> Result<Picture> {
         Picture::decode(&self.bytes, sources.most_bytes).map_err(|error| wrong(field, &error))
     }

@@ -22,6 +22,7 @@ mod packing;
 mod prompt_tokens;
 mod prompts;
 mod refiner;
+mod regions;
 mod sampling;
 mod studio;
 mod task;

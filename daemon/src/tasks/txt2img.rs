@@ -13,6 +13,7 @@ use latentd_models::pipeline::{self, LatentDecoder, NoStages};
 
 use super::device::DeviceId;
 use super::embeddings::RequestEmbeddings;
+use super::given::Sources;
 use super::hooks::{Hashing, RunHooks};
 use super::hypernetworks::Hypernetworks;
 use super::infotext::{self, Named, Told};
@@ -24,6 +25,7 @@ use super::output::Output;
 use super::packing::Packing;
 use super::prompts::RequestPrompts;
 use super::refiner;
+use super::regions;
 use super::sampling;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
@@ -62,7 +64,7 @@ impl JobMethod for Txt2Img {
         params.on_disconnect
     }
 
-    fn resolve(params: Txt2ImgParams, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self> {
+    fn resolve(mut params: Txt2ImgParams, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self> {
         let settings = studio.settings.get();
         let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
         let precision = names::precision(params.precision)?.unwrap_or(settings.precision);
@@ -90,16 +92,18 @@ impl JobMethod for Txt2Img {
             &hashing,
             &mut notices,
         )?;
-        let reading = names::reading(&params);
-        let [prompt, negative_prompt] = prompts.texts();
-        let foreseen = sampler.foreseen_calls(params.steps as usize);
-        let texts = pipeline::texts_of(&prompt, &negative_prompt, &reading, foreseen)?;
-        let embeddings = RequestEmbeddings::resolve(&texts, &reading, &known, library, &mut notices)?;
-        prompts.tell_unapplied(&mut notices)?;
         let native = known.native_size;
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
         check_size(size, pictures, settings.result_bytes)?;
+        let asked = std::mem::take(&mut params.regions);
+        let (regions, told_regions) = regions::resolve(asked, size, &Sources::of(studio), &mut notices)?;
+        let reading = names::reading(&params);
+        let [prompt, negative_prompt] = prompts.texts();
+        let foreseen = sampler.foreseen_calls(params.steps as usize);
+        let texts = pipeline::texts_of(&prompt, &negative_prompt, &regions, &reading, foreseen)?;
+        let embeddings = RequestEmbeddings::resolve(&texts, &reading, &known, library, &mut notices)?;
+        prompts.tell_unapplied(&mut notices)?;
         let wants_taesd_previews = params.preview.is_some_and(|preview| preview.kind == PreviewKind::Taesd);
         let taesd = match params.sd_vae_decode_method {
             VaeDecodeMethod::Taesd => Some(studio.library.pin_taesd()?),
@@ -116,6 +120,7 @@ impl JobMethod for Txt2Img {
         let drawing = pipeline::Txt2Img {
             prompt,
             negative_prompt,
+            regions,
             reading,
             embeddings: Arc::clone(&embeddings.found),
             seed: noise.seed,
@@ -151,6 +156,7 @@ impl JobMethod for Txt2Img {
             prompt: Prompt::default(),
             negative_prompt: Prompt::default(),
             loras: vec![],
+            regions: told_regions,
             width: Some(size.0 as u32),
             height: Some(size.1 as u32),
             sampler_name: sampler.name.to_owned(),

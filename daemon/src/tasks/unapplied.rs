@@ -40,6 +40,14 @@ pub(super) fn later_networks<'a>(networks: impl Iterator<Item = &'a NamedNetwork
     ))
 }
 
+/// A sentence about networks in the prompts of regions, if there are any.
+pub(super) fn region_networks<'a>(networks: impl Iterator<Item = &'a NamedNetwork>) -> Option<String> {
+    let texts = listed(networks.map(|network| network.written.as_str()))?;
+    Some(format!(
+        "{texts}: networks are of whole pictures; in the prompts of regions they were left out; name them in prompt"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,9 +18,17 @@ use crate::tensor::Tensor;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Prompts {
     /// What is wanted, at least one thing.
-    pub wanted: Vec<Part>,
+    pub wanted: Vec<Wanted>,
     /// What is steered away from.
     pub unwanted: Part,
+}
+
+/// A thing that is wanted, and where.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wanted {
+    pub part: Part,
+    /// How much it counts, `(rows, columns)` of latents; everywhere if `None`.
+    pub mask: Option<Arc<Tensor>>,
 }
 
 /// What becomes of an image's conditionings if they differ in length; A1111's options of these names. Those that `AND`
@@ -46,7 +54,8 @@ pub(super) fn guidance(
         let encoded = Encoded::new(schedule, encoding.reading, used, encoding.clip_skip);
         encoder.cache.get(encoded, || encode(&encoder.clip, schedule, encoding, run))
     };
-    let mut wanted: Vec<_> = prompts.wanted.iter().map(|part| of(&part.schedule)).collect::<Result<_>>()?;
+    let mut wanted: Vec<_> =
+        prompts.wanted.iter().map(|wanted| of(&wanted.part.schedule)).collect::<Result<_>>()?;
     let mut unwanted = of(&prompts.unwanted.schedule)?;
     let longest = wanted.iter().map(|all| tokens(all)).max().unwrap_or_default();
     for all in &mut wanted {
@@ -69,7 +78,8 @@ pub(super) fn guidance(
         }
     }
     let wanted = prompts.wanted.iter().zip(&wanted);
-    let branches = wanted.map(|(part, all)| branch(Role::Cond, part, all));
+    let branches = wanted
+        .map(|(wanted, all)| Branch { mask: wanted.mask.clone(), ..branch(Role::Cond, &wanted.part, all) });
     let unwanted = branch(Role::Uncond, &prompts.unwanted, &unwanted);
     Ok(Guidance { branches: branches.chain([unwanted]).collect() })
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::conditioning::{Padding, Prompts, guidance};
+use super::conditioning::{Padding, Prompts, Wanted, guidance};
 use super::contexts::Contexts;
 use super::guidance::Guidance;
+use super::regions::{RegionPrompt, Share, shares};
 use super::texts::Texts;
 use crate::Result;
 use crate::model::TextEncoder;
@@ -16,6 +17,10 @@ use crate::prompt::{CHUNK_TOKENS, Encoding, Part, PromptSchedule, Reading, Timel
 pub(super) struct ImageTexts<'a> {
     pub prompt: &'a Texts,
     pub negative_prompt: &'a Texts,
+    /// Parts of all images that are told something else.
+    pub regions: &'a [RegionPrompt],
+    /// Rows and columns of an image's latents.
+    pub latents: [usize; 2],
     pub encoding: Encoding<'a>,
     pub padding: Padding,
     /// What the numbers in them count in.
@@ -68,11 +73,20 @@ impl<'a> ImageTexts<'a> {
         (self.prompt.of(image), self.negative_prompt.of(image))
     }
 
-    fn prompts((prompt, negative_prompt): (&str, &str), timeline: &Timeline) -> Result<Prompts> {
-        Ok(Prompts {
-            wanted: Part::of_prompt(prompt, timeline)?,
-            unwanted: Part::of_negative_prompt(negative_prompt, timeline)?,
-        })
+    fn prompts(&self, (prompt, negative_prompt): (&str, &str), timeline: &Timeline) -> Result<Prompts> {
+        let all = std::iter::once(prompt).chain(self.regions.iter().map(|region| &*region.prompt));
+        let mut wanted = vec![];
+        for (prompt, share) in all.zip(shares(self.regions, self.latents)?) {
+            let mask = match share {
+                // What guides nowhere is not drawn.
+                Share::Nowhere => continue,
+                Share::Everywhere => None,
+                Share::There(mask) => Some(mask),
+            };
+            let parts = Part::of_prompt(prompt, timeline)?.into_iter();
+            wanted.extend(parts.map(|part| Wanted { part, mask: mask.clone() }));
+        }
+        Ok(Prompts { wanted, unwanted: Part::of_negative_prompt(negative_prompt, timeline)? })
     }
 
     /// Each image's guidance.
@@ -88,7 +102,7 @@ impl<'a> ImageTexts<'a> {
             if let Some(found) = known.get(&told) {
                 return Ok(found.clone());
             }
-            let prompts = Self::prompts(told, &self.timeline)?;
+            let prompts = self.prompts(told, &self.timeline)?;
             let made = guidance(encoder, &prompts, &self.encoding, self.padding, run)?;
             known.insert(told, made.clone());
             Ok(made)
@@ -128,13 +142,13 @@ impl<'a> ImageTexts<'a> {
     }
 
     fn needs_of(&self, told: (&str, &str)) -> Result<Needs> {
-        let prompts = Self::prompts(told, &self.timeline)?;
-        let of_all = prompts.wanted.iter().map(|part| self.tokens(&part.schedule));
+        let prompts = self.prompts(told, &self.timeline)?;
+        let of_all = prompts.wanted.iter().map(|wanted| self.tokens(&wanted.part.schedule));
         Ok(Needs {
             wanted: of_all.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default(),
             unwanted: self.tokens(&prompts.unwanted.schedule)?,
             texts: [
-                prompts.wanted.iter().map(|part| part.schedule.texts.len()).sum(),
+                prompts.wanted.iter().map(|wanted| wanted.part.schedule.texts.len()).sum(),
                 prompts.unwanted.schedule.texts.len(),
             ],
             branches: prompts.wanted.len() + 1,
@@ -163,12 +177,12 @@ impl<'a> ImageTexts<'a> {
     pub(super) fn facts(&self, image: usize) -> Result<TextFacts> {
         let Padding { pad_cond_uncond, pad_cond_uncond_v0 } = self.padding;
         let (now, other) = (
-            Self::prompts(self.of(image), &self.timeline)?,
-            Self::prompts(self.of(image), &self.other_timeline)?,
+            self.prompts(self.of(image), &self.timeline)?,
+            self.prompts(self.of(image), &self.other_timeline)?,
         );
         let mut facts = TextFacts { is_scheduled_otherwise: now != other, ..TextFacts::default() };
-        let parts = || now.wanted.iter().chain([&now.unwanted]);
-        let mut texts = parts().flat_map(|part| &part.schedule.texts);
+        let parts = now.wanted.iter().map(|wanted| &wanted.part).chain([&now.unwanted]);
+        let mut texts = parts.flat_map(|part| &part.schedule.texts);
         facts.is_emphasised = texts.any(|text| text.contains(['(', '[', '\\']) || text.contains("BREAK"));
         if pad_cond_uncond || pad_cond_uncond_v0 {
             let needs = self.needs_of(self.of(image))?;
@@ -184,12 +198,13 @@ impl<'a> ImageTexts<'a> {
 pub fn texts_of(
     prompt: &Texts,
     negative_prompt: &Texts,
+    regions: &[RegionPrompt],
     reading: &Reading,
     steps: usize,
 ) -> Result<Vec<String>> {
     let timeline = Timeline::new(steps, reading.use_old_scheduling);
     let mut all = vec![];
-    for prompt in prompt.all() {
+    for prompt in prompt.all().iter().chain(regions.iter().map(|region| &region.prompt)) {
         all.extend(Part::of_prompt(prompt, &timeline)?.into_iter().flat_map(|part| part.schedule.texts));
     }
     for prompt in negative_prompt.all() {

@@ -17,6 +17,7 @@ mod networks;
 mod pass;
 mod pass_context;
 mod pass_plan;
+mod regions;
 mod sampling_options;
 mod stages;
 mod start;
@@ -31,6 +32,7 @@ pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
 pub use guidance::{Branch, Guidance, Span};
 pub use handles::{Handle, Handles};
 pub use image_texts::{TextFacts, TextNeeds, texts_of};
+pub use regions::RegionPrompt;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use stages::{
     BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, ImagePost, LatentFinal,

@@ -14,6 +14,7 @@ use super::networks::Surroundings;
 use super::pass;
 use super::pass_context::PassContext;
 use super::pass_plan::PassPlan;
+use super::regions::{self, RegionPrompt};
 use super::sampling_options::{SamplingOptions, Skipped};
 use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages};
 use super::start::Start;
@@ -35,6 +36,8 @@ pub struct Txt2Img {
     pub prompt: Texts,
     /// What to steer away from.
     pub negative_prompt: Texts,
+    /// Parts of each image that are told something else than `prompt`, at most 16.
+    pub regions: Vec<RegionPrompt>,
     /// How prompts are read.
     pub reading: Reading,
     /// Embeddings that both prompts may name.
@@ -94,6 +97,7 @@ impl Default for Txt2Img {
         Self {
             prompt: "".into(),
             negative_prompt: "".into(),
+            regions: vec![],
             reading: Reading::default(),
             embeddings: Arc::default(),
             seed: 0,
@@ -305,6 +309,7 @@ impl Txt2Img {
                 ));
             }
         }
+        regions::check(&self.regions, self.latents())?;
         self.check_noise()?;
         self.sampling.check()?;
         self.levels(facts)?;
@@ -364,12 +369,19 @@ impl Txt2Img {
         self.texts().facts(image)
     }
 
+    /// Rows and columns of an image's latents.
+    fn latents(&self) -> [usize; 2] {
+        [self.height / 8, self.width / 8]
+    }
+
     fn texts(&self) -> ImageTexts<'_> {
         let steps = self.sampler.foreseen_calls(self.steps);
         let is_old = self.reading.use_old_scheduling;
         ImageTexts {
             prompt: &self.prompt,
             negative_prompt: &self.negative_prompt,
+            regions: &self.regions,
+            latents: self.latents(),
             encoding: Encoding {
                 embeddings: &self.embeddings,
                 reading: &self.reading,

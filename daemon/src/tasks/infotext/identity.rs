@@ -1,8 +1,8 @@
 //! What is told of a request is the request: a thousand of them, drawn by lot.
 
 use latentd_client::protocol::{
-    Emphasis, LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision, Rng, Txt2ImgParams,
-    UniPcSkipType, UniPcVariant, VaeDecodeMethod,
+    Emphasis, ImageIn, LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision, RegionParams, Rng,
+    Txt2ImgParams, UniPcSkipType, UniPcVariant, VaeDecodeMethod,
 };
 use latentd_models::image::{PictureFormat, RgbImage, read_infotext};
 use latentd_models::sampling::{Sampler, Schedule};
@@ -48,6 +48,14 @@ fn lora() -> impl Strategy<Value = LoraParams> {
 }
 
 /// What a request says of sampling; the rest of it is the default.
+fn region() -> impl Strategy<Value = RegionParams> {
+    ("[0-9a-f]{64}", TEXT, number(0.0..=1.0)).prop_map(|(mask, prompt, weight)| RegionParams {
+        mask: ImageIn::blob(mask),
+        prompt,
+        weight,
+    })
+}
+
 fn sampling() -> impl Strategy<Value = Txt2ImgParams> {
     let noise = (
         proptest::option::of(number(0.0..=1.0)),
@@ -113,6 +121,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
     let rest = (
         select(vec![Precision::F32, Precision::Bf16, Precision::F16]),
         proptest::collection::vec(lora(), 0..3),
+        proptest::collection::vec(region(), 0..3),
         proptest::option::of((name(), number(0.0..=1.0))),
     );
     (seeds, texts, sizes, flags, rest, sampling()).prop_map(
@@ -121,7 +130,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
             (prompt, negative_prompt, sampler_name, scheduler, emphasis, comma_padding_backtrack),
             (width, height, steps, cfg_scale, clip_skip),
             [cpu, pad_cond_uncond, pad_cond_uncond_v0, use_old_scheduling, taesd, tiling, tiling_x, tiling_y],
-            (precision, loras, refiner),
+            (precision, loras, regions, refiner),
             sampling,
         )| {
             let sampler = Sampler::from_name(&sampler_name).expect("a sampler");
@@ -129,6 +138,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
             let params = Txt2ImgParams {
                 prompt: prompt.into(),
                 negative_prompt: negative_prompt.into(),
+                regions,
                 styles: vec![],
                 emphasis,
                 comma_padding_backtrack,

@@ -13,7 +13,8 @@ use super::samplers::{known_sampler, schedule};
 use super::told::Told;
 use super::values::{
     backtrack, decoder, decoder_of, emphasis, emphasis_of, flag, hypernetwork, loras, loras_of, number,
-    one_of, precision, precision_of, rng, side, sides, size, truth, unless, vae, whole, word,
+    one_of, precision, precision_of, regions, regions_of, rng, side, sides, size, truth, unless, vae, whole,
+    word,
 };
 
 /// A key, and how it is written and read.
@@ -284,6 +285,11 @@ static ROWS: &[Row] = &[
     ),
     row!("Tiling x", |told| flag(told.request.tiling_x), |told, text| truth(text) => told.request.tiling_x),
     row!("Tiling y", |told| flag(told.request.tiling_y), |told, text| truth(text) => told.request.tiling_y),
+    row!(
+        "Regions",
+        |told| regions(&told.request.regions),
+        |told, text| regions_of(text) => told.request.regions
+    ),
     row!(
         "Loras",
         |told| loras(&told.request.loras),

@@ -3,7 +3,10 @@
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use latentd_client::protocol::{Emphasis, LoraParams, Precision, Rng, Txt2ImgParams, VaeDecodeMethod};
+use latentd_client::protocol::{
+    Emphasis, ImageIn, LoraParams, Precision, RegionParams, Rng, Txt2ImgParams, VaeDecodeMethod,
+};
+use serde::{Deserialize, Serialize};
 
 /// A text, if there is one.
 pub(super) fn word(text: &str) -> Option<String> {
@@ -129,6 +132,37 @@ pub(super) fn loras_of(text: &str) -> Option<Vec<LoraParams>> {
             && lora.dynamic.is_none_or(|ranks| (1..=100_000).contains(&ranks))
     };
     (loras.len() <= 100 && loras.iter().all(can_be_asked_for)).then_some(loras)
+}
+
+/// A region as it is told: its mask by its SHA-256.
+#[derive(Serialize, Deserialize)]
+struct ToldRegion {
+    mask: String,
+    prompt: String,
+    weight: f64,
+}
+
+/// Regions, by the names of their masks.
+pub(super) fn regions(regions: &[RegionParams]) -> Option<String> {
+    let told = |region: &RegionParams| {
+        let RegionParams { mask, prompt, weight } = region.clone();
+        Some(ToldRegion { mask: mask.blob?, prompt, weight })
+    };
+    let told: Vec<ToldRegion> = regions.iter().filter_map(told).collect();
+    if told.is_empty() { None } else { serde_json::to_string(&told).ok() }
+}
+
+pub(super) fn regions_of(text: &str) -> Option<Vec<RegionParams>> {
+    let told: Vec<ToldRegion> = serde_json::from_str(text).ok()?;
+    let is_name = |mask: &str| mask.len() == 64 && mask.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let can_be_asked_for = |region: &ToldRegion| {
+        is_name(&region.mask)
+            && region.prompt.chars().count() <= 200_000
+            && (0.0..=1.0).contains(&region.weight)
+    };
+    let read =
+        |ToldRegion { mask, prompt, weight }| RegionParams { mask: ImageIn::blob(mask), prompt, weight };
+    (told.len() <= 16 && told.iter().all(can_be_asked_for)).then(|| told.into_iter().map(read).collect())
 }
 
 /// A picture of ours that does not tell was drawn in f32.

@@ -44,6 +44,7 @@ mod merge;
 mod models;
 mod prompt;
 mod prompt_tokens;
+mod region;
 mod sampling;
 mod server;
 mod styles;
@@ -68,6 +69,7 @@ pub use prompt::{Emphasis, Prompt};
 pub use prompt_tokens::{
     PromptNetwork, PromptPart, PromptStretch, PromptText, PromptToken, PromptTokens, PromptTokensParams,
 };
+pub use region::RegionParams;
 pub use sampling::{NoiseSchedule, UniPcSkipType, UniPcVariant};
 pub use server::{
     ApiInfo, Capabilities, Client, ConfigStatus, Device, Empty, FolderStatus, InitializeParams,

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{Emphasis, ImageOut, NoiseSchedule, OnDisconnect, Prompt, UniPcSkipType, UniPcVariant};
+use super::{
+    Emphasis, ImageOut, NoiseSchedule, OnDisconnect, Prompt, RegionParams, UniPcSkipType, UniPcVariant,
+};
 
 /// What to draw. Names, meaning and defaults are A1111's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +22,10 @@ pub struct Txt2ImgParams {
     pub prompt: Prompt,
     /// What to steer away from: words, emphasis, BREAK, comments, changes, turns and embeddings as in `prompt`.
     pub negative_prompt: Prompt,
+    /// Parts of each picture that are told something else than `prompt`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub regions: Vec<RegionParams>,
     /// Styles by their names (`styles.list`), put around the prompts in this order: their texts take the place of `{prompt}` in
     /// them, or stand before them, with a comma between.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -216,6 +222,7 @@ impl Default for Txt2ImgParams {
         Self {
             prompt: Prompt::default(),
             negative_prompt: Prompt::default(),
+            regions: Vec::new(),
             styles: Vec::new(),
             emphasis: Emphasis::Original,
             comma_padding_backtrack: USUAL_BACKTRACK,
