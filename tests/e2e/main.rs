@@ -26,6 +26,7 @@ mod pictures;
 mod prompt_grammar;
 mod prompts;
 mod refiner;
+mod regions;
 mod reload;
 mod same_bytes;
 mod samplers;

@@ -23,10 +23,12 @@ fn the_fake_device_draws_the_same_pictures() {
         let device = fake_device(ENOUGH);
         let (here, there) = (model(&cpu(), precision), model(&device, precision));
         let weights = device.memory().used;
-        for sampler in Sampler::all() {
+        // Samplers compute beside the device: a few kinds of what they ask of it will do.
+        for sampler in ["Euler a", "DPM++ 2M", "DPM++ SDE", "Restart", "DDIM CFG++", "UniPC"] {
+            let sampler = Sampler::from_name(sampler).expect("a sampler");
             let request = Txt2Img { sampler, batch_size: 2, ..request() };
             let (wanted, found) = (draw(&here, &request), draw(&there, &request));
-            assert_eq!(found.expect("draws"), wanted.expect("draws"), "{sampler}, {}", precision.name());
+            assert_eq!(found.expect("draws"), wanted.expect("draws"), "{}, {}", sampler.name, precision.name());
         }
         assert_eq!(device.memory().used, weights, "all activations were given back");
         drop(there);

@@ -8,4 +8,5 @@ mod drawing;
 mod embeddings;
 mod hypernetworks;
 mod passes;
+mod regions;
 mod sampling;

@@ -1,7 +1,11 @@
 //! What a request may say of sampling beside the sampler, the schedule and the steps.
 
+use std::sync::Arc;
+
+use super::evaluation::Role;
 use super::guidance::Guidance;
 use crate::sampling::SamplerOptions;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// All of it; the defaults leave everything as sampler, schedule and model have it.
@@ -97,12 +101,18 @@ impl SamplingOptions {
     }
 }
 
-/// Whether an image's guidance comes to what is wanted alone at this scale, whatever is steered away from.
+/// Whether an image's guidance comes to what is wanted alone at this scale, whatever is steered away from: what is wanted counts
+/// 1 everywhere.
 pub(super) fn is_cond_alone(guidance: &Guidance, scale: f64) -> bool {
-    let wanted = || guidance.branches.iter().filter(|branch| branch.role == super::evaluation::Role::Cond);
-    scale == 1.0
-        && wanted().all(|branch| branch.mask.is_none())
-        && wanted().map(|branch| branch.weight).sum::<f64>() == 1.0
+    let wanted: Vec<_> = guidance.branches.iter().filter(|branch| branch.role == Role::Cond).collect();
+    let masks = || wanted.iter().filter_map(|branch| branch.mask.as_ref());
+    let places = masks().next().map_or(1, |mask| mask.values().len());
+    let counts = |place: usize| -> f64 {
+        let share = |mask: &Arc<Tensor>| mask.values().get(place).copied().map_or(0.0, f64::from);
+        wanted.iter().map(|branch| branch.weight * branch.mask.as_ref().map_or(1.0, share)).sum()
+    };
+    // Of masks that complete each other but for their rounding too.
+    scale == 1.0 && (0..places).all(|place| (counts(place) - 1.0).abs() < 1e-6)
 }
 
 #[cfg(test)]
