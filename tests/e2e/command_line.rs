@@ -436,3 +436,52 @@ fn kernels_that_do_not_exist_are_refused() {
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("LATENTD_KERNELS") && errors.contains("avx2, avx512"), "{errors}");
 }
+
+/// What an editor shows of a prompt, texts around prompts, and parts of a picture, at the command line.
+#[test]
+fn prompts_styles_and_regions_are_at_hand() {
+    let daemon = Daemon::start();
+    let run = |arguments: &[&str]| {
+        let (code, out, errors) = output(daemon.command(arguments));
+        (code, String::from_utf8(out).expect("UTF-8"), errors)
+    };
+    let (code, out, errors) =
+        run(&["prompt", "a [red:blue:0.5] cat\u{1b} AND -dog :0.5 <lora:none:1>", "--steps", "4"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains("\nweight 1, steps 1-2, ") && out.contains(": a red cat\\u{1b}"), "{out}");
+    assert!(
+        out.contains("\nweight 0.5, steps 1-4, ") && out.contains("\nlora none, which the library has not\n"),
+        "{out}"
+    );
+    let (_, out, _) = run(&["prompt", "--json", "--negative", "a AND b"]);
+    let read: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(read["parts"].as_array().map(Vec::len), Some(1));
+
+    let (code, out, errors) = run(&["styles", "list"]);
+    assert!(code == Some(0) && out.is_empty() && errors.contains("styles save NAME"), "{out}{errors}");
+    assert_eq!(run(&["styles", "save", "ink", "{prompt}, ink\u{1b}", "-n", "-colour"]).0, Some(0));
+    let (_, out, _) = run(&["styles", "list"]);
+    assert_eq!(out, "ink\n  prompt: {prompt}, ink\\u{1b}\n  negative prompt: -colour\n");
+    let draw = |arguments: &[&str]| {
+        let (code, _, errors) = run(&[&["generate"], arguments, &SMALL].concat());
+        assert_eq!(code, Some(0), "{errors}");
+    };
+    draw(&["a cat", "--style", "ink", "-o", "ink.png"]);
+    let (_, out, _) = run(&["info", "ink.png"]);
+    assert!(out.starts_with("a cat, ink\\u{1b}\nNegative prompt: -colour\n"), "{out}");
+    assert_eq!(run(&["styles", "delete", "ink"]), (Some(0), "deleted ink\n".into(), String::new()));
+    let (code, _, errors) = run(&["styles", "delete", "ink"]);
+    assert!(code == Some(1) && errors.contains("no style 'ink'"), "{errors}");
+
+    // The picture that was just drawn will do as a mask.
+    draw(&["a cat", "--region", "ink.png", "a dog", "--region-weight", "0.5", "-o", "region.png"]);
+    let (_, out, _) = run(&["info", "--json", "region.png"]);
+    let info: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let region = &info["params"]["regions"][0];
+    assert_eq!((region["prompt"].as_str(), region["weight"].as_f64()), (Some("a dog"), Some(0.5)));
+    let (code, _, errors) = run(&["generate", "a cat", "--region", "none.png", "a dog"]);
+    assert!(
+        code == Some(1) && errors.contains("regions[0].mask.path") && errors.contains("none.png"),
+        "{errors}"
+    );
+}

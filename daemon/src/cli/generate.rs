@@ -147,7 +147,7 @@ pub(super) struct GenerateArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum EmphasisArg {
+pub(super) enum EmphasisArg {
     /// Weights count, and the mean is restored
     Original,
     /// They are text
@@ -182,6 +182,17 @@ enum PrecisionArg {
     F16,
 }
 
+impl EmphasisArg {
+    pub(super) fn wire(self) -> Emphasis {
+        match self {
+            Self::Original => Emphasis::Original,
+            Self::None => Emphasis::None,
+            Self::Ignore => Emphasis::Ignore,
+            Self::NoNorm => Emphasis::NoNorm,
+        }
+    }
+}
+
 impl GenerateArgs {
     /// What the flags say, and of the rest what `default` does.
     fn params(&self, format: OutputFormat, default: Txt2ImgParams) -> Txt2ImgParams {
@@ -191,12 +202,7 @@ impl GenerateArgs {
             negative_prompt: self.negative_prompt.clone().map_or(default.negative_prompt, Into::into),
             regions: default.regions,
             styles: if self.styles.is_empty() { default.styles } else { self.styles.clone() },
-            emphasis: self.emphasis.map_or(default.emphasis, |emphasis| match emphasis {
-                EmphasisArg::Original => Emphasis::Original,
-                EmphasisArg::None => Emphasis::None,
-                EmphasisArg::Ignore => Emphasis::Ignore,
-                EmphasisArg::NoNorm => Emphasis::NoNorm,
-            }),
+            emphasis: self.emphasis.map_or(default.emphasis, EmphasisArg::wire),
             comma_padding_backtrack: self.comma_padding_backtrack.unwrap_or(default.comma_padding_backtrack),
             use_old_scheduling: self.use_old_scheduling.unwrap_or(default.use_old_scheduling),
             seed: self.seed.unwrap_or(default.seed),

@@ -18,12 +18,14 @@ mod models;
 mod one_job;
 mod output;
 mod pictures;
+mod prompt;
 mod regions;
 mod reload;
 mod sampling;
 mod serve;
 mod settings;
 mod stopped;
+mod styles;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -56,6 +58,10 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Say how a picture was made, and the request that repeats it
     Info(info::InfoArgs),
+    /// Say how a prompt is read: its tokens, what it says at which steps, the networks that it names
+    Prompt(prompt::PromptArgs),
+    /// List, save and delete styles: texts around prompts, by name
+    Styles(styles::StylesArgs),
     /// Look at jobs, wait for them, cancel them
     Jobs(jobs::JobsArgs),
     /// Look at the library and at single files, convert and merge them, bring models into memory and out of it
@@ -92,6 +98,8 @@ pub(crate) fn main() -> ExitCode {
             Command::Serve(args) => serve::run(&cli.global, *args),
             Command::Generate(args) => block_on(generate::run(&cli.global, *args)),
             Command::Info(args) => block_on(info::run(&cli.global, args)),
+            Command::Prompt(args) => block_on(prompt::run(&cli.global, args)),
+            Command::Styles(args) => block_on(styles::run(&cli.global, args)),
             Command::Jobs(args) => block_on(jobs::run(&cli.global, args)),
             Command::Models(args) => block_on(models::run(&cli.global, args)),
             Command::Doctor(args) => block_on(doctor::run(&cli.global, args)),
