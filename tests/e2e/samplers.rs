@@ -1,7 +1,10 @@
 //! Samplers, schedules and what is said of them, through the socket: drawn, told, drawn again, refused by name.
 
+use std::collections::BTreeMap;
+
 use latentd_client::protocol::{
-    ErrorName, ImageIn, InitializeParams, NoiseSchedule, Txt2ImgParams, UniPcSkipType, UniPcVariant,
+    ErrorName, EventKind, ImageIn, InitializeParams, NoiseSchedule, Txt2ImgParams, UniPcSkipType,
+    UniPcVariant,
 };
 
 use crate::harness::{Daemon, refused, small, within};
@@ -130,6 +133,35 @@ async fn every_sampler_that_is_listed_draws() {
     }
 }
 
+/// The demo model, one sampler of each kind: a batch of two is each alone, and steps are told up to the last, however many
+/// a sampler takes.
+#[tokio::test]
+async fn the_demo_models_pictures_stand_alone_whatever_the_sampler() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    for sampler in ["DPM++ SDE", "DPM adaptive", "DPM fast", "Restart", "UniPC", "Euler a CFG++", "TCD"] {
+        let alone = Txt2ImgParams {
+            checkpoint: Some("latentd-demo".into()),
+            cfg_scale: 2.0,
+            steps: 5,
+            ..with(sampler, "Automatic")
+        };
+        let second = Txt2ImgParams { seed: 6, ..alone.clone() };
+        let wanted = within(client.txt2img(&second)).await.expect("drawn").images.remove(0);
+        let batch = Txt2ImgParams { batch_size: 2, ..alone };
+        let mut told = vec![];
+        let drawn = client.txt2img_with(&batch, |event| {
+            if let EventKind::Progress { step, steps, .. } = event.kind {
+                told.push((step, steps));
+            }
+        });
+        let images = within(drawn).await.expect("drawn").images;
+        assert!(images[1].png == wanted.png, "{sampler}: the same bytes");
+        assert!(told.is_sorted() && told.iter().all(|(step, steps)| step <= steps), "{sampler}: {told:?}");
+        assert!(told.last().is_some_and(|(step, steps)| step == steps), "{sampler}: {told:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_is_refused_by_name() {
     let daemon = Daemon::start();
@@ -139,14 +171,39 @@ async fn what_cannot_be_is_refused_by_name() {
         (with("Euler", "Karas"), ["scheduler: 'Karas' is not known", "did you mean 'Karras'?"]),
         (Txt2ImgParams { eta: Some(1.5), ..with("Euler a", "Automatic") }, ["eta", "1.5"]),
         (Txt2ImgParams { s_churn: -1.0, ..with("Euler", "Automatic") }, ["s_churn", "-1"]),
+        (Txt2ImgParams { s_tmin: -0.5, ..with("Heun", "Automatic") }, ["s_tmin", "-0.5"]),
+        (Txt2ImgParams { s_tmax: 1e6, ..with("Heun", "Automatic") }, ["s_tmax", "10000"]),
+        (Txt2ImgParams { s_noise: 11.0, ..with("DPM2", "Automatic") }, ["s_noise", "11"]),
+        (
+            Txt2ImgParams { eta_noise_seed_delta: i64::MAX, ..with("Euler a", "Automatic") },
+            ["eta_noise_seed_delta", "9007199254740991"],
+        ),
+        (Txt2ImgParams { rho: 101.0, ..with("DPM++ 2M", "Karras") }, ["rho", "101"]),
+        (Txt2ImgParams { s_min_uncond: -1.0, ..with("Euler", "Automatic") }, ["s_min_uncond", "-1"]),
+        (Txt2ImgParams { skip_early_cond: 1.5, ..with("Euler", "Automatic") }, ["skip_early_cond", "1.5"]),
         (Txt2ImgParams { uni_pc_order: 0, ..with("UniPC", "Automatic") }, ["uni_pc_order", "0"]),
+        (Txt2ImgParams { uni_pc_order: 51, ..with("UniPC", "Automatic") }, ["uni_pc_order", "51"]),
+        (Txt2ImgParams { beta_dist_alpha: 11.0, ..with("Euler", "Beta") }, ["beta_dist_alpha", "11"]),
         (Txt2ImgParams { beta_dist_beta: 0.0, ..with("Euler", "Beta") }, ["beta_dist_beta", "0.01"]),
         (
             Txt2ImgParams { sigma_min: 20.0, ..with("DPM++ 2M", "Automatic") },
             ["sigma_min is 20", "sigma_max 14.6"],
         ),
+        (
+            Txt2ImgParams { sigma_max: 0.01, ..with("LMS", "Exponential") },
+            ["sigma_max 0.01", "sigma_min below"],
+        ),
     ] {
         let error = refused(within(client.txt2img(&request)).await, ErrorName::InvalidParams);
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    for (field, value, known) in [
+        ("uni_pc_variant", "bh3", "vary_coeff"),
+        ("uni_pc_skip_type", "lambda", "logSNR"),
+        ("sd_noise_schedule", "Zero SNR", "Zero Terminal SNR"),
+    ] {
+        let request: BTreeMap<_, _> = [(field, value)].into();
+        let error = refused(within(client.call_value("txt2img", &request)).await, ErrorName::InvalidParams);
+        assert!([value, known].iter().all(|word| error.contains(word)), "{error}");
     }
 }

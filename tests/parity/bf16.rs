@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use latentd_models::model::Model;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{LatentDecoder, NoStages, Output, Txt2Img};
+use latentd_models::pipeline::{LatentDecoder, NoStages, Output, SamplingOptions, Txt2Img};
 use latentd_models::prompt::Reading;
-use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
+use latentd_models::sampling::{NoiseSource, Sampler, SamplerOptions, Schedule};
 
 use crate::drawing::{psnr, sampler, txt2img};
 use crate::golden::checkpoint;
@@ -44,20 +44,35 @@ fn draw(model: &Model, request: &Txt2Img, threads: usize) -> Vec<Output> {
     pool.install(|| txt2img(model, request, &mut NoStages)).expect("draws")
 }
 
+/// How a sampler is asked for here: as everywhere, but one whose way is chaotic. The steps of DPM adaptive are as long as the
+/// difference of two solutions allows. At its own eta of 1 each of them draws noise, which then stands for another stretch of the
+/// way: predictions in f32 that are off by one in a thousand at random give pictures 26 to 42 dB from those that are not, and bf16
+/// gives 25 to 33 dB, after 102 calls instead of 90. What bf16 has to do with that is the predictions, not the noise: without
+/// noise it must be as near as all others.
+fn options(sampler: Sampler) -> SamplerOptions {
+    let eta = (sampler.name == "DPM adaptive").then_some(0.0);
+    SamplerOptions { eta, ..SamplerOptions::default() }
+}
+
 #[test]
 fn pictures_are_near_those_in_f32() {
+    let mut wrong = vec![];
     for name in ["tiny-sd1", "tiny-sd1-ema"] {
         let [f32, bf16] = [Precision::F32, Precision::Bf16]
             .map(|precision| Model::open(&checkpoint(name), precision).expect("opens"));
         assert_eq!(bf16.precision(), Precision::Bf16);
         for sampler in Sampler::all() {
-            let request = request(sampler);
+            let sampling = SamplingOptions { sampler: options(sampler), ..SamplingOptions::default() };
+            let request = Txt2Img { sampling, ..request(sampler) };
             let (wanted, found) = (&draw(&f32, &request, 2)[0], &draw(&bf16, &request, 2)[0]);
             let decibels = psnr(&found.image, &wanted.image);
             println!("{name}, {sampler}: {decibels:.1} dB");
-            assert!(decibels > 30.0, "{name}, {sampler}: {decibels:.1} dB");
+            if decibels <= 30.0 {
+                wrong.push(format!("{name}, {sampler}: {decibels:.1} dB"));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -1,20 +1,21 @@
-//! What options of sampling do to the model's evaluations: which rows they have, at which levels.
+//! What samplers and options of sampling do to the model's evaluations: which rows they have, at which levels; and what is
+//! told on the way.
 
 use latentd_models::model::ModelFacts;
 use latentd_models::nn::Precision;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::pipeline::{
-    DenoiseCombine, Evaluation, Handles, Output, Role, SamplingOptions, SkipOptions, Skipped, Stages,
-    Txt2Img, Wants,
+    DenoiseCombine, Evaluation, Handles, NoStages, Output, Phase, Progress, Role, SamplingOptions,
+    SkipOptions, Skipped, Stages, Txt2Img, Wants, Watch, txt2img,
 };
 use latentd_models::sampling::{Sampler, SamplerOptions};
 use latentd_models::{Error, Result};
 
 use crate::drawing::{draw_with, model, request};
 
-/// Collects what the model was asked.
+/// Collects what the model was asked, and its first prediction under guidance.
 #[derive(Default)]
-struct Asked(Vec<Evaluation>);
+struct Asked(Vec<Evaluation>, Vec<f32>);
 
 impl Stages for Asked {
     fn wants(&self) -> Wants {
@@ -23,6 +24,9 @@ impl Stages for Asked {
 
     fn denoise_combine(&mut self, stage: &DenoiseCombine, tensors: &mut Handles) -> Result<()> {
         assert_eq!(tensors.read(stage.rows)?.dim(0), stage.evaluation.rows.len());
+        if self.0.is_empty() {
+            self.1 = tensors.read(stage.guided)?.values().to_vec();
+        }
         self.0.push(stage.evaluation.clone());
         Ok(())
     }
@@ -59,6 +63,28 @@ fn scale_1_asks_half() {
     for (sampler, scale) in [("Euler", 1.5), ("Euler CFG++", 1.0), ("DDIM CFG++", 12.5)] {
         let (asked, _) = ask(&at_scale(sampler, scale));
         assert!(steered(&asked).iter().all(|steered| *steered), "{sampler} looks at it on its own");
+    }
+}
+
+/// At scale 1 what is steered away from counts nothing: no sampler asks for it but those that look at it on its own, and what
+/// is left is what comes of both, but for rounding.
+#[test]
+fn scale_1_is_what_is_wanted_alone() {
+    let model = model(&cpu(), Precision::F32);
+    let first = |sampler: Sampler, scale: f64| {
+        let cfg_scale = scale / sampler.guidance_factor;
+        let request = Txt2Img { cfg_scale, steps: 2, ..with(sampler.name, SamplingOptions::default()) };
+        let mut asked = Asked::default();
+        draw_with(&model, &mut &model, &request, &mut asked).expect("draws");
+        (steered(&asked.0), asked.1)
+    };
+    for sampler in Sampler::all() {
+        let ((alone, found), (both, wanted)) = (first(sampler, 1.0), first(sampler, 1.0 + 1e-9));
+        assert!(both.iter().all(|steered| *steered), "{sampler}: {both:?}");
+        assert!(alone.iter().all(|steered| *steered == sampler.uses_uncond), "{sampler}: {alone:?}");
+        let most = wanted.iter().fold(0f32, |most, value| most.max(value.abs()));
+        let off = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(off <= 1e-5 * most, "{sampler}: {off} of {most}");
     }
 }
 
@@ -105,7 +131,7 @@ fn zero_terminal_snr_begins_at_noise_alone() {
     let model = model(&cpu(), Precision::F32);
     let facts = ModelFacts { zero_terminal_snr: true, ..model.facts() };
     assert_eq!(facts.sigmas(false), model.facts().sigmas(true));
-    for sampler in Sampler::all().filter(|sampler| !sampler.goes_alone) {
+    for sampler in Sampler::all() {
         ask(&Txt2Img { steps: 3, ..with(sampler.name, rescaled.clone()) });
     }
 }
@@ -128,4 +154,47 @@ fn what_is_said_of_sampling_is_refused_by_name() {
     let wide = SamplerOptions { sigma_min: Some(30.0), ..default() };
     let sampling = SamplingOptions { sampler: wide, ..SamplingOptions::default() };
     assert!(with("DDIM", sampling).check(&facts).is_ok());
+}
+
+/// Collects what is told of progress.
+#[derive(Default)]
+struct Told(Vec<Progress>);
+
+impl Watch for Told {
+    fn progress(&mut self, progress: Progress) {
+        self.0.push(progress);
+    }
+}
+
+/// Two passes of two images, whatever the sampler: steps never fall, are all told at the end of each pass, and never more.
+#[test]
+fn progress_goes_on_to_the_end_in_every_sampler() {
+    let model = model(&cpu(), Precision::F32);
+    for sampler in Sampler::all() {
+        let request =
+            Txt2Img { batch_size: 2, n_iter: 2, steps: 7, ..with(sampler.name, SamplingOptions::default()) };
+        let mut told = Told::default();
+        txt2img(&model.facts(), &mut &model, &request, &mut told, &mut NoStages).expect("draws");
+        let all = told.0[0].steps;
+        assert!(told.0.iter().all(|told| told.steps == all && told.step <= all), "{sampler}");
+        assert!(told.0.is_sorted_by_key(|told| told.step), "{sampler}: {:?}", told.0);
+        let passes: Vec<Vec<usize>> = told
+            .0
+            .split(|told| told.phase != Phase::Denoising)
+            .map(|pass| pass.iter().map(|told| told.step).collect::<Vec<_>>())
+            .filter(|pass| !pass.is_empty())
+            .collect();
+        let ends: Vec<usize> = passes.iter().filter_map(|pass| pass.last().copied()).collect();
+        assert_eq!(ends, [all / 2, all], "{sampler}");
+        match sampler.name {
+            // As many model calls as steps were asked for, three a step.
+            "DPM fast" => assert_eq!(passes, [[3, 6, 7], [10, 13, 14]]),
+            // As many steps as it likes, told as shares of those that were asked for: of each image the half of a pass.
+            "DPM adaptive" => {
+                let steps = passes[0].clone();
+                assert!(steps.len() > 14 && (1..=7).all(|step| steps.contains(&step)), "{steps:?}");
+            }
+            _ => assert_eq!(passes.concat(), (1..=all).collect::<Vec<_>>(), "{sampler}"),
+        }
+    }
 }

@@ -122,6 +122,64 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_asked_for_reaches_the_pipeline() {
+        let params = Txt2ImgParams {
+            s_min_uncond: 1.5,
+            s_min_uncond_all: true,
+            skip_early_cond: 0.2,
+            sd_noise_schedule: NoiseSchedule::ZeroTerminalSnr,
+            ..all()
+        };
+        let wanted = SamplingOptions {
+            sampler: SamplerOptions {
+                eta: Some(0.5),
+                s_churn: 2.0,
+                s_tmin: 0.1,
+                s_tmax: 9.0,
+                s_noise: 1.1,
+                eta_noise_seed_delta: 31337,
+                sigma_min: Some(0.1),
+                sigma_max: Some(9.0),
+                rho: Some(5.0),
+                beta_dist_alpha: 0.5,
+                beta_dist_beta: 0.7,
+                always_discard_next_to_last_sigma: true,
+                sgm_noise_multiplier: true,
+                uni_pc: UniPcOptions {
+                    variant: UniPcVariant::Bh2,
+                    skip_type: UniPcSkipType::LogSnr,
+                    order: 2,
+                    lower_order_final: false,
+                },
+            },
+            skip: SkipOptions { s_min_uncond: 1.5, s_min_uncond_all: true, skip_early_cond: 0.2 },
+            zero_terminal_snr: true,
+        };
+        assert_eq!(options(&params), wanted);
+        assert_eq!(
+            options(&Txt2ImgParams::default()),
+            SamplingOptions::default(),
+            "0 is none, of s_tmax all"
+        );
+    }
+
+    #[test]
+    fn what_draws_no_noise_tells_nothing_of_it() {
+        let settled = |sampler: &str, params: Txt2ImgParams| {
+            settled(params, Sampler::from_name(sampler).expect("a sampler"), Schedule::Automatic)
+        };
+        let of_noise = |params: &Txt2ImgParams| (params.s_noise, params.eta_noise_seed_delta);
+        let still = Txt2ImgParams { eta: Some(0.0), s_noise: 1.1, eta_noise_seed_delta: 7, ..all() };
+        for sampler in ["Euler a", "DPM2 a", "DPM++ 2S a", "DPM fast", "DPM++ 2M SDE", "TCD"] {
+            let told = settled(sampler, still.clone());
+            assert_eq!((told.eta, of_noise(&told)), (Some(0.0), (1.0, 0)), "{sampler}");
+        }
+        assert_eq!(settled("DDIM", still.clone()).eta, None, "its own");
+        let quiet = settled("Heun", Txt2ImgParams { s_churn: 0.0, ..still });
+        assert_eq!((quiet.s_tmin, quiet.s_tmax, of_noise(&quiet)), (0.0, 0.0, (1.0, 0)));
+    }
+
+    #[test]
     fn only_what_has_an_effect_is_told() {
         let settled = |sampler: &str, schedule| {
             settled(all(), Sampler::from_name(sampler).expect("a sampler"), schedule)

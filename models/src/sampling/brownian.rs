@@ -4,23 +4,31 @@
 //! Time is cut in halves, again and again, down to a millionth; each cut draws where the motion stands in the middle, from
 //! a seed that is the cut's own. So the motion at a time depends on the image's seed and the range only, and any time can be
 //! asked for in any order. What stands between the cuts and the asked time is never kept: a motion is found from the root
-//! each time, in f64, and the last few are remembered.
+//! each time, in f64 from numbers that are drawn in f32's precision (some 25 for each element: kernels draw them), and the
+//! last few are remembered.
 
 use std::collections::VecDeque;
 
+use latentd_kernels::{Cut, Isa, halve, philox_normal, torch_normal};
 use rayon::prelude::*;
 
-use super::noise::{NoiseGenerator, NoiseSource, nv_normal};
+use super::noise::{NoiseGenerator, NoiseSource};
 use super::seed_sequence::seed_words;
 
 /// numpy's pool of entropy, in words, as torchsde sets it.
 const POOL: usize = 24;
 /// Cuts below which no two times differ: of a range up to 10⁹.
-const DEEPEST: usize = 64;
+const DEEPEST: u64 = 64;
 /// Times whose motion is remembered: both ends of a step, and one between.
 const REMEMBERED: usize = 3;
 /// Elements that a thread works on at once.
-const AT_ONCE: usize = 2048;
+const AT_ONCE: usize = 1024;
+/// Parts of the elements whose numbers come one from the other: each goes through those before it.
+const PARTS: usize = 8;
+/// Those are told apart in so many.
+const WORDS: usize = 624;
+/// Fewer elements than this torch draws in another way.
+const FEW: usize = 16;
 
 /// One image's motion, between two levels.
 pub struct BrownianTree {
@@ -30,16 +38,6 @@ pub struct BrownianTree {
     end: f64,
     elements: usize,
     remembered: VecDeque<(f64, Vec<f64>)>,
-}
-
-/// One cut: its noise's seed, how the left half's share of the increment is made, and which half is looked at.
-struct Cut {
-    seed: u64,
-    /// Share of the increment that the left half has without noise.
-    mean: f64,
-    /// What the cut's noise is multiplied by.
-    deviation: f64,
-    goes_right: bool,
 }
 
 impl BrownianTree {
@@ -89,70 +87,58 @@ impl BrownianTree {
         if time <= self.start {
             return vec![0.0; self.elements];
         }
-        let [root, ..] = seed_words::<POOL, 3>(self.entropy, &[]);
-        let whole = (self.end - self.start).sqrt();
         let cuts = self.cuts(time);
+        let at_once = match self.source {
+            NoiseSource::Nv => AT_ONCE,
+            NoiseSource::Cpu => self.elements.div_ceil(PARTS).next_multiple_of(WORDS),
+        };
+        let mut motion = vec![0.0; self.elements];
+        motion.par_chunks_mut(at_once).enumerate().for_each(|(chunk, motion)| {
+            let (mut draws, mut increments) = (vec![0.0; motion.len()], vec![0.0; motion.len()]);
+            for (seed, cut) in &cuts {
+                self.draw(*seed, chunk * at_once, &mut draws);
+                halve(Isa::current(), *cut, &draws, &mut increments, motion);
+            }
+            motion.iter_mut().zip(increments).for_each(|(motion, increment)| *motion += increment);
+        });
+        motion
+    }
+
+    /// A cut's normal numbers, of elements from `first` on.
+    fn draw(&self, seed: u32, first: usize, draws: &mut [f32]) {
+        let isa = Isa::current();
         match self.source {
-            NoiseSource::Nv => {
-                let mut motion = vec![0.0; self.elements];
-                motion.par_chunks_mut(AT_ONCE).enumerate().for_each(|(chunk, motion)| {
-                    let first = (chunk * AT_ONCE) as u32;
-                    for (offset, motion) in motion.iter_mut().enumerate() {
-                        let draw = |seed| f64::from(nv_normal(seed, 0, first + offset as u32));
-                        *motion = descend(whole * draw(u64::from(root)), &cuts, draw);
-                    }
-                });
-                motion
+            NoiseSource::Nv => philox_normal(isa, u64::from(seed), 0, first as u32, draws),
+            NoiseSource::Cpu if self.elements < FEW => {
+                let mut generator = NoiseGenerator::new(self.source, u64::from(seed));
+                draws.copy_from_slice(&generator.normal(self.elements));
             }
-            NoiseSource::Cpu => {
-                let draw = |seed| NoiseGenerator::new(self.source, seed).normal(self.elements);
-                let draws: Vec<Vec<f32>> = cuts.par_iter().map(|cut| draw(cut.seed)).collect();
-                let mut motion = Vec::with_capacity(self.elements);
-                for (element, first) in draw(u64::from(root)).into_iter().enumerate() {
-                    let mut at_cut = draws.iter().map(|draws| f64::from(draws[element]));
-                    let draw = |_| at_cut.next().unwrap_or_default();
-                    motion.push(descend(whole * f64::from(first), &cuts, draw));
-                }
-                motion
-            }
+            NoiseSource::Cpu => torch_normal(isa, seed, self.elements, first, draws),
         }
     }
 
-    /// The cuts from the whole down to the one at a time after the start.
-    fn cuts(&self, time: f64) -> Vec<Cut> {
+    /// The cuts from the whole down to the one at a time after the start, and each one's seed. The whole is the left half of
+    /// nothing.
+    fn cuts(&self, time: f64) -> Vec<(u32, Cut)> {
         let (mut start, mut end, mut key) = (self.start, self.end, 0);
-        let mut cuts = vec![];
-        while time < end && cuts.len() < DEEPEST {
+        let [seed, ..] = seed_words::<POOL, 3>(self.entropy, &[]);
+        let whole = Cut { mean: 0.0, deviation: (end - start).sqrt(), goes_right: false };
+        let mut cuts = vec![(seed, whole)];
+        for depth in 0..DEEPEST {
+            if time >= end {
+                break;
+            }
             let middle = rounded(0.5 * (end + start));
             let (left, right) = (middle - start, end - middle);
-            let [seed, ..] = seed_words::<POOL, 4>(self.entropy, &[key, cuts.len() as u64]);
+            let [seed, ..] = seed_words::<POOL, 4>(self.entropy, &[key, depth]);
             let goes_right = time > middle;
-            cuts.push(Cut {
-                seed: u64::from(seed),
-                mean: left / (end - start),
-                deviation: (left * right / (end - start)).sqrt(),
-                goes_right,
-            });
+            let (mean, deviation) = (left / (end - start), (left * right / (end - start)).sqrt());
+            cuts.push((seed, Cut { mean, deviation, goes_right }));
             key = 2 * key + u64::from(goes_right);
             if goes_right { start = middle } else { end = middle }
         }
         cuts
     }
-}
-
-/// The motion where the cuts lead, from the increment over the whole.
-fn descend(whole: f64, cuts: &[Cut], mut draw: impl FnMut(u64) -> f64) -> f64 {
-    let (mut before, mut increment) = (0.0, whole);
-    for cut in cuts {
-        let left = cut.mean * increment + cut.deviation * draw(cut.seed);
-        if cut.goes_right {
-            before += left;
-            increment -= left;
-        } else {
-            increment = left;
-        }
-    }
-    before + increment
 }
 
 /// To six digits behind the point, as Python does.

@@ -49,17 +49,14 @@ impl NoiseGenerator {
             Self::Nv { seed, calls } => {
                 let (seed, call) = (*seed, *calls);
                 *calls = calls.wrapping_add(1);
-                (0..count as u32).map(|element| nv_normal(seed, call, element)).collect()
+                let words =
+                    |element| philox_4x32_10([call, 0, element, 0], [seed as u32, (seed >> 32) as u32]);
+                let values = (0..count as u32).map(words);
+                values.map(|words| box_muller_nv(words[0], words[1])).collect()
             }
             Self::Cpu(twister) => twister.normal(count),
         }
     }
-}
-
-/// One value of a call of a Philox stream.
-pub(super) fn nv_normal(seed: u64, call: u32, element: u32) -> f32 {
-    let words = philox_4x32_10([call, 0, element, 0], [seed as u32, (seed >> 32) as u32]);
-    box_muller_nv(words[0], words[1])
 }
 
 /// Philox 4x32 with 10 rounds (Salmon et al. 2011).

@@ -1,5 +1,8 @@
 //! What a request may say of sampling beside the sampler, the schedule and the steps. Names, meaning and defaults are
-//! A1111's.
+//! A1111's (`modules/sd_samplers_common.py`, `modules/sd_schedulers.py`, `modules/models/diffusion/uni_pc`); what the numbers
+//! do is k-diffusion's and the papers', which each sampler names.
+//!
+//! Levels are standard deviations of the noise, where latents have about 1: Stable Diffusion's go from 0.0292 to 14.6.
 
 use super::named::named;
 
@@ -7,27 +10,28 @@ use super::named::named;
 /// effect on samplers and schedules that do not use it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerOptions {
-    /// How much of the noise that a step takes away it draws anew; the sampler's own if `None`.
+    /// How much of the noise that a step takes away it draws anew, a share of 0 or more, 1 for all; the sampler's own if `None`.
     pub eta: Option<f64>,
-    /// How much noise is added before steps, over all of them.
+    /// How much noise is added before steps, over all of them: each level is raised by this over the number of steps, up to
+    /// √2 − 1 times itself (Karras et al. 2022: S_churn). 0 or more.
     pub s_churn: f64,
-    /// The lowest level at which noise is added.
+    /// The lowest level at which noise is added, 0 or more.
     pub s_tmin: f64,
     /// The highest level at which noise is added; infinite for all.
     pub s_tmax: f64,
-    /// What noise drawn on the way is multiplied by.
+    /// What noise drawn on the way is multiplied by, 0 or more.
     pub s_noise: f64,
     /// What is added to each seed for the noise drawn on the way.
     pub eta_noise_seed_delta: i64,
-    /// The schedule's lowest level above 0; the model's if `None`.
+    /// The schedule's lowest level, above 0; the model's if `None`.
     pub sigma_min: Option<f64>,
-    /// The schedule's highest level; the model's if `None`.
+    /// The schedule's highest level, above the lowest; the model's if `None`.
     pub sigma_max: Option<f64>,
-    /// The exponent of the schedules that have one; the schedule's own if `None`.
+    /// The exponent of the schedules that have one, above 0; the schedule's own if `None`.
     pub rho: Option<f64>,
-    /// The first parameter of the schedule "Beta".
+    /// The first parameter of the schedule "Beta", α, above 0.
     pub beta_dist_alpha: f64,
-    /// The second parameter of the schedule "Beta".
+    /// The second parameter of the schedule "Beta", β, above 0.
     pub beta_dist_beta: f64,
     /// Whether one step more is planned, and the level before the last left out, whatever the sampler.
     pub always_discard_next_to_last_sigma: bool,

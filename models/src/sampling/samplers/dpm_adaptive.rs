@@ -84,3 +84,42 @@ fn error(low: &Tensor, high: &Tensor, before: &Tensor) -> f64 {
     });
     (squares.sum::<f64>() / low.values().len().max(1) as f64).sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::{Denoised, ModelSigmas, SamplerOptions, Schedule, levels, sample};
+
+    /// Says another thing each time it is asked.
+    #[derive(Default)]
+    struct Restless {
+        calls: usize,
+    }
+
+    impl Denoise for Restless {
+        fn predict(&mut self, x: &Tensor, _sigma: f64, _timestep: Option<f32>) -> Result<Denoised> {
+            self.calls += 1;
+            let guided = Tensor::full(if self.calls.is_multiple_of(2) { 1e4 } else { -1e4 }, x.dims());
+            Ok(Denoised { uncond: guided.clone(), guided })
+        }
+
+        fn noise(&mut self, _from: f64, _to: f64) -> Result<Tensor> {
+            Ok(Tensor::full(0.0, [1, 4, 2, 2]))
+        }
+
+        fn advance(&mut self, _steps: usize, _x: &Tensor, _denoised: &Tensor) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_model_that_says_another_thing_each_time_ends_with_a_remedy() {
+        let (model, options) = (ModelSigmas::default(), SamplerOptions::default());
+        let sigmas = levels(&INFO, &model, Schedule::Automatic, 20, &options).expect("levels");
+        let mut restless = Restless::default();
+        let noise = Tensor::full(1.0, [1, 4, 2, 2]);
+        let error = sample(&INFO, &noise, &sigmas, &model, &options, &mut restless).expect_err("given up");
+        assert_eq!(restless.calls, 3 * MOST);
+        assert!(matches!(&error, Error::Request(text) if text.contains("use another sampler")), "{error}");
+    }
+}
