@@ -19,9 +19,13 @@ from conftest import LONG, REPOSITORY, SMALL, SOON, Daemon
 from PIL import Image, PngImagePlugin
 
 
+#: ``SMALL`` without its prompt.
+ALONE: Dict[str, Any] = {name: value for name, value in SMALL.items() if name != "prompt"}
+
+
 def test_a_picture(client: latentd.Client) -> None:
     result = client.txt2img(**SMALL)
-    assert result.job and result.timings
+    assert result.job and result.timings and result.precision in ("f32", "bf16")
     (image,) = result.images
     assert (image.width, image.height, image.seed) == (SMALL["width"], SMALL["height"], SMALL["seed"])
     assert image.image.size == (SMALL["width"], SMALL["height"])
@@ -100,6 +104,52 @@ def test_a_batch_is_its_pictures(client: latentd.Client) -> None:
     batch = client.txt2img(**SMALL, batch_size=2, n_iter=2).images
     assert [image.seed for image in batch] == [7, 8, 9, 10]
     assert batch[3].image.tobytes() == client.txt2img(**{**SMALL, "seed": 10}).images[0].image.tobytes()
+
+
+def test_a_list_of_prompts_has_one_for_each_picture(client: latentd.Client) -> None:
+    prompts = ["a red circle", "a blue square, (large:1.3)"]
+    fields = {**SMALL, "prompt": prompts, "negative_prompt": ["grey", ""]}
+    images = client.txt2img(**fields, batch_size=2).images
+    for index, (prompt, negative) in enumerate(zip(prompts, ["grey", ""])):
+        alone = client.txt2img(prompt, **{**ALONE, "seed": 7 + index}, negative_prompt=negative).images[0]
+        assert alone.image.tobytes() == images[index].image.tobytes()
+        assert images[index].infotext.startswith(prompt)
+    with pytest.raises(latentd.InvalidParams, match="a list of 2, and 3 pictures"):
+        client.txt2img(**fields, n_iter=3)
+
+
+def test_a_region_has_a_prompt_of_its_own(client: latentd.Client, tmp_path: Path) -> None:
+    # White on the left; the same mask in each form that a picture may have.
+    raw = latentd.Image(2, 1, raw=b"\xff\0", channels=1)
+    buffer = io.BytesIO()
+    raw.pil().save(buffer, "PNG")
+    png = buffer.getvalue()
+    file = latentd.Image(2, 1, png=png).save(tmp_path / "mask.png")
+    blob = client.put_blob(png)
+
+    def draw(mask: Any, **more: Any) -> latentd.Image:
+        return client.txt2img(**SMALL, regions=[{"mask": mask, "prompt": "a green triangle", **more}]).images[0]
+
+    plain = client.txt2img(**SMALL).images[0].image.tobytes()
+    drawn = draw(blob)
+    assert draw(raw).image.tobytes() == drawn.image.tobytes() != plain
+    for mask in (png, bytearray(png), file, str(file), {"png": png}):
+        assert draw(mask).png == drawn.png
+    # Its text names the mask, which the daemon has kept.
+    params = client.image_info(drawn).params
+    assert params is not None and params["regions"][0]["mask"] == {"blob": blob.sha256}
+    assert client.txt2img(**params).images[0].png == drawn.png
+    assert draw(raw, weight=0.0).image.tobytes() == plain
+    assert draw(raw, weight=0.5).image.tobytes() not in (plain, drawn.image.tobytes())
+    # As a job like any other.
+    job = client.jobs.submit("txt2img", {**SMALL, "regions": [{"mask": blob, "prompt": "a green triangle"}]})
+    assert client.jobs.wait(job, timeout=SOON).images[0].png == drawn.png
+    with pytest.raises(latentd.InvalidParams, match="regions.0.weight: 2"):
+        draw(raw, weight=2)
+    with pytest.raises(latentd.InvalidParams, match="regions.0.mask: 5 must be a map"):
+        draw(5)
+    with pytest.raises(latentd.NotFound, match="blobs.put"):
+        draw(latentd.Blob("0" * 64))
 
 
 def test_formats(client: latentd.Client, tmp_path: Path) -> None:

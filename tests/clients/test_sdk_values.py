@@ -14,6 +14,7 @@ import latentd
 import msgpack
 import numpy as np
 import pytest
+from latentd import calls
 from latentd.protocol import Protocol
 
 
@@ -70,6 +71,47 @@ def test_whatever_has_the_form_of_a_value_is_one(given: Any, expected: Any) -> N
 def test_what_has_none_is_named(given: Any, kind: type, says: str) -> None:
     with pytest.raises(kind, match=says):
         sent(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (b"\x89PNG", {"png": b"\x89PNG"}),
+        (bytearray(b"\xff\xd8\xff"), {"jpeg": b"\xff\xd8\xff"}),
+        (memoryview(b"RIFF0000WEBP"), {"webp": b"RIFF0000WEBP"}),
+        ("/a.png", {"path": "/a.png"}),
+        (Path("a.png"), {"path": os.path.abspath("a.png")}),
+        (latentd.Blob("0" * 64), {"blob": "0" * 64}),
+        (latentd.Image(1, 1, png=b"x"), {"png": b"x"}),
+        (latentd.Image(2, 1, raw=b"ab", channels=1), {"raw": b"ab", "width": 2, "height": 1, "channels": 1}),
+        ({"blob": "0" * 64}, {"blob": "0" * 64}),
+        # The daemon says what is wrong with these.
+        (5, 5),
+        (None, None),
+    ],
+    ids=repr,
+)
+def test_a_mask_is_a_picture_in_any_form(given: Any, expected: Any) -> None:
+    params = {"prompt": "a", "regions": ({"mask": given, "prompt": "b", "weight": 0.5},)}
+    call = calls.submit("txt2img", params, None)
+    assert call.params["params"] == {
+        "prompt": "a",
+        "regions": [{"mask": expected, "prompt": "b", "weight": 0.5}],
+    }
+    # Other methods may mean something else by the same name.
+    assert calls.submit("plugin.method", params, None).params["params"] == params
+
+
+@pytest.mark.parametrize("regions", [None, 5, "text", {"mask": b"x"}, [], [5], [{"prompt": "x"}]], ids=repr)
+def test_what_is_no_region_is_left_to_the_daemon(regions: Any) -> None:
+    call = calls.submit("txt2img", {"regions": regions}, None)
+    assert call.params["params"] == {"regions": regions}
+
+
+def test_what_is_no_mask_is_named() -> None:
+    regions = [{"mask": np.zeros((2, 2)), "prompt": "x"}]
+    with pytest.raises(TypeError, match=r"regions\.0\.mask: numpy\.ndarray"):
+        sent(calls.submit("txt2img", {"regions": regions}, None).params)
 
 
 def test_a_picture_is_written_through_a_link_and_keeps_what_a_file_had(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from .types import (
     Preview,
     PreviewFields,
     Progress,
+    Region,
     Result,
     Txt2ImgFields,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "PreviewFields",
     "Progress",
     "ProtocolError",
+    "Region",
     "Result",
     "Timeout",
     "Txt2ImgFields",

@@ -165,14 +165,14 @@ class AsyncClient:
 
     async def txt2img(
         self,
-        prompt: str,
+        prompt: Union[str, List[str]],
         *,
         on_progress: Optional[Callable[[Progress], Union[Awaitable[object], object]]] = None,
         on_preview: Optional[Callable[[Preview], Union[Awaitable[object], object]]] = None,
         timeout: Optional[float] = None,
         **fields: Unpack[Txt2ImgFields],
     ) -> Result:
-        """Draws pictures of ``prompt`` and waits for them.
+        """Draws pictures of ``prompt`` and waits for them. A list has one text for each of them, ``batch_size * n_iter``.
 
         ``fields`` are those of :class:`~latentd.Txt2ImgFields`; what is left out has the daemon's default.
         Leaving this call by an exception (``timeout`` seconds have passed, the task was cancelled, a callback
