@@ -152,6 +152,46 @@ def test_a_region_has_a_prompt_of_its_own(client: latentd.Client, tmp_path: Path
         draw(latentd.Blob("0" * 64))
 
 
+def test_what_a_prompt_is_to_the_models(client: latentd.Client) -> None:
+    told = client.prompt_tokens("a (red:1.5) [fox:cat:0.5] AND sky :0.5\nAND sea <lora:none:0.7>", steps=4)
+    assert told.text == "a (red:1.5) [fox:cat:0.5] AND sky :0.5\nAND sea "
+    assert [part.weight for part in told.parts] == [1.0, 0.5, 1.0]
+    first = told.parts[0]
+    assert first.schedule == [latentd.PromptStretch(1, 2, 0), latentd.PromptStretch(3, 4, 1)]
+    tokens = [token for chunk in first.texts[1].chunks for token in chunk]
+    assert [(token.text, token.weight) for token in tokens] == [("a", 1.0), ("red", 1.5), ("cat", 1.0)]
+    assert all(token.ends_word and token.embedding is None for token in tokens)
+    assert told.networks == [latentd.PromptNetwork("lora", "none", "<lora:none:0.7>", False)]
+    assert (told.tokens, told.room, told.embeddings, told.truncated) == (3, 75, [], False)
+    assert len(told.warnings) == 1 and "'none' is not in the library" in told.warnings[0]
+    negative = client.prompt_tokens("a AND b", negative=True, emphasis="No norm")
+    assert len(negative.parts) == 1 and negative.tokens == 3
+    with pytest.raises(latentd.InvalidParams, match="emphasis: .*No norm"):
+        client.prompt_tokens("a", emphasis="Loud")
+
+
+def test_styles_are_saved_used_and_deleted(client: latentd.Client) -> None:
+    saved = client.save_style("Ink", "ink drawing of {prompt}", "colour")
+    try:
+        assert (saved.name, saved.prompt, saved.negative_prompt) == ("Ink", "ink drawing of {prompt}", "colour")
+        assert saved.saved and saved.path.is_file()
+        assert client.styles() == latentd.StyleList([saved])
+        styled = client.txt2img(**SMALL, styles=["Ink"]).images[0]
+        written = {**SMALL, "prompt": f"ink drawing of {SMALL['prompt']}", "negative_prompt": "colour"}
+        assert styled.image.tobytes() == client.txt2img(**written).images[0].image.tobytes()
+        assert client.save_style("Ink", "{prompt} in ink").negative_prompt == ""
+        assert [style.prompt for style in client.styles().styles] == ["{prompt} in ink"]
+    finally:
+        assert client.delete_style("Ink").name == "Ink"
+    assert client.styles().styles == []
+    with pytest.raises(latentd.NotFound, match="no style 'Ink'"):
+        client.delete_style("Ink")
+    with pytest.raises(latentd.NotFound, match="no style 'Ink'"):
+        client.txt2img(**SMALL, styles=["Ink"])
+    with pytest.raises(latentd.InvalidParams, match="'None' cannot be a style's"):
+        client.save_style("None")
+
+
 def test_formats(client: latentd.Client, tmp_path: Path) -> None:
     png = client.txt2img(**SMALL).images[0]
     raw = client.txt2img(**SMALL, output={"format": "raw"}).images[0]

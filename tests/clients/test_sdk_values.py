@@ -8,13 +8,13 @@ from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Callable
 
 import latentd
 import msgpack
 import numpy as np
 import pytest
-from latentd import calls
+from latentd import calls, prompts
 from latentd.protocol import Protocol
 
 
@@ -112,6 +112,33 @@ def test_what_is_no_mask_is_named() -> None:
     regions = [{"mask": np.zeros((2, 2)), "prompt": "x"}]
     with pytest.raises(TypeError, match=r"regions\.0\.mask: numpy\.ndarray"):
         sent(calls.submit("txt2img", {"regions": regions}, None).params)
+
+
+@pytest.mark.parametrize(
+    ("parse", "answer", "says"),
+    [
+        (prompts.parse_prompt_tokens, 5, "5 where a map"),
+        (prompts.parse_prompt_tokens, {"tokens": "5"}, "tokens '5' where int"),
+        (prompts.parse_prompt_tokens, {"parts": {}}, "parts {} where list"),
+        (prompts.parse_prompt_tokens, {"parts": [{"schedule": [7]}]}, "7 where a map"),
+        (prompts.parse_prompt_tokens, {"parts": [{"texts": [{"chunks": [7]}]}]}, "a chunk"),
+        (prompts.parse_prompt_tokens, {"parts": [{"texts": [{"chunks": [[7]]}]}]}, "7 where a map"),
+        (prompts.parse_prompt_tokens, {"networks": [None]}, "None where a map"),
+        (prompts.parse_style_list, {"styles": [{"name": 5}]}, "name 5 where str"),
+        (prompts.parse_style, [], r"\[\] where a map"),
+    ],
+)
+def test_answers_of_another_form_are_errors(parse: Callable[[Any], Any], answer: Any, says: str) -> None:
+    with pytest.raises(latentd.ProtocolError, match=says):
+        parse(answer)
+
+
+def test_what_a_daemon_leaves_out_is_empty() -> None:
+    told = prompts.parse_prompt_tokens({"parts": [{"weight": 1, "texts": [{"chunks": [[{"id": 3}]]}]}]})
+    token = latentd.PromptToken(3, "", False, 0.0)
+    part = latentd.PromptPart(1.0, [], [latentd.PromptText("", [[token]])])
+    assert told == latentd.PromptTokens("", [part], [], [], 0, 0) and type(told.parts[0].weight) is float
+    assert prompts.parse_style_list({}) == latentd.StyleList([])
 
 
 def test_a_picture_is_written_through_a_link_and_keeps_what_a_file_had(tmp_path: Path) -> None:

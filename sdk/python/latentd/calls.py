@@ -9,6 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar, Union
 
 from .errors import ProtocolError
+from .prompts import (
+    PromptTokens,
+    PromptTokensFields,
+    StyleEntry,
+    StyleList,
+    parse_prompt_tokens,
+    parse_style,
+    parse_style_list,
+)
 from .types import (
     Blob,
     ImageInfo,
@@ -146,6 +155,23 @@ def image_info(image: ImageLike) -> Call[ImageInfo]:
 
 def put_blob(data: bytes) -> Call[Blob]:
     return Call("blobs.put", {"data": bytes(data)}, parse_blob)
+
+
+def prompt_tokens(text: str, fields: PromptTokensFields) -> Call[PromptTokens]:
+    return Call("prompt.tokens", {"text": text, **fields}, parse_prompt_tokens)
+
+
+def styles() -> Call[StyleList]:
+    return Call("styles.list", {}, parse_style_list)
+
+
+def save_style(name: str, prompt: str, negative_prompt: str) -> Call[StyleEntry]:
+    params = {"name": name, "prompt": prompt, "negative_prompt": negative_prompt}
+    return Call("styles.save", params, parse_style)
+
+
+def delete_style(name: str) -> Call[StyleEntry]:
+    return Call("styles.delete", {"name": name}, parse_style)
 
 
 def get(job: str) -> Call[Dict[str, Any]]:

@@ -44,7 +44,7 @@ class Txt2ImgFields(TypedDict, total=False):
     regions: List[Region]
     """Parts of each picture that are told something else than the prompt, at most 16."""
     styles: List[str]
-    """Styles by their names put around the prompts in this order."""
+    """Styles by their names (:meth:`~latentd.Client.styles`), put around the prompts in this order."""
     emphasis: str
     """What brackets do: ``"Original"`` (default), ``"No norm"`` (the mean is not restored), ``"Ignore"`` (nothing), or
     ``"None"`` (they are text)."""
