@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from typing import Any, Awaitable, Callable, List
 
 import latentd
@@ -125,6 +126,34 @@ def test_the_other_methods(with_client: Callable[[Body], Any]) -> None:
         await client.models.unload(name)
 
     with_client(body)
+
+
+def test_prompts_regions_and_styles(with_client: Callable[[Body], Any], client: latentd.Client) -> None:
+    mask = latentd.Image(1, 2, raw=b"\0\xff", channels=1)
+    buffer = io.BytesIO()
+    mask.pil().save(buffer, "PNG")
+
+    async def body(client: latentd.AsyncClient) -> List[latentd.Image]:
+        told = await client.prompt_tokens("a [red|blue] circle", steps=2)
+        assert [text.text for text in told.parts[0].texts] == ["a red circle", "a blue circle"]
+        saved = await client.save_style("Async", prompt="{prompt}, sharp")
+        assert saved in (await client.styles()).styles
+        fields = {**SMALL, "prompt": ["a red circle", "a blue square"], "styles": ["Async"], "batch_size": 2}
+        blob = await client.put_blob(buffer.getvalue())
+        drawn = [
+            await client.txt2img(**fields, regions=[{"mask": given, "prompt": "sand"}]) for given in (mask, blob)
+        ]
+        assert await client.delete_style("Async") == saved
+        assert saved not in (await client.styles()).styles
+        for images in zip(drawn[0].images, drawn[1].images):
+            assert images[0].image.tobytes() == images[1].image.tobytes()
+        return drawn[0].images
+
+    first, second = with_client(body)
+    region = {"mask": mask, "prompt": "sand"}
+    written = {**SMALL, "prompt": "a blue square, sharp", "seed": SMALL["seed"] + 1}
+    again = client.txt2img(**written, regions=[region]).images[0]
+    assert again.image.tobytes() == second.image.tobytes() != first.image.tobytes()
 
 
 def test_not_connected(daemon: Daemon) -> None:

@@ -28,6 +28,7 @@ def test_types() -> None:
         (["txt2img.py", "a lighthouse", "one.png", "--steps", "2", "--width", "64", "--height", "64"], ["one.png"]),
         (["many.py", "a lighthouse", "many", "--count", "2", "--size", "64"], ["many/1.png", "many/2.png"]),
         (["jobs.py", "a lighthouse", "job.png", "--size", "64"], ["job.png"]),
+        (["regions.py", "a beach", "a lighthouse", "a palm", "both.png", "--size", "64"], ["both.png"]),
     ],
     ids=lambda value: value[0],
 )

@@ -19,9 +19,13 @@ from conftest import LONG, REPOSITORY, SMALL, SOON, Daemon
 from PIL import Image, PngImagePlugin
 
 
+#: ``SMALL`` without its prompt.
+ALONE: Dict[str, Any] = {name: value for name, value in SMALL.items() if name != "prompt"}
+
+
 def test_a_picture(client: latentd.Client) -> None:
     result = client.txt2img(**SMALL)
-    assert result.job and result.timings
+    assert result.job and result.timings and result.precision in ("f32", "bf16")
     (image,) = result.images
     assert (image.width, image.height, image.seed) == (SMALL["width"], SMALL["height"], SMALL["seed"])
     assert image.image.size == (SMALL["width"], SMALL["height"])
@@ -100,6 +104,92 @@ def test_a_batch_is_its_pictures(client: latentd.Client) -> None:
     batch = client.txt2img(**SMALL, batch_size=2, n_iter=2).images
     assert [image.seed for image in batch] == [7, 8, 9, 10]
     assert batch[3].image.tobytes() == client.txt2img(**{**SMALL, "seed": 10}).images[0].image.tobytes()
+
+
+def test_a_list_of_prompts_has_one_for_each_picture(client: latentd.Client) -> None:
+    prompts = ["a red circle", "a blue square, (large:1.3)"]
+    fields = {**SMALL, "prompt": prompts, "negative_prompt": ["grey", ""]}
+    images = client.txt2img(**fields, batch_size=2).images
+    for index, (prompt, negative) in enumerate(zip(prompts, ["grey", ""])):
+        alone = client.txt2img(prompt, **{**ALONE, "seed": 7 + index}, negative_prompt=negative).images[0]
+        assert alone.image.tobytes() == images[index].image.tobytes()
+        assert images[index].infotext.startswith(prompt)
+    with pytest.raises(latentd.InvalidParams, match="a list of 2, and 3 pictures"):
+        client.txt2img(**fields, n_iter=3)
+
+
+def test_a_region_has_a_prompt_of_its_own(client: latentd.Client, tmp_path: Path) -> None:
+    # White on the left; the same mask in each form that a picture may have.
+    raw = latentd.Image(2, 1, raw=b"\xff\0", channels=1)
+    buffer = io.BytesIO()
+    raw.pil().save(buffer, "PNG")
+    png = buffer.getvalue()
+    file = latentd.Image(2, 1, png=png).save(tmp_path / "mask.png")
+    blob = client.put_blob(png)
+
+    def draw(mask: Any, **more: Any) -> latentd.Image:
+        return client.txt2img(**SMALL, regions=[{"mask": mask, "prompt": "a green triangle", **more}]).images[0]
+
+    plain = client.txt2img(**SMALL).images[0].image.tobytes()
+    drawn = draw(blob)
+    assert draw(raw).image.tobytes() == drawn.image.tobytes() != plain
+    for mask in (png, bytearray(png), file, str(file), {"png": png}):
+        assert draw(mask).png == drawn.png
+    # Its text names the mask, which the daemon has kept.
+    params = client.image_info(drawn).params
+    assert params is not None and params["regions"][0]["mask"] == {"blob": blob.sha256}
+    assert client.txt2img(**params).images[0].png == drawn.png
+    assert draw(raw, weight=0.0).image.tobytes() == plain
+    assert draw(raw, weight=0.5).image.tobytes() not in (plain, drawn.image.tobytes())
+    # As a job like any other.
+    job = client.jobs.submit("txt2img", {**SMALL, "regions": [{"mask": blob, "prompt": "a green triangle"}]})
+    assert client.jobs.wait(job, timeout=SOON).images[0].png == drawn.png
+    with pytest.raises(latentd.InvalidParams, match="regions.0.weight: 2"):
+        draw(raw, weight=2)
+    with pytest.raises(latentd.InvalidParams, match="regions.0.mask: 5 must be a map"):
+        draw(5)
+    with pytest.raises(latentd.NotFound, match="blobs.put"):
+        draw(latentd.Blob("0" * 64))
+
+
+def test_what_a_prompt_is_to_the_models(client: latentd.Client) -> None:
+    told = client.prompt_tokens("a (red:1.5) [fox:cat:0.5] AND sky :0.5\nAND sea <lora:none:0.7>", steps=4)
+    assert told.text == "a (red:1.5) [fox:cat:0.5] AND sky :0.5\nAND sea "
+    assert [part.weight for part in told.parts] == [1.0, 0.5, 1.0]
+    first = told.parts[0]
+    assert first.schedule == [latentd.PromptStretch(1, 2, 0), latentd.PromptStretch(3, 4, 1)]
+    tokens = [token for chunk in first.texts[1].chunks for token in chunk]
+    assert [(token.text, token.weight) for token in tokens] == [("a", 1.0), ("red", 1.5), ("cat", 1.0)]
+    assert all(token.ends_word and token.embedding is None for token in tokens)
+    assert told.networks == [latentd.PromptNetwork("lora", "none", "<lora:none:0.7>", False)]
+    assert (told.tokens, told.room, told.embeddings, told.truncated) == (3, 75, [], False)
+    assert len(told.warnings) == 1 and "'none' is not in the library" in told.warnings[0]
+    negative = client.prompt_tokens("a AND b", negative=True, emphasis="No norm")
+    assert len(negative.parts) == 1 and negative.tokens == 3
+    with pytest.raises(latentd.InvalidParams, match="emphasis: .*No norm"):
+        client.prompt_tokens("a", emphasis="Loud")
+
+
+def test_styles_are_saved_used_and_deleted(client: latentd.Client) -> None:
+    saved = client.save_style("Ink", "ink drawing of {prompt}", "colour")
+    try:
+        assert (saved.name, saved.prompt, saved.negative_prompt) == ("Ink", "ink drawing of {prompt}", "colour")
+        assert saved.saved and saved.path.is_file()
+        assert client.styles() == latentd.StyleList([saved])
+        styled = client.txt2img(**SMALL, styles=["Ink"]).images[0]
+        written = {**SMALL, "prompt": f"ink drawing of {SMALL['prompt']}", "negative_prompt": "colour"}
+        assert styled.image.tobytes() == client.txt2img(**written).images[0].image.tobytes()
+        assert client.save_style("Ink", "{prompt} in ink").negative_prompt == ""
+        assert [style.prompt for style in client.styles().styles] == ["{prompt} in ink"]
+    finally:
+        assert client.delete_style("Ink").name == "Ink"
+    assert client.styles().styles == []
+    with pytest.raises(latentd.NotFound, match="no style 'Ink'"):
+        client.delete_style("Ink")
+    with pytest.raises(latentd.NotFound, match="no style 'Ink'"):
+        client.txt2img(**SMALL, styles=["Ink"])
+    with pytest.raises(latentd.InvalidParams, match="'None' cannot be a style's"):
+        client.save_style("None")
 
 
 def test_formats(client: latentd.Client, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Callable
 
 import latentd
 import msgpack
 import numpy as np
 import pytest
+from latentd import calls, prompts
 from latentd.protocol import Protocol
 
 
@@ -70,6 +71,74 @@ def test_whatever_has_the_form_of_a_value_is_one(given: Any, expected: Any) -> N
 def test_what_has_none_is_named(given: Any, kind: type, says: str) -> None:
     with pytest.raises(kind, match=says):
         sent(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (b"\x89PNG", {"png": b"\x89PNG"}),
+        (bytearray(b"\xff\xd8\xff"), {"jpeg": b"\xff\xd8\xff"}),
+        (memoryview(b"RIFF0000WEBP"), {"webp": b"RIFF0000WEBP"}),
+        ("/a.png", {"path": "/a.png"}),
+        (Path("a.png"), {"path": os.path.abspath("a.png")}),
+        (latentd.Blob("0" * 64), {"blob": "0" * 64}),
+        (latentd.Image(1, 1, png=b"x"), {"png": b"x"}),
+        (latentd.Image(2, 1, raw=b"ab", channels=1), {"raw": b"ab", "width": 2, "height": 1, "channels": 1}),
+        ({"blob": "0" * 64}, {"blob": "0" * 64}),
+        # The daemon says what is wrong with these.
+        (5, 5),
+        (None, None),
+    ],
+    ids=repr,
+)
+def test_a_mask_is_a_picture_in_any_form(given: Any, expected: Any) -> None:
+    params = {"prompt": "a", "regions": ({"mask": given, "prompt": "b", "weight": 0.5},)}
+    call = calls.submit("txt2img", params, None)
+    assert call.params["params"] == {
+        "prompt": "a",
+        "regions": [{"mask": expected, "prompt": "b", "weight": 0.5}],
+    }
+    # Other methods may mean something else by the same name.
+    assert calls.submit("plugin.method", params, None).params["params"] == params
+
+
+@pytest.mark.parametrize("regions", [None, 5, "text", {"mask": b"x"}, [], [5], [{"prompt": "x"}]], ids=repr)
+def test_what_is_no_region_is_left_to_the_daemon(regions: Any) -> None:
+    call = calls.submit("txt2img", {"regions": regions}, None)
+    assert call.params["params"] == {"regions": regions}
+
+
+def test_what_is_no_mask_is_named() -> None:
+    regions = [{"mask": np.zeros((2, 2)), "prompt": "x"}]
+    with pytest.raises(TypeError, match=r"regions\.0\.mask: numpy\.ndarray"):
+        sent(calls.submit("txt2img", {"regions": regions}, None).params)
+
+
+@pytest.mark.parametrize(
+    ("parse", "answer", "says"),
+    [
+        (prompts.parse_prompt_tokens, 5, "5 where a map"),
+        (prompts.parse_prompt_tokens, {"tokens": "5"}, "tokens '5' where int"),
+        (prompts.parse_prompt_tokens, {"parts": {}}, "parts {} where list"),
+        (prompts.parse_prompt_tokens, {"parts": [{"schedule": [7]}]}, "7 where a map"),
+        (prompts.parse_prompt_tokens, {"parts": [{"texts": [{"chunks": [7]}]}]}, "a chunk"),
+        (prompts.parse_prompt_tokens, {"parts": [{"texts": [{"chunks": [[7]]}]}]}, "7 where a map"),
+        (prompts.parse_prompt_tokens, {"networks": [None]}, "None where a map"),
+        (prompts.parse_style_list, {"styles": [{"name": 5}]}, "name 5 where str"),
+        (prompts.parse_style, [], r"\[\] where a map"),
+    ],
+)
+def test_answers_of_another_form_are_errors(parse: Callable[[Any], Any], answer: Any, says: str) -> None:
+    with pytest.raises(latentd.ProtocolError, match=says):
+        parse(answer)
+
+
+def test_what_a_daemon_leaves_out_is_empty() -> None:
+    told = prompts.parse_prompt_tokens({"parts": [{"weight": 1, "texts": [{"chunks": [[{"id": 3}]]}]}]})
+    token = latentd.PromptToken(3, "", False, 0.0)
+    part = latentd.PromptPart(1.0, [], [latentd.PromptText("", [[token]])])
+    assert told == latentd.PromptTokens("", [part], [], [], 0, 0) and type(told.parts[0].weight) is float
+    assert prompts.parse_style_list({}) == latentd.StyleList([])
 
 
 def test_a_picture_is_written_through_a_link_and_keeps_what_a_file_had(tmp_path: Path) -> None:

@@ -6,9 +6,18 @@ Both clients send these; only how they wait differs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar
+from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar, Union
 
 from .errors import ProtocolError
+from .prompts import (
+    PromptTokens,
+    PromptTokensFields,
+    StyleEntry,
+    StyleList,
+    parse_prompt_tokens,
+    parse_style,
+    parse_style_list,
+)
 from .types import (
     Blob,
     ImageInfo,
@@ -23,6 +32,7 @@ from .types import (
     parse_image_info,
     parse_merge_result,
     parse_result,
+    region_in,
 )
 
 T = TypeVar("T")
@@ -97,7 +107,9 @@ def shutdown() -> Call[None]:
     return Call("shutdown", {}, _nothing)
 
 
-def txt2img_params(prompt: str, fields: Txt2ImgFields, wants_preview: bool) -> Dict[str, Any]:
+def txt2img_params(
+    prompt: Union[str, List[str]], fields: Txt2ImgFields, wants_preview: bool
+) -> Dict[str, Any]:
     params: Dict[str, Any] = {"prompt": prompt, **fields}
     if wants_preview:
         # Previews cost time, so the daemon makes them only when asked.
@@ -109,7 +121,16 @@ def submit(
     method: str, params: Mapping[str, Any], id: Optional[str], on_disconnect: Optional[str] = None
 ) -> Call[str]:
     given = _given(id=id, on_disconnect=on_disconnect)
-    return Call("jobs.submit", {"method": method, "params": dict(params), **given}, _job_id)
+    params = _with_masks(params) if method == "txt2img" else dict(params)
+    return Call("jobs.submit", {"method": method, "params": params, **given}, _job_id)
+
+
+def _with_masks(params: Mapping[str, Any]) -> Dict[str, Any]:
+    """With the regions' masks in whatever form pictures are given, as the wire has them."""
+    regions = params.get("regions")
+    if not isinstance(regions, (list, tuple)):
+        return dict(params)
+    return {**params, "regions": [region_in(region) for region in regions]}
 
 
 def wait(job: str) -> Call[Result]:
@@ -134,6 +155,23 @@ def image_info(image: ImageLike) -> Call[ImageInfo]:
 
 def put_blob(data: bytes) -> Call[Blob]:
     return Call("blobs.put", {"data": bytes(data)}, parse_blob)
+
+
+def prompt_tokens(text: str, fields: PromptTokensFields) -> Call[PromptTokens]:
+    return Call("prompt.tokens", {"text": text, **fields}, parse_prompt_tokens)
+
+
+def styles() -> Call[StyleList]:
+    return Call("styles.list", {}, parse_style_list)
+
+
+def save_style(name: str, prompt: str, negative_prompt: str) -> Call[StyleEntry]:
+    params = {"name": name, "prompt": prompt, "negative_prompt": negative_prompt}
+    return Call("styles.save", params, parse_style)
+
+
+def delete_style(name: str) -> Call[StyleEntry]:
+    return Call("styles.delete", {"name": name}, parse_style)
 
 
 def get(job: str) -> Call[Dict[str, Any]]:

@@ -14,11 +14,13 @@ from .address import socket_path
 from .connection import Connection, Listener
 from .errors import LatentdError, Timeout
 from .protocol import MAX_MESSAGE_BYTES
+from .prompts import PromptTokens, StyleEntry, StyleList
 from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .prompts import PromptTokensFields
     from .types import MergeFields, Txt2ImgFields
 
 T = TypeVar("T")
@@ -110,14 +112,14 @@ class Client:
 
     def txt2img(
         self,
-        prompt: str,
+        prompt: Union[str, List[str]],
         *,
         on_progress: Optional[Callable[[Progress], object]] = None,
         on_preview: Optional[Callable[[Preview], object]] = None,
         timeout: Optional[float] = None,
         **fields: Unpack[Txt2ImgFields],
     ) -> Result:
-        """Draws pictures of ``prompt`` and waits for them.
+        """Draws pictures of ``prompt`` and waits for them. A list has one text for each of them, ``batch_size * n_iter``.
 
         ``fields`` are those of :class:`~latentd.Txt2ImgFields`; what is left out has the daemon's default.
         Leaving this call by an exception (``timeout`` seconds have passed, Ctrl-C, a callback raised) cancels
@@ -149,6 +151,26 @@ class Client:
         :class:`~latentd.NotFound` where it is used, and can be given again.
         """
         return self._run(calls.put_blob(data))
+
+    def prompt_tokens(self, text: str, **fields: Unpack[PromptTokensFields]) -> PromptTokens:
+        """What a prompt is to the models: tokens, chunks, weights, and what it says at which steps.
+
+        ``fields`` are those of :class:`~latentd.PromptTokensFields`; what is left out has the daemon's default.
+        """
+        return self._run(calls.prompt_tokens(text, fields))
+
+    def styles(self) -> StyleList:
+        """All styles, which requests name in ``styles``."""
+        return self._run(calls.styles())
+
+    def save_style(self, name: str, prompt: str = "", negative_prompt: str = "") -> StyleEntry:
+        """Saves a style, in place of one of its name. What requests ask for stands in the place of ``{prompt}`` in its
+        texts, or before them."""
+        return self._run(calls.save_style(name, prompt, negative_prompt))
+
+    def delete_style(self, name: str) -> StyleEntry:
+        """Deletes a style that was saved; those in AUTOMATIC1111's files are only read."""
+        return self._run(calls.delete_style(name))
 
     def events(
         self, job: Optional[str] = None, *, since: int = 0, timeout: Optional[float] = None

@@ -39,7 +39,21 @@ class Txt2ImgFields(TypedDict, total=False):
     the nearest known one.
     """
 
-    negative_prompt: str
+    negative_prompt: Union[str, List[str]]
+    """What to steer away from; a list has one text for each picture, as that of prompts."""
+    regions: List[Region]
+    """Parts of each picture that are told something else than the prompt, at most 16."""
+    styles: List[str]
+    """Styles by their names (:meth:`~latentd.Client.styles`), put around the prompts in this order."""
+    emphasis: str
+    """What brackets do: ``"Original"`` (default), ``"No norm"`` (the mean is not restored), ``"Ignore"`` (nothing), or
+    ``"None"`` (they are text)."""
+    comma_padding_backtrack: int
+    """How many tokens back a comma may stand for a chunk of 75 to end there instead of within a phrase: 0 for none, 20
+    if left out."""
+    use_old_scheduling: bool
+    """Whether ``when`` in ``[from:to:when]`` is a share of the steps below 1 and a step else, as before AUTOMATIC1111
+    1.6."""
     seed: int
     """0 or more; −1 (the default) draws one, and reports it."""
     subseed: int
@@ -50,7 +64,9 @@ class Txt2ImgFields(TypedDict, total=False):
     seed_resize_from_w: int
     """With ``seed_resize_from_h``: the size in pixels at which the seed draws what shows in the middle."""
     seed_resize_from_h: int
+    """Rows of it."""
     steps: int
+    """Sampler steps; 20 if left out."""
     cfg_scale: float
     """How strongly the prompt guides; 1 leaves the negative prompt out."""
     width: int
@@ -64,11 +80,13 @@ class Txt2ImgFields(TypedDict, total=False):
     eta: float
     """How much of the noise that a step takes away is drawn anew, 0 to 1; the sampler's own if left out."""
     s_churn: float
-    """How much noise Euler, Heun and DPM2 add before their steps; ``s_tmin`` and ``s_tmax`` are the levels between which
-    they do (0 for all), ``s_noise`` multiplies it."""
+    """How much noise Euler, Heun and DPM2 add before their steps, over all of them."""
     s_tmin: float
+    """The lowest level at which they add it."""
     s_tmax: float
+    """The highest level at which they add it; 0 (default) for all."""
     s_noise: float
+    """What noise drawn on the way is multiplied by, for samplers that have it so; 1 if left out."""
     eta_noise_seed_delta: int
     """What is added to each seed for the noise drawn on the way: AUTOMATIC1111's ENSD."""
     sigma_min: float
@@ -78,8 +96,9 @@ class Txt2ImgFields(TypedDict, total=False):
     rho: float
     """The exponent of Karras and Polyexponential; 0 (default) for their own."""
     beta_dist_alpha: float
-    """Parameters of the schedule Beta: 0.6 and 0.6 if left out."""
+    """The first parameter of the schedule Beta; 0.6 if left out."""
     beta_dist_beta: float
+    """The second; 0.6 if left out."""
     always_discard_next_to_last_sigma: bool
     """Plans one step more and leaves out the level before the last."""
     sgm_noise_multiplier: bool
@@ -89,7 +108,9 @@ class Txt2ImgFields(TypedDict, total=False):
     uni_pc_skip_type: str
     """``"time_uniform"`` (default), ``"time_quadratic"`` or ``"logSNR"``."""
     uni_pc_order: int
+    """Predictions that a step of UniPC goes by, never more than there are steps; 3 if left out."""
     uni_pc_lower_order_final: bool
+    """Whether UniPC's last steps go by fewer; they do if left out."""
     s_min_uncond: float
     """Leaves out the negative prompt at each second model call below this level, which takes half of their time."""
     s_min_uncond_all: bool
@@ -106,6 +127,9 @@ class Txt2ImgFields(TypedDict, total=False):
     """Which hidden state of the text encoder counts: 1 the last, 2 the one before it."""
     pad_cond_uncond: bool
     """Pads the shorter of both prompts with empty chunks; off, as A1111 has it by default."""
+    pad_cond_uncond_v0: bool
+    """Makes the negative prompt as long as the prompt by its last token again and again, or by cutting it, as DDIM had it
+    before AUTOMATIC1111 1.6."""
     checkpoint: str
     """A library name (the file's name without extension), a hash, a path inside a models folder or the folder of its
     kind, or one of these with a hash behind it, as A1111 writes it: ``"anime/v2.safetensors [0123456789]"``."""
@@ -137,10 +161,26 @@ class Txt2ImgFields(TypedDict, total=False):
     precision: str
     """``"auto"`` (default: what the daemon's processor is quickest in), ``"f32"``, ``"bf16"`` or ``"f16"``."""
     output: Output
+    """How pictures come back."""
     preview: PreviewFields
     """Asks for preview events; ``on_preview`` does so by itself."""
     on_disconnect: str
     """``"keep"`` (default), or ``"cancel"``: the job ends when this program does, however that happens."""
+
+
+class _RegionPlace(TypedDict):
+    mask: ImageLike
+    """Where it is: white, or opaque if the mask has transparent pixels; what is between counts in part. It is laid over
+    the whole picture, whatever its size."""
+    prompt: str
+    """What to draw there; networks are of whole pictures, and named in the request's prompt."""
+
+
+class Region(_RegionPlace, total=False):
+    """A part of the pictures with a prompt of its own; where regions overlap, they share."""
+
+    weight: float
+    """How much of what guides there is its prompt, 0 to 1 (default); the rest is the request's."""
 
 
 class _LoraName(TypedDict):
@@ -266,6 +306,8 @@ class Result:
     notices: List[str] = field(default_factory=list)
     """What the person who asked should know, such as that only the demo model was there to draw with, or what the
     prompt asks for that was not applied, or where files are that could not be written where they should be."""
+    precision: str = ""
+    """What was computed in: ``"f32"`` or ``"bf16"``."""
 
 
 @dataclass(frozen=True)
@@ -414,6 +456,16 @@ ImageLike = Union[bytes, str, "os.PathLike[str]", Image, Blob]
 """An encoded picture's bytes, a file that the daemon can read, an :class:`Image`, or a :class:`Blob`."""
 
 
+_PICTURES = (bytes, bytearray, memoryview, str, os.PathLike, Image, Blob)
+
+
+def region_in(region: Any) -> Any:
+    """A region with its mask as the wire has it. What is none goes as it is, for the daemon refuses it by name."""
+    if not isinstance(region, Mapping) or not isinstance(region.get("mask"), _PICTURES):
+        return region
+    return {**region, "mask": image_in(region["mask"])}
+
+
 def parse_blob(value: Any) -> Blob:
     """The result of ``blobs.put``."""
     if not isinstance(value, dict) or not isinstance(value.get("blob"), str):
@@ -462,7 +514,8 @@ def parse_result(value: Any) -> Result:
     images = [parse_image(image) for image in value["images"]]
     notices = [str(notice) for notice in value.get("notices") or []]
     job = str(value.get("job", ""))
-    return Result(job=job, images=images, timings=dict(value.get("timings") or {}), notices=notices)
+    timings, precision = dict(value.get("timings") or {}), str(value.get("precision", ""))
+    return Result(job=job, images=images, timings=timings, notices=notices, precision=precision)
 
 
 def parse_event(value: Any) -> Event:
