@@ -9,7 +9,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::{Error, SubmitOptions};
 use crate::protocol::{
     Blob, Event, ImageIn, ImageInfo, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList,
-    LibraryListParams, MergeParams, MergeResult, Status, Txt2ImgParams, Txt2ImgResult,
+    LibraryListParams, MergeParams, MergeResult, PromptTokens, PromptTokensParams, SaveStyleParams, Status,
+    StyleEntry, StyleList, Txt2ImgParams, Txt2ImgResult,
 };
 
 /// A connection to a daemon; every call waits for its answer. Not for use inside an async runtime.
@@ -139,5 +140,25 @@ impl Client {
     /// The files in the models folders.
     pub fn library(&mut self, params: &LibraryListParams) -> Result<LibraryList, Error> {
         self.runtime.block_on(self.client.library(params))
+    }
+
+    /// What a prompt is to the models: tokens, chunks, weights, and what it says at which steps.
+    pub fn prompt_tokens(&mut self, params: &PromptTokensParams) -> Result<PromptTokens, Error> {
+        self.runtime.block_on(self.client.prompt_tokens(params))
+    }
+
+    /// All styles, which requests name in `styles`.
+    pub fn styles(&mut self) -> Result<StyleList, Error> {
+        self.runtime.block_on(self.client.styles())
+    }
+
+    /// Saves a style, in place of one of its name.
+    pub fn save_style(&mut self, params: &SaveStyleParams) -> Result<StyleEntry, Error> {
+        self.runtime.block_on(self.client.save_style(params))
+    }
+
+    /// Deletes a style that was saved.
+    pub fn delete_style(&mut self, name: &str) -> Result<StyleEntry, Error> {
+        self.runtime.block_on(self.client.delete_style(name))
     }
 }
