@@ -28,7 +28,13 @@ fn the_fake_device_draws_the_same_pictures() {
             let sampler = Sampler::from_name(sampler).expect("a sampler");
             let request = Txt2Img { sampler, batch_size: 2, ..request() };
             let (wanted, found) = (draw(&here, &request), draw(&there, &request));
-            assert_eq!(found.expect("draws"), wanted.expect("draws"), "{}, {}", sampler.name, precision.name());
+            assert_eq!(
+                found.expect("draws"),
+                wanted.expect("draws"),
+                "{}, {}",
+                sampler.name,
+                precision.name()
+            );
         }
         assert_eq!(device.memory().used, weights, "all activations were given back");
         drop(there);
