@@ -481,7 +481,7 @@ fn prompts_styles_and_regions_are_at_hand() {
     assert_eq!((region["prompt"].as_str(), region["weight"].as_f64()), (Some("a dog"), Some(0.5)));
     let (code, _, errors) = run(&["generate", "a cat", "--region", "none.png", "a dog"]);
     assert!(
-        code == Some(1) && errors.contains("regions[0].mask.path") && errors.contains("none.png"),
+        code == Some(2) && errors.contains("regions[0].mask.path") && errors.contains("none.png"),
         "{errors}"
     );
 }
