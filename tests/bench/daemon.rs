@@ -1,17 +1,19 @@
 //! How quickly the daemon itself answers: `cargo bench -p latentd --bench daemon`.
 //!
-//! Start to readiness over a folder of 1,000 model files, the round trip of `ping`, and how long a cancelled job
+//! Start to readiness over a folder of 1,000 model files, the round trip of `ping`, what `prompt.tokens` takes, and how long a cancelled job
 //! goes on, beside the time of one of its steps. Medians, with the worst beside them.
 #![allow(clippy::print_stdout, reason = "the report is what this is for")]
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use latentd_client::Client;
-use latentd_client::protocol::{EventKind, JobState, LibraryListParams, Txt2ImgParams};
+use latentd_client::codec::{Decoder, Limits, encode_request};
+use latentd_client::protocol::{EventKind, JobState, LibraryListParams, PromptTokensParams, Txt2ImgParams};
 
 const MODELS: usize = 1000;
 
@@ -64,6 +66,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     runtime.block_on(measure(folder.path()))
 }
 
+/// How long the answer to a request takes to come, whatever a client makes of it.
+fn answers(daemon: &Daemon, params: &PromptTokensParams) -> Result<Vec<Duration>, Box<dyn Error>> {
+    let params = rmpv::decode::read_value(&mut rmp_serde::to_vec_named(params)?.as_slice())?;
+    let request = encode_request(1, "prompt.tokens", &params)?;
+    let mut stream = UnixStream::connect(&daemon.socket)?;
+    let (mut decoder, mut answer) = (Decoder::new(Limits::default()), vec![]);
+    stream.write_all(&request)?;
+    while decoder.next_value()?.is_none() {
+        let mut bytes = [0; 16384];
+        let count = stream.read(&mut bytes)?;
+        decoder.feed(&bytes[..count]);
+        answer.extend_from_slice(&bytes[..count]);
+    }
+    let mut times = vec![];
+    for _ in 0..1000 {
+        let begun = Instant::now();
+        stream.write_all(&request)?;
+        // Each is as long as the first.
+        stream.read_exact(&mut answer)?;
+        times.push(begun.elapsed());
+    }
+    Ok(times)
+}
+
 async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
     let daemon = Daemon::start(folder)?;
     println!("first start over {MODELS} models: ready in {:.1?}", daemon.ready);
@@ -88,6 +114,24 @@ async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
         pings.push(begun.elapsed());
     }
     report("ping round trip", pings);
+
+    let words = "a fox in the snow, (sharp focus:1.2), masterpiece, ";
+    let changing = "a [red:blue:0.5] fox in the [snow|rain], (sharp focus:1.2), masterpiece, ";
+    for (what, text) in [("words", words), ("words that change, four texts", changing)] {
+        let text = text.repeat(200).chars().take(4096).collect();
+        let typed = PromptTokensParams { text, ..PromptTokensParams::default() };
+        report(
+            &format!("prompt.tokens of 4 KB of {what}, to the answer's last byte"),
+            answers(&daemon, &typed)?,
+        );
+        let mut reads = vec![];
+        for _ in 0..1000 {
+            let begun = Instant::now();
+            client.prompt_tokens(&typed).await?;
+            reads.push(begun.elapsed());
+        }
+        report("  and as the Rust client has it", reads);
+    }
 
     let request = Txt2ImgParams {
         prompt: "a lighthouse at dusk".into(),

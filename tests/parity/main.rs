@@ -7,6 +7,7 @@ mod bf16;
 mod drawing;
 mod embeddings;
 mod golden;
+mod hostile_prompts;
 mod hypernetworks;
 mod image_noise;
 mod networks;

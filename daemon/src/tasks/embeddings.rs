@@ -84,6 +84,9 @@ impl RequestEmbeddings {
         notices: &mut Notices,
     ) -> Result<Self> {
         let files = library.embeddings_in(texts, reading)?;
+        if files.is_empty() {
+            return Ok(Self::default());
+        }
         let names = EmbeddingNames::new(files.iter().map(Mentioned::name))?;
         let mut looked: Vec<Looked> = files.iter().map(|_| Looked::Not).collect();
         let places = loop {

@@ -69,6 +69,8 @@ pub struct ScheduleEntry {
 impl PromptSchedule {
     /// Characters of all texts together, beside those of the first: encoding more would take hours.
     const MOST: usize = 2_000_000;
+    /// Changes that are looked at over all steps that differ: nobody waits long for a prompt to be read.
+    const MOST_CHANGES: usize = 1_000_000;
 
     /// What a prompt says at each step.
     ///
@@ -86,6 +88,9 @@ impl PromptSchedule {
             })
             .collect();
         let mut ends: Vec<i64> = whens.iter().copied().filter(|step| *step >= 1).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let changed_at = ends.clone();
         ends.push(timeline.steps);
         if changes.found().iter().any(|change| matches!(change.kind, Kind::Turns(_))) {
             ends.extend(1..=timeline.steps);
@@ -96,7 +101,23 @@ impl PromptSchedule {
         let hasher = RandomState::new();
         let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut characters = 0;
+        let period = period(changes.found(), timeline.steps);
+        // Places of texts by what they depend on.
+        let mut states: HashMap<(usize, i64), usize> = HashMap::new();
         for end in ends {
+            let state = (changed_at.partition_point(|when| *when < end), (end - 1) % period);
+            if let Some(place) = states.get(&state) {
+                schedule.entries.push(ScheduleEntry { until: end as usize, text: *place });
+                continue;
+            }
+            if states.len() > 1 && states.len() * changes.found().len() > Self::MOST_CHANGES {
+                return Err(Error::Request(format!(
+                    "the prompt has {} changes and turns in {} different states from step to step; take some out of it, \
+                     or draw in fewer steps",
+                    changes.found().len(),
+                    states.len()
+                )));
+            }
             let text = changes.stretches(|index, change| chosen(change, whens.get(index), end)).concat();
             let alike = known.entry(hasher.hash_one(&text)).or_default();
             let found = alike.iter().copied().find(|place| schedule.texts.get(*place) == Some(&text));
@@ -114,6 +135,7 @@ impl PromptSchedule {
                 alike.push(place);
                 schedule.texts.push(text);
             }
+            states.insert(state, place);
             schedule.entries.push(ScheduleEntry { until: end as usize, text: place });
         }
         Ok(schedule)
@@ -134,6 +156,26 @@ impl PromptSchedule {
     }
 }
 
+/// After how many steps all turns begin anew: the least multiple of their lengths, or `steps` if that is less.
+fn period(changes: &[Change], steps: i64) -> i64 {
+    let divisor = |mut a: i64, mut b: i64| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let mut period = 1;
+    for change in changes {
+        let Kind::Turns(texts) = &change.kind else { continue };
+        let turns = texts.len().max(1) as i64;
+        period = period / divisor(period, turns) * turns;
+        if period >= steps {
+            return steps.max(1);
+        }
+    }
+    period
+}
+
 /// Which of a change's texts counts at a step; `when` is the last step before it.
 fn chosen(change: &Change, when: Option<&i64>, step: i64) -> Range<usize> {
     match &change.kind {
@@ -148,5 +190,32 @@ fn chosen(change: &Change, when: Option<&i64>, step: i64) -> Range<usize> {
             let turn = (step - 1).rem_euclid(texts.len().max(1) as i64) as usize;
             texts.get(turn).cloned().unwrap_or(change.place.end..change.place.end)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_begin_anew() {
+        let of = |prompt: &str, steps| period(Changes::of(prompt).found(), steps);
+        assert_eq!(of("a [b:c:3]", 20), 1);
+        assert_eq!(of("[a|b] [a|b|c] [a|b|c|d]", 20), 12);
+        assert_eq!(of("[a|b|c|d] [a|b|c|d|e] [a|b|c]", 20), 20);
+        let schedule = PromptSchedule::new("[a|b] [x:y:3]", &Timeline::new(8, false)).expect("short");
+        assert_eq!(schedule.texts, ["a x", "b x", "b y", "a y"]);
+        let texts: Vec<usize> = schedule.entries.iter().map(|entry| entry.text).collect();
+        assert_eq!(texts, [0, 1, 0, 2, 3, 2, 3, 2]);
+    }
+
+    #[test]
+    fn what_takes_too_long_is_refused() {
+        let prompt = "[|a][||a][||||a][||||||a][||||||||||a]".repeat(1000);
+        assert!(PromptSchedule::new(&prompt, &Timeline::new(20, false)).is_ok());
+        let error = PromptSchedule::new(&prompt, &Timeline::new(1000, false)).expect_err("refused");
+        assert!(error.to_string().contains("5000 changes and turns"), "{error}");
+        let prompt = "[a|b][||]".repeat(7000);
+        assert_eq!(PromptSchedule::new(&prompt, &Timeline::new(1000, false)).expect("few").texts.len(), 2);
     }
 }
