@@ -20,7 +20,7 @@ pub fn hostile_prompts() -> Vec<String> {
         repeated("[a|b|c][d|e|f|g][h|i|j|k|l] "),
         repeated("[|a][||a][||||a][||||||a][||||||||||a]"),
         repeated("[a|b][c|d|e][f|g|h|i|j][k|l|m|n|o|p|q]"),
-        (1..=1000).map(|step| format!("[{step}:{step}]")).collect(),
+        (1..=1000).map(|step| format!("[{step}:{step}]")).collect::<Vec<_>>().concat(),
         repeated("a"),
         repeated("é"),
         repeated("🗼"),
