@@ -6,6 +6,7 @@ mod adapters;
 mod bf16;
 mod drawing;
 mod embeddings;
+mod from_latents;
 mod golden;
 mod hostile_prompts;
 mod hypernetworks;

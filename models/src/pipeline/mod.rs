@@ -8,16 +8,20 @@ mod conditioning;
 mod contexts;
 mod decode;
 mod denoiser;
+mod draw;
+mod encode;
 mod evaluation;
 mod freed;
 mod guidance;
 mod handles;
 mod image_texts;
+mod img2img;
 mod networks;
 mod pass;
 mod pass_context;
 mod pass_plan;
 mod regions;
+mod request;
 mod sampling_options;
 mod stages;
 mod start;
@@ -28,11 +32,14 @@ mod watch;
 
 pub use components::Components;
 pub use decode::LatentDecoder;
+pub use draw::Output;
 pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
 pub use guidance::{Branch, Guidance, Span};
 pub use handles::{Handle, Handles};
 pub use image_texts::{TextFacts, TextNeeds, texts_of};
+pub use img2img::{Img2Img, InitImage, img2img};
 pub use regions::RegionPrompt;
+pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use stages::{
     BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, ImagePost, LatentFinal,
@@ -40,5 +47,5 @@ pub use stages::{
 };
 pub use start::Start;
 pub use texts::Texts;
-pub use txt2img::{Output, Txt2Img, txt2img};
+pub use txt2img::txt2img;
 pub use watch::{NoWatch, Phase, Progress, Watch};

@@ -72,8 +72,8 @@ impl Part<'_> {
         if context.networks.as_ref().is_none_or(|networks| networks.is_refiner) {
             context.begin_again()?;
         }
-        let sigmas = start.levels(plan.sigmas.clone())?;
-        let state = start.state(noise, &sigmas)?;
+        let sigmas = start.levels(plan.sigmas);
+        let state = start.state(noise)?;
         let model_sigmas = context.sigmas;
         let mut denoiser = Denoiser {
             context,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::guidance::masked;
 use crate::error::{Result, bail};
-use crate::sampling::Sigmas;
+use crate::sampling::{Beginning, Sigmas};
 use crate::tensor::Tensor;
 
 /// What the loop begins with.
@@ -20,34 +20,32 @@ pub enum Start {
         /// Where to draw, `(height, width)`: 1 for anew, 0 for what `latents` have there to the end. Everywhere if
         /// `None`.
         mask: Option<Arc<Tensor>>,
-        /// Which of the sampler's levels it begins at; levels before it are left out.
-        first_level: usize,
+        /// The noise that is added, and the levels that remain.
+        beginning: Beginning,
     },
 }
 
 impl Start {
-    /// The levels that remain, at least one step, and how the state relates to what [`Self::state`] gives.
-    pub(super) fn levels(&self, sigmas: Sigmas) -> Result<Sigmas> {
-        let Self::Latents { first_level, .. } = self else { return Ok(sigmas) };
-        match sigmas.levels.get(*first_level..) {
-            Some(levels @ [_, _, ..]) => Ok(Sigmas { levels: levels.to_vec(), initial_scale: 1.0, ..sigmas }),
-            _ => bail!("a start at level {first_level} of {} leaves no step", sigmas.levels.len()),
+    /// The levels that are visited, of those from noise alone, and how the state relates to what [`Self::state`] gives.
+    pub(super) fn levels(&self, sigmas: &Sigmas) -> Sigmas {
+        match self {
+            Self::Noise => sigmas.clone(),
+            Self::Latents { beginning, .. } => beginning.sigmas.clone(),
         }
     }
 
-    /// What, times the initial scale, is the state to begin with: unit noise, or latents + σ · noise. Samplers of
-    /// constant variance are no exception: what they run on is that state times √(1 + σ²).
-    pub(super) fn state(&self, noise: Tensor, sigmas: &Sigmas) -> Result<Tensor> {
-        let Self::Latents { latents, .. } = self else { return Ok(noise) };
-        let sigma = sigmas.levels.first().copied().unwrap_or_default();
+    /// What, times the initial scale, is the state to begin with: unit noise, or latents + σ · noise.
+    pub(super) fn state(&self, noise: Tensor) -> Result<Tensor> {
+        let Self::Latents { latents, beginning, .. } = self else { return Ok(noise) };
+        let sigma = beginning.noise as f32;
         each(&noise, latents, |noise, latents| noise.zip(latents, |noise, x| x + noise * sigma))
     }
 
     /// What it is for one of its images.
     pub(super) fn of_image(&self, image: usize) -> Result<Self> {
-        let Self::Latents { latents, mask, first_level } = self else { return Ok(Self::Noise) };
+        let Self::Latents { latents, mask, beginning } = self else { return Ok(Self::Noise) };
         let latents = latents.narrow(0, image % latents.dim(0).max(1), 1)?;
-        Ok(Self::Latents { latents, mask: mask.clone(), first_level: *first_level })
+        Ok(Self::Latents { latents, mask: mask.clone(), beginning: beginning.clone() })
     }
 
     /// What is known of the picture beside what was predicted of it: outside of the mask that of `latents`.
@@ -76,7 +74,8 @@ fn each(batch: &Tensor, latents: &Tensor, f: impl Fn(&Tensor, &Tensor) -> Result
 mod tests {
     use super::*;
     use crate::sampling::{
-        Denoise, Denoised, ModelSigmas, Sampler, SamplerOptions, Schedule, levels, sample,
+        Denoise, Denoised, ModelSigmas, PartOfSteps, Sampler, SamplerInfo, SamplerOptions, Schedule, levels,
+        levels_from_latents, sample,
     };
 
     /// A model that knows the picture.
@@ -103,8 +102,14 @@ mod tests {
         Tensor::new(numbers, dims).expect("fits")
     }
 
-    fn latents(mask: Option<Tensor>, first_level: usize) -> Start {
-        Start::Latents { latents: numbers(1.0, [1, 4, 3, 5]), mask: mask.map(Arc::new), first_level }
+    fn beginning(sampler: &SamplerInfo, kept: usize) -> Beginning {
+        let (model, options) = (ModelSigmas::default(), SamplerOptions::default());
+        let part = PartOfSteps { steps: 10, kept };
+        levels_from_latents(sampler, &model, Schedule::Automatic, part, &options).expect("levels")
+    }
+
+    fn latents(mask: Option<Tensor>, beginning: Beginning) -> Start {
+        Start::Latents { latents: numbers(1.0, [1, 4, 3, 5]), mask: mask.map(Arc::new), beginning }
     }
 
     #[test]
@@ -113,15 +118,15 @@ mod tests {
         let (model, options) = (ModelSigmas::default(), SamplerOptions::default());
         for sampler in Sampler::all() {
             let all = levels(&sampler, &model, Schedule::Automatic, 10, &options).expect("levels");
-            let start = latents(None, 4);
-            let sigmas = start.levels(all.clone()).expect("levels");
-            assert_eq!(sigmas.levels, all.levels[4..], "{sampler}");
-            let state = start.state(noise.clone(), &sigmas).expect("a state");
-            let state = state.scaled(sigmas.initial_scale);
+            let start = latents(None, beginning(&sampler, 5));
+            let sigmas = start.levels(&all);
+            let state = start.state(noise.clone()).expect("a state");
+            let Start::Latents { beginning, .. } = &start else { panic!("a start from latents") };
             for image in 0..2 {
                 let (state, noise) = (state.get(image).expect("image"), noise.get(image).expect("image"));
                 let first = numbers(1.0, [1, 4, 3, 5]).get(0).expect("image");
-                let wanted = first.zip(&noise, |x, noise| x + noise * all.levels[4]).expect("fits");
+                let level = beginning.noise as f32;
+                let wanted = first.zip(&noise, |x, noise| x + noise * level).expect("fits");
                 assert_eq!(state, wanted, "{sampler}");
             }
             let found =
@@ -136,35 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn a_start_leaves_a_step() {
-        let sampler = Sampler::from_name("Euler").expect("a sampler");
-        let options = SamplerOptions::default();
-        let all =
-            levels(&sampler, &ModelSigmas::default(), Schedule::Automatic, 3, &options).expect("levels");
-        for (first, steps) in [(0, Some(3)), (2, Some(1)), (3, None), (4, None), (usize::MAX, None)] {
-            let left = latents(None, first).levels(all.clone()).ok().map(|sigmas| sigmas.levels.len() - 1);
-            assert_eq!(left, steps, "from level {first}");
-        }
-    }
-
-    #[test]
     fn outside_of_the_mask_all_stays() {
         let mut mask = Tensor::full(0.0, [3, 5]);
         mask.values_mut()[7] = 1.0;
-        let kept = latents(Some(mask), 0).keep(numbers(3.0, [1, 4, 3, 5])).expect("fits");
+        let begin = beginning(&Sampler::from_name("Euler").expect("a sampler"), 9);
+        let kept = latents(Some(mask), begin.clone()).keep(numbers(3.0, [1, 4, 3, 5])).expect("fits");
         let (before, drawn) = (numbers(1.0, [1, 4, 3, 5]), numbers(3.0, [1, 4, 3, 5]));
         for (index, value) in kept.values().iter().enumerate() {
             let wanted = if index % 15 == 7 { &drawn } else { &before };
             assert_eq!(*value, wanted.values()[index], "{index}");
         }
-        assert!(latents(Some(Tensor::full(0.0, [5, 3])), 0).keep(numbers(3.0, [1, 4, 3, 5])).is_err());
         assert!(
-            latents(None, 0)
-                .state(
-                    numbers(2.0, [1, 4, 5, 3]),
-                    &Sigmas { levels: vec![1.0, 0.0], initial_scale: 1.0, final_scale: 1.0 }
-                )
-                .is_err()
+            latents(Some(Tensor::full(0.0, [5, 3])), begin.clone()).keep(numbers(3.0, [1, 4, 3, 5])).is_err()
         );
+        assert!(latents(None, begin).state(numbers(2.0, [1, 4, 5, 3])).is_err());
     }
 }

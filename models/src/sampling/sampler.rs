@@ -27,10 +27,28 @@ pub enum Levels {
     Schedule,
     /// A schedule over levels made of the model's.
     ScheduleOver(fn(&ModelSigmas) -> ModelSigmas),
-    /// The sampler itself, by timesteps, for so many steps.
-    Timesteps(fn(&ModelSigmas, usize, &SamplerOptions) -> Sigmas),
-    /// The sampler itself, for so many steps.
-    Own(fn(&ModelSigmas, usize) -> Vec<f32>),
+    /// The sampler itself, by timesteps: those that A1111 has for so many steps, or the lowest few of them.
+    Timesteps(fn(&ModelSigmas, &Timesteps, &SamplerOptions) -> Sigmas),
+    /// The sampler itself, between a lowest and a highest level, for so many steps.
+    Own(fn((f32, f32), usize) -> Vec<f32>),
+}
+
+/// Which timesteps a sampler that goes by them visits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timesteps {
+    /// For so many steps.
+    pub steps: usize,
+    /// So many of those, the lowest; all if `None`.
+    pub lowest: Option<usize>,
+}
+
+impl Timesteps {
+    /// They themselves, rising.
+    pub fn of(&self, model: &ModelSigmas) -> Vec<usize> {
+        let mut all = model.ddim_timesteps(self.steps);
+        all.truncate(self.lowest.unwrap_or(all.len()));
+        all
+    }
 }
 
 /// A sampler.
@@ -174,25 +192,36 @@ pub fn levels(
     }
     let always = options.always_discard_next_to_last_sigma;
     let levels = match sampler.levels {
-        Levels::Timesteps(own) => return Ok(own(model, steps + usize::from(always), options)),
-        Levels::Own(own) => own(model, steps),
-        Levels::Schedule | Levels::ScheduleOver(_) => {
-            let schedule = sampler.schedule(schedule).unwrap_or(sampler.default_schedule);
-            let discards = always || sampler.discard_next_to_last_sigma;
-            // A Brownian tree tells levels apart that are the same for all else.
-            let brownian = sampler.noise == StepNoise::Brownian;
-            let rounding = if brownian { Rounding::Torch } else { Rounding::Once };
-            let steps = steps + usize::from(discards);
-            let mut levels = schedule.levels(steps, &sampler.seen(model), options, rounding)?;
-            if discards && levels.len() > 2 {
-                levels.remove(levels.len() - 2);
-            }
-            levels
+        Levels::Timesteps(own) => {
+            return Ok(own(model, &Timesteps { steps: steps + usize::from(always), lowest: None }, options));
         }
+        Levels::Own(own) => own((model.min(), model.max()), steps),
+        Levels::Schedule | Levels::ScheduleOver(_) => scheduled(sampler, model, schedule, steps, options)?,
     };
     let first = f64::from(levels.first().copied().unwrap_or_default());
     let initial_scale = if options.sgm_noise_multiplier { first.hypot(1.0) } else { first };
     Ok(Sigmas { levels, initial_scale, final_scale: 1.0 })
+}
+
+/// Levels by a schedule, also for a sampler that has its own when it starts from noise.
+pub(super) fn scheduled(
+    sampler: &SamplerInfo,
+    model: &ModelSigmas,
+    schedule: Schedule,
+    steps: usize,
+    options: &SamplerOptions,
+) -> Result<Vec<f32>> {
+    let schedule = if schedule == Schedule::Automatic { sampler.default_schedule } else { schedule };
+    let discards = options.always_discard_next_to_last_sigma || sampler.discard_next_to_last_sigma;
+    // A Brownian tree tells levels apart that are the same for all else.
+    let brownian = sampler.noise == StepNoise::Brownian;
+    let rounding = if brownian { Rounding::Torch } else { Rounding::Once };
+    let mut levels =
+        schedule.levels(steps + usize::from(discards), &sampler.seen(model), options, rounding)?;
+    if discards && levels.len() > 2 {
+        levels.remove(levels.len() - 2);
+    }
+    Ok(levels)
 }
 
 /// Takes unit noise `(batch, channels, height, width)`, or whatever is the first state once it is multiplied by the initial
@@ -207,6 +236,10 @@ pub fn sample(
 ) -> Result<Tensor> {
     let model = &sampler.seen(model);
     let path = Path { levels: &sigmas.levels, eta: sampler.eta(options), options, model };
-    let x = (sampler.run)(noise.scaled(sigmas.initial_scale), &path, denoise)?;
+    let mut x = noise.scaled(sigmas.initial_scale);
+    // From latents there may be no step left.
+    if sigmas.levels.len() > 1 {
+        x = (sampler.run)(x, &path, denoise)?;
+    }
     Ok(x.scaled(sigmas.final_scale))
 }

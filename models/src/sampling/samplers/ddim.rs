@@ -3,7 +3,7 @@
 use super::euler_ancestral::euler_ancestral;
 use crate::sampling::model_sigmas::{ModelSigmas, Sigmas};
 use crate::sampling::options::SamplerOptions;
-use crate::sampling::sampler::{Levels, SamplerInfo, StepNoise};
+use crate::sampling::sampler::{Levels, SamplerInfo, StepNoise, Timesteps};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "DDIM",
@@ -15,8 +15,8 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
 };
 
 /// It starts from noise itself, and ends at its smallest timestep, not at 0.
-pub(super) fn levels(model: &ModelSigmas, steps: usize, _options: &SamplerOptions) -> Sigmas {
-    let timesteps = model.ddim_timesteps(steps);
+pub(super) fn levels(model: &ModelSigmas, timesteps: &Timesteps, _options: &SamplerOptions) -> Sigmas {
+    let timesteps = timesteps.of(model);
     of_constant_variance(timesteps.iter().rev().map(|t| model.sigmas()[*t]).collect())
 }
 

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "DPM adaptive",
     aliases: &["k_dpm_ad", "k_dpm_adaptive"],
-    levels: Levels::Own(|model, steps| dpm_solver::levels((model.min(), model.max()), steps)),
+    levels: Levels::Own(dpm_solver::levels),
     calls: |_| None,
     noise: StepNoise::Fresh,
     eta: Some(1.0),

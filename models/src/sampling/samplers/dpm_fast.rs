@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "DPM fast",
     aliases: &["k_dpm_fast"],
-    levels: Levels::Own(|model, steps| dpm_solver::levels((model.min(), model.max()), steps)),
+    levels: Levels::Own(dpm_solver::levels),
     noise: StepNoise::Fresh,
     eta: Some(1.0),
     s_noise: true,

@@ -8,7 +8,7 @@ use super::linear::solved;
 use crate::sampling::denoise::{Denoise, mix, weighted};
 use crate::sampling::model_sigmas::{ModelSigmas, Sigmas};
 use crate::sampling::options::{SamplerOptions, UniPcSkipType, UniPcVariant};
-use crate::sampling::sampler::{Levels, Path, SamplerInfo};
+use crate::sampling::sampler::{Levels, Path, SamplerInfo, Timesteps};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -21,21 +21,25 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     ..SamplerInfo::PLAIN
 };
 
-/// As many steps as DDIM has timesteps, between the last timestep and the first; index `i` of the model's levels is time
-/// `(i + 1) / 1000`.
-fn levels(model: &ModelSigmas, steps: usize, options: &SamplerOptions) -> Sigmas {
-    let steps = model.ddim_timesteps(steps).len();
+/// As many steps as DDIM has timesteps, between the model's last timestep, or the last of the lowest few, and its first;
+/// index `i` of the model's levels is time `(i + 1) / 1000`.
+fn levels(model: &ModelSigmas, timesteps: &Timesteps, options: &SamplerOptions) -> Sigmas {
+    let visited = timesteps.of(model);
+    let (steps, Some(highest)) = (visited.len(), visited.last()) else {
+        return of_constant_variance(vec![]);
+    };
     let alphas = LogAlphas::of(model);
     let count = alphas.0.len() as f64;
-    let (first, last) = (1.0, 1.0 / count);
+    let last = 1.0 / count;
+    let first = timesteps.lowest.map_or(1.0, |_| (highest + 1) as f64 / count);
     let ramp = |from: f64, to: f64, step: usize| from + (to - from) * step as f64 / steps as f64;
     let level = |step| {
         let time = match options.uni_pc.skip_type {
             UniPcSkipType::TimeUniform => ramp(first, last, step),
-            UniPcSkipType::TimeQuadratic => ramp(first, f64::sqrt(last), step).powi(2),
+            UniPcSkipType::TimeQuadratic => ramp(first.sqrt(), last.sqrt(), step).powi(2),
             UniPcSkipType::LogSnr => {
                 let log = |place| alphas.sigma(place).ln();
-                return ramp(log(count - 1.0), log(0.0), step).exp() as f32;
+                return ramp(log(first * count - 1.0), log(0.0), step).exp() as f32;
             }
         };
         alphas.sigma(time * count - 1.0) as f32

@@ -1,0 +1,178 @@
+//! Image to image: from pictures, or their latents, with noise on them.
+
+use std::ops::Range;
+
+use super::components::Components;
+use super::draw::{Origin, Output, draw};
+use super::encode::encode;
+use super::request::Txt2Img;
+use super::stages::Stages;
+use super::start::Start;
+use super::watch::Watch;
+use crate::model::ModelFacts;
+use crate::networks::vae::Posterior;
+use crate::sampling::{Beginning, NoiseGenerator, PartOfSteps, Sigmas, levels, levels_from_latents};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// What is drawn anew. Fields have A1111's meaning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Img2Img {
+    /// What to draw, and how.
+    pub drawing: Txt2Img,
+    /// What it begins with: one for all images, or one for each.
+    pub init: Vec<InitImage>,
+    /// How far from that to go, from 0 to 1.
+    pub denoising_strength: f64,
+    /// Whether `steps` are drawn, whatever the strength; else it is a share of them that is.
+    pub img2img_fix_steps: bool,
+    /// What the initial noise is multiplied by.
+    pub initial_noise_multiplier: f64,
+    /// How much of it is added beside that of its level.
+    pub img2img_extra_noise: f64,
+}
+
+/// What an image begins with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InitImage {
+    /// A picture `(1, 3, height, width)` in [−1, 1].
+    Picture(Tensor),
+    /// Latents `(1, channels, height / 8, width / 8)` in the model's scale.
+    Latents(Tensor),
+}
+
+/// What noise of a picture's own encoding is drawn from beside the seed: the first draw of a seed itself is the initial noise. A1111
+/// draws it from a generator without a seed.
+const ENCODING: u64 = 0x706f_7374_6572_696f;
+
+impl Img2Img {
+    /// Refuses what cannot be drawn.
+    pub fn check(&self, facts: &ModelFacts) -> Result<()> {
+        self.drawing.check(facts)?;
+        let wrong = |text: String| Err(Error::Request(text));
+        if !(0.0..=1.0).contains(&self.denoising_strength) {
+            return wrong(format!("denoising_strength is {}; 0 to 1 is needed", self.denoising_strength));
+        }
+        for (name, number) in [
+            ("initial_noise_multiplier", self.initial_noise_multiplier),
+            ("img2img_extra_noise", self.img2img_extra_noise),
+        ] {
+            if !number.is_finite() {
+                return wrong(format!("{name} is {number}; a finite number is needed"));
+            }
+        }
+        let images = self.drawing.batch_size * self.drawing.n_iter;
+        if self.init.len() != 1 && self.init.len() != images {
+            return wrong(format!(
+                "init_images are {} for {images} pictures; give one, or one for each",
+                self.init.len()
+            ));
+        }
+        let (height, width) = (self.drawing.height, self.drawing.width);
+        let [rows, columns] = self.drawing.latents();
+        for init in &self.init {
+            let (tensor, wanted) = match init {
+                InitImage::Picture(picture) => (picture, [1, 3, height, width]),
+                InitImage::Latents(latents) => (latents, [1, facts.family.latent_channels, rows, columns]),
+            };
+            if tensor.dims() != wanted {
+                return wrong(format!("an init image is {:?}; {wanted:?} is needed", tensor.dims()));
+            }
+        }
+        self.beginning(facts).map(drop)
+    }
+
+    fn part(&self) -> Result<PartOfSteps> {
+        PartOfSteps::new(self.drawing.steps, self.denoising_strength, self.img2img_fix_steps)
+    }
+
+    /// What the loop begins with, beside the latents.
+    fn beginning(&self, facts: &ModelFacts) -> Result<Beginning> {
+        let Txt2Img { sampler, schedule, sampling, .. } = &self.drawing;
+        let model = facts.sigmas(sampling.zero_terminal_snr);
+        let mut beginning = levels_from_latents(sampler, &model, *schedule, self.part()?, &sampling.sampler)?;
+        beginning.noise = (beginning.noise + self.img2img_extra_noise) * self.initial_noise_multiplier;
+        Ok(beginning)
+    }
+
+    /// The levels that all the steps would visit from noise.
+    fn all_levels(&self, facts: &ModelFacts) -> Result<Sigmas> {
+        let Txt2Img { sampler, schedule, sampling, .. } = &self.drawing;
+        let model = facts.sigmas(sampling.zero_terminal_snr);
+        levels(sampler, &model, *schedule, self.part()?.steps, &sampling.sampler)
+    }
+}
+
+/// Draws `n_iter * batch_size` images. The result depends on the request and the model only: what is random in a picture's own
+/// encoding comes from each image's seed.
+pub fn img2img(
+    facts: &ModelFacts,
+    components: &mut dyn Components,
+    request: &Img2Img,
+    watch: &mut dyn Watch,
+    stages: &mut dyn Stages,
+) -> Result<Vec<Output>> {
+    request.check(facts)?;
+    let drawing = &request.drawing;
+    let beginning = request.beginning(facts)?;
+    let pictures: Vec<Tensor> = request
+        .init
+        .iter()
+        .filter_map(|init| match init {
+            InitImage::Picture(picture) => Some(picture.clone()),
+            InitImage::Latents(_) => None,
+        })
+        .collect();
+    let mut encoded = encode(components, &pictures, drawing.tiling, watch)?.into_iter();
+    let init: Vec<Encoded> = request
+        .init
+        .iter()
+        .map(|init| match init {
+            InitImage::Latents(latents) => Some(Encoded::Latents(latents.clone())),
+            InitImage::Picture(_) => encoded.next().map(Encoded::Posterior),
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::Compute("a picture that was not encoded".to_owned()))?;
+    let start = |images: Range<usize>| {
+        let latents: Vec<Tensor> = images
+            .map(|image| {
+                let of = if init.len() == 1 { init.first() } else { init.get(image) };
+                let of = of.ok_or_else(|| Error::Compute("an image without a beginning".to_owned()))?;
+                of.latents(facts.family.latent_scale, || {
+                    let noise = drawing.noise(image);
+                    NoiseGenerator::new(noise.source, noise.seed ^ ENCODING)
+                })
+            })
+            .collect::<Result<_>>()?;
+        let latents = Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?;
+        Ok(Start::Latents { latents, mask: None, beginning: beginning.clone() })
+    };
+    let sigmas = request.all_levels(facts)?;
+    let origin = Origin {
+        sigmas: &sigmas,
+        start: &start,
+        visited: &beginning.sigmas.levels,
+        calls: drawing.sampler.foreseen_calls(request.part()?.kept + 1),
+    };
+    draw(facts, components, drawing, &origin, watch, stages)
+}
+
+/// What a picture became.
+enum Encoded {
+    Posterior(Posterior),
+    Latents(Tensor),
+}
+
+impl Encoded {
+    /// One of the latents that it may be, in the model's scale.
+    fn latents(&self, scale: f64, generator: impl FnOnce() -> NoiseGenerator) -> Result<Tensor> {
+        match self {
+            Self::Latents(latents) => Ok(latents.clone()),
+            Self::Posterior(Posterior { mean, logvar }) => {
+                let noise = Tensor::new(generator().normal(mean.values().len()), mean.dims())?;
+                let spread = noise.zip(logvar, |noise, logvar| noise * (0.5 * logvar).exp())?;
+                Ok(mean.plus(&spread)?.scaled(scale))
+            }
+        }
+    }
+}
