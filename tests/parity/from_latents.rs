@@ -4,26 +4,14 @@
 use latentd_models::model::Model;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::{Img2Img, InitImage, NoStages, NoWatch, Txt2Img, img2img};
-use latentd_models::sampling::{NoiseSource, Sampler, Schedule};
+use latentd_models::sampling::{Sampler, SamplerOptions, Schedule};
 use latentd_models::{Error, Tensor};
 
 use crate::drawing::Trace;
 use crate::golden::{Golden, checkpoint, relative_error, values};
 
 fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize) -> Img2Img {
-    let drawing = Txt2Img {
-        prompt: "a red circle".into(),
-        negative_prompt: "blurry".into(),
-        seed: 42,
-        steps,
-        cfg_scale: 7.0,
-        width: 64,
-        height: 64,
-        sampler,
-        schedule,
-        rng: NoiseSource::Nv,
-        ..Txt2Img::default()
-    };
+    let drawing = crate::samplers::request(sampler, schedule, steps, SamplerOptions::default());
     Img2Img {
         drawing,
         init: vec![InitImage::Latents(init)],

@@ -17,7 +17,8 @@ use latentd_models::{Result, Tensor};
 use crate::drawing::{Trace, sampler, txt2img};
 use crate::golden::{Golden, checkpoint, relative_error, values};
 
-fn request(sampler: Sampler, schedule: Schedule, steps: usize, options: SamplerOptions) -> Txt2Img {
+/// The words that goldens are drawn from.
+pub fn request(sampler: Sampler, schedule: Schedule, steps: usize, options: SamplerOptions) -> Txt2Img {
     Txt2Img {
         prompt: "a red circle".into(),
         negative_prompt: "blurry".into(),
