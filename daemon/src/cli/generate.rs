@@ -148,13 +148,13 @@ pub(super) struct GenerateArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum EmphasisArg {
-    /// Weights count, and the mean is restored
+    /// They weigh the words in them, and the mean of all is restored
     Original,
     /// They are text
     None,
     /// They are taken out, and weigh nothing
     Ignore,
-    /// Weights count
+    /// They weigh the words in them, whatever becomes of the mean
     NoNorm,
 }
 
