@@ -1,11 +1,11 @@
 //! Prompts that change from step to step, are several, have styles around them, or differ from picture to picture.
 
 use latentd_client::protocol::{
-    Emphasis, ErrorName, ImageIn, ImageOut, Precision, Prompt, PromptTokensParams, SaveStyleParams,
-    Txt2ImgParams, Txt2ImgResult,
+    Emphasis, ErrorName, ImageIn, ImageOut, LibraryListParams, Precision, Prompt, PromptTokensParams,
+    SaveStyleParams, Txt2ImgParams, Txt2ImgResult,
 };
 
-use crate::harness::{Daemon, refused, small, within};
+use crate::harness::{Daemon, Options, refused, small, within};
 
 async fn draw(daemon: &Daemon, prompt: &str, change: impl FnOnce(&mut Txt2ImgParams)) -> Txt2ImgResult {
     let mut params = Txt2ImgParams { prompt: prompt.into(), precision: Precision::F32, steps: 4, ..small(7) };
@@ -277,4 +277,31 @@ async fn an_editor_is_told_what_a_prompt_is() {
     let params = PromptTokensParams { text: turns, steps: 1000, ..PromptTokensParams::default() };
     let found = within(client.prompt_tokens(&params)).await.expect("read");
     assert!(found.truncated && found.parts[0].texts.len() == 3 && found.parts[0].schedule.len() == 1000);
+}
+
+#[tokio::test]
+async fn pictures_of_a_list_are_told_and_drawn_as_if_alone() {
+    let models = tempfile::tempdir().expect("a folder");
+    for (from, to) in [
+        ("models/Stable-diffusion/tiny-sd1.safetensors", "Stable-diffusion/tiny-sd1.safetensors"),
+        ("adapters/lycoris-locon.safetensors", "Lora/style.safetensors"),
+        ("adapters/emb-style.pt", "embeddings/emb-style.pt"),
+    ] {
+        let to = models.path().join(to);
+        std::fs::create_dir_all(to.parent().expect("a folder")).expect("made");
+        std::fs::copy(crate::harness::fixtures().join("..").join(from), to).expect("copied");
+    }
+    let daemon = Daemon::with(Options { models: Some(models.path().to_owned()), ..Options::default() });
+    let client = daemon.client().await;
+    within(client.library(&LibraryListParams::default())).await.expect("listed");
+    // One leaves a bracket open that would take in what is put behind it, one names an embedding.
+    let prompts = ["a <lora:style:1>", "b <x:c", "emb-style"];
+    let list = Prompt::Each(prompts.map(str::to_owned).to_vec());
+    let result = draw(&daemon, "", |params| (params.prompt, params.batch_size) = (list, 3)).await;
+    for (index, image) in result.images.iter().enumerate() {
+        assert!(infotext(image).contains("<lora:style:1>"), "{}", infotext(image));
+        assert_eq!(infotext(image).contains("TI hashes"), index == 2, "{}", infotext(image));
+        let (_, pixels_again) = again(&daemon, image).await;
+        assert!(pixels_again == pixels(image), "{}", infotext(image));
+    }
 }

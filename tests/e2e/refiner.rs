@@ -130,3 +130,29 @@ async fn both_come_and_go_within_the_budget() {
     }
     assert!(narrow.log().contains("unloaded to make room"), "{}", narrow.log());
 }
+
+/// Its text encoder may be of another width than the embeddings in the prompt.
+#[tokio::test]
+async fn an_embedding_that_is_not_for_it_is_words_to_it() {
+    let models = tempfile::tempdir().expect("a folder");
+    let folder = models.path().join("embeddings");
+    fs::create_dir_all(&folder).expect("made");
+    fs::copy(fixtures().join("../adapters/emb-style.pt"), folder.join("emb-style.pt")).expect("copied");
+    let flag = format!("--embeddings-dir={}", folder.display());
+    let (daemon, _models) = start(Options { flags: vec![flag], ..Options::default() });
+    let with = |prompt: &'static str, strict| {
+        move |params: &mut Txt2ImgParams| {
+            refined(Some(0.5))(params);
+            (params.prompt, params.strict) = (prompt.into(), strict);
+        }
+    };
+    let drawn = try_draw(&daemon, with("a emb-style", false)).await.expect("drawn");
+    let [notice] = &drawn.notices[..] else { panic!("{:?}", drawn.notices) };
+    assert!(
+        notice.starts_with("embedding 'emb-style' ") && notice.contains("refiner_checkpoint"),
+        "{notice}"
+    );
+    let words = try_draw(&daemon, with("a emb style", false)).await.expect("drawn");
+    assert_ne!(words.images[0].raw, drawn.images[0].raw, "the own checkpoint has it");
+    refused(try_draw(&daemon, with("a emb-style", true)).await, ErrorName::Model);
+}

@@ -123,3 +123,18 @@ async fn what_cannot_be_a_region_is_refused() {
     let strict = Txt2ImgParams { strict: true, ..request(vec![region]) };
     refused(within(client.txt2img(&strict)).await, ErrorName::Unsupported);
 }
+
+/// What guidance combines is counted before it is drawn, however few of it go through the UNet at once.
+#[tokio::test]
+async fn more_than_there_is_memory_for_is_refused() {
+    let daemon = Daemon::with_flags(&["--memory-bytes", "8000000000"]);
+    let regions = (0..16).map(|place| RegionParams {
+        weight: 0.05,
+        ..RegionParams::new(left(16, 16, place + 1), "a dog AND ".repeat(99) + "a cat")
+    });
+    let params =
+        Txt2ImgParams { batch_size: 64, width: Some(512), height: Some(512), ..request(regions.collect()) };
+    let client = daemon.client().await;
+    let text = refused(within(client.txt2img(&params)).await, ErrorName::Memory);
+    assert!(text.contains("fewer pictures at once"), "{text}");
+}

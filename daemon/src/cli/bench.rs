@@ -189,6 +189,8 @@ fn measure_model(
     let size = PictureSize {
         width,
         height,
+        images: 1,
+        rows: 2,
         samples: 2,
         tokens: [77; 2],
         more_contexts: 0,

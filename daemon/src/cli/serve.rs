@@ -34,7 +34,7 @@ use crate::rpc::{self, Daemon, Phase, SocketFile};
 use crate::state_dir::{self, StateDir};
 use crate::storage::CountedFolder;
 use crate::styles::Styles;
-use crate::tasks::{Device, DeviceId, Studio};
+use crate::tasks::{Decoding, Device, DeviceId, Studio};
 
 /// Threads that speak to clients; drawing has its own.
 const RPC_THREADS: usize = 2;
@@ -189,6 +189,7 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
         settings: Live::new(drawing(config)),
         folders: Folders::new(),
         blobs: Blobs::default(),
+        decoding: Decoding::default(),
         styles: Styles::new(state_dir.styles()),
         outputs_dir: state_dir.outputs(),
         told_built_in: Once::new(),

@@ -82,10 +82,11 @@ pub(super) fn plan(known: &Known, size: &PictureSize, beside: &Beside, room: &Ro
     if known.weight_bytes() + beside.patched.iter().sum::<u64>() + all <= room.all {
         return Ok((size.samples, true));
     }
-    // More take more; a batch has few.
-    let mut samples = 1;
-    while samples < size.samples && of_unet(samples + 1)? <= available - unet {
-        samples += 1;
+    // More take more: the last that fits lies between one that does and one that does not.
+    let (mut samples, mut too_many) = (1, size.samples.max(1) + 1);
+    while too_many - samples > 1 {
+        let middle = samples.midpoint(too_many);
+        if of_unet(middle)? <= available - unet { samples = middle } else { too_many = middle }
     }
     Ok((samples, false))
 }

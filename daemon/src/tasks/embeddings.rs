@@ -1,5 +1,6 @@
 //! The embeddings of a request: those of the library whose names stand in its prompts.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use latentd_models::adapters::Embedding;
@@ -136,10 +137,32 @@ impl RequestEmbeddings {
         Ok(Self { found, used: used.into_iter().map(|(name, file, _)| (name, file)).collect() })
     }
 
-    /// As A1111 writes them behind "TI hashes": 12 digits of each file's SHA-256. Waits for hashes until `cancelled`.
-    pub(super) fn hashes(&self, cancelled: &dyn Fn() -> bool) -> Result<String> {
+    /// Tells of those that are not for a refiner, whose text encoder has words there.
+    pub(super) fn tell_misfits(&self, refiner: &Known, notices: &mut Notices) -> Result<()> {
+        for (name, embedding) in self.found.iter() {
+            if let Some(why) = embedding.misfit(refiner.targets().token_width()) {
+                let name = shorten(name);
+                let text = format!("embedding '{name}' {why}; to refiner_checkpoint its name is words");
+                notices.not_applied(Class::Model, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of those that stand in these texts, as A1111 writes them behind "TI hashes": 12 digits of each file's SHA-256. Waits for
+    /// hashes until `cancelled`.
+    pub(super) fn hashes(
+        &self,
+        texts: &[String],
+        reading: &Reading,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<String> {
+        let mut names = HashSet::new();
+        for text in texts {
+            names.extend(self.found.used_in(text, reading)?);
+        }
         let mut all = vec![];
-        for (name, file) in &self.used {
+        for (name, file) in self.used.iter().filter(|(name, _)| names.contains(name.as_str())) {
             let sha256 = file.sha256(cancelled)?;
             all.push(format!("{}: {}", name.replace([':', ','], ""), sha256.get(..12).unwrap_or(&sha256)));
         }

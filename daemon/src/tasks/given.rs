@@ -9,6 +9,7 @@ use std::sync::Arc;
 use latentd_client::protocol::{Blob, BlobPutParams, Bytes, ImageIn};
 use latentd_models::image::{Picture, PictureFormat, PictureHeader, read_encoded};
 
+use super::decoding::Decoding;
 use super::studio::Studio;
 use crate::blobs::{BlobLimits, Blobs};
 use crate::error::{Error, Result};
@@ -30,13 +31,14 @@ pub(super) struct Sources<'a> {
     folders: &'a Folders,
     blobs: &'a Blobs,
     limits: BlobLimits,
+    decoding: &'a Decoding,
 }
 
 impl<'a> Sources<'a> {
     pub(super) fn of(studio: &'a Studio) -> Self {
         let settings = studio.settings.get();
-        let (folders, blobs) = (&studio.folders, &studio.blobs);
-        Self { most_bytes: settings.picture_bytes, folders, blobs, limits: settings.blobs }
+        let Studio { folders, blobs, decoding, .. } = studio;
+        Self { most_bytes: settings.picture_bytes, folders, blobs, limits: settings.blobs, decoding }
     }
 }
 
@@ -86,9 +88,18 @@ impl Given {
         self.is_file.then_some(&*self.bytes)
     }
 
-    /// The pixels of what `field` has.
-    pub(super) fn decode(&self, field: &str, sources: &Sources) -> Result<Picture> {
-        Picture::decode(&self.bytes, sources.most_bytes).map_err(|error| wrong(field, &error))
+    /// What `work` makes of the pixels of what `field` has. Waits while others are decoded that leave no room for it.
+    pub(super) fn decoded<T>(
+        &self,
+        field: &str,
+        sources: &Sources,
+        work: impl FnOnce(Picture) -> latentd_models::Result<T>,
+    ) -> Result<T> {
+        let header = PictureHeader::read(&self.bytes).map_err(|error| wrong(field, &error))?;
+        // In the widest form that a decoder gives pixels in on the way.
+        let bytes = 4 * header.width as u64 * header.height as u64;
+        let _room = sources.decoding.wait(bytes, sources.most_bytes);
+        Picture::decode(&self.bytes, sources.most_bytes).and_then(work).map_err(|error| wrong(field, &error))
     }
 
     /// Its SHA-256, by which it is known from now on for a while.
@@ -169,15 +180,19 @@ mod tests {
 
     #[test]
     fn exactly_one_form_is_taken() {
-        let (folders, blobs) = (Folders::new(), Blobs::default());
+        let (folders, blobs, decoding) = (Folders::new(), Blobs::default(), Decoding::default());
         let limits = BlobLimits { bytes: 1 << 20, ttl: Duration::from_hours(1) };
-        let sources = Sources { most_bytes: 1 << 20, folders: &folders, blobs: &blobs, limits };
+        let sources =
+            Sources { most_bytes: 1 << 20, folders: &folders, blobs: &blobs, limits, decoding: &decoding };
         let raw = ImageIn::raw((0..12).collect(), 2, 2, 3);
         let pixels = Given::new("image", raw.clone(), &sources).expect("taken");
         assert!(pixels.file().is_none());
         let name = pixels.keep(&sources);
         let again = Given::new("image", ImageIn::blob(&name), &sources).expect("kept");
-        assert_eq!(again.decode("image", &sources).expect("decodes").pixels, (0..12).collect::<Vec<u8>>());
+        assert_eq!(
+            again.decoded("image", &sources, |picture| Ok(picture.pixels)).expect("decodes"),
+            (0..12).collect::<Vec<u8>>()
+        );
         assert!(again.file().is_some_and(|png| png.starts_with(b"\x89PNG")));
         let rows = [
             (ImageIn::default(), "image: is empty; give one of png, jpeg, webp, path"),

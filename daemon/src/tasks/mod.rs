@@ -4,6 +4,7 @@
 //! for one that is quick. Nothing here knows the wire,
 //! the queue, or who watches.
 
+mod decoding;
 mod device;
 mod embeddings;
 mod given;
@@ -30,6 +31,7 @@ mod told_prompt;
 mod txt2img;
 mod unapplied;
 
+pub(crate) use decoding::Decoding;
 pub(crate) use device::{Device, DeviceId};
 pub(crate) use given::put_blob;
 pub(crate) use image_info::image_info;

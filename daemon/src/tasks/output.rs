@@ -38,6 +38,11 @@ impl Output {
         })
     }
 
+    /// Whether there are texts that a picture of this form has no room for.
+    pub(super) fn limits_texts(&self) -> bool {
+        *self == Self::Encoded(PictureFormat::Jpeg)
+    }
+
     /// Refuses prompts that a picture of this form has no room for; or the whole of a text that says them, without the names
     /// and numbers that are not known yet.
     pub(super) fn check_prompts<'a>(&self, prompts: impl IntoIterator<Item = &'a str>) -> Result<()> {

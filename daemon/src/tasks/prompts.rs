@@ -68,6 +68,12 @@ impl RequestPrompts {
     /// Tells what they ask for that is not applied.
     pub(super) fn tell_unapplied(&self, notices: &mut Notices) -> Result<()> {
         let first = self.first()?;
+        if first.networks.len() > MOST_NETWORKS {
+            return Err(Error::invalid(format!(
+                "prompt: names {} networks, {MOST_NETWORKS} are allowed; leave some out",
+                first.networks.len()
+            )));
+        }
         let others = unapplied::other_networks(first, |network| is_lora(network) || is_hypernetwork(network));
         let later = self.wanted.iter().skip(1).flat_map(|wording| &wording.networks);
         let later = unapplied::later_networks(later.filter(|network| !first.networks.contains(network)));
@@ -79,21 +85,27 @@ impl RequestPrompts {
         Ok(())
     }
 
-    /// What pictures tell of each prompt, in their order.
-    pub(super) fn told(&self, loras: &Loras, hypernetworks: &Hypernetworks) -> Result<Vec<ToldPrompt>> {
+    /// What a picture tells of its prompt, with the networks of the first, which are applied to it too.
+    pub(super) fn told(
+        &self,
+        index: usize,
+        loras: &Loras,
+        hypernetworks: &Hypernetworks,
+    ) -> Result<ToldPrompt> {
         let first = self.first()?;
-        let told = |wording: &Wording| ToldPrompt::of(wording, loras, hypernetworks);
-        let of_later = |wording: &Wording| {
-            // With the networks of the first, which are applied to it too.
-            let networks = first.networks.iter().map(|network| network.written.as_str());
-            let joined =
-                Wording::of_prompt(&networks.fold(wording.text.clone(), |text, network| text + network));
-            told(if joined.text == wording.text { &joined } else { wording })
-        };
-        let later = self.wanted.iter().skip(1).map(of_later);
-        Ok(std::iter::once(told(first)).chain(later).collect())
+        if index == 0 || !self.is_each[0] {
+            return Ok(ToldPrompt::of(first, loras, hypernetworks));
+        }
+        let own = self.wanted.get(index).ok_or_else(|| Error::internal("a picture without a prompt"))?;
+        let networks = first.networks.iter().map(|network| network.written.as_str());
+        // In front, where nothing that its own text leaves open takes them in.
+        let joined = Wording::of_prompt(&(networks.collect::<String>() + &own.text));
+        Ok(ToldPrompt::of(&joined, loras, hypernetworks))
     }
 }
+
+/// Networks that a prompt names.
+const MOST_NETWORKS: usize = 1000;
 
 /// Characters of a prompt, as in a request.
 const LONGEST: usize = 200_000;

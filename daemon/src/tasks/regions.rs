@@ -6,7 +6,7 @@ use latentd_client::protocol::{ImageIn, RegionParams};
 use latentd_models::pipeline::RegionPrompt;
 use latentd_models::prompt::Wording;
 
-use super::given::{Given, Sources, wrong};
+use super::given::{Given, Sources};
 use super::notices::Notices;
 use super::unapplied;
 use crate::error::{Class, Result};
@@ -23,8 +23,7 @@ pub(super) fn resolve(
     for (place, RegionParams { mask, prompt, weight }) in regions.into_iter().enumerate() {
         let field = format!("regions[{place}].mask");
         let given = Given::new(&field, mask, sources)?;
-        let picture = given.decode(&field, sources)?;
-        let mask = picture.coverage(height / 8, width / 8).map_err(|error| wrong(&field, &error))?;
+        let mask = given.decoded(&field, sources, |picture| picture.coverage(height / 8, width / 8))?;
         let wording = Wording::of_prompt(&prompt);
         let told = ImageIn::blob(given.keep(sources));
         all.1.push(RegionParams { mask: told, prompt: wording.text.clone(), weight });

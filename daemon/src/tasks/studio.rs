@@ -7,6 +7,7 @@ use latentd_client::protocol::ResidentModel;
 use latentd_models::nn::Precision;
 use tracing::warn;
 
+use super::decoding::Decoding;
 use super::device::Device;
 use crate::blobs::{BlobLimits, Blobs};
 use crate::contain::contain;
@@ -25,6 +26,8 @@ pub(crate) struct Studio {
     pub folders: Folders,
     /// Pictures that were given before.
     pub blobs: Blobs,
+    /// Pictures in requests that are decoded now.
+    pub decoding: Decoding,
     pub styles: Styles,
     /// Where `output.format = "file"` writes when a request names no folder.
     pub outputs_dir: PathBuf,

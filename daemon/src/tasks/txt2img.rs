@@ -50,8 +50,9 @@ pub(crate) struct Txt2Img {
     embeddings: RequestEmbeddings,
     /// What the pictures' texts tell, without what is known of each once it is drawn.
     told: Told,
-    /// What the pictures' texts tell of their prompts: of one for all of them, or of each one's.
-    told_prompts: Vec<ToldPrompt>,
+    /// What it was asked with: of these the pictures' texts tell.
+    prompts: RequestPrompts,
+    hypernetworks: Hypernetworks,
     notices: Vec<String>,
 }
 
@@ -103,6 +104,9 @@ impl JobMethod for Txt2Img {
         let foreseen = sampler.foreseen_calls(params.steps as usize);
         let texts = pipeline::texts_of(&prompt, &negative_prompt, &regions, &reading, foreseen)?;
         let embeddings = RequestEmbeddings::resolve(&texts, &reading, &known, library, &mut notices)?;
+        if let Some((wish, _)) = &refiner {
+            embeddings.tell_misfits(&wish.known, &mut notices)?;
+        }
         prompts.tell_unapplied(&mut notices)?;
         let wants_taesd_previews = params.preview.is_some_and(|preview| preview.kind == PreviewKind::Taesd);
         let taesd = match params.sd_vae_decode_method {
@@ -170,16 +174,20 @@ impl JobMethod for Txt2Img {
             ..sampling::settled(params.clone(), sampler, schedule)
         };
         let told = Told::of(told);
-        let told_prompts = prompts.told(&loras, &hypernetworks)?;
-        for index in 0..drawing.told_apart() {
-            let told =
-                with_prompts(&told, of_picture(&told_prompts, index)?, drawing.negative_prompt.of(index));
-            // A prompt that A1111's lines cannot carry stands in it twice.
+        // A prompt that A1111's lines cannot carry stands in them twice.
+        for index in 0..if output.limits_texts() { drawing.told_apart() } else { 0 } {
+            let in_prompt = prompts.told(index, &loras, &hypernetworks)?;
+            let told = with_prompts(&told, &in_prompt, drawing.negative_prompt.of(index));
             output.check_prompts([infotext::write(&told).to_string().as_str()])?;
+            if watch.is_cancelled() {
+                return Err(Error::new(Class::Cancelled, "cancelled while its prompts were looked at"));
+            }
         }
         let picture = PictureSize {
             width: size.0,
             height: size.1,
+            images: params.batch_size as usize,
+            rows: params.batch_size as usize * text_needs.branches,
             samples: params.batch_size as usize * text_needs.branches,
             tokens: text_needs.tokens,
             more_contexts: text_needs.more_contexts,
@@ -208,7 +216,8 @@ impl JobMethod for Txt2Img {
             preview_every,
             wishes,
             told,
-            told_prompts,
+            prompts,
+            hypernetworks,
             loras,
             embeddings,
             notices: notices.into_texts(),
@@ -311,6 +320,14 @@ impl Txt2Img {
         Ok(Some(format!("{} [{}]", file.item().name, sha256.get(..10).unwrap_or(&sha256))))
     }
 
+    /// What a picture's text tells of the embeddings in its prompts.
+    fn embedding_hashes(&self, index: usize, cancelled: &dyn Fn() -> bool) -> Result<String> {
+        if self.embeddings.names().next().is_none() {
+            return Ok(String::new());
+        }
+        self.embeddings.hashes(&self.drawing.texts_of(index)?, &self.drawing.reading, cancelled)
+    }
+
     /// The picture's text. Waits for the hashes of the files that drew it.
     fn infotext(&self, drawn: &pipeline::Output, known: &Known, run: &Run<'_>) -> Result<String> {
         let cancelled = || run.watch.is_cancelled();
@@ -320,9 +337,9 @@ impl Txt2Img {
             Ok::<_, Error>(Named { hash: Some(hash), name: Some(name) })
         };
         let ModelFiles { checkpoint, vae } = &self.files;
-        let in_prompt = of_picture(&self.told_prompts, drawn.index)?;
+        let in_prompt = self.prompts.told(drawn.index, &self.loras, &self.hypernetworks)?;
         let facts = self.drawing.text_facts(drawn.index)?;
-        let told = with_prompts(&self.told, in_prompt, self.drawing.negative_prompt.of(drawn.index));
+        let told = with_prompts(&self.told, &in_prompt, self.drawing.negative_prompt.of(drawn.index));
         let request = told.request.clone();
         let request = Txt2ImgParams {
             // What makes no difference is not told.
@@ -342,18 +359,10 @@ impl Txt2Img {
             checkpoint: named(checkpoint, checkpoint.item().name.clone())?,
             vae: vae.as_ref().map_or(Ok(Named::default()), |vae| named(vae, vae.item().file_name()))?,
             lora_hashes: self.loras.hashes(&cancelled)?,
-            embedding_hashes: self.embeddings.hashes(&cancelled)?,
+            embedding_hashes: self.embedding_hashes(drawn.index, &cancelled)?,
             ..told
         };
         Ok(infotext::write(&told).to_string())
-    }
-}
-
-/// A picture's own of what is told of the prompts, where there is one for all or one for each.
-fn of_picture(told_prompts: &[ToldPrompt], index: usize) -> Result<&ToldPrompt> {
-    match told_prompts {
-        [one] => Ok(one),
-        each => each.get(index).ok_or_else(|| Error::internal("a picture without a prompt")),
     }
 }
 

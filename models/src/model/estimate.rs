@@ -34,6 +34,10 @@ pub struct PictureSize {
     pub width: usize,
     /// Rows.
     pub height: usize,
+    /// Images of a pass.
+    pub images: usize,
+    /// Predictions that guidance combines, of all images of a pass.
+    pub rows: usize,
     /// Latents that go through the UNet at once.
     pub samples: usize,
     /// Tokens of the longest conditionings: of what is wanted, and of what is steered away from.
@@ -177,9 +181,11 @@ impl Estimate {
             }
             ComponentKind::UNet => {
                 self.unet.try_out(latents, size.samples, &tokens)?;
-                // The sampler's state, noise, predictions and their like, and the time embeddings that are kept.
+                // The sampler's state, noise and their like of each image, and the time embeddings that are kept; what goes
+                // in and comes out for each row, and copies of that.
                 let channels = self.unet.config().in_channels;
-                let state = (16 * size.samples * channels * latents.0 * latents.1 * 4) as u64;
+                let each = (channels * latents.0 * latents.1 * 4) as u64;
+                let state = (16 * size.images as u64 + 5 * size.rows as u64) * each;
                 state + held
             }
             ComponentKind::Vae => {

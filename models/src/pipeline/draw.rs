@@ -105,8 +105,8 @@ pub(super) fn draw(
             return Err(Error::Cancelled);
         }
         components.begin_pass();
-        let guide = |encoder: &TextEncoder, images: Range<usize>, run: &Run| {
-            request.texts().guidance(encoder, images, run)
+        let guide = |encoder: &TextEncoder, images: Range<usize>, is_refiner: bool, run: &Run| {
+            request.texts().guidance(encoder, images, is_refiner, run)
         };
         let mut around = Surroundings {
             guide: &guide,
@@ -119,7 +119,7 @@ pub(super) fn draw(
             handles: &mut handles,
         };
         let images = first_image..first_image + request.batch_size;
-        let guidance = around.guidance(images.clone())?;
+        let guidance = around.guidance(images.clone(), false)?;
         let wants_previews = request.taesd_previews;
         let previews = if wants_previews { preview_decoder(around.components, around.watch)? } else { None };
         let networks = around.networks(*facts, false, guidance)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::conditioning::{Padding, Prompts, Wanted, guidance};
 use super::contexts::Contexts;
@@ -67,43 +68,83 @@ struct Needs {
     branches: usize,
 }
 
+/// What is the same for all images: how much of each place the prompt guides, and what else does.
+struct Common {
+    share: Share,
+    regions: Vec<Wanted>,
+}
+
+/// A prompt's parts where it guides; none if that is nowhere.
+fn wanted(prompt: &str, share: &Share, timeline: &Timeline) -> Result<Vec<Wanted>> {
+    let mask = match share {
+        Share::Nowhere => return Ok(vec![]),
+        Share::Everywhere => None,
+        Share::There(mask) => Some(Arc::clone(mask)),
+    };
+    let parts = Part::of_prompt(prompt, timeline)?.into_iter();
+    Ok(parts.map(|part| Wanted { part, mask: mask.clone() }).collect())
+}
+
+impl Needs {
+    /// Both of them.
+    fn beside(self, other: &Self) -> Self {
+        Self {
+            wanted: self.wanted.max(other.wanted),
+            unwanted: self.unwanted.max(other.unwanted),
+            texts: [self.texts[0] + other.texts[0], self.texts[1] + other.texts[1]],
+            branches: self.branches + other.branches,
+        }
+    }
+}
+
 impl<'a> ImageTexts<'a> {
     /// What an image is told.
     fn of(&self, image: usize) -> (&'a str, &'a str) {
         (self.prompt.of(image), self.negative_prompt.of(image))
     }
 
-    fn prompts(&self, (prompt, negative_prompt): (&str, &str), timeline: &Timeline) -> Result<Prompts> {
-        let all = std::iter::once(prompt).chain(self.regions.iter().map(|region| &*region.prompt));
-        let mut wanted = vec![];
-        for (prompt, share) in all.zip(shares(self.regions, self.latents)?) {
-            let mask = match share {
-                // What guides nowhere is not drawn.
-                Share::Nowhere => continue,
-                Share::Everywhere => None,
-                Share::There(mask) => Some(mask),
-            };
-            let parts = Part::of_prompt(prompt, timeline)?.into_iter();
-            wanted.extend(parts.map(|part| Wanted { part, mask: mask.clone() }));
+    /// What is the same for all images.
+    fn common(&self, timeline: &Timeline) -> Result<Common> {
+        let mut shares = shares(self.regions, self.latents)?.into_iter();
+        let share = shares.next().unwrap_or(Share::Everywhere);
+        let mut regions = vec![];
+        for (region, share) in self.regions.iter().zip(shares) {
+            regions.extend(wanted(&region.prompt, &share, timeline)?);
         }
-        Ok(Prompts { wanted, unwanted: Part::of_negative_prompt(negative_prompt, timeline)? })
+        Ok(Common { share, regions })
     }
 
-    /// Each image's guidance.
+    fn prompts(
+        (prompt, negative_prompt): (&str, &str),
+        timeline: &Timeline,
+        common: &Common,
+    ) -> Result<Prompts> {
+        let mut all = wanted(prompt, &common.share, timeline)?;
+        all.extend(common.regions.iter().cloned());
+        Ok(Prompts { wanted: all, unwanted: Part::of_negative_prompt(negative_prompt, timeline)? })
+    }
+
+    /// Each image's guidance. To a refiner the names of embeddings that are not for its text encoder are words.
     pub(super) fn guidance(
         &self,
         encoder: &TextEncoder,
         images: Range<usize>,
+        is_refiner: bool,
         run: &Run,
     ) -> Result<Vec<Guidance>> {
+        let common = self.common(&self.timeline)?;
+        let all = self.encoding.embeddings;
+        let width = encoder.clip.config().width;
+        let fitting = if !is_refiner || all.all_fit(width) { None } else { Some(all.fitting(width)?) };
+        let encoding = Encoding { embeddings: fitting.as_ref().unwrap_or(all), ..self.encoding };
         let mut known: HashMap<(&str, &str), Guidance> = HashMap::new();
         let of_image = |image| {
             let told = self.of(image);
             if let Some(found) = known.get(&told) {
                 return Ok(found.clone());
             }
-            let prompts = self.prompts(told, &self.timeline)?;
-            let made = guidance(encoder, &prompts, &self.encoding, self.padding, run)?;
+            let prompts = Self::prompts(told, &self.timeline, &common)?;
+            let made = guidance(encoder, &prompts, &encoding, self.padding, run)?;
             known.insert(told, made.clone());
             Ok(made)
         };
@@ -115,6 +156,9 @@ impl<'a> ImageTexts<'a> {
         let alike = self.prompt.images().or(self.negative_prompt.images()).is_none();
         let mut known: HashMap<(&str, &str), Needs> = HashMap::new();
         let mut all = TextNeeds::default();
+        let common = self.common(&self.timeline)?;
+        let of_regions = self.needs_of_wanted(&common.regions)?;
+        let alone = Common { regions: vec![], ..common };
         for pass in 0..if alike { 1 } else { passes } {
             let mut told: Vec<(&str, &str)> = (0..if alike { 1 } else { batch_size })
                 .map(|image| self.of(pass * batch_size + image))
@@ -123,9 +167,11 @@ impl<'a> ImageTexts<'a> {
             told.dedup();
             let (mut held, mut at_once, mut conditionings) = (0, 0, 0);
             for told in told {
-                let needs = match known.get(&told) {
-                    Some(needs) => *needs,
-                    None => *known.entry(told).or_insert(self.needs_of(told)?),
+                let needs = if let Some(needs) = known.get(&told) {
+                    *needs
+                } else {
+                    let own = self.needs_of(&Self::prompts(told, &self.timeline, &alone)?)?;
+                    *known.entry(told).or_insert(own.beside(&of_regions))
                 };
                 let [wanted, unwanted] = self.padded(needs.wanted, needs.unwanted);
                 all.tokens = [all.tokens[0].max(wanted), all.tokens[1].max(unwanted)];
@@ -141,17 +187,24 @@ impl<'a> ImageTexts<'a> {
         Ok(all)
     }
 
-    fn needs_of(&self, told: (&str, &str)) -> Result<Needs> {
-        let prompts = self.prompts(told, &self.timeline)?;
-        let of_all = prompts.wanted.iter().map(|wanted| self.tokens(&wanted.part.schedule));
+    fn needs_of(&self, prompts: &Prompts) -> Result<Needs> {
+        let own = self.needs_of_wanted(&prompts.wanted)?;
+        let unwanted = &prompts.unwanted.schedule;
         Ok(Needs {
-            wanted: of_all.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default(),
-            unwanted: self.tokens(&prompts.unwanted.schedule)?,
-            texts: [
-                prompts.wanted.iter().map(|wanted| wanted.part.schedule.texts.len()).sum(),
-                prompts.unwanted.schedule.texts.len(),
-            ],
-            branches: prompts.wanted.len() + 1,
+            unwanted: self.tokens(unwanted)?,
+            texts: [own.texts[0], unwanted.texts.len()],
+            branches: own.branches + 1,
+            ..own
+        })
+    }
+
+    fn needs_of_wanted(&self, all: &[Wanted]) -> Result<Needs> {
+        let tokens = all.iter().map(|wanted| self.tokens(&wanted.part.schedule));
+        Ok(Needs {
+            wanted: tokens.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default(),
+            texts: [all.iter().map(|wanted| wanted.part.schedule.texts.len()).sum(), 0],
+            branches: all.len(),
+            ..Needs::default()
         })
     }
 
@@ -173,19 +226,27 @@ impl<'a> ImageTexts<'a> {
         }
     }
 
+    /// What the text encoder is given for an image at any step.
+    pub(super) fn texts_of(&self, image: usize) -> Result<Vec<String>> {
+        let common = self.common(&self.timeline)?;
+        let Prompts { wanted, unwanted } = Self::prompts(self.of(image), &self.timeline, &common)?;
+        let parts = wanted.into_iter().map(|wanted| wanted.part).chain([unwanted]);
+        Ok(parts.flat_map(|part| part.schedule.texts).collect())
+    }
+
     /// What an image's text has to say of how its prompts were read.
     pub(super) fn facts(&self, image: usize) -> Result<TextFacts> {
         let Padding { pad_cond_uncond, pad_cond_uncond_v0 } = self.padding;
         let (now, other) = (
-            self.prompts(self.of(image), &self.timeline)?,
-            self.prompts(self.of(image), &self.other_timeline)?,
+            Self::prompts(self.of(image), &self.timeline, &self.common(&self.timeline)?)?,
+            Self::prompts(self.of(image), &self.other_timeline, &self.common(&self.other_timeline)?)?,
         );
         let mut facts = TextFacts { is_scheduled_otherwise: now != other, ..TextFacts::default() };
         let parts = now.wanted.iter().map(|wanted| &wanted.part).chain([&now.unwanted]);
         let mut texts = parts.flat_map(|part| &part.schedule.texts);
         facts.is_emphasised = texts.any(|text| text.contains(['(', '[', '\\']) || text.contains("BREAK"));
         if pad_cond_uncond || pad_cond_uncond_v0 {
-            let needs = self.needs_of(self.of(image))?;
+            let needs = self.needs_of(&now)?;
             let differ = needs.wanted != needs.unwanted;
             facts.pads_v0 = differ && pad_cond_uncond_v0;
             facts.pads = differ && !pad_cond_uncond_v0;

@@ -31,8 +31,8 @@ pub(super) struct PassNetworks {
     _memory: FreedAtTheEnd,
 }
 
-/// What images of a request, counted over all of it, are told.
-pub(super) type Guide<'a> = dyn Fn(&TextEncoder, Range<usize>, &Run) -> Result<Vec<Guidance>> + 'a;
+/// What images of a request, counted over all of it, are told: by its own text encoder, or a refiner's, if so.
+pub(super) type Guide<'a> = dyn Fn(&TextEncoder, Range<usize>, bool, &Run) -> Result<Vec<Guidance>> + 'a;
 
 /// Whom a pass asks and tells while it makes its networks ready.
 pub(super) struct Surroundings<'a> {
@@ -49,12 +49,12 @@ pub(super) struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// What these images are told, by the text encoder that is lent now.
-    pub(super) fn guidance(&mut self, images: Range<usize>) -> Result<Vec<Guidance>> {
+    pub(super) fn guidance(&mut self, images: Range<usize>, is_refiner: bool) -> Result<Vec<Guidance>> {
         let mut guidance = {
             let encoder = self.components.text_encoder()?;
             let _memory = FreedAtTheEnd(encoder.clip.device().clone());
             let cancelled = || self.watch.cancelled();
-            (self.guide)(&encoder, images.clone(), &Run::until(&cancelled))?
+            (self.guide)(&encoder, images.clone(), is_refiner, &Run::until(&cancelled))?
         };
         if self.wants_conditioning {
             for (image, guidance) in images.zip(&mut guidance) {

@@ -67,7 +67,7 @@ impl PassContext<'_> {
     }
 
     fn take_turn(&mut self, facts: ModelFacts, is_refiner: bool) -> Result<()> {
-        let guidance = self.around.guidance(self.images.clone())?;
+        let guidance = self.around.guidance(self.images.clone(), is_refiner)?;
         self.networks = Some(self.around.networks(facts, is_refiner, guidance)?);
         self.prepare()
     }

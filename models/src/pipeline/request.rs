@@ -196,6 +196,11 @@ impl Txt2Img {
         self.prompt.images().or(self.negative_prompt.images()).unwrap_or(1)
     }
 
+    /// What the text encoder is given for an image at any step.
+    pub fn texts_of(&self, image: usize) -> Result<Vec<String>> {
+        self.texts().texts_of(image)
+    }
+
     /// What an image's text has to say of how its prompts were read.
     pub fn text_facts(&self, image: usize) -> Result<TextFacts> {
         self.texts().facts(image)

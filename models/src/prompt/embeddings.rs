@@ -34,6 +34,11 @@ impl Embeddings {
         Ok(Self { named, names })
     }
 
+    /// They and their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Embedding)> {
+        self.named.iter().map(|(name, embedding)| (name.as_str(), &**embedding))
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()
@@ -42,6 +47,17 @@ impl Embeddings {
     /// The names of those that stand in a prompt, in the order of their first use.
     pub fn used_in(&self, prompt: &str, reading: &Reading) -> Result<Vec<&str>> {
         Ok(self.used([prompt], reading)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Those that are for a text encoder of this width; the names of others are words to it.
+    pub(crate) fn fitting(&self, width: usize) -> Result<Self> {
+        let fits = |(_, embedding): &&(String, Arc<Embedding>)| embedding.misfit(width).is_none();
+        Self::new(self.named.iter().filter(fits).cloned())
+    }
+
+    /// Whether all of them are.
+    pub(crate) fn all_fit(&self, width: usize) -> bool {
+        self.named.iter().all(|(_, embedding)| embedding.misfit(width).is_none())
     }
 
     /// An error that names one that stands in these texts and is not for a text encoder of this width.

@@ -10,6 +10,7 @@ mod rows;
 mod samplers;
 mod told;
 mod values;
+mod versions;
 
 pub(super) use foreign::infotext;
 pub(super) use rows::{read, write};

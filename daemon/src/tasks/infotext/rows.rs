@@ -16,6 +16,7 @@ use super::values::{
     one_of, precision, precision_of, regions, regions_of, rng, side, sides, size, truth, unless, vae, whole,
     word,
 };
+use super::versions;
 
 /// A key, and how it is written and read.
 struct Row {
@@ -118,16 +119,6 @@ static ROWS: &[Row] = &[
     ),
     row!("Tiling", |told| flag(told.request.tiling), |told, text| truth(text) => told.request.tiling),
     // Networks.
-    row!(
-        "Refiner",
-        |told| told.request.refiner_checkpoint.clone(),
-        |told, text| Some(word(text)) => told.request.refiner_checkpoint
-    ),
-    row!(
-        "Refiner switch at",
-        |told| told.request.refiner_switch_at.map(|share| share.to_string()),
-        |told, text| Some(Some(number(text, 0.0..=1.0)?)) => told.request.refiner_switch_at
-    ),
     row!(
         "Hypernet",
         |told| told.hypernetwork.as_ref().map(|(name, _)| name.clone()),
@@ -245,7 +236,17 @@ static ROWS: &[Row] = &[
         |told| (!told.request.uni_pc_lower_order_final).then(|| "False".to_owned()),
         |told, text| truth(text) => told.request.uni_pc_lower_order_final
     ),
-    // Guidance.
+    // Guidance: another checkpoint goes on in the middle of it.
+    row!(
+        "Refiner",
+        |told| told.request.refiner_checkpoint.clone(),
+        |told, text| Some(word(text)) => told.request.refiner_checkpoint
+    ),
+    row!(
+        "Refiner switch at",
+        |told| told.request.refiner_switch_at.map(|share| share.to_string()),
+        |told, text| Some(Some(number(text, 0.0..=1.0)?)) => told.request.refiner_switch_at
+    ),
     row!(
         "Skip Early CFG",
         |told| unless(told.request.skip_early_cond, 0.0).map(|share| share.to_string()),
@@ -362,6 +363,7 @@ pub(in crate::tasks) fn read(text: &str) -> (Told, Vec<(String, String)>) {
             others.push((key, value));
         }
     }
+    others.extend(versions::as_it_was(&mut told));
     (told, others)
 }
 
