@@ -33,7 +33,9 @@ async fn idle_connections_make_room_and_busy_ones_do_not() {
     let client = daemon.client().await;
     let job = within(client.submit("txt2img", &long(), None)).await.expect("submitted");
     let mut waiting = Raw::connect(&daemon);
-    waiting.send(&encode_request(1, "jobs.wait", &map(&[("job", job.as_str().into())])).expect("encodes"));
+    waiting.send(&encode_request(100, "jobs.wait", &map(&[("job", job.as_str().into())])).expect("encodes"));
+    // Requests are read in their order: the one before this has begun.
+    waiting.call("ping", &nothing).expect("answered");
     // Each is used after the one before it.
     let mut idle = Raw::connect(&daemon);
     idle.call("ping", &nothing).expect("answered");
@@ -48,7 +50,7 @@ async fn idle_connections_make_room_and_busy_ones_do_not() {
     }
     let client = daemon.client().await;
     within(client.cancel(&job)).await.expect("cancelled");
-    assert!(waiting.answer(1).is_err(), "cancelled");
+    assert!(waiting.answer(100).is_err(), "cancelled");
     loop {
         match listening.next().expect("still listening") {
             Message::Notification { params, .. } if params.to_string().contains("cancelled") => break,
