@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
+use latentd_models::image::inpaint::{Mask, Overlay, Region, fill_from_surroundings};
 use latentd_models::image::{Filter, Fit, Orientation, Picture};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -24,6 +25,13 @@ fn number(value: &Value) -> usize {
 
 fn pair(value: &Value) -> (usize, usize) {
     (number(&value[0]), number(&value[1]))
+}
+
+fn region(value: &Value) -> Option<Region> {
+    let [left, top, right, bottom] = value.as_array()?.iter().map(number).collect::<Vec<_>>()[..] else {
+        panic!("four numbers: {value}");
+    };
+    Some(Region { left, top, right, bottom })
 }
 
 fn unhex(text: &Value) -> Vec<u8> {
@@ -70,6 +78,10 @@ fn source(told: &Value) -> Picture {
     Picture::from_raw(pixels, width as u32, height as u32, channels as u32).expect("a picture")
 }
 
+fn mask(told: &Value) -> Mask {
+    Mask::of(&source(told), true).expect("a mask")
+}
+
 /// What this program makes of a case's picture.
 fn made(case: &Value) -> Picture {
     let picture = source(&case["picture"]);
@@ -90,9 +102,27 @@ fn made(case: &Value) -> Picture {
             let fit = [Fit::Stretch, Fit::Crop, Fit::Fill][number(&case["mode"])];
             picture.fitted(fit, width, height)
         }
+        "mask" => {
+            let round = case["round"].as_bool().expect("a switch");
+            Mask::of(&picture, round).map(|mask| mask.picture().clone())
+        }
+        "blur" => {
+            let sigma = |index: usize| case["sigmas"][index].as_f64().expect("a number");
+            mask(&case["picture"]).blurred(sigma(0), sigma(1)).map(|mask| mask.picture().clone())
+        }
+        "overlay" => Overlay::new(&picture, &mask(&case["mask"])).map(|overlay| overlay.picture().clone()),
+        "over" => {
+            let overlay = Overlay::new(&picture, &mask(&case["mask"])).expect("an overlay");
+            overlay.over(&source(&case["drawn"]), region(&case["region"]))
+        }
         "flatten" => {
             let colour = [0, 1, 2].map(|index| number(&case["colour"][index]) as u8);
             picture.over_colour(colour)
+        }
+        "fill" => {
+            let sigma = case["blur"].as_f64().unwrap_or(0.0);
+            let mask = mask(&case["mask"]).blurred(sigma, sigma).expect("a blur");
+            fill_from_surroundings(&picture, &mask)
         }
         "turn" => {
             let read = Orientation::read(&unhex(&case["file"])).expect("a file");
@@ -110,7 +140,7 @@ fn pictures_are_what_a1111_makes_of_them() {
     let mut failed = vec![];
     for mut case in cases() {
         let what = case["what"].as_str().expect("text").to_owned();
-        if !["resize", "fit", "flatten", "turn"].contains(&what.as_str()) {
+        if ["region", "latents", "correct"].contains(&what.as_str()) {
             continue;
         }
         let made = made(&case);
@@ -138,5 +168,37 @@ fn pictures_are_what_a1111_makes_of_them() {
     }
     println!("byte for byte: {passed:?}");
     assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), failed.join("\n"));
-    assert_eq!(passed.len(), 4, "a golden for each");
+    assert_eq!(passed.len(), 9, "a golden for each");
+}
+
+#[test]
+fn regions_are_a1111s() {
+    let cases = cases().into_iter().filter(|case| case["what"] == "region");
+    let mut count = 0;
+    for case in cases {
+        let mask = mask(&case["picture"]);
+        let found = mask.region(number(&case["padding"]));
+        assert_eq!(found, region(&case["region"]), "{case}");
+        let grown =
+            case["drawn"].as_array().expect("sizes").iter().zip(case["grown"].as_array().expect("boxes"));
+        for (drawn, wanted) in grown {
+            let grown = found.expect("a region").expanded(pair(drawn), mask.size());
+            assert_eq!(Some(grown), region(wanted), "{drawn} of {case}");
+            count += 1;
+        }
+    }
+    assert!(count > 500, "{count}");
+}
+
+#[test]
+fn masks_on_latents_are_pillows_shares() {
+    for case in cases().into_iter().filter(|case| case["what"] == "latents") {
+        let (columns, rows) = pair(&case["size"]);
+        let mask = mask(&case["picture"]);
+        let wanted: Vec<f32> = unhex(&case["pixels"]).iter().map(|value| f32::from(*value) / 255.0).collect();
+        let soft = mask.on_latents(rows, columns, false).expect("fits");
+        assert_eq!((soft.dims(), soft.values()), (&[rows, columns][..], &wanted[..]), "{case}");
+        let hard = mask.on_latents(rows, columns, true).expect("fits");
+        assert!(hard.values().iter().zip(&wanted).all(|(hard, soft)| *hard == soft.round()), "{case}");
+    }
 }

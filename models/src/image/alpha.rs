@@ -34,6 +34,24 @@ pub(super) fn mix(below: u8, above: u8, share: u8) -> u8 {
     over_255(u32::from(below) * u32::from(255 - share) + u32::from(above) * u32::from(share)) as u8
 }
 
+/// RGBA over RGBA (`Image.alpha_composite`), neither multiplied with its opacity.
+pub(super) fn over(below: [u8; 4], above: [u8; 4]) -> [u8; 4] {
+    /// Bits that the shares have more than 8.
+    const MORE: u32 = 7;
+    let (opacity, opacity_below) = (u32::from(above[3]), u32::from(below[3]));
+    if opacity == 0 {
+        return below;
+    }
+    let both = opacity * 255 + opacity_below * (255 - opacity);
+    let share = opacity * 255 * 255 * (1 << MORE) / both;
+    let rest = 255 * (1 << MORE) - share;
+    let colour = |index: usize| {
+        let sum = u32::from(above[index]) * share + u32::from(below[index]) * rest + (0x80 << MORE);
+        ((((sum >> 8) + sum) >> 8) >> MORE) as u8
+    };
+    [colour(0), colour(1), colour(2), over_255(both) as u8]
+}
+
 impl Picture {
     /// RGB: what is not opaque lies over `colour`, as A1111 prepares pictures for the networks (`modules/images.py:
     /// flatten`, whose colour is white if nothing is set). Grey becomes RGB.

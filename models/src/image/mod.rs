@@ -1,12 +1,14 @@
 //! Pixels and the text that travels in them.
 
 mod alpha;
+mod box_blur;
 mod convert;
 mod encode;
 mod exif;
 mod fit;
 mod header;
 mod infotext;
+pub mod inpaint;
 mod jpeg;
 mod limits;
 mod mask;
