@@ -2,6 +2,7 @@
 
 mod alpha;
 mod box_blur;
+pub mod colour;
 mod convert;
 mod encode;
 mod exif;
