@@ -31,35 +31,17 @@ pub struct Texts {
 
 /// The texts of a PNG, JPEG or WebP. An error is only what is no picture.
 pub fn read_texts(bytes: &[u8]) -> Result<Texts> {
-    let mut found = Found::default();
-    match PictureFormat::of(bytes)? {
-        PictureFormat::Png => {
-            found.exif = png::chunks(bytes).find(|(name, _)| name == b"eXIf").map(|(_, content)| content);
-            found.parameters = png_text(bytes, KEYWORD, LONGEST);
-            found.others = png_others(bytes);
-        }
-        PictureFormat::Jpeg => {
-            for (marker, content) in jpeg_segments(bytes) {
-                const XMP_SEGMENT: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
-                match marker {
-                    0xe1 if found.exif.is_none() && content.starts_with(EXIF) => found.exif = Some(content),
-                    0xe1 => found.xmp = found.xmp.or(content.strip_prefix(XMP_SEGMENT)),
-                    0xfe => found.comment = Some(content),
-                    _ => {}
-                }
-            }
-        }
-        PictureFormat::WebP => {
-            found.exif = webp::metadata(bytes, b"EXIF");
-            found.xmp = webp::metadata(bytes, b"XMP ");
-        }
-    }
-    Ok(found.texts())
+    Ok(Found::of(bytes)?.texts())
 }
 
 /// The infotext of a PNG, JPEG or WebP.
 pub fn read_infotext(bytes: &[u8]) -> Result<Option<String>> {
     Ok(read_texts(bytes)?.infotext)
+}
+
+/// The EXIF block of a PNG, JPEG or WebP, if it has one.
+pub(super) fn exif(bytes: &[u8]) -> Result<Option<&[u8]>> {
+    Ok(Found::of(bytes)?.exif)
 }
 
 /// What there is, before it is read.
@@ -68,11 +50,37 @@ struct Found<'a> {
     exif: Option<&'a [u8]>,
     xmp: Option<&'a [u8]>,
     comment: Option<&'a [u8]>,
-    parameters: Option<String>,
-    others: Vec<(String, String)>,
+    /// The file, if it is a PNG.
+    png: Option<&'a [u8]>,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self> {
+        let mut found = Found::default();
+        match PictureFormat::of(bytes)? {
+            PictureFormat::Png => {
+                found.exif = png::chunks(bytes).find(|(name, _)| name == b"eXIf").map(|(_, content)| content);
+                found.png = Some(bytes);
+            }
+            PictureFormat::Jpeg => {
+                for (marker, content) in jpeg_segments(bytes) {
+                    const XMP_SEGMENT: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+                    match marker {
+                        0xe1 if content.starts_with(EXIF) => found.exif = found.exif.or(Some(content)),
+                        0xe1 => found.xmp = found.xmp.or(content.strip_prefix(XMP_SEGMENT)),
+                        0xfe => found.comment = Some(content),
+                        _ => {}
+                    }
+                }
+            }
+            PictureFormat::WebP => {
+                found.exif = webp::metadata(bytes, b"EXIF");
+                found.xmp = webp::metadata(bytes, b"XMP ");
+            }
+        }
+        Ok(found)
+    }
+
     /// The comment in EXIF comes before PNG's `parameters`, and that before a JPEG's comment, if it is an infotext.
     fn texts(self) -> Texts {
         let lossy = |text: &[u8]| {
@@ -81,13 +89,13 @@ impl Found<'_> {
         };
         let tiff = self.exif.and_then(Tiff::new);
         let mut infotext = tiff.as_ref().and_then(|tiff| tiff.user_comment(LONGEST));
-        let mut others = self.others;
+        let mut others = self.png.map(png_others).unwrap_or_default();
         let mut take = |keyword: &str, text: Option<String>, is_infotext: bool| match text {
             Some(text) if is_infotext && infotext.is_none() => infotext = Some(text),
             Some(text) => others.push((keyword.to_owned(), text)),
             None => {}
         };
-        take("parameters", self.parameters, true);
+        take("parameters", self.png.and_then(|bytes| png_text(bytes, KEYWORD, LONGEST)), true);
         let comment = self.comment.and_then(lossy);
         let is_infotext = comment.as_deref().is_some_and(|text| !Infotext::parse(text).fields.is_empty());
         take("comment", comment, is_infotext);

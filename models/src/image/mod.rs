@@ -1,29 +1,41 @@
 //! Pixels and the text that travels in them.
 
+mod alpha;
+mod box_blur;
+pub mod colour;
 mod convert;
 mod encode;
 mod exif;
+mod fit;
 mod header;
 mod infotext;
+pub mod inpaint;
 mod jpeg;
+mod limits;
 mod mask;
 mod metadata;
+mod orientation;
 mod picture;
 mod png;
 mod preview;
+mod resample;
 #[cfg(test)]
 mod tests;
 mod tiff;
 mod webp;
 
 pub use convert::tensor_to_image;
+pub use fit::Fit;
 pub use header::{Channels, PictureFormat, PictureHeader};
 pub use infotext::Infotext;
+pub use limits::{LONGEST_SIDE, MOST_PIXELS};
 pub(crate) use metadata::png_text;
 pub use metadata::{Texts, read_infotext, read_texts};
+pub use orientation::Orientation;
 pub use picture::{Picture, read_encoded};
 pub use png::encode_png;
 pub use preview::latent_preview;
+pub use resample::Filter;
 
 /// 8-bit RGB, rows from the top, no padding.
 #[derive(Clone, Debug, PartialEq, Eq)]

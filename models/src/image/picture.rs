@@ -1,7 +1,7 @@
 //! Pictures that somebody gives: encoded as PNG, JPEG or WebP, or as plain pixels.
 //!
 //! What a picture takes is known from its header and held against the caller's limit before memory is taken. A header is
-//! cheap to read, so pictures can be kept encoded and decoded when their turn comes. Orientation in EXIF is not looked at.
+//! cheap to read, so pictures can be kept encoded and decoded when their turn comes. Orientation in EXIF is not looked at here ([`super::Orientation`]).
 
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -92,6 +92,13 @@ impl Picture {
             Channels::Rgba => Some(self.pixels.chunks_exact(4).map(|pixel| pixel[3]).collect()),
             Channels::Grey | Channels::Rgb => None,
         }
+    }
+}
+
+impl From<RgbImage> for Picture {
+    fn from(image: RgbImage) -> Self {
+        let RgbImage { width, height, pixels } = image;
+        Self { width, height, channels: Channels::Rgb, pixels }
     }
 }
 

@@ -42,6 +42,14 @@ impl<'a> Tiff<'a> {
         (!text.trim().is_empty()).then_some(text)
     }
 
+    /// The number from 1 to 8 that says how the picture is to be turned.
+    pub(super) fn orientation(&self) -> Option<u8> {
+        const ORIENTATION: u16 = 0x0112;
+        // Two bytes, the first of the four that an entry has for its value.
+        let number = self.u16(self.entry(self.u32(4)?, ORIENTATION)?.at)?;
+        u8::try_from(number).ok().filter(|number| (1..=8).contains(number))
+    }
+
     /// The texts of the first folder, each no longer than `longest` bytes.
     pub(super) fn texts(&self, longest: usize) -> Vec<(&'static str, String)> {
         let text = |tag| {

@@ -1,0 +1,13 @@
+//! What inpainting does to pictures before and after they are drawn: which part is, how softly, over what, and how what was
+//! drawn is put into the picture.
+
+mod gaussian;
+mod mask;
+mod overlay;
+mod region;
+mod surroundings;
+
+pub use mask::{LARGEST_BLUR, Mask};
+pub use overlay::Overlay;
+pub use region::Region;
+pub use surroundings::fill_from_surroundings;
