@@ -440,7 +440,7 @@ fn kernels_that_do_not_exist_are_refused() {
 /// What an editor shows of a prompt, texts around prompts, and parts of a picture, at the command line.
 #[test]
 fn prompts_styles_and_regions_are_at_hand() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     let run = |arguments: &[&str]| {
         let (code, out, errors) = output(daemon.command(arguments));
         (code, String::from_utf8(out).expect("UTF-8"), errors)
@@ -484,4 +484,10 @@ fn prompts_styles_and_regions_are_at_hand() {
         code == Some(2) && errors.contains("regions[0].mask.path") && errors.contains("none.png"),
         "{errors}"
     );
+    // What a picture tells of a mask is its hash, which a daemon knows while it keeps the mask.
+    daemon.signal(libc::SIGTERM);
+    daemon.ended();
+    daemon.restart();
+    let (code, _, errors) = output(daemon.command(&["generate", "--from", "region.png"]));
+    assert!(code == Some(1) && errors.contains("not any more; give --region MASK TEXT again"), "{errors}");
 }
