@@ -51,7 +51,7 @@ impl Blobs {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         drop_more_than(&mut kept, limits);
         let Some(place) = kept.iter().position(|each| each.sha256 == wanted) else {
-            let text = format!("{field}.blob: {name} is not kept, or not any more; send it with blobs.put");
+            let text = format!("{field}.blob: {name} is not kept, or not any more; {SEND}");
             return Err(Error::new(Class::NotFound, text));
         };
         let mut found = kept.remove(place);
@@ -61,6 +61,9 @@ impl Blobs {
         Ok(bytes)
     }
 }
+
+/// What to do about one that is not kept.
+pub(crate) const SEND: &str = "send it with blobs.put";
 
 fn drop_more_than(kept: &mut Vec<Kept>, limits: BlobLimits) {
     kept.retain(|each| each.used.elapsed() <= limits.ttl);

@@ -7,7 +7,9 @@ mod hostile_prompts;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use latentd_models::prompt::{Embeddings, Part, Reading, Timeline, Wording, chunks, doubts};
+use latentd_models::prompt::{
+    Embeddings, Part, Reading, Timeline, Wording, doubts, doubts_of_text, shown_chunks,
+};
 
 const RUNS: usize = 7;
 
@@ -32,7 +34,7 @@ fn main() {
     let mut slowest = (Duration::ZERO, String::new());
     println!(
         "{:>6}  {:>8}  {:>8}  {:>8}  {:>8}  {:>8}",
-        "bytes", "wording", "20 steps", "1000", "chunks", "doubts"
+        "bytes", "wording", "20 steps", "1000", "shown", "doubts"
     );
     for prompt in prompts {
         let schedule = |steps| {
@@ -43,8 +45,8 @@ fn main() {
             time(|| Wording::of_prompt(&prompt)),
             schedule(20),
             schedule(1000),
-            time(|| chunks(&prompt, &embeddings, &reading)),
-            time(|| doubts(&prompt)),
+            time(|| shown_chunks(&prompt, &embeddings, &reading)),
+            time(|| (doubts(&prompt, reading.emphasis), doubts_of_text(&prompt, &reading))),
         ];
         let shown: String = prompt.chars().take(40).collect();
         let row: Vec<String> = times.iter().map(|time| format!("{:8.2}", time.as_secs_f64() * 1e3)).collect();

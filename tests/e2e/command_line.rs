@@ -440,7 +440,7 @@ fn kernels_that_do_not_exist_are_refused() {
 /// What an editor shows of a prompt, texts around prompts, and parts of a picture, at the command line.
 #[test]
 fn prompts_styles_and_regions_are_at_hand() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     let run = |arguments: &[&str]| {
         let (code, out, errors) = output(daemon.command(arguments));
         (code, String::from_utf8(out).expect("UTF-8"), errors)
@@ -448,11 +448,14 @@ fn prompts_styles_and_regions_are_at_hand() {
     let (code, out, errors) =
         run(&["prompt", "a [red:blue:0.5] cat\u{1b} AND -dog :0.5 <lora:none:1>", "--steps", "4"]);
     assert_eq!(code, Some(0), "{errors}");
-    assert!(out.contains("\nweight 1, steps 1-2, ") && out.contains(": a red cat\\u{1b}"), "{out}");
+    assert!(out.contains("\nweight 1, steps 1-3, ") && out.contains(": a red cat\\u{1b}"), "{out}");
+    assert!(out.contains("\nweight 1, step 4, ") && out.contains(": a blue cat\\u{1b}"), "{out}");
     assert!(
         out.contains("\nweight 0.5, steps 1-4, ") && out.contains("\nlora none, which the library has not\n"),
         "{out}"
     );
+    let (_, out, _) = run(&["prompt", "[red:blue:2]", "--steps", "3"]);
+    assert!(out.contains("\nsteps 1-3, 1 token: red\nat no step, 1 token: blue\n"), "{out}");
     let (_, out, _) = run(&["prompt", "--json", "--negative", "a AND b"]);
     let read: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(read["parts"].as_array().map(Vec::len), Some(1));
@@ -484,4 +487,10 @@ fn prompts_styles_and_regions_are_at_hand() {
         code == Some(2) && errors.contains("regions[0].mask.path") && errors.contains("none.png"),
         "{errors}"
     );
+    // What a picture tells of a mask is its hash, which a daemon knows while it keeps the mask.
+    daemon.signal(libc::SIGTERM);
+    daemon.ended();
+    daemon.restart();
+    let (code, _, errors) = output(daemon.command(&["generate", "--from", "region.png"]));
+    assert!(code == Some(1) && errors.contains("not any more; give --region MASK TEXT again"), "{errors}");
 }

@@ -225,6 +225,12 @@ async fn styles_are_saved_and_stand_around_prompts() {
     let expected =
         draw(&daemon, "blue, red, [a|b], c", |params| params.negative_prompt = "y, x!".into()).await;
     assert!(styled.images[0].png == expected.images[0].png, "the text too: {}", infotext(&styled.images[0]));
+    // Styles that make more of a prompt than there is room for.
+    let four = "{prompt}".repeat(4);
+    within(client.save_style(&style("four", &four, ""))).await.expect("saved");
+    let params = Txt2ImgParams { prompt: "abcdefgh".into(), styles: vec!["four".into(); 30], ..small(1) };
+    let text = refused(within(client.txt2img(&params)).await, ErrorName::InvalidParams);
+    assert!(text.contains("its styles make 524288 characters of it, 200000 are allowed"), "{text}");
     let params = Txt2ImgParams { styles: vec!["blu".into()], ..small(1) };
     let text = refused(within(client.txt2img(&params)).await, ErrorName::NotFound);
     assert!(text.contains("no style 'blu'") && text.contains("did you mean 'blue'?"), "{text}");
@@ -248,7 +254,7 @@ async fn an_editor_is_told_what_a_prompt_is() {
     let first = &found.parts[0];
     let schedule: Vec<_> =
         first.schedule.iter().map(|stretch| (stretch.from, stretch.until, stretch.text)).collect();
-    assert_eq!(schedule, [(1, 5, 0), (6, 20, 1)]);
+    assert_eq!(schedule, [(1, 6, 0), (7, 20, 1)]);
     let tokens: Vec<(&str, f64)> =
         first.texts[1].chunks[0].iter().map(|token| (token.text.as_str(), token.weight)).collect();
     assert_eq!(tokens, [("a", 1.0), ("red", 1.5), ("square", 1.0)]);
@@ -259,12 +265,25 @@ async fn an_editor_is_told_what_a_prompt_is() {
     assert_eq!(networks, [("nowhere", false)]);
     assert!(found.warnings.iter().any(|text| text.contains("nowhere")), "{:?}", found.warnings);
     // What is wrong is told while it is typed, and no error.
-    for (text, warning) in
-        [("a (b:1.1.1)", "'1.1.1'"), ("a (b", "1 × ( without a partner"), ("a | b", "a | outside of")]
-    {
+    for (text, warning) in [
+        ("a (b:1.1.1)", "'1.1.1'"),
+        ("a (b", "1 × ( without a partner"),
+        ("a | b", "a | outside of"),
+        ("(a cat AND a dog:1.3)", "part 1: 1 × ( without a partner"),
+        ("(a cat AND a dog:1.3)", "part 2: 1 × ) without a partner"),
+        ("a | b AND [c:d:3]", "part 1: a | outside of"),
+        ("(a BREAK b)", "BREAK within brackets is drawn as a word"),
+    ] {
         let params = PromptTokensParams { text: text.into(), ..PromptTokensParams::default() };
         let found = within(client.prompt_tokens(&params)).await.expect("read");
         assert!(found.warnings.iter().any(|text| text.contains(warning)), "{text}: {:?}", found.warnings);
+    }
+    for (text, emphasis) in
+        [("[a BREAK b:c:3] (d)", Emphasis::Original), ("(a BREAK", Emphasis::None), ("a]", Emphasis::None)]
+    {
+        let params = PromptTokensParams { text: text.into(), emphasis, ..PromptTokensParams::default() };
+        let found = within(client.prompt_tokens(&params)).await.expect("read");
+        assert_eq!(found.warnings, [""; 0], "{text} with {emphasis:?}");
     }
     let params = PromptTokensParams {
         text: "a AND <lora:b> :2".into(),
@@ -276,7 +295,33 @@ async fn an_editor_is_told_what_a_prompt_is() {
     let turns = "[a|b|c] ".repeat(6_000);
     let params = PromptTokensParams { text: turns, steps: 1000, ..PromptTokensParams::default() };
     let found = within(client.prompt_tokens(&params)).await.expect("read");
-    assert!(found.truncated && found.parts[0].texts.len() == 3 && found.parts[0].schedule.len() == 1000);
+    // The first one holds for two calls.
+    assert!(found.truncated && found.parts[0].texts.len() == 3 && found.parts[0].schedule.len() == 999);
+}
+
+#[tokio::test]
+async fn what_is_told_of_steps_is_what_is_drawn() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let euler = |params: &mut Txt2ImgParams| params.sampler_name = "Euler".into();
+    for (text, steps, expected) in [
+        ("a [red:blue:2] circle", 3, &[(1, 3, 0)][..]),
+        ("a [red|blue] circle", 2, &[(1, 2, 0)]),
+        ("a [red:blue:2] circle", 4, &[(1, 3, 0), (4, 4, 1)]),
+    ] {
+        let sampler_name = "Euler".to_owned();
+        let params =
+            PromptTokensParams { text: text.into(), steps, sampler_name, ..PromptTokensParams::default() };
+        let told = within(client.prompt_tokens(&params)).await.expect("read").parts.remove(0).schedule;
+        let told: Vec<_> = told.iter().map(|stretch| (stretch.from, stretch.until, stretch.text)).collect();
+        assert_eq!(told, expected, "{text} in {steps} steps");
+        let steps = |params: &mut Txt2ImgParams| {
+            euler(params);
+            params.steps = steps;
+        };
+        let is_red = drawn(&daemon, text, steps).await == drawn(&daemon, "a red circle", steps).await;
+        assert_eq!(is_red, told.len() == 1, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ pub fn hostile_prompts() -> Vec<String> {
         repeated("a, "),
         repeated("\u{301}"),
         repeated("AND "),
+        repeated(" BREAK"),
         repeated(" :1 "),
         repeated("[a AND b:3]"),
         repeated("[a:b:                                                     "),

@@ -18,6 +18,7 @@ use super::pictures::Target;
 use super::regions::RegionArgs;
 use super::sampling::SamplingArgs;
 use super::stopped::Stopped;
+use crate::blobs;
 use crate::config::Config;
 use crate::paths;
 
@@ -323,6 +324,17 @@ async fn told(
     Ok(request)
 }
 
+/// What a picture tells of its regions' masks is only good while the daemon keeps them: says what can be done here then.
+fn advised(failure: Failure) -> Failure {
+    let is_of_region = failure.text.contains("regions[");
+    let text = if is_of_region {
+        failure.text.replace(blobs::SEND, "give --region MASK TEXT again")
+    } else {
+        failure.text
+    };
+    Failure { text, ..failure }
+}
+
 /// Draws, shows how far it is, writes the files.
 pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitCode, Failure> {
     let config = global.config()?;
@@ -336,13 +348,13 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
         };
         let default = Txt2ImgParams { regions: args.regions.over(default.regions)?, ..default };
         let params = args.params(target.asked_for(), default);
-        submit(global, &config, &args.models_dirs, "txt2img", &params).await
+        submit(global, &config, &args.models_dirs, "txt2img", &params).await.map_err(advised)
     };
     let (client, job) = tokio::select! {
         submitted = submitted => submitted?,
         () = stopped.wait() => return Err(Failure { text: "cancelled".into(), code: 130 }),
     };
-    let drawn: Txt2ImgResult = done(&client, &job, stopped).await?;
+    let drawn: Txt2ImgResult = done(&client, &job, stopped).await.map_err(advised)?;
     for notice in &drawn.notices {
         say(&format!("latentd: {}", visible(notice)));
     }

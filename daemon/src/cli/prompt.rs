@@ -99,7 +99,7 @@ fn part_lines(part: &PromptPart, is_one_of_several: bool) -> String {
     part.texts.iter().enumerate().map(of_text).collect()
 }
 
-/// When a part says this text.
+/// When a part says this text; one that only counts behind the last call is said at none.
 fn steps(part: &PromptPart, place: usize) -> String {
     /// As many stretches are told.
     const TOLD: usize = 6;
@@ -108,6 +108,9 @@ fn steps(part: &PromptPart, place: usize) -> String {
         if from == until { from.to_string() } else { format!("{from}-{until}") }
     };
     let told: Vec<String> = all.by_ref().take(TOLD).map(of).collect();
+    if told.is_empty() {
+        return "at no step".to_owned();
+    }
     let word = if matches!(&*told, [one] if !one.contains('-')) { "step" } else { "steps" };
     let more = if all.peek().is_some() { ", …" } else { "" };
     format!("{word} {}{more}", told.join(", "))

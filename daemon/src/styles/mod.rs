@@ -3,10 +3,12 @@
 
 mod csv;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Class, Error, Result};
 use crate::folders::Folders;
@@ -34,14 +36,24 @@ pub(crate) struct Style {
     pub path: PathBuf,
 }
 
-/// A style's text around a prompt, which takes the place of `{prompt}`, or stands before it with a comma between.
-pub(crate) fn around(style: &str, prompt: &str) -> String {
-    const PLACE: &str = "{prompt}";
-    if style.contains(PLACE) {
-        return style.replace(PLACE, prompt);
+/// Where a prompt stands in a style's text.
+const PLACE: &str = "{prompt}";
+
+/// A style's text around a prompt, which takes the place of `{prompt}`; without such a place the text stands behind it, with a
+/// comma between. If that is more than `most` characters, nothing is made, and their number is
+/// the error.
+pub(crate) fn around(style: &str, prompt: &str, most: usize) -> std::result::Result<String, usize> {
+    let count = |text: &str| text.chars().count();
+    let places = style.matches(PLACE).count();
+    if places > 0 {
+        let own = count(style) - places * PLACE.len();
+        let characters = places.saturating_mul(count(prompt)).saturating_add(own);
+        return if characters > most { Err(characters) } else { Ok(style.replace(PLACE, prompt)) };
     }
     let parts = [prompt, style].map(|part| part.trim_matches(is_space));
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    let characters = parts.iter().map(|part| count(part)).sum::<usize>() + 2 * parts.len().saturating_sub(1);
+    if characters > most { Err(characters) } else { Ok(parts.join(", ")) }
 }
 
 /// What Python's `str.strip` takes for white space.
@@ -53,8 +65,10 @@ fn is_space(c: char) -> bool {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Each name once.
-    pub styles: Vec<Style>,
+    pub styles: Vec<Arc<Style>>,
     pub problems: Vec<String>,
+    /// Their places by their names.
+    places: HashMap<String, usize>,
 }
 
 /// The files of styles.
@@ -77,10 +91,18 @@ impl Styles {
 
     /// All of them: our own, then those in these folders.
     pub(crate) fn all(&self, others: &[PathBuf], folders: &Folders) -> Found {
+        self.until(|_| false, others, folders)
+    }
+
+    /// Our own, then those in these folders, until there are enough.
+    fn until(&self, is_enough: impl Fn(&Found) -> bool, others: &[PathBuf], folders: &Folders) -> Found {
         let mut found = Found::default();
         let own = read_file(&self.own);
         found.take(&self.own, own);
         for folder in others {
+            if is_enough(&found) {
+                break;
+            }
             let looked = folders.ask(folder, |_| -> io::Result<Vec<(PathBuf, io::Result<Vec<Style>>)>> {
                 let files = files_in(folder)?.into_iter();
                 Ok(files.map(|path| (path.clone(), read_file(&path))).collect())
@@ -102,15 +124,15 @@ impl Styles {
         names: &[String],
         others: &[PathBuf],
         folders: &Folders,
-    ) -> Result<Vec<Style>> {
-        if names.is_empty() {
+    ) -> Result<Vec<Arc<Style>>> {
+        let names = || names.iter().filter(|name| *name != NONE);
+        if names().next().is_none() {
             return Ok(vec![]);
         }
-        let found = self.all(others, folders);
-        let named = names.iter().filter(|name| *name != NONE).map(|name| {
-            let style = found.styles.iter().find(|style| style.name == *name).cloned();
-            style.ok_or_else(|| found.unknown("styles", name))
-        });
+        let has_all = |found: &Found| names().all(|name| found.named(name).is_some());
+        let found = self.until(has_all, others, folders);
+        let named = names()
+            .map(|name| found.named(name).map(Arc::clone).ok_or_else(|| found.unknown("styles", name)));
         named.collect()
     }
 
@@ -143,7 +165,7 @@ impl Styles {
                 return Ok(());
             }
             let found = self.all(others, folders);
-            match found.styles.iter().find(|style| style.name == name) {
+            match found.named(name) {
                 Some(style) => Err(Error::invalid(format!(
                     "name: style '{}' is in {}, which latentd only reads; take it out there",
                     shorten(name),
@@ -181,8 +203,9 @@ impl Found {
         match styles {
             Ok(styles) => {
                 for style in styles {
-                    if !self.styles.iter().any(|other| other.name == style.name) {
-                        self.styles.push(style);
+                    let place = self.styles.len();
+                    if *self.places.entry(style.name.clone()).or_insert(place) == place {
+                        self.styles.push(Arc::new(style));
                     }
                 }
             }
@@ -191,10 +214,20 @@ impl Found {
         }
     }
 
+    fn named(&self, name: &str) -> Option<&Arc<Style>> {
+        self.places.get(name).and_then(|place| self.styles.get(*place))
+    }
+
     fn unknown(&self, field: &str, name: &str) -> Error {
-        let names = || self.styles.iter().map(|style| style.name.as_str());
-        let advice = advice(name, names());
-        let text = format!("{field}: no style '{}'; styles.list names all{advice}", shorten(name));
+        /// As many problems are told.
+        const TOLD: usize = 3;
+        let names = self.styles.iter().map(|style| style.name.as_str());
+        let advice = advice(name, names);
+        let mut problems = String::new();
+        for problem in self.problems.iter().take(TOLD) {
+            problems = problems + "; not read: " + &shorten(problem);
+        }
+        let text = format!("{field}: no style '{}'; styles.list names all{advice}{problems}", shorten(name));
         Error::not_found(text)
     }
 }
@@ -215,10 +248,14 @@ fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn read_file(path: &Path) -> io::Result<Vec<Style>> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let file = File::open(path)?;
+    // Not blocking: a named pipe is refused instead of waited for.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let about = file.metadata()?;
-    if !about.is_file() || about.len() > LARGEST {
-        return Err(wrong("is no file of styles"));
+    if !about.is_file() {
+        return Err(wrong("is no regular file"));
+    }
+    if about.len() > LARGEST {
+        return Err(wrong(&format!("has {} bytes, of which up to {LARGEST} are read", about.len())));
     }
     let mut text = String::new();
     file.take(LARGEST).read_to_string(&mut text).map_err(|_| wrong("is not in UTF-8"))?;
@@ -233,6 +270,7 @@ fn styles(text: &str, path: &Path) -> Option<Vec<Style>> {
     let (name, negative_prompt) = (column(COLUMNS[0])?, column(COLUMNS[2]));
     let prompt = column(COLUMNS[1]).or_else(|| column(OLD_PROMPT))?;
     let mut styles: Vec<Style> = vec![];
+    let mut places: HashMap<String, usize> = HashMap::new();
     for row in rows {
         let field = |place: usize| row.get(place).cloned().unwrap_or_default();
         let style = Style {
@@ -244,7 +282,8 @@ fn styles(text: &str, path: &Path) -> Option<Vec<Style>> {
         if style.name.starts_with('#') {
             continue;
         }
-        match styles.iter_mut().find(|other| other.name == style.name) {
+        let place = *places.entry(style.name.clone()).or_insert(styles.len());
+        match styles.get_mut(place) {
             Some(other) => *other = style,
             None => styles.push(style),
         }
@@ -254,6 +293,11 @@ fn styles(text: &str, path: &Path) -> Option<Vec<Style>> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn style(name: &str, prompt: &str, negative_prompt: &str) -> Style {
@@ -275,8 +319,54 @@ mod tests {
             ("", " a cat", "a cat"),
             ("", "", ""),
         ] {
-            assert_eq!(around(text, prompt), expected, "{text:?} around {prompt:?}");
+            let shown = format!("{text:?} around {prompt:?}");
+            let characters = expected.chars().count();
+            assert_eq!(around(text, prompt, characters).as_deref(), Ok(expected), "{shown}");
+            if let Some(less) = characters.checked_sub(1) {
+                assert_eq!(around(text, prompt, less), Err(characters), "{shown}");
+            }
         }
+        // Nothing is made of what is too much.
+        let (style, prompt) = (PLACE.repeat(1 << 20), "é".repeat(1 << 20));
+        assert_eq!(around(&style, &prompt, 200_000), Err(1 << 40));
+    }
+
+    #[test]
+    fn many_styles_take_no_longer_each() {
+        let rows = (0..120_000).map(|number| format!("style {number},x\n")).collect::<Vec<_>>().concat();
+        let text = format!("name,prompt\n{rows}{rows}");
+        let started = Instant::now();
+        let mut found = Found::default();
+        for _ in 0..2 {
+            found.take(Path::new("x"), styles(&text, Path::new("x")).ok_or(io::ErrorKind::Other.into()));
+        }
+        assert_eq!(found.styles.len(), 120_000);
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_is_told_and_not_waited_for() {
+        let (own, a1111) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let pipe = a1111.path().join("styles.csv");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("run").success());
+        let (styles, folders) = (Styles::new(own.path().join("styles.csv")), Folders::new());
+        styles.save(style("ink", "x", "")).expect("saved");
+        let others = [a1111.path().to_owned()];
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let found = styles.all(&others, &folders);
+            let error = styles.named(&["oil".to_owned()], &others, &folders).expect_err("unknown");
+            // What is all among our own is looked for nowhere else.
+            let enough = styles.until(|found| found.named("ink").is_some(), &others, &folders);
+            tell.send((found.problems, error.text, enough.problems)).ok();
+        });
+        let (problems, error, enough) = told.recv_timeout(Duration::from_secs(30)).expect("not waited for");
+        assert!(
+            problems.len() == 1 && problems[0].ends_with("styles.csv: is no regular file"),
+            "{problems:?}"
+        );
+        assert!(error.contains("no style 'oil'") && error.contains("; not read: "), "{error}");
+        assert!(error.ends_with("styles.csv: is no regular file") && enough.is_empty(), "{error} {enough:?}");
     }
 
     #[test]
@@ -302,7 +392,7 @@ mod tests {
         let list = |styles: &Styles| -> Vec<(String, String, bool)> {
             let found = styles.all(&others, &folders);
             assert!(found.problems.iter().all(|text| text.contains("styles_bad.csv")), "{found:?}");
-            let own = |style: Style| (style.name.clone(), style.prompt.clone(), styles.is_own(&style));
+            let own = |style: Arc<Style>| (style.name.clone(), style.prompt.clone(), styles.is_own(&style));
             found.styles.into_iter().map(own).collect()
         };
         let row = |name: &str, prompt: &str, own| (name.to_owned(), prompt.to_owned(), own);

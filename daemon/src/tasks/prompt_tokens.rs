@@ -5,8 +5,8 @@ use latentd_client::protocol::{
     PromptTokensParams, Txt2ImgParams,
 };
 use latentd_models::prompt::{
-    Embeddings, NamedNetwork, Part, PromptSchedule, Reading, ShownToken, Timeline, Wording, doubts,
-    shown_chunks,
+    CallSpan, Embeddings, Emphasis, NamedNetwork, Part, PromptSchedule, Reading, ShownToken, Timeline,
+    Wording, doubts, doubts_of_text, shown_chunks,
 };
 
 use super::embeddings::RequestEmbeddings;
@@ -35,7 +35,8 @@ pub(crate) fn prompt_tokens(params: PromptTokensParams, studio: &Studio) -> Resu
         use_old_scheduling: params.use_old_scheduling,
         ..Txt2ImgParams::default()
     });
-    let timeline = Timeline::new(sampler.foreseen_calls(steps as usize), reading.use_old_scheduling);
+    let calls = sampler.foreseen_calls(steps as usize);
+    let timeline = Timeline::new(calls, reading.use_old_scheduling);
     let mut notices = Notices::new(false);
     let wording = if negative { Wording::of_negative_prompt(&text) } else { Wording::of_prompt(&text) };
     let parts = if negative {
@@ -52,16 +53,27 @@ pub(crate) fn prompt_tokens(params: PromptTokensParams, studio: &Studio) -> Resu
             RequestEmbeddings::default()
         }
     };
-    let mut shown =
-        Shown { embeddings: &embeddings.found, reading: &reading, tokens: 0, longest: vec![], notices };
+    let mut shown = Shown {
+        embeddings: &embeddings.found,
+        reading: &reading,
+        calls,
+        tokens: 0,
+        longest: vec![],
+        notices,
+    };
     let parts = parts.iter().map(|part| shown.part(part)).collect();
     let Shown { tokens, longest, mut notices, .. } = shown;
     // Chunks before the last one are full, with padding where they are not.
     let room = CHUNK * longest.len().max(1);
     let used = CHUNK * longest.len().saturating_sub(1) + longest.last().copied().unwrap_or_default();
     let networks = if negative { vec![] } else { networks(&wording.networks, studio, &mut notices) };
-    let negative = if negative { wording.networks.iter() } else { [].iter() };
-    for text in unapplied::negative_networks(negative).into_iter().chain(doubts(&wording.text)) {
+    let told: Vec<String> = if negative {
+        let networks = unapplied::negative_networks(wording.networks.iter());
+        networks.into_iter().chain(doubts(&wording.text, reading.emphasis)).collect()
+    } else {
+        doubts_of_parts(&wording.text, reading.emphasis).collect()
+    };
+    for text in told {
         notices.tell(text);
     }
     Ok(PromptTokens {
@@ -116,6 +128,8 @@ fn networks(all: &[NamedNetwork], studio: &Studio, notices: &mut Notices) -> Vec
 struct Shown<'a> {
     embeddings: &'a Embeddings,
     reading: &'a Reading,
+    /// Model calls in which it is said.
+    calls: usize,
     /// All tokens, also those that are not shown.
     tokens: usize,
     /// Tokens of the chunks of the longest text.
@@ -127,7 +141,7 @@ impl Shown<'_> {
     fn part(&mut self, part: &Part) -> PromptPart {
         PromptPart {
             weight: part.weight,
-            schedule: stretches(&part.schedule),
+            schedule: stretches(&part.schedule, self.calls),
             texts: part.schedule.texts.iter().map(|text| self.text(text)).collect(),
         }
     }
@@ -140,6 +154,10 @@ impl Shown<'_> {
             self.notices.tell(error.to_string());
             vec![]
         });
+        // An error is told by now.
+        if let Ok(Some(doubt)) = doubts_of_text(text, self.reading) {
+            self.notices.tell(doubt);
+        }
         let lengths: Vec<usize> = chunks.iter().map(Vec::len).collect();
         self.tokens += lengths.iter().sum::<usize>();
         if (lengths.len(), lengths.last()) > (self.longest.len(), self.longest.last()) {
@@ -156,12 +174,21 @@ fn token(token: ShownToken) -> PromptToken {
     PromptToken { id, text, ends_word, weight: f64::from(weight), embedding }
 }
 
-fn stretches(schedule: &PromptSchedule) -> Vec<PromptStretch> {
-    let mut from = 1;
-    let stretches = schedule.entries.iter().map(|entry| {
-        let stretch = PromptStretch { from, until: entry.until as u32, text: entry.text as u32 };
-        from = stretch.until + 1;
-        stretch
-    });
-    stretches.collect()
+/// Of what is composed each sentence has the number of its part.
+fn doubts_of_parts(prompt: &str, emphasis: Emphasis) -> impl Iterator<Item = String> {
+    let is_composed = Part::split(prompt).nth(1).is_some();
+    Part::split(prompt).enumerate().flat_map(move |(index, part)| {
+        let told = doubts(part, emphasis).into_iter();
+        told.map(move |text| if is_composed { format!("part {}: {text}", index + 1) } else { text })
+    })
+}
+
+/// What is said at which of so many calls, as it is drawn.
+fn stretches(schedule: &PromptSchedule, calls: usize) -> Vec<PromptStretch> {
+    let stretch = |CallSpan { calls, text }| PromptStretch {
+        from: calls.start as u32 + 1,
+        until: calls.end as u32,
+        text: text as u32,
+    };
+    schedule.spans(calls).into_iter().map(stretch).collect()
 }

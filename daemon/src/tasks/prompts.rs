@@ -1,5 +1,8 @@
 //! A request's prompts: as they are drawn, what they are drawn with, and what their pictures tell of them.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use latentd_client::protocol::{Prompt, Txt2ImgParams};
 use latentd_models::pipeline::Texts;
 use latentd_models::prompt::Wording;
@@ -22,22 +25,10 @@ pub(super) struct RequestPrompts {
 }
 
 impl RequestPrompts {
-    /// The request's own with its styles around them. Refuses what the pictures' texts have no room for.
-    pub(super) fn resolve(params: &Txt2ImgParams, styles: &[Style], output: &Output) -> Result<Self> {
-        let styled = |prompt: &Prompt, of: fn(&Style) -> &str| -> Vec<String> {
-            let all = prompt.texts().iter();
-            all.map(|text| styles.iter().fold(text.clone(), |text, style| around(of(style), &text))).collect()
-        };
-        let wanted = styled(&params.prompt, |style| &style.prompt);
-        let unwanted = styled(&params.negative_prompt, |style| &style.negative_prompt);
-        for (field, texts) in [("prompt", &wanted), ("negative_prompt", &unwanted)] {
-            let length = texts.iter().map(|text| text.chars().count()).max().unwrap_or_default();
-            if length > LONGEST {
-                return Err(Error::invalid(format!(
-                    "{field}: its styles make {length} characters of it, {LONGEST} are allowed; leave styles out"
-                )));
-            }
-        }
+    /// The request's own with its styles around them. Refuses what the pictures' texts have no room for, and what is more
+    /// text than anybody means, before it is made.
+    pub(super) fn resolve(params: &Txt2ImgParams, styles: &[Arc<Style>], output: &Output) -> Result<Self> {
+        let [wanted, unwanted] = styled(params, styles)?;
         let longest =
             |texts: &[String]| texts.iter().max_by_key(|text| text.len()).cloned().unwrap_or_default();
         output.check_prompts([longest(&wanted).as_str(), longest(&unwanted).as_str()])?;
@@ -109,3 +100,67 @@ const MOST_NETWORKS: usize = 1000;
 
 /// Characters of a prompt, as in a request.
 const LONGEST: usize = 200_000;
+
+/// Bytes of all prompts of a request together, its styles around them.
+const MOST_BYTES: usize = 16 << 20;
+
+/// Prompts and negative prompts with styles around them.
+fn styled(params: &Txt2ImgParams, styles: &[Arc<Style>]) -> Result<[Vec<String>; 2]> {
+    type Field<'a> = (&'static str, &'a Prompt, fn(&Style) -> &str);
+    let fields: [Field; 2] = [
+        ("prompt", &params.prompt, |style| &style.prompt),
+        ("negative_prompt", &params.negative_prompt, |style| &style.negative_prompt),
+    ];
+    let mut bytes = 0;
+    let mut all = [vec![], vec![]];
+    for ((field, prompt, of), styled) in fields.into_iter().zip(&mut all) {
+        for text in prompt.texts() {
+            let mut text = Cow::Borrowed(text);
+            for style in styles {
+                let longer = around(of(style), &text, LONGEST).map_err(|length| {
+                    Error::invalid(format!(
+                        "{field}: its styles make {length} characters of it, {LONGEST} are allowed; leave styles out"
+                    ))
+                })?;
+                text = Cow::Owned(longer);
+            }
+            bytes += text.len();
+            if bytes > MOST_BYTES {
+                let with = if styles.is_empty() { "" } else { " with its styles" };
+                return Err(Error::invalid(format!(
+                    "{field}: the prompts of the request are more than {MOST_BYTES} bytes together{with}, which is the limit; \
+                     shorten them, or draw fewer pictures at a time"
+                )));
+            }
+            styled.push(text.into_owned());
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn styles_make_no_more_of_prompts_than_is_allowed() {
+        let style = |prompt: &str| Arc::new(Style { prompt: prompt.into(), ..Style::default() });
+        let check = |prompt: Prompt, styles: &[Arc<Style>], expected: Option<&str>| {
+            let params = Txt2ImgParams { prompt, ..Txt2ImgParams::default() };
+            let error = styled(&params, styles).err().map(|error| error.text).unwrap_or_default();
+            assert!(error.contains(expected.unwrap_or_default()), "{error}");
+            assert_eq!(error.is_empty(), expected.is_none(), "{error}");
+        };
+        // Four times as long thirty times over.
+        let four = vec![style("{prompt}{prompt}{prompt}{prompt}"); 30];
+        check("abcdefgh".into(), &four, Some("prompt: its styles make 524288 characters of it"));
+        check("abcdefgh".into(), &four[..7], None);
+        let long = style(&"x".repeat(199_000));
+        check(vec!["a".to_owned(); 84].into(), &[Arc::clone(&long)], None);
+        let too_much = Some("more than 16777216 bytes together with its styles");
+        check(vec!["a".to_owned(); 64_000].into(), &[long], too_much);
+        let alone = Some("more than 16777216 bytes together, which is the limit; shorten them");
+        check(vec!["x".repeat(200_000); 84].into(), &[], alone);
+        check(vec!["x".repeat(199_000); 84].into(), &[], None);
+    }
+}

@@ -61,8 +61,12 @@ impl Picture {
     pub fn from_raw(pixels: Vec<u8>, width: u32, height: u32, channels: u32) -> Result<Self> {
         let channels = Channels::from_count(channels)?;
         let count = channels.count();
+        if width == 0 || height == 0 {
+            let text = format!("raw: {width}x{height} has no pixels; width and height must be at least 1");
+            return Err(Error::Request(text));
+        }
         let needed = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(count as u64);
-        if needed == 0 || needed != pixels.len() as u64 {
+        if needed != pixels.len() as u64 {
             let given = pixels.len();
             let text =
                 format!("raw: {width}x{height} with {count} channels is {needed} bytes, {given} are given");

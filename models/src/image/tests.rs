@@ -304,7 +304,7 @@ fn raw_pixels_must_be_as_many_as_their_sizes_say() {
         (8, 2, 1, 4, None),
         (7, 2, 1, 3, Some("raw: 2x1 with 3 channels is 6 bytes, 7 are given")),
         (4, 2, 1, 2, Some("channels: 2 is none of 1 (grey), 3 (RGB), 4 (RGBA)")),
-        (0, 0, 5, 3, Some("raw: 0x5 with 3 channels is 0 bytes, 0 are given")),
+        (0, 0, 5, 3, Some("raw: 0x5 has no pixels; width and height must be at least 1")),
         (3, u32::MAX, u32::MAX, 4, Some("4 channels is 18446744073709551615 bytes")),
     ] {
         let outcome = Picture::from_raw(vec![7; length], width, height, channels);

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::model::TextEncoder;
 use crate::nn::Run;
 use crate::prompt::{
-    Conditioning, Encoded, Encoding, Part, PromptSchedule, encode, pad_with_empty, pad_with_last,
+    CallSpan, Conditioning, Encoded, Encoding, Part, PromptSchedule, encode, pad_with_empty, pad_with_last,
 };
 use crate::tensor::Tensor;
 
@@ -100,15 +100,11 @@ fn each(all: &mut [Arc<Conditioning>], change: impl Fn(&mut Conditioning) -> Res
     Ok(())
 }
 
-/// A part's conditioning from model call to model call. As in A1111 a text holds up to the call that has its last step's
-/// number, counted from 0, so one call longer than that says; and a sampler that makes more calls than were foreseen has the
-/// first text again.
+/// A part's conditioning from model call to model call.
 fn branch(role: Role, part: &Part, all: &[Arc<Conditioning>]) -> Branch {
     let mut spans: Vec<Span> = vec![];
-    let entries = part.schedule.entries.iter().map(|entry| (entry.until + 1, entry.text));
-    let first = part.schedule.entries.first().map_or(0, |entry| entry.text);
-    for (until, text) in entries.chain([(usize::MAX, first)]) {
-        let Some(conditioning) = all.get(text) else { continue };
+    for CallSpan { calls, text } in part.schedule.spans(usize::MAX) {
+        let (until, Some(conditioning)) = (calls.end, all.get(text)) else { continue };
         match spans.last_mut().filter(|span| Arc::ptr_eq(&span.conditioning, conditioning)) {
             Some(span) => span.until = until,
             None => spans.push(Span { until, conditioning: Arc::clone(conditioning) }),

@@ -20,7 +20,7 @@ impl Part {
 
     /// What a prompt asks for: what stands between the words `AND`, each with a weight of its own.
     pub fn of_prompt(prompt: &str, timeline: &Timeline) -> Result<Vec<Self>> {
-        let all: Vec<&str> = split(prompt).collect();
+        let all: Vec<&str> = Self::split(prompt).collect();
         if all.len() > Self::MOST {
             return Err(Error::Request(format!(
                 "the prompt is composed of {} parts by AND; up to {} can be drawn together",
@@ -39,15 +39,15 @@ impl Part {
     pub fn of_negative_prompt(prompt: &str, timeline: &Timeline) -> Result<Self> {
         Ok(Self { weight: 1.0, schedule: PromptSchedule::new(prompt, timeline)? })
     }
-}
 
-/// What stands before, between and behind the words `AND`.
-fn split(prompt: &str) -> impl Iterator<Item = &str> {
-    const AND: &str = "AND";
-    let mut start = 0;
-    words(prompt, AND).chain([prompt.len()]).map(move |place| {
-        let part = prompt.get(start..place).unwrap_or_default();
-        start = place + AND.len();
-        part
-    })
+    /// What stands before, between and behind the words `AND` of a prompt, also those within brackets.
+    pub fn split(prompt: &str) -> impl Iterator<Item = &str> {
+        const AND: &str = "AND";
+        let mut start = 0;
+        words(prompt, AND).chain([prompt.len()]).map(move |place| {
+            let part = prompt.get(start..place).unwrap_or_default();
+            start = place + AND.len();
+            part
+        })
+    }
 }

@@ -29,25 +29,21 @@ const DEEPEST: usize = 1000;
 /// # Errors
 /// If what stands in a weight's place is no number, like `1.1.1`.
 pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
-    let mut found: Vec<(String, f64)> = vec![];
+    let mut found = Found::default();
     let (mut round, mut square): (Vec<usize>, Vec<usize>) = (vec![], vec![]);
-    let scale = |found: &mut [(String, f64)], start: usize, factor: f64| {
-        for (_, weight) in found.iter_mut().skip(start) {
-            *weight *= factor;
-        }
-    };
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
         let length = match first {
             '\\' => {
                 let escaped =
                     rest[1..].chars().next().filter(|next| matches!(next, '(' | ')' | '[' | ']' | '\\'));
-                found.push((escaped.map(String::from).unwrap_or_default(), 1.0));
+                found.push(escaped.map(String::from).unwrap_or_default(), 1.0);
                 1 + escaped.map_or(0, char::len_utf8)
             }
             '(' | '[' => {
                 // One that is too deep begins behind all pieces, so that it scales none; its partner still finds it.
-                let start = if round.len() + square.len() < DEEPEST { found.len() } else { usize::MAX };
+                let start =
+                    if round.len() + square.len() < DEEPEST { found.weights.len() } else { usize::MAX };
                 let open = if first == '(' { &mut round } else { &mut square };
                 open.push(start);
                 1
@@ -55,7 +51,7 @@ pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
             ':' => {
                 if let Some((number, length)) = weight_and_bracket(rest) {
                     match round.pop() {
-                        Some(start) => scale(&mut found, start, weight(number)?),
+                        Some(start) => found.scale(start, weight(number)?),
                         None => push_text(&mut found, &rest[..length]),
                     }
                     length
@@ -67,7 +63,7 @@ pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
             ')' | ']' => {
                 let (open, factor) = if first == ')' { (&mut round, MORE) } else { (&mut square, LESS) };
                 match open.pop() {
-                    Some(start) => scale(&mut found, start, factor),
+                    Some(start) => found.scale(start, factor),
                     None => push_text(&mut found, &rest[..1]),
                 }
                 1
@@ -81,12 +77,32 @@ pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
         rest = &rest[length..];
     }
     for start in round {
-        scale(&mut found, start, MORE);
+        found.scale(start, MORE);
     }
     for start in square {
-        scale(&mut found, start, LESS);
+        found.scale(start, LESS);
     }
     Ok(join(found))
+}
+
+/// Texts and their weights, which lie side by side: with many brackets most of the time goes into scaling them.
+#[derive(Default)]
+struct Found {
+    texts: Vec<String>,
+    weights: Vec<f64>,
+}
+
+impl Found {
+    fn push(&mut self, text: String, weight: f64) {
+        self.texts.push(text);
+        self.weights.push(weight);
+    }
+
+    fn scale(&mut self, start: usize, factor: f64) {
+        for weight in self.weights.get_mut(start..).unwrap_or_default() {
+            *weight *= factor;
+        }
+    }
 }
 
 /// How A1111 marks a break: as a piece of this text and weight. Brackets around it change the weight, and then the piece
@@ -111,7 +127,7 @@ fn weight(number: &str) -> Result<f64> {
 }
 
 /// Adds text, cut at each word `BREAK`, whose surrounding space goes with it.
-fn push_text(found: &mut Vec<(String, f64)>, text: &str) {
+fn push_text(found: &mut Found, text: &str) {
     let mut rest = 0;
     for place in words(text, BREAK.0).chain([text.len()]) {
         let mut part = text.get(rest..place).unwrap_or_default();
@@ -119,18 +135,18 @@ fn push_text(found: &mut Vec<(String, f64)>, text: &str) {
             part = part.trim_start_matches(is_space);
         }
         if place < text.len() {
-            found.push((part.trim_end_matches(is_space).to_owned(), 1.0));
-            found.push((BREAK.0.to_owned(), BREAK.1));
+            found.push(part.trim_end_matches(is_space).to_owned(), 1.0);
+            found.push(BREAK.0.to_owned(), BREAK.1);
         } else {
-            found.push((part.to_owned(), 1.0));
+            found.push(part.to_owned(), 1.0);
         }
         rest = place + BREAK.0.len();
     }
 }
 
-fn join(found: Vec<(String, f64)>) -> Vec<Piece> {
+fn join(found: Found) -> Vec<Piece> {
     let mut joined: Vec<(String, f64)> = vec![];
-    for (text, weight) in found {
+    for (text, weight) in found.texts.into_iter().zip(found.weights) {
         match joined.last_mut() {
             Some((last, last_weight)) if *last_weight == weight => last.push_str(&text),
             _ => joined.push((text, weight)),

@@ -66,6 +66,15 @@ pub struct ScheduleEntry {
     pub text: usize,
 }
 
+/// Model calls that are told one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallSpan {
+    /// Counted from 0.
+    pub calls: Range<usize>,
+    /// The place of the text in [`PromptSchedule::texts`].
+    pub text: usize,
+}
+
 impl PromptSchedule {
     /// Characters of all texts together, beside those of the first: encoding more would take hours.
     const MOST: usize = 2_000_000;
@@ -146,6 +155,26 @@ impl PromptSchedule {
         Self { texts: vec![text.to_owned()], entries: vec![ScheduleEntry { until: 1, text: 0 }] }
     }
 
+    /// What the model is told in so many calls, at least one; neighbours differ in their texts. As in A1111 a text holds up to the
+    /// call that has its last step's number, counted from 0, so one call longer than that says; and a sampler that makes more
+    /// calls than were foreseen has the first text again.
+    pub fn spans(&self, calls: usize) -> Vec<CallSpan> {
+        let first = self.entries.first().map_or(0, |entry| entry.text);
+        let entries = self.entries.iter().map(|entry| (entry.until.saturating_add(1), entry.text));
+        let mut spans: Vec<CallSpan> = vec![];
+        let mut start = 0;
+        for (until, text) in entries.chain([(usize::MAX, first)]) {
+            let until = until.min(calls);
+            match spans.last_mut().filter(|span| span.text == text) {
+                Some(span) => span.calls.end = until,
+                None if start < until => spans.push(CallSpan { calls: start..until, text }),
+                None => (),
+            }
+            start = until;
+        }
+        spans
+    }
+
     /// How many entries have each text; 1 if there is one only, which is the same to whoever weighs them.
     pub fn counts(&self) -> Vec<usize> {
         if self.texts.len() == 1 {
@@ -207,6 +236,30 @@ mod tests {
         assert_eq!(schedule.texts, ["a x", "b x", "b y", "a y"]);
         let texts: Vec<usize> = schedule.entries.iter().map(|entry| entry.text).collect();
         assert_eq!(texts, [0, 1, 0, 2, 3, 2, 3, 2]);
+    }
+
+    #[test]
+    fn a_text_holds_one_call_longer_than_its_steps() {
+        for (prompt, steps, calls, expected) in [
+            ("a [red:blue:2] circle", 3, 3, &[(0..3, 0)][..]),
+            ("[red:blue:2]", 4, 4, &[(0..3, 0), (3..4, 1)]),
+            ("[red:blue:0.25]", 20, 20, &[(0..6, 0), (6..20, 1)]),
+            ("[red|blue]", 2, 2, &[(0..2, 0)]),
+            ("[red|blue]", 4, 4, &[(0..2, 0), (2..3, 1), (3..4, 0)]),
+            ("[red:red:2]", 4, 4, &[(0..4, 0)]),
+            ("[red:blue:0]", 4, 4, &[(0..4, 0)]),
+            // More calls than were foreseen.
+            ("[red:blue:2]", 4, 9, &[(0..3, 0), (3..5, 1), (5..9, 0)]),
+            ("red", 4, 9, &[(0..9, 0)]),
+        ] {
+            let schedule = PromptSchedule::new(prompt, &Timeline::new(steps, false)).expect("short");
+            let spans = schedule.spans(calls).into_iter().map(|span| (span.calls, span.text));
+            assert_eq!(spans.collect::<Vec<_>>(), expected, "{prompt} in {calls} calls");
+        }
+        assert_eq!(
+            PromptSchedule::of_text("a").spans(usize::MAX),
+            [CallSpan { calls: 0..usize::MAX, text: 0 }]
+        );
     }
 
     #[test]

@@ -27,18 +27,16 @@ pub fn shown_chunks(text: &str, embeddings: &Embeddings, reading: &Reading) -> R
     for chunk in chunks(text, embeddings, reading)? {
         let vectors: Vec<(usize, Option<&str>)> =
             chunk.vectors.iter().map(|(place, vector)| (*place, embeddings.name_of(vector))).collect();
+        // Padding, which a chunk may be full of, is not looked up first.
+        let end = chunk.ids.iter().rposition(|id| *id != EOS).map_or(0, |last| last + 1);
         let mut shown = vec![];
         let mut vectors = vectors.into_iter().peekable();
-        for (place, (id, weight)) in chunk.ids.iter().zip(&chunk.weights).enumerate().skip(1) {
+        for (place, (id, weight)) in chunk.ids.iter().zip(&chunk.weights).enumerate().take(end).skip(1) {
             let vector = vectors.next_if(|(at, _)| *at == place);
             let embedding = vector.map(|(_, name)| name.unwrap_or_default().to_owned());
             let (text, ends_word) =
                 if embedding.is_some() { (String::new(), true) } else { token_text(*id)? };
             shown.push(ShownToken { id: *id, text, ends_word, weight: *weight, embedding });
-        }
-        let is_padding = |token: &ShownToken| token.id == EOS && token.embedding.is_none();
-        while shown.last().is_some_and(is_padding) {
-            shown.pop();
         }
         all.push(shown);
     }

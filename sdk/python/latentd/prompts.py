@@ -60,7 +60,8 @@ class PromptText:
 
 @dataclass(frozen=True)
 class PromptStretch:
-    """A stretch of steps; of samplers that call the model twice a step, of calls."""
+    """A stretch of steps that are told one text; of samplers that call the model twice a step, of calls. They are those that
+    are drawn: as in AUTOMATIC1111 a change comes one call later than ``[from:to:when]`` says."""
 
     from_: int
     """The first of them; the first of all is 1."""

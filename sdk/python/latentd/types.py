@@ -44,7 +44,8 @@ class Txt2ImgFields(TypedDict, total=False):
     regions: List[Region]
     """Parts of each picture that are told something else than the prompt, at most 16."""
     styles: List[str]
-    """Styles by their names (:meth:`~latentd.Client.styles`), put around the prompts in this order."""
+    """Styles by their names (:meth:`~latentd.Client.styles`), put around the prompts in this order: their texts
+    take the place of ``{prompt}`` in them, or stand behind them, with a comma between."""
     emphasis: str
     """What brackets do: ``"Original"`` (default), ``"No norm"`` (the mean is not restored), ``"Ignore"`` (nothing), or
     ``"None"`` (they are text)."""

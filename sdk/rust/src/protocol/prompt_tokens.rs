@@ -63,7 +63,7 @@ pub struct PromptTokens {
     pub tokens: u32,
     /// Tokens that have room in as many chunks as that takes, 75 each.
     pub room: u32,
-    /// What somebody might not have meant.
+    /// What somebody might not have meant; of what is composed with the number of the part, from 1.
     pub warnings: Vec<String>,
     /// Whether texts are left out for there are too many of them: their `chunks` are empty.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -78,17 +78,19 @@ pub struct PromptPart {
     pub weight: f64,
     /// What it says at which steps.
     pub schedule: Vec<PromptStretch>,
-    /// What it says, each text once.
+    /// What it says, each text once; one that would only count behind the last step is in no stretch.
     pub texts: Vec<PromptText>,
 }
 
-/// A stretch of steps.
+/// A stretch of steps that are told one text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PromptStretch {
-    /// The first of them; the first of all is 1. Of samplers that call the model twice a step these are calls.
+    /// The first of them; the first of all is 1. Of samplers that call the model twice a step these are calls. They are those
+    /// that are drawn: as in A1111 a change comes one call later than `[from:to:when]` says, so that `[red:blue:2]` is red at
+    /// steps 1 to 3, and at all of them if there are no more.
     pub from: u32,
-    /// The last of them.
+    /// The last of them; the last of all is the number of steps, or of calls.
     pub until: u32,
     /// The place of what is said in the part's `texts`.
     pub text: u32,

@@ -27,7 +27,7 @@ pub struct Txt2ImgParams {
     #[schemars(length(max = 16))]
     pub regions: Vec<RegionParams>,
     /// Styles by their names (`styles.list`), put around the prompts in this order: their texts take the place of `{prompt}` in
-    /// them, or stand before them, with a comma between.
+    /// them, or stand behind them, with a comma between.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 1000)))]
     pub styles: Vec<String>,
