@@ -11,7 +11,8 @@ pub(super) fn parse(text: &str) -> Infotext {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let whole = Infotext::parse(text);
     let no_prompts = whole.prompt.is_empty() && whole.negative_prompt.is_empty();
-    let begins_with_pairs = text.trim_start().starts_with(PAIRS);
+    let last_line = text.trim_end().rsplit('\n').next().unwrap_or_default();
+    let begins_with_pairs = [text, last_line].iter().any(|lines| lines.trim_start().starts_with(PAIRS));
     let found = if whole.fields.is_empty() {
         with_more_lines(text)
     } else if no_prompts && !begins_with_pairs {
@@ -68,6 +69,7 @@ mod tests {
             (format!("a cat, {pairs}"), "a cat,", "", 3),
             (format!("a cat\n{pairs}\nNegative prompt: x"), "a cat", "", 3),
             (pairs.to_owned(), "", "", 3),
+            (format!("Negative prompt: \n{pairs}, Regions: \"{pairs}\""), "", "", 4),
             // A prompt that speaks of steps.
             ("Steps: 20, a cat".to_owned(), "Steps: 20, a cat", "", 0),
             (format!("{pairs}\n{pairs}"), pairs, "", 3),
