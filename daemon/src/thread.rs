@@ -13,7 +13,8 @@ pub(crate) fn start<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    Vec::<u8>::new().try_reserve_exact(FIRST_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    // From the system itself: what the heap has left is no place for a stack.
+    drop(memmap2::MmapMut::map_anon(FIRST_BYTES)?);
     let (begun, begins) = mpsc::sync_channel(1);
     let started = Builder::new().name(name.into()).spawn(move || {
         // Who started it waits.

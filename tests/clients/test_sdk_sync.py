@@ -157,7 +157,7 @@ def test_what_a_prompt_is_to_the_models(client: latentd.Client) -> None:
     assert told.text == "a (red:1.5) [fox:cat:0.5] AND sky :0.5\nAND sea "
     assert [part.weight for part in told.parts] == [1.0, 0.5, 1.0]
     first = told.parts[0]
-    assert first.schedule == [latentd.PromptStretch(1, 2, 0), latentd.PromptStretch(3, 4, 1)]
+    assert first.schedule == [latentd.PromptStretch(1, 3, 0), latentd.PromptStretch(4, 4, 1)]
     tokens = [token for chunk in first.texts[1].chunks for token in chunk]
     assert [(token.text, token.weight) for token in tokens] == [("a", 1.0), ("red", 1.5), ("cat", 1.0)]
     assert all(token.ends_word and token.embedding is None for token in tokens)

@@ -529,6 +529,13 @@ async fn what_the_system_refuses_costs_a_job_and_nothing_else() {
             ..small(1)
         }
     };
+    // All threads have begun: those that load, compute, hash.
+    for mib in [1, 5] {
+        within(client.txt2img(&request(mib))).await.expect("drawn");
+    }
+    for checkpoint in ["tiny-sd1", "tiny-sd1-ema"] {
+        within(client.unload_model(checkpoint)).await.expect("answered");
+    }
     let mut refused = 0;
     for mib in (0..48).step_by(3) {
         limit_address_space(&daemon, Some(mib << 20));
