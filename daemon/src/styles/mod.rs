@@ -40,8 +40,7 @@ pub(crate) struct Style {
 const PLACE: &str = "{prompt}";
 
 /// A style's text around a prompt, which takes the place of `{prompt}`; without such a place the text stands behind it, with a
-/// comma between. If that is more than `most` characters, nothing is made, and their number is
-/// the error.
+/// comma between. If that is more than `most` characters, nothing is made, and their number is the error.
 pub(crate) fn around(style: &str, prompt: &str, most: usize) -> std::result::Result<String, usize> {
     let count = |text: &str| text.chars().count();
     let places = style.matches(PLACE).count();

@@ -75,8 +75,8 @@ pub(super) fn draw(
     for index in 0..request.n_iter {
         let wants = stages.wants();
         let first_image = index * request.batch_size;
-        let noises: Vec<ImageNoise> =
-            (first_image..first_image + request.batch_size).map(|image| request.noise(image)).collect();
+        let images = first_image..first_image + request.batch_size;
+        let noises: Vec<ImageNoise> = images.clone().map(|image| request.noise(image)).collect();
         let plan = PassPlan {
             index,
             first_image,
@@ -118,7 +118,6 @@ pub(super) fn draw(
             wants_conditioning: wants.conditioning,
             handles: &mut handles,
         };
-        let images = first_image..first_image + request.batch_size;
         let guidance = around.guidance(images.clone(), false)?;
         let wants_previews = request.taesd_previews;
         let previews = if wants_previews { preview_decoder(around.components, around.watch)? } else { None };
@@ -129,7 +128,7 @@ pub(super) fn draw(
             around,
             facts,
             sigmas: &model_sigmas,
-            images,
+            images: images.clone(),
             networks: Some(networks),
             wants,
             contexts: &mut contexts,
@@ -141,11 +140,7 @@ pub(super) fn draw(
         };
         context.prepare()?;
         context.around.watch.progress(progress);
-        let latents = pass::run(
-            &plan,
-            &(origin.start)(plan.first_image..plan.first_image + request.batch_size)?,
-            &mut context,
-        )?;
+        let latents = pass::run(&plan, &(origin.start)(images)?, &mut context)?;
         let refined = context.networks.as_ref().is_some_and(|networks| networks.is_refiner);
         drop(context);
         let mut pictures = vec![];

@@ -8,34 +8,32 @@ use crate::nn::{Run, Wrap};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Encodes pictures `(1, 3, height, width)` in [−1, 1] one after the other. One that comes out as NaN is encoded again in f32,
-/// and the watch is told.
+/// Encodes a picture `(1, 3, height, width)` in [−1, 1]. One that comes out as NaN is encoded again in f32, and the watch is
+/// told.
 pub(super) fn encode(
     components: &mut dyn Components,
-    pictures: &[Tensor],
+    picture: &Tensor,
     wrap: Wrap,
     watch: &mut dyn Watch,
-) -> Result<Vec<Posterior>> {
-    let mut all = vec![];
-    for picture in pictures {
-        if watch.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        let vae = components.vae()?;
-        let mut posterior = encode_one(&vae, picture, wrap, watch)?;
-        drop(vae);
-        if !is_finite(&posterior) {
-            let text = "the picture's latents came out as NaN".to_owned();
-            let wide = components.vae_in_f32()?.ok_or_else(|| Error::NotFinite(text.clone()))?;
-            posterior = encode_one(&wide, picture, wrap, watch)?;
-            if !is_finite(&posterior) {
-                return Err(Error::NotFinite(text));
-            }
-            watch.notice("the picture's latents came out as NaN and were encoded again in f32");
-        }
-        all.push(posterior);
+) -> Result<Posterior> {
+    if watch.cancelled() {
+        return Err(Error::Cancelled);
     }
-    Ok(all)
+    let vae = components.vae()?;
+    let posterior = encode_one(&vae, picture, wrap, watch)?;
+    drop(vae);
+    if is_finite(&posterior) {
+        return Ok(posterior);
+    }
+    let text = "the picture's latents came out as NaN";
+    let not_finite = || Error::NotFinite(text.to_owned());
+    let wide = components.vae_in_f32()?.ok_or_else(not_finite)?;
+    let posterior = encode_one(&wide, picture, wrap, watch)?;
+    if !is_finite(&posterior) {
+        return Err(not_finite());
+    }
+    watch.notice(&format!("{text} and were encoded again in f32"));
+    Ok(posterior)
 }
 
 fn is_finite(posterior: &Posterior) -> bool {

@@ -115,24 +115,16 @@ pub fn img2img(
     request.check(facts)?;
     let drawing = &request.drawing;
     let beginning = request.beginning(facts)?;
-    let pictures: Vec<Tensor> = request
-        .init
-        .iter()
-        .filter_map(|init| match init {
-            InitImage::Picture(picture) => Some(picture.clone()),
-            InitImage::Latents(_) => None,
-        })
-        .collect();
-    let mut encoded = encode(components, &pictures, drawing.tiling, watch)?.into_iter();
     let init: Vec<Encoded> = request
         .init
         .iter()
         .map(|init| match init {
-            InitImage::Latents(latents) => Some(Encoded::Latents(latents.clone())),
-            InitImage::Picture(_) => encoded.next().map(Encoded::Posterior),
+            InitImage::Latents(latents) => Ok(Encoded::Latents(latents.clone())),
+            InitImage::Picture(picture) => {
+                encode(components, picture, drawing.tiling, watch).map(Encoded::Posterior)
+            }
         })
-        .collect::<Option<_>>()
-        .ok_or_else(|| Error::Compute("a picture that was not encoded".to_owned()))?;
+        .collect::<Result<_>>()?;
     let start = |images: Range<usize>| {
         let latents: Vec<Tensor> = images
             .map(|image| {
