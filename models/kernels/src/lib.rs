@@ -16,6 +16,7 @@ mod buffer;
 mod bytes;
 mod convolution;
 mod epilogue;
+mod half_floats;
 mod isa;
 mod lanes;
 mod matmul;

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::bytes::bytes_of;
+use crate::half_floats::widen_f16;
 use crate::isa::multiversion;
 use crate::lanes::{LANES, Lanes, with_lanes};
 use crate::microkernel::{TILE_ROWS, tile};
@@ -381,52 +383,8 @@ fn widen<'a>(
     let buffer = &mut buffer[..length * PANEL];
     match &weights.storage {
         Storage::F32(_) => {}
-        Storage::F16(values) => widen_f16(isa, &values[range], buffer),
+        Storage::F16(values) => widen_f16(isa, bytes_of(&values[range]).as_chunks().0, buffer),
         Storage::Bf16(values) => widen_bf16(isa, &values[range], buffer),
     }
     buffer
-}
-
-fn widen_f16(isa: Isa, from: &[u16], to: &mut [f32]) {
-    debug_assert!(from.len() == to.len() && from.len().is_multiple_of(PANEL));
-    #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx512 {
-        // SAFETY: `isa` is one this processor has.
-        unsafe { widen_f16_avx512(from, to) };
-        return;
-    }
-    #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx2 {
-        // SAFETY: AVX2 paths are only chosen where F16C exists too.
-        unsafe { widen_f16_f16c(from, to) };
-        return;
-    }
-    let _ = isa;
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = half::f16::from_bits(*from).to_f32();
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,f16c")]
-unsafe fn widen_f16_f16c(from: &[u16], to: &mut [f32]) {
-    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
-    for (from, to) in from.chunks_exact(8).zip(to.chunks_exact_mut(8)) {
-        // SAFETY: chunks of 8.
-        unsafe {
-            _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())));
-        };
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn widen_f16_avx512(from: &[u16], to: &mut [f32]) {
-    use std::arch::x86_64::{_mm256_loadu_si256, _mm512_cvtph_ps, _mm512_storeu_ps};
-    for (from, to) in from.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
-        // SAFETY: chunks of 16.
-        unsafe {
-            _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())));
-        };
-    }
 }

@@ -1,13 +1,14 @@
 //! Weights laid out once for the microkernel: panels of [`PANEL`] output columns, `k` running inside a panel.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::bytes::bytes_of;
-use crate::{Arena, Buffer, OutOfMemory, Plain};
+use crate::half_floats::widen_f16;
+use crate::{Arena, Buffer, Isa, OutOfMemory, Plain};
 
 /// Output columns of one panel.
 pub(crate) const PANEL: usize = 32;
@@ -45,9 +46,6 @@ pub struct Weights<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Halves that are widened at once.
-pub(crate) const WIDENED_AT_ONCE: usize = 512;
-
 impl<'a> Weights<'a> {
     /// Weights that are numbers already.
     pub fn of(values: &'a [f32]) -> Self {
@@ -76,18 +74,7 @@ impl<'a> Weights<'a> {
                     *to = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
                 }
             }
-            WeightDtype::F16 => {
-                // In pieces that stay in the first cache: the bytes may begin anywhere, the conversion wants them aligned.
-                let mut halves = [f16::ZERO; WIDENED_AT_ONCE];
-                for (to, bytes) in out.chunks_mut(WIDENED_AT_ONCE).zip(self.bytes.chunks(2 * WIDENED_AT_ONCE))
-                {
-                    let halves = &mut halves[..to.len()];
-                    for (half, b) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
-                        *half = f16::from_le_bytes([b[0], b[1]]);
-                    }
-                    halves.convert_to_f32_slice(to);
-                }
-            }
+            WeightDtype::F16 => widen_f16(Isa::current(), self.bytes.as_chunks().0, out),
             WeightDtype::Bf16 => {
                 for (to, bits) in out.iter_mut().zip(self.halves()) {
                     *to = bf16::from_bits(bits).to_f32();
@@ -214,6 +201,35 @@ impl PackedMatrix {
             })?),
         };
         Ok(Self { n, k, gated, storage })
+    }
+
+    /// Packs columns of a matrix that lies the other way, `(k, n)`, row-major: k inputs, n outputs.
+    ///
+    /// # Panics
+    /// If it has no such columns.
+    pub fn turned(values: &[f32], k: usize, n: usize, columns: Range<usize>) -> Result<Self, PackError> {
+        assert!(columns.start <= columns.end && columns.end <= n, "columns of {n}");
+        let (found, wanted) = (values.len(), n.saturating_mul(k));
+        if found != wanted {
+            return Err(PackError::Length { found, wanted });
+        }
+        let n_packed = columns.len();
+        let mut packed = Buffer::new(n_packed.div_ceil(PANEL) * PANEL * k);
+        let mut finite = true;
+        for (panel, out) in packed.chunks_exact_mut((PANEL * k).max(1)).enumerate() {
+            let first = columns.start + panel * PANEL;
+            let width = PANEL.min(columns.end - first);
+            for (row, out) in out.chunks_exact_mut(PANEL).enumerate() {
+                let from = &values[row * n + first..][..width];
+                finite &= from.iter().fold(true, |finite, value| finite & value.is_finite());
+                out[..width].copy_from_slice(from);
+                out[width..].fill(0.0);
+            }
+        }
+        if !finite {
+            return Err(PackError::NotFinite);
+        }
+        Ok(Self { n: n_packed, k, gated: false, storage: Storage::F32(packed) })
     }
 
     /// Outputs and inputs: `(n, k)`.

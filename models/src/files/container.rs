@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
+use super::bytes::FileBytes;
 use crate::Result;
 
 /// How a tensor's elements are stored.
@@ -119,6 +121,9 @@ pub(super) trait Container: Send + Sync {
 
     /// A tensor's elements as they are stored, little-endian, row-major; an error if they cannot be had.
     fn read(&self, place: usize) -> Result<Cow<'_, [u8]>>;
+
+    /// Where the elements lie one behind the other as [`Self::read`] gives them, if they do.
+    fn lying(&self, place: usize) -> Option<(&FileBytes, Range<usize>)>;
 
     /// A tensor will not be needed again soon: only what was made of it should take memory.
     fn let_go(&self, place: usize);

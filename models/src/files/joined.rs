@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::bytes::FileBytes;
 use super::container::{Container, Entry};
 use super::tensors::{Pieces, Tensors};
 use crate::{Error, Result};
@@ -80,6 +82,11 @@ impl Container for Joined {
         let outside = || Error::file(&self.path, "a tensor lies in none of the files");
         let (file, place) = self.file(place).ok_or_else(outside)?;
         file.read(place)
+    }
+
+    fn lying(&self, place: usize) -> Option<(&FileBytes, Range<usize>)> {
+        let (file, place) = self.file(place)?;
+        file.lying(place)
     }
 
     fn let_go(&self, place: usize) {

@@ -59,6 +59,7 @@ pub(super) struct MappedFile {
     path: PathBuf,
     slot: &'static Slot,
     map: Mmap,
+    file: File,
 }
 
 impl MappedFile {
@@ -77,6 +78,7 @@ impl MappedFile {
             Some(libc::ENOMEM) => Error::OutOfMemory { bytes: info.len() },
             _ => failed(error),
         })?;
+        let file = file.try_clone().map_err(failed)?;
         install_handler();
         let free = |slot: &&Slot| {
             slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -89,7 +91,7 @@ impl MappedFile {
         slot.start.store(map.as_ptr() as usize, Ordering::Release);
         slot.length.store(map.len(), Ordering::Release);
         slot.generation.fetch_add(1, Ordering::AcqRel);
-        Ok(Self { path: path.to_owned(), slot, map })
+        Ok(Self { path: path.to_owned(), slot, map, file })
     }
 
     /// The file.
@@ -100,6 +102,15 @@ impl MappedFile {
     /// Its bytes. Zeros where the file was cut off since; [`Self::check`] tells.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Reads bytes from `start` on, past the map.
+    pub(super) fn read_at(&self, start: usize, bytes: &mut [u8]) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.file.read_exact_at(bytes, start as u64).map_err(|_| {
+            self.slot.faulted.store(true, Ordering::Release);
+            self.lost()
+        })
     }
 
     /// Lets go of the pages that lie wholly within these bytes: they count as this process's memory for as long as it
@@ -118,13 +129,14 @@ impl MappedFile {
 
     /// An error if anything read so far was no longer there.
     pub(super) fn check(&self) -> Result<()> {
-        if self.slot.faulted.load(Ordering::Acquire) {
-            return Err(Error::unread(
-                &self.path,
-                "was cut off by another program while it was read, or its disk failed; try again",
-            ));
-        }
-        Ok(())
+        if self.slot.faulted.load(Ordering::Acquire) { Err(self.lost()) } else { Ok(()) }
+    }
+
+    fn lost(&self) -> Error {
+        Error::unread(
+            &self.path,
+            "was cut off by another program while it was read, or its disk failed; try again",
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 mod allocate;
 mod bytes;
 mod container;
+mod elements;
 mod ema;
 mod folder;
 mod gguf;

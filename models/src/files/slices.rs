@@ -38,6 +38,10 @@ impl Container for Slices {
         bytes.map(Cow::Borrowed).ok_or_else(outside)
     }
 
+    fn lying(&self, place: usize) -> Option<(&FileBytes, Range<usize>)> {
+        Some((&self.file, self.places.get(place)?.clone()))
+    }
+
     fn let_go(&self, place: usize) {
         if let Some(place) = self.places.get(place) {
             self.file.let_go(place.clone());

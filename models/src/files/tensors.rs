@@ -8,10 +8,15 @@ use std::path::Path;
 use latentd_kernels::WeightDtype;
 
 use super::allocate::Unwidened;
+use super::bytes::FileBytes;
 use super::container::{Container, ElementType, Entry};
+use super::elements::{Elements, Source};
 use super::layout_names::Layout;
 use super::widen::{self, Scale};
 use crate::{Error, Result};
+
+/// Bytes from which parts of a tensor are read from the file: a page that is touched brings as many.
+const WORTH_READING: usize = 64 << 10;
 
 /// An open weight file: names, shapes and types of its tensors, their elements on demand, and its metadata. Nothing is
 /// read of a tensor until it is asked for.
@@ -243,6 +248,21 @@ impl Tensors {
             Unwidened::Memory(error) => error,
         })?;
         Ok(Some((dtype, widened)))
+    }
+
+    /// The same, to be read in parts.
+    pub(crate) fn elements(&self, name: &str) -> Result<Option<Elements<'_>>> {
+        let lying = self.entry(name).and_then(|entry| {
+            let is_plain = matches!(entry.dtype, ElementType::F32 | ElementType::F16 | ElementType::Bf16);
+            let lying = if is_plain { self.container.lying(entry.place) } else { None };
+            lying.filter(|(_, place)| place.len() > WORTH_READING)
+        });
+        if let Some((FileBytes::Mapped(file), place)) = lying {
+            let source = Source::File(file, place.start);
+            return Ok(Some(Elements { dtype: self.weight_dtype(name)?, source }));
+        }
+        let weights = self.weights(name)?;
+        Ok(weights.map(|(dtype, bytes)| Elements { dtype, source: Source::Bytes(bytes) }))
     }
 
     /// A tensor's elements will not be needed again soon: only what was made of them should take memory.

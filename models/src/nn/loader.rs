@@ -407,16 +407,15 @@ fn patched<'s>(
     scratch: &'s mut Vec<f32>,
 ) -> Result<&'s [f32], Unfit> {
     let shape = fitting(file, name, shapes)?;
-    let (dtype, bytes) = file.weights(name)?.ok_or(Unfit::Shape(None))?;
-    let weights = Weights { dtype, bytes: &bytes };
-    let count = weights.len();
+    let elements = file.elements(name)?.ok_or(Unfit::Shape(None))?;
+    let count = shape.iter().product();
     if count > scratch.len() {
         let refused = |_| Error::OutOfMemory { bytes: count as u64 * 4 };
         scratch.try_reserve_exact(count - scratch.len()).map_err(refused)?;
         scratch.resize(count, 0.0);
     }
     let values = scratch.get_mut(..count).unwrap_or_default();
-    weights.widen(values);
+    elements.read(0, values)?;
     match products(name, patches)? {
         Some(product) => product.add_to(values)?,
         None => {
@@ -440,8 +439,8 @@ fn plus_products(
     let made = if device.packs_exactly(base.precision) {
         device.matrix_plus(base, None, &product)?
     } else {
-        let (dtype, bytes) = file.weights(name)?.ok_or(Unfit::Shape(None))?;
-        device.matrix_plus(base, Some(Weights { dtype, bytes: &bytes }), &product)?
+        let elements = file.elements(name)?.ok_or(Unfit::Shape(None))?;
+        device.matrix_plus(base, Some(&|first, out| elements.read(first, out)), &product)?
     };
     made.map(Some).map_err(Unfit::Packed)
 }

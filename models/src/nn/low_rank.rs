@@ -1,6 +1,6 @@
 //! Products of two narrow matrices, which are added to large ones on the threads that compute.
 
-use latentd_kernels::{Epilogue, Isa, PackedMatrix, Weights, linear};
+use latentd_kernels::{Epilogue, Isa, PackedMatrix, linear};
 use rayon::prelude::*;
 
 use crate::Result;
@@ -50,8 +50,7 @@ pub(crate) fn add_product(factor: f32, a: &[f32], b: &[f32], sums: &mut [f32], k
     if sums.is_empty() || k == 0 {
         return Ok(());
     }
-    let turned = transposed(b, k);
-    let Ok(packed) = PackedMatrix::linear(Weights::of(&turned), n, k) else {
+    let Ok(packed) = PackedMatrix::turned(b, k, n, 0..n) else {
         bail!("a product of numbers that are not finite");
     };
     let isa = Isa::current();

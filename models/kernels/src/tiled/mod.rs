@@ -5,6 +5,7 @@
 //! sum is taken in the order of the packed weights' `k`, and attention goes over blocks of a fixed number of keys.
 
 mod attention;
+mod columns;
 mod convolution;
 mod finish;
 mod norm;

@@ -1,13 +1,15 @@
 //! Weights for the tile product: bf16, in panels of 32 columns, two `k` side by side.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
 use rayon::prelude::*;
 
+use super::columns::{round_all, turn};
 use super::tiles::{BLOCK, PANEL_STEP, STEP, TILE};
 use crate::matmul::linear;
-use crate::pack::{PackError, PackedMatrix, WIDENED_AT_ONCE, WeightDtype, Weights};
+use crate::pack::{PackError, PackedMatrix, WeightDtype, Weights};
 use crate::{Arena, Buffer, Epilogue, Isa, OutOfMemory, elements};
 
 /// Most channels of one segment of a convolution: with nine taps, a panel's part is 180 KiB.
@@ -15,8 +17,23 @@ const CONVOLUTION_SEGMENT: usize = 320;
 /// Most inputs of one segment of a product.
 const LINEAR_SEGMENT: usize = 1280;
 
+/// Numbers of each row that are put into place at once: what 32 rows of them become stays in a second-level cache from step
+/// to step, and most rows are read as wholes.
+const PIECE: usize = 1280;
+
 /// The rows of the source that stand in the columns of a panel; `None` for columns beyond the last.
 type Sources = [Option<usize>; BLOCK];
+
+/// Gives weights from an element on, as many as there is room for.
+type Read<'a, E> = dyn Fn(usize, &mut [f32]) -> Result<(), E> + Sync + 'a;
+
+/// Channels that stand in whole steps behind each other, those of each tap apart.
+struct Piece {
+    channels: Range<usize>,
+    /// The step in which the first of them stands, and steps from tap to tap.
+    step: usize,
+    tap_steps: usize,
+}
 
 /// A matrix `(n, k)` of weights rounded to bf16. `k` runs over segments of channels, then taps, then the channels
 /// of the segment, which are padded to a multiple of 32: the order in which sums are taken, part of the result's
@@ -66,69 +83,70 @@ impl TiledMatrix {
         let mut matrix = Self::empty(n, inputs, taps, longest, gated);
         matrix.check(weights)?;
         let length = inputs * taps;
-        matrix.fill(
+        matrix.fill::<_, PackError>(
             || (),
-            |rows, (), sources| {
+            |rows, (), sources, _, columns| {
                 let mut finite = true;
-                for (row, source) in rows.chunks_exact_mut(length.max(1)).zip(sources) {
+                for (row, source) in rows.chunks_exact_mut(columns.len()).zip(sources) {
                     match source {
-                        Some(source) => finite &= read_row(weights, source * length, row),
+                        Some(source) => finite &= read_row(weights, source * length + columns.start, row),
                         None => row.fill(bf16::ZERO),
                     }
                 }
-                finite
+                Ok(finite)
             },
         )?;
         Ok(matrix)
     }
 
     /// A matrix of this one's form and sizes, packed of other weights and the product of two narrow ones: W + `up (n, rank)` ·
-    /// `down (rank, inputs · taps)`, added in f32 and then rounded.
+    /// `down (rank, inputs · taps)`, added in f32 and then rounded. `read` gives weights from the element on that it is told, as
+    /// many as there is room for.
     ///
     /// # Panics
     /// If the lengths do not fit.
-    pub fn of_sum(
+    pub fn of_sum<E: From<PackError> + Send>(
         &self,
         isa: Isa,
-        weights: Weights<'_>,
+        read: &Read<'_, E>,
         up: &[f32],
         down: &[f32],
         rank: usize,
-    ) -> Result<Self, PackError> {
+    ) -> Result<Self, E> {
         let length = self.inputs * self.taps;
         assert_eq!(
             (up.len(), down.len()),
             (elements(&[self.n, rank]), elements(&[rank, length])),
             "a product of rank {rank}"
         );
-        let mut turned = vec![0.0; down.len()];
-        for (r, row) in down.chunks_exact(length.max(1)).enumerate() {
-            for (to, value) in turned.iter_mut().skip(r).step_by(rank.max(1)).zip(row) {
-                *to = *value;
-            }
-        }
-        let down = PackedMatrix::linear(Weights::of(&turned), length, rank)?;
         let mut matrix = Self { values: Buffer::fixed(0), ..*self };
-        matrix.check(weights)?;
-        let size = weights.dtype.size();
+        let downs: Vec<PackedMatrix> = self
+            .pieces()
+            .map(|piece| PackedMatrix::turned(down, rank, length, self.columns(&piece)))
+            .collect::<Result<_, PackError>>()?;
         // Rows of a panel in f32, the same with the product, and its rows of the first of both matrices.
-        let scratch = || (vec![0f32; BLOCK * length], vec![0f32; BLOCK * length], vec![0f32; BLOCK * rank]);
-        matrix.fill(scratch, |rows, (wide, sums, narrow), sources| {
-            for (place, source) in sources.into_iter().enumerate() {
-                let wide = &mut wide[place * length..(place + 1) * length];
-                let narrow = &mut narrow[place * rank..(place + 1) * rank];
-                let Some(source) = source else {
+        let widest = BLOCK * self.piece_channels() * self.taps;
+        let scratch = || (Buffer::new(widest), Buffer::new(widest), Buffer::new(BLOCK * rank));
+        matrix.fill::<_, E>(scratch, |rows, (wide, sums, narrow), sources, piece, columns| {
+            let (wide, sums) = (&mut wide[..rows.len()], &mut sums[..rows.len()]);
+            let mut place = 0;
+            for run in sources.chunk_by(|row, next| columns.len() == length && follows(*row, *next)) {
+                let wide = &mut wide[place * columns.len()..][..run.len() * columns.len()];
+                let narrow = &mut narrow[place * rank..][..run.len() * rank];
+                if let Some(Some(source)) = run.first() {
+                    read(source * length + columns.start, wide)?;
+                    narrow.copy_from_slice(&up[source * rank..][..narrow.len()]);
+                } else {
                     wide.fill(0.0);
                     narrow.fill(0.0);
-                    continue;
-                };
-                let bytes = &weights.bytes[source * length * size..(source + 1) * length * size];
-                Weights { dtype: weights.dtype, bytes }.widen(wide);
-                narrow.copy_from_slice(&up[source * rank..(source + 1) * rank]);
+                }
+                place += run.len();
             }
             let epilogue = Epilogue { residual: Some(&*wide), ..Epilogue::default() };
-            linear(isa, narrow, BLOCK, &down, &epilogue, sums);
-            read_row(Weights::of(sums), 0, rows)
+            linear(isa, narrow, BLOCK, &downs[piece], &epilogue, sums);
+            let mut finite = true;
+            round_all(isa, sums, rows, &mut finite);
+            Ok(finite)
         })?;
         Ok(matrix)
     }
@@ -142,29 +160,59 @@ impl TiledMatrix {
         Ok(())
     }
 
-    /// Fills all panels: `read` puts 32 rows into place, of these rows of the source, and says whether all are finite.
-    fn fill<S>(
+    /// Fills all panels, piece by piece: `read` puts 32 rows into place, of these rows and columns of the source, and says
+    /// whether all are finite. It is told the number of the piece too.
+    fn fill<S, E: From<PackError> + Send>(
         &mut self,
         scratch: impl Fn() -> S + Sync + Send,
-        read: impl Fn(&mut [bf16], &mut S, Sources) -> bool + Sync + Send,
-    ) -> Result<(), PackError> {
+        read: impl Fn(&mut [bf16], &mut S, Sources, usize, Range<usize>) -> Result<bool, E> + Sync + Send,
+    ) -> Result<(), E> {
         let panel = self.steps() * PANEL_STEP;
         let mut values = Buffer::fixed(elements(&[self.panels(), panel]));
         if panel > 0 {
-            let length = self.inputs * self.taps;
-            let begin = || (vec![bf16::ZERO; BLOCK * length], scratch());
+            let isa = Isa::current();
+            let begin = || (Buffer::new(BLOCK * self.piece_channels() * self.taps), scratch());
             values.par_chunks_mut(panel).enumerate().try_for_each_init(
                 begin,
-                |(rows, scratch), (index, out)| {
+                |(rows, scratch), (index, out)| -> Result<(), E> {
                     let sources = std::array::from_fn(|column| self.source_row(index, column));
-                    let finite = read(rows, scratch, sources);
-                    self.scatter(rows, out);
-                    if finite { Ok(()) } else { Err(PackError::NotFinite) }
+                    let mut finite = true;
+                    for (number, piece) in self.pieces().enumerate() {
+                        let columns = self.columns(&piece);
+                        let rows = &mut rows[..BLOCK * columns.len()];
+                        finite &= read(rows, scratch, sources, number, columns)?;
+                        self.scatter(isa, &piece, rows, out);
+                    }
+                    if finite { Ok(()) } else { Err(PackError::NotFinite.into()) }
                 },
             )?;
         }
         self.values = values;
         Ok(())
+    }
+
+    /// The pieces that a panel is filled from, in the order of its source.
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let (most, taps) = (self.piece_channels(), self.taps);
+        self.segments().into_iter().flat_map(move |segment| {
+            let first_step = segment.start / STEP * taps;
+            let tap_steps = segment.len().div_ceil(STEP);
+            segment.clone().step_by(most).map(move |start| Piece {
+                channels: start..segment.end.min(start + most),
+                step: first_step + (start - segment.start) / STEP,
+                tap_steps,
+            })
+        })
+    }
+
+    /// Most channels of a piece: whole steps of all taps.
+    fn piece_channels(&self) -> usize {
+        (PIECE / self.taps.max(1)).next_multiple_of(STEP)
+    }
+
+    /// The columns of the source that a piece is.
+    fn columns(&self, piece: &Piece) -> Range<usize> {
+        piece.channels.start * self.taps..piece.channels.end * self.taps
     }
 
     /// One without its values.
@@ -200,35 +248,35 @@ impl TiledMatrix {
         (row < self.n).then_some(row)
     }
 
-    /// Puts 32 rows `(inputs, taps)` into the columns of a panel: a step at a time, which stays in the first cache while each
-    /// row adds to it.
-    fn scatter(&self, rows: &[bf16], panel: &mut [bf16]) {
-        let length = self.inputs * self.taps;
-        let mut steps = panel.chunks_exact_mut(PANEL_STEP);
-        for first in (0..self.inputs).step_by(self.segment) {
-            let end = self.inputs.min(first + self.segment);
-            for tap in 0..self.taps {
-                for channel in (first..end).step_by(STEP) {
-                    let Some(step) = steps.next() else { return };
-                    let channels = STEP.min(end - channel);
-                    for (column, row) in rows.chunks_exact(length).enumerate() {
-                        if self.taps == 1 {
-                            let half = &mut step[column / TILE * PANEL_STEP / 2 + column % TILE * 2..];
-                            let (pairs, last) = row[channel..channel + channels].as_chunks::<2>();
-                            for (pair, to) in pairs.iter().zip(half.chunks_mut(BLOCK)) {
-                                to[..2].copy_from_slice(pair);
-                            }
-                            if let [last] = last {
-                                half[pairs.len() * BLOCK] = *last;
-                            }
-                            continue;
+    /// Puts 32 rows `(channels of the piece, taps)` into the columns of a panel: a step at a time, which stays in the first
+    /// cache while each row adds to it.
+    fn scatter(&self, isa: Isa, piece: &Piece, rows: &[bf16], panel: &mut [bf16]) {
+        let length = piece.channels.len() * self.taps;
+        if self.taps == 1 && length.is_multiple_of(STEP) {
+            let steps = &mut panel[piece.step * PANEL_STEP..][..BLOCK * length];
+            turn(isa, rows.as_chunks().0, length, steps.as_chunks_mut().0);
+            return;
+        }
+        for tap in 0..self.taps {
+            let steps =
+                panel[(piece.step + tap * piece.tap_steps) * PANEL_STEP..].chunks_exact_mut(PANEL_STEP);
+            for (step, channel) in steps.zip((0..piece.channels.len()).step_by(STEP)) {
+                let channels = STEP.min(piece.channels.len() - channel);
+                for (column, row) in rows.chunks_exact(length).enumerate() {
+                    let half = &mut step[column / TILE * PANEL_STEP / 2 + column % TILE * 2..];
+                    if self.taps == 1 {
+                        let (pairs, last) = row[channel..channel + channels].as_chunks::<2>();
+                        for (pair, to) in pairs.iter().zip(half.chunks_mut(BLOCK)) {
+                            to[..2].copy_from_slice(pair);
                         }
-                        let values =
-                            row[channel * self.taps + tap..].iter().step_by(self.taps).take(channels);
-                        let half = &mut step[column / TILE * PANEL_STEP / 2 + column % TILE * 2..];
-                        for (within, value) in values.enumerate() {
-                            half[within / 2 * BLOCK + within % 2] = *value;
+                        if let [last] = last {
+                            half[pairs.len() * BLOCK] = *last;
                         }
+                        continue;
+                    }
+                    let values = row[channel * self.taps + tap..].iter().step_by(self.taps).take(channels);
+                    for (within, value) in values.enumerate() {
+                        half[within / 2 * BLOCK + within % 2] = *value;
                     }
                 }
             }
@@ -257,39 +305,90 @@ impl TiledMatrix {
     }
 }
 
+/// Whether two rows of a panel lie one behind the other in the source.
+fn follows(row: Option<usize>, next: Option<usize>) -> bool {
+    row.zip(next).is_some_and(|(row, next)| row + 1 == next)
+}
+
 /// A row of weights, rounded to bf16. Whether all of them are finite.
 fn read_row(weights: Weights<'_>, first: usize, row: &mut [bf16]) -> bool {
+    /// Numbers that are widened at once.
+    const TOGETHER: usize = 512;
     let size = weights.dtype.size();
     let bytes = &weights.bytes[first * size..(first + row.len()) * size];
     let mut finite = true;
-    match weights.dtype {
-        WeightDtype::F32 => {
-            for (out, b) in row.iter_mut().zip(bytes.as_chunks().0) {
-                finite &= round(out, u32::from_le_bytes(*b));
-            }
+    if weights.dtype == WeightDtype::Bf16 {
+        for (out, b) in row.iter_mut().zip(bytes.as_chunks().0) {
+            *out = bf16::from_le_bytes(*b);
+            finite &= out.to_bits() & 0x7f80 != 0x7f80;
         }
-        WeightDtype::F16 => {
-            let mut wide = [0.0; WIDENED_AT_ONCE];
-            for (out, bytes) in row.chunks_mut(WIDENED_AT_ONCE).zip(bytes.chunks(2 * WIDENED_AT_ONCE)) {
-                let wide = &mut wide[..out.len()];
-                Weights { dtype: WeightDtype::F16, bytes }.widen(wide);
-                for (out, value) in out.iter_mut().zip(wide) {
-                    finite &= round(out, value.to_bits());
-                }
-            }
-        }
-        WeightDtype::Bf16 => {
-            for (out, b) in row.iter_mut().zip(bytes.as_chunks().0) {
-                *out = bf16::from_le_bytes(*b);
-                finite &= out.to_bits() & 0x7f80 != 0x7f80;
-            }
-        }
+        return finite;
+    }
+    let mut wide = [0.0; TOGETHER];
+    for (out, bytes) in row.chunks_mut(TOGETHER).zip(bytes.chunks(size * TOGETHER)) {
+        let wide = &mut wide[..out.len()];
+        Weights { dtype: weights.dtype, bytes }.widen(wide);
+        round_all(Isa::current(), wide, out, &mut finite);
     }
     finite
 }
 
-/// Rounds the bits of an f32 to the nearest bf16, of two the even one. Whether the f32 is finite: of others nothing is made.
-fn round(out: &mut bf16, bits: u32) -> bool {
-    *out = bf16::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16);
-    bits & 0x7f80_0000 != 0x7f80_0000
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        // Exact in bf16, and so are their sums.
+        (0..count).map(|index| ((index * 37 + seed * 11) % 17) as f32 / 8.0 - 1.0).collect()
+    }
+
+    /// In one piece or several, in whole steps or not, the matrix is that of the sums packed anew.
+    #[test]
+    fn a_sum_is_packed_as_if_it_had_been_made_before() {
+        let isa = Isa::current();
+        for (n, inputs, taps, gated) in [
+            (40, 7, 1, false),
+            (64, 96, 1, true),
+            (33, 2600, 1, false),
+            (5, 4, 9, false),
+            (34, 350, 9, false),
+        ] {
+            let length = inputs * taps;
+            let (weights, up, down) = (numbers(n * length, 1), numbers(n, 2), numbers(length, 3));
+            let pack = |weights: &[f32]| {
+                let weights = Weights::of(weights);
+                match (gated, taps) {
+                    (true, _) => TiledMatrix::gated(weights, n, inputs),
+                    (false, 1) => TiledMatrix::linear(weights, n, inputs),
+                    _ => TiledMatrix::convolution(weights, n, inputs, taps),
+                }
+                .expect("finite")
+            };
+            let sums: Vec<f32> =
+                (0..n * length).map(|at| weights[at] + up[at / length] * down[at % length]).collect();
+            let read = |first: usize, out: &mut [f32]| {
+                out.copy_from_slice(&weights[first..][..out.len()]);
+                Ok::<(), PackError>(())
+            };
+            let (base, expected) = (pack(&weights), pack(&sums));
+            let found = base.of_sum(isa, &read, &up, &down, 1).expect("finite");
+            assert!(found.values[..] == expected.values[..], "{n} {inputs} {taps}");
+            let lost = base.of_sum(isa, &|_, _| Err(PackError::NotFinite), &up, &down, 1);
+            assert_eq!(lost.err(), Some(PackError::NotFinite));
+        }
+    }
+
+    /// Against the packed order's definition, for a part of the columns too.
+    #[test]
+    fn numbers_stand_where_they_are_said_to() {
+        let (n, k) = (37, 69);
+        let values = numbers(n * k, 5);
+        let packed = TiledMatrix::linear(Weights::of(&values), n, k).expect("finite");
+        for (row, column) in [(0, 0), (0, 1), (1, 0), (15, 31), (16, 32), (36, 68), (31, 63)] {
+            let at = row / BLOCK * packed.steps() + column / STEP;
+            let at = at * PANEL_STEP + row / TILE % 2 * PANEL_STEP / 2 + column % STEP / 2 * BLOCK;
+            let found = packed.values[at + row % TILE * 2 + column % 2];
+            assert_eq!(found.to_f32(), values[row * k + column], "{row} {column}");
+        }
+    }
 }

@@ -233,6 +233,14 @@ impl Container for Torch {
         Ok(bytes)
     }
 
+    fn lying(&self, place: usize) -> Option<(&FileBytes, Range<usize>)> {
+        let lying = self.places.get(place).filter(|lying| lying.is_contiguous())?;
+        let Place::Plain(range) = &lying.storage else { return None };
+        let part = lying.bytes();
+        let part = range.start.checked_add(part.start)?..range.start.checked_add(part.end)?;
+        (part.end <= range.end).then_some((&self.file, part))
+    }
+
     fn let_go(&self, place: usize) {
         if let Some(Lying { storage: Place::Plain(range), .. }) = self.places.get(place) {
             self.file.let_go(range.clone());

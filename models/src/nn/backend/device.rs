@@ -113,6 +113,9 @@ impl ConvConfig {
     }
 }
 
+/// Reads weights from an element on, as many as there is room for.
+pub type ReadWeights<'a> = dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a;
+
 /// One way to compute. All methods take activations, weights and keys of the same device.
 pub trait Backend: Send + Sync + 'static {
     /// "cpu", "fake", "dry-run".
@@ -160,7 +163,7 @@ pub trait Backend: Send + Sync + 'static {
     fn matrix_plus(
         &self,
         base: &Matrix,
-        weights: Option<Weights<'_>>,
+        weights: Option<&ReadWeights<'_>>,
         product: &LowRank,
     ) -> Result<std::result::Result<Matrix, latentd_kernels::PackError>>;
 

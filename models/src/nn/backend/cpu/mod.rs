@@ -15,9 +15,9 @@ use rayon::ThreadPool;
 
 use super::{
     Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Pointwise,
-    Precision, Vector,
+    Precision, ReadWeights, Vector,
 };
-use crate::error::{Result, bail};
+use crate::error::{Error, Result, bail};
 use crate::nn::LowRank;
 use memory::Host;
 pub(super) use memory::{Memory, Packed as PackedByKernels};
@@ -61,6 +61,18 @@ impl<M: Memory> Cpu<M> {
 
     fn new_values(&self, precision: Precision, dims: &[usize]) -> Result<Values> {
         Values::new(&self.memory, precision, dims.iter().product())
+    }
+}
+
+/// Why a sum of weights and a product could not be made.
+enum Unmade {
+    Packed(PackError),
+    Read(Error),
+}
+
+impl From<PackError> for Unmade {
+    fn from(error: PackError) -> Self {
+        Self::Packed(error)
     }
 }
 
@@ -148,7 +160,7 @@ impl<M: Memory> Backend for Cpu<M> {
     fn matrix_plus(
         &self,
         base: &Matrix,
-        weights: Option<Weights<'_>>,
+        weights: Option<&ReadWeights<'_>>,
         LowRank { rank, up, down }: &LowRank,
     ) -> Result<std::result::Result<Matrix, PackError>> {
         let _open = self.memory.open();
@@ -159,7 +171,12 @@ impl<M: Memory> Backend for Cpu<M> {
         let sum = match (base.packed::<Packed>()?, weights) {
             (Packed::F32(packed), _) => packed.plus_product(self.isa, up, down, *rank, taps).map(Packed::F32),
             (Packed::Bf16(packed), Some(weights)) => {
-                packed.of_sum(self.isa, weights, up, down, *rank).map(Packed::Bf16)
+                let read = |first, out: &mut [f32]| weights(first, out).map_err(Unmade::Read);
+                match packed.of_sum(self.isa, &read, up, down, *rank) {
+                    Ok(sum) => Ok(Packed::Bf16(sum)),
+                    Err(Unmade::Packed(error)) => Err(error),
+                    Err(Unmade::Read(error)) => return Err(error),
+                }
             }
             (Packed::Bf16(_), None) => bail!("a product is added to weights that were not given"),
         };

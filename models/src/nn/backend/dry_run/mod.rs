@@ -12,7 +12,7 @@ use latentd_kernels::{Buffer, PackError, PackedKeys, PackedMatrix, WeightDtype, 
 
 use super::{
     Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Pointwise,
-    Precision, Vector,
+    Precision, ReadWeights, Vector,
 };
 use crate::error::{Result, bail};
 use crate::nn::LowRank;
@@ -142,7 +142,7 @@ impl Backend for DryRun {
     fn matrix_plus(
         &self,
         base: &Matrix,
-        _weights: Option<Weights<'_>>,
+        _weights: Option<&ReadWeights<'_>>,
         _product: &LowRank,
     ) -> Result<std::result::Result<Matrix, PackError>> {
         self.matrix(base.layout, base.precision, Weights { dtype: WeightDtype::F32, bytes: &[] })
