@@ -3,7 +3,7 @@
 
 use latentd_models::model::Model;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{Img2Img, InitImage, NoStages, NoWatch, Txt2Img, img2img};
+use latentd_models::pipeline::{Img2Img, InitImage, MaskedContent, NoStages, NoWatch, Txt2Img, img2img};
 use latentd_models::sampling::{Sampler, SamplerOptions, Schedule};
 use latentd_models::{Error, Tensor};
 
@@ -19,6 +19,8 @@ fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize) -> 
         img2img_fix_steps: false,
         initial_noise_multiplier: 1.0,
         img2img_extra_noise: 0.0,
+        latent_mask: None,
+        masked_content: MaskedContent::Picture,
     }
 }
 
@@ -66,6 +68,38 @@ fn every_sampler_ends_where_the_reference_does() {
     println!("{compared} ends, at worst {worst:.2e}");
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(compared > 140, "only {compared} were compared");
+}
+
+/// Outside of a mask all stays what it was, and what is drawn knows of it.
+#[test]
+fn within_a_mask_every_sampler_ends_where_the_reference_does() {
+    let golden = Golden::open("from_latents");
+    let model = Model::open(&checkpoint("tiny-sd1"), Precision::F32).expect("opens");
+    let init = Tensor::new(golden.floats("init"), [1, 4, 8, 8]).expect("fits");
+    let mask = Tensor::new(golden.floats("mask"), [1, 8, 8]).expect("fits");
+    let (mut worst, mut wrong) = (0f64, vec![]);
+    for sampler in Sampler::all() {
+        let request = Img2Img {
+            denoising_strength: 0.6,
+            latent_mask: Some(mask.clone()),
+            ..request(init.clone(), sampler, Schedule::Automatic, 7)
+        };
+        let mut trace = Trace::default();
+        img2img(&model.facts(), &mut &model, &request, &mut NoWatch, &mut trace).expect("draws");
+        let latents = values(&trace.latents[0]);
+        let error = relative_error(&latents, &golden.floats(&format!("{sampler}.masked")));
+        let most = if sampler.name == "DPM adaptive" { 0.1 } else { 1e-4 };
+        if error >= most {
+            wrong.push(format!("{sampler}: {error:.2e}"));
+        } else if most < 0.1 {
+            worst = worst.max(error);
+        }
+        for (place, (drawn, begun)) in latents.iter().zip(init.values()).enumerate() {
+            assert!(mask.values()[place % 64] > 0.0 || drawn == begun, "{sampler}: {place}");
+        }
+    }
+    println!("at worst {worst:.2e}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// Each image of a batch is the same alone, with a picture for all of them or one for each, encoded from its own seed.

@@ -63,13 +63,15 @@ impl Denoise for Denoiser<'_, '_> {
             x = self.context.around.handles.take(latents)?;
             self.context.around.handles.end_call();
         }
-        let outputs = self.outputs(&x, sigma, &evaluation)?;
+        let by_timesteps = self.plan.sampler.goes_by_timesteps();
+        let shown = if by_timesteps { self.start.shown(&x, sigma)? } else { None };
+        let outputs = self.outputs(shown.as_ref().unwrap_or(&x), sigma, &evaluation)?;
         // x0 = of_x · x − of_output · output.
         let (of_x, of_output) = match evaluation.prediction {
             Prediction::Epsilon => (1.0, sigma),
             Prediction::Velocity => match timestep {
                 // As A1111 does for samplers that go by timesteps, by the whole one below.
-                Some(timestep) if self.plan.sampler.goes_by_timesteps() => {
+                Some(timestep) if by_timesteps => {
                     let alpha = self.networks()?.sigmas.alphas_cumprod().get(timestep as usize).copied();
                     let alpha = f64::from(alpha.unwrap_or_default());
                     let of_state = sigma * (1.0 - alpha).sqrt() / (sigma * sigma + 1.0).sqrt();
@@ -78,7 +80,11 @@ impl Denoise for Denoiser<'_, '_> {
                 _ => (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt()),
             },
         };
-        let kept = x.scaled(of_x);
+        let kept = match &shown {
+            // What the model makes of what it is shown is taken off the state.
+            Some(shown) => x.minus(&shown.scaled(1.0 - of_x))?,
+            None => x.scaled(of_x),
+        };
         let mut denoised = vec![];
         for (row, output) in evaluation.rows.iter().zip(&outputs) {
             let kept = kept.narrow(0, row.image - self.plan.first_image, 1)?;
@@ -90,7 +96,8 @@ impl Denoise for Denoiser<'_, '_> {
                 "the UNet's output came out as NaN: the checkpoint's weights overflow, or are broken";
             return Err(Error::NotFinite(reason.to_owned()));
         }
-        Ok(Denoised { guided: self.start.keep(guided)?, uncond })
+        let guided = if by_timesteps { guided } else { self.start.keep(guided)? };
+        Ok(Denoised { guided, uncond })
     }
 
     fn noise(&mut self, from: f64, to: f64) -> Result<Tensor> {

@@ -1,17 +1,21 @@
 //! Image to image: from pictures, or their latents, with noise on them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::components::Components;
 use super::draw::{Origin, Output, draw};
 use super::encode::encode;
+use super::guidance::masked;
 use super::request::Txt2Img;
 use super::stages::Stages;
 use super::start::Start;
 use super::watch::Watch;
 use crate::model::ModelFacts;
 use crate::networks::vae::Posterior;
-use crate::sampling::{Beginning, NoiseGenerator, PartOfSteps, Sigmas, levels, levels_from_latents};
+use crate::sampling::{
+    Beginning, ImageNoise, NoiseGenerator, PartOfSteps, Sigmas, levels, levels_from_latents,
+};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -30,6 +34,23 @@ pub struct Img2Img {
     pub initial_noise_multiplier: f64,
     /// How much of it is added beside that of its level.
     pub img2img_extra_noise: f64,
+    /// Where to draw, `(images, height / 8, width / 8)`: one for all images, or one for each. From 1 for anew to 0 for what
+    /// they begin with. Everywhere if `None`.
+    pub latent_mask: Option<Tensor>,
+    /// What images begin with where they are drawn.
+    pub masked_content: MaskedContent,
+}
+
+/// What an image begins with where it is drawn anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaskedContent {
+    /// What the picture has there.
+    #[default]
+    Picture,
+    /// The noise of its seed.
+    Noise,
+    /// Nothing: latents of 0.
+    Nothing,
 }
 
 /// What an image begins with.
@@ -79,6 +100,17 @@ impl Img2Img {
                 return wrong(format!("an init image is {:?}; {wanted:?} is needed", tensor.dims()));
             }
         }
+        if let Some(mask) = &self.latent_mask {
+            let dims = mask.dims();
+            if dims.get(1..) != Some(&[rows, columns]) || (mask.dim(0) != 1 && mask.dim(0) != images) {
+                return wrong(format!(
+                    "the latent mask is {dims:?}; [1 or {images}, {rows}, {columns}] is needed"
+                ));
+            }
+            if mask.values().iter().any(|value| !(0.0..=1.0).contains(value)) {
+                return wrong("the latent mask has values that are not from 0 to 1".to_owned());
+            }
+        }
         self.beginning(facts).map(drop)
     }
 
@@ -93,6 +125,24 @@ impl Img2Img {
         let mut beginning = levels_from_latents(sampler, &model, *schedule, self.part()?, &sampling.sampler)?;
         beginning.noise = (beginning.noise + self.img2img_extra_noise) * self.initial_noise_multiplier;
         Ok(beginning)
+    }
+
+    /// What an image begins with: where it is drawn, perhaps not what its picture has there.
+    fn with_content(&self, latents: Tensor, image: usize) -> Result<Tensor> {
+        let Some(masks) = &self.latent_mask else { return Ok(latents) };
+        let mask = masks.get(image % masks.dim(0).max(1))?;
+        let kept = |latents| masked(latents, &mask.map(|value| 1.0 - value));
+        match self.masked_content {
+            MaskedContent::Picture => Ok(latents),
+            MaskedContent::Nothing => kept(latents),
+            MaskedContent::Noise => {
+                // Its seed's, whatever its variation.
+                let ImageNoise { source, seed, .. } = self.drawing.noise(image);
+                let noise = NoiseGenerator::new(source, seed).normal(latents.values().len());
+                let noise = Tensor::new(noise, latents.dims())?;
+                kept(latents)?.plus(&masked(noise, &mask)?)
+            }
+        }
     }
 
     /// The levels that all the steps would visit from noise.
@@ -126,18 +176,24 @@ pub fn img2img(
         })
         .collect::<Result<_>>()?;
     let start = |images: Range<usize>| {
+        let first = images.start;
         let latents: Vec<Tensor> = images
             .map(|image| {
                 let of = if init.len() == 1 { init.first() } else { init.get(image) };
                 let of = of.ok_or_else(|| Error::Compute("an image without a beginning".to_owned()))?;
-                of.latents(facts.family.latent_scale, || {
+                let latents = of.latents(facts.family.latent_scale, || {
                     let noise = drawing.noise(image);
                     NoiseGenerator::new(noise.source, noise.seed ^ ENCODING)
-                })
+                })?;
+                request.with_content(latents, image)
             })
             .collect::<Result<_>>()?;
         let latents = Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?;
-        Ok(Start::Latents { latents, mask: None, beginning: beginning.clone() })
+        let mask = match &request.latent_mask {
+            Some(mask) if mask.dim(0) > 1 => Some(Arc::new(mask.narrow(0, first, latents.dim(0))?)),
+            mask => mask.clone().map(Arc::new),
+        };
+        Ok(Start::Latents { latents, mask, beginning: beginning.clone() })
     };
     let sigmas = request.all_levels(facts)?;
     let origin = Origin {

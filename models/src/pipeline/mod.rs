@@ -37,7 +37,7 @@ pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
 pub use guidance::{Branch, Guidance, Span};
 pub use handles::{Handle, Handles};
 pub use image_texts::{TextFacts, TextNeeds, texts_of};
-pub use img2img::{Img2Img, InitImage, img2img};
+pub use img2img::{Img2Img, InitImage, MaskedContent, img2img};
 pub use regions::RegionPrompt;
 pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};

@@ -17,8 +17,8 @@ pub enum Start {
     Latents {
         /// `(batch, channels, height, width)` in the model's scale: one per image, or one for all.
         latents: Tensor,
-        /// Where to draw, `(height, width)`: 1 for anew, 0 for what `latents` have there to the end. Everywhere if
-        /// `None`.
+        /// Where to draw, `(batch, height, width)`, one per image or one for all: 1 for anew, 0 for what `latents` have there to
+        /// the end. Everywhere if `None`.
         mask: Option<Arc<Tensor>>,
         /// The noise that is added, and the levels that remain.
         beginning: Beginning,
@@ -44,22 +44,44 @@ impl Start {
     /// What it is for one of its images.
     pub(super) fn of_image(&self, image: usize) -> Result<Self> {
         let Self::Latents { latents, mask, beginning } = self else { return Ok(Self::Noise) };
-        let latents = latents.narrow(0, image % latents.dim(0).max(1), 1)?;
-        Ok(Self::Latents { latents, mask: mask.clone(), beginning: beginning.clone() })
+        let own = |all: &Tensor| all.narrow(0, image % all.dim(0).max(1), 1);
+        let mask = mask.as_deref().map(own).transpose()?.map(Arc::new);
+        Ok(Self::Latents { latents: own(latents)?, mask, beginning: beginning.clone() })
     }
 
     /// What is known of the picture beside what was predicted of it: outside of the mask that of `latents`.
     pub(super) fn keep(&self, predicted: Tensor) -> Result<Tensor> {
-        let Self::Latents { latents, mask: Some(mask), .. } = self else { return Ok(predicted) };
-        each(&predicted, latents, |predicted, latents| {
-            let outside = mask.map(|value| 1.0 - value);
-            masked(predicted.clone(), mask)?.plus(&masked(latents.clone(), &outside)?)
-        })
+        Ok(self.kept(&predicted, 1.0)?.unwrap_or(predicted))
+    }
+
+    /// What the model is shown of a state whose noise has the standard deviation `sigma`, as A1111 does with samplers that go by
+    /// timesteps, instead of [`keep`](Self::keep): outside of the mask the latents, without noise, as if they were the state
+    /// of constant variance. `None` if it is shown the state.
+    pub(super) fn shown(&self, state: &Tensor, sigma: f64) -> Result<Option<Tensor>> {
+        self.kept(state, (1.0 + sigma * sigma).sqrt() as f32)
+    }
+
+    /// Outside of the mask the latents times `scale`; `None` if there is no mask.
+    fn kept(&self, state: &Tensor, scale: f32) -> Result<Option<Tensor>> {
+        let Self::Latents { latents, mask: Some(mask), .. } = self else { return Ok(None) };
+        let images = 0..state.dim(0);
+        let masks = images.map(|image| mask.get(image % mask.dim(0).max(1))).collect::<Result<Vec<_>>>()?;
+        let mut masks = masks.iter();
+        let blended = each(state, latents, |state, latents| {
+            let Some(mask) = masks.next() else { bail!("a state without a mask") };
+            let outside = mask.map(|value| (1.0 - value) * scale);
+            masked(state.clone(), mask)?.plus(&masked(latents.clone(), &outside)?)
+        });
+        blended.map(Some)
     }
 }
 
 /// A function of each image of a batch and the latents that it begins with.
-fn each(batch: &Tensor, latents: &Tensor, f: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+fn each(
+    batch: &Tensor,
+    latents: &Tensor,
+    mut f: impl FnMut(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
     let images = batch.dim(0);
     if latents.dims().get(1..) != batch.dims().get(1..) || (latents.dim(0) != 1 && latents.dim(0) != images) {
         bail!("latents {:?} for a batch {:?}", latents.dims(), batch.dims());
@@ -142,7 +164,7 @@ mod tests {
 
     #[test]
     fn outside_of_the_mask_all_stays() {
-        let mut mask = Tensor::full(0.0, [3, 5]);
+        let mut mask = Tensor::full(0.0, [1, 3, 5]);
         mask.values_mut()[7] = 1.0;
         let begin = beginning(&Sampler::from_name("Euler").expect("a sampler"), 9);
         let kept = latents(Some(mask), begin.clone()).keep(numbers(3.0, [1, 4, 3, 5])).expect("fits");
@@ -152,7 +174,9 @@ mod tests {
             assert_eq!(*value, wanted.values()[index], "{index}");
         }
         assert!(
-            latents(Some(Tensor::full(0.0, [5, 3])), begin.clone()).keep(numbers(3.0, [1, 4, 3, 5])).is_err()
+            latents(Some(Tensor::full(0.0, [1, 5, 3])), begin.clone())
+                .keep(numbers(3.0, [1, 4, 3, 5]))
+                .is_err()
         );
         assert!(latents(None, begin).state(numbers(2.0, [1, 4, 5, 3])).is_err());
     }
