@@ -23,6 +23,7 @@ SENT_BY = {
     "api_info": "api_info",
     "blobs.put": "put_blob",
     "image.info": "image_info",
+    "img2img": "img2img",
     "initialize": "initialize",
     "jobs.cancel": "jobs.cancel",
     "jobs.get": "jobs.get",
@@ -55,11 +56,13 @@ OURS = {"self", "timeout", "on_progress", "on_preview"}
 #: What methods take and answer, with the class for it; of what is taken beside the fields of a class also the name and type.
 TAKEN: List[Tuple[str, type, Dict[str, Any]]] = [
     ("txt2img", latentd.Txt2ImgFields, {"prompt": Union[str, List[str]]}),
+    ("img2img", latentd.Img2ImgFields, {"init_images": List[PICTURE], "prompt": Union[str, List[str]]}),  # type: ignore[valid-type]
     ("models.merge", latentd.MergeFields, {"a": str, "name": str}),
     ("prompt.tokens", latentd.PromptTokensFields, {"text": str}),
 ]
 ANSWERED = {
     "txt2img": latentd.Result,
+    "img2img": latentd.Result,
     "models.merge": latentd.MergeResult,
     "image.info": latentd.ImageInfo,
     "prompt.tokens": latentd.PromptTokens,

@@ -178,7 +178,12 @@ async fn a_picture_names_what_was_applied_and_is_drawn_again_from_that() {
 
     let client = shop.daemon.client().await;
     let png = drawn.images[0].png.clone().expect("a PNG").0;
-    let said = within(client.image_info(ImageIn::png(png))).await.expect("read").params.expect("a request");
+    let said = within(client.image_info(ImageIn::png(png)))
+        .await
+        .expect("read")
+        .request
+        .expect("a request")
+        .into_drawing();
     assert!(said.prompt.first().ends_with("<hypernet:hyper:0.8>"), "{:?}", said.prompt);
     let again = within(client.txt2img(&said)).await.expect("drawn");
     assert!(again.notices.is_empty(), "{:?}", again.notices);
@@ -268,7 +273,12 @@ async fn what_a_picture_tells_draws_it_again_whatever_the_names() {
         let text = infotext(&drawn);
         assert!(text.trim_start().starts_with(told.trim_start()) && !text.contains(whole), "{text}");
         let png = drawn.images[0].png.clone().expect("a PNG").0;
-        let said = within(client.image_info(ImageIn::png(png))).await.expect("read").params.expect("params");
+        let said = within(client.image_info(ImageIn::png(png)))
+            .await
+            .expect("read")
+            .request
+            .expect("a request")
+            .into_drawing();
         let again = within(client.txt2img(&said)).await.expect("drawn");
         assert!(again.images[0].png == drawn.images[0].png, "{text}\n{}", infotext(&again));
     }

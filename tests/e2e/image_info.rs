@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::{
-    ErrorName, ImageIn, JobListParams, OutputFormat, OutputParams, Precision, Rng, Txt2ImgParams,
+    ErrorName, ImageIn, JobListParams, OutputFormat, OutputParams, Precision, RepeatRequest, Rng,
+    Txt2ImgParams,
 };
 
 use crate::harness::{Daemon, map, refused, small, within};
@@ -39,7 +40,7 @@ async fn what_a_picture_says_draws_it_again() {
         let png = drawn.png.clone().expect("a PNG").0;
         let info = within(client.image_info(ImageIn::png(png.clone()))).await.expect("read");
         assert_eq!(info.infotext, drawn.infotext);
-        let params = info.params.expect("a request");
+        let params = info.request.expect("a request").into_drawing();
         assert_eq!((&params.prompt, params.steps), (&request.prompt, request.steps));
         let again = within(client.txt2img(&params)).await.expect("drawn").images.remove(0);
         assert!(again.png == drawn.png, "the same bytes: {params:?}");
@@ -48,11 +49,17 @@ async fn what_a_picture_says_draws_it_again() {
         std::fs::write(&file, &png).expect("written");
         let of_file =
             within(client.image_info(ImageIn::path(file.display().to_string()))).await.expect("read");
-        assert_eq!((of_file.infotext, of_file.params), (drawn.infotext.clone(), Some(params.clone())));
+        assert_eq!(
+            (of_file.infotext, of_file.request.map(RepeatRequest::into_drawing)),
+            (drawn.infotext.clone(), Some(params.clone()))
+        );
         // And from what was sent once.
         let blob = within(client.put_blob(png)).await.expect("kept").blob;
         let of_blob = within(client.image_info(ImageIn::blob(blob))).await.expect("read");
-        assert_eq!((of_blob.infotext, of_blob.params), (drawn.infotext, Some(params)));
+        assert_eq!(
+            (of_blob.infotext, of_blob.request.map(RepeatRequest::into_drawing)),
+            (drawn.infotext, Some(params))
+        );
     }
     let jobs = within(client.jobs(&JobListParams::default())).await.expect("listed");
     assert_eq!(jobs.len(), 2 * requests.len(), "to look is no job");
@@ -75,7 +82,7 @@ async fn pictures_of_each_form_are_taken_and_others_refused() {
     }
     for image in [ImageIn::png(read("rgb.png")), ImageIn::raw(vec![0; 2 * 3 * 4], 2, 3, 4)] {
         let info = within(client.image_info(image)).await.expect("read");
-        assert_eq!((info.infotext, info.params), (None, None));
+        assert_eq!((info.infotext, info.request), (None, None));
     }
     let both =
         ImageIn { jpeg: Some(latentd_client::protocol::Bytes(vec![1])), ..ImageIn::png(read("rgb.png")) };
@@ -233,14 +240,14 @@ async fn pictures_of_other_programs_are_told_as_they_are() {
     };
     let graph = r#"{"3": {"class_type": "KSampler"}}"#;
     let comfy = ask(&[("prompt", graph), ("workflow", "{}")]).await;
-    assert_eq!((comfy.infotext, comfy.params), (None, None));
+    assert_eq!((comfy.infotext, comfy.request), (None, None));
     assert_eq!(comfy.texts.get("prompt").map(String::as_str), Some(graph));
 
     let comment = r#"{"steps": 2, "sampler": "k_euler", "seed": 5, "scale": 6.0, "uc": "bad"}"#;
     let novel = ask(&[("Software", "NovelAI"), ("Description", "a fox"), ("Comment", comment)]).await;
     let text = "a fox\nNegative prompt: bad\nSteps: 2, Sampler: Euler, CFG scale: 6.0, Seed: 5, Size: 64x64, Clip skip: 2, ENSD: 31337";
     assert_eq!(novel.infotext.as_deref(), Some(text));
-    let params = novel.params.expect("a request");
+    let params = novel.request.expect("a request").into_drawing();
     assert_eq!((params.sampler_name.as_str(), params.steps, params.clip_skip), ("Euler", 2, 2));
     assert_eq!(novel.texts.get("Comment").map(String::as_str), Some(comment));
     within(client.txt2img(&params)).await.expect("can be drawn");
@@ -285,7 +292,7 @@ async fn hostile_prompts_come_back_and_draw_the_same() {
             let info = within(client.image_info(image)).await.expect("read");
             assert_eq!(info.infotext, drawn.infotext);
             assert!(info.others.is_empty() && info.texts.is_empty(), "{info:?}");
-            let said = Txt2ImgParams { output, ..info.params.expect("a request") };
+            let said = Txt2ImgParams { output, ..info.request.expect("a request").into_drawing() };
             let lines = |text: &str| text.trim().lines().map(str::trim).collect::<Vec<_>>().join("\n");
             assert_eq!(lines(said.prompt.first()), lines(request.prompt.first()));
             assert_eq!(lines(said.negative_prompt.first()), lines(request.negative_prompt.first()));

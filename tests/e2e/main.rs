@@ -13,6 +13,7 @@ mod formats;
 mod harness;
 mod hostile;
 mod image_info;
+mod img2img;
 mod jobs;
 mod launch;
 mod library;

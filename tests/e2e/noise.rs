@@ -55,7 +55,7 @@ async fn a_variation_that_is_drawn_by_lot_is_told() {
     let (seed, subseed) = (drawn.seed.expect("a seed"), drawn.subseed.expect("a variation"));
     let said =
         within(daemon.client().await.image_info(ImageIn::png(drawn.png.clone().expect("a PNG").0))).await;
-    let said = said.expect("read").params.expect("a request");
+    let said = said.expect("read").request.expect("a request").into_drawing();
     assert_eq!((said.seed as u64, said.subseed as u64, said.subseed_strength), (seed, subseed, 0.5));
     assert!(draw(&daemon, &said).await[0].png == drawn.png, "the same bytes");
 }

@@ -30,7 +30,12 @@ fn infotext(image: &ImageOut) -> &str {
 async fn again(daemon: &Daemon, image: &ImageOut) -> (Txt2ImgParams, Vec<u8>) {
     let client = daemon.client().await;
     let png = image.png.clone().expect("a PNG").0;
-    let said = within(client.image_info(ImageIn::png(png))).await.expect("read").params.expect("a request");
+    let said = within(client.image_info(ImageIn::png(png)))
+        .await
+        .expect("read")
+        .request
+        .expect("a request")
+        .into_drawing();
     let drawn = within(client.txt2img(&said)).await.expect("drawn");
     (said, pixels(&drawn.images[0]))
 }

@@ -107,7 +107,12 @@ async fn what_is_not_applied_is_told_and_in_no_picture() {
     assert!(infotext(&drawn).starts_with(told), "{}", infotext(&drawn));
     let png = drawn.images[0].png.clone().expect("a PNG").0;
     let client = daemon.client().await;
-    let said = within(client.image_info(ImageIn::png(png))).await.expect("read").params.expect("a request");
+    let said = within(client.image_info(ImageIn::png(png)))
+        .await
+        .expect("read")
+        .request
+        .expect("a request")
+        .into_drawing();
     let again = within(client.txt2img(&said)).await.expect("drawn");
     assert!(again.images[0].png == drawn.images[0].png, "{said:?}");
     assert_eq!(again.notices.len(), 1, "networks in the negative prompt are words: {:?}", again.notices);

@@ -74,8 +74,12 @@ async fn it_goes_on_from_its_share_on_and_is_told() {
         let says = text.contains("Refiner: tiny-sd1-ema [") && text.contains("], Refiner switch at: 0.5");
         assert_eq!(says, told, "{text}");
         let bytes = image.png.clone().expect("a PNG").0;
-        let said =
-            within(client.image_info(ImageIn::png(bytes))).await.expect("read").params.expect("params");
+        let said = within(client.image_info(ImageIn::png(bytes)))
+            .await
+            .expect("read")
+            .request
+            .expect("a request")
+            .into_drawing();
         let again = within(client.txt2img(&said)).await.expect("drawn").images.remove(0);
         assert!(again.png == image.png, "{text}");
     }

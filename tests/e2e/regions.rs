@@ -74,7 +74,7 @@ async fn a_picture_tells_its_regions_and_is_drawn_again_from_that() {
         assert!(text.contains(", Regions: \"[{\\\"mask\\\":\\\""), "{text}");
         let png = image.png.clone().expect("a PNG").0;
         let info = within(client.image_info(ImageIn::png(png))).await.expect("read");
-        let said = info.params.expect("a request");
+        let said = info.request.expect("a request").into_drawing();
         assert!(info.others.is_empty(), "{:?}", info.others);
         assert_eq!(said.regions.len(), 2);
         assert!(said.regions[0].prompt.ends_with("no \n") && said.regions[1].weight == 0.25, "{said:?}");
@@ -85,7 +85,12 @@ async fn a_picture_tells_its_regions_and_is_drawn_again_from_that() {
     let other = Daemon::start();
     let png = drawn.images[0].png.clone().expect("a PNG").0;
     let client = other.client().await;
-    let said = within(client.image_info(ImageIn::png(png))).await.expect("read").params.expect("a request");
+    let said = within(client.image_info(ImageIn::png(png)))
+        .await
+        .expect("read")
+        .request
+        .expect("a request")
+        .into_drawing();
     let text = refused(within(client.txt2img(&said)).await, ErrorName::NotFound);
     assert!(text.contains("regions[0].mask.blob: ") && text.contains("blobs.put"), "{text}");
 }

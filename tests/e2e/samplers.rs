@@ -107,7 +107,7 @@ async fn what_is_said_of_sampling_is_told_and_draws_again() {
         let infotext = drawn.infotext.clone().expect("a text");
         assert!(infotext.contains(first) && infotext.contains(options), "{infotext}");
         let info = within(client.image_info(ImageIn::png(drawn.png.clone().expect("a PNG").0))).await;
-        let params = info.expect("read").params.expect("a request");
+        let params = info.expect("read").request.expect("a request").into_drawing();
         let again = within(client.txt2img(&params)).await.expect("drawn").images.remove(0);
         assert!(again.png == drawn.png, "the same bytes: {infotext}\n{params:?}");
     }

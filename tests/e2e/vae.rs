@@ -134,7 +134,8 @@ async fn one_beside_a_checkpoint_is_its_own() {
         let image = latentd_models::image::RgbImage { width: 1, height: 1, pixels: vec![0; 3] };
         ImageIn::png(latentd_models::image::encode_png(&image, text).expect("encoded"))
     };
-    let repeats_own = within(client.image_info(png(&text))).await.expect("read").params.expect("a request");
+    let repeats_own =
+        within(client.image_info(png(&text))).await.expect("read").request.expect("a request").into_drawing();
     assert_eq!(repeats_own.vae.as_deref(), Some("None"));
 
     // Found at once, before the change was noticed.
@@ -151,7 +152,8 @@ async fn one_beside_a_checkpoint_is_its_own() {
         async move { within(client.txt2img(&params)).await.expect("drawn").images.remove(0) }
     };
     assert!(!repeat(repeats_own).await.infotext.expect("a text").contains("VAE"));
-    let info = within(client.image_info(png(&text))).await.expect("read").params.expect("a request");
+    let info =
+        within(client.image_info(png(&text))).await.expect("read").request.expect("a request").into_drawing();
     assert!(repeat(info).await.infotext.expect("a text").contains("VAE: tiny-sd1.vae.safetensors"));
 
     // One that only begins so counts too, in the folder of VAEs, as in A1111.
@@ -355,8 +357,11 @@ async fn taesd_makes_pictures_and_previews_where_it_is_there() {
     assert_eq!((drawn.width, drawn.height), (64, 64));
     let png = drawn.png.clone().expect("a PNG").0;
     let info = within(client.image_info(ImageIn::png(png.clone()))).await.expect("read");
-    let again =
-        within(client.txt2img(&info.params.expect("a request"))).await.expect("drawn").images.remove(0);
+    let again = within(client.txt2img(&info.request.expect("a request").into_drawing()))
+        .await
+        .expect("drawn")
+        .images
+        .remove(0);
     assert!(again.png.expect("a PNG").0 == png, "what the picture says draws it again");
     let own = within(client.txt2img(&small(3))).await.expect("drawn").images.remove(0);
     assert!(own.png.expect("a PNG").0 != png);

@@ -111,7 +111,7 @@ fn convert(args: &ConvertArgs, cancelled: &AtomicBool) -> Result<u64, Failure> {
     check_output(&args.output, converted.is_folder(), args.force)?;
     write(&converted, &args.output, args.force, cancelled).map_err(|error| {
         match error.downcast::<latentd_models::Error>() {
-            Ok(latentd_models::Error::Cancelled) => Failure { text: "cancelled".into(), code: 130 },
+            Ok(latentd_models::Error::Cancelled) => Failure::cancelled(),
             Ok(error) => Failure::new(error),
             Err(error) => Failure::new(format!("cannot write {}: {error}", args.output.display())),
         }

@@ -13,6 +13,9 @@ pub(super) struct Failure {
     pub code: u8,
 }
 
+/// What a shell says of a command that Ctrl-C ended.
+const CANCELLED: u8 = 130;
+
 impl Failure {
     /// It went wrong.
     pub(super) fn new(text: impl Display) -> Self {
@@ -22,6 +25,16 @@ impl Failure {
     /// Whoever read what it prints has enough of it: nothing went wrong, and nothing more is to be printed.
     pub(super) fn reader_gone() -> Self {
         Self { text: String::new(), code: 0 }
+    }
+
+    /// Somebody ended it.
+    pub(super) fn cancelled() -> Self {
+        Self { text: "cancelled".into(), code: CANCELLED }
+    }
+
+    /// Whether somebody ended it.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.code == CANCELLED
     }
 
     /// It was asked wrongly.
@@ -34,7 +47,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error.wire().map(|error| error.name) {
             Some(ErrorName::InvalidParams) => 2,
-            Some(ErrorName::Cancelled) => 130,
+            Some(ErrorName::Cancelled) => CANCELLED,
             _ => 1,
         };
         Self { text: error.to_string(), code }

@@ -1,17 +1,18 @@
-//! `latentd generate`: text in, picture files out.
+//! `latentd generate`: text and pictures in, picture files out.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use latentd_client::protocol::{
-    Emphasis, LoraParams, OnDisconnect, OutputFormat, OutputParams, Precision, Rng, Txt2ImgParams,
-    Txt2ImgResult, VaeDecodeMethod,
+    Emphasis, LoraParams, OnDisconnect, OutputFormat, OutputParams, Precision, RepeatRequest, Rng,
+    Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::info;
+use super::init_pictures::{self, InitArgs};
 use super::one_job::{done, submit};
 use super::output::{say, visible};
 use super::pictures::Target;
@@ -39,6 +40,8 @@ pub(super) struct GenerateArgs {
     /// What to steer away from
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     negative_prompt: Option<String>,
+    #[command(flatten)]
+    init: InitArgs,
     #[command(flatten)]
     regions: RegionArgs,
     /// A style around both prompts, by its name; may be given several times
@@ -213,6 +216,7 @@ impl GenerateArgs {
             seed_resize_from_h: self.seed_resize_from_h.unwrap_or(default.seed_resize_from_h),
             steps: self.steps.unwrap_or(default.steps),
             cfg_scale: self.cfg_scale.unwrap_or(default.cfg_scale),
+            denoising_strength: default.denoising_strength,
             width: self.width.or(default.width),
             height: self.height.or(default.height),
             sampler_name: self.sampler_name.clone().unwrap_or(default.sampler_name),
@@ -301,10 +305,10 @@ async fn told(
     config: &Config,
     models_dirs: &[PathBuf],
     picture: &Path,
-) -> Result<Txt2ImgParams, Failure> {
+) -> Result<RepeatRequest, Failure> {
     let info = info::of(global, config, models_dirs, picture).await?;
     let shown = picture.display();
-    let request = info.params.ok_or_else(|| {
+    let request = info.request.ok_or_else(|| {
         let advice = if info.texts.is_empty() {
             "give a prompt"
         } else {
@@ -324,13 +328,17 @@ async fn told(
     Ok(request)
 }
 
-/// What a picture tells of its regions' masks is only good while the daemon keeps them: says what can be done here then.
+/// What a picture tells of other pictures is only good while the daemon keeps them: says what can be done here then.
 fn advised(failure: Failure) -> Failure {
-    let is_of_region = failure.text.contains("regions[");
-    let text = if is_of_region {
-        failure.text.replace(blobs::SEND, "give --region MASK TEXT again")
-    } else {
-        failure.text
+    let again = [
+        ("regions[", "give --region MASK TEXT again"),
+        ("init_images[", "give --init-image FILE again"),
+        ("mask", "give --mask FILE again"),
+    ];
+    let advice = again.into_iter().find(|(field, _)| failure.text.contains(field)).map(|(_, advice)| advice);
+    let text = match advice {
+        Some(advice) => failure.text.replace(blobs::SEND, advice),
+        None => failure.text,
     };
     Failure { text, ..failure }
 }
@@ -338,21 +346,60 @@ fn advised(failure: Failure) -> Failure {
 /// Draws, shows how far it is, writes the files.
 pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitCode, Failure> {
     let config = global.config()?;
+    if let Some(dir) = &args.init.init_dir {
+        return draw_folder(global, &config, &args, dir).await;
+    }
     let target = Target::new(args.output.clone())?;
     // From before there is a job, so that none is left behind.
     let mut stopped = Stopped::listen()?;
+    let request = tokio::select! {
+        request = request(global, &config, &args, target.asked_for()) => request?,
+        () = stopped.wait() => return Err(Failure::cancelled()),
+    };
+    draw(global, &config, &args, &request, &target, stopped).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the flags and `--from` say.
+async fn request(
+    global: &GlobalArgs,
+    config: &Config,
+    args: &GenerateArgs,
+    format: OutputFormat,
+) -> Result<RepeatRequest, Failure> {
+    let (drawing, begun) = match &args.from {
+        Some(picture) => match told(global, config, &args.models_dirs, picture).await? {
+            RepeatRequest::Txt2Img(drawing) => (*drawing, None),
+            RepeatRequest::Img2Img(begun) => (begun.drawing.clone(), Some(*begun)),
+        },
+        None => (Txt2ImgParams::default(), None),
+    };
+    let drawing = Txt2ImgParams { regions: args.regions.over(drawing.regions)?, ..drawing };
+    args.init.over(args.params(format, drawing), begun)
+}
+
+/// Draws one request.
+async fn draw(
+    global: &GlobalArgs,
+    config: &Config,
+    args: &GenerateArgs,
+    request: &RepeatRequest,
+    target: &Target,
+    mut stopped: Stopped,
+) -> Result<(), Failure> {
     let submitted = async {
-        let default = match &args.from {
-            Some(picture) => told(global, &config, &args.models_dirs, picture).await?,
-            None => Txt2ImgParams::default(),
-        };
-        let default = Txt2ImgParams { regions: args.regions.over(default.regions)?, ..default };
-        let params = args.params(target.asked_for(), default);
-        submit(global, &config, &args.models_dirs, "txt2img", &params).await.map_err(advised)
+        match request {
+            RepeatRequest::Txt2Img(params) => {
+                submit(global, config, &args.models_dirs, "txt2img", params).await
+            }
+            RepeatRequest::Img2Img(params) => {
+                submit(global, config, &args.models_dirs, "img2img", params).await
+            }
+        }
     };
     let (client, job) = tokio::select! {
-        submitted = submitted => submitted?,
-        () = stopped.wait() => return Err(Failure { text: "cancelled".into(), code: 130 }),
+        submitted = submitted => submitted.map_err(advised)?,
+        () = stopped.wait() => return Err(Failure::cancelled()),
     };
     let drawn: Txt2ImgResult = done(&client, &job, stopped).await.map_err(advised)?;
     for notice in &drawn.notices {
@@ -364,7 +411,57 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
         }
         let text = format!("{}; what was drawn is kept: latentd jobs fetch {job} -o FILE", failure.text);
         Failure { text, ..failure }
-    })?;
+    })
+}
+
+/// Draws from each picture in a folder. One that cannot be drawn from is told, and the next is.
+async fn draw_folder(
+    global: &GlobalArgs,
+    config: &Config,
+    args: &GenerateArgs,
+    dir: &Path,
+) -> Result<ExitCode, Failure> {
+    let pictures = init_pictures::in_folder(dir)?;
+    let to = args.output.clone().unwrap_or_else(|| PathBuf::from("."));
+    if !to.is_dir() {
+        return Err(Failure::usage(format!(
+            "{} is no folder; with --init-dir, --output is the folder of the files that are written",
+            to.display()
+        )));
+    }
+    if std::fs::canonicalize(&to).ok() == std::fs::canonicalize(dir).ok() {
+        return Err(Failure::usage(format!(
+            "{} is the folder that is drawn from, and its pictures would be replaced; give another --output",
+            to.display()
+        )));
+    }
+    let request = request(global, config, args, OutputFormat::Png).await?;
+    let mut failed = 0;
+    for (place, path) in pictures.iter().enumerate() {
+        let mut request = request.clone();
+        if let RepeatRequest::Img2Img(begun) = &mut request {
+            begun.init_images = vec![info::picture(path)?];
+        }
+        say(&format!(
+            "latentd: {} ({} of {})",
+            visible(&path.display().to_string()),
+            place + 1,
+            pictures.len()
+        ));
+        let name = path.file_stem().unwrap_or_default();
+        let target = Target::new(Some(to.join(name).with_added_extension("png")))?;
+        match draw(global, config, args, &request, &target, Stopped::listen()?).await {
+            Ok(()) => {}
+            Err(failure) if failure.is_cancelled() => return Err(failure),
+            Err(failure) => {
+                failed += 1;
+                say(&format!("latentd: {}", visible(&failure.text)));
+            }
+        }
+    }
+    if failed > 0 {
+        return Err(Failure::new(format!("{failed} of {} pictures were not drawn from", pictures.len())));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -119,7 +119,7 @@ pub(super) async fn run(global: &GlobalArgs, args: MergeArgs) -> Result<ExitCode
     let mut stopped = Stopped::listen()?;
     let (client, job) = tokio::select! {
         submitted = submit(global, &config, &args.models_dirs, "models.merge", &params) => submitted?,
-        () = stopped.wait() => return Err(Failure { text: "cancelled".into(), code: 130 }),
+        () = stopped.wait() => return Err(Failure::cancelled()),
     };
     let merged: MergeResult = done(&client, &job, stopped).await?;
     for notice in &merged.notices {

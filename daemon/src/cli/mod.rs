@@ -8,6 +8,7 @@ mod generate;
 mod give_way;
 mod global;
 mod info;
+mod init_pictures;
 mod inspect;
 mod jobs;
 mod launch;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use latentd_client::protocol::{Blob, BlobPutParams, Bytes, ImageIn};
-use latentd_models::image::{Picture, PictureFormat, PictureHeader, read_encoded};
+use latentd_models::image::{Orientation, Picture, PictureFormat, PictureHeader, read_encoded};
 
 use super::decoding::Decoding;
 use super::studio::Studio;
@@ -83,6 +83,16 @@ impl Given {
         }
     }
 
+    /// What its header says.
+    pub(super) fn header(&self, field: &str) -> Result<PictureHeader> {
+        PictureHeader::read(&self.bytes).map_err(|error| wrong(field, &error))
+    }
+
+    /// Which way up it was taken.
+    pub(super) fn orientation(&self, field: &str) -> Result<Orientation> {
+        Orientation::read(&self.bytes).map_err(|error| wrong(field, &error))
+    }
+
     /// The file, if it was given as one.
     pub(super) fn file(&self) -> Option<&[u8]> {
         self.is_file.then_some(&*self.bytes)
@@ -95,7 +105,7 @@ impl Given {
         sources: &Sources,
         work: impl FnOnce(Picture) -> latentd_models::Result<T>,
     ) -> Result<T> {
-        let header = PictureHeader::read(&self.bytes).map_err(|error| wrong(field, &error))?;
+        let header = self.header(field)?;
         // In the widest form that a decoder gives pixels in on the way.
         let bytes = 4 * header.width as u64 * header.height as u64;
         let _room = sources.decoding.wait(bytes, sources.most_bytes);

@@ -20,7 +20,7 @@ pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<Ima
     if let Some(text) = &info.infotext {
         let (told, others) = infotext::read(text);
         let is_known = |kind| move |hash: &str| studio.library.find(kind, hash).is_ok();
-        info.params = Some(told.into_request(is_known(LibraryKind::Checkpoint), is_known(LibraryKind::Vae)));
+        info.request = Some(told.into_request(is_known(LibraryKind::Checkpoint), is_known(LibraryKind::Vae)));
         info.others = others.into_iter().collect();
     }
     info.texts = texts.others.into_iter().collect();

@@ -6,11 +6,14 @@
 
 mod decoding;
 mod device;
+mod draw;
 mod embeddings;
+mod from_pictures;
 mod given;
 mod hooks;
 mod hypernetworks;
 mod image_info;
+mod img2img;
 mod infotext;
 mod loras;
 mod merge;
@@ -35,6 +38,7 @@ pub(crate) use decoding::Decoding;
 pub(crate) use device::{Device, DeviceId};
 pub(crate) use given::put_blob;
 pub(crate) use image_info::image_info;
+pub(crate) use img2img::Img2Img;
 pub(crate) use merge::Merge;
 pub(crate) use prompt_tokens::prompt_tokens;
 pub(crate) use studio::{Drawing, Studio};

@@ -38,6 +38,13 @@ impl Orientation {
     }
 }
 
+impl Orientation {
+    /// Whether rows become columns, and the sides change places.
+    pub fn is_transposed(self) -> bool {
+        self.transposed
+    }
+}
+
 impl Picture {
     /// The picture as it was taken. Sides may be swapped.
     pub fn oriented(self, orientation: Orientation) -> Result<Self> {

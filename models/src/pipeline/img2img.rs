@@ -24,7 +24,7 @@ use crate::{Error, Result};
 pub struct Img2Img {
     /// What to draw, and how.
     pub drawing: Txt2Img,
-    /// What it begins with: one for all images, or one for each.
+    /// What it begins with: one for all images, one for each of a batch, or one for each.
     pub init: Vec<InitImage>,
     /// How far from that to go, from 0 to 1.
     pub denoising_strength: f64,
@@ -83,9 +83,10 @@ impl Img2Img {
             }
         }
         let images = self.drawing.batch_size * self.drawing.n_iter;
-        if self.init.len() != 1 && self.init.len() != images {
+        let batch = self.drawing.batch_size;
+        if ![1, batch, images].contains(&self.init.len()) {
             return wrong(format!(
-                "init_images are {} for {images} pictures; give one, or one for each",
+                "init_images are {} for {images} pictures; give one, or one for each, or one for each of a batch",
                 self.init.len()
             ));
         }
@@ -102,9 +103,9 @@ impl Img2Img {
         }
         if let Some(mask) = &self.latent_mask {
             let dims = mask.dims();
-            if dims.get(1..) != Some(&[rows, columns]) || (mask.dim(0) != 1 && mask.dim(0) != images) {
+            if dims.get(1..) != Some(&[rows, columns]) || ![1, batch, images].contains(&mask.dim(0)) {
                 return wrong(format!(
-                    "the latent mask is {dims:?}; [1 or {images}, {rows}, {columns}] is needed"
+                    "the latent mask is {dims:?}; [1, {batch} or {images}, {rows}, {columns}] is needed"
                 ));
             }
             if mask.values().iter().any(|value| !(0.0..=1.0).contains(value)) {
@@ -179,7 +180,7 @@ pub fn img2img(
         let first = images.start;
         let latents: Vec<Tensor> = images
             .map(|image| {
-                let of = if init.len() == 1 { init.first() } else { init.get(image) };
+                let of = init.get(image % init.len().max(1));
                 let of = of.ok_or_else(|| Error::Compute("an image without a beginning".to_owned()))?;
                 let latents = of.latents(facts.family.latent_scale, || {
                     let noise = drawing.noise(image);
@@ -190,7 +191,9 @@ pub fn img2img(
             .collect::<Result<_>>()?;
         let latents = Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?;
         let mask = match &request.latent_mask {
-            Some(mask) if mask.dim(0) > 1 => Some(Arc::new(mask.narrow(0, first, latents.dim(0))?)),
+            Some(mask) if mask.dim(0) > 1 => {
+                Some(Arc::new(mask.narrow(0, first % mask.dim(0), latents.dim(0))?))
+            }
             mask => mask.clone().map(Arc::new),
         };
         Ok(Start::Latents { latents, mask, beginning: beginning.clone() })

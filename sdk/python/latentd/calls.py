@@ -22,6 +22,7 @@ from .types import (
     Blob,
     ImageInfo,
     ImageLike,
+    Img2ImgFields,
     MergeFields,
     MergeResult,
     Result,
@@ -32,6 +33,8 @@ from .types import (
     parse_image_info,
     parse_merge_result,
     parse_result,
+    picture_in,
+    pictures_in,
     region_in,
 )
 
@@ -117,20 +120,35 @@ def txt2img_params(
     return params
 
 
+def img2img_params(
+    init_images: Union[ImageLike, List[ImageLike]],
+    prompt: Union[str, List[str]],
+    fields: Img2ImgFields,
+    wants_preview: bool,
+) -> Dict[str, Any]:
+    return {"init_images": init_images, **txt2img_params(prompt, fields, wants_preview)}
+
+
 def submit(
     method: str, params: Mapping[str, Any], id: Optional[str], on_disconnect: Optional[str] = None
 ) -> Call[str]:
     given = _given(id=id, on_disconnect=on_disconnect)
-    params = _with_masks(params) if method == "txt2img" else dict(params)
+    params = _with_pictures(params) if method in ("txt2img", "img2img") else dict(params)
     return Call("jobs.submit", {"method": method, "params": params, **given}, _job_id)
 
 
-def _with_masks(params: Mapping[str, Any]) -> Dict[str, Any]:
-    """With the regions' masks in whatever form pictures are given, as the wire has them."""
-    regions = params.get("regions")
-    if not isinstance(regions, (list, tuple)):
-        return dict(params)
-    return {**params, "regions": [region_in(region) for region in regions]}
+def _with_pictures(params: Mapping[str, Any]) -> Dict[str, Any]:
+    """With all pictures in it, in whatever form they are given, as the wire has them."""
+    sent = dict(params)
+    regions = sent.get("regions")
+    if isinstance(regions, (list, tuple)):
+        sent["regions"] = [region_in(region) for region in regions]
+    if "init_images" in sent:
+        sent["init_images"] = pictures_in(sent["init_images"])
+    if "mask" in sent:
+        mask = sent["mask"]
+        sent["mask"] = pictures_in(mask) if isinstance(mask, (list, tuple)) else picture_in(mask)
+    return sent
 
 
 def wait(job: str) -> Call[Result]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .prompts import PromptTokensFields
-    from .types import MergeFields, Txt2ImgFields
+    from .types import Img2ImgFields, MergeFields, Txt2ImgFields
 
 T = TypeVar("T")
 
@@ -128,6 +128,35 @@ class Client:
         deadline = None if timeout is None else time.monotonic() + timeout
         params = calls.txt2img_params(prompt, fields, on_preview is not None)
         job = self._submit(calls.submit("txt2img", params, None))
+        try:
+            if on_progress is None and on_preview is None:
+                return self._run_until(calls.wait(job), deadline)
+            return self._follow(calls.wait(job), job, on_progress, on_preview, deadline)
+        except BaseException:
+            self._cancel_unheard(job)
+            raise
+
+    def img2img(
+        self,
+        init_images: Union[ImageLike, List[ImageLike]],
+        prompt: Union[str, List[str]] = "",
+        *,
+        on_progress: Optional[Callable[[Progress], object]] = None,
+        on_preview: Optional[Callable[[Preview], object]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[Img2ImgFields],
+    ) -> Result:
+        """Draws from pictures, all of each or what ``mask`` says, and waits for what comes of them.
+
+        ``init_images`` is a picture for all that are drawn, or a list with one for each of a batch or for each of them.
+
+        ``fields`` are those of :class:`~latentd.Img2ImgFields`; what is left out has the daemon's default.
+        Leaving this call by an exception (``timeout`` seconds have passed, Ctrl-C, a callback raised) cancels
+        the job.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        params = calls.img2img_params(init_images, prompt, fields, on_preview is not None)
+        job = self._submit(calls.submit("img2img", params, None))
         try:
             if on_progress is None and on_preview is None:
                 return self._run_until(calls.wait(job), deadline)

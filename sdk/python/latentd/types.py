@@ -70,6 +70,9 @@ class Txt2ImgFields(TypedDict, total=False):
     """Sampler steps; 20 if left out."""
     cfg_scale: float
     """How strongly the prompt guides; 1 leaves the negative prompt out."""
+    denoising_strength: float
+    """How far ``img2img`` goes from the picture that it begins with: 0 nowhere, 1 to where nothing of it is left; 0.75 if left
+    out."""
     width: int
     """Pixels, a multiple of 8; the checkpoint's own if left out, mostly 512."""
     height: int
@@ -167,6 +170,47 @@ class Txt2ImgFields(TypedDict, total=False):
     """Asks for preview events; ``on_preview`` does so by itself."""
     on_disconnect: str
     """``"keep"`` (default), or ``"cancel"``: the job ends when this program does, however that happens."""
+
+
+class Img2ImgFields(Txt2ImgFields, total=False):
+    """Fields of ``img2img`` beside its pictures and the prompt, with AUTOMATIC1111's names and meaning.
+
+    Without ``width`` and ``height`` pictures are drawn at the size of the first one that they begin with, up to whole
+    eighths; with a mask and ``inpaint_full_res`` at the checkpoint's own.
+    """
+
+    resize_mode: int
+    """How a picture of another size comes to that which is drawn: 0 (default) stretched, 1 cropped, 2 with its edges drawn
+    out, 3 stretched as latents."""
+    img2img_fix_steps: bool
+    """Draws ``steps`` steps, whatever the strength; else it is that share of them."""
+    initial_noise_multiplier: float
+    """What the initial noise is multiplied by; 1 if left out."""
+    img2img_extra_noise: float
+    """How much noise is added beside that of the first level."""
+    img2img_color_correction: bool
+    """Gives what is drawn the colours of what it is drawn from."""
+    img2img_background_color: str
+    """What is behind what is not opaque; ``"#ffffff"`` if left out."""
+    mask: Union[ImageLike, List[ImageLike]]
+    """Where to draw: white, or opaque if the mask has transparent pixels. One for all pictures, or a list of them as their
+    pictures. All is drawn if left out."""
+    mask_blur: float
+    """Softens the mask: ``mask_blur_x`` and ``mask_blur_y`` in one."""
+    mask_blur_x: float
+    """Sigma in pixels along rows; 4 if left out."""
+    mask_blur_y: float
+    """Along columns; 4 if left out."""
+    mask_round: bool
+    """Whether latents are drawn whole or not at all where the mask is between; they are if left out."""
+    inpainting_fill: int
+    """What is there before it is drawn: 0 (default) the colours around it, 1 what was there, 2 noise, 3 nothing."""
+    inpaint_full_res: bool
+    """Draws only what is around the mask, at the full size, and puts it back into the picture; it does if left out."""
+    inpaint_full_res_padding: int
+    """With that: pixels around the mask."""
+    inpainting_mask_invert: int
+    """1 to draw what is not masked."""
 
 
 class _RegionPlace(TypedDict):
@@ -334,8 +378,10 @@ class ImageInfo:
 
     infotext: Optional[str]
     """AUTOMATIC1111's ``parameters`` text, or in its form what some other programs say; ``None`` where the picture has none."""
+    method: Optional[str] = None
+    """The method that repeats it: ``"txt2img"`` or ``"img2img"``."""
     params: Optional[Dict[str, Any]] = field(default=None, repr=False)
-    """The ``txt2img`` request that repeats it, as far as the text says: ``client.txt2img(**info.params)``."""
+    """Its fields, as far as the text says: ``client.txt2img(**info.params)``, or ``client.img2img(**info.params)``."""
     others: Dict[str, str] = field(default_factory=dict, repr=False)
     """Pairs of the text of which ``params`` says nothing."""
     texts: Dict[str, str] = field(default_factory=dict, repr=False)
@@ -467,6 +513,18 @@ def region_in(region: Any) -> Any:
     return {**region, "mask": image_in(region["mask"])}
 
 
+def pictures_in(images: Any) -> Any:
+    """One picture or several as the wire has a list of them. What are none go as they are."""
+    if isinstance(images, _PICTURES) or isinstance(images, Mapping):
+        images = [images]
+    return [picture_in(image) for image in images] if isinstance(images, (list, tuple)) else images
+
+
+def picture_in(image: Any) -> Any:
+    """A picture as the wire has it. What is none goes as it is, for the daemon refuses it by name."""
+    return image_in(image) if isinstance(image, _PICTURES) else image
+
+
 def parse_blob(value: Any) -> Blob:
     """The result of ``blobs.put``."""
     if not isinstance(value, dict) or not isinstance(value.get("blob"), str):
@@ -481,6 +539,7 @@ def parse_image_info(value: Any) -> ImageInfo:
     params = value.get("params")
     return ImageInfo(
         infotext=value.get("infotext"),
+        method=value.get("method"),
         params=None if params is None else dict(params),
         others=dict(value.get("others") or {}),
         texts=dict(value.get("texts") or {}),

@@ -9,7 +9,7 @@ use super::{infotext, read};
 /// What is told, with names of files and without what nobody asked for.
 fn request(text: &str) -> (Txt2ImgParams, Vec<String>) {
     let (told, others) = read(text);
-    let request = told.into_request(|_| false, |_| false);
+    let request = told.into_request(|_| false, |_| false).into_drawing();
     let schema = crate::schema::of::<Txt2ImgParams>();
     let value = toml::Value::try_from(&request).expect("a value");
     crate::schema::check(&schema, &value).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -217,15 +217,10 @@ fn texts_of_every_year_and_branch_give_a_request() {
              dynthres_enabled: True, dynthres_mimic_mode: Linear Down, Version: f2.0.1v1.10.1-previous-669-gdfdcbab6",
             Txt2ImgParams {
                 scheduler: "Exponential".into(),
+                denoising_strength: Some(0.37),
                 ..of("pony_v6", sized((832, 1216), said("a fox", "", 25, "DPM++ 2M SDE", 5.0, 7)))
             },
-            &[
-                "Denoising strength",
-                "Hires Module 1",
-                "Hires CFG Scale",
-                "dynthres_enabled",
-                "dynthres_mimic_mode",
-            ],
+            &["Hires Module 1", "Hires CFG Scale", "dynthres_enabled", "dynthres_mimic_mode"],
         ),
         (
             "a fox\nSteps: 25, Sampler: Euler a CFG++, Schedule type: Beta, CFG scale: 1.4, Seed: 7, Size: 832x1216, Model: illustrious, \

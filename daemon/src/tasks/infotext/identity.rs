@@ -1,8 +1,8 @@
 //! What is told of a request is the request: a thousand of them, drawn by lot.
 
 use latentd_client::protocol::{
-    Emphasis, ImageIn, LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision, RegionParams, Rng,
-    Txt2ImgParams, UniPcSkipType, UniPcVariant, VaeDecodeMethod,
+    Emphasis, ImageIn, Img2ImgParams, LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision,
+    RegionParams, RepeatRequest, Rng, Txt2ImgParams, UniPcSkipType, UniPcVariant, VaeDecodeMethod,
 };
 use latentd_models::image::{PictureFormat, RgbImage, read_infotext};
 use latentd_models::sampling::{Sampler, Schedule};
@@ -183,18 +183,70 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
     )
 }
 
+/// What it began with, and how far it went from that.
+fn begun() -> impl Strategy<Value = (Img2ImgParams, f64)> {
+    let blob = || "[0-9a-f]{64}".prop_map(ImageIn::blob);
+    let blurs = (number(0.0..=1024.0), number(0.0..=1024.0), any::<bool>())
+        .prop_map(|(x, y, alike)| if alike { (x, x) } else { (x, y) });
+    let mask = (blob(), blurs, any::<[bool; 2]>(), 0..=3u8, proptest::option::of(0..=65_536u32));
+    let plain = (
+        blob(),
+        0..=3u8,
+        any::<[bool; 2]>(),
+        proptest::option::of(number(1.5..=10.0)),
+        number(0.0..=10.0),
+        "#[0-9a-e]{6}",
+        number(0.0..=1.0),
+    );
+    (plain, proptest::option::of(mask)).prop_map(
+        |((image, resize_mode, [fixed, corrected], multiplier, extra, background, strength), mask)| {
+            let unmasked = Told::default().begun().clone();
+            let begun = Img2ImgParams {
+                init_images: vec![image],
+                resize_mode,
+                img2img_fix_steps: fixed,
+                initial_noise_multiplier: multiplier,
+                img2img_extra_noise: extra,
+                img2img_color_correction: corrected,
+                img2img_background_color: background,
+                ..unmasked
+            };
+            let Some((mask, (x, y), [round, inverted], fill, padding)) = mask else {
+                return (begun, strength);
+            };
+            let begun = Img2ImgParams {
+                mask: Some(mask.into()),
+                mask_blur_x: x,
+                mask_blur_y: y,
+                mask_round: round,
+                inpainting_fill: fill,
+                inpaint_full_res: padding.is_some(),
+                inpaint_full_res_padding: padding.unwrap_or_default(),
+                inpainting_mask_invert: u8::from(inverted),
+                ..begun
+            };
+            (begun, strength)
+        },
+    )
+}
+
 fn told() -> impl Strategy<Value = Told> {
     let hypernetwork =
         proptest::option::of((name(), number(0.0..=1.0).prop_map(|strength| strength.to_string())));
     let hashes = || prop_oneof![Just(String::new()), "[a-z]{1,5}: [0-9a-f]{12}(, [a-z]{1,5}: [0-9a-f]{12})?"];
-    (request(), named(), named(), hypernetwork, hashes(), hashes()).prop_map(
-        |(request, checkpoint, vae, hypernetwork, lora_hashes, embedding_hashes)| Told {
-            checkpoint,
-            vae,
-            hypernetwork,
-            lora_hashes,
-            embedding_hashes,
-            ..Told::of(request)
+    let begun = proptest::option::of(begun());
+    (request(), begun, named(), named(), hypernetwork, hashes(), hashes()).prop_map(
+        |(mut request, begun, checkpoint, vae, hypernetwork, lora_hashes, embedding_hashes)| {
+            request.denoising_strength = begun.as_ref().map(|(_, strength)| *strength);
+            Told {
+                begun: begun.map(|(begun, _)| Box::new(begun)),
+                checkpoint,
+                vae,
+                hypernetwork,
+                lora_hashes,
+                embedding_hashes,
+                ..Told::of(request)
+            }
         },
     )
 }
@@ -224,10 +276,17 @@ fn value() -> impl Strategy<Value = String> {
     ]
 }
 
-fn check(request: &Txt2ImgParams) {
-    let schema = crate::schema::of::<Txt2ImgParams>();
-    let value = toml::Value::try_from(request).expect("a value");
-    crate::schema::check(&schema, &value).unwrap_or_else(|error| panic!("{error}: {request:?}"));
+fn check(request: &RepeatRequest) {
+    let (schema, value) = match request {
+        RepeatRequest::Txt2Img(params) => {
+            (crate::schema::of::<Txt2ImgParams>(), toml::Value::try_from(params))
+        }
+        RepeatRequest::Img2Img(params) => {
+            (crate::schema::of::<Img2ImgParams>(), toml::Value::try_from(params))
+        }
+    };
+    crate::schema::check(&schema, &value.expect("a value"))
+        .unwrap_or_else(|error| panic!("{error}: {request:?}"));
 }
 
 proptest! {

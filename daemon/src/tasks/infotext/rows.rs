@@ -4,17 +4,18 @@
 //! is read. Behind "Tiling" A1111 has what its parts add while they draw, in the order in which they come to it: networks,
 //! the text encoder, the sampler, guidance, the VAE. A key that says its default is not written, unless A1111 writes it.
 
-use latentd_client::protocol::{NoiseSchedule, Precision, UniPcSkipType, UniPcVariant};
+use latentd_client::protocol::{Img2ImgParams, NoiseSchedule, Precision, UniPcSkipType, UniPcVariant};
 use latentd_models::image::Infotext;
+use latentd_models::image::inpaint::LARGEST_BLUR;
 use latentd_models::sampling::{Sampler, Schedule};
 
 use super::forms;
 use super::samplers::{known_sampler, schedule};
 use super::told::Told;
 use super::values::{
-    backtrack, decoder, decoder_of, emphasis, emphasis_of, flag, hypernetwork, loras, loras_of, number,
-    one_of, precision, precision_of, regions, regions_of, rng, side, sides, size, truth, unless, vae, whole,
-    word,
+    background, backtrack, blob, colour, content, content_of, decoder, decoder_of, emphasis, emphasis_of,
+    flag, hypernetwork, loras, loras_of, number, one_of, precision, precision_of, regions, regions_of,
+    resize_mode, resize_mode_of, rng, side, sides, size, truth, unless, vae, whole, word,
 };
 use super::versions;
 
@@ -40,6 +41,13 @@ macro_rules! row {
         }
     };
 }
+
+/// Keys that A1111 has of pictures that were drawn in two passes, now and before 1.1.
+const HIRES: [&str; 3] = ["Hires upscale", "Hires resize", "First pass size"];
+
+/// What A1111 writes where what is not masked is drawn, and where only what is masked is.
+const INVERTED: &str = "Inpaint not masked";
+const ONLY_MASKED: &str = "Only masked";
 
 /// The largest whole number up to which each is exact in other programs' numbers.
 const MOST_EXACT: i64 = (1 << 53) - 1;
@@ -101,6 +109,12 @@ static ROWS: &[Row] = &[
         |told, text| sides(text, 8..=4096)
             => (told.request.seed_resize_from_w, told.request.seed_resize_from_h)
     ),
+    // Of hires fix too: that has keys of its own beside it.
+    row!(
+        "Denoising strength",
+        |told| told.request.denoising_strength.map(|strength| strength.to_string()),
+        |told, text| number(text, 0.0..=1.0).map(Some) => told.request.denoising_strength
+    ),
     row!(
         "Clip skip",
         |told| (told.request.clip_skip > 1).then(|| told.request.clip_skip.to_string()),
@@ -118,6 +132,33 @@ static ROWS: &[Row] = &[
         |told, text| rng(text) => told.request.rng
     ),
     row!("Tiling", |told| flag(told.request.tiling), |told, text| truth(text) => told.request.tiling),
+    // What it began with.
+    row!(
+        "Mask mode",
+        |told| mask(told).filter(|begun| begun.inpainting_mask_invert == 1).map(|_| INVERTED.to_owned()),
+        |told, text| (text == INVERTED).then_some(1) => told.begun().inpainting_mask_invert
+    ),
+    row!(
+        "Mask blur",
+        |told| mask(told).filter(|begun| has_one_blur(begun)).and_then(|begun| unless(begun.mask_blur_x, 0.0)).map(|blur| blur.to_string()),
+        |told, text| number(text, 0.0..=LARGEST_BLUR).map(|blur| (blur, blur))
+            => (told.begun().mask_blur_x, told.begun().mask_blur_y)
+    ),
+    row!(
+        "Inpaint area",
+        |told| only_masked(told).map(|_| ONLY_MASKED.to_owned()),
+        |told, text| (text == ONLY_MASKED).then_some(true) => told.begun().inpaint_full_res
+    ),
+    row!(
+        "Masked area padding",
+        |told| only_masked(told).map(|begun| begun.inpaint_full_res_padding.to_string()),
+        |told, text| whole(text, 0..=65_536) => told.begun().inpaint_full_res_padding
+    ),
+    row!(
+        "Masked content",
+        |told| mask(told).and_then(|begun| content(begun.inpainting_fill)),
+        |told, text| content_of(text) => told.begun().inpainting_fill
+    ),
     // Networks.
     row!(
         "Hypernet",
@@ -143,6 +184,11 @@ static ROWS: &[Row] = &[
         |told, text| emphasis_of(text) => told.request.emphasis
     ),
     // The sampler.
+    row!(
+        "Noise multiplier",
+        |told| told.begun.as_ref()?.initial_noise_multiplier.and_then(|number| unless(number, 1.0)).map(|number| number.to_string()),
+        |told, text| number(text, 0.0..=10.0).map(Some) => told.begun().initial_noise_multiplier
+    ),
     row!(
         "Noise Schedule",
         |told| unless(told.request.sd_noise_schedule, NoiseSchedule::Default).map(|kind| kind.name().to_owned()),
@@ -182,6 +228,11 @@ static ROWS: &[Row] = &[
         "SGM noise multiplier",
         |told| flag(told.request.sgm_noise_multiplier),
         |told, text| truth(text) => told.request.sgm_noise_multiplier
+    ),
+    row!(
+        "Extra noise",
+        |told| unless(told.begun.as_ref()?.img2img_extra_noise, 0.0).map(|noise| noise.to_string()),
+        |told, text| number(text, 0.0..=10.0) => told.begun().img2img_extra_noise
     ),
     row!(
         "Eta",
@@ -280,6 +331,51 @@ static ROWS: &[Row] = &[
     ),
     // Ours.
     row!(
+        "Init image",
+        |told| told.begun.as_ref()?.init_images.first()?.blob.clone(),
+        |told, text| blob(text).map(|image| vec![image]) => told.begun().init_images
+    ),
+    row!(
+        "Mask",
+        |told| mask(told)?.mask.as_ref()?.images().first()?.blob.clone(),
+        |told, text| blob(text).map(|mask| Some(mask.into())) => told.begun().mask
+    ),
+    row!(
+        "Mask blur x",
+        |told| mask(told).filter(|begun| !has_one_blur(begun)).map(|begun| begun.mask_blur_x.to_string()),
+        |told, text| number(text, 0.0..=LARGEST_BLUR) => told.begun().mask_blur_x
+    ),
+    row!(
+        "Mask blur y",
+        |told| mask(told).filter(|begun| !has_one_blur(begun)).map(|begun| begun.mask_blur_y.to_string()),
+        |told, text| number(text, 0.0..=LARGEST_BLUR) => told.begun().mask_blur_y
+    ),
+    row!(
+        "Mask rounding",
+        |told| mask(told).filter(|begun| !begun.mask_round).map(|_| "False".to_owned()),
+        |told, text| truth(text) => told.begun().mask_round
+    ),
+    row!(
+        "Resize mode",
+        |told| resize_mode(told.begun.as_ref()?.resize_mode),
+        |told, text| resize_mode_of(text) => told.begun().resize_mode
+    ),
+    row!(
+        "Fixed steps",
+        |told| flag(told.begun.as_ref()?.img2img_fix_steps),
+        |told, text| truth(text) => told.begun().img2img_fix_steps
+    ),
+    row!(
+        "Color correction",
+        |told| flag(told.begun.as_ref()?.img2img_color_correction),
+        |told, text| truth(text) => told.begun().img2img_color_correction
+    ),
+    row!(
+        "Background color",
+        |told| background(&told.begun.as_ref()?.img2img_background_color),
+        |told, text| colour(text) => told.begun().img2img_background_color
+    ),
+    row!(
         "Comma padding backtrack",
         |told| backtrack(told.request.comma_padding_backtrack),
         |told, text| whole(text, 0..=74) => told.request.comma_padding_backtrack
@@ -312,6 +408,21 @@ static ROWS: &[Row] = &[
     ),
     row!("Version", |told| told.version.clone(), |told, text| Some(word(text)) => told.version),
 ];
+
+/// What it began with, if it was drawn within a mask.
+fn mask(told: &Told) -> Option<&Img2ImgParams> {
+    told.begun.as_deref().filter(|begun| begun.mask.is_some())
+}
+
+/// The same, if only what is masked was drawn.
+fn only_masked(told: &Told) -> Option<&Img2ImgParams> {
+    mask(told).filter(|begun| begun.inpaint_full_res)
+}
+
+/// Whether A1111 has a key for the mask's blur.
+fn has_one_blur(begun: &Img2ImgParams) -> bool {
+    begun.mask_blur_x.to_bits() == begun.mask_blur_y.to_bits()
+}
 
 fn is_varied(told: &Told) -> bool {
     told.request.subseed_strength != 0.0
@@ -357,13 +468,18 @@ pub(in crate::tasks) fn read(text: &str) -> (Told, Vec<(String, String)>) {
     told.request.prompt = text.prompt.into();
     told.request.negative_prompt = text.negative_prompt.into();
     let mut others = Vec::new();
+    // Then it is that of the second pass, which no request can say yet.
+    let is_hires = text.fields.iter().any(|(key, _)| HIRES.contains(&key.as_str()));
     for (key, value) in text.fields {
-        let row = ROWS.iter().find(|row| row.key == key);
+        let row = ROWS.iter().find(|row| row.key == key && !(is_hires && key == "Denoising strength"));
         if row.and_then(|row| (row.read)(&mut told, &value)).is_none() {
             others.push((key, value));
         }
     }
     others.extend(versions::as_it_was(&mut told));
+    if told.request.denoising_strength.is_some() {
+        told.begun();
+    }
     (told, others)
 }
 
@@ -401,7 +517,7 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_left_to_its_default() {
-        let a1111 = "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: -x, Size: 4x64, Clip skip: 0, Denoising strength: 0.4";
+        let a1111 = "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: -x, Size: 4x64, Clip skip: 0, Denoising strength: 1.4";
         let expected = Txt2ImgParams { prompt: "a cat".into(), ..Default::default() };
         let (told, others) = read(a1111);
         assert_eq!(told.request, expected);

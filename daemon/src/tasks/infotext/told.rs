@@ -1,6 +1,6 @@
 //! What a picture's text tells.
 
-use latentd_client::protocol::{OutputParams, Prompt, Txt2ImgParams};
+use latentd_client::protocol::{Img2ImgParams, Masks, OutputParams, Prompt, RepeatRequest, Txt2ImgParams};
 
 use crate::library::OWN_VAE;
 
@@ -9,6 +9,8 @@ use crate::library::OWN_VAE;
 pub(in crate::tasks) struct Told {
     /// The request; `checkpoint` and `vae` are left out of it, and the hypernetwork that is told apart.
     pub(in crate::tasks) request: Txt2ImgParams,
+    /// What it began with, if not with noise alone: all but the drawing, which is `request`.
+    pub(in crate::tasks) begun: Option<Box<Img2ImgParams>>,
     pub(in crate::tasks) checkpoint: Named,
     /// The VAE that took the place of the checkpoint's own.
     pub(in crate::tasks) vae: Named,
@@ -68,6 +70,31 @@ impl Told {
         Self { request, version, ..Self::default() }
     }
 
+    /// The same of the picture of this number, which began with a picture of its own.
+    pub(in crate::tasks) fn of_image(mut self, index: usize) -> Self {
+        if let Some(begun) = &mut self.begun {
+            let own = |count: usize| index % count.max(1);
+            begun.init_images =
+                begun.init_images.get(own(begun.init_images.len())).cloned().into_iter().collect();
+            let masks = begun.mask.as_ref().map(Masks::images).unwrap_or_default();
+            begun.mask = masks.get(own(masks.len())).cloned().map(Masks::from);
+        }
+        self
+    }
+
+    /// What it began with, to be read from its text: what A1111 does not write when it is so.
+    pub(super) fn begun(&mut self) -> &mut Img2ImgParams {
+        self.begun.get_or_insert_with(|| {
+            Box::new(Img2ImgParams {
+                mask_blur_x: 0.0,
+                mask_blur_y: 0.0,
+                inpainting_fill: 1,
+                inpaint_full_res: false,
+                ..Img2ImgParams::default()
+            })
+        })
+    }
+
     /// Whether latentd drew it.
     pub(in crate::tasks) fn is_ours(&self) -> bool {
         self.version.as_ref().is_some_and(|version| version.starts_with(OURS))
@@ -79,14 +106,18 @@ impl Told {
         self,
         is_checkpoint: impl Fn(&str) -> bool,
         is_vae: impl Fn(&str) -> bool,
-    ) -> Txt2ImgParams {
+    ) -> RepeatRequest {
         let own_vae = self.is_ours().then(|| OWN_VAE.to_owned());
         let (checkpoint, vae) = (self.checkpoint.found(is_checkpoint), self.vae.found(is_vae).or(own_vae));
         // As in A1111, it stands behind the prompt.
         let hypernetwork = self.hypernetwork.map(|(name, strength)| format!("<hypernet:{name}:{strength}>"));
         let prompt = self.request.prompt.first().to_owned() + &hypernetwork.unwrap_or_default();
         let prompt = Prompt::All(prompt);
-        Txt2ImgParams { prompt, checkpoint, vae, ..self.request }
+        let drawing = Txt2ImgParams { prompt, checkpoint, vae, ..self.request };
+        match self.begun {
+            Some(begun) => RepeatRequest::Img2Img(Box::new(Img2ImgParams { drawing, ..*begun })),
+            None => RepeatRequest::Txt2Img(Box::new(drawing)),
+        }
     }
 }
 
@@ -121,7 +152,7 @@ mod tests {
         ] {
             assert_eq!(named(hash, name).found(|_| known).as_deref(), found, "{hash:?}, {name:?}, {known}");
         }
-        let request = |told: Told| told.into_request(|_| true, |_| true);
+        let request = |told: Told| told.into_request(|_| true, |_| true).into_drawing();
         assert_eq!(request(Told::default()).vae, None);
         assert_eq!(request(Told::of(Txt2ImgParams::default())).vae.as_deref(), Some("None"));
         let told = Told { hypernetwork: Some(("autumn".into(), "0.5".into())), ..Told::default() };

@@ -165,6 +165,47 @@ pub(super) fn regions_of(text: &str) -> Option<Vec<RegionParams>> {
     (told.len() <= 16 && told.iter().all(can_be_asked_for)).then(|| told.into_iter().map(read).collect())
 }
 
+/// A picture by its SHA-256.
+pub(super) fn blob(text: &str) -> Option<ImageIn> {
+    let is_name = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_name.then(|| ImageIn::blob(text))
+}
+
+/// What is there before it is drawn, if not what was there.
+pub(super) fn content(fill: u8) -> Option<String> {
+    CONTENTS.iter().find(|(each, _)| *each == fill).map(|(_, name)| (*name).to_owned())
+}
+
+pub(super) fn content_of(text: &str) -> Option<u8> {
+    CONTENTS.iter().find(|(_, name)| *name == text).map(|(fill, _)| *fill)
+}
+
+/// `inpainting_fill` as A1111 writes it.
+const CONTENTS: [(u8, &str); 3] = [(0, "fill"), (2, "latent noise"), (3, "latent nothing")];
+
+/// `resize_mode` by A1111's names for it, which it does not write.
+const RESIZE_MODES: [&str; 4] =
+    ["Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"];
+
+pub(super) fn resize_mode(mode: u8) -> Option<String> {
+    let name = RESIZE_MODES.get(usize::from(mode)).filter(|_| mode > 0);
+    name.map(|name| (*name).to_owned())
+}
+
+pub(super) fn resize_mode_of(text: &str) -> Option<u8> {
+    RESIZE_MODES.iter().position(|name| *name == text).map(|mode| mode as u8)
+}
+
+/// `#rrggbb`, unless it is white.
+pub(super) fn background(colour: &str) -> Option<String> {
+    (!colour.eq_ignore_ascii_case("#ffffff")).then(|| colour.to_owned())
+}
+
+pub(super) fn colour(text: &str) -> Option<String> {
+    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
+    digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit())).map(|_| text.to_owned())
+}
+
 /// A picture of ours that does not tell was drawn in f32.
 pub(super) fn precision(precision: Precision) -> Option<String> {
     match precision {

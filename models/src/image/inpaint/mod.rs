@@ -4,10 +4,12 @@
 mod gaussian;
 mod mask;
 mod overlay;
+mod preparation;
 mod region;
 mod surroundings;
 
 pub use mask::{LARGEST_BLUR, Mask};
 pub use overlay::Overlay;
+pub use preparation::{Inpaint, Preparation, Prepared};
 pub use region::Region;
 pub use surroundings::fill_from_surroundings;

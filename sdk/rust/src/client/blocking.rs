@@ -8,9 +8,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{Error, SubmitOptions};
 use crate::protocol::{
-    Blob, Event, ImageIn, ImageInfo, InitializeParams, InitializeResult, JobListParams, JobView, LibraryList,
-    LibraryListParams, MergeParams, MergeResult, PromptTokens, PromptTokensParams, SaveStyleParams, Status,
-    StyleEntry, StyleList, Txt2ImgParams, Txt2ImgResult,
+    Blob, Event, ImageIn, ImageInfo, Img2ImgParams, InitializeParams, InitializeResult, JobListParams,
+    JobView, LibraryList, LibraryListParams, MergeParams, MergeResult, PromptTokens, PromptTokensParams,
+    SaveStyleParams, Status, StyleEntry, StyleList, Txt2ImgParams, Txt2ImgResult,
 };
 
 /// A connection to a daemon; every call waits for its answer. Not for use inside an async runtime.
@@ -65,6 +65,20 @@ impl Client {
         on_event: impl FnMut(&Event),
     ) -> Result<Txt2ImgResult, Error> {
         self.runtime.block_on(self.client.txt2img_with(params, on_event))
+    }
+
+    /// Draws from pictures, and waits for what comes of them.
+    pub fn img2img(&mut self, params: &Img2ImgParams) -> Result<Txt2ImgResult, Error> {
+        self.runtime.block_on(self.client.img2img(params))
+    }
+
+    /// As [`Self::img2img`], and hands over what happens meanwhile.
+    pub fn img2img_with(
+        &mut self,
+        params: &Img2ImgParams,
+        on_event: impl FnMut(&Event),
+    ) -> Result<Txt2ImgResult, Error> {
+        self.runtime.block_on(self.client.img2img_with(params, on_event))
     }
 
     /// Merges checkpoints, a VAE and LoRAs into a new file, and waits for it.

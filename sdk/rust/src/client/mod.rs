@@ -20,11 +20,11 @@ use tokio::task::JoinHandle;
 use crate::codec::{decode_value, encode_request};
 use crate::protocol::{
     ApiInfo, Blob, BlobPutParams, Bytes, DeleteStyleParams, Empty, Event, ImageIn, ImageInfo,
-    ImageInfoParams, InitializeParams, InitializeResult, JobList, JobListParams, JobParams, JobRef, JobView,
-    LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, LoadParams, LoadedModels, MergeParams,
-    MergeResult, OnDisconnect, PinParams, PromptTokens, PromptTokensParams, RescanResult, ResidentModel,
-    SaveStyleParams, Status, StyleEntry, StyleList, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
-    Txt2ImgResult, UnloadParams, UnloadResult,
+    ImageInfoParams, Img2ImgParams, InitializeParams, InitializeResult, JobList, JobListParams, JobParams,
+    JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, LoadParams,
+    LoadedModels, MergeParams, MergeResult, OnDisconnect, PinParams, PromptTokens, PromptTokensParams,
+    RescanResult, ResidentModel, SaveStyleParams, Status, StyleEntry, StyleList, SubmitParams,
+    SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadParams, UnloadResult,
 };
 use crate::socket;
 use connection::Shared;
@@ -150,6 +150,22 @@ impl Client {
         mut on_event: impl FnMut(&Event),
     ) -> Result<Txt2ImgResult, Error> {
         let job = self.submit("txt2img", params, None).await?;
+        self.follow(&job, &mut on_event).await?;
+        self.wait(&job).await
+    }
+
+    /// Draws from pictures, and waits for what comes of them.
+    pub async fn img2img(&self, params: &Img2ImgParams) -> Result<Txt2ImgResult, Error> {
+        self.call("img2img", params).await
+    }
+
+    /// As [`Self::img2img`], and hands over what happens meanwhile. Dropping the future leaves the job running.
+    pub async fn img2img_with(
+        &self,
+        params: &Img2ImgParams,
+        mut on_event: impl FnMut(&Event),
+    ) -> Result<Txt2ImgResult, Error> {
+        let job = self.submit("img2img", params, None).await?;
         self.follow(&job, &mut on_event).await?;
         self.wait(&job).await
     }

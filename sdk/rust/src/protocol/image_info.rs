@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ImageIn, Txt2ImgParams};
+use super::{ImageIn, Img2ImgParams, Txt2ImgParams};
 
 /// `image.info`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -15,6 +15,35 @@ pub struct ImageInfoParams {
     pub image: ImageIn,
 }
 
+/// A request that repeats a picture: its `method`, and its `params`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "method", content = "params", rename_all = "lowercase")]
+pub enum RepeatRequest {
+    /// It was drawn from text.
+    Txt2Img(Box<Txt2ImgParams>),
+    /// It was drawn from pictures: what it began with, and its mask, are named by their SHA-256 (`blob`), where the text names
+    /// them.
+    Img2Img(Box<Img2ImgParams>),
+}
+
+impl RepeatRequest {
+    /// What is drawn, whatever it begins with.
+    pub fn drawing(&self) -> &Txt2ImgParams {
+        match self {
+            Self::Txt2Img(params) => params,
+            Self::Img2Img(params) => &params.drawing,
+        }
+    }
+
+    /// As [`drawing`](Self::drawing), without the rest.
+    pub fn into_drawing(self) -> Txt2ImgParams {
+        match self {
+            Self::Txt2Img(params) => *params,
+            Self::Img2Img(params) => params.drawing,
+        }
+    }
+}
+
 /// What `image.info` answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageInfo {
@@ -22,10 +51,9 @@ pub struct ImageInfo {
     /// absent where the picture has nothing of the kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infotext: Option<String>,
-    /// The `txt2img` request that repeats the picture, as far as the text says and this daemon has the fields; absent
-    /// without a text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub params: Option<Txt2ImgParams>,
+    /// The request that repeats the picture, as far as the text says and this daemon has the fields; absent without a text.
+    #[serde(flatten)]
+    pub request: Option<RepeatRequest>,
     /// Pairs of the text of which `params` says nothing: keys of others, and values that cannot be drawn with.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, String>,

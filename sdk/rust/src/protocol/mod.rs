@@ -38,6 +38,7 @@ mod error;
 mod event;
 mod image;
 mod image_info;
+mod img2img;
 mod job;
 mod library;
 mod merge;
@@ -54,7 +55,8 @@ pub use blobs::{Blob, BlobPutParams};
 pub use error::{ErrorName, WireError};
 pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind};
 pub use image::{Bytes, ImageIn, ImageOut};
-pub use image_info::{ImageInfo, ImageInfoParams};
+pub use image_info::{ImageInfo, ImageInfoParams, RepeatRequest};
+pub use img2img::{Img2ImgParams, Masks};
 pub use job::{
     JobList, JobListParams, JobParams, JobRef, JobState, JobView, OnDisconnect, SubmitParams,
     SubscribeParams, Subscribed,

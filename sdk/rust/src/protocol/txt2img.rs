@@ -66,6 +66,11 @@ pub struct Txt2ImgParams {
     /// Guidance scale; 1 leaves the negative prompt out, and takes half of the time, but with CFG++.
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg_scale: f64,
+    /// How far `img2img` goes from the picture that it begins with: 0 nowhere, 1 to where nothing of it is left; 0.75 if left
+    /// out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub denoising_strength: Option<f64>,
     /// Pixels in a row; if left out what the checkpoint's file says (`modelspec.resolution`), else 512.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 8, max = 4096), extend("multipleOf" = 8))]
@@ -234,6 +239,7 @@ impl Default for Txt2ImgParams {
             seed_resize_from_h: -1,
             steps: 20,
             cfg_scale: 7.0,
+            denoising_strength: None,
             width: None,
             height: None,
             sampler_name: "Euler a".into(),

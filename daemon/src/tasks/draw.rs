@@ -1,0 +1,467 @@
+//! What `txt2img` and `img2img` do: prompts, networks, sizes and memory are settled alike, whatever pictures begin with.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use latentd_client::protocol::{
+    Emphasis, ImageOut, Img2ImgParams, PreviewKind, Prompt, Timings, Txt2ImgParams, Txt2ImgResult,
+    VaeDecodeMethod,
+};
+use latentd_models::model::PictureSize;
+use latentd_models::nn::{Precision, Wrap};
+use latentd_models::pipeline::{self, LatentDecoder, NoStages};
+
+use super::device::DeviceId;
+use super::embeddings::RequestEmbeddings;
+use super::from_pictures::FromPictures;
+use super::given::Sources;
+use super::hooks::{Hashing, RunHooks};
+use super::hypernetworks::Hypernetworks;
+use super::infotext::{self, Named, Told};
+use super::loras::Loras;
+use super::names;
+use super::noise::Noise;
+use super::notices::Notices;
+use super::output::Output;
+use super::packing::Packing;
+use super::prompts::RequestPrompts;
+use super::refiner;
+use super::regions;
+use super::sampling;
+use super::studio::Studio;
+use super::task::{Run, Watch};
+use super::told_prompt::ToldPrompt;
+use crate::error::{Class, Error, Result};
+use crate::library::{ModelFiles, Pinned};
+use crate::memory::{Beside, Known, Lent, TaesdWish, Wishes};
+
+/// A request with everything settled.
+pub(super) struct Draw {
+    studio: Arc<Studio>,
+    files: ModelFiles,
+    known: Arc<Known>,
+    /// What decides how much memory it takes.
+    picture: PictureSize,
+    /// What is drawn; how many latents go together is settled in its turn.
+    drawing: pipeline::Txt2Img,
+    /// What it begins with, if not with noise alone.
+    from: Option<FromPictures>,
+    output: Output,
+    preview_every: Option<u32>,
+    wishes: Wishes,
+    loras: Loras,
+    embeddings: RequestEmbeddings,
+    /// What the pictures' texts tell, without what is known of each once it is drawn.
+    told: Told,
+    /// What it was asked with: of these the pictures' texts tell.
+    prompts: RequestPrompts,
+    hypernetworks: Hypernetworks,
+    notices: Vec<String>,
+}
+
+impl Draw {
+    /// Settles everything of a request from text, or, if `begun` is there, from pictures: its own `drawing` is not looked at.
+    pub(super) fn resolve(
+        mut params: Txt2ImgParams,
+        begun: Option<Img2ImgParams>,
+        studio: &Arc<Studio>,
+        watch: &dyn Watch,
+    ) -> Result<Self> {
+        let settings = studio.settings.get();
+        let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
+        let precision = names::precision(params.precision)?.unwrap_or(settings.precision);
+        let mut notices = Notices::new(params.strict);
+        let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
+        let noise = Noise::resolve(&params, pictures, &mut notices)?;
+        let sources = Sources::of(studio);
+        let (from, begun) = match begun {
+            Some(begun) => {
+                let mut begun = Img2ImgParams { drawing: params.clone(), ..begun };
+                let from = FromPictures::resolve(&mut begun, &sources, &mut notices)?;
+                params.denoising_strength = begun.drawing.denoising_strength;
+                (Some(from), Some(Box::new(Img2ImgParams { drawing: Txt2ImgParams::default(), ..begun })))
+            }
+            None => (None, None),
+        };
+        let output = Output::resolve(&params.output, &studio.outputs_dir, &studio.folders)?;
+        let styles = studio.styles.named(&params.styles, &settings.styles_dirs, &studio.folders)?;
+        let prompts = RequestPrompts::resolve(&params, &styles, &output)?;
+
+        let name = params.checkpoint.as_deref();
+        let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
+        studio.built_in_notice(name, files.checkpoint.item()).into_iter().for_each(|text| notices.tell(text));
+        let known = studio.device.memory.known(&files, precision)?;
+        let library = &studio.library;
+        let loras = Loras::resolve(prompts.first()?, &params.loras, &known, library, &mut notices)?;
+        let hypernetworks = Hypernetworks::resolve(prompts.first()?, &known, library, &mut notices)?;
+        let hashing = Hashing::new(watch);
+        let refiner = refiner::resolve(
+            &params,
+            (&files, &known),
+            precision,
+            prompts.first()?,
+            studio,
+            &hashing,
+            &mut notices,
+        )?;
+        let native = from.as_ref().and_then(FromPictures::usual_size).unwrap_or(known.native_size);
+        let given = |side: Option<u32>| side.map(|side| side as usize);
+        let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
+        let from = from.map(|from| from.drawn_at(size));
+        let finished = from.as_ref().map_or(size, FromPictures::finished_size);
+        check_size((size.0.max(finished.0), size.1.max(finished.1)), pictures, settings.result_bytes)?;
+        let asked = std::mem::take(&mut params.regions);
+        let (regions, told_regions) = regions::resolve(asked, size, &sources, &mut notices)?;
+        let reading = names::reading(&params);
+        let [prompt, negative_prompt] = prompts.texts();
+        let foreseen = sampler.foreseen_calls(params.steps as usize);
+        let texts = pipeline::texts_of(&prompt, &negative_prompt, &regions, &reading, foreseen)?;
+        let embeddings = RequestEmbeddings::resolve(&texts, &reading, &known, library, &mut notices)?;
+        if let Some((wish, _)) = &refiner {
+            embeddings.tell_misfits(&wish.known, &mut notices)?;
+        }
+        prompts.tell_unapplied(&mut notices)?;
+        let wants_taesd_previews = params.preview.is_some_and(|preview| preview.kind == PreviewKind::Taesd);
+        let taesd = match params.sd_vae_decode_method {
+            VaeDecodeMethod::Taesd => Some(studio.library.pin_taesd()?),
+            VaeDecodeMethod::Full if wants_taesd_previews => {
+                let found = studio.library.pin_taesd();
+                found
+                    .inspect_err(|error| {
+                        notices.tell(format!("previews are of latents alone: {}", error.text));
+                    })
+                    .ok()
+            }
+            VaeDecodeMethod::Full => None,
+        };
+        let drawing = pipeline::Txt2Img {
+            prompt,
+            negative_prompt,
+            regions,
+            reading,
+            embeddings: Arc::clone(&embeddings.found),
+            seed: noise.seed,
+            variation: noise.variation,
+            seed_resize_from: noise.resized_from,
+            steps: params.steps as usize,
+            cfg_scale: params.cfg_scale,
+            width: size.0,
+            height: size.1,
+            sampler,
+            schedule,
+            sampling: sampling::options(&params),
+            batch_size: params.batch_size as usize,
+            n_iter: params.n_iter as usize,
+            clip_skip: params.clip_skip as usize,
+            rng: names::noise_source(params.rng),
+            pad_cond_uncond: params.pad_cond_uncond,
+            pad_cond_uncond_v0: params.pad_cond_uncond_v0,
+            decoder: match params.sd_vae_decode_method {
+                VaeDecodeMethod::Full => LatentDecoder::Vae,
+                VaeDecodeMethod::Taesd => LatentDecoder::Taesd,
+            },
+            taesd_previews: wants_taesd_previews && taesd.is_some(),
+            refiner_switch_at: refiner.as_ref().map(|(_, share)| *share),
+            tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
+            samples_at_once: None,
+        };
+        match &from {
+            Some(from) => from.check(&drawing, &known.facts)?,
+            None => drawing.check(&known.facts)?,
+        }
+        let text_needs = drawing.text_needs()?;
+        let tiles_all = drawing.tiling == Wrap { x: true, y: true };
+        let told = Txt2ImgParams {
+            // Each picture tells its own.
+            prompt: Prompt::default(),
+            negative_prompt: Prompt::default(),
+            loras: vec![],
+            regions: told_regions,
+            width: Some(size.0 as u32),
+            height: Some(size.1 as u32),
+            sampler_name: sampler.name.to_owned(),
+            scheduler: drawing.named_schedule().to_string(),
+            refiner_checkpoint: None,
+            refiner_switch_at: None,
+            // One key for both, as in A1111.
+            tiling: tiles_all,
+            tiling_x: params.tiling_x && !tiles_all,
+            tiling_y: params.tiling_y && !tiles_all,
+            ..sampling::settled(params.clone(), sampler, schedule)
+        };
+        let told = Told { begun, ..Told::of(told) };
+        // A prompt that A1111's lines cannot carry stands in them twice.
+        for index in 0..if output.limits_texts() { drawing.told_apart() } else { 0 } {
+            let in_prompt = prompts.told(index, &loras, &hypernetworks)?;
+            let told = with_prompts(&told, &in_prompt, drawing.negative_prompt.of(index));
+            output.check_prompts([infotext::write(&told).to_string().as_str()])?;
+            if watch.is_cancelled() {
+                return Err(Error::new(Class::Cancelled, "cancelled while its prompts were looked at"));
+            }
+        }
+        let picture = PictureSize {
+            width: size.0,
+            height: size.1,
+            images: params.batch_size as usize,
+            rows: params.batch_size as usize * text_needs.branches,
+            samples: params.batch_size as usize * text_needs.branches,
+            tokens: text_needs.tokens,
+            more_contexts: text_needs.more_contexts,
+            held_tokens: text_needs.held_tokens,
+            threads: studio.threads(),
+        };
+        let decodes = drawing.decoder == LatentDecoder::Taesd;
+        let taesd = taesd.map(|file| TaesdWish { file, previews: drawing.taesd_previews, decodes });
+        let keep_alive = keep_alive(params.keep_alive.or(settings.keep_alive_s))?;
+        let wishes = Wishes {
+            keep_alive,
+            taesd,
+            changes: loras.changes.clone(),
+            hypernetworks: hypernetworks.wishes.clone(),
+            refiner: refiner.map(|(wish, _)| wish),
+        };
+        check_fits(studio, &wishes, &known, &picture)?;
+        let preview_every = params.preview.map(|preview| preview.every);
+        Ok(Self {
+            studio: Arc::clone(studio),
+            files,
+            known,
+            picture,
+            drawing,
+            from,
+            output,
+            preview_every,
+            wishes,
+            told,
+            prompts,
+            hypernetworks,
+            loras,
+            embeddings,
+            notices: notices.into_texts(),
+        })
+    }
+
+    pub(super) fn device(&self) -> DeviceId {
+        self.studio.device.id
+    }
+
+    pub(super) fn steps(&self) -> u32 {
+        let steps = self.drawing.steps;
+        let steps = self.from.as_ref().map_or(steps, |from| from.steps(steps));
+        u32::try_from(steps.saturating_mul(self.drawing.n_iter)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn run(&self, run: &Run<'_>) -> Result<Txt2ImgResult> {
+        let started = Instant::now();
+        let mut timings = Timings { queue_s: run.waited_s, ..Default::default() };
+        run.watch.progress("loading", 0, self.steps(), None);
+        // Also where the model is in memory: a job draws with the file as it was, or not at all.
+        self.files.check()?;
+        self.wishes.changes.check()?;
+        if let Some(refiner) = &self.wishes.refiner {
+            refiner.files.check()?;
+            refiner.changes.check()?;
+        }
+        let cancelled = || run.watch.is_cancelled();
+        let memory = &run.device.memory;
+        let mut again = false;
+        let mut known = Arc::clone(&self.known);
+        let mut notices = self.notices.clone();
+        let ready = self.from.as_ref().map(|from| from.ready(&self.studio, &cancelled)).transpose()?;
+        notices.extend(ready.iter().flat_map(|ready| ready.notices.clone()));
+        let mut wishes = self.wishes.clone();
+        let (drawn, mut timings) = loop {
+            let mut lent = Lent::new(memory, &self.files, &known, self.picture, &wishes, &cancelled)?;
+            let drawing =
+                pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
+            timings.load_s = started.elapsed().as_secs_f64();
+            let mut hooks = RunHooks::new(run, self.preview_every, timings);
+            let begun = self.from.as_ref().zip(ready.as_ref());
+            let begun = begun.map(|(from, ready)| from.begun(drawing.clone(), ready)).transpose()?;
+            let (facts, stages) = (&known.facts, &mut NoStages);
+            let drawn = match &begun {
+                Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, stages),
+                None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, stages),
+            };
+            let failure = lent.failure.take();
+            drop(lent);
+            match drawn {
+                Ok(drawn) => {
+                    notices.extend(hooks.notices);
+                    break (drawn, hooks.timings);
+                }
+                // What is free may be in pieces, none of them large enough, until what lies idle is gone.
+                Err(latentd_models::Error::OutOfMemory { .. }) if !again && memory.drop_idle() => {
+                    again = true;
+                }
+                // Another range of numbers may hold what this one does not.
+                Err(latentd_models::Error::NotFinite(reason)) if known.precision != Precision::F32 => {
+                    notices.push(format!("{reason}; drawn again in f32"));
+                    known = memory.known(&self.files, Precision::F32)?;
+                    if let Some(refiner) = &mut wishes.refiner {
+                        refiner.known = memory.known(&refiner.files, Precision::F32)?;
+                    }
+                    check_fits(&self.studio, &wishes, &known, &self.picture)?;
+                }
+                Err(latentd_models::Error::NotFinite(reason)) if self.is_changed() => {
+                    let text = format!(
+                        "{reason}, or a LoRA or hypernetwork is too strong; give it a smaller strength"
+                    );
+                    return Err(Error::new(Class::Model, text));
+                }
+                Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
+            }
+        };
+
+        let Studio { outputs_dir, folders, .. } = &*self.studio;
+        let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
+        let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
+            if run.watch.is_cancelled() {
+                return Err(Error::new(Class::Cancelled, "cancelled while its pictures were put together"));
+            }
+            let infotext = self.infotext(&drawn, &known, run)?;
+            let (seed, subseed) = (drawn.seed, drawn.subseed);
+            let image = match ready.as_ref().and_then(|ready| ready.of(drawn.index)) {
+                Some(begun) => begun.finish(drawn.image)?,
+                None => drawn.image,
+            };
+            let packed = packing.pack(image, seed, infotext, index)?;
+            Ok(ImageOut { subseed, ..packed })
+        });
+        let images = images.collect::<Result<Vec<_>>>()?;
+        notices.extend(packing.finish()?);
+        timings.total_s = started.elapsed().as_secs_f64();
+        Ok(Txt2ImgResult {
+            images,
+            job: run.job.to_owned(),
+            precision: known.precision.name().to_owned(),
+            timings,
+            notices,
+        })
+    }
+
+    /// Whether something changes what the checkpoint computes.
+    fn is_changed(&self) -> bool {
+        !self.wishes.changes.files.is_empty() || !self.wishes.hypernetworks.is_empty()
+    }
+
+    /// The refiner as A1111 writes it, if it drew.
+    fn told_refiner(&self, drawn: &pipeline::Output, cancelled: &dyn Fn() -> bool) -> Result<Option<String>> {
+        let Some(refiner) = self.wishes.refiner.as_ref().filter(|_| drawn.refined) else { return Ok(None) };
+        let file = &refiner.files.checkpoint;
+        let sha256 = file.sha256(cancelled)?;
+        Ok(Some(format!("{} [{}]", file.item().name, sha256.get(..10).unwrap_or(&sha256))))
+    }
+
+    /// What a picture's text tells of the embeddings in its prompts.
+    fn embedding_hashes(&self, index: usize, cancelled: &dyn Fn() -> bool) -> Result<String> {
+        if self.embeddings.names().next().is_none() {
+            return Ok(String::new());
+        }
+        self.embeddings.hashes(&self.drawing.texts_of(index)?, &self.drawing.reading, cancelled)
+    }
+
+    /// The picture's text. Waits for the hashes of the files that drew it.
+    fn infotext(&self, drawn: &pipeline::Output, known: &Known, run: &Run<'_>) -> Result<String> {
+        let cancelled = || run.watch.is_cancelled();
+        let named = |file: &Pinned, name: String| {
+            let sha256 = file.sha256(&cancelled)?;
+            let hash = sha256.get(..10).unwrap_or(&sha256).to_owned();
+            Ok::<_, Error>(Named { hash: Some(hash), name: Some(name) })
+        };
+        let ModelFiles { checkpoint, vae } = &self.files;
+        let in_prompt = self.prompts.told(drawn.index, &self.loras, &self.hypernetworks)?;
+        let facts = self.drawing.text_facts(drawn.index)?;
+        let told = with_prompts(&self.told, &in_prompt, self.drawing.negative_prompt.of(drawn.index));
+        let told = told.of_image(drawn.index);
+        let request = told.request.clone();
+        let request = Txt2ImgParams {
+            // What makes no difference is not told.
+            emphasis: if facts.is_emphasised { request.emphasis } else { Emphasis::Original },
+            use_old_scheduling: request.use_old_scheduling && facts.is_scheduled_otherwise,
+            pad_cond_uncond: facts.pads,
+            pad_cond_uncond_v0: facts.pads_v0,
+            seed: i64::try_from(drawn.seed).unwrap_or(i64::MAX),
+            subseed: drawn.subseed.map_or(-1, |seed| i64::try_from(seed).unwrap_or(i64::MAX)),
+            precision: names::wire_precision(known.precision),
+            refiner_checkpoint: self.told_refiner(drawn, &cancelled)?,
+            refiner_switch_at: self.drawing.refiner_switch_at.filter(|_| drawn.refined),
+            ..sampling::drawn(request, drawn.skipped)
+        };
+        let told = Told {
+            request,
+            checkpoint: named(checkpoint, checkpoint.item().name.clone())?,
+            vae: vae.as_ref().map_or(Ok(Named::default()), |vae| named(vae, vae.item().file_name()))?,
+            lora_hashes: self.loras.hashes(&cancelled)?,
+            embedding_hashes: self.embedding_hashes(drawn.index, &cancelled)?,
+            ..told
+        };
+        Ok(infotext::write(&told).to_string())
+    }
+}
+
+/// What is told of a picture that was drawn from these.
+fn with_prompts(told: &Told, prompt: &ToldPrompt, negative_prompt: &str) -> Told {
+    let request = Txt2ImgParams {
+        prompt: prompt.prompt.as_str().into(),
+        loras: prompt.loras.clone(),
+        negative_prompt: negative_prompt.into(),
+        ..told.request.clone()
+    };
+    Told { request, hypernetwork: prompt.hypernetwork.clone(), ..told.clone() }
+}
+
+/// An error if it can never be drawn here. Previews are made without TAESD where there is no room for it.
+fn check_fits(studio: &Studio, wishes: &Wishes, known: &Known, picture: &PictureSize) -> Result<()> {
+    let memory = &studio.device.memory;
+    let check = |known: &Known, mut needs: Beside| {
+        needs.taesd.beside_unet = 0;
+        memory.check_fits(known, picture, &needs)
+    };
+    check(known, wishes.needs(known, picture)?)?;
+    match &wishes.refiner {
+        Some(refiner) => check(&refiner.known, wishes.needs_refining(refiner, picture)?),
+        None => Ok(()),
+    }
+}
+
+/// How long a checkpoint stays in memory; for ever if `None`.
+fn keep_alive(seconds: Option<f64>) -> Result<Option<Duration>> {
+    match seconds {
+        None | Some(-1.0) => Ok(None),
+        Some(seconds) => Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| {
+            Error::invalid(format!(
+                "keep_alive: {seconds} is not a time; give seconds from 0 on, or -1 for ever"
+            ))
+        }),
+    }
+}
+
+fn check_size((width, height): (usize, usize), pictures: u64, allowed: u64) -> Result<()> {
+    let bytes = (width as u64) * (height as u64) * 3 * pictures;
+    if bytes > allowed {
+        return Err(Error::new(
+            Class::InvalidParams,
+            format!(
+                "{pictures} pictures of {width}×{height} are {bytes} bytes, {allowed} are allowed; lower n_iter or \
+                 batch_size"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_pixels_are_refused() {
+        assert_eq!(check_size((128, 128), 20, 1 << 20), Ok(()));
+        let error = check_size((192, 128), 20, 1 << 20).expect_err("refused");
+        assert!(
+            error.text.contains("20 pictures of 192×128") && error.text.contains("lower n_iter"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,271 @@
+//! What pictures are drawn from: the fields of `img2img` beside those of `txt2img`, settled.
+
+use latentd_client::protocol::{ImageIn, Img2ImgParams, Masks};
+use latentd_models::image::inpaint::{Inpaint, Preparation, Prepared};
+use latentd_models::image::{Fit, Picture, PictureHeader};
+use latentd_models::pipeline::{self, InitImage, MaskedContent};
+use latentd_models::sampling::PartOfSteps;
+use latentd_models::{Tensor, model::ModelFacts};
+
+use super::given::{Given, Sources, wrong};
+use super::notices::Notices;
+use super::studio::Studio;
+use crate::error::{Class, Error, Result};
+
+/// A1111's `denoising_strength`.
+const USUAL_STRENGTH: f64 = 0.75;
+
+/// What pictures are drawn from. They are kept as they were given, and decoded in their turn.
+pub(super) struct FromPictures {
+    pictures: Vec<Given>,
+    masks: Vec<Given>,
+    /// `(width, height)` of the first picture, as it is seen.
+    first_size: (usize, usize),
+    preparation: Preparation,
+    masked_content: MaskedContent,
+    strength: f64,
+    fixes_steps: bool,
+    noise_multiplier: f64,
+    extra_noise: f64,
+    round: bool,
+}
+
+/// What is drawn from, once its turn has come.
+pub(super) struct Ready {
+    prepared: Vec<Prepared>,
+    pub notices: Vec<String>,
+}
+
+impl FromPictures {
+    /// Settles all but the size. `params` name the pictures by their SHA-256 from then on, and say what was left out.
+    pub(super) fn resolve(
+        params: &mut Img2ImgParams,
+        sources: &Sources,
+        notices: &mut Notices,
+    ) -> Result<Self> {
+        let batch = params.drawing.batch_size as usize;
+        let pictures = given("init_images", std::mem::take(&mut params.init_images), batch, params, sources)?;
+        let first =
+            pictures.first().ok_or_else(|| Error::invalid("init_images: is empty; give a picture"))?;
+        let first_size = seen_size("init_images[0]", first)?;
+        let masks = match params.mask.take() {
+            Some(Masks::All(mask)) => vec![Given::new("mask", mask, sources)?],
+            Some(Masks::Each(masks)) => given("mask", masks, batch, params, sources)?,
+            None => vec![],
+        };
+        let keep = |given: &Given| ImageIn::blob(given.keep(sources));
+        params.init_images = pictures.iter().map(keep).collect();
+        params.mask = match masks.as_slice() {
+            [] => None,
+            [mask] => Some(keep(mask).into()),
+            masks => Some(Masks::Each(masks.iter().map(keep).collect())),
+        };
+        if let Some(both) = params.mask_blur.take() {
+            (params.mask_blur_x, params.mask_blur_y) = (both, both);
+        }
+        let strength = *params.drawing.denoising_strength.get_or_insert(USUAL_STRENGTH);
+        let is_masked = !masks.is_empty();
+        if params.inpainting_mask_invert == 1 && !is_masked {
+            notices.not_applied(
+                Class::InvalidParams,
+                "inpainting_mask_invert: does nothing without a mask; give one".to_owned(),
+            )?;
+        }
+        let inpaint = Inpaint {
+            inverted: params.inpainting_mask_invert == 1,
+            round: params.mask_round,
+            blur: (params.mask_blur_x, params.mask_blur_y),
+            fills: params.inpainting_fill != 1,
+            only_masked: params.inpaint_full_res.then_some(params.inpaint_full_res_padding as usize),
+        };
+        let preparation = Preparation {
+            size: (0, 0),
+            fit: match params.resize_mode {
+                0 => Some(Fit::Stretch),
+                1 => Some(Fit::Crop),
+                2 => Some(Fit::Fill),
+                _ => None,
+            },
+            background: colour(&params.img2img_background_color)?,
+            corrects_colour: params.img2img_color_correction,
+            inpaint,
+        };
+        Ok(Self {
+            pictures,
+            masks,
+            first_size,
+            preparation,
+            masked_content: match params.inpainting_fill {
+                2 => MaskedContent::Noise,
+                3 => MaskedContent::Nothing,
+                _ => MaskedContent::Picture,
+            },
+            strength,
+            fixes_steps: params.img2img_fix_steps,
+            noise_multiplier: params.initial_noise_multiplier.unwrap_or(1.0),
+            extra_noise: params.img2img_extra_noise,
+            round: params.mask_round,
+        })
+    }
+
+    /// The size that is drawn at if the request names none; the checkpoint's own where that is the better one.
+    pub(super) fn usual_size(&self) -> Option<(usize, usize)> {
+        let is_part = !self.masks.is_empty() && self.preparation.inpaint.only_masked.is_some();
+        let whole = |side: usize| (side / 8 * 8).max(8);
+        (!is_part).then(|| (whole(self.first_size.0), whole(self.first_size.1)))
+    }
+
+    /// Settles the size.
+    pub(super) fn drawn_at(mut self, size: (usize, usize)) -> Self {
+        self.preparation.size = size;
+        self
+    }
+
+    /// `(width, height)` of the pictures that are given back of what is drawn.
+    pub(super) fn finished_size(&self) -> (usize, usize) {
+        let is_part = !self.masks.is_empty() && self.preparation.inpaint.only_masked.is_some();
+        if is_part { self.first_size } else { self.preparation.size }
+    }
+
+    /// Sampler steps of a batch.
+    pub(super) fn steps(&self, steps: usize) -> usize {
+        PartOfSteps::new(steps, self.strength, self.fixes_steps).map_or(steps, |part| part.kept + 1)
+    }
+
+    /// What the pipeline checks before there are pictures: the request with one of no content.
+    pub(super) fn check(&self, drawing: &pipeline::Txt2Img, facts: &ModelFacts) -> Result<()> {
+        let [rows, columns] = [drawing.height / 8, drawing.width / 8];
+        let nothing = Tensor::full(0.0, [1, facts.family.latent_channels, rows, columns]);
+        Ok(self.request(drawing.clone(), vec![InitImage::Latents(nothing)], None).check(facts)?)
+    }
+
+    /// Decodes all, and makes them ready. Stops between two once `cancelled` says so.
+    pub(super) fn ready(&self, studio: &Studio, cancelled: &dyn Fn() -> bool) -> Result<Ready> {
+        let sources = Sources::of(studio);
+        let mut ready = Ready { prepared: vec![], notices: vec![] };
+        for index in 0..self.pictures.len().max(self.masks.len()) {
+            if cancelled() {
+                return Err(Error::new(Class::Cancelled, "cancelled while its pictures were decoded"));
+            }
+            let field = format!("init_images[{}]", index % self.pictures.len().max(1));
+            let picture = decoded(&field, &self.pictures, index, &sources)?
+                .ok_or_else(|| Error::invalid(format!("{field}: is not there; give a picture")))?;
+            let of_mask = format!("mask[{}]", index % self.masks.len().max(1));
+            let mask = decoded(&of_mask, &self.masks, index, &sources)?;
+            let prepared = self.preparation.prepare(&picture, mask.as_ref());
+            let prepared = prepared.map_err(|error| wrong(&field, &error))?;
+            if mask.is_some() && prepared.mask.is_none() {
+                ready.notices.push(
+                    "the mask is empty, so all of the picture was drawn; paint what is to be drawn, or set \
+                     inpaint_full_res to false to draw nothing"
+                        .to_owned(),
+                );
+            }
+            ready.prepared.push(prepared);
+        }
+        ready.notices.dedup();
+        Ok(ready)
+    }
+
+    /// The pipeline's request.
+    pub(super) fn begun(&self, drawing: pipeline::Txt2Img, ready: &Ready) -> Result<pipeline::Img2Img> {
+        let init = ready.prepared.iter().map(|prepared| Ok(InitImage::Picture(prepared.tensor()?)));
+        let init = init.collect::<Result<Vec<_>>>()?;
+        let (rows, columns) = (drawing.height / 8, drawing.width / 8);
+        let masks = ready.prepared.iter().map(|prepared| match &prepared.mask {
+            Some(mask) => mask.on_latents(rows, columns, self.round)?.reshaped([1, rows, columns]),
+            None => Ok(Tensor::full(1.0, [1, rows, columns])),
+        });
+        let masks = masks.collect::<latentd_models::Result<Vec<_>>>()?;
+        let is_masked = ready.prepared.iter().any(|prepared| prepared.mask.is_some());
+        let masks = if is_masked { Some(Tensor::cat(&masks.iter().collect::<Vec<_>>(), 0)?) } else { None };
+        Ok(self.request(drawing, init, masks))
+    }
+
+    fn request(
+        &self,
+        drawing: pipeline::Txt2Img,
+        init: Vec<InitImage>,
+        latent_mask: Option<Tensor>,
+    ) -> pipeline::Img2Img {
+        pipeline::Img2Img {
+            drawing,
+            init,
+            denoising_strength: self.strength,
+            img2img_fix_steps: self.fixes_steps,
+            initial_noise_multiplier: self.noise_multiplier,
+            img2img_extra_noise: self.extra_noise,
+            latent_mask,
+            masked_content: self.masked_content,
+        }
+    }
+}
+
+impl Ready {
+    /// What is drawn of the picture of this number.
+    pub(super) fn of(&self, index: usize) -> Option<&Prepared> {
+        self.prepared.get(index % self.prepared.len().max(1))
+    }
+}
+
+/// A list of pictures, of which there must be one, one for each of a batch, or one for each of the request.
+fn given(
+    field: &str,
+    images: Vec<ImageIn>,
+    batch: usize,
+    params: &Img2ImgParams,
+    sources: &Sources,
+) -> Result<Vec<Given>> {
+    let all = batch * params.drawing.n_iter as usize;
+    let count = images.len();
+    if ![1, batch, all].contains(&count) {
+        return Err(Error::invalid(format!(
+            "{field}: has {count} pictures for {all} that are to be drawn, {batch} in a batch; give one, or one for each, or \
+             set batch_size to {count}"
+        )));
+    }
+    let one = |(place, image)| Given::new(&format!("{field}[{place}]"), image, sources);
+    images.into_iter().enumerate().map(one).collect()
+}
+
+/// The picture of this number, turned as it is seen; the only one if there is one.
+fn decoded(field: &str, all: &[Given], index: usize, sources: &Sources) -> Result<Option<Picture>> {
+    let Some(given) = all.get(index % all.len().max(1)) else { return Ok(None) };
+    let orientation = given.orientation(field)?;
+    given.decoded(field, sources, |picture| picture.oriented(orientation)).map(Some)
+}
+
+/// `(width, height)` as it is seen.
+fn seen_size(field: &str, given: &Given) -> Result<(usize, usize)> {
+    let PictureHeader { width, height, .. } = given.header(field)?;
+    let (width, height) = (width as usize, height as usize);
+    Ok(if given.orientation(field)?.is_transposed() { (height, width) } else { (width, height) })
+}
+
+/// `#rrggbb`.
+fn colour(text: &str) -> Result<[u8; 3]> {
+    let digits = text
+        .strip_prefix('#')
+        .filter(|digits| digits.len() == 6 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let [_, red, green, blue] = number
+        .ok_or_else(|| {
+            Error::invalid(format!("img2img_background_color: '{text}' is no colour; give one as #ffffff"))
+        })?
+        .to_be_bytes();
+    Ok([red, green, blue])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colour_is_six_digits() {
+        assert_eq!(colour("#00ff7F"), Ok([0, 255, 127]));
+        for wrong in ["00ff7f0", "#00ff7", "#00ff7é", "#+0ff7f", "white"] {
+            let error = colour(wrong).expect_err("refused");
+            assert!(error.text.contains("#ffffff"), "{wrong}: {error}");
+        }
+    }
+}

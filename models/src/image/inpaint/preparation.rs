@@ -1,0 +1,163 @@
+//! From pictures as they are given to what is drawn from, and from what was drawn to what is given back, in the order of A1111
+//! 1.10.1 (`modules/processing.py`: `StableDiffusionProcessingImg2Img.init`, and the end of `process_images_inner`).
+
+use super::{Mask, Overlay, Region, fill_from_surroundings};
+use crate::image::colour::ColourCorrection;
+use crate::image::{Fit, Picture, RgbImage};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// How pictures come to the size that is drawn at, and what is drawn of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preparation {
+    /// `(width, height)` that is drawn at.
+    pub size: (usize, usize),
+    /// How a picture of another size comes to it; `None` for by its latents, once it is encoded at its own (`resize_mode` 3).
+    pub fit: Option<Fit>,
+    /// What is behind what is not opaque.
+    pub background: [u8; 3],
+    /// Whether what is drawn gets the colours of what it was drawn from.
+    pub corrects_colour: bool,
+    /// How masks are used, if there are any.
+    pub inpaint: Inpaint,
+}
+
+/// How a mask is used. Names are A1111's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Inpaint {
+    /// Whether what is not painted is drawn (`inpainting_mask_invert`).
+    pub inverted: bool,
+    /// Whether the mask has nothing between all and nothing, where it is opacity, and on latents (`mask_round`).
+    pub round: bool,
+    /// Sigmas in pixels across and down (`mask_blur_x`, `mask_blur_y`).
+    pub blur: (f64, f64),
+    /// Whether what is drawn anew begins with the colours around it, not with what it has (`inpainting_fill` 0; A1111 does so with
+    /// 2 and 3 too).
+    pub fills: bool,
+    /// Draws only the box around the mask, with so many pixels around it (`inpaint_full_res`, `inpaint_full_res_padding`).
+    pub only_masked: Option<usize>,
+}
+
+/// A mask that was brought to the sizes where it is needed.
+struct Ready {
+    /// At the size that is drawn at.
+    drawn: Mask,
+    /// Where the original is not laid over the result, at the result's size.
+    overlay: Mask,
+    region: Option<Region>,
+}
+
+/// A picture that can be drawn from.
+pub struct Prepared {
+    /// RGB at the size that is drawn at, or, with `resize_mode` 3, at its own without what is beyond whole eighths.
+    pub picture: Picture,
+    /// What is drawn of it, at the size that is drawn at. All of it if `None`.
+    pub mask: Option<Mask>,
+    overlay: Option<Overlay>,
+    region: Option<Region>,
+    correction: Option<ColourCorrection>,
+}
+
+impl Preparation {
+    /// Makes a picture ready, with what is drawn of it if that is not all. A mask of which nothing is left with `only_masked` is
+    /// as none: see [`Prepared::mask`].
+    pub fn prepare(&self, picture: &Picture, mask: Option<&Picture>) -> Result<Prepared> {
+        let opaque = picture.over_colour(self.background)?;
+        let ready = match mask {
+            Some(mask) => self.ready(mask, &opaque)?,
+            None => None,
+        };
+        let (width, height) = self.size;
+        let region = ready.as_ref().and_then(|ready| ready.region);
+        let (mut fitted, overlaid) = match (region, self.fit) {
+            (Some(region), _) => (opaque.cropped(region)?.fitted(Fit::Fill, width, height)?, Some(opaque)),
+            (None, Some(fit)) => (opaque.fitted(fit, width, height)?, None),
+            // A1111 lays what has its own size over what has another, and fails.
+            (None, None) if ready.is_some() => (opaque.fitted(Fit::Stretch, width, height)?, None),
+            (None, None) => (in_eighths(&opaque)?, None),
+        };
+        let overlay = match &ready {
+            Some(ready) => Some(Overlay::new(overlaid.as_ref().unwrap_or(&fitted), &ready.overlay)?),
+            None => None,
+        };
+        if let Some(ready) = ready.as_ref().filter(|_| self.inpaint.fills) {
+            fitted = fill_from_surroundings(&fitted, &ready.drawn)?;
+        }
+        let correction = self.corrects_colour.then(|| ColourCorrection::of(&fitted)).transpose()?;
+        Ok(Prepared { picture: fitted, mask: ready.map(|ready| ready.drawn), overlay, region, correction })
+    }
+
+    /// `None` if only what is masked is drawn, and nothing is.
+    fn ready(&self, mask: &Picture, picture: &Picture) -> Result<Option<Ready>> {
+        let Inpaint { inverted, round, blur, only_masked, .. } = self.inpaint;
+        let mut mask = Mask::of(mask, round)?;
+        if inverted {
+            mask = mask.inverted();
+        }
+        let (width, height) = self.size;
+        let Some(padding) = only_masked else {
+            let drawn =
+                mask.blurred(blur.0, blur.1)?.fitted(self.fit.unwrap_or(Fit::Stretch), width, height)?;
+            return Ok(Some(Ready { overlay: drawn.clone().doubled(), drawn, region: None }));
+        };
+        let size = (picture.width, picture.height);
+        if mask.size() != size {
+            mask = mask.fitted(Fit::Stretch, size.0, size.1)?;
+        }
+        let overlay = mask.blurred(blur.0, blur.1)?;
+        let Some(region) = overlay.region(padding) else { return Ok(None) };
+        let region = region.expanded(self.size, size);
+        let drawn = overlay.cropped(region)?.fitted(Fit::Fill, width, height)?;
+        Ok(Some(Ready { drawn, overlay, region: Some(region) }))
+    }
+}
+
+impl Prepared {
+    /// The picture as networks take it: `(1, 3, height, width)` in [−1, 1].
+    pub fn tensor(&self) -> Result<Tensor> {
+        let Picture { width, height, pixels, .. } = &self.picture;
+        let plane = width * height;
+        let mut values = vec![0.0; 3 * plane];
+        for (place, pixel) in pixels.chunks_exact(3).enumerate() {
+            for (channel, value) in pixel.iter().enumerate() {
+                if let Some(to) = values.get_mut(channel * plane + place) {
+                    *to = f32::from(*value) / 255.0 * 2.0 - 1.0;
+                }
+            }
+        }
+        Tensor::new(values, [1, 3, *height, *width])
+    }
+
+    /// What is given back of what was drawn: colours set right, and the original where it is not drawn anew.
+    pub fn finish(&self, drawn: RgbImage) -> Result<RgbImage> {
+        if self.correction.is_none() && self.overlay.is_none() {
+            return Ok(drawn);
+        }
+        let mut picture = Picture::from(drawn);
+        if let Some(correction) = &self.correction {
+            picture = correction.apply(&picture)?;
+        }
+        if let Some(overlay) = &self.overlay {
+            picture = overlay.over(&picture, self.region)?;
+        }
+        Ok(picture.into_rgb())
+    }
+
+    /// `(width, height)` of what [`finish`](Self::finish) gives of what is drawn at a size.
+    pub fn finished_size(&self, drawn: (usize, usize)) -> (usize, usize) {
+        let overlay = self.overlay.as_ref().map(Overlay::picture);
+        overlay.map_or(drawn, |overlay| (overlay.width, overlay.height))
+    }
+}
+
+/// Without the columns and rows beyond whole eighths, of which there are no latents.
+fn in_eighths(picture: &Picture) -> Result<Picture> {
+    let (right, bottom) = (picture.width / 8 * 8, picture.height / 8 * 8);
+    if right == 0 || bottom == 0 {
+        let Picture { width, height, .. } = picture;
+        return Err(Error::Request(format!(
+            "picture: {width}x{height} has no latents of its own; give 8 pixels or more, or another resize_mode than 3"
+        )));
+    }
+    picture.cropped(Region { left: 0, top: 0, right, bottom })
+}
