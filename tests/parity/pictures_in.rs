@@ -6,7 +6,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 use latentd_models::image::colour::ColourCorrection;
-use latentd_models::image::inpaint::{Mask, Overlay, Region, fill_from_surroundings};
+use latentd_models::image::inpaint::{Inpaint, Mask, Overlay, Preparation, Region, fill_from_surroundings};
 use latentd_models::image::{Filter, Fit, Orientation, Picture};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -142,7 +142,7 @@ fn pictures_are_what_a1111_makes_of_them() {
     let mut failed = vec![];
     for mut case in cases() {
         let what = case["what"].as_str().expect("text").to_owned();
-        if ["region", "latents"].contains(&what.as_str()) {
+        if ["region", "latents", "prepare"].contains(&what.as_str()) {
             continue;
         }
         let made = made(&case);
@@ -203,4 +203,49 @@ fn masks_on_latents_are_pillows_shares() {
         let hard = mask.on_latents(rows, columns, true).expect("fits");
         assert!(hard.values().iter().zip(&wanted).all(|(hard, soft)| *hard == soft.round()), "{case}");
     }
+}
+
+/// The whole way of a picture: to what is drawn from, and from what was drawn to what is given back.
+#[test]
+fn pictures_are_prepared_and_finished_as_a1111_does() {
+    let mut count = 0;
+    for case in cases().iter().filter(|case| case["what"] == "prepare") {
+        let switch = |name: &str| case[name].as_bool().expect("a switch");
+        let sigma = |index: usize| case["sigmas"][index].as_f64().expect("a number");
+        let preparation = Preparation {
+            size: pair(&case["drawn_at"]),
+            fit: Some([Fit::Stretch, Fit::Crop, Fit::Fill][number(&case["mode"])]),
+            background: [0, 1, 2].map(|index| number(&case["colour"][index]) as u8),
+            corrects_colour: switch("corrects"),
+            inpaint: Inpaint {
+                inverted: switch("inverted"),
+                round: switch("rounded"),
+                blur: (sigma(0), sigma(1)),
+                fills: switch("fills"),
+                only_masked: case["padding"].as_u64().map(|padding| padding as usize),
+            },
+        };
+        let mask = (!case["mask"].is_null()).then(|| source(&case["mask"]));
+        let prepared = preparation.prepare(&source(&case["picture"]), mask.as_ref()).expect("prepares");
+        let drawn = source(&case["drawn"]).into_rgb();
+        let result = Picture::from(prepared.finish(drawn).expect("finishes"));
+        let drawn_mask = prepared.mask.as_ref().map(Mask::picture);
+        for (what, picture) in
+            [("init", Some(&prepared.picture)), ("drawn_mask", drawn_mask), ("result", Some(&result))]
+        {
+            let found = picture.map(|picture| {
+                let digest = Sha256::digest(&picture.pixels)
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect::<String>();
+                ((picture.width, picture.height), digest)
+            });
+            let wanted = (!case[what].is_null()).then(|| {
+                (pair(&case[what]["size"]), case[what]["sha256"].as_str().expect("a hash").to_owned())
+            });
+            assert_eq!(found, wanted, "{what} of {case}");
+        }
+        count += 1;
+    }
+    assert!(count > 80, "only {count}");
 }
