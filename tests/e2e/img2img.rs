@@ -1,8 +1,8 @@
 //! Pictures from pictures, through the socket.
 
 use latentd_client::protocol::{
-    ErrorName, ImageIn, ImageOut, Img2ImgParams, Masks, Precision, RepeatRequest, Txt2ImgParams,
-    Txt2ImgResult,
+    ErrorName, ImageIn, ImageOut, Img2ImgParams, LoopbackParams, Masks, Precision, RepeatRequest,
+    Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_models::image::Picture;
 
@@ -271,4 +271,44 @@ async fn what_cannot_be_begun_with_is_refused() {
     // The picture of a job that failed is nobody else's trouble.
     let text = within(client.img2img(&base)).await.expect("drawn").images.remove(0).infotext.expect("told");
     assert!(text.contains("Denoising strength: 0.75") && text.contains("Size: 64x64"), "{text}");
+}
+
+#[tokio::test]
+async fn each_loop_begins_with_the_picture_before() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let base = request(ramp(64, 64));
+    let loopback = LoopbackParams { loops: 3, final_denoising_strength: 0.3, ..LoopbackParams::default() };
+    let looped = Img2ImgParams {
+        loopback: Some(loopback),
+        img2img_color_correction: true,
+        mask: Some(mask(64, 64, 8..56, 8..56).into()),
+        inpaint_full_res: false,
+        ..base.clone()
+    };
+    let drawn = draw(&daemon, &looped).await;
+    let seeds: Vec<_> = drawn.images.iter().map(|image| image.seed.expect("a seed")).collect();
+    assert_eq!(seeds, [5, 6, 7]);
+    for (image, strength) in drawn.images.iter().zip(["0.75", "0.525", "0.3"]) {
+        let text = image.infotext.as_deref().expect("told");
+        assert!(text.contains(&format!("Denoising strength: {strength},")), "{text}");
+    }
+    // Each is drawn again from what it says, but for the colours, which are the first picture's.
+    let plain = draw(&daemon, &Img2ImgParams { img2img_color_correction: false, ..looped.clone() }).await;
+    for image in &plain.images {
+        let info = within(client.image_info(ImageIn::png(image.png.clone().expect("a PNG").0))).await;
+        let Some(RepeatRequest::Img2Img(said)) = info.expect("read").request else { panic!("no request") };
+        let again = draw(&daemon, &said).await;
+        assert_eq!((&again.images[0].png, &again.images[0].infotext), (&image.png, &image.infotext));
+    }
+    // Of several batches the last pictures.
+    let drawing = Txt2ImgParams { n_iter: 2, ..base.drawing.clone() };
+    let twice = Img2ImgParams { drawing, img2img_color_correction: false, ..looped.clone() };
+    let twice = draw(&daemon, &twice).await;
+    assert_eq!(twice.images.len(), 2);
+    assert_eq!(twice.images[0].png, plain.images[2].png);
+    let drawing = Txt2ImgParams { batch_size: 2, ..base.drawing.clone() };
+    let refused_text =
+        refused(within(client.img2img(&Img2ImgParams { drawing, ..looped })).await, ErrorName::InvalidParams);
+    assert!(refused_text.contains("set batch_size to 1"), "{refused_text}");
 }

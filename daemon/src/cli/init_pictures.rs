@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args};
-use latentd_client::protocol::{Img2ImgParams, Masks, RepeatRequest, Txt2ImgParams};
+use clap::{ArgAction, Args, ValueEnum};
+use latentd_client::protocol::{
+    DenoisingCurve, Img2ImgParams, LoopbackParams, Masks, RepeatRequest, Txt2ImgParams,
+};
 
 use super::failure::Failure;
 use super::info::picture;
@@ -66,6 +68,25 @@ pub(super) struct InitArgs {
     /// Draw what is not masked
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     inpainting_mask_invert: Option<bool>,
+    /// Draw so many times, each from the picture before
+    #[arg(long, value_name = "LOOPS")]
+    loopback: Option<u32>,
+    /// With --loopback: what --denoising-strength becomes in the last loop [default: 0.5]
+    #[arg(long, value_name = "X", requires = "loopback")]
+    final_denoising_strength: Option<f64>,
+    /// With --loopback: how it changes on the way [default: linear]
+    #[arg(long, value_name = "CURVE", requires = "loopback", ignore_case = true)]
+    denoising_curve: Option<CurveArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CurveArg {
+    /// Mostly in the first loops
+    Aggressive,
+    /// By the same amount
+    Linear,
+    /// Mostly in the last loops
+    Lazy,
 }
 
 impl InitArgs {
@@ -126,7 +147,23 @@ impl InitArgs {
             inpaint_full_res: self.inpaint_full_res.unwrap_or(told.inpaint_full_res),
             inpaint_full_res_padding: self.inpaint_full_res_padding.unwrap_or(told.inpaint_full_res_padding),
             inpainting_mask_invert: self.inpainting_mask_invert.map_or(told.inpainting_mask_invert, u8::from),
+            loopback: self.loopback.map(|loops| self.looped(loops)),
         })))
+    }
+
+    fn looped(&self, loops: u32) -> LoopbackParams {
+        let default = LoopbackParams::default();
+        LoopbackParams {
+            loops,
+            final_denoising_strength: self
+                .final_denoising_strength
+                .unwrap_or(default.final_denoising_strength),
+            denoising_curve: match self.denoising_curve {
+                Some(CurveArg::Aggressive) => DenoisingCurve::Aggressive,
+                Some(CurveArg::Lazy) => DenoisingCurve::Lazy,
+                Some(CurveArg::Linear) | None => DenoisingCurve::Linear,
+            },
+        }
     }
 
     /// A flag that says nothing without a picture.
@@ -145,6 +182,7 @@ impl InitArgs {
             ("--inpainting-fill", self.inpainting_fill.is_some()),
             ("--inpaint-full-res", self.inpaint_full_res.is_some()),
             ("--inpaint-full-res-padding", self.inpaint_full_res_padding.is_some()),
+            ("--loopback", self.loopback.is_some()),
             ("--inpainting-mask-invert", self.inpainting_mask_invert.is_some()),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)

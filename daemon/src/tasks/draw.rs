@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{
-    Emphasis, ImageOut, Img2ImgParams, PreviewKind, Prompt, Timings, Txt2ImgParams, Txt2ImgResult,
+    Emphasis, ImageIn, ImageOut, Img2ImgParams, PreviewKind, Prompt, Timings, Txt2ImgParams, Txt2ImgResult,
     VaeDecodeMethod,
 };
+use latentd_models::image::RgbImage;
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
-use latentd_models::pipeline::{self, LatentDecoder, NoStages};
+use latentd_models::pipeline::{self, LatentDecoder, MaskedContent, NoStages};
 
 use super::device::DeviceId;
 use super::embeddings::RequestEmbeddings;
-use super::from_pictures::FromPictures;
-use super::given::Sources;
+use super::from_pictures::{FromPictures, Ready, Way};
+use super::given::{Given, Sources};
 use super::hooks::{Hashing, RunHooks};
 use super::hypernetworks::Hypernetworks;
 use super::infotext::{self, Named, Told};
@@ -253,7 +254,7 @@ impl Draw {
 
     pub(super) fn run(&self, run: &Run<'_>) -> Result<Txt2ImgResult> {
         let started = Instant::now();
-        let mut timings = Timings { queue_s: run.waited_s, ..Default::default() };
+        let timings = Timings { queue_s: run.waited_s, ..Default::default() };
         run.watch.progress("loading", 0, self.steps(), None);
         // Also where the model is in memory: a job draws with the file as it was, or not at all.
         self.files.check()?;
@@ -263,72 +264,44 @@ impl Draw {
             refiner.changes.check()?;
         }
         let cancelled = || run.watch.is_cancelled();
-        let memory = &run.device.memory;
-        let mut again = false;
-        let mut known = Arc::clone(&self.known);
-        let mut notices = self.notices.clone();
-        let ready = self.from.as_ref().map(|from| from.ready(&self.studio, &cancelled)).transpose()?;
-        notices.extend(ready.iter().flat_map(|ready| ready.notices.clone()));
-        let mut wishes = self.wishes.clone();
-        let (drawn, mut timings) = loop {
-            let mut lent = Lent::new(memory, &self.files, &known, self.picture, &wishes, &cancelled)?;
-            let drawing =
-                pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..self.drawing.clone() };
-            timings.load_s = started.elapsed().as_secs_f64();
-            let mut hooks = RunHooks::new(run, self.preview_every, timings);
-            let begun = self.from.as_ref().zip(ready.as_ref());
-            let begun = begun.map(|(from, ready)| from.begun(drawing.clone(), ready)).transpose()?;
-            let (facts, stages) = (&known.facts, &mut NoStages);
-            let drawn = match &begun {
-                Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, stages),
-                None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, stages),
-            };
-            let failure = lent.failure.take();
-            drop(lent);
-            match drawn {
-                Ok(drawn) => {
-                    notices.extend(hooks.notices);
-                    break (drawn, hooks.timings);
-                }
-                // What is free may be in pieces, none of them large enough, until what lies idle is gone.
-                Err(latentd_models::Error::OutOfMemory { .. }) if !again && memory.drop_idle() => {
-                    again = true;
-                }
-                // Another range of numbers may hold what this one does not.
-                Err(latentd_models::Error::NotFinite(reason)) if known.precision != Precision::F32 => {
-                    notices.push(format!("{reason}; drawn again in f32"));
-                    known = memory.known(&self.files, Precision::F32)?;
-                    if let Some(refiner) = &mut wishes.refiner {
-                        refiner.known = memory.known(&refiner.files, Precision::F32)?;
-                    }
-                    check_fits(&self.studio, &wishes, &known, &self.picture)?;
-                }
-                Err(latentd_models::Error::NotFinite(reason)) if self.is_changed() => {
-                    let text = format!(
-                        "{reason}, or a LoRA or hypernetwork is too strong; give it a smaller strength"
-                    );
-                    return Err(Error::new(Class::Model, text));
-                }
-                Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
-            }
+        let mut course = Course {
+            started,
+            known: Arc::clone(&self.known),
+            wishes: self.wishes.clone(),
+            has_emptied: false,
+            timings,
+            notices: self.notices.clone(),
+            steps: 0,
         };
-
         let Studio { outputs_dir, folders, .. } = &*self.studio;
         let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
-        let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
-            if run.watch.is_cancelled() {
-                return Err(Error::new(Class::Cancelled, "cancelled while its pictures were put together"));
+        let ready = self.from.as_ref().map(|from| from.ready(&self.studio, &cancelled)).transpose()?;
+        course.notices.extend(ready.iter().flat_map(|ready| ready.notices.clone()));
+        let images = match (&self.from, ready) {
+            (Some(from), Some(ready)) if from.loopback.is_some() => {
+                self.looped(from, &ready, run, &mut course, &mut packing)?
             }
-            let infotext = self.infotext(&drawn, &known, run)?;
-            let (seed, subseed) = (drawn.seed, drawn.subseed);
-            let image = match ready.as_ref().and_then(|ready| ready.of(drawn.index)) {
-                Some(begun) => begun.finish(drawn.image)?,
-                None => drawn.image,
-            };
-            let packed = packing.pack(image, seed, infotext, index)?;
-            Ok(ImageOut { subseed, ..packed })
-        });
-        let images = images.collect::<Result<Vec<_>>>()?;
+            (from, ready) => {
+                let from = from.as_ref().zip(ready.as_ref()).map(|(from, ready)| (from, ready, from.way()));
+                let drawn = self.round(&self.drawing, from, run, &mut course)?;
+                let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
+                    if cancelled() {
+                        let text = "cancelled while its pictures were put together";
+                        return Err(Error::new(Class::Cancelled, text));
+                    }
+                    let told = self.told.clone().of_image(drawn.index);
+                    let infotext = self.infotext(&drawn, told, &course.known, run)?;
+                    let (seed, subseed) = (drawn.seed, drawn.subseed);
+                    let image = match ready.as_ref().and_then(|ready| ready.of(drawn.index)) {
+                        Some(begun) => begun.finish(drawn.image)?,
+                        None => drawn.image,
+                    };
+                    Ok(ImageOut { subseed, ..packing.pack(image, seed, infotext, index)? })
+                });
+                images.collect::<Result<Vec<_>>>()?
+            }
+        };
+        let Course { known, mut timings, mut notices, .. } = course;
         notices.extend(packing.finish()?);
         timings.total_s = started.elapsed().as_secs_f64();
         Ok(Txt2ImgResult {
@@ -338,6 +311,125 @@ impl Draw {
             timings,
             notices,
         })
+    }
+
+    /// Each picture from the one before, with the next seed.
+    fn looped(
+        &self,
+        from: &FromPictures,
+        first: &Ready,
+        run: &Run<'_>,
+        course: &mut Course,
+        packing: &mut Packing<'_>,
+    ) -> Result<Vec<ImageOut>> {
+        let Some(loopback) = from.loopback else { return Ok(vec![]) };
+        let sources = Sources::of(&self.studio);
+        let batches = self.drawing.n_iter;
+        let mut images = vec![];
+        for batch in 0..batches {
+            let mut ready = first.one(batch);
+            let mut told = self.told.clone().of_image(batch);
+            for number in 0..loopback.loops {
+                let way = Way {
+                    strength: loopback.strength(from.way().strength, number),
+                    masked_content: if number == 0 {
+                        from.way().masked_content
+                    } else {
+                        MaskedContent::Picture
+                    },
+                };
+                let drawing = pipeline::Txt2Img {
+                    seed: self.drawing.seed.wrapping_add((batch * loopback.loops + number) as u64),
+                    n_iter: 1,
+                    ..self.drawing.clone()
+                };
+                let drawn = self.round(&drawing, Some((from, &ready, way)), run, course)?;
+                let drawn = drawn.into_iter().next();
+                let mut drawn = drawn.ok_or_else(|| Error::internal("a loop drew nothing"))?;
+                told.request.denoising_strength = Some(way.strength);
+                let infotext = self.infotext(&drawn, told.clone(), &course.known, run)?;
+                let blank = RgbImage { width: 0, height: 0, pixels: vec![] };
+                let image = std::mem::replace(&mut drawn.image, blank);
+                let image = match ready.of(0) {
+                    Some(begun) => begun.finish(image)?,
+                    None => image,
+                };
+                if number + 1 < loopback.loops {
+                    let given = Given::of_image(&image)?;
+                    ready = from.looped(&given, batch, &self.studio)?;
+                    if let Some(begun) = &mut told.begun {
+                        begun.init_images = vec![ImageIn::blob(given.keep(&sources))];
+                        begun.inpainting_fill = 1;
+                    }
+                }
+                if batches == 1 || number + 1 == loopback.loops {
+                    let packed = packing.pack(image, drawn.seed, infotext, images.len())?;
+                    images.push(ImageOut { subseed: drawn.subseed, ..packed });
+                }
+            }
+        }
+        Ok(images)
+    }
+
+    /// Draws once, in another precision or with other memory where it must be.
+    fn round(
+        &self,
+        drawing: &pipeline::Txt2Img,
+        from: Option<(&FromPictures, &Ready, Way)>,
+        run: &Run<'_>,
+        course: &mut Course,
+    ) -> Result<Vec<pipeline::Output>> {
+        let cancelled = || run.watch.is_cancelled();
+        let memory = &run.device.memory;
+        loop {
+            let known = Arc::clone(&course.known);
+            let mut lent = Lent::new(memory, &self.files, &known, self.picture, &course.wishes, &cancelled)?;
+            let drawing =
+                pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..drawing.clone() };
+            if course.steps == 0 {
+                course.timings.load_s = course.started.elapsed().as_secs_f64();
+            }
+            let steps = (course.steps, self.steps());
+            let mut hooks = RunHooks::new(run, self.preview_every, course.timings, steps);
+            let begun = from.map(|(from, ready, way)| from.begun(drawing.clone(), ready, way)).transpose()?;
+            let (facts, stages) = (&known.facts, &mut NoStages);
+            let drawn = match &begun {
+                Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, stages),
+                None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, stages),
+            };
+            let failure = lent.failure.take();
+            drop(lent);
+            match drawn {
+                Ok(drawn) => {
+                    course.steps = hooks.steps_done();
+                    course.timings = hooks.timings;
+                    course.tell(hooks.notices);
+                    return Ok(drawn);
+                }
+                // What is free may be in pieces, none of them large enough, until what lies idle is gone.
+                Err(latentd_models::Error::OutOfMemory { .. })
+                    if !course.has_emptied && memory.drop_idle() =>
+                {
+                    course.has_emptied = true;
+                }
+                // Another range of numbers may hold what this one does not.
+                Err(latentd_models::Error::NotFinite(reason)) if known.precision != Precision::F32 => {
+                    course.notices.push(format!("{reason}; drawn again in f32"));
+                    course.known = memory.known(&self.files, Precision::F32)?;
+                    if let Some(refiner) = &mut course.wishes.refiner {
+                        refiner.known = memory.known(&refiner.files, Precision::F32)?;
+                    }
+                    check_fits(&self.studio, &course.wishes, &course.known, &self.picture)?;
+                }
+                Err(latentd_models::Error::NotFinite(reason)) if self.is_changed() => {
+                    let text = format!(
+                        "{reason}, or a LoRA or hypernetwork is too strong; give it a smaller strength"
+                    );
+                    return Err(Error::new(Class::Model, text));
+                }
+                Err(error) => return Err(failure.unwrap_or_else(|| error.into())),
+            }
+        }
     }
 
     /// Whether something changes what the checkpoint computes.
@@ -362,7 +454,7 @@ impl Draw {
     }
 
     /// The picture's text. Waits for the hashes of the files that drew it.
-    fn infotext(&self, drawn: &pipeline::Output, known: &Known, run: &Run<'_>) -> Result<String> {
+    fn infotext(&self, drawn: &pipeline::Output, told: Told, known: &Known, run: &Run<'_>) -> Result<String> {
         let cancelled = || run.watch.is_cancelled();
         let named = |file: &Pinned, name: String| {
             let sha256 = file.sha256(&cancelled)?;
@@ -372,8 +464,7 @@ impl Draw {
         let ModelFiles { checkpoint, vae } = &self.files;
         let in_prompt = self.prompts.told(drawn.index, &self.loras, &self.hypernetworks)?;
         let facts = self.drawing.text_facts(drawn.index)?;
-        let told = with_prompts(&self.told, &in_prompt, self.drawing.negative_prompt.of(drawn.index));
-        let told = told.of_image(drawn.index);
+        let told = with_prompts(&told, &in_prompt, self.drawing.negative_prompt.of(drawn.index));
         let request = told.request.clone();
         let request = Txt2ImgParams {
             // What makes no difference is not told.
@@ -397,6 +488,30 @@ impl Draw {
             ..told
         };
         Ok(infotext::write(&told).to_string())
+    }
+}
+
+/// What a run goes through, however often it draws.
+struct Course {
+    started: Instant,
+    known: Arc<Known>,
+    wishes: Wishes,
+    /// Whether what lay idle was let go of.
+    has_emptied: bool,
+    timings: Timings,
+    notices: Vec<String>,
+    /// Steps that are done.
+    steps: u32,
+}
+
+impl Course {
+    /// Tells each once.
+    fn tell(&mut self, notices: Vec<String>) {
+        for text in notices {
+            if !self.notices.contains(&text) {
+                self.notices.push(text);
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What pictures are drawn from: the fields of `img2img` beside those of `txt2img`, settled.
 
 use latentd_client::protocol::{ImageIn, Img2ImgParams, Masks};
+use latentd_models::image::colour::ColourCorrection;
 use latentd_models::image::inpaint::{Inpaint, Preparation, Prepared};
 use latentd_models::image::{Fit, Picture, PictureHeader};
 use latentd_models::pipeline::{self, InitImage, MaskedContent};
@@ -8,6 +9,7 @@ use latentd_models::sampling::PartOfSteps;
 use latentd_models::{Tensor, model::ModelFacts};
 
 use super::given::{Given, Sources, wrong};
+use super::loopback::Loopback;
 use super::notices::Notices;
 use super::studio::Studio;
 use crate::error::{Class, Error, Result};
@@ -28,6 +30,7 @@ pub(super) struct FromPictures {
     noise_multiplier: f64,
     extra_noise: f64,
     round: bool,
+    pub loopback: Option<Loopback>,
 }
 
 /// What is drawn from, once its turn has come.
@@ -60,6 +63,21 @@ impl FromPictures {
             [mask] => Some(keep(mask).into()),
             masks => Some(Masks::Each(masks.iter().map(keep).collect())),
         };
+        if params.loopback.is_some() {
+            if batch != 1 {
+                let text =
+                    format!("loopback: draws one picture after the other; set batch_size to 1, not {batch}");
+                return Err(Error::invalid(text));
+            }
+            if [&params.drawing.prompt, &params.drawing.negative_prompt]
+                .iter()
+                .any(|prompt| prompt.texts().len() > 1)
+            {
+                return Err(Error::invalid(
+                    "loopback: draws from one prompt, not from a list; give one text",
+                ));
+            }
+        }
         if let Some(both) = params.mask_blur.take() {
             (params.mask_blur_x, params.mask_blur_y) = (both, both);
         }
@@ -105,6 +123,7 @@ impl FromPictures {
             noise_multiplier: params.initial_noise_multiplier.unwrap_or(1.0),
             extra_noise: params.img2img_extra_noise,
             round: params.mask_round,
+            loopback: params.loopback.take().map(Loopback::new),
         })
     }
 
@@ -127,9 +146,17 @@ impl FromPictures {
         if is_part { self.first_size } else { self.preparation.size }
     }
 
-    /// Sampler steps of a batch.
+    /// Sampler steps of a batch, with all its loops.
     pub(super) fn steps(&self, steps: usize) -> usize {
-        PartOfSteps::new(steps, self.strength, self.fixes_steps).map_or(steps, |part| part.kept + 1)
+        let of = |strength| {
+            PartOfSteps::new(steps, strength, self.fixes_steps).map_or(steps, |part| part.kept + 1)
+        };
+        match &self.loopback {
+            Some(loopback) => {
+                (0..loopback.loops).map(|number| of(loopback.strength(self.strength, number))).sum()
+            }
+            None => of(self.strength),
+        }
     }
 
     /// What the pipeline checks before there are pictures: the request with one of no content.
@@ -147,14 +174,8 @@ impl FromPictures {
             if cancelled() {
                 return Err(Error::new(Class::Cancelled, "cancelled while its pictures were decoded"));
             }
-            let field = format!("init_images[{}]", index % self.pictures.len().max(1));
-            let picture = decoded(&field, &self.pictures, index, &sources)?
-                .ok_or_else(|| Error::invalid(format!("{field}: is not there; give a picture")))?;
-            let of_mask = format!("mask[{}]", index % self.masks.len().max(1));
-            let mask = decoded(&of_mask, &self.masks, index, &sources)?;
-            let prepared = self.preparation.prepare(&picture, mask.as_ref());
-            let prepared = prepared.map_err(|error| wrong(&field, &error))?;
-            if mask.is_some() && prepared.mask.is_none() {
+            let prepared = self.prepared(index, &self.pictures, &self.preparation, &sources)?;
+            if !self.masks.is_empty() && prepared.mask.is_none() {
                 ready.notices.push(
                     "the mask is empty, so all of the picture was drawn; paint what is to be drawn, or set \
                      inpaint_full_res to false to draw nothing"
@@ -167,8 +188,46 @@ impl FromPictures {
         Ok(ready)
     }
 
+    fn prepared(
+        &self,
+        index: usize,
+        pictures: &[Given],
+        preparation: &Preparation,
+        sources: &Sources,
+    ) -> Result<Prepared> {
+        let field = format!("init_images[{}]", index % pictures.len().max(1));
+        let picture = decoded(&field, pictures, index, sources)?
+            .ok_or_else(|| Error::invalid(format!("{field}: is not there; give a picture")))?;
+        let of_mask = format!("mask[{}]", index % self.masks.len().max(1));
+        let mask = decoded(&of_mask, &self.masks, index, sources)?;
+        preparation.prepare(&picture, mask.as_ref()).map_err(|error| wrong(&field, &error))
+    }
+
+    /// The next loop's: from what was drawn, which has what it has where it is masked, in the colours of the first.
+    pub(super) fn looped(&self, drawn: &Given, index: usize, studio: &Studio) -> Result<Ready> {
+        let sources = Sources::of(studio);
+        let inpaint = Inpaint { fills: false, ..self.preparation.inpaint };
+        let preparation = Preparation { inpaint, corrects_colour: false, ..self.preparation.clone() };
+        let mut prepared = self.prepared(index, std::slice::from_ref(drawn), &preparation, &sources)?;
+        if self.preparation.corrects_colour {
+            let field = format!("init_images[{}]", index % self.pictures.len().max(1));
+            let first = decoded(&field, &self.pictures, index, &sources)?;
+            let first =
+                first.map(|first| ColourCorrection::of(&first.over_colour(self.preparation.background)?));
+            if let Some(first) = first.transpose()? {
+                prepared = prepared.corrected_as(&first);
+            }
+        }
+        Ok(Ready { prepared: vec![prepared], notices: vec![] })
+    }
+
     /// The pipeline's request.
-    pub(super) fn begun(&self, drawing: pipeline::Txt2Img, ready: &Ready) -> Result<pipeline::Img2Img> {
+    pub(super) fn begun(
+        &self,
+        drawing: pipeline::Txt2Img,
+        ready: &Ready,
+        Way { strength, masked_content }: Way,
+    ) -> Result<pipeline::Img2Img> {
         let init = ready.prepared.iter().map(|prepared| Ok(InitImage::Picture(prepared.tensor()?)));
         let init = init.collect::<Result<Vec<_>>>()?;
         let (rows, columns) = (drawing.height / 8, drawing.width / 8);
@@ -179,7 +238,13 @@ impl FromPictures {
         let masks = masks.collect::<latentd_models::Result<Vec<_>>>()?;
         let is_masked = ready.prepared.iter().any(|prepared| prepared.mask.is_some());
         let masks = if is_masked { Some(Tensor::cat(&masks.iter().collect::<Vec<_>>(), 0)?) } else { None };
-        Ok(self.request(drawing, init, masks))
+        let request = self.request(drawing, init, masks);
+        Ok(pipeline::Img2Img { denoising_strength: strength, masked_content, ..request })
+    }
+
+    /// How the first picture of each is drawn.
+    pub(super) fn way(&self) -> Way {
+        Way { strength: self.strength, masked_content: self.masked_content }
     }
 
     fn request(
@@ -201,7 +266,19 @@ impl FromPictures {
     }
 }
 
+/// How far from what it begins with something is drawn, and what that is where it is masked.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    pub strength: f64,
+    pub masked_content: MaskedContent,
+}
+
 impl Ready {
+    /// The one of this number alone.
+    pub(super) fn one(&self, index: usize) -> Self {
+        Self { prepared: self.of(index).cloned().into_iter().collect(), notices: vec![] }
+    }
+
     /// What is drawn of the picture of this number.
     pub(super) fn of(&self, index: usize) -> Option<&Prepared> {
         self.prepared.get(index % self.prepared.len().max(1))

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use latentd_client::protocol::{Blob, BlobPutParams, Bytes, ImageIn};
-use latentd_models::image::{Orientation, Picture, PictureFormat, PictureHeader, read_encoded};
+use latentd_models::image::{
+    Orientation, Picture, PictureFormat, PictureHeader, RgbImage, encode_png, read_encoded,
+};
 
 use super::decoding::Decoding;
 use super::studio::Studio;
@@ -91,6 +93,11 @@ impl Given {
     /// Which way up it was taken.
     pub(super) fn orientation(&self, field: &str) -> Result<Orientation> {
         Orientation::read(&self.bytes).map_err(|error| wrong(field, &error))
+    }
+
+    /// A picture that was made here.
+    pub(super) fn of_image(image: &RgbImage) -> Result<Self> {
+        Ok(Self { bytes: encode_png(image, "")?.into(), is_file: false })
     }
 
     /// The file, if it was given as one.

@@ -55,14 +55,39 @@ pub(super) struct RunHooks<'a> {
     last: Instant,
     /// Steps done, over all passes.
     step: u32,
+    /// Steps that were done by runs before, and those of all.
+    before: u32,
+    all: u32,
     pub(super) timings: Timings,
     /// What the pipeline wants to be told, once each.
     pub(super) notices: Vec<String>,
 }
 
 impl<'a> RunHooks<'a> {
-    pub(super) fn new(run: &'a Run<'a>, preview_every: Option<u32>, timings: Timings) -> Self {
-        Self { run, preview_every, last: Instant::now(), step: 0, timings, notices: Vec::new() }
+    /// Of `all` steps so many were done `before`.
+    pub(super) fn new(
+        run: &'a Run<'a>,
+        preview_every: Option<u32>,
+        timings: Timings,
+        (before, all): (u32, u32),
+    ) -> Self {
+        Self {
+            run,
+            preview_every,
+            last: Instant::now(),
+            step: before,
+            before,
+            all,
+            timings,
+            notices: Vec::new(),
+        }
+    }
+}
+
+impl RunHooks<'_> {
+    /// Steps that are done, with those before.
+    pub(super) fn steps_done(&self) -> u32 {
+        self.step
     }
 }
 
@@ -81,11 +106,11 @@ impl Watch for RunHooks<'_> {
         };
         *spent += elapsed;
         // Steps are nearly all of the time, and all alike.
-        let left = progress.steps.saturating_sub(progress.step);
-        let per_step = self.timings.denoise_s / progress.step.max(1) as f64;
-        let eta_s = (progress.step > 0).then_some(per_step * left as f64);
-        self.step = progress.step as u32;
-        self.run.watch.progress(stage, self.step, progress.steps as u32, eta_s);
+        self.step = self.before + progress.step as u32;
+        let all = self.all.max(self.before + progress.steps as u32);
+        let per_step = self.timings.denoise_s / f64::from(self.step.max(1));
+        let eta_s = (self.step > 0).then(|| per_step * f64::from(all.saturating_sub(self.step)));
+        self.run.watch.progress(stage, self.step, all, eta_s);
     }
 
     fn notice(&mut self, text: &str) {

@@ -15,6 +15,7 @@ mod hypernetworks;
 mod image_info;
 mod img2img;
 mod infotext;
+mod loopback;
 mod loras;
 mod merge;
 mod merge_recipe;

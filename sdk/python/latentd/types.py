@@ -172,6 +172,17 @@ class Txt2ImgFields(TypedDict, total=False):
     """``"keep"`` (default), or ``"cancel"``: the job ends when this program does, however that happens."""
 
 
+class Loopback(TypedDict, total=False):
+    """How often to draw from what was drawn."""
+
+    loops: int
+    """How often in all; 4 if left out."""
+    final_denoising_strength: float
+    """What ``denoising_strength`` becomes in the last loop; 0.5 if left out."""
+    denoising_curve: str
+    """How it changes on the way: ``"Linear"`` (default), ``"Aggressive"`` (mostly in the first loops) or ``"Lazy"``."""
+
+
 class Img2ImgFields(Txt2ImgFields, total=False):
     """Fields of ``img2img`` beside its pictures and the prompt, with AUTOMATIC1111's names and meaning.
 
@@ -211,6 +222,9 @@ class Img2ImgFields(Txt2ImgFields, total=False):
     """With that: pixels around the mask."""
     inpainting_mask_invert: int
     """1 to draw what is not masked."""
+    loopback: Loopback
+    """Draws several times, each from the picture before, with the next seed. With an ``n_iter`` of 1 all of them are given
+    back, else the last of each batch."""
 
 
 class _RegionPlace(TypedDict):

@@ -48,6 +48,7 @@ struct Ready {
 }
 
 /// A picture that can be drawn from.
+#[derive(Clone)]
 pub struct Prepared {
     /// RGB at the size that is drawn at, or, with `resize_mode` 3, at its own without what is beyond whole eighths.
     pub picture: Picture,
@@ -113,6 +114,12 @@ impl Preparation {
 }
 
 impl Prepared {
+    /// The same with another picture's colours.
+    #[must_use]
+    pub fn corrected_as(self, picture: &ColourCorrection) -> Self {
+        Self { correction: Some(picture.clone()), ..self }
+    }
+
     /// The picture as networks take it: `(1, 3, height, width)` in [−1, 1].
     pub fn tensor(&self) -> Result<Tensor> {
         let Picture { width, height, pixels, .. } = &self.picture;

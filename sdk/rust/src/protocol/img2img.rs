@@ -67,6 +67,42 @@ pub struct Img2ImgParams {
     /// 1 to draw what is not masked.
     #[schemars(range(min = 0, max = 1))]
     pub inpainting_mask_invert: u8,
+    /// Draws several times, each from the picture before, with the next seed; what is masked has what was drawn there then.
+    /// A1111's script of that name. With an `n_iter` of 1 all of them are given back, else the last of each batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loopback: Option<LoopbackParams>,
+}
+
+/// How often to draw from what was drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoopbackParams {
+    /// How often in all.
+    #[schemars(range(min = 1, max = 1000))]
+    pub loops: u32,
+    /// What `denoising_strength` becomes in the last loop.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub final_denoising_strength: f64,
+    /// How it changes on the way.
+    pub denoising_curve: DenoisingCurve,
+}
+
+impl Default for LoopbackParams {
+    fn default() -> Self {
+        Self { loops: 4, final_denoising_strength: 0.5, denoising_curve: DenoisingCurve::Linear }
+    }
+}
+
+/// How a strength changes from loop to loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DenoisingCurve {
+    /// Mostly in the first loops.
+    Aggressive,
+    /// By the same amount.
+    #[default]
+    Linear,
+    /// Mostly in the last loops.
+    Lazy,
 }
 
 /// Masks: one for all pictures, or a list of them.
@@ -115,6 +151,7 @@ impl Default for Img2ImgParams {
             inpaint_full_res: true,
             inpaint_full_res_padding: 0,
             inpainting_mask_invert: 0,
+            loopback: None,
         }
     }
 }
