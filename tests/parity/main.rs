@@ -13,6 +13,7 @@ mod hypernetworks;
 mod image_noise;
 mod networks;
 mod noise;
+mod outpaint;
 mod pictures_in;
 mod prompts;
 mod refiner;

@@ -20,11 +20,11 @@ fn cases() -> Vec<Value> {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn number(value: &Value) -> usize {
+pub fn number(value: &Value) -> usize {
     value.as_u64().expect("a number") as usize
 }
 
-fn pair(value: &Value) -> (usize, usize) {
+pub fn pair(value: &Value) -> (usize, usize) {
     (number(&value[0]), number(&value[1]))
 }
 
@@ -35,7 +35,7 @@ fn region(value: &Value) -> Option<Region> {
     Some(Region { left, top, right, bottom })
 }
 
-fn unhex(text: &Value) -> Vec<u8> {
+pub fn unhex(text: &Value) -> Vec<u8> {
     let digits = text.as_str().expect("text").as_bytes().chunks_exact(2);
     digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).expect("text"), 16).expect("hex")).collect()
 }
@@ -51,7 +51,7 @@ fn noise(count: usize, seed: usize) -> Vec<u8> {
 }
 
 /// What the script's `picture` makes up.
-fn source(told: &Value) -> Picture {
+pub fn source(told: &Value) -> Picture {
     let [width, height, channels, seed] =
         ["width", "height", "channels", "seed"].map(|key| number(&told[key]));
     let each = |value: &dyn Fn(usize, usize, usize) -> u8| -> Vec<u8> {
