@@ -20,4 +20,5 @@ mod refiner;
 mod samplers;
 mod schedules;
 mod schedules_of_prompts;
+mod soft_inpainting;
 mod taesd;

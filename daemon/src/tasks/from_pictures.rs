@@ -197,6 +197,7 @@ impl FromPictures {
             img2img_extra_noise: self.extra_noise,
             latent_mask,
             masked_content: self.masked_content,
+            soft_inpainting: None,
         }
     }
 }

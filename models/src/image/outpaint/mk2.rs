@@ -70,7 +70,8 @@ impl Mk2 {
         Ok(steps.map(|(direction, pixels)| Mk2Step { direction, pixels }).collect())
     }
 
-    /// What is drawn for a step from what is there, whose opacity is dropped.
+    /// What is drawn for a step from what is there, whose opacity is dropped. Computed on the rayon pool that the caller is in;
+    /// threads do not matter. Takes about 100 bytes for each pixel of the canvas.
     pub fn begin(&self, step: Mk2Step, picture: &Picture) -> Result<Mk2Drawing> {
         picture.check()?;
         let Mk2Step { direction, pixels } = step;
