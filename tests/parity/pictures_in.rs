@@ -223,12 +223,13 @@ fn pictures_are_prepared_and_finished_as_a1111_does() {
                 blur: (sigma(0), sigma(1)),
                 fills: switch("fills"),
                 only_masked: case["padding"].as_u64().map(|padding| padding as usize),
+                soft: false,
             },
         };
         let mask = (!case["mask"].is_null()).then(|| source(&case["mask"]));
         let prepared = preparation.prepare(&source(&case["picture"]), mask.as_ref()).expect("prepares");
         let drawn = source(&case["drawn"]).into_rgb();
-        let result = Picture::from(prepared.finish(drawn).expect("finishes"));
+        let result = Picture::from(prepared.finish(drawn, None).expect("finishes"));
         let drawn_mask = prepared.mask.as_ref().map(Mask::picture);
         for (what, picture) in
             [("init", Some(&prepared.picture)), ("drawn_mask", drawn_mask), ("result", Some(&result))]

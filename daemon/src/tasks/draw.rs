@@ -322,7 +322,7 @@ impl Draw {
             let infotext = self.infotext(&drawn, &known, run)?;
             let (seed, subseed) = (drawn.seed, drawn.subseed);
             let image = match ready.as_ref().and_then(|ready| ready.of(drawn.index)) {
-                Some(begun) => begun.finish(drawn.image)?,
+                Some(begun) => begun.finish(drawn.image, drawn.seen.as_ref())?,
                 None => drawn.image,
             };
             let packed = packing.pack(image, seed, infotext, index)?;

@@ -77,6 +77,7 @@ impl FromPictures {
             blur: (params.mask_blur_x, params.mask_blur_y),
             fills: params.inpainting_fill != 1,
             only_masked: params.inpaint_full_res.then_some(params.inpaint_full_res_padding as usize),
+            soft: false,
         };
         let preparation = Preparation {
             size: (0, 0),

@@ -1,10 +1,10 @@
 //! What is drawn anew, and where.
 
-use crate::image::inpaint::{Mask, Region};
+use crate::image::inpaint::{Mask, Prepared, Region};
 use crate::image::{Channels, Picture};
 use crate::{Error, Result};
 
-/// Inpainting of a whole picture: all three have one size, which is the size that is drawn at.
+/// Inpainting of a whole picture: all three have one size, which is the size that is drawn at, in multiples of 8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// What it begins with.
@@ -15,6 +15,16 @@ pub struct Job {
     pub mask_blur: usize,
     /// Where latents are drawn anew, and where masked content is filled in; not softened.
     pub latent_mask: Mask,
+}
+
+impl Job {
+    /// What image to image draws from, and what finishes it. `fills` says whether masked content begins with the colours around it
+    /// (`inpainting_fill` 0, and 2 and 3 as A1111 has them), `soft` whether it is soft inpainting.
+    pub fn prepare(&self, fills: bool, soft: bool) -> Result<Prepared> {
+        let sigma = self.mask_blur as f64;
+        let mask = self.mask.clone().blurred(sigma, sigma)?;
+        Prepared::with_masks(&self.picture, mask, &self.latent_mask, fills, soft)
+    }
 }
 
 /// White but for a rectangle `(left, top, right, bottom)`, all four within it, as far as it is in the picture.
@@ -58,4 +68,47 @@ pub(super) fn part(
         mask_blur,
         latent_mask: latent_mask.cropped(region)?,
     })
+}
+
+/// A side as it can be drawn: without what is beyond whole eighths.
+pub(super) fn in_eighths(side: usize) -> usize {
+    (side / 8 * 8).max(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grey(width: usize, pixels: &[u8]) -> Picture {
+        let height = pixels.len() / width;
+        Picture { width, height, channels: Channels::Grey, pixels: pixels.to_vec() }
+    }
+
+    /// The overlay goes by one mask, what is filled in and drawn by the other.
+    #[test]
+    fn a_job_is_prepared_with_both_masks() {
+        let mask = |pixels: &[u8]| Mask::of(&grey(16, pixels), false).expect("a mask");
+        let columns =
+            |from: usize| (0..128).map(|at| if at % 16 < from { 0 } else { 255 }).collect::<Vec<u8>>();
+        let picture = Picture { width: 16, height: 8, channels: Channels::Rgb, pixels: vec![50; 384] };
+        let job = Job { picture, mask: mask(&columns(4)), mask_blur: 0, latent_mask: mask(&columns(10)) };
+        let prepared = job.prepare(true, true).expect("can be drawn");
+        assert_eq!(prepared.mask.as_ref().map(Mask::values), Some(&columns(10)[..]));
+        let drawn = Picture { pixels: vec![200; 384], ..job.picture.clone() };
+        let finished = prepared.finish(drawn.clone().into_rgb(), None).expect("fits");
+        for (at, pixel) in finished.pixels.chunks_exact(3).enumerate() {
+            assert_eq!(pixel, [if at % 16 < 4 { 50 } else { 200 }; 3], "{at}");
+        }
+        // With soft inpainting it is what changed that is seen.
+        for (seen, shown) in [(0, 50), (255, 200)] {
+            let finished =
+                prepared.finish(drawn.clone().into_rgb(), Some(&grey(2, &[seen; 2]))).expect("fits");
+            assert_eq!(finished.pixels, [shown; 384]);
+        }
+        let hard = job.prepare(false, false).expect("can be drawn");
+        assert_eq!(hard.picture, job.picture);
+        let finished = hard.finish(drawn.into_rgb(), Some(&grey(2, &[0; 2]))).expect("fits");
+        assert_eq!(finished.pixels[4 * 3..6 * 3], [200; 6]);
+        assert!(Job { mask_blur: 2000, ..job }.prepare(false, false).is_err());
+    }
 }

@@ -1,7 +1,7 @@
 //! "Outpainting mk2" (`scripts/outpainting_mk_2.py` of A1111 1.10.1): one side after the other, each begun with noise that has
 //! the spectrum of what is there.
 
-use super::job::{Job, check_kept, frame};
+use super::job::{Job, check_kept, frame, in_eighths};
 use super::margins::{Margins, rounded_up};
 use super::matched_noise::matched_noise;
 use crate::image::inpaint::{LARGEST_BLUR, Mask, Region};
@@ -72,6 +72,9 @@ impl Mk2 {
 
     /// What is drawn for a step from what is there, whose opacity is dropped. Computed on the rayon pool that the caller is in;
     /// threads do not matter. Takes about 100 bytes for each pixel of the canvas.
+    ///
+    /// What is drawn has multiples of 8 pixels. A1111 asks for others too, gets back less, and puts that to the end of the canvas,
+    /// some pixels off.
     pub fn begin(&self, step: Mk2Step, picture: &Picture) -> Result<Mk2Drawing> {
         picture.check()?;
         let Mk2Step { direction, pixels } = step;
@@ -98,8 +101,11 @@ impl Mk2 {
         let noise = pcg64::uniform(SEED, canvas.pixels.len());
         let canvas = matched_noise(&canvas, &mask, &noise, self.noise_q, self.color_variation)?;
         drop(noise);
-        let drawn =
-            if is_across { (self.size.0.min(wanted.0), size.1) } else { (size.0, self.size.1.min(wanted.1)) };
+        let drawn = if is_across {
+            (in_eighths(self.size.0.min(wanted.0)), size.1)
+        } else {
+            (size.0, in_eighths(self.size.1.min(wanted.1)))
+        };
         let (left, top) = place(direction, size, drawn);
         let region = Region { left, top, right: left + drawn.0, bottom: top + drawn.1 };
         let job = Job {
@@ -162,14 +168,13 @@ impl Mk2Drawing {
         &self.job
     }
 
-    /// What is there after this step, from what was drawn for the job. That may be smaller than the job: image to image rounds
-    /// sizes down to multiples of 8.
+    /// What is there after this step, RGB, from what was drawn for the job.
     pub fn finish(&self, drawn: &Picture) -> Result<Picture> {
         drawn.check()?;
         let (width, height) = (self.job.picture.width, self.job.picture.height);
-        if drawn.width > width || drawn.height > height {
+        if (drawn.width, drawn.height) != (width, height) {
             return Err(Error::Request(format!(
-                "picture: {}x{} was drawn for {width}x{height}; give no more",
+                "picture: {}x{} was drawn for {width}x{height}; give the same size",
                 drawn.width, drawn.height
             )));
         }
@@ -209,21 +214,23 @@ mod tests {
         assert!(refused.contains("65x1 was drawn for 64x64"), "{refused}");
     }
 
-    /// Sizes that are no multiple of 8 are drawn a little smaller: what was drawn lies at the end that is continued.
     #[test]
-    fn what_was_drawn_smaller_lies_at_its_end() {
+    fn what_is_drawn_has_multiples_of_8_at_the_end_that_is_continued() {
         let picture = Picture { width: 50, height: 64, channels: Channels::Rgb, pixels: vec![7; 9600] };
         let margins = Margins { left: 30, right: 40, ..Margins::default() };
-        let mk2 = Mk2 { margins, mask_blur: 1, noise_q: 1.0, color_variation: 0.05, size: (64, 64) };
+        let mk2 = Mk2 { margins, mask_blur: 1, noise_q: 1.0, color_variation: 0.05, size: (512, 512) };
         let steps = mk2.steps((50, 64)).expect("steps");
         assert_eq!(steps.iter().map(|step| step.pixels).collect::<Vec<_>>(), [33, 45]);
-        let drawing = mk2.begin(steps[1], &picture).expect("can be drawn");
-        let drawn = Picture { width: 48, height: 64, channels: Channels::Rgb, pixels: vec![99; 48 * 64 * 3] };
-        let made = drawing.finish(&drawn).expect("fits");
-        assert_eq!((made.width, made.height), (95, 64));
-        // The canvas is 128 wide: 80 and more are drawn.
-        for (at, pixel) in made.pixels.chunks_exact(3).enumerate() {
-            assert_eq!(pixel == [99; 3], at % 95 >= 80, "{at}");
+        // 83 and 95 are wanted, of canvases of 128.
+        for (step, (first, after), width) in [(steps[0], (0, 80), 83), (steps[1], (40, 128), 95)] {
+            let drawing = mk2.begin(step, &picture).expect("can be drawn");
+            let drawn =
+                Picture { pixels: vec![99; (after - first) * 64 * 3], ..drawing.job().picture.clone() };
+            let made = drawing.finish(&drawn).expect("fits");
+            assert_eq!((made.width, made.height), (width, 64));
+            for (at, pixel) in made.pixels.chunks_exact(3).enumerate() {
+                assert_eq!(pixel == [99; 3], (first..after).contains(&(at % width)), "{at}");
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! "Poor man's outpainting" (`scripts/poor_mans_outpainting.py` of A1111 1.10.1): black around the picture, and what of it is
 //! drawn, in tiles.
 
-use super::job::{Job, check_kept, frame, part};
+use super::job::{Job, check_kept, frame, in_eighths, part};
 use super::margins::{Margins, rounded_up};
 use crate::image::grid::Grid;
 use crate::image::inpaint::{LARGEST_BLUR, Mask, Region};
@@ -25,7 +25,7 @@ pub struct PoorMans {
 impl PoorMans {
     /// Room for `margins` (A1111's default is 128 on each side, from 8 to 256), rounded up to multiples of 64. `mask_blur` is the
     /// method's own (its default is 4): the mask reaches two times as far into the picture. `tile` is the request's `(width,
-    /// height)`. Opacity is dropped.
+    /// height)`, without what is beyond whole eighths. Opacity is dropped.
     pub fn new(picture: &Picture, margins: Margins, mask_blur: usize, tile: (usize, usize)) -> Result<Self> {
         picture.check()?;
         if 2 * mask_blur as u128 > LARGEST_BLUR as u128 {
@@ -55,7 +55,7 @@ impl PoorMans {
         };
         let (mask, latent_mask) = (kept(mask_blur * 2)?, kept(mask_blur / 2)?);
         check_kept(&mask, mask_blur, (picture.width, picture.height))?;
-        let grid = Grid::new(size, tile, overlap)?;
+        let grid = Grid::new(size, (in_eighths(tile.0), in_eighths(tile.1)), overlap)?;
         let is_kept = |region: &Region| {
             region.left >= left
                 && region.right <= size.0 - right
