@@ -10,7 +10,7 @@ use latentd_models::{Error, Tensor};
 use crate::drawing::Trace;
 use crate::golden::{Golden, checkpoint, relative_error, values};
 
-fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize) -> Img2Img {
+pub fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize) -> Img2Img {
     let drawing = crate::samplers::request(sampler, schedule, steps, SamplerOptions::default());
     Img2Img {
         drawing,
@@ -21,6 +21,7 @@ fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize) -> 
         img2img_extra_noise: 0.0,
         latent_mask: None,
         masked_content: MaskedContent::Picture,
+        soft_inpainting: None,
     }
 }
 

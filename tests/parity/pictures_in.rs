@@ -20,11 +20,11 @@ fn cases() -> Vec<Value> {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn number(value: &Value) -> usize {
+pub fn number(value: &Value) -> usize {
     value.as_u64().expect("a number") as usize
 }
 
-fn pair(value: &Value) -> (usize, usize) {
+pub fn pair(value: &Value) -> (usize, usize) {
     (number(&value[0]), number(&value[1]))
 }
 
@@ -35,7 +35,7 @@ fn region(value: &Value) -> Option<Region> {
     Some(Region { left, top, right, bottom })
 }
 
-fn unhex(text: &Value) -> Vec<u8> {
+pub fn unhex(text: &Value) -> Vec<u8> {
     let digits = text.as_str().expect("text").as_bytes().chunks_exact(2);
     digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).expect("text"), 16).expect("hex")).collect()
 }
@@ -51,7 +51,7 @@ fn noise(count: usize, seed: usize) -> Vec<u8> {
 }
 
 /// What the script's `picture` makes up.
-fn source(told: &Value) -> Picture {
+pub fn source(told: &Value) -> Picture {
     let [width, height, channels, seed] =
         ["width", "height", "channels", "seed"].map(|key| number(&told[key]));
     let each = |value: &dyn Fn(usize, usize, usize) -> u8| -> Vec<u8> {
@@ -223,12 +223,13 @@ fn pictures_are_prepared_and_finished_as_a1111_does() {
                 blur: (sigma(0), sigma(1)),
                 fills: switch("fills"),
                 only_masked: case["padding"].as_u64().map(|padding| padding as usize),
+                soft: false,
             },
         };
         let mask = (!case["mask"].is_null()).then(|| source(&case["mask"]));
         let prepared = preparation.prepare(&source(&case["picture"]), mask.as_ref()).expect("prepares");
         let drawn = source(&case["drawn"]).into_rgb();
-        let result = Picture::from(prepared.finish(drawn).expect("finishes"));
+        let result = Picture::from(prepared.finish(drawn, None).expect("finishes"));
         let drawn_mask = prepared.mask.as_ref().map(Mask::picture);
         for (what, picture) in
             [("init", Some(&prepared.picture)), ("drawn_mask", drawn_mask), ("result", Some(&result))]

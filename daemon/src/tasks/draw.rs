@@ -290,10 +290,10 @@ impl Draw {
                         return Err(Error::new(Class::Cancelled, text));
                     }
                     let told = self.told.clone().of_image(drawn.index);
-                    let infotext = self.infotext(&drawn, told, &course.known, run)?;
+                    let infotext = self.infotext(&drawn, &told, &course.known, run)?;
                     let (seed, subseed) = (drawn.seed, drawn.subseed);
                     let image = match ready.as_ref().and_then(|ready| ready.of(drawn.index)) {
-                        Some(begun) => begun.finish(drawn.image)?,
+                        Some(begun) => begun.finish(drawn.image, drawn.seen.as_ref())?,
                         None => drawn.image,
                     };
                     Ok(ImageOut { subseed, ..packing.pack(image, seed, infotext, index)? })
@@ -347,11 +347,11 @@ impl Draw {
                 let drawn = drawn.into_iter().next();
                 let mut drawn = drawn.ok_or_else(|| Error::internal("a loop drew nothing"))?;
                 told.request.denoising_strength = Some(way.strength);
-                let infotext = self.infotext(&drawn, told.clone(), &course.known, run)?;
+                let infotext = self.infotext(&drawn, &told, &course.known, run)?;
                 let blank = RgbImage { width: 0, height: 0, pixels: vec![] };
                 let image = std::mem::replace(&mut drawn.image, blank);
                 let image = match ready.of(0) {
-                    Some(begun) => begun.finish(image)?,
+                    Some(begun) => begun.finish(image, drawn.seen.as_ref())?,
                     None => image,
                 };
                 if number + 1 < loopback.loops {
@@ -454,7 +454,13 @@ impl Draw {
     }
 
     /// The picture's text. Waits for the hashes of the files that drew it.
-    fn infotext(&self, drawn: &pipeline::Output, told: Told, known: &Known, run: &Run<'_>) -> Result<String> {
+    fn infotext(
+        &self,
+        drawn: &pipeline::Output,
+        told: &Told,
+        known: &Known,
+        run: &Run<'_>,
+    ) -> Result<String> {
         let cancelled = || run.watch.is_cancelled();
         let named = |file: &Pinned, name: String| {
             let sha256 = file.sha256(&cancelled)?;
@@ -464,7 +470,7 @@ impl Draw {
         let ModelFiles { checkpoint, vae } = &self.files;
         let in_prompt = self.prompts.told(drawn.index, &self.loras, &self.hypernetworks)?;
         let facts = self.drawing.text_facts(drawn.index)?;
-        let told = with_prompts(&told, &in_prompt, self.drawing.negative_prompt.of(drawn.index));
+        let told = with_prompts(told, &in_prompt, self.drawing.negative_prompt.of(drawn.index));
         let request = told.request.clone();
         let request = Txt2ImgParams {
             // What makes no difference is not told.

@@ -95,6 +95,7 @@ impl FromPictures {
             blur: (params.mask_blur_x, params.mask_blur_y),
             fills: params.inpainting_fill != 1,
             only_masked: params.inpaint_full_res.then_some(params.inpaint_full_res_padding as usize),
+            soft: false,
         };
         let preparation = Preparation {
             size: (0, 0),
@@ -262,6 +263,7 @@ impl FromPictures {
             img2img_extra_noise: self.extra_noise,
             latent_mask,
             masked_content: self.masked_content,
+            soft_inpainting: None,
         }
     }
 }

@@ -64,7 +64,7 @@ impl Denoise for Denoiser<'_, '_> {
             self.context.around.handles.end_call();
         }
         let by_timesteps = self.plan.sampler.goes_by_timesteps();
-        let shown = if by_timesteps { self.start.shown(&x, sigma)? } else { None };
+        let shown = if by_timesteps { self.start.shown(&x, sigma, evaluation.timestep)? } else { None };
         let outputs = self.outputs(shown.as_ref().unwrap_or(&x), sigma, &evaluation)?;
         // x0 = of_x · x − of_output · output.
         let (of_x, of_output) = match evaluation.prediction {
@@ -96,7 +96,7 @@ impl Denoise for Denoiser<'_, '_> {
                 "the UNet's output came out as NaN: the checkpoint's weights overflow, or are broken";
             return Err(Error::NotFinite(reason.to_owned()));
         }
-        let guided = if by_timesteps { guided } else { self.start.keep(guided)? };
+        let guided = if by_timesteps { guided } else { self.start.keep(guided, sigma)? };
         Ok(Denoised { guided, uncond })
     }
 

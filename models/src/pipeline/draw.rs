@@ -10,7 +10,7 @@ use super::evaluation::PassKind;
 use super::handles::Handles;
 use super::networks::Surroundings;
 use super::pass;
-use super::pass_context::PassContext;
+use super::pass_context::{PassContext, nobodys_turn};
 use super::pass_plan::PassPlan;
 use super::request::Txt2Img;
 use super::sampling_options::Skipped;
@@ -18,7 +18,7 @@ use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages};
 use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
-use crate::image::RgbImage;
+use crate::image::{self, RgbImage};
 use crate::model::{ModelFacts, TextEncoder};
 use crate::networks::taesd::Taesd;
 use crate::nn::Run;
@@ -38,6 +38,8 @@ pub struct Output {
     pub skipped: Skipped,
     /// Whether the refiner ended it.
     pub refined: bool,
+    /// With soft inpainting, how much of it is seen: for [`crate::image::inpaint::soft_mask`].
+    pub seen: Option<image::Picture>,
     /// Its place in the request.
     pub index: usize,
 }
@@ -140,8 +142,11 @@ pub(super) fn draw(
         };
         context.prepare()?;
         context.around.watch.progress(progress);
-        let latents = pass::run(&plan, &(origin.start)(images)?, &mut context)?;
-        let refined = context.networks.as_ref().is_some_and(|networks| networks.is_refiner);
+        let start = (origin.start)(images)?;
+        let latents = pass::run(&plan, &start, &mut context)?;
+        let networks = context.networks.as_ref().ok_or_else(nobodys_turn)?;
+        let seen = start.seen(&latents, networks.unet.device())?;
+        let refined = networks.is_refiner;
         drop(context);
         let mut pictures = vec![];
         {
@@ -171,7 +176,9 @@ pub(super) fn draw(
         }
         outputs.extend(pictures.into_iter().map(|Picture { image, seed, index }| {
             let subseed = request.noise(index).variation.map(|variation| variation.subseed);
-            Output { image, seed, subseed, skipped, refined, index }
+            let place = index.checked_sub(plan.first_image);
+            let seen = place.and_then(|place| seen.get(place)).cloned();
+            Output { image, seed, subseed, skipped, refined, seen, index }
         }));
     }
     Ok(outputs)

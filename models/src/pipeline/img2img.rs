@@ -8,6 +8,7 @@ use super::draw::{Origin, Output, draw};
 use super::encode::encode;
 use super::guidance::masked;
 use super::request::Txt2Img;
+use super::soft_inpainting::SoftInpainting;
 use super::stages::Stages;
 use super::start::Start;
 use super::watch::Watch;
@@ -39,6 +40,9 @@ pub struct Img2Img {
     pub latent_mask: Option<Tensor>,
     /// What images begin with where they are drawn.
     pub masked_content: MaskedContent,
+    /// How what is drawn and what it begins with are blended where the mask is grey, if not evenly: the mask is not rounded
+    /// then. Nothing without a mask.
+    pub soft_inpainting: Option<SoftInpainting>,
 }
 
 /// What an image begins with where it is drawn anew.
@@ -112,6 +116,7 @@ impl Img2Img {
                 return wrong("the latent mask has values that are not from 0 to 1".to_owned());
             }
         }
+        self.soft_inpainting.as_ref().map_or(Ok(()), SoftInpainting::check)?;
         self.beginning(facts).map(drop)
     }
 
@@ -196,7 +201,7 @@ pub fn img2img(
             }
             mask => mask.clone().map(Arc::new),
         };
-        Ok(Start::Latents { latents, mask, beginning: beginning.clone() })
+        Ok(Start::Latents { latents, mask, soft: request.soft_inpainting, beginning: beginning.clone() })
     };
     let sigmas = request.all_levels(facts)?;
     let origin = Origin {

@@ -23,6 +23,7 @@ mod pass_plan;
 mod regions;
 mod request;
 mod sampling_options;
+mod soft_inpainting;
 mod stages;
 mod start;
 mod texts;
@@ -41,6 +42,7 @@ pub use img2img::{Img2Img, InitImage, MaskedContent, img2img};
 pub use regions::RegionPrompt;
 pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
+pub use soft_inpainting::SoftInpainting;
 pub use stages::{
     BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, ImagePost, LatentFinal,
     NoStages, NoiseInit, PassBegin, Picture, Stages, Wants,

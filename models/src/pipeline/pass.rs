@@ -88,6 +88,6 @@ impl Part<'_> {
             call: 0,
         };
         let options = &plan.sampling.sampler;
-        start.keep(sample(&plan.sampler, &state, &sigmas, model_sigmas, options, &mut denoiser)?)
+        start.keep_at_last(sample(&plan.sampler, &state, &sigmas, model_sigmas, options, &mut denoiser)?)
     }
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::guidance::masked;
+use super::soft_inpainting::SoftInpainting;
 use crate::error::{Result, bail};
+use crate::image::Picture;
+use crate::nn::Device;
 use crate::sampling::{Beginning, Sigmas};
 use crate::tensor::Tensor;
 
@@ -20,6 +23,8 @@ pub enum Start {
         /// Where to draw, `(batch, height, width)`, one per image or one for all: 1 for anew, 0 for what `latents` have there to
         /// the end. Everywhere if `None`.
         mask: Option<Arc<Tensor>>,
+        /// How the two are blended where the mask is grey, if not evenly.
+        soft: Option<SoftInpainting>,
         /// The noise that is added, and the levels that remain.
         beginning: Beginning,
     },
@@ -43,37 +48,66 @@ impl Start {
 
     /// What it is for one of its images.
     pub(super) fn of_image(&self, image: usize) -> Result<Self> {
-        let Self::Latents { latents, mask, beginning } = self else { return Ok(Self::Noise) };
+        let Self::Latents { latents, mask, soft, beginning } = self else { return Ok(Self::Noise) };
         let own = |all: &Tensor| all.narrow(0, image % all.dim(0).max(1), 1);
         let mask = mask.as_deref().map(own).transpose()?.map(Arc::new);
-        Ok(Self::Latents { latents: own(latents)?, mask, beginning: beginning.clone() })
+        Ok(Self::Latents { latents: own(latents)?, mask, soft: *soft, beginning: beginning.clone() })
     }
 
-    /// What is known of the picture beside what was predicted of it: outside of the mask that of `latents`.
-    pub(super) fn keep(&self, predicted: Tensor) -> Result<Tensor> {
-        Ok(self.kept(&predicted, 1.0)?.unwrap_or(predicted))
+    /// What is known of the picture beside what was predicted of it at a level, σ: outside of the mask that of `latents`.
+    pub(super) fn keep(&self, predicted: Tensor, level: f64) -> Result<Tensor> {
+        Ok(self.kept(&predicted, 1.0, level)?.unwrap_or(predicted))
+    }
+
+    /// The same of what sampling ended with. Soft inpainting leaves that as it is.
+    pub(super) fn keep_at_last(&self, sampled: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Latents { soft: Some(_), .. } => Ok(sampled),
+            _ => self.keep(sampled, 0.0),
+        }
     }
 
     /// What the model is shown of a state whose noise has the standard deviation `sigma`, as A1111 does with samplers that go by
     /// timesteps, instead of [`keep`](Self::keep): outside of the mask the latents, without noise, as if they were the state
     /// of constant variance. `None` if it is shown the state.
-    pub(super) fn shown(&self, state: &Tensor, sigma: f64) -> Result<Option<Tensor>> {
-        self.kept(state, (1.0 + sigma * sigma).sqrt() as f32)
+    pub(super) fn shown(&self, state: &Tensor, sigma: f64, timestep: f32) -> Result<Option<Tensor>> {
+        self.kept(state, (1.0 + sigma * sigma).sqrt(), f64::from(timestep))
     }
 
     /// Outside of the mask the latents times `scale`; `None` if there is no mask.
-    fn kept(&self, state: &Tensor, scale: f32) -> Result<Option<Tensor>> {
-        let Self::Latents { latents, mask: Some(mask), .. } = self else { return Ok(None) };
-        let images = 0..state.dim(0);
-        let masks = images.map(|image| mask.get(image % mask.dim(0).max(1))).collect::<Result<Vec<_>>>()?;
+    fn kept(&self, state: &Tensor, scale: f64, level: f64) -> Result<Option<Tensor>> {
+        let Self::Latents { latents, mask: Some(mask), soft, .. } = self else { return Ok(None) };
+        let masks = each_mask(mask, state.dim(0))?;
         let mut masks = masks.iter();
         let blended = each(state, latents, |state, latents| {
             let Some(mask) = masks.next() else { bail!("a state without a mask") };
-            let outside = mask.map(|value| (1.0 - value) * scale);
+            if let Some(soft) = soft {
+                let state = state.scaled(1.0 / scale);
+                return Ok(soft.blend(latents, &state, &soft.mask_at(mask, level))?.scaled(scale));
+            }
+            let outside = mask.map(|value| (1.0 - value) * scale as f32);
             masked(state.clone(), mask)?.plus(&masked(latents.clone(), &outside)?)
         });
         blended.map(Some)
     }
+
+    /// With soft inpainting, how much of each image that ended with these latents is seen. Computed on the device's threads.
+    pub(super) fn seen(&self, sampled: &Tensor, device: &Device) -> Result<Vec<Picture>> {
+        let Self::Latents { latents, mask: Some(mask), soft: Some(soft), .. } = self else {
+            return Ok(vec![]);
+        };
+        let masks = each_mask(mask, sampled.dim(0))?;
+        let seen = masks.iter().enumerate().map(|(image, mask)| {
+            let of = |all: &Tensor| all.narrow(0, image % all.dim(0).max(1), 1);
+            soft.seen(&of(latents)?, &of(sampled)?, mask)
+        });
+        device.run(|| seen.collect())
+    }
+}
+
+/// Each image's mask, of those of all or the one for all.
+fn each_mask(mask: &Tensor, images: usize) -> Result<Vec<Tensor>> {
+    (0..images).map(|image| mask.get(image % mask.dim(0).max(1))).collect()
 }
 
 /// A function of each image of a batch and the latents that it begins with.
@@ -105,7 +139,7 @@ mod tests {
 
     impl Denoise for Knows<'_> {
         fn predict(&mut self, _x: &Tensor, _sigma: f64, _timestep: Option<f32>) -> Result<Denoised> {
-            let guided = self.0.keep(self.1.clone())?;
+            let guided = self.0.keep(self.1.clone(), 1.0)?;
             Ok(Denoised { uncond: guided.clone(), guided })
         }
 
@@ -131,7 +165,12 @@ mod tests {
     }
 
     fn latents(mask: Option<Tensor>, beginning: Beginning) -> Start {
-        Start::Latents { latents: numbers(1.0, [1, 4, 3, 5]), mask: mask.map(Arc::new), beginning }
+        Start::Latents {
+            latents: numbers(1.0, [1, 4, 3, 5]),
+            mask: mask.map(Arc::new),
+            soft: None,
+            beginning,
+        }
     }
 
     #[test]
@@ -167,7 +206,7 @@ mod tests {
         let mut mask = Tensor::full(0.0, [1, 3, 5]);
         mask.values_mut()[7] = 1.0;
         let begin = beginning(&Sampler::from_name("Euler").expect("a sampler"), 9);
-        let kept = latents(Some(mask), begin.clone()).keep(numbers(3.0, [1, 4, 3, 5])).expect("fits");
+        let kept = latents(Some(mask), begin.clone()).keep(numbers(3.0, [1, 4, 3, 5]), 1.0).expect("fits");
         let (before, drawn) = (numbers(1.0, [1, 4, 3, 5]), numbers(3.0, [1, 4, 3, 5]));
         for (index, value) in kept.values().iter().enumerate() {
             let wanted = if index % 15 == 7 { &drawn } else { &before };
@@ -175,7 +214,7 @@ mod tests {
         }
         assert!(
             latents(Some(Tensor::full(0.0, [1, 5, 3])), begin.clone())
-                .keep(numbers(3.0, [1, 4, 3, 5]))
+                .keep(numbers(3.0, [1, 4, 3, 5]), 1.0)
                 .is_err()
         );
         assert!(latents(None, begin).state(numbers(2.0, [1, 4, 5, 3])).is_err());

@@ -8,6 +8,7 @@ mod model_sigmas;
 mod named;
 mod noise;
 mod options;
+pub(crate) mod pcg64;
 mod sampler;
 mod samplers;
 mod schedules;

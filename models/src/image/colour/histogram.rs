@@ -1,7 +1,7 @@
 //! Numbers given the distribution that other numbers have (scikit-image's `match_histograms`, of one channel).
 
 /// How often each number occurs.
-pub(super) fn counts(values: impl Iterator<Item = u8>) -> [u64; 256] {
+pub(in crate::image) fn counts(values: impl Iterator<Item = u8>) -> [u64; 256] {
     let mut counts = [0; 256];
     for value in values {
         counts[usize::from(value)] += 1;
@@ -25,7 +25,7 @@ pub(super) fn matched(own: &[u64; 256], wanted: &[u64; 256]) -> [u8; 256] {
 }
 
 /// For each number the share of numbers that are no greater.
-fn shares(counts: &[u64; 256]) -> impl Iterator<Item = f64> {
+pub(in crate::image) fn shares(counts: &[u64; 256]) -> impl Iterator<Item = f64> {
     let all = counts.iter().sum::<u64>() as f64;
     counts.iter().scan(0, move |sum, count| {
         *sum += count;
@@ -34,7 +34,7 @@ fn shares(counts: &[u64; 256]) -> impl Iterator<Item = f64> {
 }
 
 /// `numpy.interp` at one place, to the last bit: points in ascending order.
-fn interpolated(points: &[(f64, f64)], place: f64) -> f64 {
+pub(in crate::image) fn interpolated(points: &[(f64, f64)], place: f64) -> f64 {
     let after = points.partition_point(|(x, _)| *x <= place);
     match (after.checked_sub(1).map(|before| points[before]), points.get(after)) {
         (None, Some((_, first))) => *first,

@@ -1,7 +1,7 @@
 //! From pictures as they are given to what is drawn from, and from what was drawn to what is given back, in the order of A1111
 //! 1.10.1 (`modules/processing.py`: `StableDiffusionProcessingImg2Img.init`, and the end of `process_images_inner`).
 
-use super::{Mask, Overlay, Region, fill_from_surroundings};
+use super::{Mask, Overlay, Region, fill_from_surroundings, soft_mask};
 use crate::image::colour::ColourCorrection;
 use crate::image::{Fit, Picture, RgbImage};
 use crate::tensor::Tensor;
@@ -24,6 +24,7 @@ pub struct Preparation {
 
 /// How a mask is used. Names are A1111's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a field of the request")]
 pub struct Inpaint {
     /// Whether what is not painted is drawn (`inpainting_mask_invert`).
     pub inverted: bool,
@@ -36,6 +37,8 @@ pub struct Inpaint {
     pub fills: bool,
     /// Draws only the box around the mask, with so many pixels around it (`inpaint_full_res`, `inpaint_full_res_padding`).
     pub only_masked: Option<usize>,
+    /// Whether the original is kept, so that what hardly changed can be it again: for soft inpainting, which does not round.
+    pub soft: bool,
 }
 
 /// A mask that was brought to the sizes where it is needed.
@@ -57,6 +60,8 @@ pub struct Prepared {
     overlay: Option<Overlay>,
     region: Option<Region>,
     correction: Option<ColourCorrection>,
+    /// What the overlay is of, for soft inpainting.
+    original: Option<Picture>,
 }
 
 impl Preparation {
@@ -77,15 +82,15 @@ impl Preparation {
             (None, None) if ready.is_some() => (opaque.fitted(Fit::Stretch, width, height)?, None),
             (None, None) => (in_eighths(&opaque)?, None),
         };
-        let overlay = match &ready {
-            Some(ready) => Some(Overlay::new(overlaid.as_ref().unwrap_or(&fitted), &ready.overlay)?),
-            None => None,
-        };
+        let original = overlaid.as_ref().unwrap_or(&fitted);
+        let overlay = ready.as_ref().map(|ready| Overlay::new(original, &ready.overlay)).transpose()?;
+        let original = (self.inpaint.soft && overlay.is_some()).then(|| original.clone());
         if let Some(ready) = ready.as_ref().filter(|_| self.inpaint.fills) {
             fitted = fill_from_surroundings(&fitted, &ready.drawn)?;
         }
         let correction = self.corrects_colour.then(|| ColourCorrection::of(&fitted)).transpose()?;
-        Ok(Prepared { picture: fitted, mask: ready.map(|ready| ready.drawn), overlay, region, correction })
+        let mask = ready.map(|ready| ready.drawn);
+        Ok(Prepared { picture: fitted, mask, overlay, region, correction, original })
     }
 
     /// `None` if only what is masked is drawn, and nothing is.
@@ -120,6 +125,27 @@ impl Prepared {
         Self { correction: Some(picture.clone()), ..self }
     }
 
+    /// RGB at the size that is drawn at, with two masks of that size: where the overlay is not, once it was doubled, and where
+    /// latents are drawn, which the picture is filled in by if it `fills`. A1111's `image_mask`, softened, and `latent_mask`.
+    pub(in crate::image) fn with_masks(
+        picture: &Picture,
+        mask: Mask,
+        latent_mask: &Mask,
+        fills: bool,
+        soft: bool,
+    ) -> Result<Self> {
+        let overlay = Overlay::new(picture, &mask.doubled())?;
+        let filled = if fills { fill_from_surroundings(picture, latent_mask)? } else { picture.clone() };
+        Ok(Self {
+            picture: filled,
+            mask: Some(latent_mask.clone()),
+            overlay: Some(overlay),
+            region: None,
+            correction: None,
+            original: soft.then(|| picture.clone()),
+        })
+    }
+
     /// The picture as networks take it: `(1, 3, height, width)` in [−1, 1].
     pub fn tensor(&self) -> Result<Tensor> {
         let Picture { width, height, pixels, .. } = &self.picture;
@@ -135,16 +161,22 @@ impl Prepared {
         Tensor::new(values, [1, 3, *height, *width])
     }
 
-    /// What is given back of what was drawn: colours set right, and the original where it is not drawn anew.
-    pub fn finish(&self, drawn: RgbImage) -> Result<RgbImage> {
+    /// What is given back of what was drawn: colours set right, and the original where it is not drawn anew. With soft inpainting
+    /// `seen` says how much of it is seen ([`crate::pipeline::SoftInpainting::seen`]).
+    pub fn finish(&self, drawn: RgbImage, seen: Option<&Picture>) -> Result<RgbImage> {
         if self.correction.is_none() && self.overlay.is_none() {
             return Ok(drawn);
         }
         let mut picture = Picture::from(drawn);
+        let size = (picture.width, picture.height);
         if let Some(correction) = &self.correction {
             picture = correction.apply(&picture)?;
         }
-        if let Some(overlay) = &self.overlay {
+        if let (Some(original), Some(seen)) = (&self.original, seen) {
+            let place = self.region.map(|region| (region, (original.width, original.height)));
+            let overlay = Overlay::new(original, &soft_mask(seen, size, place)?)?;
+            picture = overlay.over(&picture, self.region)?;
+        } else if let Some(overlay) = &self.overlay {
             picture = overlay.over(&picture, self.region)?;
         }
         Ok(picture.into_rgb())
@@ -167,4 +199,45 @@ fn in_eighths(picture: &Picture) -> Result<Picture> {
         )));
     }
     picture.cropped(Region { left: 0, top: 0, right, bottom })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Channels;
+
+    fn plain(width: usize, height: usize, value: u8, channels: Channels) -> Picture {
+        Picture { width, height, channels, pixels: vec![value; width * height * channels.count()] }
+    }
+
+    /// What is seen goes by what changed, not by the mask, and only within what was drawn.
+    #[test]
+    fn soft_inpainting_shows_what_changed_of_the_region() {
+        let inpaint = Inpaint { only_masked: Some(0), soft: true, ..Inpaint::default() };
+        let preparation = Preparation {
+            size: (64, 64),
+            fit: Some(Fit::Stretch),
+            background: [255; 3],
+            corrects_colour: false,
+            inpaint,
+        };
+        let mut mask = plain(96, 32, 0, Channels::Grey);
+        mask.paste(&plain(32, 32, 99, Channels::Grey), 40, 0);
+        let original = plain(96, 32, 7, Channels::Rgb);
+        let prepared = preparation.prepare(&original, Some(&mask)).expect("prepares");
+        let drawn = || plain(64, 64, 200, Channels::Rgb).into_rgb();
+        let seen = |value| Some(plain(8, 8, value, Channels::Grey));
+        let finished = prepared.finish(drawn(), seen(0).as_ref()).expect("finishes");
+        assert_eq!(Picture::from(finished), original);
+        let finished = prepared.finish(drawn(), seen(255).as_ref()).expect("finishes");
+        for (at, pixel) in finished.pixels.chunks_exact(3).enumerate() {
+            assert_eq!(pixel, [if (40..72).contains(&(at % 96)) { 200 } else { 7 }; 3], "{at}");
+        }
+        // Without it the mask alone counts.
+        let hard = Preparation { inpaint: Inpaint { soft: false, ..inpaint }, ..preparation };
+        let hard = hard.prepare(&original, Some(&mask)).expect("prepares");
+        let told = hard.finish(drawn(), seen(0).as_ref()).expect("finishes");
+        assert_eq!(told, hard.finish(drawn(), None).expect("finishes"));
+        assert_ne!(Picture::from(told), original);
+    }
 }
