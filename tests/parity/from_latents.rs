@@ -21,6 +21,9 @@ fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize) -> 
         img2img_extra_noise: 0.0,
         latent_mask: None,
         masked_content: MaskedContent::Picture,
+        image_cfg_scale: None,
+        conditioning_mask: None,
+        inpainting_mask_weight: 1.0,
     }
 }
 
