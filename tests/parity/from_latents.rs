@@ -22,6 +22,9 @@ pub fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize)
         latent_mask: None,
         masked_content: MaskedContent::Picture,
         soft_inpainting: None,
+        image_cfg_scale: None,
+        conditioning_mask: None,
+        inpainting_mask_weight: 1.0,
     }
 }
 

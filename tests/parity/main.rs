@@ -4,6 +4,7 @@
 
 mod adapters;
 mod bf16;
+mod channels;
 mod drawing;
 mod embeddings;
 mod from_latents;

@@ -15,7 +15,7 @@ use crate::drawing::sampler;
 use crate::golden::{Golden, assert_close, checkpoint};
 
 /// Two models that are in memory, and whose turn it is.
-struct Both<'a> {
+pub struct Both<'a> {
     own: &'a Model,
     refiner: &'a Model,
     is_refined: bool,
@@ -23,7 +23,11 @@ struct Both<'a> {
     turns: (usize, usize),
 }
 
-impl Both<'_> {
+impl<'a> Both<'a> {
+    pub fn new(own: &'a Model, refiner: &'a Model) -> Self {
+        Self { own, refiner, is_refined: false, turns: (0, 0) }
+    }
+
     fn now(&self) -> &Model {
         if self.is_refined { self.refiner } else { self.own }
     }
@@ -85,7 +89,7 @@ fn request(name: &str, share: f64) -> Txt2Img {
 
 fn draw(models: &[Model; 2], request: &Txt2Img) -> (Vec<Output>, Tensor, (usize, usize)) {
     let [own, refiner] = models;
-    let mut both = Both { own, refiner, is_refined: false, turns: (0, 0) };
+    let mut both = Both::new(own, refiner);
     let mut last = Last::default();
     let drawn = txt2img(&own.facts(), &mut both, request, &mut NoWatch, &mut last).expect("draws");
     (drawn, last.0.expect("latents"), both.turns)

@@ -49,6 +49,7 @@ impl Known {
             facts: ModelFacts {
                 family: checkpoint.family,
                 prediction: checkpoint.prediction,
+                unet_input: checkpoint.unet_input(),
                 zero_terminal_snr: checkpoint.zero_terminal_snr,
                 precision,
                 text_layers: checkpoint.clip().layers,

@@ -2,7 +2,7 @@
 
 use latentd_client::protocol::{ImageIn, Img2ImgParams, Masks};
 use latentd_models::image::colour::ColourCorrection;
-use latentd_models::image::inpaint::{Inpaint, Preparation, Prepared};
+use latentd_models::image::inpaint::{Inpaint, Mask, Preparation, Prepared};
 use latentd_models::image::{Fit, Picture, PictureHeader};
 use latentd_models::pipeline::{self, InitImage, MaskedContent};
 use latentd_models::sampling::PartOfSteps;
@@ -164,7 +164,7 @@ impl FromPictures {
     pub(super) fn check(&self, drawing: &pipeline::Txt2Img, facts: &ModelFacts) -> Result<()> {
         let [rows, columns] = [drawing.height / 8, drawing.width / 8];
         let nothing = Tensor::full(0.0, [1, facts.family.latent_channels, rows, columns]);
-        Ok(self.request(drawing.clone(), vec![InitImage::Latents(nothing)], None).check(facts)?)
+        Ok(self.request(drawing.clone(), vec![InitImage::Latents(nothing)]).check(facts)?)
     }
 
     /// Decodes all, and makes them ready. Stops between two once `cancelled` says so.
@@ -232,15 +232,19 @@ impl FromPictures {
         let init = ready.prepared.iter().map(|prepared| Ok(InitImage::Picture(prepared.tensor()?)));
         let init = init.collect::<Result<Vec<_>>>()?;
         let (rows, columns) = (drawing.height / 8, drawing.width / 8);
-        let masks = ready.prepared.iter().map(|prepared| match &prepared.mask {
-            Some(mask) => mask.on_latents(rows, columns, self.round)?.reshaped([1, rows, columns]),
-            None => Ok(Tensor::full(1.0, [1, rows, columns])),
-        });
-        let masks = masks.collect::<latentd_models::Result<Vec<_>>>()?;
-        let is_masked = ready.prepared.iter().any(|prepared| prepared.mask.is_some());
-        let masks = if is_masked { Some(Tensor::cat(&masks.iter().collect::<Vec<_>>(), 0)?) } else { None };
-        let request = self.request(drawing, init, masks);
-        Ok(pipeline::Img2Img { denoising_strength: strength, masked_content, ..request })
+        let on_latents =
+            |mask: &Mask| mask.on_latents(rows, columns, self.round)?.reshaped([1, rows, columns]);
+        let latent_mask = ready.masks([rows, columns], on_latents)?;
+        let size = [drawing.height, drawing.width];
+        let conditioning_mask = ready.masks(size, |mask| mask.on_pixels(self.round))?;
+        let request = self.request(drawing, init);
+        Ok(pipeline::Img2Img {
+            denoising_strength: strength,
+            masked_content,
+            latent_mask,
+            conditioning_mask,
+            ..request
+        })
     }
 
     /// How the first picture of each is drawn.
@@ -248,12 +252,7 @@ impl FromPictures {
         Way { strength: self.strength, masked_content: self.masked_content }
     }
 
-    fn request(
-        &self,
-        drawing: pipeline::Txt2Img,
-        init: Vec<InitImage>,
-        latent_mask: Option<Tensor>,
-    ) -> pipeline::Img2Img {
+    fn request(&self, drawing: pipeline::Txt2Img, init: Vec<InitImage>) -> pipeline::Img2Img {
         pipeline::Img2Img {
             drawing,
             init,
@@ -261,9 +260,12 @@ impl FromPictures {
             img2img_fix_steps: self.fixes_steps,
             initial_noise_multiplier: self.noise_multiplier,
             img2img_extra_noise: self.extra_noise,
-            latent_mask,
+            latent_mask: None,
             masked_content: self.masked_content,
             soft_inpainting: None,
+            image_cfg_scale: None,
+            conditioning_mask: None,
+            inpainting_mask_weight: 1.0,
         }
     }
 }
@@ -279,6 +281,23 @@ impl Ready {
     /// The one of this number alone.
     pub(super) fn one(&self, index: usize) -> Self {
         Self { prepared: self.of(index).cloned().into_iter().collect(), notices: vec![] }
+    }
+
+    /// The masks of all pictures, `(pictures, rows, columns)` as `of_one` makes each; 1 where a picture has none. None if none has.
+    fn masks(
+        &self,
+        [rows, columns]: [usize; 2],
+        of_one: impl Fn(&Mask) -> latentd_models::Result<Tensor>,
+    ) -> Result<Option<Tensor>> {
+        if self.prepared.iter().all(|prepared| prepared.mask.is_none()) {
+            return Ok(None);
+        }
+        let masks = self.prepared.iter().map(|prepared| match &prepared.mask {
+            Some(mask) => of_one(mask),
+            None => Ok(Tensor::full(1.0, [1, rows, columns])),
+        });
+        let masks = masks.collect::<latentd_models::Result<Vec<_>>>()?;
+        Ok(Some(Tensor::cat(&masks.iter().collect::<Vec<_>>(), 0)?))
     }
 
     /// What is drawn of the picture of this number.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::component::{Component, ComponentKind, Network, TextEncoder};
 use super::family::Family;
+use super::unet_input::UNetInput;
 use super::vae_file::with_vae;
 use crate::files::{self, Prediction, StoredTensor, Tensors, UNET, native_size};
 use crate::networks::clip::{ClipConfig, ClipText};
@@ -169,6 +170,11 @@ impl Checkpoint {
     /// The text encoder's configuration.
     pub fn clip(&self) -> &ClipConfig {
         &self.clip
+    }
+
+    /// What its UNet sees beside noisy latents and text.
+    pub fn unet_input(&self) -> UNetInput {
+        UNetInput::of(self.unet.in_channels, self.vae.latent_channels).unwrap_or_default()
     }
 
     /// The UNet's configuration.
@@ -338,7 +344,9 @@ impl Checkpoint {
                 unet.context_width, clip.width
             ));
         }
-        if (unet.in_channels, unet.out_channels) != (vae.latent_channels, vae.latent_channels) {
+        if unet.out_channels != vae.latent_channels
+            || UNetInput::of(unet.in_channels, vae.latent_channels).is_none()
+        {
             let (inputs, outputs, latents) = (unet.in_channels, unet.out_channels, vae.latent_channels);
             return wrong(format!(
                 "the UNet takes {inputs} and gives {outputs} channels, the VAE's latents have {latents}"
@@ -372,8 +380,6 @@ impl Checkpoint {
 /// Why a file is not drawn with: no checkpoint, or one of another architecture.
 fn refusal(file: &Tensors, architecture: Option<&str>) -> Error {
     let what = match architecture {
-        Some("sd1-inpainting") => "an inpainting checkpoint (9 input channels)".to_owned(),
-        Some("sd1-pix2pix") => "an InstructPix2Pix checkpoint (8 input channels)".to_owned(),
         Some(other) => format!("an {} checkpoint", other.to_uppercase()),
         None if file.has_under(UNET) => {
             let reason = format!(

@@ -75,10 +75,17 @@ impl Family {
         FAMILIES.iter().find(|family| family.name == name)
     }
 
+    /// That of an architecture, as [`FileInfo::architecture`](crate::files::FileInfo::architecture) has it, whose checkpoints
+    /// can be drawn with: an inpainting checkpoint's and an InstructPix2Pix one's too.
+    pub fn of_architecture(name: &str) -> Option<&'static Self> {
+        let plain = ["-inpainting", "-pix2pix"].into_iter().find_map(|end| name.strip_suffix(end));
+        Self::from_name(plain.unwrap_or(name))
+    }
+
     /// That of a checkpoint, or what it is instead, if that can be told.
     pub(super) fn of(file: &Tensors) -> Result<&'static Self, Option<String>> {
         let architecture = architecture(file);
-        let family = architecture.as_deref().and_then(Self::from_name);
+        let family = architecture.as_deref().and_then(Self::of_architecture);
         family.ok_or(architecture)
     }
 }

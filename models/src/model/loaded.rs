@@ -7,6 +7,7 @@ use super::checkpoint::Checkpoint;
 use super::component::{Component, ComponentKind, Network, TextEncoder};
 use super::estimate::Estimate;
 use super::family::Family;
+use super::unet_input::UNetInput;
 use crate::files::Prediction;
 use crate::networks::clip::ClipText;
 use crate::networks::unet::UNet;
@@ -23,6 +24,8 @@ pub struct ModelFacts {
     pub family: &'static Family,
     /// What its UNet predicts.
     pub prediction: Prediction,
+    /// What its UNet sees beside noisy latents and text.
+    pub unet_input: UNetInput,
     /// Whether its file says that it was trained with noise alone at the last timestep.
     pub zero_terminal_snr: bool,
     /// What it computes in.
@@ -90,6 +93,7 @@ impl Model {
             facts: ModelFacts {
                 family: checkpoint.family,
                 prediction: checkpoint.prediction,
+                unet_input: checkpoint.unet_input(),
                 zero_terminal_snr: checkpoint.zero_terminal_snr,
                 precision,
                 text_layers: checkpoint.clip().layers,

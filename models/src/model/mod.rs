@@ -11,6 +11,7 @@ mod loaded;
 mod merge;
 mod merged;
 mod rewrite;
+mod unet_input;
 mod vae_file;
 
 pub use checkpoint::Checkpoint;
@@ -22,4 +23,5 @@ pub use interpolation::Interpolation;
 pub use loaded::{Model, ModelFacts, ModelSummary};
 pub use merge::{Merge, MergeLora, MergeSources};
 pub use merged::Merged;
+pub use unet_input::UNetInput;
 pub use vae_file::{vae_parts, with_vae};

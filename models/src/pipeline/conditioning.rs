@@ -81,7 +81,7 @@ pub(super) fn guidance(
     let branches = wanted
         .map(|(wanted, all)| Branch { mask: wanted.mask.clone(), ..branch(Role::Cond, &wanted.part, all) });
     let unwanted = branch(Role::Uncond, &prompts.unwanted, &unwanted);
-    Ok(Guidance { branches: branches.chain([unwanted]).collect() })
+    Ok(Guidance { branches: branches.chain([unwanted]).collect(), image_scale: None })
 }
 
 fn tokens(all: &[Arc<Conditioning>]) -> usize {

@@ -98,13 +98,47 @@ pub(super) fn preview(taesd: &Taesd, latent: &Tensor, run: &Run) -> Result<RgbIm
     tensor_to_image(&taesd.decode(latent, run)?)
 }
 
+/// Latents `(1, channels, rows, columns)` in the model's scale to pixels `(1, 3, height, width)`, about [−1, 1], which no 8 bits
+/// have rounded. What comes out as NaN is decoded again in f32, and the watch is told.
+pub(super) fn decode_tensor(
+    components: &mut dyn Components,
+    latents: &Tensor,
+    scale: f64,
+    wrap: Wrap,
+    watch: &mut dyn Watch,
+) -> Result<Tensor> {
+    if watch.cancelled() {
+        return Err(Error::Cancelled);
+    }
+    let latents = latents.scaled(1.0 / scale);
+    let is_finite = |pixels: &Tensor| pixels.values().iter().all(|value| value.is_finite());
+    let vae = components.vae()?;
+    let pixels = pixels_of(&vae, &latents, wrap, watch)?;
+    drop(vae);
+    if is_finite(&pixels) {
+        return Ok(pixels);
+    }
+    let text = "the latents' picture came out as NaN";
+    let not_finite = || Error::NotFinite(text.to_owned());
+    let wide = components.vae_in_f32()?.ok_or_else(not_finite)?;
+    let pixels = pixels_of(&wide, &latents, wrap, watch)?;
+    if !is_finite(&pixels) {
+        return Err(not_finite());
+    }
+    watch.notice(&format!("{text} and was decoded again in f32"));
+    Ok(pixels)
+}
+
 fn decode_one(vae: &Vae, latent: &Tensor, wrap: Wrap, watch: &dyn Watch) -> Result<RgbImage> {
+    tensor_to_image(&pixels_of(vae, latent, wrap, watch)?)
+}
+
+fn pixels_of(vae: &Vae, latent: &Tensor, wrap: Wrap, watch: &dyn Watch) -> Result<Tensor> {
     let _memory = FreedAtTheEnd(vae.device().clone());
     let cancelled = || watch.cancelled();
     let run = Run::until(&cancelled);
-    let picture = match wrap {
+    match wrap {
         Wrap { x: false, y: false } => vae.decode(latent, &run),
         wrap => vae.wrapping(wrap).decode(latent, &run),
-    };
-    tensor_to_image(&picture?)
+    }
 }

@@ -10,12 +10,13 @@ use super::handles::Handle;
 use super::networks::PassNetworks;
 use super::pass_context::{PassContext, nobodys_turn};
 use super::pass_plan::PassPlan;
-use super::sampling_options::is_cond_alone;
+use super::sampling_options::{Skipped, is_cond_alone};
 use super::stages::{ControlResiduals, DenoiseBefore, DenoiseCombine};
 use super::start::Start;
 use super::watch::{Phase, Progress};
 use crate::files::Prediction;
 use crate::image::{RgbImage, latent_preview};
+use crate::model::UNetInput;
 use crate::networks::unet::{RowContext, UNetCall};
 use crate::nn::Run;
 use crate::prompt::Conditioning;
@@ -178,7 +179,10 @@ impl Denoiser<'_, '_> {
         let region = Region::whole(self.plan.width, self.plan.height);
         let timestep = timestep.unwrap_or_else(|| networks.sigmas.sigma_to_t(sigma));
         let level = if self.plan.sampler.goes_by_timesteps() { f64::from(timestep) } else { sigma };
-        let skipped = self.plan.sampling.skip.at(self.call, self.plan.calls, level);
+        // A1111 leaves nothing out of three predictions below a level, and fails where it is to do so early.
+        let is_edited = guidances.iter().any(|guidance| guidance.image_scale.is_some());
+        let skip = self.plan.sampling.skip;
+        let skipped = if is_edited { Skipped::default() } else { skip.at(self.call, self.plan.calls, level) };
         self.context.skipped.add(skipped);
         let needs_uncond = |guidance: &Guidance| {
             let uses = self.plan.sampler.uses_uncond;
@@ -229,6 +233,7 @@ impl Denoiser<'_, '_> {
         let residuals = self.residuals(evaluation, &latents)?;
         let networks = self.context.networks.as_ref().ok_or_else(nobodys_turn)?;
         let guidances = networks.guidance.get(self.images.clone()).unwrap_or_default();
+        let latents = self.with_channels(&evaluation.rows, latents)?;
         let time = self.context.times.get(&networks.unet, evaluation.timestep)?;
         let watch = &*self.context.around.watch;
         let cancelled = || watch.cancelled();
@@ -269,6 +274,23 @@ impl Denoiser<'_, '_> {
             }
         }
         Ok(outputs)
+    }
+
+    /// Each row's latents with what its image is shown behind them, for a checkpoint that sees a picture.
+    fn with_channels(&self, rows: &[Row], latents: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let networks = self.networks()?;
+        let Some(channels) =
+            self.context.channels.as_ref().filter(|_| networks.facts.unet_input != UNetInput::Latents)
+        else {
+            return Ok(latents);
+        };
+        let with = |(row, latents): (&Row, Tensor)| {
+            let image = self.images.start + row.image - self.plan.first_image;
+            let guidance = networks.guidance.get(image);
+            let is_hidden = guidance.is_some_and(|guidance| guidance.hides_the_picture(row.role));
+            channels.behind(&latents, image, is_hidden)
+        };
+        rows.iter().zip(latents).map(with).collect()
     }
 
     /// What somebody wants to add in the UNet, for all rows.

@@ -8,6 +8,7 @@ use super::contexts::Contexts;
 use super::decode::{DecodePlan, decode};
 use super::evaluation::PassKind;
 use super::handles::Handles;
+use super::image_conditioning::ImageConditioning;
 use super::networks::Surroundings;
 use super::pass;
 use super::pass_context::{PassContext, nobodys_turn};
@@ -54,6 +55,10 @@ pub(super) struct Origin<'a> {
     pub visited: &'a [f32],
     /// Model calls as A1111 counts them, which shares of them are shares of.
     pub calls: usize,
+    /// What images are shown, if the checkpoint sees a picture.
+    pub shown: Option<&'a ImageConditioning>,
+    /// How much the picture counts that is edited, if that is said.
+    pub image_cfg_scale: Option<f64>,
 }
 
 /// Draws `n_iter * batch_size` images of a request that was checked.
@@ -114,6 +119,7 @@ pub(super) fn draw(
             guide: &guide,
             tiling: request.tiling,
             zero_terminal_snr: request.sampling.zero_terminal_snr,
+            image_cfg_scale: origin.image_cfg_scale,
             components: &mut *components,
             watch: &mut *watch,
             stages: &mut *stages,
@@ -126,12 +132,15 @@ pub(super) fn draw(
         let networks = around.networks(*facts, false, guidance)?;
         let progress =
             Progress { phase: Phase::Conditioning, step: index * steps, steps: request.n_iter * steps };
+        let of_images =
+            |shown: &ImageConditioning| shown.channels(images.clone(), |image| request.noise(image));
         let mut context = PassContext {
             around,
             facts,
             sigmas: &model_sigmas,
             images: images.clone(),
             networks: Some(networks),
+            channels: origin.shown.map(of_images).transpose()?,
             wants,
             contexts: &mut contexts,
             times: &mut times,

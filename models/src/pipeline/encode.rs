@@ -5,6 +5,7 @@ use super::freed::FreedAtTheEnd;
 use super::watch::Watch;
 use crate::networks::vae::{Posterior, Vae};
 use crate::nn::{Run, Wrap};
+use crate::sampling::NoiseGenerator;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -34,6 +35,14 @@ pub(super) fn encode(
     }
     watch.notice(&format!("{text} and were encoded again in f32"));
     Ok(posterior)
+}
+
+/// One of the latents that a picture may be, in the model's scale.
+pub(super) fn sampled(posterior: &Posterior, mut generator: NoiseGenerator, scale: f64) -> Result<Tensor> {
+    let Posterior { mean, logvar } = posterior;
+    let noise = Tensor::new(generator.normal(mean.values().len()), mean.dims())?;
+    let spread = noise.zip(logvar, |noise, logvar| noise * (0.5 * logvar).exp())?;
+    Ok(mean.plus(&spread)?.scaled(scale))
 }
 
 fn is_finite(posterior: &Posterior) -> bool {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::components::Components;
 use super::draw::{Origin, Output, draw};
-use super::encode::encode;
-use super::guidance::masked;
+use super::encode::{encode, sampled};
+use super::guidance::{masked, several_are_wanted};
+use super::image_conditioning::{Covered, ImageConditioning, Source};
 use super::request::Txt2Img;
 use super::soft_inpainting::SoftInpainting;
 use super::stages::Stages;
 use super::start::Start;
 use super::watch::Watch;
-use crate::model::ModelFacts;
+use crate::model::{ModelFacts, UNetInput};
 use crate::networks::vae::Posterior;
 use crate::sampling::{
     Beginning, ImageNoise, NoiseGenerator, PartOfSteps, Sigmas, levels, levels_from_latents,
@@ -43,6 +44,14 @@ pub struct Img2Img {
     /// How what is drawn and what it begins with are blended where the mask is grey, if not evenly: the mask is not rounded
     /// then. Nothing without a mask.
     pub soft_inpainting: Option<SoftInpainting>,
+    /// For a checkpoint that edits: how much the picture counts, 0 or more. As much as it does in guidance by text alone if
+    /// `None`, or 1.
+    pub image_cfg_scale: Option<f64>,
+    /// For an inpainting checkpoint: where to draw anew, `(images, height, width)` of pixels from 0 to 1, as many as there may be
+    /// of `init`; everywhere if `None`. It is shown as it is: A1111 rounds it before, unless `mask_round` is off.
+    pub conditioning_mask: Option<Tensor>,
+    /// For an inpainting checkpoint: how much of what is beneath that mask it does not get to see, from 0 to 1.
+    pub inpainting_mask_weight: f64,
 }
 
 /// What an image begins with where it is drawn anew.
@@ -86,6 +95,7 @@ impl Img2Img {
                 return wrong(format!("{name} is {number}; a finite number is needed"));
             }
         }
+        self.check_shown(facts)?;
         let images = self.drawing.batch_size * self.drawing.n_iter;
         let batch = self.drawing.batch_size;
         if ![1, batch, images].contains(&self.init.len()) {
@@ -118,6 +128,41 @@ impl Img2Img {
         }
         self.soft_inpainting.as_ref().map_or(Ok(()), SoftInpainting::check)?;
         self.beginning(facts).map(drop)
+    }
+
+    /// Refuses what a checkpoint that sees a picture cannot be shown; whatever the checkpoint is, so that none hides a mistake.
+    fn check_shown(&self, facts: &ModelFacts) -> Result<()> {
+        let wrong = |text: String| Err(Error::Request(text));
+        if let Some(scale) = self.image_cfg_scale.filter(|scale| !(*scale >= 0.0 && scale.is_finite())) {
+            return wrong(format!("image_cfg_scale is {scale}; a number of 0 or more is needed"));
+        }
+        let weight = self.inpainting_mask_weight;
+        if !(0.0..=1.0).contains(&weight) {
+            return wrong(format!("inpainting_mask_weight is {weight}; 0 to 1 is needed"));
+        }
+        if let Some(mask) = &self.conditioning_mask {
+            let Txt2Img { batch_size: batch, n_iter, height, width, .. } = self.drawing;
+            let (dims, images) = (mask.dims(), batch * n_iter);
+            if dims.get(1..) != Some(&[height, width]) || ![1, batch, images].contains(&mask.dim(0)) {
+                return wrong(format!(
+                    "the mask is {dims:?}; [1, {batch} or {images}, {height}, {width}] is needed"
+                ));
+            }
+            if let Some(value) = mask.values().iter().find(|value| !(0.0..=1.0).contains(*value)) {
+                return wrong(format!("a value of the mask is {value}; 0 to 1 is needed"));
+            }
+        }
+        if self.more_branches(facts) > 0 && self.drawing.text_needs()?.branches > 2 {
+            return Err(several_are_wanted());
+        }
+        Ok(())
+    }
+
+    /// Predictions of an image that guidance combines beside those of its texts: one without the picture that is edited, where
+    /// it counts apart.
+    pub fn more_branches(&self, facts: &ModelFacts) -> usize {
+        let counts_apart = self.image_cfg_scale.is_some_and(|scale| scale != 1.0);
+        usize::from(facts.unet_input == UNetInput::Edit && counts_apart)
     }
 
     fn part(&self) -> Result<PartOfSteps> {
@@ -175,12 +220,17 @@ pub fn img2img(
         .init
         .iter()
         .map(|init| match init {
-            InitImage::Latents(latents) => Ok(Encoded::Latents(latents.clone())),
-            InitImage::Picture(picture) => {
-                encode(components, picture, drawing.tiling, watch).map(Encoded::Posterior)
+            InitImage::Latents(latents) => Ok(Encoded::Latents(latents)),
+            InitImage::Picture(pixels) => {
+                let posterior = encode(components, pixels, drawing.tiling, watch)?;
+                Ok(Encoded::Picture { pixels, posterior })
             }
         })
         .collect::<Result<_>>()?;
+    let covered =
+        Covered { masks: request.conditioning_mask.as_ref(), weight: request.inpainting_mask_weight };
+    let sources: Vec<Source> = init.iter().map(Encoded::source).collect();
+    let shown = ImageConditioning::of_pictures(facts, components, &sources, covered, drawing.tiling, watch)?;
     let start = |images: Range<usize>| {
         let first = images.start;
         let latents: Vec<Tensor> = images
@@ -209,26 +259,32 @@ pub fn img2img(
         start: &start,
         visited: &beginning.sigmas.levels,
         calls: drawing.sampler.foreseen_calls(request.part()?.kept + 1),
+        shown: shown.as_ref(),
+        image_cfg_scale: request.image_cfg_scale,
     };
     draw(facts, components, drawing, &origin, watch, stages)
 }
 
 /// What a picture became.
-enum Encoded {
-    Posterior(Posterior),
-    Latents(Tensor),
+enum Encoded<'a> {
+    Picture { pixels: &'a Tensor, posterior: Posterior },
+    Latents(&'a Tensor),
 }
 
-impl Encoded {
+impl Encoded<'_> {
+    /// The same for what is shown of it.
+    fn source(&self) -> Source<'_> {
+        match self {
+            Self::Picture { pixels, posterior } => Source::Picture { pixels, posterior },
+            Self::Latents(latents) => Source::Latents(latents),
+        }
+    }
+
     /// One of the latents that it may be, in the model's scale.
     fn latents(&self, scale: f64, generator: impl FnOnce() -> NoiseGenerator) -> Result<Tensor> {
         match self {
-            Self::Latents(latents) => Ok(latents.clone()),
-            Self::Posterior(Posterior { mean, logvar }) => {
-                let noise = Tensor::new(generator().normal(mean.values().len()), mean.dims())?;
-                let spread = noise.zip(logvar, |noise, logvar| noise * (0.5 * logvar).exp())?;
-                Ok(mean.plus(&spread)?.scaled(scale))
-            }
+            Self::Latents(latents) => Ok(Tensor::clone(latents)),
+            Self::Picture { posterior, .. } => sampled(posterior, generator(), scale),
         }
     }
 }

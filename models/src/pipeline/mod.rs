@@ -14,6 +14,7 @@ mod evaluation;
 mod freed;
 mod guidance;
 mod handles;
+mod image_conditioning;
 mod image_texts;
 mod img2img;
 mod networks;

@@ -11,7 +11,7 @@ use super::handles::Handles;
 use super::stages::Stages;
 use super::watch::Watch;
 use crate::Result;
-use crate::model::{ModelFacts, TextEncoder};
+use crate::model::{ModelFacts, TextEncoder, UNetInput};
 use crate::networks::unet::UNet;
 use crate::nn::{KeyValueTransform, Run, Wrap};
 use crate::sampling::ModelSigmas;
@@ -40,6 +40,8 @@ pub(super) struct Surroundings<'a> {
     pub guide: &'a Guide<'a>,
     pub tiling: Wrap,
     pub zero_terminal_snr: bool,
+    /// How much the picture counts that is edited, if that is said.
+    pub image_cfg_scale: Option<f64>,
     pub components: &'a mut dyn Components,
     pub watch: &'a mut dyn Watch,
     pub stages: &'a mut dyn Stages,
@@ -71,6 +73,12 @@ impl Surroundings<'_> {
         is_refiner: bool,
         guidance: Vec<Guidance>,
     ) -> Result<PassNetworks> {
+        // At 1 it counts as in guidance by text alone, as A1111 has it too.
+        let image_scale = self.image_cfg_scale.filter(|scale| *scale != 1.0);
+        let guidance = match image_scale.filter(|_| facts.unet_input == UNetInput::Edit) {
+            Some(scale) => guidance.into_iter().map(|one| one.edited(scale)).collect::<Result<_>>()?,
+            None => guidance,
+        };
         let lent = self.components.unet()?;
         let unet = match self.tiling {
             Wrap { x: false, y: false } => Arc::clone(&lent),

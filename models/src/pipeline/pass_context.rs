@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::contexts::Contexts;
+use super::image_conditioning::{Channels, check_refiner};
 use super::networks::{PassNetworks, Surroundings};
 use super::sampling_options::Skipped;
 use super::stages::Wants;
@@ -26,6 +27,8 @@ pub(super) struct PassContext<'a> {
     /// Whose turn it is; none while one goes and another one comes.
     pub networks: Option<PassNetworks>,
     pub wants: Wants,
+    /// What its images are shown, if its own checkpoint sees a picture.
+    pub channels: Option<Channels>,
     pub contexts: &'a mut Contexts,
     pub times: &'a mut TimeEmbeddings,
     /// What previews are made by; of latents alone if `None`.
@@ -56,6 +59,7 @@ impl PassContext<'_> {
     pub(super) fn refine(&mut self) -> Result<()> {
         self.networks = None;
         let facts = self.around.components.refine()?;
+        check_refiner(self.facts, &facts)?;
         self.take_turn(facts, true)
     }
 

@@ -112,7 +112,9 @@ pub(super) fn is_cond_alone(guidance: &Guidance, scale: f64) -> bool {
         wanted.iter().map(|branch| branch.weight * branch.mask.as_ref().map_or(1.0, share)).sum()
     };
     // Of masks that complete each other but for their rounding too.
-    scale == 1.0 && (0..places).all(|place| (counts(place) - 1.0).abs() < 1e-6)
+    scale == 1.0
+        && guidance.image_scale.is_none()
+        && (0..places).all(|place| (counts(place) - 1.0).abs() < 1e-6)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::components::Components;
 use super::draw::{Origin, Output, draw};
+use super::image_conditioning::ImageConditioning;
 use super::request::Txt2Img;
 use super::stages::Stages;
 use super::start::Start;
@@ -19,11 +20,14 @@ pub fn txt2img(
 ) -> Result<Vec<Output>> {
     request.check(facts)?;
     let (_, sigmas) = request.levels(facts)?;
+    let shown = ImageConditioning::of_nothing(facts, components, request.latents(), request.tiling, watch)?;
     let origin = Origin {
         start: &|_| Ok(Start::Noise),
         sigmas: &sigmas,
         visited: &sigmas.levels,
         calls: request.sampler.foreseen_calls(request.steps),
+        shown: shown.as_ref(),
+        image_cfg_scale: None,
     };
     draw(facts, components, request, &origin, watch, stages)
 }

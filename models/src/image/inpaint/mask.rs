@@ -111,10 +111,14 @@ impl Mask {
     /// nothing between. A1111's `nmask` for each channel; its `mask` is 1 minus this.
     pub fn on_latents(&self, rows: usize, columns: usize, round: bool) -> Result<Tensor> {
         let small = self.0.resized(columns, rows, Filter::Bicubic)?;
-        let share = |value: &u8| f32::from(*value) / 255.0;
-        let shares = small.pixels.iter().map(share);
-        let values = if round { shares.map(f32::round_ties_even).collect() } else { shares.collect() };
-        Tensor::new(values, [rows, columns])
+        Tensor::new(shares(&small.pixels, round), [rows, columns])
+    }
+
+    /// What an inpainting checkpoint is shown of it: `(1, height, width)` of pixels from 0 to 1; with `round`, the request's
+    /// `mask_round`, nothing between.
+    pub fn on_pixels(&self, round: bool) -> Result<Tensor> {
+        let (width, height) = self.size();
+        Tensor::new(shares(self.values(), round), [1, height, width])
     }
 
     fn change(&mut self, change: impl Fn(u8) -> u8) {
@@ -122,6 +126,12 @@ impl Mask {
             *value = change(*value);
         }
     }
+}
+
+/// From 0 to 1, or one of them.
+fn shares(values: &[u8], round: bool) -> Vec<f32> {
+    let shares = values.iter().map(|value| f32::from(*value) / 255.0);
+    if round { shares.map(f32::round_ties_even).collect() } else { shares.collect() }
 }
 
 #[cfg(test)]
