@@ -16,6 +16,7 @@ mod noise;
 mod pictures_in;
 mod prompts;
 mod refiner;
+mod resize_latents;
 mod samplers;
 mod schedules;
 mod schedules_of_prompts;
