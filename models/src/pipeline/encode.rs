@@ -5,6 +5,7 @@ use super::freed::FreedAtTheEnd;
 use super::watch::Watch;
 use crate::networks::vae::{Posterior, Vae};
 use crate::nn::{Run, Wrap};
+use crate::sampling::{ImageNoise, NoiseGenerator};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -34,6 +35,19 @@ pub(super) fn encode(
     }
     watch.notice(&format!("{text} and were encoded again in f32"));
     Ok(posterior)
+}
+
+/// What noise of a picture's own encoding is drawn from beside the seed: the first draw of a seed itself is the initial noise. A1111
+/// draws it from a generator without a seed.
+const ENCODING: u64 = 0x706f_7374_6572_696f;
+
+/// One of the latents that a picture may be, in the model's scale: which one is decided by the image that begins with it.
+pub(super) fn latents_of(posterior: &Posterior, scale: f64, image: &ImageNoise) -> Result<Tensor> {
+    let Posterior { mean, logvar } = posterior;
+    let mut generator = NoiseGenerator::new(image.source, image.seed ^ ENCODING);
+    let noise = Tensor::new(generator.normal(mean.values().len()), mean.dims())?;
+    let spread = noise.zip(logvar, |noise, logvar| noise * (0.5 * logvar).exp())?;
+    Ok(mean.plus(&spread)?.scaled(scale))
 }
 
 fn is_finite(posterior: &Posterior) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::components::Components;
 use super::draw::{Origin, Output, draw};
-use super::encode::encode;
+use super::encode::{encode, latents_of};
 use super::guidance::masked;
 use super::request::Txt2Img;
 use super::stages::Stages;
@@ -61,10 +61,6 @@ pub enum InitImage {
     /// Latents `(1, channels, height / 8, width / 8)` in the model's scale.
     Latents(Tensor),
 }
-
-/// What noise of a picture's own encoding is drawn from beside the seed: the first draw of a seed itself is the initial noise. A1111
-/// draws it from a generator without a seed.
-const ENCODING: u64 = 0x706f_7374_6572_696f;
 
 impl Img2Img {
     /// Refuses what cannot be drawn.
@@ -182,10 +178,7 @@ pub fn img2img(
             .map(|image| {
                 let of = init.get(image % init.len().max(1));
                 let of = of.ok_or_else(|| Error::Compute("an image without a beginning".to_owned()))?;
-                let latents = of.latents(facts.family.latent_scale, || {
-                    let noise = drawing.noise(image);
-                    NoiseGenerator::new(noise.source, noise.seed ^ ENCODING)
-                })?;
+                let latents = of.latents(facts.family.latent_scale, || drawing.noise(image))?;
                 request.with_content(latents, image)
             })
             .collect::<Result<_>>()?;
@@ -216,14 +209,10 @@ enum Encoded {
 
 impl Encoded {
     /// One of the latents that it may be, in the model's scale.
-    fn latents(&self, scale: f64, generator: impl FnOnce() -> NoiseGenerator) -> Result<Tensor> {
+    fn latents(&self, scale: f64, noise: impl FnOnce() -> ImageNoise) -> Result<Tensor> {
         match self {
             Self::Latents(latents) => Ok(latents.clone()),
-            Self::Posterior(Posterior { mean, logvar }) => {
-                let noise = Tensor::new(generator().normal(mean.values().len()), mean.dims())?;
-                let spread = noise.zip(logvar, |noise, logvar| noise * (0.5 * logvar).exp())?;
-                Ok(mean.plus(&spread)?.scaled(scale))
-            }
+            Self::Posterior(posterior) => latents_of(posterior, scale, &noise()),
         }
     }
 }
