@@ -21,12 +21,14 @@ mod picture;
 mod png;
 mod preview;
 mod resample;
+mod resize_latents;
 #[cfg(test)]
 mod tests;
 mod tiff;
+mod upscale;
 mod webp;
 
-pub use convert::tensor_to_image;
+pub use convert::{image_to_tensor, tensor_to_image};
 pub use fit::Fit;
 pub use header::{Channels, PictureFormat, PictureHeader};
 pub use infotext::Infotext;
@@ -38,6 +40,8 @@ pub use picture::{Picture, read_encoded};
 pub use png::encode_png;
 pub use preview::latent_preview;
 pub use resample::Filter;
+pub use resize_latents::{LatentFilter, resize_latents};
+pub use upscale::Upscaler;
 
 /// 8-bit RGB, rows from the top, no padding.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::decode::preview;
-use super::evaluation::{Evaluation, PassKind, Region, Role, Row};
+use super::evaluation::{Evaluation, Region, Role, Row};
 use super::guidance::Guidance;
 use super::handles::Handle;
 use super::networks::PassNetworks;
@@ -115,6 +115,7 @@ impl Denoise for Denoiser<'_, '_> {
         let (part, parts) = self.part;
         self.context.around.watch.progress(Progress {
             phase: Phase::Denoising,
+            pass: self.plan.kind,
             step: self.context.progress.step + (part * self.steps + self.step) / parts,
             steps: self.context.progress.steps,
         });
@@ -209,7 +210,7 @@ impl Denoiser<'_, '_> {
         Ok(Evaluation {
             rows: rows.collect(),
             depth: 0,
-            pass: PassKind::Base,
+            pass: self.plan.kind,
             pass_index: self.plan.index,
             step: self.step,
             steps: self.steps,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::components::Components;
 use super::draw::{Origin, Output, draw};
-use super::encode::{encode, sampled};
+use super::encode::{encode, latents_of};
 use super::guidance::{masked, several_are_wanted};
 use super::image_conditioning::{Covered, ImageConditioning, Source};
 use super::request::Txt2Img;
@@ -75,15 +75,16 @@ pub enum InitImage {
     Latents(Tensor),
 }
 
-/// What noise of a picture's own encoding is drawn from beside the seed: the first draw of a seed itself is the initial noise. A1111
-/// draws it from a generator without a seed.
-const ENCODING: u64 = 0x706f_7374_6572_696f;
-
 impl Img2Img {
     /// Refuses what cannot be drawn.
     pub fn check(&self, facts: &ModelFacts) -> Result<()> {
         self.drawing.check(facts)?;
         let wrong = |text: String| Err(Error::Request(text));
+        if self.drawing.hires.is_some() {
+            return wrong(
+                "hires fix is of text to image alone; draw the picture again at its larger size".to_owned(),
+            );
+        }
         if !(0.0..=1.0).contains(&self.denoising_strength) {
             return wrong(format!("denoising_strength is {}; 0 to 1 is needed", self.denoising_strength));
         }
@@ -237,10 +238,7 @@ pub fn img2img(
             .map(|image| {
                 let of = init.get(image % init.len().max(1));
                 let of = of.ok_or_else(|| Error::Compute("an image without a beginning".to_owned()))?;
-                let latents = of.latents(facts.family.latent_scale, || {
-                    let noise = drawing.noise(image);
-                    NoiseGenerator::new(noise.source, noise.seed ^ ENCODING)
-                })?;
+                let latents = of.latents(facts.family.latent_scale, || drawing.noise(image))?;
                 request.with_content(latents, image)
             })
             .collect::<Result<_>>()?;
@@ -281,10 +279,10 @@ impl Encoded<'_> {
     }
 
     /// One of the latents that it may be, in the model's scale.
-    fn latents(&self, scale: f64, generator: impl FnOnce() -> NoiseGenerator) -> Result<Tensor> {
+    fn latents(&self, scale: f64, noise: impl FnOnce() -> ImageNoise) -> Result<Tensor> {
         match self {
             Self::Latents(latents) => Ok(Tensor::clone(latents)),
-            Self::Picture { posterior, .. } => sampled(posterior, generator(), scale),
+            Self::Picture { posterior, .. } => latents_of(posterior, scale, &noise()),
         }
     }
 }
