@@ -65,6 +65,7 @@ fn request(name: &str, picture: Tensor) -> Img2Img {
         img2img_extra_noise: 0.0,
         latent_mask: None,
         masked_content: MaskedContent::Picture,
+        soft_inpainting: None,
         image_cfg_scale: None,
         conditioning_mask: None,
         inpainting_mask_weight: 1.0,
