@@ -66,6 +66,7 @@ fn request(name: &str, picture: Tensor) -> Img2Img {
         latent_mask: None,
         soft_inpainting: None,
         masked_content: MaskedContent::Picture,
+        soft_inpainting: None,
         image_cfg_scale: None,
         conditioning_mask: None,
         inpainting_mask_weight: 1.0,

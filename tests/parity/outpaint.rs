@@ -8,10 +8,15 @@ use flate2::read::GzDecoder;
 use latentd_models::image::inpaint::Region;
 use latentd_models::image::outpaint::{Direction, Job, Margins, Mk2, Mk2Step, PoorMans};
 use latentd_models::image::{Filter, Picture};
+use latentd_models::model::Model;
+use latentd_models::nn::Precision;
+use latentd_models::pipeline::{InitImage, NoStages, NoWatch, SoftInpainting, img2img};
+use latentd_models::sampling::{Sampler, Schedule};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::golden::fixture;
+use crate::from_latents::request;
+use crate::golden::{checkpoint, fixture};
 use crate::pictures_in::{number, pair, source, unhex};
 
 fn cases(way: &str) -> Vec<Value> {
@@ -126,4 +131,65 @@ fn mk2s_steps_are_a1111s() {
     println!("mk2's noise: {apart} of {values} values of 8 bits differ, by 1");
     // One in a thousand: what is drawn over it sees more from its own noise.
     assert!(values > 100_000 && apart * 1000 <= values, "{apart} of {values}");
+}
+
+/// What image to image makes of a job.
+fn drawn(model: &Model, job: &Job, fills: bool, seed: u64, soft: bool) -> Picture {
+    let prepared = job.prepare(fills, soft).expect("can be drawn");
+    let (width, height) = (prepared.picture.width, prepared.picture.height);
+    let init = prepared.tensor().expect("a tensor");
+    let sampler = Sampler::from_name("Euler a").expect("a sampler");
+    let mut request = request(init.clone(), sampler, Schedule::Automatic, 3);
+    (request.drawing.width, request.drawing.height, request.drawing.seed) = (width, height, seed);
+    request.init = vec![InitImage::Picture(init)];
+    let (rows, columns) = (height / 8, width / 8);
+    let mask = prepared.mask.as_ref().expect("a mask").on_latents(rows, columns, !soft).expect("fits");
+    request.latent_mask = Some(mask.reshaped([1, rows, columns]).expect("one"));
+    request.soft_inpainting = soft.then(SoftInpainting::default);
+    let mut outputs =
+        img2img(&model.facts(), &mut &*model, &request, &mut NoWatch, &mut NoStages).expect("draws");
+    let output = outputs.remove(0);
+    assert_eq!(output.seen.is_some(), soft);
+    Picture::from(prepared.finish(output.image, output.seen.as_ref()).expect("finishes"))
+}
+
+/// From a picture to the continued one with a model, both ways: what is far from what was drawn is the original to the byte, and
+/// what was not there is no longer black.
+#[test]
+fn pictures_are_continued_with_a_model() {
+    let model = Model::open(&checkpoint("tiny-sd1"), Precision::F32).expect("opens");
+    let told = serde_json::json!({"kind": "noise", "width": 64, "height": 64, "channels": 3, "seed": 1});
+    let (picture, margins) =
+        (made_up(&told), Margins { left: 32, right: 32, down: 64, ..Margins::default() });
+    let inner = Region { left: 28, top: 0, right: 36, bottom: 8 };
+    let kept = |whole: &Picture| {
+        let Region { left, right, .. } = inner;
+        whole.cropped(Region { left: left + 32, right: right + 32, ..inner }).expect("inside")
+    };
+    let outer = Region { left: 0, top: 100, right: 128, bottom: 128 };
+    for soft in [false, true] {
+        let poor = PoorMans::new(&picture, margins, 1, (128, 96)).expect("can be drawn");
+        let tiles: Vec<Picture> = poor
+            .regions()
+            .zip(42..)
+            .map(|(region, seed)| drawn(&model, &poor.job(region).expect("a job"), true, seed, soft))
+            .collect();
+        assert_eq!(tiles.len(), 2);
+        let whole = poor.combined(&tiles).expect("as many");
+
+        let mk2 = Mk2 { margins, mask_blur: 2, noise_q: 1.0, color_variation: 0.05, size: (96, 96) };
+        let mut continued = picture.clone();
+        for step in mk2.steps((64, 64)).expect("steps") {
+            let drawing = mk2.begin(step, &continued).expect("can be drawn");
+            continued = drawing.finish(&drawn(&model, drawing.job(), false, 42, soft)).expect("fits");
+        }
+        for whole in [whole, continued] {
+            assert_eq!((whole.width, whole.height), (128, 128));
+            let new = whole.cropped(outer).expect("inside").pixels;
+            assert!(new.iter().filter(|value| **value > 0).count() * 2 > new.len(), "soft: {soft}");
+            if !soft {
+                assert_eq!(kept(&whole), picture.cropped(inner).expect("inside"));
+            }
+        }
+    }
 }

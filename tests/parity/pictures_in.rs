@@ -234,10 +234,8 @@ fn pictures_are_prepared_and_finished_as_a1111_does() {
         for (what, picture) in
             [("init", Some(&prepared.picture)), ("drawn_mask", drawn_mask), ("result", Some(&result))]
         {
-            let found = picture.map(|picture| {
-                let digest = Sha256::digest(&picture.pixels).to_vec();
-                ((picture.width, picture.height), digest)
-            });
+            let found = picture
+                .map(|picture| ((picture.width, picture.height), Sha256::digest(&picture.pixels).to_vec()));
             let wanted =
                 (!case[what].is_null()).then(|| (pair(&case[what]["size"]), unhex(&case[what]["sha256"])));
             assert_eq!(found, wanted, "{what} of {case}");
