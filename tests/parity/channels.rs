@@ -64,7 +64,6 @@ fn request(name: &str, picture: Tensor) -> Img2Img {
         initial_noise_multiplier: 1.0,
         img2img_extra_noise: 0.0,
         latent_mask: None,
-        soft_inpainting: None,
         masked_content: MaskedContent::Picture,
         soft_inpainting: None,
         image_cfg_scale: None,
