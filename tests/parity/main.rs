@@ -18,6 +18,7 @@ mod outpaint;
 mod pictures_in;
 mod prompts;
 mod refiner;
+mod resize_latents;
 mod samplers;
 mod schedules;
 mod schedules_of_prompts;

@@ -21,6 +21,7 @@ mod picture;
 mod png;
 mod preview;
 mod resample;
+mod resize_latents;
 #[cfg(test)]
 mod tests;
 mod tiff;
@@ -38,6 +39,7 @@ pub use picture::{Picture, read_encoded};
 pub use png::encode_png;
 pub use preview::latent_preview;
 pub use resample::Filter;
+pub use resize_latents::{LatentFilter, resize_latents};
 
 /// 8-bit RGB, rows from the top, no padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
