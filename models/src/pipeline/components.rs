@@ -15,6 +15,13 @@ pub trait Components: Send {
     /// A pass begins, with the request's own checkpoint.
     fn begin_pass(&mut self) {}
 
+    /// The second pass of a hires fix begins: with the request's own checkpoint, as here, or with another one; what is known of
+    /// that then.
+    fn begin_hires_pass(&mut self) -> Result<Option<ModelFacts>> {
+        self.begin_pass();
+        Ok(None)
+    }
+
     /// From now on, until the next pass begins, the networks of another checkpoint are lent, which goes on where the request's
     /// own ends; what is known of it. Nothing of the former is held any more.
     ///

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::decode::preview;
-use super::evaluation::{Evaluation, PassKind, Region, Role, Row};
+use super::evaluation::{Evaluation, Region, Role, Row};
 use super::guidance::Guidance;
 use super::handles::Handle;
 use super::networks::PassNetworks;
@@ -209,7 +209,7 @@ impl Denoiser<'_, '_> {
         Ok(Evaluation {
             rows: rows.collect(),
             depth: 0,
-            pass: PassKind::Base,
+            pass: self.plan.kind,
             pass_index: self.plan.index,
             step: self.step,
             steps: self.steps,

@@ -37,6 +37,10 @@ pub(super) fn encode(
     Ok(posterior)
 }
 
+/// What noise of a picture's own encoding is drawn from beside the seed: the first draw of a seed itself is the initial noise. A1111
+/// draws it from a generator without a seed.
+pub(super) const ENCODING: u64 = 0x706f_7374_6572_696f;
+
 /// One of the latents that a picture may be, in the model's scale.
 pub(super) fn sampled(posterior: &Posterior, mut generator: NoiseGenerator, scale: f64) -> Result<Tensor> {
     let Posterior { mean, logvar } = posterior;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::components::Components;
 use super::draw::{Origin, Output, draw};
-use super::encode::{encode, sampled};
+use super::encode::{ENCODING, encode, sampled};
 use super::guidance::{masked, several_are_wanted};
 use super::image_conditioning::{Covered, ImageConditioning, Source};
 use super::request::Txt2Img;
@@ -74,10 +74,6 @@ pub enum InitImage {
     /// Latents `(1, channels, height / 8, width / 8)` in the model's scale.
     Latents(Tensor),
 }
-
-/// What noise of a picture's own encoding is drawn from beside the seed: the first draw of a seed itself is the initial noise. A1111
-/// draws it from a generator without a seed.
-const ENCODING: u64 = 0x706f_7374_6572_696f;
 
 impl Img2Img {
     /// Refuses what cannot be drawn.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::contexts::Contexts;
+use super::evaluation::PassKind;
 use super::image_conditioning::{Channels, check_refiner};
 use super::networks::{PassNetworks, Surroundings};
 use super::sampling_options::Skipped;
@@ -18,7 +19,9 @@ use crate::{Error, Result};
 /// What a pass is sampled with.
 pub(super) struct PassContext<'a> {
     pub around: Surroundings<'a>,
-    /// What is known of the request's own checkpoint.
+    /// What the pass is for.
+    pub kind: PassKind,
+    /// What is known of the checkpoint that it begins with.
     pub facts: &'a ModelFacts,
     /// Its noise levels.
     pub sigmas: &'a ModelSigmas,
@@ -63,10 +66,13 @@ impl PassContext<'_> {
         self.take_turn(facts, true)
     }
 
-    /// It is the request's own checkpoint's turn again, for the next image.
+    /// It is the turn of the checkpoint that the pass began with again, for the next image.
     pub(super) fn begin_again(&mut self) -> Result<()> {
         self.networks = None;
-        self.around.components.begin_pass();
+        match self.kind {
+            PassKind::Base => self.around.components.begin_pass(),
+            PassKind::Hires => drop(self.around.components.begin_hires_pass()?),
+        }
         self.take_turn(*self.facts, false)
     }
 

@@ -1,5 +1,6 @@
 //! What a pass draws.
 
+use super::evaluation::PassKind;
 use super::sampling_options::SamplingOptions;
 use crate::Result;
 use crate::sampling::{BrownianTree, ImageNoise, NoiseGenerator, Sampler, Sigmas, StepNoise};
@@ -7,6 +8,8 @@ use crate::tensor::Tensor;
 
 /// A batch of images and how they are sampled.
 pub(super) struct PassPlan<'a> {
+    /// What it is for.
+    pub kind: PassKind,
     /// Which of its kind.
     pub index: usize,
     /// Images before it in the request.

@@ -12,6 +12,7 @@ const TOGETHER: usize = 32;
 const KEPT: usize = 256;
 
 /// Embeddings by the bits of their timestep.
+#[derive(Default)]
 pub(super) struct TimeEmbeddings {
     /// Where the schedule goes, in order.
     schedule: Vec<f32>,
@@ -21,8 +22,9 @@ pub(super) struct TimeEmbeddings {
 }
 
 impl TimeEmbeddings {
-    pub(super) fn new(schedule: Vec<f32>) -> Self {
-        Self { schedule, network: Weak::new(), known: HashMap::new() }
+    /// From now on they are needed in this order.
+    pub(super) fn follow(&mut self, schedule: Vec<f32>) {
+        self.schedule = schedule;
     }
 
     /// Forgets those of another network.
