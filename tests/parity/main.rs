@@ -9,6 +9,7 @@ mod drawing;
 mod embeddings;
 mod from_latents;
 mod golden;
+mod hires;
 mod hostile_prompts;
 mod hypernetworks;
 mod image_noise;

@@ -6,6 +6,7 @@ mod attention;
 mod devices;
 mod drawing;
 mod embeddings;
+mod hires;
 mod hypernetworks;
 mod passes;
 mod regions;

@@ -163,6 +163,7 @@ impl Draw {
             },
             taesd_previews: wants_taesd_previews && taesd.is_some(),
             refiner_switch_at: refiner.as_ref().map(|(_, share)| *share),
+            hires: None,
             tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
             samples_at_once: None,
         };

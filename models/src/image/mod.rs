@@ -25,8 +25,10 @@ mod resize_latents;
 #[cfg(test)]
 mod tests;
 mod tiff;
+mod upscale;
 mod webp;
 
+pub(crate) use convert::picture_to_tensor;
 pub use convert::tensor_to_image;
 pub use fit::Fit;
 pub use header::{Channels, PictureFormat, PictureHeader};
@@ -40,6 +42,7 @@ pub use png::encode_png;
 pub use preview::latent_preview;
 pub use resample::Filter;
 pub use resize_latents::{LatentFilter, resize_latents};
+pub use upscale::Upscaler;
 
 /// 8-bit RGB, rows from the top, no padding.
 #[derive(Clone, Debug, PartialEq, Eq)]

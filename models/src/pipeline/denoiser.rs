@@ -115,6 +115,7 @@ impl Denoise for Denoiser<'_, '_> {
         let (part, parts) = self.part;
         self.context.around.watch.progress(Progress {
             phase: Phase::Denoising,
+            pass: self.plan.kind,
             step: self.context.progress.step + (part * self.steps + self.step) / parts,
             steps: self.context.progress.steps,
         });

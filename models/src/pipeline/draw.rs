@@ -8,6 +8,7 @@ use super::contexts::Contexts;
 use super::decode::{DecodePlan, decode};
 use super::evaluation::PassKind;
 use super::handles::Handles;
+use super::hires::HiresLevels;
 use super::image_conditioning::ImageConditioning;
 use super::image_texts::ImageTexts;
 use super::networks::Surroundings;
@@ -16,6 +17,7 @@ use super::pass_context::{PassContext, nobodys_turn};
 use super::pass_plan::PassPlan;
 use super::request::Txt2Img;
 use super::sampling_options::Skipped;
+use super::second_pass::{FirstPass, SecondPass};
 use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages, Wants};
 use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
@@ -45,6 +47,8 @@ pub struct Output {
     pub seen: Option<image::Picture>,
     /// Its place in the request.
     pub index: usize,
+    /// What the pass was for that drew it.
+    pub pass: PassKind,
 }
 
 /// What the passes of a request begin with.
@@ -72,10 +76,15 @@ pub(super) fn draw(
     watch: &mut dyn Watch,
     stages: &mut dyn Stages,
 ) -> Result<Vec<Output>> {
+    let second = request.second_pass()?;
+    let of_second = second.as_ref().map(|second| second.levels(facts)).transpose()?;
+    let steps = |levels: &[f32]| levels.len().saturating_sub(1);
     let mut drawing = Drawing {
         facts,
         request,
         origin,
+        second: second.as_ref(),
+        steps: steps(origin.visited) + of_second.map_or(0, |levels| steps(&levels.beginning.sigmas.levels)),
         components,
         watch,
         stages,
@@ -96,6 +105,9 @@ struct Drawing<'a> {
     facts: &'a ModelFacts,
     request: &'a Txt2Img,
     origin: &'a Origin<'a>,
+    second: Option<&'a SecondPass<'a>>,
+    /// Of a batch, in all of its passes.
+    steps: usize,
     components: &'a mut dyn Components,
     watch: &'a mut dyn Watch,
     stages: &'a mut dyn Stages,
@@ -111,6 +123,8 @@ struct Pass<'a> {
     kind: PassKind,
     /// What is known of the checkpoint that it begins with.
     facts: &'a ModelFacts,
+    /// Whether that is another one than the request's.
+    is_other: bool,
     /// What is drawn in it.
     request: &'a Txt2Img,
     texts: ImageTexts<'a>,
@@ -135,15 +149,25 @@ struct Sampled {
     seen: Vec<image::Picture>,
 }
 
+impl Pass<'_> {
+    fn steps(&self) -> usize {
+        self.visited.len().saturating_sub(1)
+    }
+
+    /// Where the request stands as it ends.
+    fn end(&self) -> Progress {
+        Progress { phase: Phase::Decoding, step: self.progress.step + self.steps(), ..self.progress }
+    }
+}
+
 impl Drawing<'_> {
-    /// Draws the images of one pass.
+    /// Draws the images of one batch.
     fn batch(&mut self, index: usize) -> Result<Vec<Output>> {
-        let Self { request, origin, .. } = *self;
-        let images = self.images(index);
-        let steps = origin.visited.len().saturating_sub(1);
+        let Self { request, origin, facts, second, steps, .. } = *self;
         let pass = Pass {
             kind: PassKind::Base,
-            facts: self.facts,
+            facts,
+            is_other: false,
             request,
             texts: request.texts(),
             sigmas: origin.sigmas,
@@ -151,19 +175,69 @@ impl Drawing<'_> {
             calls: origin.calls,
             shown: origin.shown,
             image_cfg_scale: origin.image_cfg_scale,
-            refiner_switch_at: request.refiner_switch_at,
+            refiner_switch_at: request.refiner_switch_at.filter(|_| second.is_none()),
             progress: Progress {
                 phase: Phase::Conditioning,
+                pass: PassKind::Base,
                 step: index * steps,
                 steps: request.n_iter * steps,
             },
         };
         let wants = self.begin(pass.kind, index, request)?;
         self.components.begin_pass();
+        let images = self.images(index);
         let sampled = self.sample(&pass, index, wants, || (origin.start)(images))?;
-        let told = Progress { phase: Phase::Decoding, step: (index + 1) * steps, ..pass.progress };
-        let drawn = self.decoded(&sampled.latents, pass.facts, told)?;
-        self.finished(drawn, index, wants, &sampled)
+        match second {
+            Some(second) => self.batch_again(second, index, &sampled.latents, pass.end()),
+            None => self.finished(&pass, index, wants, &sampled),
+        }
+    }
+
+    /// Draws the images of a batch once more, larger, of what the first pass left.
+    fn batch_again(
+        &mut self,
+        second: &SecondPass,
+        index: usize,
+        latents: &Tensor,
+        progress: Progress,
+    ) -> Result<Vec<Output>> {
+        let pictures =
+            if second.needs_pictures() { self.decoded(latents, self.facts, progress)? } else { vec![] };
+        let mut outputs = if second.keeps_first() {
+            let pictures = self.pictures(pictures.clone(), index);
+            self.outputs(pictures, PassKind::Base, false)
+        } else {
+            vec![]
+        };
+        let wants = self.begin(PassKind::Hires, index, &second.drawing)?;
+        let other = self.components.begin_hires_pass()?;
+        let facts = other.as_ref().unwrap_or(self.facts);
+        second.check_other(self.facts, facts)?;
+        let HiresLevels { all, beginning, calls } = second.levels(facts)?;
+        let first = FirstPass { latents, pictures, noises: self.noises(index) };
+        let latents = second.latents(&first, facts.family.latent_scale, self.components, self.watch)?;
+        let Txt2Img { tiling, .. } = second.drawing;
+        let size = second.drawing.latents();
+        let shown = ImageConditioning::of_nothing(facts, self.components, size, tiling, self.watch)?;
+        let visited = beginning.sigmas.levels.clone();
+        let pass = Pass {
+            kind: PassKind::Hires,
+            facts,
+            is_other: other.is_some(),
+            request: &second.drawing,
+            texts: second.texts(),
+            sigmas: &all,
+            visited: &visited,
+            calls,
+            shown: shown.as_ref(),
+            image_cfg_scale: None,
+            refiner_switch_at: second.drawing.refiner_switch_at,
+            progress: Progress { phase: Phase::Conditioning, pass: PassKind::Hires, ..progress },
+        };
+        let start = Start::Latents { latents, mask: None, soft: None, beginning };
+        let sampled = self.sample(&pass, index, wants, || Ok(start))?;
+        outputs.extend(self.finished(&pass, index, wants, &sampled)?);
+        Ok(outputs)
     }
 
     /// The images of a pass, counted over the request.
@@ -202,8 +276,7 @@ impl Drawing<'_> {
         let (facts, request) = (pass.facts, pass.request);
         let (images, noises) = (self.images(index), self.noises(index));
         let model_sigmas = facts.sigmas(request.sampling.zero_terminal_snr);
-        let steps = pass.visited.len().saturating_sub(1);
-        let levels = pass.visited.iter().take(steps);
+        let levels = pass.visited.iter().take(pass.steps());
         self.times.follow(levels.map(|level| model_sigmas.sigma_to_t(f64::from(*level))).collect());
         let plan = PassPlan {
             kind: pass.kind,
@@ -222,7 +295,7 @@ impl Drawing<'_> {
             samples_at_once: request.samples_at_once.unwrap_or(usize::MAX),
         };
         let guide = |encoder: &TextEncoder, images: Range<usize>, is_refiner: bool, run: &Run| {
-            pass.texts.guidance(encoder, images, is_refiner, run)
+            pass.texts.guidance(encoder, images, is_refiner || pass.is_other, run)
         };
         let mut around = Surroundings {
             guide: &guide,
@@ -279,31 +352,43 @@ impl Drawing<'_> {
         Ok(pictures)
     }
 
-    /// The pictures of a pass as those who take part in it leave them.
+    /// The pictures of a batch's last pass, as those who take part in it leave them.
     fn finished(
         &mut self,
-        drawn: Vec<RgbImage>,
+        pass: &Pass,
         index: usize,
         wants: Wants,
         sampled: &Sampled,
     ) -> Result<Vec<Output>> {
-        let seeds = self.noises(index).into_iter().map(|noise| noise.seed);
-        let pictures = drawn.into_iter().zip(seeds).zip(self.images(index));
-        let mut pictures: Vec<Picture> =
-            pictures.map(|((image, seed), index)| Picture { image, seed, index }).collect();
+        let drawn = self.decoded(&sampled.latents, pass.facts, pass.end())?;
+        let mut pictures = self.pictures(drawn, index);
         if wants.image_post {
             self.stages.image_post(&mut ImagePost { pictures: &mut pictures })?;
         }
         if wants.batch_post {
             self.stages.batch_post(&mut BatchPost { pictures: &mut pictures })?;
         }
+        let mut outputs = self.outputs(pictures, pass.kind, sampled.refined);
         let first = self.images(index).start;
+        for output in &mut outputs {
+            let place = output.index.checked_sub(first);
+            output.seen = place.and_then(|place| sampled.seen.get(place)).cloned();
+        }
+        Ok(outputs)
+    }
+
+    fn pictures(&self, drawn: Vec<RgbImage>, index: usize) -> Vec<Picture> {
+        let seeds = self.noises(index).into_iter().map(|noise| noise.seed);
+        let pictures = drawn.into_iter().zip(seeds).zip(self.images(index));
+        pictures.map(|((image, seed), index)| Picture { image, seed, index }).collect()
+    }
+
+    fn outputs(&self, pictures: Vec<Picture>, pass: PassKind, refined: bool) -> Vec<Output> {
         let output = |Picture { image, seed, index }| {
             let subseed = self.request.noise(index).variation.map(|variation| variation.subseed);
-            let seen = index.checked_sub(first).and_then(|place| sampled.seen.get(place)).cloned();
-            Output { image, seed, subseed, skipped: self.skipped, refined: sampled.refined, seen, index }
+            Output { image, seed, subseed, skipped: self.skipped, refined, seen: None, index, pass }
         };
-        Ok(pictures.into_iter().map(output).collect())
+        pictures.into_iter().map(output).collect()
     }
 }
 

@@ -43,6 +43,21 @@ pub struct TextNeeds {
     pub branches: usize,
 }
 
+impl TextNeeds {
+    /// What they take, and others in second passes.
+    pub(super) fn before(&self, other: &Self) -> Self {
+        let [wanted, unwanted] = self.tokens;
+        // The contexts of both may be kept at once.
+        let most = Contexts::KEPT - 2;
+        Self {
+            tokens: [wanted.max(other.tokens[0]), unwanted.max(other.tokens[1])],
+            more_contexts: self.more_contexts.max(other.more_contexts).max(most),
+            held_tokens: self.held_tokens.max(other.held_tokens),
+            branches: self.branches.max(other.branches),
+        }
+    }
+}
+
 /// What a picture's text has to say of how its prompts were read: what makes no difference to it is not in it.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +70,18 @@ pub struct TextFacts {
     pub is_scheduled_otherwise: bool,
     /// Whether there is something that `emphasis` could mean.
     pub is_emphasised: bool,
+}
+
+impl TextFacts {
+    /// What is so of the one or of the other.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            pads: self.pads || other.pads,
+            pads_v0: self.pads_v0 || other.pads_v0,
+            is_scheduled_otherwise: self.is_scheduled_otherwise || other.is_scheduled_otherwise,
+            is_emphasised: self.is_emphasised || other.is_emphasised,
+        }
+    }
 }
 
 /// What one image's prompts take.

@@ -80,6 +80,11 @@ impl Img2Img {
     pub fn check(&self, facts: &ModelFacts) -> Result<()> {
         self.drawing.check(facts)?;
         let wrong = |text: String| Err(Error::Request(text));
+        if self.drawing.hires.is_some() {
+            return wrong(
+                "hires fix is of text to image alone; draw the picture again at its larger size".to_owned(),
+            );
+        }
         if !(0.0..=1.0).contains(&self.denoising_strength) {
             return wrong(format!("denoising_strength is {}; 0 to 1 is needed", self.denoising_strength));
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::conditioning::Padding;
 use super::decode::LatentDecoder;
+use super::hires::Hires;
 use super::image_texts::{ImageTexts, TextFacts, TextNeeds};
 use super::regions::{self, RegionPrompt};
 use super::sampling_options::SamplingOptions;
@@ -67,8 +68,10 @@ pub struct Txt2Img {
     /// Whether previews are made by TAESD, at the picture's size, instead of from latents alone.
     pub taesd_previews: bool,
     /// The share of the way, in timesteps of the model, after which another checkpoint goes on, which the [`Components`] lend;
-    /// from 0 to 1. None does if `None`.
+    /// from 0 to 1. None does if `None`. With `hires` it is a share of the second pass, in which alone it goes on.
     pub refiner_switch_at: Option<f64>,
+    /// A second pass at another size, over what this one draws.
+    pub hires: Option<Hires>,
     /// Where the picture goes on beyond its border with its other end, so that it can be laid side by side with itself.
     pub tiling: Wrap,
     /// Latents that go through the UNet at once: fewer take less memory. All of a batch with all branches of guidance if
@@ -104,6 +107,7 @@ impl Default for Txt2Img {
             decoder: LatentDecoder::Vae,
             taesd_previews: false,
             refiner_switch_at: None,
+            hires: None,
             tiling: Wrap::default(),
             samples_at_once: None,
         }
@@ -149,7 +153,7 @@ impl Txt2Img {
         if self.clip_skip == 0 || self.clip_skip > layers {
             return wrong(format!("clip_skip is {}; this model allows 1 to {layers}", self.clip_skip));
         }
-        Ok(())
+        self.check_hires(facts)
     }
 
     fn check_noise(&self) -> Result<()> {
@@ -188,22 +192,41 @@ impl Txt2Img {
 
     /// What its prompts take.
     pub fn text_needs(&self) -> Result<TextNeeds> {
-        self.texts().needs(self.batch_size, self.n_iter)
+        let needs = self.texts().needs(self.batch_size, self.n_iter)?;
+        let Some(second) = self.second_pass()? else { return Ok(needs) };
+        let of_second = second.texts().needs(self.batch_size, self.n_iter)?;
+        let says_the_same =
+            self.told_apart() == 1 && self.texts().texts_of(0)? == second.texts().texts_of(0)?;
+        Ok(if says_the_same { needs } else { needs.before(&of_second) })
+    }
+
+    /// `(width, height)` that no picture of any of its passes goes beyond.
+    pub fn largest(&self) -> (usize, usize) {
+        let (wide, high) = self.hires.as_ref().map_or((0, 0), |hires| hires.size.upscale_to);
+        (self.width.max(wide), self.height.max(high))
     }
 
     /// Images that may be told something else than the first: all of them from that on, or it alone.
     pub fn told_apart(&self) -> usize {
-        self.prompt.images().or(self.negative_prompt.images()).unwrap_or(1)
+        let of_second = self.hires.iter().flat_map(|hires| [&hires.prompt, &hires.negative_prompt]).flatten();
+        let mut all = [&self.prompt, &self.negative_prompt].into_iter().chain(of_second);
+        all.find_map(Texts::images).unwrap_or(1)
     }
 
     /// What the text encoder is given for an image at any step.
     pub fn texts_of(&self, image: usize) -> Result<Vec<String>> {
-        self.texts().texts_of(image)
+        let mut texts = self.texts().texts_of(image)?;
+        if let Some(second) = self.second_pass()? {
+            texts.extend(second.texts().texts_of(image)?);
+        }
+        Ok(texts)
     }
 
     /// What an image's text has to say of how its prompts were read.
     pub fn text_facts(&self, image: usize) -> Result<TextFacts> {
-        self.texts().facts(image)
+        let facts = self.texts().facts(image)?;
+        let Some(second) = self.second_pass()? else { return Ok(facts) };
+        Ok(facts.and(second.texts().facts(image)?))
     }
 
     /// Rows and columns of an image's latents.

@@ -1,5 +1,6 @@
 //! What a caller sees of a request that runs. None of it can fail or change the picture.
 
+use super::evaluation::PassKind;
 use crate::image::RgbImage;
 
 /// Where a request stands.
@@ -13,11 +14,14 @@ pub enum Phase {
     Decoding,
 }
 
-/// One report of progress. Steps count over the whole request: `n_iter` passes of `steps` each.
+/// One report of progress. Steps count over the whole request: `n_iter` passes of `steps` each, and of those of second passes
+/// if there are any.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// What has just been done.
     pub phase: Phase,
+    /// What the pass is for.
+    pub pass: PassKind,
     /// Sampler steps finished, over all passes.
     pub step: usize,
     /// Sampler steps in all, over all passes.
