@@ -1,6 +1,6 @@
 //! Decoded tensors to pixels, and pixels to what is encoded.
 
-use super::RgbImage;
+use super::{Picture, RgbImage};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -17,12 +17,11 @@ pub fn tensor_to_image(image: &Tensor) -> Result<RgbImage> {
     Ok(RgbImage { width, height, pixels: (0..plane).flat_map(pixel).collect() })
 }
 
-/// 8 bit → `(1, 3, height, width)` in [−1, 1], in f32 as A1111 does.
-pub fn image_to_tensor(image: &RgbImage) -> Result<Tensor> {
-    let RgbImage { width, height, ref pixels } = *image;
-    let colour = |colour: usize| {
-        pixels.iter().skip(colour).step_by(3).map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0)
-    };
+/// A picture of red, green and blue → `(1, 3, height, width)` in [−1, 1], in f32 as A1111 does.
+pub(crate) fn picture_to_tensor(picture: &Picture) -> Result<Tensor> {
+    let Picture { width, height, ref pixels, .. } = *picture;
+    let scaled = |value: &u8| f32::from(*value) / 255.0 * 2.0 - 1.0;
+    let colour = |colour: usize| pixels.iter().skip(colour).step_by(3).map(scaled);
     Tensor::new((0..3).flat_map(colour).collect(), [1, 3, height, width])
 }
 

@@ -28,7 +28,8 @@ mod tiff;
 mod upscale;
 mod webp;
 
-pub use convert::{image_to_tensor, tensor_to_image};
+pub(crate) use convert::picture_to_tensor;
+pub use convert::tensor_to_image;
 pub use fit::Fit;
 pub use header::{Channels, PictureFormat, PictureHeader};
 pub use infotext::Infotext;

@@ -133,10 +133,9 @@ struct Pass<'a> {
     /// Those that are visited, falling.
     visited: &'a [f32],
     calls: usize,
-    refiner_switch_at: Option<f64>,
-    /// What images are shown, if the checkpoint sees a picture.
     shown: Option<&'a ImageConditioning>,
     image_cfg_scale: Option<f64>,
+    refiner_switch_at: Option<f64>,
     /// Where the request stands as it begins.
     progress: Progress,
 }
@@ -146,7 +145,7 @@ struct Sampled {
     latents: Tensor,
     /// Whether the refiner did.
     refined: bool,
-    /// With soft inpainting, how much of each is seen.
+    /// With soft inpainting, how much of each image is seen.
     seen: Vec<image::Picture>,
 }
 
@@ -174,9 +173,9 @@ impl Drawing<'_> {
             sigmas: origin.sigmas,
             visited: origin.visited,
             calls: origin.calls,
-            refiner_switch_at: request.refiner_switch_at.filter(|_| second.is_none()),
             shown: origin.shown,
             image_cfg_scale: origin.image_cfg_scale,
+            refiner_switch_at: request.refiner_switch_at.filter(|_| second.is_none()),
             progress: Progress {
                 phase: Phase::Conditioning,
                 pass: PassKind::Base,
@@ -206,7 +205,7 @@ impl Drawing<'_> {
             if second.needs_pictures() { self.decoded(latents, self.facts, progress)? } else { vec![] };
         let mut outputs = if second.keeps_first() {
             let pictures = self.pictures(pictures.clone(), index);
-            self.outputs(pictures, PassKind::Base, false, &[])
+            self.outputs(pictures, PassKind::Base, false)
         } else {
             vec![]
         };
@@ -217,9 +216,10 @@ impl Drawing<'_> {
         let HiresLevels { all, beginning, calls } = second.levels(facts)?;
         let first = FirstPass { latents, pictures, noises: self.noises(index) };
         let latents = second.latents(&first, facts.family.latent_scale, self.components, self.watch)?;
+        let Txt2Img { tiling, .. } = second.drawing;
+        let size = second.drawing.latents();
+        let shown = ImageConditioning::of_nothing(facts, self.components, size, tiling, self.watch)?;
         let visited = beginning.sigmas.levels.clone();
-        let (size, wrap) = (second.drawing.latents(), second.drawing.tiling);
-        let shown = ImageConditioning::of_nothing(facts, self.components, size, wrap, self.watch)?;
         let pass = Pass {
             kind: PassKind::Hires,
             facts,
@@ -229,9 +229,9 @@ impl Drawing<'_> {
             sigmas: &all,
             visited: &visited,
             calls,
-            refiner_switch_at: second.drawing.refiner_switch_at,
             shown: shown.as_ref(),
             image_cfg_scale: None,
+            refiner_switch_at: second.drawing.refiner_switch_at,
             progress: Progress { phase: Phase::Conditioning, pass: PassKind::Hires, ..progress },
         };
         let start = Start::Latents { latents, mask: None, soft: None, beginning };
@@ -358,9 +358,9 @@ impl Drawing<'_> {
         pass: &Pass,
         index: usize,
         wants: Wants,
-        Sampled { latents, refined, seen }: &Sampled,
+        sampled: &Sampled,
     ) -> Result<Vec<Output>> {
-        let drawn = self.decoded(latents, pass.facts, pass.end())?;
+        let drawn = self.decoded(&sampled.latents, pass.facts, pass.end())?;
         let mut pictures = self.pictures(drawn, index);
         if wants.image_post {
             self.stages.image_post(&mut ImagePost { pictures: &mut pictures })?;
@@ -368,7 +368,13 @@ impl Drawing<'_> {
         if wants.batch_post {
             self.stages.batch_post(&mut BatchPost { pictures: &mut pictures })?;
         }
-        Ok(self.outputs(pictures, pass.kind, *refined, seen))
+        let mut outputs = self.outputs(pictures, pass.kind, sampled.refined);
+        let first = self.images(index).start;
+        for output in &mut outputs {
+            let place = output.index.checked_sub(first);
+            output.seen = place.and_then(|place| sampled.seen.get(place)).cloned();
+        }
+        Ok(outputs)
     }
 
     fn pictures(&self, drawn: Vec<RgbImage>, index: usize) -> Vec<Picture> {
@@ -377,17 +383,10 @@ impl Drawing<'_> {
         pictures.map(|((image, seed), index)| Picture { image, seed, index }).collect()
     }
 
-    fn outputs(
-        &self,
-        pictures: Vec<Picture>,
-        pass: PassKind,
-        refined: bool,
-        seen: &[image::Picture],
-    ) -> Vec<Output> {
+    fn outputs(&self, pictures: Vec<Picture>, pass: PassKind, refined: bool) -> Vec<Output> {
         let output = |Picture { image, seed, index }| {
             let subseed = self.request.noise(index).variation.map(|variation| variation.subseed);
-            let seen = seen.get(index % self.request.batch_size).cloned();
-            Output { image, seed, subseed, skipped: self.skipped, refined, seen, index, pass }
+            Output { image, seed, subseed, skipped: self.skipped, refined, seen: None, index, pass }
         };
         pictures.into_iter().map(output).collect()
     }

@@ -5,7 +5,7 @@ use super::freed::FreedAtTheEnd;
 use super::watch::Watch;
 use crate::networks::vae::{Posterior, Vae};
 use crate::nn::{Run, Wrap};
-use crate::sampling::{ImageNoise, NoiseGenerator};
+use crate::sampling::NoiseGenerator;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -39,14 +39,9 @@ pub(super) fn encode(
 
 /// What noise of a picture's own encoding is drawn from beside the seed: the first draw of a seed itself is the initial noise. A1111
 /// draws it from a generator without a seed.
-const ENCODING: u64 = 0x706f_7374_6572_696f;
+pub(super) const ENCODING: u64 = 0x706f_7374_6572_696f;
 
-/// One of the latents that a picture may be, in the model's scale: which one is decided by the image that begins with it.
-pub(super) fn latents_of(posterior: &Posterior, scale: f64, image: &ImageNoise) -> Result<Tensor> {
-    sampled(posterior, NoiseGenerator::new(image.source, image.seed ^ ENCODING), scale)
-}
-
-/// The same, decided by this noise.
+/// One of the latents that a picture may be, in the model's scale.
 pub(super) fn sampled(posterior: &Posterior, mut generator: NoiseGenerator, scale: f64) -> Result<Tensor> {
     let Posterior { mean, logvar } = posterior;
     let noise = Tensor::new(generator.normal(mean.values().len()), mean.dims())?;

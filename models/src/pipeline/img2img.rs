@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::components::Components;
 use super::draw::{Origin, Output, draw};
-use super::encode::{encode, latents_of};
+use super::encode::{ENCODING, encode, sampled};
 use super::guidance::{masked, several_are_wanted};
 use super::image_conditioning::{Covered, ImageConditioning, Source};
 use super::request::Txt2Img;
@@ -238,7 +238,10 @@ pub fn img2img(
             .map(|image| {
                 let of = init.get(image % init.len().max(1));
                 let of = of.ok_or_else(|| Error::Compute("an image without a beginning".to_owned()))?;
-                let latents = of.latents(facts.family.latent_scale, || drawing.noise(image))?;
+                let latents = of.latents(facts.family.latent_scale, || {
+                    let noise = drawing.noise(image);
+                    NoiseGenerator::new(noise.source, noise.seed ^ ENCODING)
+                })?;
                 request.with_content(latents, image)
             })
             .collect::<Result<_>>()?;
@@ -279,10 +282,10 @@ impl Encoded<'_> {
     }
 
     /// One of the latents that it may be, in the model's scale.
-    fn latents(&self, scale: f64, noise: impl FnOnce() -> ImageNoise) -> Result<Tensor> {
+    fn latents(&self, scale: f64, generator: impl FnOnce() -> NoiseGenerator) -> Result<Tensor> {
         match self {
             Self::Latents(latents) => Ok(Tensor::clone(latents)),
-            Self::Picture { posterior, .. } => latents_of(posterior, scale, &noise()),
+            Self::Picture { posterior, .. } => sampled(posterior, generator(), scale),
         }
     }
 }

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::components::Components;
-use super::encode::{encode, latents_of};
+use super::encode::{ENCODING, encode, sampled};
 use super::hires::{Hires, HiresLevels, HiresUpscaler};
 use super::image_texts::ImageTexts;
 use super::regions::RegionPrompt;
 use super::request::Txt2Img;
 use super::watch::Watch;
-use crate::image::{LatentFilter, Picture, RgbImage, image_to_tensor, resize_latents};
+use crate::image::{LatentFilter, Picture, RgbImage, picture_to_tensor, resize_latents};
 use crate::model::ModelFacts;
 use crate::prompt::Timeline;
-use crate::sampling::ImageNoise;
+use crate::sampling::{ImageNoise, NoiseGenerator};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -132,9 +132,10 @@ impl SecondPass<'_> {
                 let cancelled = || watch.cancelled();
                 Picture::from(picture.clone()).upscaled(upscaler, width, height, &cancelled)?
             };
-            let picture = image_to_tensor(&larger.into_rgb())?;
+            let picture = picture_to_tensor(&larger.into_rgb().into())?;
             let posterior = encode(components, &picture, self.drawing.tiling, watch)?;
-            all.push(cropped(&latents_of(&posterior, scale, noise)?, self.hires)?);
+            let generator = NoiseGenerator::new(noise.source, noise.seed ^ ENCODING);
+            all.push(cropped(&sampled(&posterior, generator, scale)?, self.hires)?);
         }
         Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)
     }

@@ -3,7 +3,7 @@
 
 use super::{Mask, Overlay, Region, fill_from_surroundings, soft_mask};
 use crate::image::colour::ColourCorrection;
-use crate::image::{Fit, Picture, RgbImage};
+use crate::image::{Fit, Picture, RgbImage, picture_to_tensor};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -148,17 +148,7 @@ impl Prepared {
 
     /// The picture as networks take it: `(1, 3, height, width)` in [−1, 1].
     pub fn tensor(&self) -> Result<Tensor> {
-        let Picture { width, height, pixels, .. } = &self.picture;
-        let plane = width * height;
-        let mut values = vec![0.0; 3 * plane];
-        for (place, pixel) in pixels.chunks_exact(3).enumerate() {
-            for (channel, value) in pixel.iter().enumerate() {
-                if let Some(to) = values.get_mut(channel * plane + place) {
-                    *to = f32::from(*value) / 255.0 * 2.0 - 1.0;
-                }
-            }
-        }
-        Tensor::new(values, [1, 3, *height, *width])
+        picture_to_tensor(&self.picture)
     }
 
     /// What is given back of what was drawn: colours set right, and the original where it is not drawn anew. With soft inpainting
