@@ -64,9 +64,9 @@ def test_the_v_variant_draws_what_the_prompt_says(
 def test_who_names_none_gets_one_that_can_be_drawn_with(client: latentd.Client) -> None:
     result = client.txt2img("a red circle", steps=2, seed=1)
     assert "Model: latentd-demo-v" in result.images[0].infotext
-    # The first by name sees a mask, which there is none of in a request yet.
-    with pytest.raises(latentd.Unsupported, match="inpainting"):
-        client.txt2img("a red circle", steps=2, checkpoint="latentd-demo-inpainting")
+    # The first by name is for masks, and waits to be named.
+    result = client.txt2img("a red circle", steps=2, checkpoint="latentd-demo-inpainting")
+    assert "Model: latentd-demo-inpainting" in result.images[0].infotext
 
 
 #: With guidance built in the base draws well at this already, and so do its companions.

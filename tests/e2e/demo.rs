@@ -200,31 +200,33 @@ fn header_of(channels: usize, text: &str) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; bytes + 2]].concat()
 }
 
-/// Checkpoints that this version cannot draw with from text alone are listed as what they are, and are no default.
+/// Checkpoints that this version cannot draw with, and those that are for pictures, are listed as what they are, and are no
+/// default.
 #[tokio::test]
 async fn checkpoints_of_other_architectures_do_not_take_its_place() {
     let (daemon, models) = daemon_over(&[]);
     let folder = models.path().join("Stable-diffusion");
-    let clip = "cond_stage_model.transformer.text_model.final_layer_norm.weight";
-    fs::write(folder.join("a-paint.safetensors"), header_of(9, clip)).expect("written");
-    fs::write(folder.join("b-edit.safetensors"), header_of(8, clip)).expect("written");
+    let paint = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../models/demo/library/Stable-diffusion/latentd-demo-inpainting.safetensors");
+    fs::copy(paint, folder.join("a-paint.safetensors")).expect("copied");
     fs::write(folder.join("c-large.safetensors"), header_of(4, "conditioner.embedders.0.weight"))
         .expect("written");
     let client = daemon.client().await;
     within(client.rescan()).await.expect("scanned");
-    for (name, architecture) in
-        [("a-paint", "sd1-inpainting"), ("b-edit", "sd1-pix2pix"), ("c-large", "sdxl")]
-    {
+    for (name, architecture) in [("a-paint", "sd1-inpainting"), ("c-large", "sdxl")] {
         assert_eq!(entry(&daemon, name).await.architecture.as_deref(), Some(architecture));
-        let params = Txt2ImgParams { checkpoint: Some(name.into()), ..plain(1) };
-        refused(within(client.txt2img(&params)).await, ErrorName::Unsupported);
     }
+    let params = Txt2ImgParams { checkpoint: Some("c-large".into()), ..plain(1) };
+    refused(within(client.txt2img(&params)).await, ErrorName::Unsupported);
     let drawn = within(client.txt2img(&plain(1))).await.expect("drawn");
     let [notice] = &drawn.notices[..] else { panic!("{:?}", drawn.notices) };
     assert!(
         notice.contains(NAME) && notice.contains("'a-paint' is of the architecture sd1-inpainting"),
         "{notice}"
     );
+    let params = Txt2ImgParams { checkpoint: Some("a-paint".into()), ..plain(1) };
+    let drawn = within(client.txt2img(&params)).await.expect("drawn");
+    assert!(drawn.images[0].infotext.as_ref().is_some_and(|text| text.contains("Model: a-paint")));
 
     // One that can be drawn with is taken, whatever comes before it.
     fs::copy(tiny(), folder.join("zebra.safetensors")).expect("copied");

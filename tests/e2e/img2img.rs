@@ -2,7 +2,7 @@
 
 use latentd_client::protocol::{
     ErrorName, ImageIn, ImageOut, Img2ImgParams, LoopbackParams, Masks, Precision, RepeatRequest,
-    Txt2ImgParams, Txt2ImgResult,
+    SoftInpaintingParams, Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_models::image::Picture;
 
@@ -85,6 +85,26 @@ async fn a_picture_is_drawn_from_another_and_again_from_what_it_says() {
             ..masked.clone()
         },
         Img2ImgParams { inpaint_full_res: false, inpainting_fill: 1, resize_mode: 3, ..masked.clone() },
+        Img2ImgParams {
+            resize_mode: 3,
+            drawing: Txt2ImgParams { width: Some(64), height: Some(80), ..base.drawing.clone() },
+            ..base.clone()
+        },
+        Img2ImgParams {
+            soft_inpainting: Some(SoftInpaintingParams {
+                mask_blend_power: 1.5,
+                composite_mask_influence: 0.25,
+                ..SoftInpaintingParams::default()
+            }),
+            inpainting_fill: 1,
+            ..masked.clone()
+        },
+        Img2ImgParams {
+            soft_inpainting: Some(SoftInpaintingParams::default()),
+            inpaint_full_res: false,
+            ..masked.clone()
+        },
+        Img2ImgParams { image_cfg_scale: Some(1.5), inpainting_mask_weight: 0.5, ..masked.clone() },
     ];
     for params in rows {
         let drawn = draw(&daemon, &params).await;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 use latentd_client::protocol::{
-    DenoisingCurve, Img2ImgParams, LoopbackParams, Masks, RepeatRequest, Txt2ImgParams,
+    DenoisingCurve, Img2ImgParams, LoopbackParams, Masks, RepeatRequest, SoftInpaintingParams, Txt2ImgParams,
 };
 
 use super::failure::Failure;
@@ -68,6 +68,15 @@ pub(super) struct InitArgs {
     /// Draw what is not masked
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     inpainting_mask_invert: Option<bool>,
+    /// Blend what is drawn and what was there softly where the mask is grey; or with other settings, in their order: schedule bias, preservation strength, transition contrast boost, mask influence, difference threshold, difference contrast
+    #[arg(long, value_name = "X,X,X,X,X,X", num_args = 0..=1, require_equals = true, default_missing_value = "1,0.5,4,0,0.5,2", value_parser = soft_inpainting)]
+    soft_inpainting: Option<SoftInpaintingParams>,
+    /// For a checkpoint that edits pictures by words: how much the picture counts [default: 1]
+    #[arg(long, value_name = "X")]
+    image_cfg_scale: Option<f64>,
+    /// For an inpainting checkpoint: how much of what is beneath the mask it does not see [default: 1]
+    #[arg(long, value_name = "X")]
+    inpainting_mask_weight: Option<f64>,
     /// Draw so many times, each from the picture before
     #[arg(long, value_name = "LOOPS")]
     loopback: Option<u32>,
@@ -147,6 +156,9 @@ impl InitArgs {
             inpaint_full_res: self.inpaint_full_res.unwrap_or(told.inpaint_full_res),
             inpaint_full_res_padding: self.inpaint_full_res_padding.unwrap_or(told.inpaint_full_res_padding),
             inpainting_mask_invert: self.inpainting_mask_invert.map_or(told.inpainting_mask_invert, u8::from),
+            soft_inpainting: self.soft_inpainting.or(told.soft_inpainting),
+            image_cfg_scale: self.image_cfg_scale.or(told.image_cfg_scale),
+            inpainting_mask_weight: self.inpainting_mask_weight.unwrap_or(told.inpainting_mask_weight),
             loopback: self.loopback.map(|loops| self.looped(loops)),
         })))
     }
@@ -182,10 +194,29 @@ impl InitArgs {
             ("--inpainting-fill", self.inpainting_fill.is_some()),
             ("--inpaint-full-res", self.inpaint_full_res.is_some()),
             ("--inpaint-full-res-padding", self.inpaint_full_res_padding.is_some()),
+            ("--soft-inpainting", self.soft_inpainting.is_some()),
+            ("--image-cfg-scale", self.image_cfg_scale.is_some()),
+            ("--inpainting-mask-weight", self.inpainting_mask_weight.is_some()),
             ("--loopback", self.loopback.is_some()),
             ("--inpainting-mask-invert", self.inpainting_mask_invert.is_some()),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+    }
+}
+
+/// Six numbers.
+fn soft_inpainting(text: &str) -> Result<SoftInpaintingParams, String> {
+    let numbers: Option<Vec<f64>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([power, scale, detail, influence, threshold, contrast]) => Ok(SoftInpaintingParams {
+            mask_blend_power: *power,
+            mask_blend_scale: *scale,
+            inpaint_detail_preservation: *detail,
+            composite_mask_influence: *influence,
+            composite_difference_threshold: *threshold,
+            composite_difference_contrast: *contrast,
+        }),
+        _ => Err("give six numbers with commas between, such as 1,0.5,4,0,0.5,2".to_owned()),
     }
 }
 

@@ -75,9 +75,12 @@ impl Item {
         })
     }
 
-    /// Whether pictures can be drawn with it from text.
+    /// Whether it is one to draw with from text where none is named: inpainting checkpoints and those that edit can be drawn
+    /// with, but have other uses.
     pub(super) fn draws(&self) -> bool {
-        self.kind == LibraryKind::Checkpoint && self.unsupported().is_none()
+        let architecture = self.facts.architecture.as_deref();
+        self.kind == LibraryKind::Checkpoint
+            && architecture.is_some_and(|name| Family::from_name(name).is_some())
     }
 
     /// Why this version cannot draw with a checkpoint that is sound.
@@ -86,15 +89,25 @@ impl Item {
             return None;
         }
         let architecture = self.facts.architecture.as_deref().unwrap_or("unknown");
-        Family::from_name(architecture).is_none().then(|| {
+        Family::of_architecture(architecture).is_none().then(|| {
             format!(
-                "is of the architecture {architecture}; this version draws from text with {} checkpoints",
+                "is of the architecture {architecture}; this version draws with {} checkpoints",
                 Family::names()
             )
         })
     }
 
-    /// An error that says what it is instead, if pictures cannot be drawn with it from text.
+    /// Why it is not drawn with where none is named, though it is a checkpoint.
+    pub(super) fn waits_to_be_named(&self) -> Option<String> {
+        if self.kind != LibraryKind::Checkpoint || self.draws() {
+            return None;
+        }
+        let architecture = self.facts.architecture.as_deref().unwrap_or("unknown");
+        let own = || format!("is of the architecture {architecture}, which is drawn with where it is named");
+        Some(self.unsupported().unwrap_or_else(own))
+    }
+
+    /// An error that says what it is instead, if pictures cannot be drawn with it.
     pub(crate) fn check_draws(&self) -> Result<()> {
         let Some(why) = self.unsupported() else {
             return Ok(());

@@ -116,7 +116,7 @@ fn look(file: &File, path: &Path) -> Result<(Option<LibraryKind>, Facts)> {
         facts.addon_hash = None;
         facts.old_hash = old_hash(file).ok().flatten();
         // Of another architecture it is what it is: there is nothing to hold it against.
-        if facts.architecture.as_deref().is_none_or(|name| Family::from_name(name).is_some()) {
+        if facts.architecture.as_deref().is_none_or(|name| Family::of_architecture(name).is_some()) {
             let checkpoint = Checkpoint::of_file(tensors)?;
             facts.prediction = Some(checkpoint.prediction);
             facts.lacks_vae = !checkpoint.has_vae();

@@ -250,7 +250,7 @@ fn first_problem(roots: &[Root], snapshot: &Snapshot) -> String {
     if let Some(problem) = snapshot.problems.iter().find(is_near) {
         return format!(" ({}: {})", problem.path.display(), problem.reason);
     }
-    let other = snapshot.entries.iter().find_map(|item| Some((&item.name, item.unsupported()?)));
+    let other = snapshot.entries.iter().find_map(|item| Some((&item.name, item.waits_to_be_named()?)));
     other.map_or_else(String::new, |(name, why)| format!(" ('{name}' {why})"))
 }
 

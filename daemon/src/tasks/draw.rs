@@ -201,12 +201,15 @@ impl Draw {
                 return Err(Error::new(Class::Cancelled, "cancelled while its prompts were looked at"));
             }
         }
+        let more = from.as_ref().map_or(0, |from| from.more_branches(&drawing, &known.facts));
+        let branches = text_needs.branches + more;
+        let largest = from.as_ref().map_or(size, FromPictures::largest);
         let picture = PictureSize {
-            width: size.0,
-            height: size.1,
+            width: largest.0,
+            height: largest.1,
             images: params.batch_size as usize,
-            rows: params.batch_size as usize * text_needs.branches,
-            samples: params.batch_size as usize * text_needs.branches,
+            rows: params.batch_size as usize * branches,
+            samples: params.batch_size as usize * branches,
             tokens: text_needs.tokens,
             more_contexts: text_needs.more_contexts,
             held_tokens: text_needs.held_tokens,

@@ -1,10 +1,10 @@
 //! What pictures are drawn from: the fields of `img2img` beside those of `txt2img`, settled.
 
-use latentd_client::protocol::{ImageIn, Img2ImgParams, Masks};
+use latentd_client::protocol::{ImageIn, Img2ImgParams, Masks, SoftInpaintingParams};
 use latentd_models::image::colour::ColourCorrection;
 use latentd_models::image::inpaint::{Inpaint, Mask, Preparation, Prepared};
 use latentd_models::image::{Fit, Picture, PictureHeader};
-use latentd_models::pipeline::{self, InitImage, MaskedContent};
+use latentd_models::pipeline::{self, InitImage, MaskedContent, SoftInpainting};
 use latentd_models::sampling::PartOfSteps;
 use latentd_models::{Tensor, model::ModelFacts};
 
@@ -30,6 +30,9 @@ pub(super) struct FromPictures {
     noise_multiplier: f64,
     extra_noise: f64,
     round: bool,
+    soft: Option<SoftInpainting>,
+    image_cfg_scale: Option<f64>,
+    mask_weight: f64,
     pub loopback: Option<Loopback>,
 }
 
@@ -83,19 +86,25 @@ impl FromPictures {
         }
         let strength = *params.drawing.denoising_strength.get_or_insert(USUAL_STRENGTH);
         let is_masked = !masks.is_empty();
-        if params.inpainting_mask_invert == 1 && !is_masked {
-            notices.not_applied(
-                Class::InvalidParams,
-                "inpainting_mask_invert: does nothing without a mask; give one".to_owned(),
-            )?;
+        let without = [
+            ("inpainting_mask_invert", params.inpainting_mask_invert == 1),
+            ("soft_inpainting", params.soft_inpainting.is_some()),
+        ];
+        for (field, _) in without.iter().filter(|(_, is_given)| *is_given && !is_masked) {
+            let text = format!("{field}: does nothing without a mask; give one");
+            notices.not_applied(Class::InvalidParams, text)?;
+        }
+        if params.soft_inpainting.is_some() {
+            // As in A1111: what is between is what it is for.
+            params.mask_round = false;
         }
         let inpaint = Inpaint {
             inverted: params.inpainting_mask_invert == 1,
             round: params.mask_round,
+            soft: params.soft_inpainting.is_some(),
             blur: (params.mask_blur_x, params.mask_blur_y),
             fills: params.inpainting_fill != 1,
             only_masked: params.inpaint_full_res.then_some(params.inpaint_full_res_padding as usize),
-            soft: false,
         };
         let preparation = Preparation {
             size: (0, 0),
@@ -124,6 +133,9 @@ impl FromPictures {
             noise_multiplier: params.initial_noise_multiplier.unwrap_or(1.0),
             extra_noise: params.img2img_extra_noise,
             round: params.mask_round,
+            soft: params.soft_inpainting.filter(|_| is_masked).map(soft_inpainting),
+            image_cfg_scale: params.image_cfg_scale,
+            mask_weight: params.inpainting_mask_weight,
             loopback: params.loopback.take().map(Loopback::new),
         })
     }
@@ -139,6 +151,18 @@ impl FromPictures {
     pub(super) fn drawn_at(mut self, size: (usize, usize)) -> Self {
         self.preparation.size = size;
         self
+    }
+
+    /// `(width, height)` of what goes through the VAE where that is larger than what is drawn.
+    pub(super) fn largest(&self) -> (usize, usize) {
+        let (own, drawn) = (self.first_size, self.preparation.size);
+        let is_stretched = self.preparation.fit.is_none() && self.masks.is_empty();
+        if is_stretched && own.0 * own.1 > drawn.0 * drawn.1 { own } else { drawn }
+    }
+
+    /// More predictions of an image than its texts give.
+    pub(super) fn more_branches(&self, drawing: &pipeline::Txt2Img, facts: &ModelFacts) -> usize {
+        self.request(drawing.clone(), vec![]).more_branches(facts)
     }
 
     /// `(width, height)` of the pictures that are given back of what is drawn.
@@ -229,7 +253,14 @@ impl FromPictures {
         ready: &Ready,
         Way { strength, masked_content }: Way,
     ) -> Result<pipeline::Img2Img> {
-        let init = ready.prepared.iter().map(|prepared| Ok(InitImage::Picture(prepared.tensor()?)));
+        let init = ready.prepared.iter().map(|prepared| {
+            let (tensor, size) = (prepared.tensor()?, (prepared.picture.width, prepared.picture.height));
+            Ok(if size == (drawing.width, drawing.height) {
+                InitImage::Picture(tensor)
+            } else {
+                InitImage::Stretched(tensor)
+            })
+        });
         let init = init.collect::<Result<Vec<_>>>()?;
         let (rows, columns) = (drawing.height / 8, drawing.width / 8);
         let on_latents =
@@ -262,10 +293,10 @@ impl FromPictures {
             img2img_extra_noise: self.extra_noise,
             latent_mask: None,
             masked_content: self.masked_content,
-            soft_inpainting: None,
-            image_cfg_scale: None,
+            soft_inpainting: self.soft,
+            image_cfg_scale: self.image_cfg_scale,
             conditioning_mask: None,
-            inpainting_mask_weight: 1.0,
+            inpainting_mask_weight: self.mask_weight,
         }
     }
 }
@@ -338,6 +369,17 @@ fn seen_size(field: &str, given: &Given) -> Result<(usize, usize)> {
     let PictureHeader { width, height, .. } = given.header(field)?;
     let (width, height) = (width as usize, height as usize);
     Ok(if given.orientation(field)?.is_transposed() { (height, width) } else { (width, height) })
+}
+
+fn soft_inpainting(params: SoftInpaintingParams) -> SoftInpainting {
+    SoftInpainting {
+        mask_blend_power: params.mask_blend_power,
+        mask_blend_scale: params.mask_blend_scale,
+        inpaint_detail_preservation: params.inpaint_detail_preservation,
+        composite_mask_influence: params.composite_mask_influence,
+        composite_difference_threshold: params.composite_difference_threshold,
+        composite_difference_contrast: params.composite_difference_contrast,
+    }
 }
 
 /// `#rrggbb`.

@@ -13,6 +13,7 @@ use super::soft_inpainting::SoftInpainting;
 use super::stages::Stages;
 use super::start::Start;
 use super::watch::Watch;
+use crate::image::{LatentFilter, resize_latents};
 use crate::model::{ModelFacts, UNetInput};
 use crate::networks::vae::Posterior;
 use crate::sampling::{
@@ -73,6 +74,8 @@ pub enum InitImage {
     Picture(Tensor),
     /// Latents `(1, channels, height / 8, width / 8)` in the model's scale.
     Latents(Tensor),
+    /// A picture of another size, of whole eighths, whose latents are stretched: A1111's `resize_mode` 3.
+    Stretched(Tensor),
 }
 
 impl Img2Img {
@@ -109,6 +112,10 @@ impl Img2Img {
         let [rows, columns] = self.drawing.latents();
         for init in &self.init {
             let (tensor, wanted) = match init {
+                InitImage::Stretched(picture) => {
+                    check_stretched(picture, facts)?;
+                    continue;
+                }
                 InitImage::Picture(picture) => (picture, [1, 3, height, width]),
                 InitImage::Latents(latents) => (latents, [1, facts.family.latent_channels, rows, columns]),
             };
@@ -205,6 +212,26 @@ impl Img2Img {
     }
 }
 
+/// Refuses what has no latents, or would be shown to a checkpoint at a size that it cannot see.
+fn check_stretched(picture: &Tensor, facts: &ModelFacts) -> Result<()> {
+    let (_, channels, height, width) = picture.dims4()?;
+    let is_sound = |side: usize| (8..=1 << 14).contains(&side) && side.is_multiple_of(8);
+    if picture.dim(0) != 1 || channels != 3 || !is_sound(height) || !is_sound(width) {
+        let text = format!(
+            "an init image is {:?}; [1, 3, height, width] of whole eighths is needed",
+            picture.dims()
+        );
+        return Err(Error::Request(text));
+    }
+    if facts.unet_input != UNetInput::Latents {
+        return Err(Error::Request(format!(
+            "resize_mode 3 stretches latents, and {} sees pictures at the size that is drawn; give another resize_mode",
+            facts.unet_input.title()
+        )));
+    }
+    Ok(())
+}
+
 /// Draws `n_iter * batch_size` images. The result depends on the request and the model only: what is random in a picture's own
 /// encoding comes from each image's seed.
 pub fn img2img(
@@ -222,7 +249,7 @@ pub fn img2img(
         .iter()
         .map(|init| match init {
             InitImage::Latents(latents) => Ok(Encoded::Latents(latents)),
-            InitImage::Picture(pixels) => {
+            InitImage::Picture(pixels) | InitImage::Stretched(pixels) => {
                 let posterior = encode(components, pixels, drawing.tiling, watch)?;
                 Ok(Encoded::Picture { pixels, posterior })
             }
@@ -238,10 +265,14 @@ pub fn img2img(
             .map(|image| {
                 let of = init.get(image % init.len().max(1));
                 let of = of.ok_or_else(|| Error::Compute("an image without a beginning".to_owned()))?;
-                let latents = of.latents(facts.family.latent_scale, || {
+                let mut latents = of.latents(facts.family.latent_scale, || {
                     let noise = drawing.noise(image);
                     NoiseGenerator::new(noise.source, noise.seed ^ ENCODING)
                 })?;
+                let [rows, columns] = drawing.latents();
+                if (latents.dim(2), latents.dim(3)) != (rows, columns) {
+                    latents = resize_latents(&latents, rows, columns, LatentFilter::Bilinear)?;
+                }
                 request.with_content(latents, image)
             })
             .collect::<Result<_>>()?;

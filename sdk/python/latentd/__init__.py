@@ -55,6 +55,7 @@ from .types import (
     Progress,
     Region,
     Result,
+    SoftInpainting,
     Txt2ImgFields,
 )
 
@@ -98,6 +99,7 @@ __all__ = [
     "ProtocolError",
     "Region",
     "Result",
+    "SoftInpainting",
     "StyleEntry",
     "StyleList",
     "Timeout",

@@ -172,6 +172,24 @@ class Txt2ImgFields(TypedDict, total=False):
     """``"keep"`` (default), or ``"cancel"``: the job ends when this program does, however that happens."""
 
 
+class SoftInpainting(TypedDict, total=False):
+    """How original and drawn picture are blended where a mask is grey, as AUTOMATIC1111's extension does it."""
+
+    mask_blend_power: float
+    """How the original's share depends on the level of noise: below 1 more of it stays near the end, above at the
+    beginning; 1 if left out."""
+    mask_blend_scale: float
+    """How much of the original stays where the mask is grey; 0.5 if left out."""
+    inpaint_detail_preservation: float
+    """How close the strength of blended latents is to the stronger of both; 4 if left out."""
+    composite_mask_influence: float
+    """How much the mask says beside what changed when both pictures are laid over each other; 0 if left out."""
+    composite_difference_threshold: float
+    """How far latents must lie from the original's to be seen by half; 0.5 if left out."""
+    composite_difference_contrast: float
+    """How sudden that is; 2 if left out."""
+
+
 class Loopback(TypedDict, total=False):
     """How often to draw from what was drawn."""
 
@@ -222,6 +240,14 @@ class Img2ImgFields(Txt2ImgFields, total=False):
     """With that: pixels around the mask."""
     inpainting_mask_invert: int
     """1 to draw what is not masked."""
+    soft_inpainting: SoftInpainting
+    """Blends what is drawn and what was there softly where the mask is grey; off if left out, ``{}`` for it as it is by
+    default."""
+    image_cfg_scale: float
+    """For a checkpoint that edits pictures by words (InstructPix2Pix): how much the picture counts, beside ``cfg_scale`` for
+    the words."""
+    inpainting_mask_weight: float
+    """For an inpainting checkpoint: how much of what is beneath the mask it does not get to see; 1 if left out."""
     loopback: Loopback
     """Draws several times, each from the picture before, with the next seed. With an ``n_iter`` of 1 all of them are given
     back, else the last of each batch."""

@@ -2,7 +2,8 @@
 
 use latentd_client::protocol::{
     Emphasis, ImageIn, Img2ImgParams, LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision,
-    RegionParams, RepeatRequest, Rng, Txt2ImgParams, UniPcSkipType, UniPcVariant, VaeDecodeMethod,
+    RegionParams, RepeatRequest, Rng, SoftInpaintingParams, Txt2ImgParams, UniPcSkipType, UniPcVariant,
+    VaeDecodeMethod,
 };
 use latentd_models::image::{PictureFormat, RgbImage, read_infotext};
 use latentd_models::sampling::{Sampler, Schedule};
@@ -188,7 +189,19 @@ fn begun() -> impl Strategy<Value = (Img2ImgParams, f64)> {
     let blob = || "[0-9a-f]{64}".prop_map(ImageIn::blob);
     let blurs = (number(0.0..=1024.0), number(0.0..=1024.0), any::<bool>())
         .prop_map(|(x, y, alike)| if alike { (x, x) } else { (x, y) });
-    let mask = (blob(), blurs, any::<[bool; 2]>(), 0..=3u8, proptest::option::of(0..=65_536u32));
+    let share = || number(1.0..=8.0);
+    let soft = (share(), share(), number(1.0..=32.0), number(0.0..=1.0), share(), share()).prop_map(
+        |(power, scale, detail, influence, threshold, contrast)| SoftInpaintingParams {
+            mask_blend_power: power,
+            mask_blend_scale: scale,
+            inpaint_detail_preservation: detail,
+            composite_mask_influence: influence,
+            composite_difference_threshold: threshold,
+            composite_difference_contrast: contrast,
+        },
+    );
+    let soft = proptest::option::of(soft);
+    let mask = (blob(), blurs, any::<[bool; 2]>(), 0..=3u8, proptest::option::of(0..=65_536u32), soft);
     let plain = (
         blob(),
         0..=3u8,
@@ -197,9 +210,22 @@ fn begun() -> impl Strategy<Value = (Img2ImgParams, f64)> {
         number(0.0..=10.0),
         "#[0-9a-e]{6}",
         number(0.0..=1.0),
+        (proptest::option::of(number(0.0..=100.0)), number(0.0..=1.0)),
     );
     (plain, proptest::option::of(mask)).prop_map(
-        |((image, resize_mode, [fixed, corrected], multiplier, extra, background, strength), mask)| {
+        |(
+            (
+                image,
+                resize_mode,
+                [fixed, corrected],
+                multiplier,
+                extra,
+                background,
+                strength,
+                (image_cfg_scale, weight),
+            ),
+            mask,
+        )| {
             let unmasked = Told::default().begun().clone();
             let begun = Img2ImgParams {
                 init_images: vec![image],
@@ -209,16 +235,19 @@ fn begun() -> impl Strategy<Value = (Img2ImgParams, f64)> {
                 img2img_extra_noise: extra,
                 img2img_color_correction: corrected,
                 img2img_background_color: background,
+                image_cfg_scale,
+                inpainting_mask_weight: weight,
                 ..unmasked
             };
-            let Some((mask, (x, y), [round, inverted], fill, padding)) = mask else {
+            let Some((mask, (x, y), [round, inverted], fill, padding, soft)) = mask else {
                 return (begun, strength);
             };
             let begun = Img2ImgParams {
                 mask: Some(mask.into()),
                 mask_blur_x: x,
                 mask_blur_y: y,
-                mask_round: round,
+                mask_round: round && soft.is_none(),
+                soft_inpainting: soft,
                 inpainting_fill: fill,
                 inpaint_full_res: padding.is_some(),
                 inpaint_full_res_padding: padding.unwrap_or_default(),

@@ -4,7 +4,9 @@
 //! is read. Behind "Tiling" A1111 has what its parts add while they draw, in the order in which they come to it: networks,
 //! the text encoder, the sampler, guidance, the VAE. A key that says its default is not written, unless A1111 writes it.
 
-use latentd_client::protocol::{Img2ImgParams, NoiseSchedule, Precision, UniPcSkipType, UniPcVariant};
+use latentd_client::protocol::{
+    Img2ImgParams, NoiseSchedule, Precision, SoftInpaintingParams, UniPcSkipType, UniPcVariant,
+};
 use latentd_models::image::Infotext;
 use latentd_models::image::inpaint::LARGEST_BLUR;
 use latentd_models::sampling::{Sampler, Schedule};
@@ -74,6 +76,11 @@ static ROWS: &[Row] = &[
         |told, text| number(text, 0.0..=100.0) => told.request.cfg_scale
     ),
     row!(
+        "Image CFG scale",
+        |told| told.begun.as_ref()?.image_cfg_scale.map(|scale| scale.to_string()),
+        |told, text| number(text, 0.0..=100.0).map(Some) => told.begun().image_cfg_scale
+    ),
+    row!(
         "Seed",
         |told| Some(told.request.seed.to_string()),
         |told, text| whole(text, -1..=i64::MAX) => told.request.seed
@@ -114,6 +121,11 @@ static ROWS: &[Row] = &[
         "Denoising strength",
         |told| told.request.denoising_strength.map(|strength| strength.to_string()),
         |told, text| number(text, 0.0..=1.0).map(Some) => told.request.denoising_strength
+    ),
+    row!(
+        "Conditional mask weight",
+        |told| unless(told.begun.as_ref()?.inpainting_mask_weight, 1.0).map(|weight| weight.to_string()),
+        |told, text| number(text, 0.0..=1.0) => told.begun().inpainting_mask_weight
     ),
     row!(
         "Clip skip",
@@ -158,6 +170,41 @@ static ROWS: &[Row] = &[
         "Masked content",
         |told| mask(told).and_then(|begun| content(begun.inpainting_fill)),
         |told, text| content_of(text) => told.begun().inpainting_fill
+    ),
+    row!(
+        "Soft inpainting enabled",
+        |told| soft(told).map(|_| "True".to_owned()),
+        |told, text| truth(text).filter(|is_on| *is_on).map(|_| *told.soft()) => *told.soft()
+    ),
+    row!(
+        "Soft inpainting schedule bias",
+        |told| soft(told).map(|soft| soft.mask_blend_power.to_string()),
+        |told, text| number(text, 0.0..=8.0) => told.soft().mask_blend_power
+    ),
+    row!(
+        "Soft inpainting preservation strength",
+        |told| soft(told).map(|soft| soft.mask_blend_scale.to_string()),
+        |told, text| number(text, 0.0..=8.0) => told.soft().mask_blend_scale
+    ),
+    row!(
+        "Soft inpainting transition contrast boost",
+        |told| soft(told).map(|soft| soft.inpaint_detail_preservation.to_string()),
+        |told, text| number(text, 1.0..=32.0) => told.soft().inpaint_detail_preservation
+    ),
+    row!(
+        "Soft inpainting mask influence",
+        |told| soft(told).map(|soft| soft.composite_mask_influence.to_string()),
+        |told, text| number(text, 0.0..=1.0) => told.soft().composite_mask_influence
+    ),
+    row!(
+        "Soft inpainting difference threshold",
+        |told| soft(told).map(|soft| soft.composite_difference_threshold.to_string()),
+        |told, text| number(text, 0.0..=8.0) => told.soft().composite_difference_threshold
+    ),
+    row!(
+        "Soft inpainting difference contrast",
+        |told| soft(told).map(|soft| soft.composite_difference_contrast.to_string()),
+        |told, text| number(text, 0.0..=8.0) => told.soft().composite_difference_contrast
     ),
     // Networks.
     row!(
@@ -352,7 +399,11 @@ static ROWS: &[Row] = &[
     ),
     row!(
         "Mask rounding",
-        |told| mask(told).filter(|begun| !begun.mask_round).map(|_| "False".to_owned()),
+        |told| {
+            mask(told)
+                .filter(|begun| !begun.mask_round && begun.soft_inpainting.is_none())
+                .map(|_| "False".to_owned())
+        },
         |told, text| truth(text) => told.begun().mask_round
     ),
     row!(
@@ -412,6 +463,11 @@ static ROWS: &[Row] = &[
 /// What it began with, if it was drawn within a mask.
 fn mask(told: &Told) -> Option<&Img2ImgParams> {
     told.begun.as_deref().filter(|begun| begun.mask.is_some())
+}
+
+/// How it was blended, if softly.
+fn soft(told: &Told) -> Option<SoftInpaintingParams> {
+    mask(told)?.soft_inpainting
 }
 
 /// The same, if only what is masked was drawn.

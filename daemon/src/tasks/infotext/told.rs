@@ -1,6 +1,8 @@
 //! What a picture's text tells.
 
-use latentd_client::protocol::{Img2ImgParams, Masks, OutputParams, Prompt, RepeatRequest, Txt2ImgParams};
+use latentd_client::protocol::{
+    Img2ImgParams, Masks, OutputParams, Prompt, RepeatRequest, SoftInpaintingParams, Txt2ImgParams,
+};
 
 use crate::library::OWN_VAE;
 
@@ -93,6 +95,13 @@ impl Told {
                 ..Img2ImgParams::default()
             })
         })
+    }
+
+    /// How it was blended, to be read from its text: softly, without rounding.
+    pub(super) fn soft(&mut self) -> &mut SoftInpaintingParams {
+        let begun = self.begun();
+        begun.mask_round = false;
+        begun.soft_inpainting.get_or_insert_default()
     }
 
     /// Whether latentd drew it.

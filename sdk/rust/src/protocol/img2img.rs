@@ -67,10 +67,61 @@ pub struct Img2ImgParams {
     /// 1 to draw what is not masked.
     #[schemars(range(min = 0, max = 1))]
     pub inpainting_mask_invert: u8,
+    /// Blends what is drawn and what was there softly where the mask is grey: by the level of noise, and in the end by what
+    /// changed. A1111's extension of that name; `mask_round` is off then. Off if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_inpainting: Option<SoftInpaintingParams>,
+    /// For a checkpoint that edits pictures by words (InstructPix2Pix): how much the picture counts, beside `cfg_scale` for the
+    /// words. As much as it does without if left out, or 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub image_cfg_scale: Option<f64>,
+    /// For an inpainting checkpoint: how much of what is beneath the mask it does not get to see. A1111's option of that name.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub inpainting_mask_weight: f64,
     /// Draws several times, each from the picture before, with the next seed; what is masked has what was drawn there then.
     /// A1111's script of that name. With an `n_iter` of 1 all of them are given back, else the last of each batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loopback: Option<LoopbackParams>,
+}
+
+/// How original and drawn picture are blended. Names and defaults are those of A1111's extension, its infotext's words in
+/// brackets.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SoftInpaintingParams {
+    /// How the original's share depends on the level of noise: below 1 more of it stays near the end, above at the beginning
+    /// ("schedule bias").
+    #[schemars(range(min = 0.0, max = 8.0))]
+    pub mask_blend_power: f64,
+    /// How much of the original stays where the mask is grey ("preservation strength").
+    #[schemars(range(min = 0.0, max = 8.0))]
+    pub mask_blend_scale: f64,
+    /// How close the strength of blended latents is to the stronger of both ("transition contrast boost").
+    #[schemars(range(min = 1.0, max = 32.0))]
+    pub inpaint_detail_preservation: f64,
+    /// How much the mask says beside what changed when both pictures are laid over each other ("mask influence").
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub composite_mask_influence: f64,
+    /// How far latents must lie from the original's to be seen by half ("difference threshold").
+    #[schemars(range(min = 0.0, max = 8.0))]
+    pub composite_difference_threshold: f64,
+    /// How sudden that is ("difference contrast").
+    #[schemars(range(min = 0.0, max = 8.0))]
+    pub composite_difference_contrast: f64,
+}
+
+impl Default for SoftInpaintingParams {
+    fn default() -> Self {
+        Self {
+            mask_blend_power: 1.0,
+            mask_blend_scale: 0.5,
+            inpaint_detail_preservation: 4.0,
+            composite_mask_influence: 0.0,
+            composite_difference_threshold: 0.5,
+            composite_difference_contrast: 2.0,
+        }
+    }
 }
 
 /// How often to draw from what was drawn.
@@ -151,6 +202,9 @@ impl Default for Img2ImgParams {
             inpaint_full_res: true,
             inpaint_full_res_padding: 0,
             inpainting_mask_invert: 0,
+            soft_inpainting: None,
+            image_cfg_scale: None,
+            inpainting_mask_weight: 1.0,
             loopback: None,
         }
     }

@@ -56,7 +56,7 @@ pub use error::{ErrorName, WireError};
 pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind};
 pub use image::{Bytes, ImageIn, ImageOut};
 pub use image_info::{ImageInfo, ImageInfoParams, RepeatRequest};
-pub use img2img::{DenoisingCurve, Img2ImgParams, LoopbackParams, Masks};
+pub use img2img::{DenoisingCurve, Img2ImgParams, LoopbackParams, Masks, SoftInpaintingParams};
 pub use job::{
     JobList, JobListParams, JobParams, JobRef, JobState, JobView, OnDisconnect, SubmitParams,
     SubscribeParams, Subscribed,
