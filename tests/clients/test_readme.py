@@ -57,7 +57,7 @@ class Reader:
         self.folder = folder / "checkout"
         (self.folder / "target" / "release").mkdir(parents=True)
         (self.folder / "target" / "release" / "latentd").symlink_to(LATENTD)
-        for name in ("sdk", "tests"):
+        for name in ("models", "sdk", "tests"):
             (self.folder / name).symlink_to(REPOSITORY / name)
         shims = folder / "bin"
         shims.mkdir()
