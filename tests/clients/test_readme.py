@@ -154,8 +154,8 @@ def test_every_block_runs_as_written(reader: Reader) -> None:
     for block in todo:
         reader.run(block)
     pictures = sorted(path.name for path in reader.folder.glob("*.png"))
-    assert {"circle.png", "shell.png", "pipe.png", "python.png", "regions.png", "rust.png"} < set(pictures)
-    assert len(pictures) == 7, f"Neovim's is missing or there are too many: {pictures}"
+    assert {"blue.png", "circle.png", "shell.png", "pipe.png", "python.png", "regions.png", "rust.png"} < set(pictures)
+    assert len(pictures) == 8, f"Neovim's is missing or there are too many: {pictures}"
     for name in pictures:
         with Image.open(reader.folder / name) as picture:
             picture.load()

@@ -141,6 +141,10 @@ def different(schema: Schema, hint: Any, defs: Schema, place: str) -> Iterator[s
             yield f"{place}: no picture"
         return
     wanted, found = dict(forms(schema, defs)), dict(forms_of(hint))
+    pictures = set(typing.get_args(PICTURE))
+    if pictures < set(typing.get_args(hint)):
+        # A picture or a list of them: the wire's form of one is a map.
+        found = {"object": None, **dict(forms_of(Union[tuple(set(typing.get_args(hint)) - pictures)]))}
     if wanted.keys() != found.keys():
         yield f"{place}: {sorted(found)} where the daemon takes {sorted(wanted)}"
     elif "array" in wanted:

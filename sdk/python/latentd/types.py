@@ -562,7 +562,9 @@ def pictures_in(images: Any) -> Any:
 
 def picture_in(image: Any) -> Any:
     """A picture as the wire has it. What is none goes as it is, for the daemon refuses it by name."""
-    return image_in(image) if isinstance(image, _PICTURES) else image
+    if not isinstance(image, _PICTURES):
+        return image
+    return image_in(bytes(image) if isinstance(image, (bytearray, memoryview)) else image)
 
 
 def parse_blob(value: Any) -> Blob:
