@@ -10,7 +10,15 @@ use latentd_models::{Error, Tensor};
 use crate::drawing::Trace;
 use crate::golden::{Golden, checkpoint, relative_error, values};
 
-pub fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize) -> Img2Img {
+/// What begins with one of them, and is said no more of.
+pub(crate) fn plain(init: InitImage) -> Img2Img {
+    Img2Img {
+        init: vec![init],
+        ..request(Tensor::full(0.0, [1, 4, 8, 8]), Sampler::default(), Schedule::Automatic, 4)
+    }
+}
+
+pub(crate) fn request(init: Tensor, sampler: Sampler, schedule: Schedule, steps: usize) -> Img2Img {
     let drawing = crate::samplers::request(sampler, schedule, steps, SamplerOptions::default());
     Img2Img {
         drawing,

@@ -13,9 +13,11 @@ mod hires;
 mod hostile_prompts;
 mod hypernetworks;
 mod image_noise;
+mod img2img;
 mod networks;
 mod noise;
 mod outpaint;
+
 mod pictures_in;
 mod prompts;
 mod refiner;

@@ -50,6 +50,13 @@ fn noise(count: usize, seed: usize) -> Vec<u8> {
     mixed.collect()
 }
 
+/// A picture that the script's `source` makes up.
+pub(crate) fn made_up(kind: &str, (width, height): (usize, usize), channels: usize, seed: usize) -> Picture {
+    source(
+        &serde_json::json!({"kind": kind, "width": width, "height": height, "channels": channels, "seed": seed}),
+    )
+}
+
 /// What the script's `picture` makes up.
 pub fn source(told: &Value) -> Picture {
     let [width, height, channels, seed] =
