@@ -3,7 +3,7 @@
     cargo build --release -p latentd
     python tests/bench/peers.py [--rounds 3] [--threads 2] [--side 512] [--engines latentd-bf16 openvino-bf16 …]
 
-SD 1.5 at its real size with random weights; one CFG step (UNet, batch 2), VAE decode, text encoder (2 x 77), and a whole
+SD 1.5 at its real size with random weights; one CFG step (UNet, batch 2), VAE both ways, text encoder (2 x 77), and a whole
 picture of `--steps`. Of diffusers and OpenVINO the picture is their networks one after the other, without a sampler,
 which flatters them. Each round runs every engine once, in a process of its own; figures are medians over the rounds,
 ratios are the first engine's time over this one's. Machines are noisy: compare within one run of this script only.
@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("unet_step_s", "vae_decode_s", "clip_s", "txt2img_s")
+STAGES = ("unet_step_s", "vae_decode_s", "vae_encode_s", "clip_s", "txt2img_s")
 AVX2_ONLY = {"LATENTD_KERNELS": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
              "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 ENGINES = ["latentd-bf16", "latentd-f32", "diffusers-f32", "diffusers-bf16", "diffusers-bf16-channels_last",
@@ -46,9 +46,10 @@ def second_run(run):
     return time.perf_counter() - begun
 
 
-def stages(step, decode, text, steps):
+def stages(step, decode, encode, text, steps):
     """What is measured, of an engine that can be called network by network."""
-    seen = {"unet_step_s": second_run(step), "vae_decode_s": second_run(decode), "clip_s": second_run(text)}
+    seen = {"unet_step_s": second_run(step), "vae_decode_s": second_run(decode), "vae_encode_s": second_run(encode),
+            "clip_s": second_run(text)}
     begun = time.perf_counter()
     text()
     for _ in range(steps):
@@ -100,8 +101,10 @@ def diffusers(kind, args):
     x, t, context, ids = inputs(args.side, dtype)
     x = x.to(memory_format=layout)
     z = x[:1].contiguous(memory_format=layout)
+    picture = torch.randn(1, 3, args.side, args.side, dtype=dtype).to(memory_format=layout)
     with torch.inference_mode():
-        return stages(lambda: unet(x, t, context), lambda: vae.decode(z), lambda: clip(ids), args.steps)
+        return stages(lambda: unet(x, t, context), lambda: vae.decode(z), lambda: vae.encode(picture),
+                      lambda: clip(ids), args.steps)
 
 
 def openvino(kind, args):
@@ -143,11 +146,15 @@ def openvino(kind, args):
     def vae_decode(z):
         return vae.decode(z, return_dict=False)[0]
 
+    def vae_encode(picture):
+        return vae.quant_conv(vae.encoder(picture))
+
     def text(ids):
         return clip(ids, return_dict=False)[0]
 
     step, decode = compiled(unet_step, x, t, context), compiled(vae_decode, x[:1].contiguous())
-    return stages(step, decode, compiled(text, ids), args.steps)
+    encode = compiled(vae_encode, torch.randn(1, 3, args.side, args.side))
+    return stages(step, decode, encode, compiled(text, ids), args.steps)
 
 
 def sdcpp(_, args):
@@ -164,7 +171,8 @@ def sdcpp(_, args):
 
     picture(1)
     one, whole = picture(1), picture(args.steps)
-    return {"unet_step_s": (whole - one) / (args.steps - 1), "vae_decode_s": math.nan, "clip_s": math.nan,
+    return {"unet_step_s": (whole - one) / (args.steps - 1), "vae_decode_s": math.nan,
+            "vae_encode_s": math.nan, "clip_s": math.nan,
             "txt2img_s": whole, "peak": peak()}
 
 
@@ -219,9 +227,9 @@ def main():
             print(f"round {round_ + 1}, {engine}: {seen[engine][-1]}", file=sys.stderr)
     median = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in seen.items()}
     ours = median[args.engines[0]]
-    print(f"| {args.side}x{args.side}, {args.threads} threads | UNet step | VAE decode | CLIP | {args.steps} steps "
-          "| peak memory |")
-    print("|---|---|---|---|---|---|")
+    print(f"| {args.side}x{args.side}, {args.threads} threads | UNet step | VAE decode | VAE encode | CLIP "
+          f"| {args.steps} steps | peak memory |")
+    print("|---|---|---|---|---|---|---|")
     yardstick = median.pop("onednn-bf16", None)
     for name, row in median.items():
         cells = ["—" if math.isnan(row[stage]) else f"{row[stage]:.3f} s ({ours[stage] / row[stage]:.2f})"
