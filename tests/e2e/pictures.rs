@@ -1,8 +1,11 @@
 //! The same request gives the same bytes, whatever else happens.
 
 use latentd_client::protocol::{
-    ImageOut, LibraryListParams, OutputFormat, OutputParams, Precision, Txt2ImgParams,
+    EventKind, ImageOut, LibraryListParams, OutputFormat, OutputParams, Precision, PreviewKind,
+    PreviewParams, Txt2ImgParams,
 };
+
+use latentd_models::image::Picture;
 
 use crate::harness::{Daemon, Options, small, within};
 
@@ -111,4 +114,31 @@ async fn precision_is_the_requests_else_the_configurations() {
     assert!(drawn(&auto, Precision::Bf16).await == in_bf16 && drawn(&auto, Precision::F32).await == in_f32);
     let best = latentd_models::nn::Precision::best().name();
     assert_eq!(drawn(&auto, Precision::Auto).await.0, best, "what this machine is quickest in");
+}
+
+#[tokio::test]
+async fn previews_by_the_vae_end_with_the_picture() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    let preview = PreviewParams { every: 1, kind: PreviewKind::Full };
+    let request = Txt2ImgParams { preview: Some(preview), sampler_name: "Euler".into(), ..small(3) };
+    let mut events = within(client.subscribe_all()).await.expect("subscribed");
+    let job = within(client.submit("txt2img", &request, None)).await.expect("submitted");
+    let (mut last, mut count) = (None, 0);
+    loop {
+        match within(events.next()).await.expect("an event").kind {
+            EventKind::Preview { image, .. } => {
+                count += 1;
+                last = Some(image);
+            }
+            EventKind::Finished => break,
+            _ => (),
+        }
+    }
+    let drawn = within(client.wait(&job)).await.expect("drawn");
+    assert!(drawn.notices.is_empty() && count > 0, "{:?}", drawn.notices);
+    let pixels = |image: &ImageOut| {
+        Picture::decode(&image.png.as_ref().expect("a PNG").0, 1 << 24).expect("decodes").into_rgb()
+    };
+    assert!(pixels(&last.expect("a preview")) == pixels(&drawn.images[0]), "the last is the picture");
 }

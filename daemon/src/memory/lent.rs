@@ -67,6 +67,8 @@ pub(crate) struct Wishes {
     /// How long the checkpoint stays afterwards; for ever if `None`.
     pub keep_alive: Option<Duration>,
     pub taesd: Option<TaesdWish>,
+    /// Whether the VAE makes previews, beside the UNet.
+    pub previews_by_vae: bool,
     pub changes: Changes,
     pub hypernetworks: Vec<HypernetworkWish>,
     pub refiner: Option<RefinerWish>,
@@ -84,7 +86,11 @@ impl Wishes {
     }
 
     fn needs_of(&self, known: &Known, changes: &Changes, size: &PictureSize) -> Result<Beside> {
-        let taesd = self.taesd.as_ref().map(|taesd| taesd.needs(size)).unwrap_or_default();
+        let mut taesd = self.taesd.as_ref().map(|taesd| taesd.needs(size)).unwrap_or_default();
+        if self.previews_by_vae {
+            taesd.beside_unet += known.estimate.weight_bytes(ComponentKind::Vae)
+                + known.estimate.activation_bytes(ComponentKind::Vae, size)?;
+        }
         let mut patched = changes.bytes(known)?;
         let of_unet = ComponentKind::ALL.iter().position(|kind| *kind == ComponentKind::UNet);
         if let Some(of_unet) = of_unet.and_then(|place| patched.get_mut(place)) {
@@ -274,6 +280,28 @@ impl Components for Lent<'_> {
             // Previews are made without it; the pipeline tells why.
             Err(error) if !wish.decodes => Err(latentd_models::Error::Stage(error.text)),
             Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn preview_vae(&mut self) -> latentd_models::Result<Option<Arc<Vae>>> {
+        // Its own room, beside that of the UNet.
+        self.taesd_room = None;
+        let Source { files, changes, known, .. } = *self.source();
+        let lend = || {
+            let bytes = known.estimate.activation_bytes(ComponentKind::Vae, &self.size)?;
+            let name = &files.checkpoint.item().name;
+            let room = self.memory.reserve_for_job(bytes, name, self.cancelled)?;
+            let vae =
+                self.memory.acquire_changed(files, known, ComponentKind::Vae, changes, self.cancelled)?;
+            Ok::<_, Error>((vae.network, room))
+        };
+        // Previews are made without it; the pipeline tells why.
+        match lend().map_err(|error| latentd_models::Error::Stage(error.text))? {
+            (Network::Vae(network), room) => {
+                self.taesd_room = Some(room);
+                Ok(Some(network))
+            }
+            _ => other_kind(),
         }
     }
 

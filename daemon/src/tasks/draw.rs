@@ -162,6 +162,7 @@ impl Draw {
                 VaeDecodeMethod::Taesd => LatentDecoder::Taesd,
             },
             taesd_previews: wants_taesd_previews && taesd.is_some(),
+            vae_previews: params.preview.is_some_and(|preview| preview.kind == PreviewKind::Full),
             refiner_switch_at: refiner.as_ref().map(|(_, share)| *share),
             hires: None,
             tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
@@ -221,6 +222,7 @@ impl Draw {
         let wishes = Wishes {
             keep_alive,
             taesd,
+            previews_by_vae: drawing.vae_previews,
             changes: loras.changes.clone(),
             hypernetworks: hypernetworks.wishes.clone(),
             refiner: refiner.map(|(wish, _)| wish),

@@ -51,6 +51,11 @@ pub trait Components: Send {
         Ok(None)
     }
 
+    /// The VAE for previews, beside the UNet; `None` if it cannot be had there.
+    fn preview_vae(&mut self) -> Result<Option<Arc<Vae>>> {
+        Ok(None)
+    }
+
     /// What changes tokens on their way to keys and values of this pass's attentions: hypernetworks.
     fn transforms(&mut self) -> Result<Vec<Arc<dyn KeyValueTransform>>> {
         Ok(vec![])
@@ -69,5 +74,9 @@ impl Components for &Model {
 
     fn vae(&mut self) -> Result<Arc<Vae>> {
         Ok(Arc::clone(Model::vae(self)))
+    }
+
+    fn preview_vae(&mut self) -> Result<Option<Arc<Vae>>> {
+        self.vae().map(Some)
     }
 }

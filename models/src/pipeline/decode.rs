@@ -85,7 +85,7 @@ fn decode_cheaply(
     for index in 0..latents.dim(0) {
         let image = {
             let cancelled = || watch.cancelled();
-            preview(&taesd, &latents.narrow(0, index, 1)?, &Run::until(&cancelled))?
+            by_taesd(&taesd, &latents.narrow(0, index, 1)?, &Run::until(&cancelled))?
         };
         done(watch, image);
     }
@@ -93,7 +93,7 @@ fn decode_cheaply(
 }
 
 /// One latent's picture by TAESD.
-pub(super) fn preview(taesd: &Taesd, latent: &Tensor, run: &Run) -> Result<RgbImage> {
+pub(super) fn by_taesd(taesd: &Taesd, latent: &Tensor, run: &Run) -> Result<RgbImage> {
     let _memory = FreedAtTheEnd(taesd.device().clone());
     tensor_to_image(&taesd.decode(latent, run)?)
 }

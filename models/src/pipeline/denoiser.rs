@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::decode::preview;
 use super::evaluation::{Evaluation, Region, Role, Row};
 use super::guidance::Guidance;
 use super::handles::Handle;
@@ -128,12 +127,12 @@ impl Denoise for Denoiser<'_, '_> {
 }
 
 impl Denoiser<'_, '_> {
-    /// By TAESD where it is wanted and does it; a preview never fails what it is of.
+    /// By a decoder where it is wanted and does it; a preview never fails what it is of.
     fn previews_of(&mut self, denoised: &Tensor) -> Result<Vec<RgbImage>> {
-        let made = self.context.previews.map(|taesd| {
+        let made = self.context.previews.map(|previews| {
             let cancelled = || self.context.around.watch.cancelled();
             let run = Run::until(&cancelled);
-            let one = |index| preview(taesd, &denoised.narrow(0, index, 1)?, &run);
+            let one = |index| previews.picture(&denoised.narrow(0, index, 1)?, &run);
             (0..denoised.dim(0)).map(one).collect::<Result<Vec<_>>>()
         });
         match made {

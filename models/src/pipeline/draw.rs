@@ -1,7 +1,6 @@
 //! From a request to pictures, whatever the loop begins with: the passes, one after the other, and what they decode to.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::components::Components;
 use super::contexts::Contexts;
@@ -15,6 +14,7 @@ use super::networks::Surroundings;
 use super::pass;
 use super::pass_context::{PassContext, nobodys_turn};
 use super::pass_plan::PassPlan;
+use super::previews::Previews;
 use super::request::Txt2Img;
 use super::sampling_options::Skipped;
 use super::second_pass::{FirstPass, SecondPass};
@@ -24,7 +24,6 @@ use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
 use crate::image::{self, RgbImage};
 use crate::model::{ModelFacts, TextEncoder};
-use crate::networks::taesd::Taesd;
 use crate::nn::Run;
 use crate::sampling::{ImageNoise, Sigmas};
 use crate::tensor::Tensor;
@@ -309,8 +308,8 @@ impl Drawing<'_> {
             handles: &mut self.handles,
         };
         let guidance = around.guidance(images.clone(), false)?;
-        let wants_previews = request.taesd_previews;
-        let previews = if wants_previews { preview_decoder(around.components, around.watch)? } else { None };
+        let scale = facts.family.latent_scale;
+        let previews = Previews::of(self.request, scale, around.components, around.watch)?;
         let networks = around.networks(*facts, false, guidance)?;
         let of_images =
             |shown: &ImageConditioning| shown.channels(images.clone(), |image| request.noise(image));
@@ -326,7 +325,7 @@ impl Drawing<'_> {
             wants,
             contexts: &mut self.contexts,
             times: &mut self.times,
-            previews: previews.as_deref(),
+            previews: previews.as_ref(),
             refiner_switch_at: pass.refiner_switch_at,
             progress: pass.progress,
             skipped: &mut self.skipped,
@@ -389,17 +388,5 @@ impl Drawing<'_> {
             Output { image, seed, subseed, skipped: self.skipped, refined, seen: None, index, pass }
         };
         pictures.into_iter().map(output).collect()
-    }
-}
-
-/// What makes previews. Where it fails they are made without: they are no reason to draw nothing.
-fn preview_decoder(components: &mut dyn Components, watch: &mut dyn Watch) -> Result<Option<Arc<Taesd>>> {
-    match components.taesd() {
-        Err(Error::Cancelled) => Err(Error::Cancelled),
-        Err(error) => {
-            watch.notice(&format!("previews are of latents alone: {error}"));
-            Ok(None)
-        }
-        found => found,
     }
 }

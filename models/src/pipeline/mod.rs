@@ -22,6 +22,7 @@ mod networks;
 mod pass;
 mod pass_context;
 mod pass_plan;
+mod previews;
 mod regions;
 mod request;
 mod sampling_options;

@@ -6,12 +6,12 @@ use super::contexts::Contexts;
 use super::evaluation::PassKind;
 use super::image_conditioning::{Channels, check_refiner};
 use super::networks::{PassNetworks, Surroundings};
+use super::previews::Previews;
 use super::sampling_options::Skipped;
 use super::stages::Wants;
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::Progress;
 use crate::model::ModelFacts;
-use crate::networks::taesd::Taesd;
 use crate::nn::Run;
 use crate::sampling::ModelSigmas;
 use crate::{Error, Result};
@@ -35,7 +35,7 @@ pub(super) struct PassContext<'a> {
     pub contexts: &'a mut Contexts,
     pub times: &'a mut TimeEmbeddings,
     /// What previews are made by; of latents alone if `None`.
-    pub previews: Option<&'a Taesd>,
+    pub previews: Option<&'a Previews>,
     /// The share of the way after which the refiner goes on; none does if `None`.
     pub refiner_switch_at: Option<f64>,
     /// Where the request stands as the pass begins.

@@ -67,6 +67,8 @@ pub struct Txt2Img {
     pub decoder: LatentDecoder,
     /// Whether previews are made by TAESD, at the picture's size, instead of from latents alone.
     pub taesd_previews: bool,
+    /// Whether they are made by the VAE, at the picture's size, as the picture will be: each takes as long as that.
+    pub vae_previews: bool,
     /// The share of the way, in timesteps of the model, after which another checkpoint goes on, which the [`Components`] lend;
     /// from 0 to 1. None does if `None`. With `hires` it is a share of the second pass, in which alone it goes on.
     pub refiner_switch_at: Option<f64>,
@@ -106,6 +108,7 @@ impl Default for Txt2Img {
             pad_cond_uncond_v0: false,
             decoder: LatentDecoder::Vae,
             taesd_previews: false,
+            vae_previews: false,
             refiner_switch_at: None,
             hires: None,
             tiling: Wrap::default(),

@@ -29,7 +29,7 @@ class PreviewFields(TypedDict, total=False):
     """Steps between two previews."""
     kind: str
     """``"latent"`` (default): a cheap picture at 1/8 of the size; ``"taesd"``: a better one at the picture's size, where
-    TAESD is in the library."""
+    TAESD is in the library; ``"full"``: by the VAE, each as long as decoding the picture."""
 
 
 class Txt2ImgFields(TypedDict, total=False):

@@ -458,6 +458,9 @@ pub enum PreviewKind {
     Latent,
     /// By TAESD, at the picture's size. Where the library has none, a notice says so, and previews are as for "latent".
     Taesd,
+    /// By the VAE, as the picture will be: each takes as long as decoding that. Where there is no memory for it beside the rest, a
+    /// notice says so, and previews are as for "latent".
+    Full,
 }
 
 /// What was drawn.

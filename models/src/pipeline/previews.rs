@@ -1,0 +1,60 @@
+//! What makes pictures of the way there, at the picture's size.
+
+use std::sync::Arc;
+
+use super::components::Components;
+use super::decode::by_taesd;
+use super::freed::FreedAtTheEnd;
+use super::request::Txt2Img;
+use super::watch::Watch;
+use crate::image::{RgbImage, tensor_to_image};
+use crate::networks::taesd::Taesd;
+use crate::networks::vae::Vae;
+use crate::nn::Run;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// A decoder that is there beside the UNet.
+pub(super) enum Previews {
+    Taesd(Arc<Taesd>),
+    /// With the family's scale of latents.
+    Vae(Arc<Vae>, f64),
+}
+
+impl Previews {
+    /// What a request wants; of latents alone if `None`. Where it cannot be had they are made without: they are no reason to draw
+    /// nothing.
+    pub(super) fn of(
+        request: &Txt2Img,
+        scale: f64,
+        components: &mut dyn Components,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Self>> {
+        let found = if request.vae_previews {
+            components.preview_vae().map(|vae| vae.map(|vae| Self::Vae(vae, scale)))
+        } else if request.taesd_previews {
+            components.taesd().map(|taesd| taesd.map(Self::Taesd))
+        } else {
+            return Ok(None);
+        };
+        match found {
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => {
+                watch.notice(&format!("previews are of latents alone: {error}"));
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    /// One latent's picture.
+    pub(super) fn picture(&self, latent: &Tensor, run: &Run) -> Result<RgbImage> {
+        match self {
+            Self::Taesd(taesd) => by_taesd(taesd, latent, run),
+            Self::Vae(vae, scale) => {
+                let _memory = FreedAtTheEnd(vae.device().clone());
+                tensor_to_image(&vae.decode(&latent.scaled(1.0 / scale), run)?)
+            }
+        }
+    }
+}
