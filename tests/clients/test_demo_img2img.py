@@ -113,3 +113,34 @@ def test_hair_takes_another_colour(
     sheet.append(np.concatenate(shown[:8], axis=1))
     told(capsys, f"{right} of {faces} have blue hair")
     assert faces == len(SEEDS) and right >= LEAST * faces
+
+
+@pytest.mark.parametrize(("method", "blur", "reach", "strength"), [("mk2", 2, 22, 0.9), ("poor-mans", 2, 14, 0.9)])
+def test_a_picture_is_continued_to_the_right(
+    client: latentd.Client,
+    sheet: List[np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    blur: int,
+    reach: int,
+    strength: float,
+) -> None:
+    more, right, shown = scenes.SIZE // 2, 0, []
+    for seed in SEEDS:
+        before = client.txt2img("a red circle on a blue background", seed=seed, steps=STEPS).images[0]
+        after = client.outpaint(
+            before, "a blue background", right=more, method=method, mask_blur=blur, denoising_strength=strength, seed=seed,
+            steps=STEPS,
+        ).images[0]  # fmt: skip
+        kept, drawn = pixels(before), pixels(after)
+        assert drawn.shape == (scenes.SIZE, scenes.SIZE + more, 3)
+        # So far into the picture reaches the mask, and its softened edge.
+        same = scenes.SIZE - reach
+        assert (drawn[:, :same] == kept[:, :same]).all(), "what was there is the original"
+        new = drawn[:, scenes.SIZE :].reshape(-1, 3)
+        right += judge.nearest(np.median(new, axis=0), scenes.COLOURS) == "blue"
+        padded = np.pad(kept, ((0, 0), (0, more), (0, 0)), constant_values=255)
+        shown.append(np.concatenate([padded, drawn]))
+    sheet.append(np.concatenate(shown[:6], axis=1))
+    told(capsys, f"{right} of {len(SEEDS)} go on blue ({method})")
+    assert right >= LEAST * len(SEEDS)

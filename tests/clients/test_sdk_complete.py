@@ -39,6 +39,7 @@ SENT_BY = {
     "models.merge": "models.merge",
     "models.pin": "models.pin",
     "models.unload": "models.unload",
+    "outpaint": "outpaint",
     "ping": "ping",
     "prompt.tokens": "prompt_tokens",
     "shutdown": "shutdown",
@@ -57,12 +58,14 @@ OURS = {"self", "timeout", "on_progress", "on_preview"}
 TAKEN: List[Tuple[str, type, Dict[str, Any]]] = [
     ("txt2img", latentd.Txt2ImgFields, {"prompt": Union[str, List[str]]}),
     ("img2img", latentd.Img2ImgFields, {"init_images": List[PICTURE], "prompt": Union[str, List[str]]}),  # type: ignore[valid-type]
+    ("outpaint", latentd.OutpaintFields, {"image": PICTURE, "prompt": Union[str, List[str]]}),
     ("models.merge", latentd.MergeFields, {"a": str, "name": str}),
     ("prompt.tokens", latentd.PromptTokensFields, {"text": str}),
 ]
 ANSWERED = {
     "txt2img": latentd.Result,
     "img2img": latentd.Result,
+    "outpaint": latentd.Result,
     "models.merge": latentd.MergeResult,
     "image.info": latentd.ImageInfo,
     "prompt.tokens": latentd.PromptTokens,

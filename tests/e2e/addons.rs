@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use latentd_client::protocol::{
-    ErrorName, ImageIn, LibraryKind, LibraryListParams, LoraParams, OutputFormat, OutputParams, Precision,
-    Rng, Txt2ImgParams, Txt2ImgResult,
+    ErrorName, ImageIn, LibraryKind, LibraryListParams, LoraParams, OutpaintMethod, OutpaintParams,
+    OutputFormat, OutputParams, Precision, Rng, Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_models::image::Picture;
 use serde_json::Value;
@@ -536,5 +536,19 @@ async fn no_job_starts_threads_of_its_own() {
             within(client.txt2img(&params)).await.expect("drawn");
             assert_eq!(engines(), 1, "{prompt}, {sampler}, {rng:?}");
         }
+    }
+    for method in OutpaintMethod::ALL {
+        let image = ImageIn::raw(vec![90; 64 * 64 * 3], 64, 64, 3);
+        let drawing = small(2);
+        let params = OutpaintParams {
+            drawing,
+            image,
+            right: 32,
+            method,
+            mask_blur: Some(1),
+            ..OutpaintParams::default()
+        };
+        within(client.outpaint(&params)).await.expect("drawn");
+        assert_eq!(engines(), 1, "{method:?}");
     }
 }

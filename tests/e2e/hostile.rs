@@ -122,7 +122,7 @@ fn wrong_fields_are_named() {
     let error = raw.answer(0x63).expect_err("refused");
     assert!(error.text.contains("not valid UTF-8"), "{error}");
     for (method, name, expected) in [
-        ("img2img", ErrorName::NotFound, "did you mean 'txt2img'?"),
+        ("txt2mg", ErrorName::NotFound, "did you mean 'txt2img'?"),
         ("job.get", ErrorName::NotFound, "did you mean 'jobs.get'?"),
         ("jobs.wait", ErrorName::InvalidParams, "job: is missing"),
     ] {

@@ -23,6 +23,7 @@ mod log;
 mod memory;
 mod merge;
 mod noise;
+mod outpaint;
 mod pictures;
 mod prompt_grammar;
 mod prompts;

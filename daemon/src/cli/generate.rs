@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use latentd_client::protocol::{
-    Emphasis, LoraParams, OnDisconnect, OutputFormat, OutputParams, Precision, RepeatRequest, Rng,
-    Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
+    Emphasis, LoraParams, OnDisconnect, OutpaintParams, OutputFormat, OutputParams, Precision, RepeatRequest,
+    Rng, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 
 use super::failure::Failure;
@@ -334,6 +334,7 @@ fn advised(failure: Failure) -> Failure {
         ("regions[", "give --region MASK TEXT again"),
         ("init_images[", "give --init-image FILE again"),
         ("mask", "give --mask FILE again"),
+        ("image.blob", "continue the original again: latentd outpaint FILE"),
     ];
     let advice = again.into_iter().find(|(field, _)| failure.text.contains(field)).map(|(_, advice)| advice);
     let text = match advice {
@@ -356,7 +357,7 @@ pub(super) async fn run(global: &GlobalArgs, args: GenerateArgs) -> Result<ExitC
         request = request(global, &config, &args, target.asked_for()) => request?,
         () = stopped.wait() => return Err(Failure::cancelled()),
     };
-    draw(global, &config, &args, &request, &target, stopped).await?;
+    draw(global, &config, &args.models_dirs, &request, &target, stopped).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -371,6 +372,7 @@ async fn request(
         Some(picture) => match told(global, config, &args.models_dirs, picture).await? {
             RepeatRequest::Txt2Img(drawing) => (*drawing, None),
             RepeatRequest::Img2Img(begun) => (begun.drawing.clone(), Some(*begun)),
+            RepeatRequest::Outpaint(outpaint) => return continued(args, format, *outpaint),
         },
         None => (Txt2ImgParams::default(), None),
     };
@@ -378,23 +380,37 @@ async fn request(
     args.init.over(args.params(format, drawing), begun)
 }
 
+/// The request that continues a picture, with what the flags say.
+fn continued(
+    args: &GenerateArgs,
+    format: OutputFormat,
+    told: OutpaintParams,
+) -> Result<RepeatRequest, Failure> {
+    if args.init.is_given() {
+        return Err(Failure::usage(
+            "the picture was continued beyond its sides, of which the flags from --init-image on know nothing; leave them out, or \
+             continue another one with: latentd outpaint",
+        ));
+    }
+    let regions = args.regions.over(told.drawing.regions.clone())?;
+    let drawing = Txt2ImgParams { regions, ..args.params(format, told.drawing.clone()) };
+    Ok(RepeatRequest::Outpaint(Box::new(OutpaintParams { drawing, ..told })))
+}
+
 /// Draws one request.
-async fn draw(
+pub(super) async fn draw(
     global: &GlobalArgs,
     config: &Config,
-    args: &GenerateArgs,
+    models_dirs: &[PathBuf],
     request: &RepeatRequest,
     target: &Target,
     mut stopped: Stopped,
 ) -> Result<(), Failure> {
     let submitted = async {
         match request {
-            RepeatRequest::Txt2Img(params) => {
-                submit(global, config, &args.models_dirs, "txt2img", params).await
-            }
-            RepeatRequest::Img2Img(params) => {
-                submit(global, config, &args.models_dirs, "img2img", params).await
-            }
+            RepeatRequest::Txt2Img(params) => submit(global, config, models_dirs, "txt2img", params).await,
+            RepeatRequest::Img2Img(params) => submit(global, config, models_dirs, "img2img", params).await,
+            RepeatRequest::Outpaint(params) => submit(global, config, models_dirs, "outpaint", params).await,
         }
     };
     let (client, job) = tokio::select! {
@@ -450,7 +466,7 @@ async fn draw_folder(
         ));
         let name = path.file_stem().unwrap_or_default();
         let target = Target::new(Some(to.join(name).with_added_extension("png")))?;
-        match draw(global, config, args, &request, &target, Stopped::listen()?).await {
+        match draw(global, config, &args.models_dirs, &request, &target, Stopped::listen()?).await {
             Ok(()) => {}
             Err(failure) if failure.is_cancelled() => return Err(failure),
             Err(failure) => {

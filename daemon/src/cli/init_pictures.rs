@@ -163,6 +163,11 @@ impl InitArgs {
         })))
     }
 
+    /// Whether any of it is.
+    pub(super) fn is_given(&self) -> bool {
+        !self.init_images.is_empty() || self.init_dir.is_some() || self.first_without_picture().is_some()
+    }
+
     fn looped(&self, loops: u32) -> LoopbackParams {
         let default = LoopbackParams::default();
         LoopbackParams {

@@ -17,6 +17,7 @@ mod log_lines;
 mod merge;
 mod models;
 mod one_job;
+mod outpaint;
 mod output;
 mod pictures;
 mod prompt;
@@ -57,6 +58,8 @@ enum Command {
     Serve(Box<settings::ServeArgs>),
     /// Draw pictures from text, with a running daemon or one that this starts
     Generate(Box<generate::GenerateArgs>),
+    /// Continue a picture beyond its sides
+    Outpaint(Box<outpaint::OutpaintArgs>),
     /// Say how a picture was made, and the request that repeats it
     Info(info::InfoArgs),
     /// Say how a prompt is read: its tokens, what it says at which steps, the networks that it names
@@ -98,6 +101,7 @@ pub(crate) fn main() -> ExitCode {
         latentd_models::nn::check_kernels().map_err(Failure::usage).and_then(|()| match cli.command {
             Command::Serve(args) => serve::run(&cli.global, *args),
             Command::Generate(args) => block_on(generate::run(&cli.global, *args)),
+            Command::Outpaint(args) => block_on(outpaint::run(&cli.global, *args)),
             Command::Info(args) => block_on(info::run(&cli.global, args)),
             Command::Prompt(args) => block_on(prompt::run(&cli.global, args)),
             Command::Styles(args) => block_on(styles::run(&cli.global, args)),

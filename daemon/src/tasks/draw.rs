@@ -1,17 +1,19 @@
-//! What `txt2img` and `img2img` do: prompts, networks, sizes and memory are settled alike, whatever pictures begin with.
+//! What `txt2img`, `img2img` and `outpaint` do: prompts, networks, sizes and memory are settled alike, whatever pictures begin with.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{
-    Emphasis, ImageIn, ImageOut, Img2ImgParams, PreviewKind, Prompt, Timings, Txt2ImgParams, Txt2ImgResult,
-    VaeDecodeMethod,
+    Emphasis, ImageIn, ImageOut, Img2ImgParams, OutpaintParams, PreviewKind, Prompt, Timings, Txt2ImgParams,
+    Txt2ImgResult, VaeDecodeMethod,
 };
-use latentd_models::image::RgbImage;
+use latentd_models::image::outpaint::Job;
+use latentd_models::image::{Picture, RgbImage};
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
 use latentd_models::pipeline::{self, LatentDecoder, MaskedContent, NoStages};
 
+use super::continuation::{self, Continuation, Draws};
 use super::device::DeviceId;
 use super::embeddings::RequestEmbeddings;
 use super::from_pictures::{FromPictures, Ready, Way};
@@ -64,7 +66,7 @@ impl Draw {
     /// Settles everything of a request from text, or, if `begun` is there, from pictures: its own `drawing` is not looked at.
     pub(super) fn resolve(
         mut params: Txt2ImgParams,
-        begun: Option<Img2ImgParams>,
+        begun: Option<Begun>,
         studio: &Arc<Studio>,
         watch: &dyn Watch,
     ) -> Result<Self> {
@@ -75,10 +77,21 @@ impl Draw {
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
         let noise = Noise::resolve(&params, pictures, &mut notices)?;
         let sources = Sources::of(studio);
+        let (outpaint, begun) = match begun {
+            Some(Begun::Pictures(begun)) => (None, Some(Img2ImgParams { drawing: params.clone(), ..begun })),
+            Some(Begun::Continued(outpaint)) => {
+                let begun = continuation::as_img2img(&outpaint, &params);
+                (Some(outpaint), Some(begun))
+            }
+            None => (None, None),
+        };
         let (from, begun) = match begun {
-            Some(begun) => {
-                let mut begun = Img2ImgParams { drawing: params.clone(), ..begun };
-                let from = FromPictures::resolve(&mut begun, &sources, &mut notices)?;
+            Some(mut begun) => {
+                let mut from = FromPictures::resolve(&mut begun, &sources, &mut notices)
+                    .map_err(|error| in_field(error, outpaint.is_some()))?;
+                let continues =
+                    |outpaint: &OutpaintParams| Continuation::resolve(outpaint, &params, &mut notices);
+                from.continuation = outpaint.as_ref().map(continues).transpose()?;
                 params.denoising_strength = begun.drawing.denoising_strength;
                 (Some(from), Some(Box::new(Img2ImgParams { drawing: Txt2ImgParams::default(), ..begun })))
             }
@@ -108,7 +121,7 @@ impl Draw {
         let native = from.as_ref().and_then(FromPictures::usual_size).unwrap_or(known.native_size);
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
-        let from = from.map(|from| from.drawn_at(size));
+        let from = from.map(|from| from.drawn_at(size)).transpose()?;
         let finished = from.as_ref().map_or(size, FromPictures::finished_size);
         check_size((size.0.max(finished.0), size.1.max(finished.1)), pictures, settings.result_bytes)?;
         let asked = std::mem::take(&mut params.regions);
@@ -192,7 +205,8 @@ impl Draw {
             tiling_y: params.tiling_y && !tiles_all,
             ..sampling::settled(params.clone(), sampler, schedule)
         };
-        let told = Told { begun, ..Told::of(told) };
+        let outpaint = outpaint.map(|outpaint| Box::new(infotext::told_outpaint(&outpaint)));
+        let told = Told { begun, outpaint, ..Told::of(told) };
         // A prompt that A1111's lines cannot carry stands in them twice.
         for index in 0..if output.limits_texts() { drawing.told_apart() } else { 0 } {
             let in_prompt = prompts.told(index, &loras, &hypernetworks)?;
@@ -281,12 +295,14 @@ impl Draw {
         };
         let Studio { outputs_dir, folders, .. } = &*self.studio;
         let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
-        let ready = self.from.as_ref().map(|from| from.ready(&self.studio, &cancelled)).transpose()?;
+        let whole = self.from.as_ref().filter(|from| from.continuation.is_none());
+        let ready = whole.map(|from| from.ready(&self.studio, &cancelled)).transpose()?;
         course.notices.extend(ready.iter().flat_map(|ready| ready.notices.clone()));
         let images = match (&self.from, ready) {
             (Some(from), Some(ready)) if from.loopback.is_some() => {
                 self.looped(from, &ready, run, &mut course, &mut packing)?
             }
+            (Some(from), None) => self.continued(from, run, &mut course, &mut packing)?,
             (from, ready) => {
                 let from = from.as_ref().zip(ready.as_ref()).map(|(from, ready)| (from, ready, from.way()));
                 let drawn = self.round(&self.drawing, from, run, &mut course)?;
@@ -377,6 +393,36 @@ impl Draw {
         Ok(images)
     }
 
+    /// Pictures that are continued, each with the next seed.
+    fn continued(
+        &self,
+        from: &FromPictures,
+        run: &Run<'_>,
+        course: &mut Course,
+        packing: &mut Packing<'_>,
+    ) -> Result<Vec<ImageOut>> {
+        let Some(continuation) = &from.continuation else { return Ok(vec![]) };
+        let picture = from.first(&Sources::of(&self.studio)).map_err(|error| in_field(error, true))?;
+        let mut images = vec![];
+        for number in 0..self.drawing.n_iter as u64 {
+            let mut drawing = pipeline::Txt2Img { n_iter: 1, ..self.drawing.clone() };
+            match &mut drawing.variation {
+                Some(variation) => variation.subseed = variation.subseed.wrapping_add(number),
+                None => drawing.seed = drawing.seed.wrapping_add(number),
+            }
+            let mut parts = Parts { draw: self, from, drawing: &drawing, run, course, last: None };
+            let made = continuation.continued(&picture, &mut parts)?;
+            let drawn = parts.last.ok_or_else(|| Error::internal("nothing was drawn"))?;
+            // That of the first part draws them all.
+            let drawn = pipeline::Output { seed: drawing.seed, ..drawn };
+            let told = self.told.clone().of_image(0);
+            let infotext = self.infotext(&drawn, &told, &course.known, run)?;
+            let packed = packing.pack(made.into_rgb(), drawn.seed, infotext, images.len())?;
+            images.push(ImageOut { subseed: drawn.subseed, ..packed });
+        }
+        Ok(images)
+    }
+
     /// Draws once, in another precision or with other memory where it must be.
     fn round(
         &self,
@@ -389,7 +435,14 @@ impl Draw {
         let memory = &run.device.memory;
         loop {
             let known = Arc::clone(&course.known);
-            let mut lent = Lent::new(memory, &self.files, &known, self.picture, &course.wishes, &cancelled)?;
+            let picture = match &self.from {
+                // Its parts have sizes of their own.
+                Some(FromPictures { continuation: Some(_), .. }) => {
+                    PictureSize { width: drawing.width, height: drawing.height, ..self.picture }
+                }
+                _ => self.picture,
+            };
+            let mut lent = Lent::new(memory, &self.files, &known, picture, &course.wishes, &cancelled)?;
             let drawing =
                 pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..drawing.clone() };
             if course.steps == 0 {
@@ -500,6 +553,68 @@ impl Draw {
             ..told
         };
         Ok(infotext::write(&told).to_string())
+    }
+}
+
+/// What pictures begin with, beside the fields of `txt2img`.
+pub(super) enum Begun {
+    Pictures(Img2ImgParams),
+    Continued(OutpaintParams),
+}
+
+/// An error with the picture's field as it was given.
+fn in_field(error: Error, is_continued: bool) -> Error {
+    if !is_continued {
+        return error;
+    }
+    let text = error.text.replace("init_images[0]", "image").replace("init_images", "image");
+    Error { text, ..error }
+}
+
+/// The parts of one continued picture.
+struct Parts<'a, 'b> {
+    draw: &'a Draw,
+    from: &'a FromPictures,
+    /// What is drawn, but for the size and the seed of each.
+    drawing: &'a pipeline::Txt2Img,
+    run: &'a Run<'b>,
+    course: &'a mut Course,
+    /// What was drawn last, without its picture.
+    last: Option<pipeline::Output>,
+}
+
+impl Draws for Parts<'_, '_> {
+    fn compute<T: Send>(&self, bytes: u64, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let cancelled = || self.run.watch.is_cancelled();
+        if cancelled() {
+            return Err(Error::new(Class::Cancelled, "cancelled before the next side"));
+        }
+        let memory = &self.run.device.memory;
+        let name = &self.draw.files.checkpoint.item().name;
+        let _room = memory.reserve_for_job(bytes, name, &cancelled)?;
+        Ok(memory.device().run(work))
+    }
+
+    fn draw(&mut self, job: &Job, more: u64) -> Result<Picture> {
+        let Self { draw, from, run, .. } = self;
+        let drawing = pipeline::Txt2Img {
+            width: job.picture.width,
+            height: job.picture.height,
+            seed: self.drawing.seed.wrapping_add(more),
+            ..self.drawing.clone()
+        };
+        let ready = from.part(job)?;
+        let drawn = draw.round(&drawing, Some((from, &ready, from.way())), run, self.course)?;
+        let drawn = drawn.into_iter().next();
+        let mut drawn = drawn.ok_or_else(|| Error::internal("a part was not drawn"))?;
+        let blank = RgbImage { width: 0, height: 0, pixels: vec![] };
+        let image = std::mem::replace(&mut drawn.image, blank);
+        let image = match ready.of(0) {
+            Some(begun) => begun.finish(image, drawn.seen.as_ref())?,
+            None => image,
+        };
+        self.last = Some(drawn);
+        Ok(image.into())
     }
 }
 

@@ -3,11 +3,13 @@
 use latentd_client::protocol::{ImageIn, Img2ImgParams, Masks, SoftInpaintingParams};
 use latentd_models::image::colour::ColourCorrection;
 use latentd_models::image::inpaint::{Inpaint, Mask, Preparation, Prepared};
+use latentd_models::image::outpaint::Job;
 use latentd_models::image::{Fit, Picture, PictureHeader};
 use latentd_models::pipeline::{self, InitImage, MaskedContent, SoftInpainting};
 use latentd_models::sampling::PartOfSteps;
 use latentd_models::{Tensor, model::ModelFacts};
 
+use super::continuation::Continuation;
 use super::given::{Given, Sources, wrong};
 use super::loopback::Loopback;
 use super::notices::Notices;
@@ -34,6 +36,7 @@ pub(super) struct FromPictures {
     image_cfg_scale: Option<f64>,
     mask_weight: f64,
     pub loopback: Option<Loopback>,
+    pub continuation: Option<Continuation>,
 }
 
 /// What is drawn from, once its turn has come.
@@ -137,25 +140,36 @@ impl FromPictures {
             image_cfg_scale: params.image_cfg_scale,
             mask_weight: params.inpainting_mask_weight,
             loopback: params.loopback.take().map(Loopback::new),
+            continuation: None,
         })
     }
 
     /// The size that is drawn at if the request names none; the checkpoint's own where that is the better one.
     pub(super) fn usual_size(&self) -> Option<(usize, usize)> {
+        if self.continuation.is_some() {
+            return None;
+        }
         let is_part = !self.masks.is_empty() && self.preparation.inpaint.only_masked.is_some();
         let whole = |side: usize| (side / 8 * 8).max(8);
         (!is_part).then(|| (whole(self.first_size.0), whole(self.first_size.1)))
     }
 
     /// Settles the size.
-    pub(super) fn drawn_at(mut self, size: (usize, usize)) -> Self {
+    pub(super) fn drawn_at(mut self, size: (usize, usize)) -> Result<Self> {
         self.preparation.size = size;
-        self
+        let planned = |continuation: Continuation| continuation.planned(self.first_size, size);
+        self.continuation = self.continuation.map(planned).transpose()?;
+        Ok(self)
+    }
+
+    /// `(width, height)` of the largest that is drawn.
+    fn drawn_size(&self) -> (usize, usize) {
+        self.continuation.as_ref().map_or(self.preparation.size, Continuation::largest)
     }
 
     /// `(width, height)` of what goes through the VAE where that is larger than what is drawn.
     pub(super) fn largest(&self) -> (usize, usize) {
-        let (own, drawn) = (self.first_size, self.preparation.size);
+        let (own, drawn) = (self.first_size, self.drawn_size());
         let is_stretched = self.preparation.fit.is_none() && self.masks.is_empty();
         if is_stretched && own.0 * own.1 > drawn.0 * drawn.1 { own } else { drawn }
     }
@@ -167,6 +181,9 @@ impl FromPictures {
 
     /// `(width, height)` of the pictures that are given back of what is drawn.
     pub(super) fn finished_size(&self) -> (usize, usize) {
+        if let Some(continuation) = &self.continuation {
+            return continuation.finished;
+        }
         let is_part = !self.masks.is_empty() && self.preparation.inpaint.only_masked.is_some();
         if is_part { self.first_size } else { self.preparation.size }
     }
@@ -176,6 +193,9 @@ impl FromPictures {
         let of = |strength| {
             PartOfSteps::new(steps, strength, self.fixes_steps).map_or(steps, |part| part.kept + 1)
         };
+        if let Some(continuation) = &self.continuation {
+            return of(self.strength) * continuation.drawn.len();
+        }
         match &self.loopback {
             Some(loopback) => {
                 (0..loopback.loops).map(|number| of(loopback.strength(self.strength, number))).sum()
@@ -186,9 +206,11 @@ impl FromPictures {
 
     /// What the pipeline checks before there are pictures: the request with one of no content.
     pub(super) fn check(&self, drawing: &pipeline::Txt2Img, facts: &ModelFacts) -> Result<()> {
-        let [rows, columns] = [drawing.height / 8, drawing.width / 8];
+        let (width, height) = self.drawn_size();
+        let drawing = pipeline::Txt2Img { width, height, ..drawing.clone() };
+        let [rows, columns] = [height / 8, width / 8];
         let nothing = Tensor::full(0.0, [1, facts.family.latent_channels, rows, columns]);
-        Ok(self.request(drawing.clone(), vec![InitImage::Latents(nothing)]).check(facts)?)
+        Ok(self.request(drawing, vec![InitImage::Latents(nothing)]).check(facts)?)
     }
 
     /// Decodes all, and makes them ready. Stops between two once `cancelled` says so.
@@ -244,6 +266,18 @@ impl FromPictures {
             }
         }
         Ok(Ready { prepared: vec![prepared], notices: vec![] })
+    }
+
+    /// The first picture.
+    pub(super) fn first(&self, sources: &Sources) -> Result<Picture> {
+        decoded("init_images[0]", &self.pictures, 0, sources)?
+            .ok_or_else(|| Error::invalid("init_images: is empty; give a picture"))
+    }
+
+    /// A part of a continued picture.
+    pub(super) fn part(&self, job: &Job) -> Result<Ready> {
+        let Inpaint { fills, soft, .. } = self.preparation.inpaint;
+        Ok(Ready { prepared: vec![job.prepare(fills, soft)?], notices: vec![] })
     }
 
     /// The pipeline's request.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use latentd_client::protocol::{Img2ImgParams, OnDisconnect, Txt2ImgResult};
 
 use super::device::DeviceId;
-use super::draw::Draw;
+use super::draw::{Begun, Draw};
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use crate::error::Result;
@@ -24,7 +24,7 @@ impl JobMethod for Img2Img {
 
     fn resolve(mut params: Img2ImgParams, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self> {
         let drawing = std::mem::take(&mut params.drawing);
-        Draw::resolve(drawing, Some(params), studio, watch).map(Self)
+        Draw::resolve(drawing, Some(Begun::Pictures(params)), studio, watch).map(Self)
     }
 
     fn device(&self) -> DeviceId {

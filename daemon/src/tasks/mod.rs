@@ -4,6 +4,7 @@
 //! for one that is quick. Nothing here knows the wire,
 //! the queue, or who watches.
 
+mod continuation;
 mod decoding;
 mod device;
 mod draw;
@@ -22,6 +23,7 @@ mod merge_recipe;
 mod names;
 mod noise;
 mod notices;
+mod outpaint;
 mod output;
 mod packing;
 mod prompt_tokens;
@@ -41,6 +43,7 @@ pub(crate) use given::put_blob;
 pub(crate) use image_info::image_info;
 pub(crate) use img2img::Img2Img;
 pub(crate) use merge::Merge;
+pub(crate) use outpaint::Outpaint;
 pub(crate) use prompt_tokens::prompt_tokens;
 pub(crate) use studio::{Drawing, Studio};
 pub(crate) use task::{JobMethod, Request, Run, Task, Watch};

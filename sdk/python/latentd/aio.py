@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .prompts import PromptTokensFields
-    from .types import Img2ImgFields, MergeFields, Txt2ImgFields
+    from .types import Img2ImgFields, MergeFields, OutpaintFields, Txt2ImgFields
 
 T = TypeVar("T")
 _READ_BYTES = 256 * 1024
@@ -210,6 +210,32 @@ class AsyncClient:
         """
         params = calls.img2img_params(init_images, prompt, fields, on_preview is not None)
         job = await self._submit(calls.submit("img2img", params, None))
+        try:
+            if on_progress is None and on_preview is None:
+                return await self._run_for(calls.wait(job), timeout)
+            return await self._follow(calls.wait(job), job, on_progress, on_preview, timeout)
+        except BaseException:
+            self._cancel_unheard(job)
+            raise
+
+    async def outpaint(
+        self,
+        image: ImageLike,
+        prompt: Union[str, List[str]] = "",
+        *,
+        on_progress: Optional[Callable[[Progress], Union[Awaitable[object], object]]] = None,
+        on_preview: Optional[Callable[[Preview], Union[Awaitable[object], object]]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[OutpaintFields],
+    ) -> Result:
+        """Continues a picture beyond its sides, and waits for what comes of it.
+
+        ``fields`` are those of :class:`~latentd.OutpaintFields`; what is left out has the daemon's default.
+        Leaving this call by an exception (``timeout`` seconds have passed, the task was cancelled, a callback
+        raised) cancels the job.
+        """
+        params = calls.outpaint_params(image, prompt, fields, on_preview is not None)
+        job = await self._submit(calls.submit("outpaint", params, None))
         try:
             if on_progress is None and on_preview is None:
                 return await self._run_for(calls.wait(job), timeout)

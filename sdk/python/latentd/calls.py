@@ -25,6 +25,7 @@ from .types import (
     Img2ImgFields,
     MergeFields,
     MergeResult,
+    OutpaintFields,
     Result,
     Txt2ImgFields,
     image_in,
@@ -129,11 +130,17 @@ def img2img_params(
     return {"init_images": init_images, **txt2img_params(prompt, fields, wants_preview)}
 
 
+def outpaint_params(
+    image: ImageLike, prompt: Union[str, List[str]], fields: OutpaintFields, wants_preview: bool
+) -> Dict[str, Any]:
+    return {"image": image, **txt2img_params(prompt, fields, wants_preview)}
+
+
 def submit(
     method: str, params: Mapping[str, Any], id: Optional[str], on_disconnect: Optional[str] = None
 ) -> Call[str]:
     given = _given(id=id, on_disconnect=on_disconnect)
-    params = _with_pictures(params) if method in ("txt2img", "img2img") else dict(params)
+    params = _with_pictures(params) if method in ("txt2img", "img2img", "outpaint") else dict(params)
     return Call("jobs.submit", {"method": method, "params": params, **given}, _job_id)
 
 
@@ -145,6 +152,8 @@ def _with_pictures(params: Mapping[str, Any]) -> Dict[str, Any]:
         sent["regions"] = [region_in(region) for region in regions]
     if "init_images" in sent:
         sent["init_images"] = pictures_in(sent["init_images"])
+    if "image" in sent:
+        sent["image"] = picture_in(sent["image"])
     if "mask" in sent:
         mask = sent["mask"]
         sent["mask"] = pictures_in(mask) if isinstance(mask, (list, tuple)) else picture_in(mask)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .prompts import PromptTokensFields
-    from .types import Img2ImgFields, MergeFields, Txt2ImgFields
+    from .types import Img2ImgFields, MergeFields, OutpaintFields, Txt2ImgFields
 
 T = TypeVar("T")
 
@@ -157,6 +157,33 @@ class Client:
         deadline = None if timeout is None else time.monotonic() + timeout
         params = calls.img2img_params(init_images, prompt, fields, on_preview is not None)
         job = self._submit(calls.submit("img2img", params, None))
+        try:
+            if on_progress is None and on_preview is None:
+                return self._run_until(calls.wait(job), deadline)
+            return self._follow(calls.wait(job), job, on_progress, on_preview, deadline)
+        except BaseException:
+            self._cancel_unheard(job)
+            raise
+
+    def outpaint(
+        self,
+        image: ImageLike,
+        prompt: Union[str, List[str]] = "",
+        *,
+        on_progress: Optional[Callable[[Progress], object]] = None,
+        on_preview: Optional[Callable[[Preview], object]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[OutpaintFields],
+    ) -> Result:
+        """Continues a picture beyond its sides, and waits for what comes of it.
+
+        ``fields`` are those of :class:`~latentd.OutpaintFields`; what is left out has the daemon's default.
+        Leaving this call by an exception (``timeout`` seconds have passed, Ctrl-C, a callback raised) cancels
+        the job.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        params = calls.outpaint_params(image, prompt, fields, on_preview is not None)
+        job = self._submit(calls.submit("outpaint", params, None))
         try:
             if on_progress is None and on_preview is None:
                 return self._run_until(calls.wait(job), deadline)

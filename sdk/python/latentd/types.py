@@ -253,6 +253,34 @@ class Img2ImgFields(Txt2ImgFields, total=False):
     back, else the last of each batch."""
 
 
+class OutpaintFields(Txt2ImgFields, total=False):
+    """Fields of ``outpaint`` beside its picture and the prompt, with AUTOMATIC1111's names and meaning.
+
+    At least one of ``left``, ``right``, ``up`` and ``down`` is more than 0. A side that is continued comes to a multiple of 64,
+    with its opposite, so more may be drawn than is asked for. ``width`` and ``height`` are the most that is drawn at once.
+    """
+
+    left: int
+    """Pixels before its first column."""
+    right: int
+    """After its last."""
+    up: int
+    """Above its first row."""
+    down: int
+    """Below its last."""
+    method: str
+    """``"mk2"`` (default): one side after the other, each from noise that has the picture's spectrum; or ``"poor-mans"``: all
+    sides at once, in tiles."""
+    mask_blur: int
+    """How far into the picture what is drawn reaches; 8 with ``"mk2"`` and 4 with ``"poor-mans"`` if left out."""
+    inpainting_fill: int
+    """With ``"poor-mans"``: what is there before it is drawn: 0 (default) the colours around it, 1 black, 2 noise, 3 nothing."""
+    noise_q: float
+    """With ``"mk2"``: the exponent of the noise that it begins with; lower is more detail; 1 if left out."""
+    color_variation: float
+    """With ``"mk2"``: the share of that noise that differs between colours; 0.05 if left out."""
+
+
 class _RegionPlace(TypedDict):
     mask: ImageLike
     """Where it is: white, or opaque if the mask has transparent pixels; what is between counts in part. It is laid over
@@ -419,9 +447,10 @@ class ImageInfo:
     infotext: Optional[str]
     """AUTOMATIC1111's ``parameters`` text, or in its form what some other programs say; ``None`` where the picture has none."""
     method: Optional[str] = None
-    """The method that repeats it: ``"txt2img"`` or ``"img2img"``."""
+    """The method that repeats it: ``"txt2img"``, ``"img2img"`` or ``"outpaint"``."""
     params: Optional[Dict[str, Any]] = field(default=None, repr=False)
-    """Its fields, as far as the text says: ``client.txt2img(**info.params)``, or ``client.img2img(**info.params)``."""
+    """Its fields, as far as the text says: ``client.txt2img(**info.params)``, or ``client.img2img(**info.params)``, or
+    ``client.outpaint(**info.params)``."""
     others: Dict[str, str] = field(default_factory=dict, repr=False)
     """Pairs of the text of which ``params`` says nothing."""
     texts: Dict[str, str] = field(default_factory=dict, repr=False)

@@ -1,9 +1,9 @@
 //! What is told of a request is the request: a thousand of them, drawn by lot.
 
 use latentd_client::protocol::{
-    Emphasis, ImageIn, Img2ImgParams, LoraParams, NoiseSchedule, OnDisconnect, OutputParams, Precision,
-    RegionParams, RepeatRequest, Rng, SoftInpaintingParams, Txt2ImgParams, UniPcSkipType, UniPcVariant,
-    VaeDecodeMethod,
+    Emphasis, ImageIn, Img2ImgParams, LoraParams, NoiseSchedule, OnDisconnect, OutpaintMethod,
+    OutpaintParams, OutputParams, Precision, RegionParams, RepeatRequest, Rng, SoftInpaintingParams,
+    Txt2ImgParams, UniPcSkipType, UniPcVariant, VaeDecodeMethod,
 };
 use latentd_models::image::{PictureFormat, RgbImage, read_infotext};
 use latentd_models::sampling::{Sampler, Schedule};
@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::rows::keys;
-use super::{Named, Told, read, write};
+use super::{Named, Told, read, told_outpaint, write};
+use crate::tasks::continuation::as_img2img;
 use crate::tasks::sampling::settled;
 
 /// Texts that look like parts of an infotext.
@@ -259,16 +260,52 @@ fn begun() -> impl Strategy<Value = (Img2ImgParams, f64)> {
     )
 }
 
+/// A picture that was continued, and how far that went from what it began with.
+fn continued() -> impl Strategy<Value = (Img2ImgParams, OutpaintParams, f64)> {
+    let sides = [0..=65_536u32, 0..=65_536, 0..=9, 0..=9];
+    let noise = (number(0.0..=4.0), number(0.0..=1.0));
+    let more = (0..=256u32, 0..=3u8, number(0.0..=1.0));
+    ("[0-9a-f]{64}", select(OutpaintMethod::ALL.to_vec()), sides, noise, more).prop_map(
+        |(image, method, [left, right, up, down], (noise_q, color_variation), (blur, fill, strength))| {
+            let outpaint = OutpaintParams {
+                image: ImageIn::blob(image),
+                left,
+                right,
+                up,
+                down,
+                method,
+                mask_blur: Some(blur),
+                inpainting_fill: fill,
+                noise_q,
+                color_variation,
+                ..OutpaintParams::default()
+            };
+            let begun = as_img2img(&outpaint, &Txt2ImgParams::default());
+            (begun, told_outpaint(&outpaint), strength)
+        },
+    )
+}
+
+/// What a picture began with, whatever that was.
+fn beginning() -> impl Strategy<Value = Option<(Img2ImgParams, Option<OutpaintParams>, f64)>> {
+    prop_oneof![
+        Just(None),
+        begun().prop_map(|(begun, strength)| Some((begun, None, strength))),
+        continued().prop_map(|(begun, outpaint, strength)| Some((begun, Some(outpaint), strength))),
+    ]
+}
+
 fn told() -> impl Strategy<Value = Told> {
     let hypernetwork =
         proptest::option::of((name(), number(0.0..=1.0).prop_map(|strength| strength.to_string())));
     let hashes = || prop_oneof![Just(String::new()), "[a-z]{1,5}: [0-9a-f]{12}(, [a-z]{1,5}: [0-9a-f]{12})?"];
-    let begun = proptest::option::of(begun());
-    (request(), begun, named(), named(), hypernetwork, hashes(), hashes()).prop_map(
+    (request(), beginning(), named(), named(), hypernetwork, hashes(), hashes()).prop_map(
         |(mut request, begun, checkpoint, vae, hypernetwork, lora_hashes, embedding_hashes)| {
-            request.denoising_strength = begun.as_ref().map(|(_, strength)| *strength);
+            request.denoising_strength = begun.as_ref().map(|(_, _, strength)| *strength);
+            let (begun, outpaint) = begun.map(|(begun, outpaint, _)| (begun, outpaint)).unzip();
             Told {
-                begun: begun.map(|(begun, _)| Box::new(begun)),
+                begun: begun.map(Box::new),
+                outpaint: outpaint.flatten().map(Box::new),
                 checkpoint,
                 vae,
                 hypernetwork,
@@ -309,6 +346,9 @@ fn check(request: &RepeatRequest) {
     let (schema, value) = match request {
         RepeatRequest::Txt2Img(params) => {
             (crate::schema::of::<Txt2ImgParams>(), toml::Value::try_from(params))
+        }
+        RepeatRequest::Outpaint(params) => {
+            (crate::schema::of::<OutpaintParams>(), toml::Value::try_from(params))
         }
         RepeatRequest::Img2Img(params) => {
             (crate::schema::of::<Img2ImgParams>(), toml::Value::try_from(params))

@@ -5,7 +5,8 @@
 //! the text encoder, the sampler, guidance, the VAE. A key that says its default is not written, unless A1111 writes it.
 
 use latentd_client::protocol::{
-    Img2ImgParams, NoiseSchedule, Precision, SoftInpaintingParams, UniPcSkipType, UniPcVariant,
+    Img2ImgParams, NoiseSchedule, OutpaintMethod, Precision, SoftInpaintingParams, UniPcSkipType,
+    UniPcVariant,
 };
 use latentd_models::image::Infotext;
 use latentd_models::image::inpaint::LARGEST_BLUR;
@@ -16,8 +17,9 @@ use super::samplers::{known_sampler, schedule};
 use super::told::Told;
 use super::values::{
     background, backtrack, blob, colour, content, content_of, decoder, decoder_of, emphasis, emphasis_of,
-    flag, hypernetwork, loras, loras_of, number, one_of, precision, precision_of, regions, regions_of,
-    resize_mode, resize_mode_of, rng, side, sides, size, truth, unless, vae, whole, word,
+    flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, precision, precision_of,
+    regions, regions_of, resize_mode, resize_mode_of, rng, side, sides, size, truth, unless, vae, whole,
+    word,
 };
 use super::versions;
 
@@ -383,6 +385,27 @@ static ROWS: &[Row] = &[
         |told, text| blob(text).map(|image| vec![image]) => told.begun().init_images
     ),
     row!(
+        "Outpaint",
+        |told| told.outpaint.as_ref().map(|outpaint| outpaint.method.name().to_owned()),
+        |told, text| one_of(text, &OutpaintMethod::ALL, OutpaintMethod::name) => told.outpaint().method
+    ),
+    row!(
+        "Outpaint margins",
+        |told| told.outpaint.as_deref().map(margins),
+        |told, text| margins_of(text)
+            => [told.outpaint().left, told.outpaint().right, told.outpaint().up, told.outpaint().down]
+    ),
+    row!(
+        "Fall-off exponent",
+        |told| unless(told.outpaint.as_ref()?.noise_q, 1.0).map(|exponent| exponent.to_string()),
+        |told, text| number(text, 0.0..=4.0) => told.outpaint().noise_q
+    ),
+    row!(
+        "Color variation",
+        |told| unless(told.outpaint.as_ref()?.color_variation, 0.05).map(|share| share.to_string()),
+        |told, text| number(text, 0.0..=1.0) => told.outpaint().color_variation
+    ),
+    row!(
         "Mask",
         |told| mask(told)?.mask.as_ref()?.images().first()?.blob.clone(),
         |told, text| blob(text).map(|mask| Some(mask.into())) => told.begun().mask
@@ -460,9 +483,9 @@ static ROWS: &[Row] = &[
     row!("Version", |told| told.version.clone(), |told, text| Some(word(text)) => told.version),
 ];
 
-/// What it began with, if it was drawn within a mask.
+/// What it began with, if it was drawn within a mask, its own or that of what was continued.
 fn mask(told: &Told) -> Option<&Img2ImgParams> {
-    told.begun.as_deref().filter(|begun| begun.mask.is_some())
+    told.begun.as_deref().filter(|begun| begun.mask.is_some() || told.outpaint.is_some())
 }
 
 /// How it was blended, if softly.

@@ -1,7 +1,8 @@
 //! What a picture's text tells.
 
 use latentd_client::protocol::{
-    Img2ImgParams, Masks, OutputParams, Prompt, RepeatRequest, SoftInpaintingParams, Txt2ImgParams,
+    Img2ImgParams, Masks, OutpaintMethod, OutpaintParams, OutputParams, Prompt, RepeatRequest,
+    SoftInpaintingParams, Txt2ImgParams,
 };
 
 use crate::library::OWN_VAE;
@@ -13,6 +14,8 @@ pub(in crate::tasks) struct Told {
     pub(in crate::tasks) request: Txt2ImgParams,
     /// What it began with, if not with noise alone: all but the drawing, which is `request`.
     pub(in crate::tasks) begun: Option<Box<Img2ImgParams>>,
+    /// How that was continued, if it was: what `begun` does not say of it. See [`told_outpaint`].
+    pub(in crate::tasks) outpaint: Option<Box<OutpaintParams>>,
     pub(in crate::tasks) checkpoint: Named,
     /// The VAE that took the place of the checkpoint's own.
     pub(in crate::tasks) vae: Named,
@@ -35,6 +38,9 @@ pub(in crate::tasks) struct Named {
 
 /// How our own version begins.
 const OURS: &str = "latentd";
+
+/// The largest `mask_blur` of `outpaint`.
+const MOST_BLUR: f64 = 256.0;
 
 impl Told {
     /// What is told of a request that says all that is drawn; what it says of how its pictures are made and sent is left
@@ -104,6 +110,12 @@ impl Told {
         begun.soft_inpainting.get_or_insert_default()
     }
 
+    /// How that was continued, to be read from its text.
+    pub(super) fn outpaint(&mut self) -> &mut OutpaintParams {
+        self.begun();
+        self.outpaint.get_or_insert_default()
+    }
+
     /// Whether latentd drew it.
     pub(in crate::tasks) fn is_ours(&self) -> bool {
         self.version.as_ref().is_some_and(|version| version.starts_with(OURS))
@@ -123,10 +135,47 @@ impl Told {
         let prompt = self.request.prompt.first().to_owned() + &hypernetwork.unwrap_or_default();
         let prompt = Prompt::All(prompt);
         let drawing = Txt2ImgParams { prompt, checkpoint, vae, ..self.request };
-        match self.begun {
-            Some(begun) => RepeatRequest::Img2Img(Box::new(Img2ImgParams { drawing, ..*begun })),
-            None => RepeatRequest::Txt2Img(Box::new(drawing)),
+        match (self.begun, self.outpaint) {
+            (Some(begun), Some(outpaint)) => {
+                RepeatRequest::Outpaint(Box::new(continued(drawing, *begun, *outpaint)))
+            }
+            (Some(begun), None) => RepeatRequest::Img2Img(Box::new(Img2ImgParams { drawing, ..*begun })),
+            (None, _) => RepeatRequest::Txt2Img(Box::new(drawing)),
         }
+    }
+}
+
+/// What is told of how a picture was continued: the rest is told as `img2img` is.
+pub(in crate::tasks) fn told_outpaint(params: &OutpaintParams) -> OutpaintParams {
+    let OutpaintParams { left, right, up, down, method, noise_q, color_variation, .. } = *params;
+    let told = OutpaintParams { left, right, up, down, method, ..OutpaintParams::default() };
+    match method {
+        OutpaintMethod::Mk2 => OutpaintParams { noise_q, color_variation, ..told },
+        OutpaintMethod::PoorMans => told,
+    }
+}
+
+/// How much more than its `mask_blur` a method softens its masks.
+pub(in crate::tasks) fn blurs(method: OutpaintMethod) -> u32 {
+    match method {
+        OutpaintMethod::PoorMans => 2,
+        OutpaintMethod::Mk2 => 4,
+    }
+}
+
+/// The request that continues a picture, of what is told of it.
+fn continued(drawing: Txt2ImgParams, begun: Img2ImgParams, told: OutpaintParams) -> OutpaintParams {
+    let blur = (begun.mask_blur_x / f64::from(blurs(told.method))).clamp(0.0, MOST_BLUR);
+    let inpainting_fill = match told.method {
+        OutpaintMethod::PoorMans => begun.inpainting_fill,
+        OutpaintMethod::Mk2 => 0,
+    };
+    OutpaintParams {
+        drawing,
+        image: begun.init_images.into_iter().next().unwrap_or_default(),
+        mask_blur: Some(blur as u32),
+        inpainting_fill,
+        ..told
     }
 }
 

@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use latentd_client::protocol::{
-    Emphasis, ImageIn, LoraParams, Precision, RegionParams, Rng, Txt2ImgParams, VaeDecodeMethod,
+    Emphasis, ImageIn, LoraParams, OutpaintParams, Precision, RegionParams, Rng, Txt2ImgParams,
+    VaeDecodeMethod,
 };
 use serde::{Deserialize, Serialize};
 
@@ -169,6 +170,17 @@ pub(super) fn regions_of(text: &str) -> Option<Vec<RegionParams>> {
 pub(super) fn blob(text: &str) -> Option<ImageIn> {
     let is_name = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_name.then(|| ImageIn::blob(text))
+}
+
+/// How far a picture was continued: left, right, up and down.
+pub(super) fn margins(outpaint: &OutpaintParams) -> String {
+    let OutpaintParams { left, right, up, down, .. } = outpaint;
+    format!("{left}, {right}, {up}, {down}")
+}
+
+pub(super) fn margins_of(text: &str) -> Option<[u32; 4]> {
+    let sides = text.split(',').map(|side| whole(side, 0..=65_536)).collect::<Option<Vec<u32>>>()?;
+    sides.try_into().ok()
 }
 
 /// What is there before it is drawn, if not what was there.

@@ -1,5 +1,7 @@
 //! What is drawn anew, and where.
 
+use std::ops::Range;
+
 use crate::image::inpaint::{Mask, Prepared, Region};
 use crate::image::{Channels, Picture};
 use crate::{Error, Result};
@@ -29,26 +31,35 @@ impl Job {
 
 /// White but for a rectangle `(left, top, right, bottom)`, all four within it, as far as it is in the picture.
 pub(super) fn frame(size: (usize, usize), inside: [i64; 4]) -> Result<Mask> {
-    let [left, top, right, bottom] = inside;
     let mut pixels = vec![255; size.0 * size.1];
-    let within = |first: i64, last: i64, side: usize| {
-        let first = first.clamp(0, side as i64) as usize;
-        let after = (last + 1).clamp(0, side as i64) as usize;
-        first..after.max(first)
-    };
-    let (columns, rows) = (within(left, right, size.0), within(top, bottom, size.1));
+    let (columns, rows) = within(size, inside);
     for line in pixels.chunks_exact_mut(size.0.max(1)).skip(rows.start).take(rows.len()) {
         line[columns.clone()].fill(0);
     }
     Mask::of(&Picture { width: size.0, height: size.1, channels: Channels::Grey, pixels }, false)
 }
 
-/// An error if a mask leaves nothing of a picture `(width, height)`.
-pub(super) fn check_kept(mask: &Mask, mask_blur: usize, size: (usize, usize)) -> Result<()> {
-    if mask.values().contains(&0) {
+/// The columns and rows of a rectangle `(left, top, right, bottom)`, all four within it, that a picture has.
+fn within(size: (usize, usize), [left, top, right, bottom]: [i64; 4]) -> (Range<usize>, Range<usize>) {
+    let along = |first: i64, last: i64, side: usize| {
+        let first = first.clamp(0, side as i64) as usize;
+        let after = (last + 1).clamp(0, side as i64) as usize;
+        first..after.max(first)
+    };
+    (along(left, right, size.0), along(top, bottom, size.1))
+}
+
+/// An error if a [`frame`] leaves nothing of a picture `(width, height)`.
+pub(super) fn check_kept(
+    canvas: (usize, usize),
+    inside: [i64; 4],
+    mask_blur: usize,
+    (width, height): (usize, usize),
+) -> Result<()> {
+    let (columns, rows) = within(canvas, inside);
+    if !columns.is_empty() && !rows.is_empty() {
         return Ok(());
     }
-    let (width, height) = size;
     Err(Error::Request(format!(
         "mask_blur: {mask_blur} leaves nothing of a picture of {width}x{height}; give less, or a larger picture"
     )))

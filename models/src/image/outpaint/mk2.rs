@@ -51,6 +51,17 @@ pub struct Mk2Step {
     pub pixels: usize,
 }
 
+/// A step before its picture is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mk2Plan {
+    /// What it does.
+    pub step: Mk2Step,
+    /// `(width, height)` of what it is begun on.
+    pub canvas: (usize, usize),
+    /// The same of what is drawn of that.
+    pub drawn: (usize, usize),
+}
+
 impl Mk2 {
     /// What has to be drawn for a picture `(width, height)`, in this order: each step begins with what the one before made, and all
     /// with the same seed.
@@ -78,12 +89,7 @@ impl Mk2 {
     pub fn begin(&self, step: Mk2Step, picture: &Picture) -> Result<Mk2Drawing> {
         picture.check()?;
         let Mk2Step { direction, pixels } = step;
-        let is_across = matches!(direction, Direction::Left | Direction::Right);
-        let more = |is_along: bool| if is_along { pixels } else { 0 };
-        let wanted =
-            (picture.width.saturating_add(more(is_across)), picture.height.saturating_add(more(!is_across)));
-        check_sides("outpainted", wanted.0, wanted.1)?;
-        let size = (rounded_up(wanted.0), rounded_up(wanted.1));
+        let Sizes { wanted, canvas: size, drawn } = self.sizes(step, (picture.width, picture.height))?;
         let mut canvas = Picture {
             width: size.0,
             height: size.1,
@@ -96,30 +102,59 @@ impl Mk2 {
             at(direction == Direction::Left),
             at(direction == Direction::Up),
         );
-        let mask = kept(step, size, wanted, self.mask_blur)?;
-        check_kept(&mask, self.mask_blur, (picture.width, picture.height))?;
+        let mask = frame(size, kept(step, size, wanted, self.mask_blur))?;
         let noise = pcg64::uniform(SEED, canvas.pixels.len());
         let canvas = matched_noise(&canvas, &mask, &noise, self.noise_q, self.color_variation)?;
         drop(noise);
-        let drawn = if is_across {
-            (in_eighths(self.size.0.min(wanted.0)), size.1)
-        } else {
-            (size.0, in_eighths(self.size.1.min(wanted.1)))
-        };
         let (left, top) = place(direction, size, drawn);
         let region = Region { left, top, right: left + drawn.0, bottom: top + drawn.1 };
         let job = Job {
             picture: canvas.cropped(region)?,
             mask: mask.cropped(region)?,
             mask_blur: 4 * self.mask_blur,
-            latent_mask: kept(step, drawn, wanted, 2 * self.mask_blur)?,
+            latent_mask: frame(drawn, kept(step, drawn, wanted, 2 * self.mask_blur))?,
         };
         Ok(Mk2Drawing { canvas, mask, job, direction, wanted })
     }
+
+    /// The [`steps`](Self::steps) of a picture `(width, height)`, with what each is begun on and what is drawn of that, before it is
+    /// there; an error if it cannot be continued so.
+    pub fn planned(&self, mut size: (usize, usize)) -> Result<Vec<Mk2Plan>> {
+        let mut plans = vec![];
+        for step in self.steps(size)? {
+            let Sizes { wanted, canvas, drawn } = self.sizes(step, size)?;
+            plans.push(Mk2Plan { step, canvas, drawn });
+            size = wanted;
+        }
+        Ok(plans)
+    }
+
+    fn sizes(&self, step: Mk2Step, picture: (usize, usize)) -> Result<Sizes> {
+        let Mk2Step { direction, pixels } = step;
+        let is_across = matches!(direction, Direction::Left | Direction::Right);
+        let more = |is_along: bool| if is_along { pixels } else { 0 };
+        let wanted = (picture.0.saturating_add(more(is_across)), picture.1.saturating_add(more(!is_across)));
+        check_sides("outpainted", wanted.0, wanted.1)?;
+        let canvas = (rounded_up(wanted.0), rounded_up(wanted.1));
+        check_kept(canvas, kept(step, canvas, wanted, self.mask_blur), self.mask_blur, picture)?;
+        let drawn = if is_across {
+            (in_eighths(self.size.0.min(wanted.0)), canvas.1)
+        } else {
+            (canvas.0, in_eighths(self.size.1.min(wanted.1)))
+        };
+        Ok(Sizes { wanted, canvas, drawn })
+    }
 }
 
-/// The mask of a picture of this size whose `wanted` part remains: all but what is there already, less `reach`.
-fn kept(step: Mk2Step, size: (usize, usize), wanted: (usize, usize), reach: usize) -> Result<Mask> {
+/// `(width, height)` of what is there after a step, of what it is begun on, and of what is drawn of that.
+struct Sizes {
+    wanted: (usize, usize),
+    canvas: (usize, usize),
+    drawn: (usize, usize),
+}
+
+/// What remains of a picture of this size whose `wanted` part remains, as [`frame`] takes it: what is there already, less `reach`.
+fn kept(step: Mk2Step, size: (usize, usize), wanted: (usize, usize), reach: usize) -> [i64; 4] {
     let Mk2Step { direction, pixels } = step;
     let edge = (pixels + reach) as i64;
     let mut inside = [0, 0, wanted.0 as i64, wanted.1 as i64];
@@ -129,7 +164,7 @@ fn kept(step: Mk2Step, size: (usize, usize), wanted: (usize, usize), reach: usiz
         Direction::Right => inside[2] = size.0 as i64 - edge,
         Direction::Down => inside[3] = size.1 as i64 - edge,
     }
-    frame(size, inside)
+    inside
 }
 
 /// Where a picture lies that is drawn on this canvas: at the end that is continued.

@@ -14,5 +14,5 @@ mod spectrum;
 pub use job::Job;
 pub use margins::Margins;
 pub use matched_noise::matched_noise;
-pub use mk2::{Direction, Mk2, Mk2Drawing, Mk2Step};
+pub use mk2::{Direction, Mk2, Mk2Drawing, Mk2Plan, Mk2Step};
 pub use poor_mans::PoorMans;

@@ -28,43 +28,30 @@ impl PoorMans {
     /// height)`, without what is beyond whole eighths. Opacity is dropped.
     pub fn new(picture: &Picture, margins: Margins, mask_blur: usize, tile: (usize, usize)) -> Result<Self> {
         picture.check()?;
-        if 2 * mask_blur as u128 > LARGEST_BLUR as u128 {
-            return Err(Error::Request(format!(
-                "mask_blur: {mask_blur} is no blur; give 0 to {}",
-                LARGEST_BLUR / 2.0
-            )));
-        }
-        let overlap = margins.widest();
-        let margins = margins.rounded(picture.width, picture.height)?;
-        let Margins { left, right, up, down } = margins;
-        let (wide, high) = (picture.width + left + right, picture.height + up + down);
-        let size = (rounded_up(wide), rounded_up(high));
+        let plan = Plan::new((picture.width, picture.height), margins, mask_blur, tile)?;
+        let (size, margins) = (plan.size, plan.margins);
         let mut canvas = Picture {
             width: size.0,
             height: size.1,
             channels: Channels::Rgb,
             pixels: vec![0; size.0 * size.1 * 3],
         };
-        canvas.paste(&Picture::from(picture.clone().into_rgb()), left, up);
-        let kept = |reach: usize| {
-            let before = |margin: usize| if margin > 0 { margin + reach } else { 0 } as i64;
-            frame(
-                size,
-                [before(left), before(up), size.0 as i64 - before(right), size.1 as i64 - before(down)],
-            )
-        };
-        let (mask, latent_mask) = (kept(mask_blur * 2)?, kept(mask_blur / 2)?);
-        check_kept(&mask, mask_blur, (picture.width, picture.height))?;
-        let grid = Grid::new(size, (in_eighths(tile.0), in_eighths(tile.1)), overlap)?;
-        let is_kept = |region: &Region| {
-            region.left >= left
-                && region.right <= size.0 - right
-                && region.top >= up
-                && region.bottom <= size.1 - down
-        };
-        let tiles = grid.regions().map(|region| (region, !is_kept(&region))).collect();
-        let wanted = Region { left: 0, top: 0, right: wide, bottom: high };
+        canvas.paste(&Picture::from(picture.clone().into_rgb()), margins.left, margins.up);
+        let mask = frame(size, plan.kept(mask_blur * 2))?;
+        let latent_mask = frame(size, plan.kept(mask_blur / 2))?;
+        let Plan { grid, tiles, wanted, .. } = plan;
         Ok(Self { canvas, mask, latent_mask, mask_blur: mask_blur * 2, grid, tiles, wanted })
+    }
+
+    /// The [`regions`](Self::regions) of a picture `(width, height)`, before it is there; an error if it cannot be continued so.
+    pub fn planned(
+        size: (usize, usize),
+        margins: Margins,
+        mask_blur: usize,
+        tile: (usize, usize),
+    ) -> Result<Vec<Region>> {
+        let tiles = Plan::new(size, margins, mask_blur, tile)?.tiles;
+        Ok(tiles.into_iter().filter(|(_, drawn)| *drawn).map(|(region, _)| region).collect())
     }
 
     /// The picture with black around it, RGB; both sides are multiples of 64.
@@ -111,5 +98,57 @@ impl PoorMans {
             })
             .collect::<Result<_>>()?;
         self.grid.combined(&tiles)?.cropped(self.wanted)
+    }
+}
+
+/// What can be told before there is the picture.
+struct Plan {
+    /// Of the canvas.
+    size: (usize, usize),
+    /// As they are drawn.
+    margins: Margins,
+    grid: Grid,
+    tiles: Vec<(Region, bool)>,
+    wanted: Region,
+}
+
+impl Plan {
+    fn new(
+        picture: (usize, usize),
+        margins: Margins,
+        mask_blur: usize,
+        tile: (usize, usize),
+    ) -> Result<Self> {
+        if 2 * mask_blur as u128 > LARGEST_BLUR as u128 {
+            return Err(Error::Request(format!(
+                "mask_blur: {mask_blur} is no blur; give 0 to {}",
+                LARGEST_BLUR / 2.0
+            )));
+        }
+        let overlap = margins.widest();
+        let margins = margins.rounded(picture.0, picture.1)?;
+        let Margins { left, right, up, down } = margins;
+        let (wide, high) = (picture.0 + left + right, picture.1 + up + down);
+        let size = (rounded_up(wide), rounded_up(high));
+        let grid = Grid::new(size, (in_eighths(tile.0), in_eighths(tile.1)), overlap)?;
+        let is_kept = |region: &Region| {
+            region.left >= left
+                && region.right <= size.0 - right
+                && region.top >= up
+                && region.bottom <= size.1 - down
+        };
+        let tiles = grid.regions().map(|region| (region, !is_kept(&region))).collect();
+        let wanted = Region { left: 0, top: 0, right: wide, bottom: high };
+        let plan = Self { size, margins, grid, tiles, wanted };
+        check_kept(size, plan.kept(mask_blur * 2), mask_blur, picture)?;
+        Ok(plan)
+    }
+
+    /// What remains, as [`frame`] takes it, where what is drawn reaches so far into the picture.
+    fn kept(&self, reach: usize) -> [i64; 4] {
+        let Margins { left, right, up, down } = self.margins;
+        let before = |margin: usize| if margin > 0 { margin + reach } else { 0 } as i64;
+        let (width, height) = (self.size.0 as i64, self.size.1 as i64);
+        [before(left), before(up), width - before(right), height - before(down)]
     }
 }

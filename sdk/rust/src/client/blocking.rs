@@ -9,8 +9,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::{Error, SubmitOptions};
 use crate::protocol::{
     Blob, Event, ImageIn, ImageInfo, Img2ImgParams, InitializeParams, InitializeResult, JobListParams,
-    JobView, LibraryList, LibraryListParams, MergeParams, MergeResult, PromptTokens, PromptTokensParams,
-    SaveStyleParams, Status, StyleEntry, StyleList, Txt2ImgParams, Txt2ImgResult,
+    JobView, LibraryList, LibraryListParams, MergeParams, MergeResult, OutpaintParams, PromptTokens,
+    PromptTokensParams, SaveStyleParams, Status, StyleEntry, StyleList, Txt2ImgParams, Txt2ImgResult,
 };
 
 /// A connection to a daemon; every call waits for its answer. Not for use inside an async runtime.
@@ -79,6 +79,20 @@ impl Client {
         on_event: impl FnMut(&Event),
     ) -> Result<Txt2ImgResult, Error> {
         self.runtime.block_on(self.client.img2img_with(params, on_event))
+    }
+
+    /// Continues a picture beyond its sides, and waits for what comes of it.
+    pub fn outpaint(&mut self, params: &OutpaintParams) -> Result<Txt2ImgResult, Error> {
+        self.runtime.block_on(self.client.outpaint(params))
+    }
+
+    /// As [`Self::outpaint`], and hands over what happens meanwhile.
+    pub fn outpaint_with(
+        &mut self,
+        params: &OutpaintParams,
+        on_event: impl FnMut(&Event),
+    ) -> Result<Txt2ImgResult, Error> {
+        self.runtime.block_on(self.client.outpaint_with(params, on_event))
     }
 
     /// Merges checkpoints, a VAE and LoRAs into a new file, and waits for it.

@@ -22,9 +22,9 @@ use crate::protocol::{
     ApiInfo, Blob, BlobPutParams, Bytes, DeleteStyleParams, Empty, Event, ImageIn, ImageInfo,
     ImageInfoParams, Img2ImgParams, InitializeParams, InitializeResult, JobList, JobListParams, JobParams,
     JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, LoadParams,
-    LoadedModels, MergeParams, MergeResult, OnDisconnect, PinParams, PromptTokens, PromptTokensParams,
-    RescanResult, ResidentModel, SaveStyleParams, Status, StyleEntry, StyleList, SubmitParams,
-    SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadParams, UnloadResult,
+    LoadedModels, MergeParams, MergeResult, OnDisconnect, OutpaintParams, PinParams, PromptTokens,
+    PromptTokensParams, RescanResult, ResidentModel, SaveStyleParams, Status, StyleEntry, StyleList,
+    SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadParams, UnloadResult,
 };
 use crate::socket;
 use connection::Shared;
@@ -166,6 +166,22 @@ impl Client {
         mut on_event: impl FnMut(&Event),
     ) -> Result<Txt2ImgResult, Error> {
         let job = self.submit("img2img", params, None).await?;
+        self.follow(&job, &mut on_event).await?;
+        self.wait(&job).await
+    }
+
+    /// Continues a picture beyond its sides, and waits for what comes of it.
+    pub async fn outpaint(&self, params: &OutpaintParams) -> Result<Txt2ImgResult, Error> {
+        self.call("outpaint", params).await
+    }
+
+    /// As [`Self::outpaint`], and hands over what happens meanwhile. Dropping the future leaves the job running.
+    pub async fn outpaint_with(
+        &self,
+        params: &OutpaintParams,
+        mut on_event: impl FnMut(&Event),
+    ) -> Result<Txt2ImgResult, Error> {
+        let job = self.submit("outpaint", params, None).await?;
         self.follow(&job, &mut on_event).await?;
         self.wait(&job).await
     }

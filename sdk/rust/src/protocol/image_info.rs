@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ImageIn, Img2ImgParams, Txt2ImgParams};
+use super::{ImageIn, Img2ImgParams, OutpaintParams, Txt2ImgParams};
 
 /// `image.info`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,8 @@ pub enum RepeatRequest {
     /// It was drawn from pictures: what it began with, and its mask, are named by their SHA-256 (`blob`), where the text names
     /// them.
     Img2Img(Box<Img2ImgParams>),
+    /// It was continued beyond its sides: what it was before is named as those are.
+    Outpaint(Box<OutpaintParams>),
 }
 
 impl RepeatRequest {
@@ -32,6 +34,7 @@ impl RepeatRequest {
         match self {
             Self::Txt2Img(params) => params,
             Self::Img2Img(params) => &params.drawing,
+            Self::Outpaint(params) => &params.drawing,
         }
     }
 
@@ -40,6 +43,7 @@ impl RepeatRequest {
         match self {
             Self::Txt2Img(params) => *params,
             Self::Img2Img(params) => params.drawing,
+            Self::Outpaint(params) => params.drawing,
         }
     }
 }

@@ -43,6 +43,7 @@ mod job;
 mod library;
 mod merge;
 mod models;
+mod outpaint;
 mod prompt;
 mod prompt_tokens;
 mod region;
@@ -67,6 +68,7 @@ pub use library::{
 };
 pub use merge::{MergeParams, MergeResult, WeightType};
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
+pub use outpaint::{OutpaintMethod, OutpaintParams};
 pub use prompt::{Emphasis, Prompt};
 pub use prompt_tokens::{
     PromptNetwork, PromptPart, PromptStretch, PromptText, PromptToken, PromptTokens, PromptTokensParams,
