@@ -68,7 +68,6 @@ fn request() -> Result<Txt2Img, Box<dyn std::error::Error>> {
         pad_cond_uncond: false,
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     })
 }

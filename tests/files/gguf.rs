@@ -106,7 +106,6 @@ fn drawn(model: &Model) -> RgbImage {
         pad_cond_uncond: false,
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     };
     let mut outputs = latentd_models::pipeline::txt2img(

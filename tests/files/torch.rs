@@ -158,7 +158,6 @@ fn drawn(model: &Model) -> Vec<u8> {
         pad_cond_uncond: true,
         pad_cond_uncond_v0: false,
         decoder: latentd_models::pipeline::LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     };
     let outputs = latentd_models::pipeline::txt2img(

@@ -76,7 +76,6 @@ fn picture(path: &Path) -> Vec<u8> {
         pad_cond_uncond: false,
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     };
     let drawn = txt2img(&model.facts(), &mut &model, &request, &mut NoWatch, &mut NoStages).expect("draws");

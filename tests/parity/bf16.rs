@@ -34,7 +34,6 @@ fn request(sampler: Sampler) -> Txt2Img {
         pad_cond_uncond: false,
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     }
 }

@@ -93,7 +93,6 @@ fn takes_the_path(golden: &Golden, model: &Model, sampler: Sampler, name: &str) 
         pad_cond_uncond: false,
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     };
     let mut trace = Trace::default();
@@ -171,7 +170,6 @@ pub fn request(entry: &Value) -> Txt2Img {
         pad_cond_uncond: entry["pad_conds"].as_bool().expect("pad_conds"),
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     }
 }
@@ -261,7 +259,6 @@ fn nothing_but_the_request_shows_in_the_picture() {
         pad_cond_uncond: false,
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     };
     let wanted = draw(&model, &alone, 1);

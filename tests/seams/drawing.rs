@@ -47,7 +47,6 @@ pub fn request() -> Txt2Img {
         pad_cond_uncond: false,
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     }
 }

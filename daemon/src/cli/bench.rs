@@ -257,7 +257,6 @@ fn draw(model: &Model, steps: usize, (width, height): (usize, usize)) -> latentd
         pad_cond_uncond: false,
         pad_cond_uncond_v0: false,
         decoder: LatentDecoder::Vae,
-        taesd_previews: false,
         ..Txt2Img::default()
     };
     let start = Instant::now();

@@ -11,7 +11,7 @@ use latentd_models::image::outpaint::Job;
 use latentd_models::image::{Picture, RgbImage};
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
-use latentd_models::pipeline::{self, LatentDecoder, MaskedContent, NoStages};
+use latentd_models::pipeline::{self, LatentDecoder, MaskedContent, NoStages, PreviewDecoder};
 
 use super::continuation::{self, Continuation, Draws};
 use super::device::DeviceId;
@@ -174,8 +174,11 @@ impl Draw {
                 VaeDecodeMethod::Full => LatentDecoder::Vae,
                 VaeDecodeMethod::Taesd => LatentDecoder::Taesd,
             },
-            taesd_previews: wants_taesd_previews && taesd.is_some(),
-            vae_previews: params.preview.is_some_and(|preview| preview.kind == PreviewKind::Full),
+            previews: match params.preview.map(|preview| preview.kind) {
+                Some(PreviewKind::Full) => PreviewDecoder::Vae,
+                Some(PreviewKind::Taesd) if taesd.is_some() => PreviewDecoder::Taesd,
+                _ => PreviewDecoder::Latents,
+            },
             refiner_switch_at: refiner.as_ref().map(|(_, share)| *share),
             hires: None,
             tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
@@ -231,12 +234,16 @@ impl Draw {
             threads: studio.threads(),
         };
         let decodes = drawing.decoder == LatentDecoder::Taesd;
-        let taesd = taesd.map(|file| TaesdWish { file, previews: drawing.taesd_previews, decodes });
+        let taesd = taesd.map(|file| TaesdWish {
+            file,
+            previews: drawing.previews == PreviewDecoder::Taesd,
+            decodes,
+        });
         let keep_alive = keep_alive(params.keep_alive.or(settings.keep_alive_s))?;
         let wishes = Wishes {
             keep_alive,
             taesd,
-            previews_by_vae: drawing.vae_previews,
+            previews_by_vae: drawing.previews == PreviewDecoder::Vae,
             changes: loras.changes.clone(),
             hypernetworks: hypernetworks.wishes.clone(),
             refiner: refiner.map(|(wish, _)| wish),

@@ -44,6 +44,7 @@ pub use handles::{Handle, Handles};
 pub use hires::{Hires, HiresSize, HiresUpscaler};
 pub use image_texts::{TextFacts, TextNeeds, texts_of};
 pub use img2img::{Img2Img, InitImage, MaskedContent, img2img};
+pub use previews::PreviewDecoder;
 pub use regions::RegionPrompt;
 pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};

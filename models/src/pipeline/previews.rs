@@ -14,6 +14,18 @@ use crate::nn::Run;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+/// What makes pictures of the way there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PreviewDecoder {
+    /// A linear map of the latents, at an eighth of the size.
+    #[default]
+    Latents,
+    /// TAESD, at the picture's size.
+    Taesd,
+    /// The VAE, as the picture will be: each takes as long as that.
+    Vae,
+}
+
 /// A decoder that is there beside the UNet.
 pub(super) enum Previews {
     Taesd(Arc<Taesd>),
@@ -30,12 +42,10 @@ impl Previews {
         components: &mut dyn Components,
         watch: &mut dyn Watch,
     ) -> Result<Option<Self>> {
-        let found = if request.vae_previews {
-            components.preview_vae().map(|vae| vae.map(|vae| Self::Vae(vae, scale)))
-        } else if request.taesd_previews {
-            components.taesd().map(|taesd| taesd.map(Self::Taesd))
-        } else {
-            return Ok(None);
+        let found = match request.previews {
+            PreviewDecoder::Latents => return Ok(None),
+            PreviewDecoder::Taesd => components.taesd().map(|taesd| taesd.map(Self::Taesd)),
+            PreviewDecoder::Vae => components.preview_vae().map(|vae| vae.map(|vae| Self::Vae(vae, scale))),
         };
         match found {
             Err(Error::Cancelled) => Err(Error::Cancelled),

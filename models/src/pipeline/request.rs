@@ -6,6 +6,7 @@ use super::conditioning::Padding;
 use super::decode::LatentDecoder;
 use super::hires::Hires;
 use super::image_texts::{ImageTexts, TextFacts, TextNeeds};
+use super::previews::PreviewDecoder;
 use super::regions::{self, RegionPrompt};
 use super::sampling_options::SamplingOptions;
 use super::texts::Texts;
@@ -65,10 +66,8 @@ pub struct Txt2Img {
     pub pad_cond_uncond_v0: bool,
     /// What makes pictures of the latents.
     pub decoder: LatentDecoder,
-    /// Whether previews are made by TAESD, at the picture's size, instead of from latents alone.
-    pub taesd_previews: bool,
-    /// Whether they are made by the VAE, at the picture's size, as the picture will be: each takes as long as that.
-    pub vae_previews: bool,
+    /// What makes previews.
+    pub previews: PreviewDecoder,
     /// The share of the way, in timesteps of the model, after which another checkpoint goes on, which the [`Components`] lend;
     /// from 0 to 1. None does if `None`. With `hires` it is a share of the second pass, in which alone it goes on.
     pub refiner_switch_at: Option<f64>,
@@ -107,8 +106,7 @@ impl Default for Txt2Img {
             pad_cond_uncond: false,
             pad_cond_uncond_v0: false,
             decoder: LatentDecoder::Vae,
-            taesd_previews: false,
-            vae_previews: false,
+            previews: PreviewDecoder::Latents,
             refiner_switch_at: None,
             hires: None,
             tiling: Wrap::default(),
