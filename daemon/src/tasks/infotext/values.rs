@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use latentd_client::protocol::{
-    Emphasis, ImageIn, LoraParams, Precision, RegionParams, Rng, Txt2ImgParams, VaeDecodeMethod,
+    Emphasis, ImageIn, LoraParams, Precision, Prompt, RegionParams, Rng, Txt2ImgParams, VaeDecodeMethod,
 };
 use serde::{Deserialize, Serialize};
 
@@ -169,6 +169,16 @@ pub(super) fn regions_of(text: &str) -> Option<Vec<RegionParams>> {
 pub(super) fn blob(text: &str) -> Option<ImageIn> {
     let is_name = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_name.then(|| ImageIn::blob(text))
+}
+
+/// A prompt that can be asked for.
+pub(super) fn prompt(text: &str) -> Option<Prompt> {
+    (text.chars().count() <= 200_000).then(|| text.into())
+}
+
+/// An upscaler's name that can be asked for.
+pub(super) fn upscaler(name: &str) -> Option<String> {
+    word(name).filter(|name| name.chars().count() <= 1000)
 }
 
 /// What is there before it is drawn, if not what was there.
