@@ -218,6 +218,31 @@ def test_progress(client: latentd.Client) -> None:
     assert all(p.eta_s is None or p.eta_s >= 0 for p in seen)
 
 
+def test_hires_fix(client: latentd.Client) -> None:
+    told: List[latentd.Progress] = []
+    shown: List[latentd.Preview] = []
+    result = client.txt2img(
+        **SMALL,
+        enable_hr=True,
+        hr_scale=1.5,
+        hr_upscaler="Lanczos",
+        hr_prompt="a blue circle",
+        save_images_before_highres_fix=True,
+        on_progress=told.append,
+        on_preview=shown.append,
+    )
+    assert [image.width for image in result.images] == [64, 96]
+    assert {progress.steps for progress in told} == {6} and told[-1].step == 6
+    assert [p.pass_ for p in told if p.stage == "loading"] in ([], [""])
+    passes = [progress.pass_ for progress in told if progress.pass_]
+    assert passes == sorted(passes) and set(passes) == {"base", "hires"}
+    assert {preview.pass_ for preview in shown} <= {"base", "hires"}
+    for image in result.images:
+        info = client.image_info(image)
+        assert info.params is not None and not info.others
+        assert client.txt2img(**info.params).images[0].png == image.png
+
+
 def test_preview(client: latentd.Client) -> None:
     seen: List[latentd.Preview] = []
     client.txt2img(**{**SMALL, "steps": 6}, on_preview=seen.append)

@@ -31,7 +31,7 @@ async fn events_come_in_order_and_can_be_replayed() {
     for event in &seen {
         match &event.kind {
             EventKind::Progress { step, steps, .. } => assert!(*steps == 6 && step <= steps, "{event:?}"),
-            EventKind::Preview { step, image } => {
+            EventKind::Preview { step, image, .. } => {
                 assert_eq!((step % 2, image.width, image.height), (0, 8, 8), "{event:?}");
                 assert!(image.png.as_ref().is_some_and(|png| png.0.starts_with(b"\x89PNG")), "{event:?}");
             }

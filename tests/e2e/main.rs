@@ -11,6 +11,7 @@ mod disconnect;
 mod disk;
 mod formats;
 mod harness;
+mod hires;
 mod hostile;
 mod image_info;
 mod img2img;

@@ -136,7 +136,7 @@ async fn what_cannot_be_continued_is_refused_at_once() {
     let drawing = mk2.drawing.clone();
     let nowhere = OutpaintParams { left: 0, right: 0, down: 0, ..mk2.clone() };
     let region = RegionParams::new(ramp(8, 8), "red");
-    let rows = [
+    let rows = vec![
         (OutpaintParams { image: ImageIn::default(), ..mk2.clone() }, "image: is empty"),
         (OutpaintParams { image: ImageIn::png(b"none".to_vec()), ..poor.clone() }, "image: "),
         (nowhere.clone(), "give at least one of them"),

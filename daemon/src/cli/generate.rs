@@ -11,6 +11,7 @@ use latentd_client::protocol::{
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
+use super::hires::HiresArgs;
 use super::info;
 use super::init_pictures::{self, InitArgs};
 use super::one_job::{done, submit};
@@ -42,6 +43,8 @@ pub(super) struct GenerateArgs {
     negative_prompt: Option<String>,
     #[command(flatten)]
     init: InitArgs,
+    #[command(flatten)]
+    hires: HiresArgs,
     #[command(flatten)]
     regions: RegionArgs,
     /// A style around both prompts, by its name; may be given several times
@@ -200,7 +203,7 @@ impl EmphasisArg {
 impl GenerateArgs {
     /// What the flags say, and of the rest what `default` does.
     fn params(&self, format: OutputFormat, default: Txt2ImgParams) -> Txt2ImgParams {
-        let default = self.sampling.over(default);
+        let default = self.hires.over(self.sampling.over(default));
         Txt2ImgParams {
             prompt: self.prompt.clone().map_or(default.prompt, Into::into),
             negative_prompt: self.negative_prompt.clone().map_or(default.negative_prompt, Into::into),
@@ -259,6 +262,19 @@ impl GenerateArgs {
             strict: self.strict,
             refiner_checkpoint: self.refiner_checkpoint.clone().or(default.refiner_checkpoint),
             refiner_switch_at: self.refiner_switch_at.or(default.refiner_switch_at),
+            enable_hr: default.enable_hr,
+            hr_scale: default.hr_scale,
+            hr_resize_x: default.hr_resize_x,
+            hr_resize_y: default.hr_resize_y,
+            hr_second_pass_steps: default.hr_second_pass_steps,
+            hr_upscaler: default.hr_upscaler,
+            hr_prompt: default.hr_prompt,
+            hr_negative_prompt: default.hr_negative_prompt,
+            hr_sampler_name: default.hr_sampler_name,
+            hr_scheduler: default.hr_scheduler,
+            hr_checkpoint_name: default.hr_checkpoint_name,
+            hr_cfg: default.hr_cfg,
+            save_images_before_highres_fix: default.save_images_before_highres_fix,
             tiling: self.tiling.unwrap_or(default.tiling),
             tiling_x: self.tiling_x.unwrap_or(default.tiling_x),
             tiling_y: self.tiling_y.unwrap_or(default.tiling_y),

@@ -23,7 +23,7 @@ pub(super) struct InitArgs {
     /// Where to draw: a picture that is white or opaque there; may be given as often as --init-image
     #[arg(long = "mask", value_name = "FILE")]
     masks: Vec<PathBuf>,
-    /// How far to go from the picture: 0 nowhere, 1 to where nothing of it is left [default: 0.75]
+    /// How far to go from the picture, or with --enable-hr from that of the first pass: 0 nowhere, 1 to where nothing of it is left [default: 0.75]
     #[arg(long, value_name = "X")]
     denoising_strength: Option<f64>,
     /// How a picture of another size is brought to --width and --height: 0 stretched, 1 cropped, 2 with its edges drawn out, 3 stretched as latents [default: 0]
@@ -110,7 +110,7 @@ impl InitArgs {
             ..drawing
         };
         if told.is_none() && self.init_images.is_empty() && self.init_dir.is_none() {
-            return match self.first_without_picture() {
+            return match self.first_without_picture(drawing.enable_hr) {
                 Some(flag) => {
                     Err(Failure::usage(format!("{flag} needs a picture: give --init-image or --init-dir")))
                 }
@@ -165,7 +165,7 @@ impl InitArgs {
 
     /// Whether any of it is.
     pub(super) fn is_given(&self) -> bool {
-        !self.init_images.is_empty() || self.init_dir.is_some() || self.first_without_picture().is_some()
+        !self.init_images.is_empty() || self.init_dir.is_some() || self.first_without_picture(false).is_some()
     }
 
     fn looped(&self, loops: u32) -> LoopbackParams {
@@ -184,10 +184,10 @@ impl InitArgs {
     }
 
     /// A flag that says nothing without a picture.
-    fn first_without_picture(&self) -> Option<&'static str> {
+    fn first_without_picture(&self, is_hires: bool) -> Option<&'static str> {
         let given = [
             ("--mask", !self.masks.is_empty()),
-            ("--denoising-strength", self.denoising_strength.is_some()),
+            ("--denoising-strength", self.denoising_strength.is_some() && !is_hires),
             ("--resize-mode", self.resize_mode.is_some()),
             ("--img2img-fix-steps", self.img2img_fix_steps.is_some()),
             ("--initial-noise-multiplier", self.initial_noise_multiplier.is_some()),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use latentd_client::Client;
-use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView, MergeResult};
+use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView, MergeResult, Pass};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
@@ -174,11 +174,12 @@ fn describe(kind: &EventKind) -> String {
     match kind {
         EventKind::Queued => "queued".into(),
         EventKind::Started => "started".into(),
-        EventKind::Progress { stage, step, steps, eta_s } => {
+        EventKind::Progress { stage, pass, step, steps, eta_s } => {
             let left = eta_s.map(|eta| format!(", {eta:.0} s left")).unwrap_or_default();
-            format!("{} {step}/{steps}{left}", stage.as_deref().unwrap_or("step"))
+            let of = if *pass == Some(Pass::Hires) { " (hires)" } else { "" };
+            format!("{}{of} {step}/{steps}{left}", stage.as_deref().unwrap_or("step"))
         }
-        EventKind::Preview { step, image } => {
+        EventKind::Preview { step, image, .. } => {
             format!("preview {}x{} at step {step}", image.width, image.height)
         }
         EventKind::Finished => "finished".into(),

@@ -7,6 +7,7 @@ mod failure;
 mod generate;
 mod give_way;
 mod global;
+mod hires;
 mod info;
 mod init_pictures;
 mod inspect;

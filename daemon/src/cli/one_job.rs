@@ -103,7 +103,7 @@ impl Meter {
                 // What was told before was of something else.
                 self.shown_tenths = 0;
             }
-            EventKind::Progress { stage, step, steps, eta_s } => {
+            EventKind::Progress { stage, step, steps, eta_s, .. } => {
                 self.bar.set_message(visible(stage.as_deref().unwrap_or_default()).into_owned());
                 self.bar.set_length(u64::from(*steps));
                 self.bar.set_position(u64::from(*step));

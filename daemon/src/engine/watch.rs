@@ -1,6 +1,6 @@
 //! A run that is watched by its job.
 
-use latentd_client::protocol::ImageOut;
+use latentd_client::protocol::{ImageOut, Pass};
 
 use crate::jobs::{Job, Jobs};
 use crate::tasks::Watch;
@@ -15,11 +15,11 @@ impl Watch for JobWatch<'_> {
         self.job.is_cancelled()
     }
 
-    fn progress(&self, stage: &str, step: u32, steps: u32, eta_s: Option<f64>) {
-        self.jobs.progress(self.job, stage, (step, steps), eta_s);
+    fn progress_of(&self, pass: Option<Pass>, stage: &str, steps: (u32, u32), eta_s: Option<f64>) {
+        self.jobs.progress(self.job, pass, stage, steps, eta_s);
     }
 
-    fn preview(&self, step: u32, image: ImageOut) {
-        self.jobs.preview(self.job, step, image);
+    fn preview(&self, pass: Pass, step: u32, image: ImageOut) {
+        self.jobs.preview(self.job, pass, step, image);
     }
 }

@@ -21,7 +21,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{
-    Event, EventKind, ImageOut, JobListParams, JobState, JobView, LibraryEvent, QueueStatus,
+    Event, EventKind, ImageOut, JobListParams, JobState, JobView, LibraryEvent, Pass, QueueStatus,
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -165,20 +165,27 @@ impl Jobs {
 
     /// Where a running job stands: `step` of `steps`, which some samplers make more or fewer than were asked for. Of one
     /// that is being resolved, once somebody was told that there is such a job.
-    pub(crate) fn progress(&self, job: &Job, stage: &str, (step, steps): (u32, u32), eta_s: Option<f64>) {
+    pub(crate) fn progress(
+        &self,
+        job: &Job,
+        pass: Option<Pass>,
+        stage: &str,
+        (step, steps): (u32, u32),
+        eta_s: Option<f64>,
+    ) {
         if !job.is_listed() {
             return;
         }
         self.tell(job, |inner| {
             (inner.standing.step, inner.standing.steps) = (step, steps);
             inner.eta_s = eta_s;
-            Some(EventKind::Progress { stage: Some(stage.to_owned()), step, steps, eta_s })
+            Some(EventKind::Progress { stage: Some(stage.to_owned()), pass, step, steps, eta_s })
         });
     }
 
     /// A picture of a running job.
-    pub(crate) fn preview(&self, job: &Job, step: u32, image: ImageOut) {
-        self.tell(job, |_| Some(EventKind::Preview { step, image: Box::new(image) }));
+    pub(crate) fn preview(&self, job: &Job, pass: Pass, step: u32, image: ImageOut) {
+        self.tell(job, |_| Some(EventKind::Preview { step, pass: Some(pass), image: Box::new(image) }));
     }
 
     /// A running job ended, with its encoded result or an error.

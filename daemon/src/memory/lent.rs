@@ -25,7 +25,13 @@ use crate::library::ModelFiles;
 pub(crate) struct Lent<'a> {
     memory: &'a Memory,
     own: Source<'a>,
+    /// Of the second pass of a hires fix, if that has one of its own.
+    hires: Option<Source<'a>>,
     refiner: Option<Source<'a>>,
+    /// Whether that second pass is on.
+    is_hires: bool,
+    /// Whether another checkpoint than the job's draws it.
+    is_other_then: bool,
     /// Whether it is the refiner's turn.
     is_refined: bool,
     size: PictureSize,
@@ -34,6 +40,8 @@ pub(crate) struct Lent<'a> {
     keep_alive: Option<Duration>,
     taesd: Option<TaesdWish>,
     hypernetworks: Vec<HypernetworkWish>,
+    /// Those of the second pass, if that has its own.
+    hires_hypernetworks: Option<Vec<HypernetworkWish>>,
     /// Room for the phase that is on.
     room: Option<Lease>,
     /// Room for what TAESD computes.
@@ -61,6 +69,18 @@ pub(crate) struct RefinerWish {
     pub changes: Changes,
 }
 
+/// What the second pass of a hires fix is drawn with, where that is not what the first one is drawn with: another checkpoint,
+/// or the same with other networks.
+#[derive(Clone)]
+pub(crate) struct HiresWish {
+    pub files: ModelFiles,
+    pub known: Arc<Known>,
+    pub changes: Changes,
+    pub hypernetworks: Vec<HypernetworkWish>,
+    /// Whether it is another checkpoint than the job's.
+    pub is_other: bool,
+}
+
 /// What a job wants beside its checkpoint.
 #[derive(Clone, Default)]
 pub(crate) struct Wishes {
@@ -72,20 +92,33 @@ pub(crate) struct Wishes {
     pub changes: Changes,
     pub hypernetworks: Vec<HypernetworkWish>,
     pub refiner: Option<RefinerWish>,
+    pub hires: Option<HiresWish>,
 }
 
 impl Wishes {
     /// What they take for pictures of this size, while the job's own checkpoint draws.
     pub(crate) fn needs(&self, known: &Known, size: &PictureSize) -> Result<Beside> {
-        self.needs_of(known, &self.changes, size)
+        self.needs_of(known, &self.changes, &self.hypernetworks, size)
+    }
+
+    /// The same in a second pass that is drawn with something else.
+    pub(crate) fn needs_hires(&self, hires: &HiresWish, size: &PictureSize) -> Result<Beside> {
+        self.needs_of(&hires.known, &hires.changes, &hires.hypernetworks, size)
     }
 
     /// The same while the refiner does.
     pub(crate) fn needs_refining(&self, refiner: &RefinerWish, size: &PictureSize) -> Result<Beside> {
-        self.needs_of(&refiner.known, &refiner.changes, size)
+        let hires = self.hires.as_ref().map(|hires| &hires.hypernetworks);
+        self.needs_of(&refiner.known, &refiner.changes, hires.unwrap_or(&self.hypernetworks), size)
     }
 
-    fn needs_of(&self, known: &Known, changes: &Changes, size: &PictureSize) -> Result<Beside> {
+    fn needs_of(
+        &self,
+        known: &Known,
+        changes: &Changes,
+        hypernetworks: &[HypernetworkWish],
+        size: &PictureSize,
+    ) -> Result<Beside> {
         let mut taesd = self.taesd.as_ref().map(|taesd| taesd.needs(size)).unwrap_or_default();
         if self.previews_by_vae {
             taesd.beside_unet += known.estimate.weight_bytes(ComponentKind::Vae)
@@ -94,7 +127,7 @@ impl Wishes {
         let mut patched = changes.bytes(known)?;
         let of_unet = ComponentKind::ALL.iter().position(|kind| *kind == ComponentKind::UNet);
         if let Some(of_unet) = of_unet.and_then(|place| patched.get_mut(place)) {
-            for wish in &self.hypernetworks {
+            for wish in hypernetworks {
                 *of_unet += wish.bytes(known, size)?;
             }
         }
@@ -113,30 +146,38 @@ impl<'a> Lent<'a> {
         wishes: &'a Wishes,
         cancelled: &'a (dyn Fn() -> bool + Sync),
     ) -> Result<Self> {
-        let refiner = wishes.refiner.as_ref();
+        let (refiner, hires) = (wishes.refiner.as_ref(), wishes.hires.as_ref());
         let mut lent = Self {
             memory,
             own: Source { files, known, changes: &wishes.changes, wide: None },
+            hires: hires.map(|HiresWish { files, known, changes, .. }| Source {
+                files,
+                known,
+                changes,
+                wide: None,
+            }),
             refiner: refiner.map(|RefinerWish { files, known, changes }| Source {
                 files,
                 known,
                 changes,
                 wide: None,
             }),
+            is_hires: false,
+            is_other_then: hires.is_some_and(|hires| hires.is_other),
             is_refined: false,
             size,
             cancelled,
             keep_alive: wishes.keep_alive,
             taesd: wishes.taesd.clone(),
             hypernetworks: wishes.hypernetworks.clone(),
+            hires_hypernetworks: hires.map(|hires| hires.hypernetworks.clone()),
             taesd_room: None,
             room: None,
             loading: Duration::ZERO,
             failure: None,
         };
-        memory.begin_job(files, known);
-        if let Some(refiner) = refiner {
-            memory.begin_job(&refiner.files, &refiner.known);
+        for Source { files, known, .. } in lent.sources() {
+            memory.begin_job(files, known);
         }
         let mut beside = wishes.needs(known, &size)?;
         let mut planned = plan(known, &size, &beside, &memory.room(known, For::Job));
@@ -152,11 +193,13 @@ impl<'a> Lent<'a> {
         }
         let (samples, together) = planned?;
         lent.size.samples = samples;
-        if let Some(refiner) = refiner {
-            let mut beside = wishes.needs_refining(refiner, &lent.size)?;
-            // Both may be planned for as if they were alone: the one that does not draw is idle, and goes if it must.
+        let of_hires = hires.map(|hires| Ok((&hires.known, wishes.needs_hires(hires, &lent.size)?)));
+        let of_refiner =
+            refiner.map(|refiner| Ok((&refiner.known, wishes.needs_refining(refiner, &lent.size)?)));
+        for needs in of_hires.into_iter().chain(of_refiner).collect::<Result<Vec<_>>>()? {
+            // Each may be planned for as if it were alone: those that do not draw are idle, and go if they must.
+            let (known, mut beside) = needs;
             beside.taesd.beside_unet = 0;
-            let known = &refiner.known;
             lent.size.samples = plan(known, &lent.size, &beside, &memory.room(known, For::Job))?.0;
         }
         let whole = if together { &ComponentKind::ALL[..] } else { &ComponentKind::ALL[..1] };
@@ -179,7 +222,13 @@ impl<'a> Lent<'a> {
 
     /// The checkpoint whose turn it is.
     fn source(&self) -> &Source<'a> {
-        self.refiner.as_ref().filter(|_| self.is_refined).unwrap_or(&self.own)
+        let refiner = self.refiner.as_ref().filter(|_| self.is_refined);
+        refiner.or(self.hires.as_ref().filter(|_| self.is_hires)).unwrap_or(&self.own)
+    }
+
+    /// All of them.
+    fn sources(&self) -> impl Iterator<Item = &Source<'a>> {
+        [&self.own].into_iter().chain(&self.hires).chain(&self.refiner)
     }
 
     fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> latentd_models::Result<T> {
@@ -194,8 +243,9 @@ impl<'a> Lent<'a> {
     fn wide(&mut self) -> Result<Arc<Known>> {
         let (memory, source) = (
             self.memory,
-            match &mut self.refiner {
-                Some(refiner) if self.is_refined => refiner,
+            match (&mut self.refiner, &mut self.hires) {
+                (Some(refiner), _) if self.is_refined => refiner,
+                (_, Some(hires)) if self.is_hires => hires,
                 _ => &mut self.own,
             },
         );
@@ -227,7 +277,7 @@ impl<'a> Lent<'a> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        for source in [&self.own].into_iter().chain(&self.refiner) {
+        for source in self.sources() {
             for known in [source.known].into_iter().chain(source.wide.as_deref()) {
                 self.memory.end_job(known, self.keep_alive);
             }
@@ -241,7 +291,15 @@ fn other_kind<T>() -> latentd_models::Result<T> {
 
 impl Components for Lent<'_> {
     fn begin_pass(&mut self) {
-        self.is_refined = false;
+        (self.is_hires, self.is_refined) = (false, false);
+    }
+
+    fn begin_hires_pass(&mut self) -> latentd_models::Result<Option<ModelFacts>> {
+        (self.is_hires, self.is_refined) = (true, false);
+        let Some(hires) = &self.hires else { return Ok(None) };
+        let facts = hires.known.facts;
+        self.room = None;
+        Ok(self.is_other_then.then_some(facts))
     }
 
     fn refine(&mut self) -> latentd_models::Result<ModelFacts> {
@@ -255,11 +313,13 @@ impl Components for Lent<'_> {
     }
 
     fn transforms(&mut self) -> latentd_models::Result<Vec<Arc<dyn KeyValueTransform>>> {
-        if self.hypernetworks.is_empty() {
+        let of_hires = self.hires_hypernetworks.as_ref().filter(|_| self.is_hires);
+        let wishes = of_hires.unwrap_or(&self.hypernetworks);
+        if wishes.is_empty() {
             return Ok(vec![]);
         }
         let started = Instant::now();
-        let found = self.memory.hypernetworks(&self.hypernetworks, self.own.known.precision, self.cancelled);
+        let found = self.memory.hypernetworks(wishes, self.own.known.precision, self.cancelled);
         self.loading += started.elapsed();
         found.map_err(|error| self.failed(error))
     }

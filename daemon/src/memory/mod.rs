@@ -22,7 +22,7 @@ mod taesd;
 pub(crate) use changes::Changes;
 pub(crate) use hypernetworks::HypernetworkWish;
 pub(crate) use known::Known;
-pub(crate) use lent::{Lent, RefinerWish, Wishes};
+pub(crate) use lent::{HiresWish, Lent, RefinerWish, Wishes};
 pub(crate) use plan::Beside;
 pub(crate) use store::Memory;
 pub(crate) use taesd::TaesdWish;

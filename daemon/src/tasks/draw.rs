@@ -11,13 +11,14 @@ use latentd_models::image::outpaint::Job;
 use latentd_models::image::{Picture, RgbImage};
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
-use latentd_models::pipeline::{self, LatentDecoder, MaskedContent, NoStages, PreviewDecoder};
+use latentd_models::pipeline::{self, LatentDecoder, MaskedContent, NoStages, PassKind, PreviewDecoder};
 
 use super::continuation::{self, Continuation, Draws};
 use super::device::DeviceId;
 use super::embeddings::RequestEmbeddings;
 use super::from_pictures::{FromPictures, Ready, Way};
 use super::given::{Given, Sources};
+use super::hires::{self, HiresFields, HiresNetworks};
 use super::hooks::{Hashing, RunHooks};
 use super::hypernetworks::Hypernetworks;
 use super::infotext::{self, Named, Told};
@@ -36,7 +37,7 @@ use super::task::{Run, Watch};
 use super::told_prompt::ToldPrompt;
 use crate::error::{Class, Error, Result};
 use crate::library::{ModelFiles, Pinned};
-use crate::memory::{Beside, Known, Lent, TaesdWish, Wishes};
+use crate::memory::{Beside, HiresWish, Known, Lent, TaesdWish, Wishes};
 
 /// A request with everything settled.
 pub(super) struct Draw {
@@ -49,6 +50,8 @@ pub(super) struct Draw {
     drawing: pipeline::Txt2Img,
     /// What it begins with, if not with noise alone.
     from: Option<FromPictures>,
+    /// A second pass, if there is one.
+    hires: Option<SecondPass>,
     output: Output,
     preview_every: Option<u32>,
     wishes: Wishes,
@@ -60,6 +63,14 @@ pub(super) struct Draw {
     prompts: RequestPrompts,
     hypernetworks: Hypernetworks,
     notices: Vec<String>,
+}
+
+/// What pictures tell of a second pass.
+struct SecondPass {
+    fields: HiresFields,
+    networks: HiresNetworks,
+    /// What those of the first pass tell: the request without a second one.
+    first: Told,
 }
 
 impl Draw {
@@ -86,6 +97,10 @@ impl Draw {
             None => (None, None),
         };
         let (from, begun) = match begun {
+            Some(_) if params.enable_hr => {
+                let text = "enable_hr: hires fix belongs to txt2img; img2img draws at width and height, from whatever size";
+                return Err(Error::invalid(text));
+            }
             Some(mut begun) => {
                 let mut from = FromPictures::resolve(&mut begun, &sources, &mut notices)
                     .map_err(|error| in_field(error, outpaint.is_some()))?;
@@ -100,6 +115,7 @@ impl Draw {
         let output = Output::resolve(&params.output, &studio.outputs_dir, &studio.folders)?;
         let styles = studio.styles.named(&params.styles, &settings.styles_dirs, &studio.folders)?;
         let prompts = RequestPrompts::resolve(&params, &styles, &output)?;
+        let hires = HiresFields::resolve(&mut params, &styles, &output)?;
 
         let name = params.checkpoint.as_deref();
         let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
@@ -109,11 +125,17 @@ impl Draw {
         let loras = Loras::resolve(prompts.first()?, &params.loras, &known, library, &mut notices)?;
         let hypernetworks = Hypernetworks::resolve(prompts.first()?, &known, library, &mut notices)?;
         let hashing = Hashing::new(watch);
+        let networks = |hires: &HiresFields| {
+            let (own, first) = ((&files, &known), (precision, prompts.first()?));
+            hires.networks(&params, own, first, (studio, &hashing), &mut notices)
+        };
+        let (hires_networks, hires_wish) = hires.as_ref().map(networks).transpose()?.unwrap_or_default();
+        let last_prompts = hires.as_ref().and_then(HiresFields::prompts).unwrap_or(&prompts);
         let refiner = refiner::resolve(
             &params,
             (&files, &known),
             precision,
-            prompts.first()?,
+            last_prompts.first()?,
             studio,
             &hashing,
             &mut notices,
@@ -124,17 +146,44 @@ impl Draw {
         let from = from.map(|from| from.drawn_at(size)).transpose()?;
         let finished = from.as_ref().map_or(size, FromPictures::finished_size);
         check_size((size.0.max(finished.0), size.1.max(finished.1)), pictures, settings.result_bytes)?;
+        let second = hires.as_ref().map(|hires| hires.pass(&params, size));
+        if let Some(second) = &second {
+            // Those of the first pass count as if they were as large.
+            let all = if second.keeps_first { pictures * 2 } else { pictures };
+            check_size(second.size.target(), all, settings.result_bytes)?;
+        }
         let asked = std::mem::take(&mut params.regions);
         let (regions, told_regions) = regions::resolve(asked, size, &sources, &mut notices)?;
         let reading = names::reading(&params);
         let [prompt, negative_prompt] = prompts.texts();
         let foreseen = sampler.foreseen_calls(params.steps as usize);
-        let texts = pipeline::texts_of(&prompt, &negative_prompt, &regions, &reading, foreseen)?;
+        let texts = if second.is_some() {
+            hires::texts_of(&pipeline::Txt2Img {
+                prompt: prompt.clone(),
+                negative_prompt: negative_prompt.clone(),
+                regions: regions.clone(),
+                reading,
+                steps: params.steps as usize,
+                width: size.0,
+                height: size.1,
+                sampler,
+                hires: second.clone(),
+                ..pipeline::Txt2Img::default()
+            })?
+        } else {
+            pipeline::texts_of(&prompt, &negative_prompt, &regions, &reading, foreseen)?
+        };
         let embeddings = RequestEmbeddings::resolve(&texts, &reading, &known, library, &mut notices)?;
         if let Some((wish, _)) = &refiner {
-            embeddings.tell_misfits(&wish.known, &mut notices)?;
+            embeddings.tell_misfits("refiner_checkpoint", &wish.known, &mut notices)?;
+        }
+        if let Some(wish) = hires_wish.as_ref().filter(|wish| wish.is_other) {
+            embeddings.tell_misfits("hr_checkpoint_name", &wish.known, &mut notices)?;
         }
         prompts.tell_unapplied(&mut notices)?;
+        if let Some(second) = hires.as_ref().and_then(HiresFields::prompts) {
+            second.tell_unapplied(&mut notices)?;
+        }
         let wants_taesd_previews = params.preview.is_some_and(|preview| preview.kind == PreviewKind::Taesd);
         let taesd = match params.sd_vae_decode_method {
             VaeDecodeMethod::Taesd => Some(studio.library.pin_taesd()?),
@@ -180,7 +229,7 @@ impl Draw {
                 _ => PreviewDecoder::Latents,
             },
             refiner_switch_at: refiner.as_ref().map(|(_, share)| *share),
-            hires: None,
+            hires: second,
             tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
             samples_at_once: None,
         };
@@ -209,11 +258,19 @@ impl Draw {
             ..sampling::settled(params.clone(), sampler, schedule)
         };
         let outpaint = outpaint.map(|outpaint| Box::new(infotext::told_outpaint(&outpaint)));
-        let told = Told { begun, outpaint, ..Told::of(told) };
+        // It is of what began with a picture, or of a second pass.
+        let told = if begun.is_some() { told } else { hires::without(told) };
+        let second_told = hires.as_ref().map(|hires| hires.told(told.clone(), &params, &drawing));
+        let first_told = Told { begun, outpaint, ..Told::of(told) };
+        let told = second_told.map_or_else(|| first_told.clone(), Told::of);
+        let hires = hires.map(|fields| SecondPass { fields, networks: hires_networks, first: first_told });
         // A prompt that A1111's lines cannot carry stands in them twice.
         for index in 0..if output.limits_texts() { drawing.told_apart() } else { 0 } {
             let in_prompt = prompts.told(index, &loras, &hypernetworks)?;
-            let told = with_prompts(&told, &in_prompt, drawing.negative_prompt.of(index));
+            let mut told = with_prompts(&told, &in_prompt, drawing.negative_prompt.of(index));
+            if let Some(SecondPass { fields, networks, .. }) = &hires {
+                told = fields.with_prompts(told, index, networks, in_prompt.loras.is_empty())?;
+            }
             output.check_prompts([infotext::write(&told).to_string().as_str()])?;
             if watch.is_cancelled() {
                 return Err(Error::new(Class::Cancelled, "cancelled while its prompts were looked at"));
@@ -221,10 +278,10 @@ impl Draw {
         }
         let more = from.as_ref().map_or(0, |from| from.more_branches(&drawing, &known.facts));
         let branches = text_needs.branches + more;
-        let largest = from.as_ref().map_or(size, FromPictures::largest);
+        let (wide, high) = from.as_ref().map_or_else(|| drawing.largest(), FromPictures::largest);
         let picture = PictureSize {
-            width: largest.0,
-            height: largest.1,
+            width: wide.next_multiple_of(8),
+            height: high.next_multiple_of(8),
             images: params.batch_size as usize,
             rows: params.batch_size as usize * branches,
             samples: params.batch_size as usize * branches,
@@ -247,6 +304,7 @@ impl Draw {
             changes: loras.changes.clone(),
             hypernetworks: hypernetworks.wishes.clone(),
             refiner: refiner.map(|(wish, _)| wish),
+            hires: hires_wish,
         };
         check_fits(studio, &wishes, &known, &picture)?;
         let preview_every = params.preview.map(|preview| preview.every);
@@ -257,6 +315,7 @@ impl Draw {
             picture,
             drawing,
             from,
+            hires,
             output,
             preview_every,
             wishes,
@@ -275,7 +334,17 @@ impl Draw {
 
     pub(super) fn steps(&self) -> u32 {
         let steps = self.drawing.steps;
-        let steps = self.from.as_ref().map_or(steps, |from| from.steps(steps));
+        let second = match &self.drawing.hires {
+            Some(hires) if hires.denoising_strength > 0.0 => {
+                if hires.steps == 0 {
+                    steps
+                } else {
+                    hires.steps
+                }
+            }
+            _ => 0,
+        };
+        let steps = self.from.as_ref().map_or(steps + second, |from| from.steps(steps));
         u32::try_from(steps.saturating_mul(self.drawing.n_iter)).unwrap_or(u32::MAX)
     }
 
@@ -289,6 +358,10 @@ impl Draw {
         if let Some(refiner) = &self.wishes.refiner {
             refiner.files.check()?;
             refiner.changes.check()?;
+        }
+        if let Some(hires) = &self.wishes.hires {
+            hires.files.check()?;
+            hires.changes.check()?;
         }
         let cancelled = || run.watch.is_cancelled();
         let mut course = Course {
@@ -485,6 +558,9 @@ impl Draw {
                     if let Some(refiner) = &mut course.wishes.refiner {
                         refiner.known = memory.known(&refiner.files, Precision::F32)?;
                     }
+                    if let Some(hires) = &mut course.wishes.hires {
+                        hires.known = memory.known(&hires.files, Precision::F32)?;
+                    }
                     check_fits(&self.studio, &course.wishes, &course.known, &self.picture)?;
                 }
                 Err(latentd_models::Error::NotFinite(reason)) if self.is_changed() => {
@@ -500,23 +576,34 @@ impl Draw {
 
     /// Whether something changes what the checkpoint computes.
     fn is_changed(&self) -> bool {
-        !self.wishes.changes.files.is_empty() || !self.wishes.hypernetworks.is_empty()
+        let of_hires = |hires: &HiresWish| !hires.changes.files.is_empty() || !hires.hypernetworks.is_empty();
+        let is_changed = !self.wishes.changes.files.is_empty() || !self.wishes.hypernetworks.is_empty();
+        is_changed || self.wishes.hires.as_ref().is_some_and(of_hires)
     }
 
     /// The refiner as A1111 writes it, if it drew.
     fn told_refiner(&self, drawn: &pipeline::Output, cancelled: &dyn Fn() -> bool) -> Result<Option<String>> {
         let Some(refiner) = self.wishes.refiner.as_ref().filter(|_| drawn.refined) else { return Ok(None) };
-        let file = &refiner.files.checkpoint;
-        let sha256 = file.sha256(cancelled)?;
-        Ok(Some(format!("{} [{}]", file.item().name, sha256.get(..10).unwrap_or(&sha256))))
+        told_file(&refiner.files.checkpoint, cancelled).map(Some)
+    }
+
+    /// The checkpoint of the second pass as A1111 writes it, if that has one of its own.
+    fn told_hires(&self, is_first: bool, cancelled: &dyn Fn() -> bool) -> Result<Option<String>> {
+        let hires = self.wishes.hires.as_ref().filter(|hires| hires.is_other && !is_first);
+        hires.map(|hires| told_file(&hires.files.checkpoint, cancelled)).transpose()
     }
 
     /// What a picture's text tells of the embeddings in its prompts.
-    fn embedding_hashes(&self, index: usize, cancelled: &dyn Fn() -> bool) -> Result<String> {
+    fn embedding_hashes(
+        &self,
+        drawing: &pipeline::Txt2Img,
+        index: usize,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<String> {
         if self.embeddings.names().next().is_none() {
             return Ok(String::new());
         }
-        self.embeddings.hashes(&self.drawing.texts_of(index)?, &self.drawing.reading, cancelled)
+        self.embeddings.hashes(&drawing.texts_of(index)?, &drawing.reading, cancelled)
     }
 
     /// The picture's text. Waits for the hashes of the files that drew it.
@@ -534,9 +621,19 @@ impl Draw {
             Ok::<_, Error>(Named { hash: Some(hash), name: Some(name) })
         };
         let ModelFiles { checkpoint, vae } = &self.files;
+        // One of the first of two passes tells nothing of the second.
+        let first = self.hires.as_ref().filter(|_| drawn.pass == PassKind::Base);
+        let alone = first.map(|_| pipeline::Txt2Img { hires: None, ..self.drawing.clone() });
+        let drawing = alone.as_ref().unwrap_or(&self.drawing);
+        let told = first.map_or(told, |pass| &pass.first);
         let in_prompt = self.prompts.told(drawn.index, &self.loras, &self.hypernetworks)?;
-        let facts = self.drawing.text_facts(drawn.index)?;
-        let told = with_prompts(told, &in_prompt, self.drawing.negative_prompt.of(drawn.index));
+        let facts = drawing.text_facts(drawn.index)?;
+        let mut told = with_prompts(told, &in_prompt, drawing.negative_prompt.of(drawn.index));
+        let mut lora_hashes = self.loras.hashes(&cancelled)?;
+        if let Some(SecondPass { fields, networks, .. }) = self.hires.as_ref().filter(|_| first.is_none()) {
+            told = fields.with_prompts(told, drawn.index, networks, in_prompt.loras.is_empty())?;
+            lora_hashes = networks.lora_hashes(&lora_hashes, &cancelled)?;
+        }
         let request = told.request.clone();
         let request = Txt2ImgParams {
             // What makes no difference is not told.
@@ -549,14 +646,15 @@ impl Draw {
             precision: names::wire_precision(known.precision),
             refiner_checkpoint: self.told_refiner(drawn, &cancelled)?,
             refiner_switch_at: self.drawing.refiner_switch_at.filter(|_| drawn.refined),
+            hr_checkpoint_name: self.told_hires(first.is_some(), &cancelled)?,
             ..sampling::drawn(request, drawn.skipped)
         };
         let told = Told {
             request,
             checkpoint: named(checkpoint, checkpoint.item().name.clone())?,
             vae: vae.as_ref().map_or(Ok(Named::default()), |vae| named(vae, vae.item().file_name()))?,
-            lora_hashes: self.loras.hashes(&cancelled)?,
-            embedding_hashes: self.embedding_hashes(drawn.index, &cancelled)?,
+            lora_hashes,
+            embedding_hashes: self.embedding_hashes(drawing, drawn.index, &cancelled)?,
             ..told
         };
         Ok(infotext::write(&told).to_string())
@@ -668,10 +766,19 @@ fn check_fits(studio: &Studio, wishes: &Wishes, known: &Known, picture: &Picture
         memory.check_fits(known, picture, &needs)
     };
     check(known, wishes.needs(known, picture)?)?;
+    if let Some(hires) = &wishes.hires {
+        check(&hires.known, wishes.needs_hires(hires, picture)?)?;
+    }
     match &wishes.refiner {
         Some(refiner) => check(&refiner.known, wishes.needs_refining(refiner, picture)?),
         None => Ok(()),
     }
+}
+
+/// A checkpoint as A1111 writes it, with the first digits of its hash.
+fn told_file(file: &Pinned, cancelled: &dyn Fn() -> bool) -> Result<String> {
+    let sha256 = file.sha256(cancelled)?;
+    Ok(format!("{} [{}]", file.item().name, sha256.get(..10).unwrap_or(&sha256)))
 }
 
 /// How long a checkpoint stays in memory; for ever if `None`.

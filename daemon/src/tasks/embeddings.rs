@@ -138,11 +138,11 @@ impl RequestEmbeddings {
     }
 
     /// Tells of those that are not for a refiner, whose text encoder has words there.
-    pub(super) fn tell_misfits(&self, refiner: &Known, notices: &mut Notices) -> Result<()> {
+    pub(super) fn tell_misfits(&self, field: &str, other: &Known, notices: &mut Notices) -> Result<()> {
         for (name, embedding) in self.found.iter() {
-            if let Some(why) = embedding.misfit(refiner.targets().token_width()) {
+            if let Some(why) = embedding.misfit(other.targets().token_width()) {
                 let name = shorten(name);
-                let text = format!("embedding '{name}' {why}; to refiner_checkpoint its name is words");
+                let text = format!("embedding '{name}' {why}; to {field} its name is words");
                 notices.not_applied(Class::Model, text)?;
             }
         }

@@ -4,9 +4,9 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use latentd_client::protocol::{Bytes, ImageOut, Timings};
+use latentd_client::protocol::{Bytes, ImageOut, Pass, Timings};
 use latentd_models::image::{RgbImage, encode_png};
-use latentd_models::pipeline::{Phase, Progress, Watch};
+use latentd_models::pipeline::{PassKind, Phase, Progress, Watch};
 use tracing::warn;
 
 use super::task::{self, Run};
@@ -55,6 +55,7 @@ pub(super) struct RunHooks<'a> {
     last: Instant,
     /// Steps done, over all passes.
     step: u32,
+    pass: Pass,
     /// Steps that were done by runs before, and those of all.
     before: u32,
     all: u32,
@@ -76,6 +77,7 @@ impl<'a> RunHooks<'a> {
             preview_every,
             last: Instant::now(),
             step: before,
+            pass: Pass::Base,
             before,
             all,
             timings,
@@ -105,12 +107,16 @@ impl Watch for RunHooks<'_> {
             Phase::Decoding => ("decoding", &mut self.timings.decode_s),
         };
         *spent += elapsed;
+        self.pass = match progress.pass {
+            PassKind::Base => Pass::Base,
+            PassKind::Hires => Pass::Hires,
+        };
         // Steps are nearly all of the time, and all alike.
         self.step = self.before + progress.step as u32;
         let all = self.all.max(self.before + progress.steps as u32);
         let per_step = self.timings.denoise_s / f64::from(self.step.max(1));
         let eta_s = (self.step > 0).then(|| per_step * f64::from(all.saturating_sub(self.step)));
-        self.run.watch.progress(stage, self.step, all, eta_s);
+        self.run.watch.progress_of(Some(self.pass), stage, (self.step, all), eta_s);
     }
 
     fn notice(&mut self, text: &str) {
@@ -135,7 +141,7 @@ impl Watch for RunHooks<'_> {
                     height: image.height as u32,
                     ..Default::default()
                 };
-                self.run.watch.preview(self.step, image);
+                self.run.watch.preview(self.pass, self.step, image);
             }
             Err(error) => warn!(job = self.run.job, %error, "preview"),
         }

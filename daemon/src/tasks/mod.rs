@@ -11,6 +11,7 @@ mod draw;
 mod embeddings;
 mod from_pictures;
 mod given;
+mod hires;
 mod hooks;
 mod hypernetworks;
 mod image_info;

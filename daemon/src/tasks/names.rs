@@ -67,7 +67,7 @@ pub(super) fn noise_source(rng: Rng) -> NoiseSource {
     }
 }
 
-fn unknown<'a>(field: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
+pub(super) fn unknown<'a>(field: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
     let advice = advice(given, known.clone());
     let listed = known.collect::<Vec<_>>().join(", ");
     Error::invalid(format!("{field}: '{}' is not known; known: {listed}{advice}", shorten(given)))

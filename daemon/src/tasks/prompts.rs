@@ -11,7 +11,7 @@ use super::hypernetworks::{Hypernetworks, is_hypernetwork};
 use super::loras::{Loras, is_lora};
 use super::notices::Notices;
 use super::output::Output;
-use super::told_prompt::ToldPrompt;
+use super::told_prompt::{ToldPrompt, whole};
 use super::unapplied;
 use crate::error::{Class, Error, Result};
 use crate::styles::{Style, around};
@@ -83,15 +83,32 @@ impl RequestPrompts {
         loras: &Loras,
         hypernetworks: &Hypernetworks,
     ) -> Result<ToldPrompt> {
+        let prompt = self.applied(index)?;
+        Ok(ToldPrompt::of(&prompt, loras, hypernetworks))
+    }
+
+    /// The same in one text, with what the request had beside its prompts if `beside` says so.
+    pub(super) fn told_whole(
+        &self,
+        index: usize,
+        loras: &Loras,
+        hypernetworks: &Hypernetworks,
+        beside: bool,
+    ) -> Result<String> {
+        let prompt = self.applied(index)?;
+        Ok(whole(&prompt, loras, hypernetworks, beside))
+    }
+
+    /// A picture's prompt with the networks that are applied to it.
+    fn applied(&self, index: usize) -> Result<Cow<'_, Wording>> {
         let first = self.first()?;
         if index == 0 || !self.is_each[0] {
-            return Ok(ToldPrompt::of(first, loras, hypernetworks));
+            return Ok(Cow::Borrowed(first));
         }
         let own = self.wanted.get(index).ok_or_else(|| Error::internal("a picture without a prompt"))?;
         let networks = first.networks.iter().map(|network| network.written.as_str());
         // In front, where nothing that its own text leaves open takes them in.
-        let joined = Wording::of_prompt(&(networks.collect::<String>() + &own.text));
-        Ok(ToldPrompt::of(&joined, loras, hypernetworks))
+        Ok(Cow::Owned(Wording::of_prompt(&(networks.collect::<String>() + &own.text))))
     }
 }
 

@@ -82,6 +82,35 @@ pub(super) fn settled(params: Txt2ImgParams, sampler: Sampler, schedule: Schedul
     }
 }
 
+/// What has an effect on either of two samplers, of the same request settled for each; the rest is of the first.
+pub(super) fn either(first: Txt2ImgParams, second: &Txt2ImgParams) -> Txt2ImgParams {
+    fn of<T: PartialEq + Copy>(field: impl Fn(&Txt2ImgParams) -> T, both: [&Txt2ImgParams; 2]) -> T {
+        let [first, second] = both.map(&field);
+        if first == field(&Txt2ImgParams::default()) { second } else { first }
+    }
+    let both = [&first, second];
+    Txt2ImgParams {
+        eta: of(|params| params.eta, both),
+        s_churn: of(|params| params.s_churn, both),
+        s_tmin: of(|params| params.s_tmin, both),
+        s_tmax: of(|params| params.s_tmax, both),
+        s_noise: of(|params| params.s_noise, both),
+        eta_noise_seed_delta: of(|params| params.eta_noise_seed_delta, both),
+        sigma_min: of(|params| params.sigma_min, both),
+        sigma_max: of(|params| params.sigma_max, both),
+        rho: of(|params| params.rho, both),
+        beta_dist_alpha: of(|params| params.beta_dist_alpha, both),
+        beta_dist_beta: of(|params| params.beta_dist_beta, both),
+        always_discard_next_to_last_sigma: of(|params| params.always_discard_next_to_last_sigma, both),
+        sgm_noise_multiplier: of(|params| params.sgm_noise_multiplier, both),
+        uni_pc_variant: of(|params| params.uni_pc_variant, both),
+        uni_pc_skip_type: of(|params| params.uni_pc_skip_type, both),
+        uni_pc_order: of(|params| params.uni_pc_order, both),
+        uni_pc_lower_order_final: of(|params| params.uni_pc_lower_order_final, both),
+        ..first
+    }
+}
+
 /// The request without what did not come to pass: as A1111 does, a picture tells of the negative prompt that was left out only
 /// if it was.
 pub(super) fn drawn(params: Txt2ImgParams, skipped: Skipped) -> Txt2ImgParams {

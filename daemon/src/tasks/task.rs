@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use latentd_client::protocol::{ImageOut, OnDisconnect};
+use latentd_client::protocol::{ImageOut, OnDisconnect, Pass};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,10 +50,15 @@ pub(crate) trait Watch: Sync {
     fn is_cancelled(&self) -> bool;
 
     /// A stage or step is done: `step` of `steps`, with the seconds to go once that can be told.
-    fn progress(&self, stage: &str, step: u32, steps: u32, eta_s: Option<f64>);
+    fn progress(&self, stage: &str, step: u32, steps: u32, eta_s: Option<f64>) {
+        self.progress_of(None, stage, (step, steps), eta_s);
+    }
+
+    /// The same of a pass that is drawn.
+    fn progress_of(&self, pass: Option<Pass>, stage: &str, steps: (u32, u32), eta_s: Option<f64>);
 
     /// A picture of the way there.
-    fn preview(&self, step: u32, image: ImageOut);
+    fn preview(&self, pass: Pass, step: u32, image: ImageOut);
 }
 
 /// A method whose requests become jobs: what resolves its parameters, and does what was resolved. Implementing this is

@@ -59,3 +59,36 @@ impl ToldPrompt {
         told
     }
 }
+
+/// The same of a prompt that a text has all of in one: with its networks that were applied, and `beside` behind it, those that
+/// the request had beside its prompts, if it is read in the same way then.
+pub(super) fn whole(prompt: &Wording, loras: &Loras, hypernetworks: &Hypernetworks, beside: bool) -> String {
+    let is_applied = |place: usize| loras.has(place) || hypernetworks.has(place);
+    let mut networks: Vec<NamedNetwork> = prompt
+        .networks
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| is_applied(*place))
+        .map(|(_, network)| network.clone())
+        .collect();
+    let means = |text: &str, networks: &[NamedNetwork]| {
+        let read = Wording::of_prompt(text);
+        read.text == prompt.text && read.networks == networks
+    };
+    let applied = prompt.told(is_applied);
+    let mut told = if means(&applied, &networks) {
+        applied
+    } else {
+        networks.clone_from(&prompt.networks);
+        prompt.told(|_| true)
+    };
+    if let Some((written, of_beside)) = loras.written().filter(|_| beside) {
+        networks.extend(of_beside);
+        let longer = format!("{told}{written}");
+        if means(&longer, &networks) {
+            told = longer;
+        }
+    }
+    // Nothing at all would be the first pass's.
+    if told.is_empty() { " ".to_owned() } else { told }
+}

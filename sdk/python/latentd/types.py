@@ -71,8 +71,36 @@ class Txt2ImgFields(TypedDict, total=False):
     cfg_scale: float
     """How strongly the prompt guides; 1 leaves the negative prompt out."""
     denoising_strength: float
-    """How far ``img2img`` goes from the picture that it begins with: 0 nowhere, 1 to where nothing of it is left; 0.75 if left
-    out."""
+    """How far ``img2img`` goes from the picture that it begins with, or the second pass of hires fix from that of the first: 0
+    nowhere, 1 to where nothing of it is left; 0.75 if left out."""
+    enable_hr: bool
+    """Hires fix: draws the picture once more, larger, over what was drawn at ``width`` and ``height``. ``img2img`` has none.
+    The fields below are of that second pass, and do nothing without it."""
+    hr_scale: float
+    """How many times as large; 2 if left out."""
+    hr_resize_x: int
+    """Pixels in a row instead; with ``hr_resize_y`` left out the ratio is kept, else what stands out is cut off."""
+    hr_resize_y: int
+    """Rows, as ``hr_resize_x``."""
+    hr_second_pass_steps: int
+    """Steps of the second pass; ``steps`` if left out."""
+    hr_upscaler: str
+    """What makes the first picture larger: ``"Latent"`` (default) and its kinds its latents; ``"None"``, ``"Lanczos"`` and
+    ``"Nearest"`` its pixels."""
+    hr_prompt: Union[str, List[str]]
+    """What to draw then, with networks of its own; empty for the prompt."""
+    hr_negative_prompt: Union[str, List[str]]
+    """What to steer away from then; empty for ``negative_prompt``."""
+    hr_sampler_name: str
+    """The sampler then; the same if left out."""
+    hr_scheduler: str
+    """The schedule then; the same if left out."""
+    hr_checkpoint_name: str
+    """The checkpoint then; the same if left out."""
+    hr_cfg: float
+    """The guidance scale then; the same if left out."""
+    save_images_before_highres_fix: bool
+    """Gives back the pictures of the first pass too, those of a batch before those of its second."""
     width: int
     """Pixels, a multiple of 8; the checkpoint's own if left out, mostly 512."""
     height: int
@@ -487,6 +515,8 @@ class Progress(Event):
     ``"denoising"`` or ``"decoding"``; of a merge ``"merging"``."""
     eta_s: Optional[float] = None
     """Seconds that are left, once the daemon can tell."""
+    pass_: str = ""
+    """What is drawn: ``"base"``, or ``"hires"`` in the second pass of hires fix. Empty of other stages, and of older daemons."""
 
 
 @dataclass(frozen=True)
@@ -495,6 +525,8 @@ class Preview(Event):
 
     image: Image = field(default_factory=lambda: Image(0, 0))
     step: int = 0
+    pass_: str = ""
+    """As of :class:`Progress`."""
 
 
 @dataclass(frozen=True)
@@ -656,9 +688,11 @@ def parse_event(value: Any) -> Event:
     job, seq, kind = str(value.get("job", "")), _number(value, "seq"), str(value.get("type", ""))
     if kind == "progress":
         step, steps = _number(value, "step"), _number(value, "steps")
-        return Progress(job, seq, kind, value, step, steps, value.get("stage") or "", value.get("eta_s"))
+        stage, pass_ = value.get("stage") or "", value.get("pass") or ""
+        return Progress(job, seq, kind, value, step, steps, stage, value.get("eta_s"), pass_)
     if kind == "preview" and value.get("image") is not None:
-        return Preview(job, seq, kind, value, parse_image(value["image"]), value.get("step") or 0)
+        image, pass_ = parse_image(value["image"]), value.get("pass") or ""
+        return Preview(job, seq, kind, value, image, value.get("step") or 0, pass_)
     return Event(job, seq, kind, value)
 
 

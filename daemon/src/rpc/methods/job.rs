@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use latentd_client::protocol::{ImageOut, JobState};
+use latentd_client::protocol::{ImageOut, JobState, Pass};
 use rmpv::Value;
 use serde_json::Value as Json;
 
@@ -105,12 +105,12 @@ impl Watch for Resolving<'_> {
         self.job.is_cancelled() || self.jobs.is_stopping()
     }
 
-    fn progress(&self, stage: &str, step: u32, steps: u32, eta_s: Option<f64>) {
-        self.jobs.progress(self.job, stage, (step, steps), eta_s);
+    fn progress_of(&self, pass: Option<Pass>, stage: &str, steps: (u32, u32), eta_s: Option<f64>) {
+        self.jobs.progress(self.job, pass, stage, steps, eta_s);
     }
 
-    fn preview(&self, step: u32, image: ImageOut) {
-        self.jobs.preview(self.job, step, image);
+    fn preview(&self, pass: Pass, step: u32, image: ImageOut) {
+        self.jobs.preview(self.job, pass, step, image);
     }
 }
 

@@ -141,9 +141,47 @@ fn texts_of_every_year_and_branch_give_a_request() {
              Hires upscale: 2, Hires steps: 15, Hires upscaler: Latent, Denoising strength: 0.55, Version: v1.6.0",
             Txt2ImgParams {
                 tiling: true,
+                enable_hr: true,
+                hr_scale: 2.0,
+                hr_second_pass_steps: 15,
+                denoising_strength: Some(0.55),
                 ..of("v1-5-pruned", sized(square, said("a fox", "", 20, "DPM++ 2M Karras", 7.0, 12)))
             },
-            &["Hires upscale", "Hires steps", "Hires upscaler", "Denoising strength"],
+            &[],
+        ),
+        (
+            "a fox\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 12, Size: 512x768, Model: v1-5-pruned, \
+             Denoising strength: 0.7, Hires checkpoint: photon [ec41bd2a82], Hires sampler: Euler a, Hires prompt: \"a red fox, snow\", \
+             Hires negative prompt: dog, Hires schedule type: Automatic, Hires resize: 1024x0, Hires upscaler: R-ESRGAN 4x+, \
+             Version: v1.10.1",
+            Txt2ImgParams {
+                scheduler: "Karras".into(),
+                enable_hr: true,
+                hr_resize_x: 1024,
+                hr_upscaler: "R-ESRGAN 4x+".into(),
+                hr_prompt: "a red fox, snow".into(),
+                hr_negative_prompt: "dog".into(),
+                hr_sampler_name: Some("Euler a".into()),
+                hr_scheduler: Some("Automatic".into()),
+                hr_checkpoint_name: Some("photon [ec41bd2a82]".into()),
+                denoising_strength: Some(0.7),
+                ..of("v1-5-pruned", sized((512, 768), said("a fox", "", 20, "DPM++ 2M", 7.0, 12)))
+            },
+            &[],
+        ),
+        (
+            "a fox\nSteps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 12, Size: 512x512, Model: v1-5-pruned, \
+             Denoising strength: 0.4, Hires Module 1: Use same choices, Hires CFG Scale: 5, Hires upscale: 1.5, Hires upscaler: Latent \
+             (nearest-exact), Version: f2.0.1v1.10.1-previous-669-gdfdcbab6",
+            Txt2ImgParams {
+                enable_hr: true,
+                hr_scale: 1.5,
+                hr_cfg: Some(5.0),
+                hr_upscaler: "Latent (nearest-exact)".into(),
+                denoising_strength: Some(0.4),
+                ..of("v1-5-pruned", sized(square, said("a fox", "", 20, "Euler a", 7.0, 12)))
+            },
+            &["Hires Module 1"],
         ),
         (
             "a fox\nSteps: 20, Sampler: Euler a, CFG scale: 7.0, Seed: 12, Size: 572x1024, Model: v1-5-pruned, ControlNet 0: \

@@ -286,6 +286,49 @@ fn continued() -> impl Strategy<Value = (Img2ImgParams, OutpaintParams, f64)> {
     )
 }
 
+/// What it says of a second pass, as it is once it is settled; of the request alone what no pass changes is left.
+fn hires() -> impl Strategy<Value = Txt2ImgParams> {
+    let size = prop_oneof![
+        number(0.0..=64.0).prop_map(|scale| (scale, 0, 0)),
+        (1..=16_384u32, 0..=16_384u32).prop_map(|(x, y)| (2.0, x, y)),
+    ];
+    let samplers: Vec<String> = Sampler::all().map(|sampler| sampler.name.to_owned()).collect();
+    let schedules: Vec<String> = Schedule::ALL.iter().map(|(_, name)| (*name).to_owned()).collect();
+    let names = (
+        name(),
+        proptest::option::of(select(samplers)),
+        proptest::option::of(select(schedules)),
+        proptest::option::of(name()),
+    );
+    let numbers = (number(0.0..=1.0), 0..=1000u32, proptest::option::of(number(0.0..=100.0)));
+    (size, names, numbers, TEXT, TEXT).prop_map(
+        |(
+            (hr_scale, x, y),
+            (upscaler, sampler, schedule, checkpoint),
+            (strength, steps, hr_cfg),
+            wanted,
+            unwanted,
+        )| {
+            Txt2ImgParams {
+                denoising_strength: Some(strength),
+                enable_hr: true,
+                hr_scale,
+                hr_resize_x: x,
+                hr_resize_y: y,
+                hr_second_pass_steps: steps,
+                hr_upscaler: upscaler,
+                hr_prompt: wanted.into(),
+                hr_negative_prompt: unwanted.into(),
+                hr_sampler_name: sampler,
+                hr_scheduler: schedule,
+                hr_checkpoint_name: checkpoint,
+                hr_cfg,
+                ..Txt2ImgParams::default()
+            }
+        },
+    )
+}
+
 /// What a picture began with, whatever that was.
 fn beginning() -> impl Strategy<Value = Option<(Img2ImgParams, Option<OutpaintParams>, f64)>> {
     prop_oneof![
@@ -295,13 +338,38 @@ fn beginning() -> impl Strategy<Value = Option<(Img2ImgParams, Option<OutpaintPa
     ]
 }
 
+/// The request with that second pass.
+fn with_hires(request: Txt2ImgParams, hires: Txt2ImgParams) -> Txt2ImgParams {
+    Txt2ImgParams {
+        denoising_strength: hires.denoising_strength,
+        enable_hr: hires.enable_hr,
+        hr_scale: hires.hr_scale,
+        hr_resize_x: hires.hr_resize_x,
+        hr_resize_y: hires.hr_resize_y,
+        hr_second_pass_steps: hires.hr_second_pass_steps,
+        hr_upscaler: hires.hr_upscaler,
+        hr_prompt: hires.hr_prompt,
+        hr_negative_prompt: hires.hr_negative_prompt,
+        hr_sampler_name: hires.hr_sampler_name,
+        hr_scheduler: hires.hr_scheduler,
+        hr_checkpoint_name: hires.hr_checkpoint_name,
+        hr_cfg: hires.hr_cfg,
+        ..request
+    }
+}
+
 fn told() -> impl Strategy<Value = Told> {
     let hypernetwork =
         proptest::option::of((name(), number(0.0..=1.0).prop_map(|strength| strength.to_string())));
     let hashes = || prop_oneof![Just(String::new()), "[a-z]{1,5}: [0-9a-f]{12}(, [a-z]{1,5}: [0-9a-f]{12})?"];
-    (request(), beginning(), named(), named(), hypernetwork, hashes(), hashes()).prop_map(
-        |(mut request, begun, checkpoint, vae, hypernetwork, lora_hashes, embedding_hashes)| {
+    // Boxed: together they are too large for a test's stack.
+    let begun = (beginning().boxed(), proptest::option::of(hires().boxed()));
+    (request().boxed(), begun, named(), named(), hypernetwork, hashes(), hashes()).prop_map(
+        |(mut request, (begun, hires), checkpoint, vae, hypernetwork, lora_hashes, embedding_hashes)| {
             request.denoising_strength = begun.as_ref().map(|(_, _, strength)| *strength);
+            if let Some(hires) = hires.filter(|_| begun.is_none()) {
+                request = with_hires(request, hires);
+            }
             let (begun, outpaint) = begun.map(|(begun, outpaint, _)| (begun, outpaint)).unzip();
             Told {
                 begun: begun.map(Box::new),

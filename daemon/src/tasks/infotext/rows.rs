@@ -18,8 +18,8 @@ use super::told::Told;
 use super::values::{
     background, backtrack, blob, colour, content, content_of, decoder, decoder_of, emphasis, emphasis_of,
     flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, precision, precision_of,
-    regions, regions_of, resize_mode, resize_mode_of, rng, side, sides, size, truth, unless, vae, whole,
-    word,
+    prompt, regions, regions_of, resize_mode, resize_mode_of, rng, side, sides, size, truth, unless,
+    upscaler, vae, whole, word,
 };
 use super::versions;
 
@@ -46,8 +46,11 @@ macro_rules! row {
     };
 }
 
-/// Keys that A1111 has of pictures that were drawn in two passes, now and before 1.1.
-const HIRES: [&str; 3] = ["Hires upscale", "Hires resize", "First pass size"];
+/// Keys that say of a picture that it was drawn in two passes, as A1111 goes by them.
+const HIRES: [&str; 4] = ["Hires upscale", "Hires resize", "Hires resize-1", "Hires upscaler"];
+
+/// What A1111 had of such pictures before 1.1, where the rest of it was otherwise.
+const OLD_HIRES: &str = "First pass size";
 
 /// What A1111 writes where what is not masked is drawn, and where only what is masked is.
 const INVERTED: &str = "Inpaint not masked";
@@ -118,7 +121,6 @@ static ROWS: &[Row] = &[
         |told, text| sides(text, 8..=4096)
             => (told.request.seed_resize_from_w, told.request.seed_resize_from_h)
     ),
-    // Of hires fix too: that has keys of its own beside it.
     row!(
         "Denoising strength",
         |told| told.request.denoising_strength.map(|strength| strength.to_string()),
@@ -146,6 +148,60 @@ static ROWS: &[Row] = &[
         |told, text| rng(text) => told.request.rng
     ),
     row!("Tiling", |told| flag(told.request.tiling), |told, text| truth(text) => told.request.tiling),
+    // Hires fix.
+    row!(
+        "Hires checkpoint",
+        |told| told.request.hr_checkpoint_name.clone(),
+        |told, text| Some(word(text)) => told.request.hr_checkpoint_name
+    ),
+    row!(
+        "Hires sampler",
+        |told| told.request.hr_sampler_name.clone(),
+        |told, text| known_sampler(text).map(Some) => told.request.hr_sampler_name
+    ),
+    row!(
+        "Hires prompt",
+        |told| word(told.request.hr_prompt.first()),
+        |told, text| prompt(text) => told.request.hr_prompt
+    ),
+    row!(
+        "Hires negative prompt",
+        |told| word(told.request.hr_negative_prompt.first()),
+        |told, text| prompt(text) => told.request.hr_negative_prompt
+    ),
+    row!(
+        "Hires CFG Scale",
+        |told| told.request.hr_cfg.map(|scale| scale.to_string()),
+        |told, text| number(text, 0.0..=100.0).map(Some) => told.request.hr_cfg
+    ),
+    row!(
+        "Hires schedule type",
+        |told| told.request.hr_scheduler.clone(),
+        |told, text| word(&schedule(text)).map(Some) => told.request.hr_scheduler
+    ),
+    row!(
+        "Hires upscale",
+        |told| is_scaled(told).then(|| told.request.hr_scale.to_string()),
+        |told, text| Some((true, number(text, 0.0..=64.0)?)) => (told.request.enable_hr, told.request.hr_scale)
+    ),
+    row!(
+        "Hires resize",
+        |told| (told.request.enable_hr && !is_scaled(told))
+            .then(|| format!("{}x{}", told.request.hr_resize_x, told.request.hr_resize_y)),
+        |told, text| sides(text, 0..=16_384).map(|(x, y)| (true, x, y))
+            => (told.request.enable_hr, told.request.hr_resize_x, told.request.hr_resize_y)
+    ),
+    row!(
+        "Hires steps",
+        |told| unless(told.request.hr_second_pass_steps, 0).map(|steps| steps.to_string()),
+        |told, text| whole(text, 0..=1000) => told.request.hr_second_pass_steps
+    ),
+    row!(
+        "Hires upscaler",
+        |told| told.request.enable_hr.then(|| told.request.hr_upscaler.clone()),
+        |told, text| upscaler(text).map(|name| (true, name))
+            => (told.request.enable_hr, told.request.hr_upscaler)
+    ),
     // What it began with.
     row!(
         "Mask mode",
@@ -474,6 +530,16 @@ static ROWS: &[Row] = &[
     // As A1111 has sizes once it has read them, and as SD.Next and Fooocus call things.
     row!("Size-1", |_told| None, |told, text| side(text).map(Some) => told.request.width),
     row!("Size-2", |_told| None, |told, text| side(text).map(Some) => told.request.height),
+    row!(
+        "Hires resize-1",
+        |_told| None,
+        |told, text| whole(text, 0..=16_384).map(|x| (true, x)) => (told.request.enable_hr, told.request.hr_resize_x)
+    ),
+    row!(
+        "Hires resize-2",
+        |_told| None,
+        |told, text| whole(text, 0..=16_384) => told.request.hr_resize_y
+    ),
     row!("Scheduler", |_told| None, |told, text| word(&schedule(text)) => told.request.scheduler),
     row!(
         "Variation strength",
@@ -513,7 +579,14 @@ fn is_resized(told: &Told) -> bool {
 
 /// Whether A1111 tells of the shape of the schedule Beta.
 fn has_shape(told: &Told) -> bool {
-    Schedule::from_name(&told.request.scheduler) == Some(Schedule::Beta)
+    let of_hires = told.request.hr_scheduler.as_deref();
+    let mut schedules = [Some(told.request.scheduler.as_str()), of_hires].into_iter().flatten();
+    schedules.any(|name| Schedule::from_name(name) == Some(Schedule::Beta))
+}
+
+/// Whether its second pass goes by a factor.
+fn is_scaled(told: &Told) -> bool {
+    told.request.enable_hr && (told.request.hr_resize_x, told.request.hr_resize_y) == (0, 0)
 }
 
 /// Whether the sampler goes by timesteps: A1111 has another key for their eta.
@@ -547,16 +620,24 @@ pub(in crate::tasks) fn read(text: &str) -> (Told, Vec<(String, String)>) {
     told.request.prompt = text.prompt.into();
     told.request.negative_prompt = text.negative_prompt.into();
     let mut others = Vec::new();
-    // Then it is that of the second pass, which no request can say yet.
-    let is_hires = text.fields.iter().any(|(key, _)| HIRES.contains(&key.as_str()));
+    // Where there is no second pass, nothing is said of it; of those of old the sizes are not as they are now.
+    let has = |keys: &[&str]| text.fields.iter().any(|(key, _)| keys.contains(&key.as_str()));
+    let (is_hires, is_old) = (has(&HIRES), has(&[OLD_HIRES]));
+    let is_said = |key: &str| {
+        (is_hires && !is_old || !key.starts_with("Hires ")) && !(is_old && key == "Denoising strength")
+    };
     for (key, value) in text.fields {
-        let row = ROWS.iter().find(|row| row.key == key && !(is_hires && key == "Denoising strength"));
+        let row = ROWS.iter().find(|row| row.key == key && is_said(&key));
         if row.and_then(|row| (row.read)(&mut told, &value)).is_none() {
             others.push((key, value));
         }
     }
     others.extend(versions::as_it_was(&mut told));
-    if told.request.denoising_strength.is_some() {
+    if is_hires && !told.request.enable_hr {
+        let strength = told.request.denoising_strength.take();
+        others.extend(strength.map(|strength| ("Denoising strength".to_owned(), strength.to_string())));
+    }
+    if told.request.denoising_strength.is_some() && !told.request.enable_hr {
         told.begun();
     }
     (told, others)

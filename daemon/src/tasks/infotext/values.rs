@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use latentd_client::protocol::{
-    Emphasis, ImageIn, LoraParams, OutpaintParams, Precision, RegionParams, Rng, Txt2ImgParams,
+    Emphasis, ImageIn, LoraParams, OutpaintParams, Precision, Prompt, RegionParams, Rng, Txt2ImgParams,
     VaeDecodeMethod,
 };
 use serde::{Deserialize, Serialize};
@@ -181,6 +181,16 @@ pub(super) fn margins(outpaint: &OutpaintParams) -> String {
 pub(super) fn margins_of(text: &str) -> Option<[u32; 4]> {
     let sides = text.split(',').map(|side| whole(side, 0..=65_536)).collect::<Option<Vec<u32>>>()?;
     sides.try_into().ok()
+}
+
+/// A prompt that can be asked for.
+pub(super) fn prompt(text: &str) -> Option<Prompt> {
+    (text.chars().count() <= 200_000).then(|| text.into())
+}
+
+/// An upscaler's name that can be asked for.
+pub(super) fn upscaler(name: &str) -> Option<String> {
+    word(name).filter(|name| name.chars().count() <= 1000)
 }
 
 /// What is there before it is drawn, if not what was there.

@@ -31,6 +31,9 @@ pub enum EventKind {
         /// then "loading", "conditioning", "denoising" or "decoding"; of `models.merge` "merging".
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stage: Option<String>,
+        /// What is drawn, while pictures are; older daemons do not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pass: Option<Pass>,
         /// Sampler steps done, or tensors that are merged; while "hashing" before its turn, hundredths.
         step: u32,
         /// Sampler steps, or tensors, in all; while "hashing" before its turn, 100.
@@ -43,6 +46,9 @@ pub enum EventKind {
     Preview {
         /// Sampler steps done when it was made.
         step: u32,
+        /// What is drawn; older daemons do not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pass: Option<Pass>,
         /// The picture.
         image: Box<ImageOut>,
     },
@@ -55,6 +61,16 @@ pub enum EventKind {
     },
     /// Somebody cancelled it.
     Cancelled,
+}
+
+/// What is drawn of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Pass {
+    /// The picture, or of hires fix the first one.
+    Base,
+    /// The second one of hires fix.
+    Hires,
 }
 
 impl EventKind {

@@ -54,7 +54,7 @@ mod txt2img;
 
 pub use blobs::{Blob, BlobPutParams};
 pub use error::{ErrorName, WireError};
-pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind};
+pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind, Pass};
 pub use image::{Bytes, ImageIn, ImageOut};
 pub use image_info::{ImageInfo, ImageInfoParams, RepeatRequest};
 pub use img2img::{DenoisingCurve, Img2ImgParams, LoopbackParams, Masks, SoftInpaintingParams};

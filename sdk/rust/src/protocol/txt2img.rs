@@ -66,8 +66,8 @@ pub struct Txt2ImgParams {
     /// Guidance scale; 1 leaves the negative prompt out, and takes half of the time, but with CFG++.
     #[schemars(range(min = 0.0, max = 100.0))]
     pub cfg_scale: f64,
-    /// How far `img2img` goes from the picture that it begins with: 0 nowhere, 1 to where nothing of it is left; 0.75 if left
-    /// out.
+    /// How far `img2img` goes from the picture that it begins with, or the second pass of hires fix from that of the first: 0
+    /// nowhere, 1 to where nothing of it is left; 0.75 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub denoising_strength: Option<f64>,
@@ -194,6 +194,54 @@ pub struct Txt2ImgParams {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub refiner_switch_at: Option<f64>,
+    /// Hires fix: draws the picture once more, larger, over what was drawn at `width` and `height`. Fields that begin with `hr_`
+    /// are of that second pass, and do nothing without it; `img2img` has none. A refiner goes on in it alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub enable_hr: bool,
+    /// How many times as large.
+    #[serde(skip_serializing_if = "is_usual_scale")]
+    #[schemars(range(min = 0.0, max = 64.0))]
+    pub hr_scale: f64,
+    /// Pixels in a row instead, unless it and `hr_resize_y` are 0; with that 0 the ratio is kept, else what stands out is cut
+    /// off. What is beyond whole eighths is left off.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 16_384))]
+    pub hr_resize_x: u32,
+    /// Rows, as `hr_resize_x`.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 16_384))]
+    pub hr_resize_y: u32,
+    /// Steps of the second pass, whatever `denoising_strength`; 0 for `steps`.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub hr_second_pass_steps: u32,
+    /// What makes the first picture larger, by A1111's names: "Latent" and its kinds its latents; "None", "Lanczos" and
+    /// "Nearest" its pixels.
+    #[serde(skip_serializing_if = "is_usual_upscaler")]
+    #[schemars(length(max = 1000))]
+    pub hr_upscaler: String,
+    /// What to draw then, with networks of its own, which are applied instead of those of `prompt`; empty for `prompt`.
+    #[serde(skip_serializing_if = "is_no_prompt")]
+    pub hr_prompt: Prompt,
+    /// What to steer away from then; empty for `negative_prompt`.
+    #[serde(skip_serializing_if = "is_no_prompt")]
+    pub hr_negative_prompt: Prompt,
+    /// The sampler then; the same if left out, or "Use same sampler".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hr_sampler_name: Option<String>,
+    /// The schedule then; the same if left out, or "Use same scheduler".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hr_scheduler: Option<String>,
+    /// The checkpoint then, named as `checkpoint` is; the same if left out, or "Use same checkpoint".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hr_checkpoint_name: Option<String>,
+    /// The guidance scale then; the same if left out. Forge's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub hr_cfg: Option<f64>,
+    /// Gives back the pictures of the first pass too, those of a batch before those of its second. A1111's option of that name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub save_images_before_highres_fix: bool,
     /// Makes pictures that can be laid side by side: what is drawn goes on beyond each border with the other end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tiling: bool,
@@ -277,6 +325,19 @@ impl Default for Txt2ImgParams {
             strict: false,
             refiner_checkpoint: None,
             refiner_switch_at: None,
+            enable_hr: false,
+            hr_scale: USUAL_SCALE,
+            hr_resize_x: 0,
+            hr_resize_y: 0,
+            hr_second_pass_steps: 0,
+            hr_upscaler: USUAL_UPSCALER.into(),
+            hr_prompt: Prompt::default(),
+            hr_negative_prompt: Prompt::default(),
+            hr_sampler_name: None,
+            hr_scheduler: None,
+            hr_checkpoint_name: None,
+            hr_cfg: None,
+            save_images_before_highres_fix: false,
             tiling: false,
             tiling_x: false,
             tiling_y: false,
@@ -296,6 +357,30 @@ const USUAL_BACKTRACK: u32 = 20;
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
 fn is_usual_backtrack(tokens: &u32) -> bool {
     *tokens == USUAL_BACKTRACK
+}
+
+/// A1111's `hr_scale`.
+const USUAL_SCALE: f64 = 2.0;
+
+/// What A1111 takes if no `hr_upscaler` is named.
+const USUAL_UPSCALER: &str = "Latent";
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_usual_scale(scale: &f64) -> bool {
+    scale.to_bits() == USUAL_SCALE.to_bits()
+}
+
+fn is_usual_upscaler(name: &str) -> bool {
+    name == USUAL_UPSCALER
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_no_prompt(prompt: &Prompt) -> bool {
+    *prompt == Prompt::default()
 }
 
 /// A LoRA, or another file of its family (LoHa, LoKr, DoRA, IA3, GLoRA, OFT, BOFT, differences), and how strong.
