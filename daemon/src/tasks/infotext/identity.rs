@@ -286,12 +286,21 @@ fn continued() -> impl Strategy<Value = (Img2ImgParams, OutpaintParams, f64)> {
     )
 }
 
-/// What a picture began with, whatever that was.
-fn beginning() -> impl Strategy<Value = Option<(Img2ImgParams, Option<OutpaintParams>, f64)>> {
+/// How a picture began, with how it was continued, and how far from that it went.
+type Beginning = (Box<Img2ImgParams>, Option<Box<OutpaintParams>>, f64);
+
+/// What a picture began with, whatever that was. In boxes: by value it takes all of a thread's stack.
+fn beginning() -> impl Strategy<Value = Option<Beginning>> {
     prop_oneof![
         Just(None),
-        begun().prop_map(|(begun, strength)| Some((begun, None, strength))),
-        continued().prop_map(|(begun, outpaint, strength)| Some((begun, Some(outpaint), strength))),
+        begun().prop_map(|(begun, strength)| Some((Box::new(begun), None, strength))).boxed(),
+        continued()
+            .prop_map(|(begun, outpaint, strength)| Some((
+                Box::new(begun),
+                Some(Box::new(outpaint)),
+                strength
+            )))
+            .boxed(),
     ]
 }
 
@@ -299,13 +308,13 @@ fn told() -> impl Strategy<Value = Told> {
     let hypernetwork =
         proptest::option::of((name(), number(0.0..=1.0).prop_map(|strength| strength.to_string())));
     let hashes = || prop_oneof![Just(String::new()), "[a-z]{1,5}: [0-9a-f]{12}(, [a-z]{1,5}: [0-9a-f]{12})?"];
-    (request(), beginning(), named(), named(), hypernetwork, hashes(), hashes()).prop_map(
+    (request().boxed(), beginning(), named(), named(), hypernetwork, hashes(), hashes()).prop_map(
         |(mut request, begun, checkpoint, vae, hypernetwork, lora_hashes, embedding_hashes)| {
             request.denoising_strength = begun.as_ref().map(|(_, _, strength)| *strength);
             let (begun, outpaint) = begun.map(|(begun, outpaint, _)| (begun, outpaint)).unzip();
             Told {
-                begun: begun.map(Box::new),
-                outpaint: outpaint.flatten().map(Box::new),
+                begun,
+                outpaint: outpaint.flatten(),
                 checkpoint,
                 vae,
                 hypernetwork,
