@@ -137,7 +137,7 @@ impl Told {
         let drawing = Txt2ImgParams { prompt, checkpoint, vae, ..self.request };
         match (self.begun, self.outpaint) {
             (Some(begun), Some(outpaint)) => {
-                RepeatRequest::Outpaint(Box::new(continued(drawing, *begun, *outpaint)))
+                RepeatRequest::Outpaint(Box::new(continued(drawing, *begun, &outpaint)))
             }
             (Some(begun), None) => RepeatRequest::Img2Img(Box::new(Img2ImgParams { drawing, ..*begun })),
             (None, _) => RepeatRequest::Txt2Img(Box::new(drawing)),
@@ -164,7 +164,7 @@ pub(in crate::tasks) fn blurs(method: OutpaintMethod) -> u32 {
 }
 
 /// The request that continues a picture, of what is told of it.
-fn continued(drawing: Txt2ImgParams, begun: Img2ImgParams, told: OutpaintParams) -> OutpaintParams {
+fn continued(drawing: Txt2ImgParams, begun: Img2ImgParams, told: &OutpaintParams) -> OutpaintParams {
     let blur = (begun.mask_blur_x / f64::from(blurs(told.method))).clamp(0.0, MOST_BLUR);
     let inpainting_fill = match told.method {
         OutpaintMethod::PoorMans => begun.inpainting_fill,
@@ -175,7 +175,7 @@ fn continued(drawing: Txt2ImgParams, begun: Img2ImgParams, told: OutpaintParams)
         image: begun.init_images.into_iter().next().unwrap_or_default(),
         mask_blur: Some(blur as u32),
         inpainting_fill,
-        ..told
+        ..told.clone()
     }
 }
 
