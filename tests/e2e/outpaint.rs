@@ -146,7 +146,7 @@ async fn what_cannot_be_continued_is_refused_at_once() {
         (OutpaintParams { left: 60_000, down: 4000, ..mk2.clone() }, "pictures of "),
         (OutpaintParams { left: 200, ..poor.clone() }, "give a width above 200"),
         (OutpaintParams { mask_blur: Some(257), ..mk2.clone() }, "mask_blur: 257 is out of range"),
-        (OutpaintParams { mask_blur: Some(64), ..mk2.clone() }, "mask_blur: 64 leaves nothing"),
+        (OutpaintParams { mask_blur: Some(128), ..mk2.clone() }, "mask_blur: 128 leaves nothing"),
         (OutpaintParams { mask_blur: Some(64), ..poor.clone() }, "mask_blur: 64 leaves nothing"),
         (OutpaintParams { noise_q: 5.0, ..mk2.clone() }, "noise_q: 5"),
         (OutpaintParams { color_variation: -0.1, ..mk2.clone() }, "color_variation: -0.1"),

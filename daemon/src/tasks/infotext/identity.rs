@@ -329,12 +329,21 @@ fn hires() -> impl Strategy<Value = Txt2ImgParams> {
     )
 }
 
-/// What a picture began with, whatever that was.
-fn beginning() -> impl Strategy<Value = Option<(Img2ImgParams, Option<OutpaintParams>, f64)>> {
+/// How a picture began, with how it was continued, and how far from that it went.
+type Beginning = (Box<Img2ImgParams>, Option<Box<OutpaintParams>>, f64);
+
+/// What a picture began with, whatever that was. In boxes: by value it takes all of a thread's stack.
+fn beginning() -> impl Strategy<Value = Option<Beginning>> {
     prop_oneof![
         Just(None),
-        begun().prop_map(|(begun, strength)| Some((begun, None, strength))),
-        continued().prop_map(|(begun, outpaint, strength)| Some((begun, Some(outpaint), strength))),
+        begun().prop_map(|(begun, strength)| Some((Box::new(begun), None, strength))).boxed(),
+        continued()
+            .prop_map(|(begun, outpaint, strength)| Some((
+                Box::new(begun),
+                Some(Box::new(outpaint)),
+                strength
+            )))
+            .boxed(),
     ]
 }
 
@@ -372,8 +381,8 @@ fn told() -> impl Strategy<Value = Told> {
             }
             let (begun, outpaint) = begun.map(|(begun, outpaint, _)| (begun, outpaint)).unzip();
             Told {
-                begun: begun.map(Box::new),
-                outpaint: outpaint.flatten().map(Box::new),
+                begun,
+                outpaint: outpaint.flatten(),
                 checkpoint,
                 vae,
                 hypernetwork,
