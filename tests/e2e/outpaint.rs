@@ -1,5 +1,7 @@
 //! Pictures continued beyond their sides, through the socket.
 
+use std::process::Stdio;
+
 use latentd_client::protocol::{
     ErrorName, EventKind, ImageIn, ImageOut, JobState, OutpaintMethod, OutpaintParams, Precision,
     RegionParams, RepeatRequest, Txt2ImgParams, Txt2ImgResult,
@@ -167,7 +169,10 @@ async fn what_cannot_be_continued_is_refused_at_once() {
         let text = refused(within(client.outpaint(&params)).await, ErrorName::InvalidParams);
         assert!(text.contains(expected) && !text.contains("init_images"), "{expected}: {text}");
     }
+    let narrow = Txt2ImgParams { width: Some(32), ..mk2.drawing.clone() };
+    let narrow = OutpaintParams { drawing: narrow, left: 0, right: 128, down: 0, ..mk2.clone() };
     for (params, field) in [
+        (narrow, "width: 32 columns are drawn at once"),
         (OutpaintParams { inpainting_fill: 2, ..mk2 }, "inpainting_fill: does nothing with mk2"),
         (OutpaintParams { noise_q: 2.0, ..poor }, "noise_q: does nothing with poor-mans"),
     ] {
@@ -177,6 +182,33 @@ async fn what_cannot_be_continued_is_refused_at_once() {
         let strict = OutpaintParams { drawing, ..params };
         refused(within(client.outpaint(&strict)).await, ErrorName::InvalidParams);
     }
+}
+
+#[tokio::test]
+async fn the_command_line_continues_a_picture_and_draws_it_again() {
+    let daemon = Daemon::start();
+    let run = |arguments: &[&str]| {
+        let mut command = daemon.command(arguments);
+        let output = command.stdin(Stdio::null()).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let file = |name: &str| std::fs::read(daemon.folder.path().join(name)).expect("written");
+    let picture = |name: &str| Picture::decode(&file(name), 1 << 24).expect("decodes");
+    let small = ["--seed=7", "--steps=2", "-W64", "-H64"];
+    let drawn = run(&[&["generate", "a cat", "-o", "a.png"], &small[..]].concat());
+    assert_eq!(drawn.0, Some(0), "{}", drawn.1);
+    let flags =
+        ["--right=32", "--mask-blur=1", "--denoising-strength=0.9", "--method=poor-mans", "-o", "b.png"];
+    let drawn = run(&[&["outpaint", "a.png", "a dog"], &small[..], &flags].concat());
+    assert_eq!(drawn.0, Some(0), "{}", drawn.1);
+    assert_eq!((picture("b.png").width, picture("b.png").height), (128, 64));
+    let drawn = run(&["generate", "--from", "b.png", "-o", "c.png"]);
+    assert_eq!(drawn.0, Some(0), "{}", drawn.1);
+    assert!(file("c.png") == file("b.png"), "drawn again");
+    let (code, errors) = run(&["generate", "--from", "b.png", "--init-image", "a.png"]);
+    assert!(code == Some(2) && errors.contains("latentd outpaint"), "{errors}");
+    let (code, errors) = run(&["outpaint", "a.png", "a dog", "-o", "d.png"]);
+    assert!(code == Some(2) && errors.contains("left, right, up and down are 0"), "{errors}");
 }
 
 /// Steps are counted over all sides, and a job ends between two of them.

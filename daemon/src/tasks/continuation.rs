@@ -2,7 +2,7 @@
 
 use latentd_client::protocol::{Img2ImgParams, OutpaintMethod, OutpaintParams, Txt2ImgParams};
 use latentd_models::image::Picture;
-use latentd_models::image::outpaint::{Job, Margins, Mk2, PoorMans};
+use latentd_models::image::outpaint::{Direction, Job, Margins, Mk2, Mk2Plan, PoorMans};
 
 use super::infotext::blurs;
 use super::notices::Notices;
@@ -96,7 +96,12 @@ impl Continuation {
     }
 
     /// The same for a picture of a size, of which so much is drawn at once.
-    pub(super) fn planned(self, picture: (usize, usize), at_once: (usize, usize)) -> Result<Self> {
+    pub(super) fn planned(
+        self,
+        picture: (usize, usize),
+        at_once: (usize, usize),
+        notices: &mut Notices,
+    ) -> Result<Self> {
         let planned = Self { at_once, ..self };
         let drawn = match planned.kind {
             Kind::PoorMans => {
@@ -107,7 +112,11 @@ impl Continuation {
                 };
                 regions.iter().map(size).collect()
             }
-            Kind::Mk2 { .. } => planned.mk2().planned(picture)?.into_iter().map(|plan| plan.drawn).collect(),
+            Kind::Mk2 { .. } => {
+                let plans = planned.mk2().planned(picture)?;
+                plans.iter().try_for_each(|plan| tell_noise(plan, notices))?;
+                plans.into_iter().map(|plan| plan.drawn).collect()
+            }
         };
         let Margins { left, right, up, down } = planned.margins.rounded(picture.0, picture.1)?;
         let finished = (picture.0 + left + right, picture.1 + up + down);
@@ -148,6 +157,22 @@ impl Continuation {
             }
         }
     }
+}
+
+/// Tells of a step that draws less than what is new: A1111 leaves noise there.
+fn tell_noise(plan: &Mk2Plan, notices: &mut Notices) -> Result<()> {
+    let (field, what, drawn) = match plan.step.direction {
+        Direction::Left | Direction::Right => ("width", "columns", plan.drawn.0),
+        Direction::Up | Direction::Down => ("height", "rows", plan.drawn.1),
+    };
+    let pixels = plan.step.pixels;
+    if drawn >= pixels {
+        return Ok(());
+    }
+    let text = format!(
+        "{field}: {drawn} {what} are drawn at once with mk2, of {pixels} that are new; the others stay noise; give {pixels} or more"
+    );
+    notices.not_applied(Class::InvalidParams, text)
 }
 
 /// What each drawing is as `img2img`, of which the picture is what was given.

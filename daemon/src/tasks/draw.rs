@@ -143,7 +143,7 @@ impl Draw {
         let native = from.as_ref().and_then(FromPictures::usual_size).unwrap_or(known.native_size);
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
-        let from = from.map(|from| from.drawn_at(size)).transpose()?;
+        let from = from.map(|from| from.drawn_at(size, &mut notices)).transpose()?;
         let finished = from.as_ref().map_or(size, FromPictures::finished_size);
         check_size((size.0.max(finished.0), size.1.max(finished.1)), pictures, settings.result_bytes)?;
         let second = hires.as_ref().map(|hires| hires.pass(&params, size));

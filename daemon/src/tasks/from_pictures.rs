@@ -155,9 +155,9 @@ impl FromPictures {
     }
 
     /// Settles the size.
-    pub(super) fn drawn_at(mut self, size: (usize, usize)) -> Result<Self> {
+    pub(super) fn drawn_at(mut self, size: (usize, usize), notices: &mut Notices) -> Result<Self> {
         self.preparation.size = size;
-        let planned = |continuation: Continuation| continuation.planned(self.first_size, size);
+        let planned = |continuation: Continuation| continuation.planned(self.first_size, size, notices);
         self.continuation = self.continuation.map(planned).transpose()?;
         Ok(self)
     }
