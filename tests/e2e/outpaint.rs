@@ -163,6 +163,7 @@ async fn what_cannot_be_continued_is_refused_at_once() {
             }),
             "prompt: outpaint draws from one prompt",
         ),
+        (of(Txt2ImgParams { enable_hr: true, ..drawing.clone() }), "enable_hr: hires fix belongs to txt2img"),
         (of(Txt2ImgParams { denoising_strength: Some(1.5), ..drawing }), "denoising_strength: 1.5"),
     ];
     for (params, expected) in rows {
