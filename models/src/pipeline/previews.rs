@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::components::Components;
 use super::decode::by_taesd;
 use super::freed::FreedAtTheEnd;
-use super::request::Txt2Img;
 use super::watch::Watch;
 use crate::image::{RgbImage, tensor_to_image};
 use crate::networks::taesd::Taesd;
@@ -34,15 +33,15 @@ pub(super) enum Previews {
 }
 
 impl Previews {
-    /// What a request wants; of latents alone if `None`. Where it cannot be had they are made without: they are no reason to draw
+    /// What is wanted; of latents alone if `None`. Where it cannot be had they are made without: they are no reason to draw
     /// nothing.
     pub(super) fn of(
-        request: &Txt2Img,
+        decoder: PreviewDecoder,
         scale: f64,
         components: &mut dyn Components,
         watch: &mut dyn Watch,
     ) -> Result<Option<Self>> {
-        let found = match request.previews {
+        let found = match decoder {
             PreviewDecoder::Latents => return Ok(None),
             PreviewDecoder::Taesd => components.taesd().map(|taesd| taesd.map(Self::Taesd)),
             PreviewDecoder::Vae => components.preview_vae().map(|vae| vae.map(|vae| Self::Vae(vae, scale))),
