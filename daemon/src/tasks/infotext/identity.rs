@@ -326,8 +326,9 @@ fn told() -> impl Strategy<Value = Told> {
     let hypernetwork =
         proptest::option::of((name(), number(0.0..=1.0).prop_map(|strength| strength.to_string())));
     let hashes = || prop_oneof![Just(String::new()), "[a-z]{1,5}: [0-9a-f]{12}(, [a-z]{1,5}: [0-9a-f]{12})?"];
-    let begun = (proptest::option::of(begun()), proptest::option::of(hires()));
-    (request(), begun, named(), named(), hypernetwork, hashes(), hashes()).prop_map(
+    // On the heap: all in one would be more than a thread's stack holds.
+    let begun = (proptest::option::of(begun().boxed()), proptest::option::of(hires().boxed()));
+    (request().boxed(), begun, named(), named(), hypernetwork, hashes(), hashes()).prop_map(
         |(mut request, (begun, hires), checkpoint, vae, hypernetwork, lora_hashes, embedding_hashes)| {
             request.denoising_strength = begun.as_ref().map(|(_, strength)| *strength);
             if let Some(hires) = hires.filter(|_| begun.is_none()) {
