@@ -1,8 +1,8 @@
 //! Pictures from pictures, through the socket.
 
 use latentd_client::protocol::{
-    ErrorName, ImageIn, ImageOut, Img2ImgParams, LoopbackParams, Masks, Precision, RepeatRequest,
-    SoftInpaintingParams, Txt2ImgParams, Txt2ImgResult,
+    ErrorName, EventKind, ImageIn, ImageOut, Img2ImgParams, JobState, LoopbackParams, Masks, Precision,
+    RepeatRequest, SoftInpaintingParams, Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_models::image::Picture;
 
@@ -331,4 +331,74 @@ async fn each_loop_begins_with_the_picture_before() {
     let refused_text =
         refused(within(client.img2img(&Img2ImgParams { drawing, ..looped })).await, ErrorName::InvalidParams);
     assert!(refused_text.contains("set batch_size to 1"), "{refused_text}");
+}
+
+#[tokio::test]
+async fn any_number_of_threads_gives_the_same_bytes() {
+    let (one, two) = (Daemon::with_flags(&["--threads", "1"]), Daemon::with_flags(&["--threads", "2"]));
+    let base = request(ramp(72, 56));
+    let masked = Img2ImgParams {
+        mask: Some(mask(72, 56, 16..40, 16..40).into()),
+        inpaint_full_res: false,
+        ..base.clone()
+    };
+    for params in [base, masked] {
+        let (of_one, of_two) = (draw(&one, &params).await, draw(&two, &params).await);
+        assert!(of_one.images[0].png == of_two.images[0].png);
+    }
+}
+
+#[tokio::test]
+async fn one_is_cancelled_while_its_picture_is_encoded() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    // The model is there already, so that the picture is what takes long.
+    let small = request(ramp(64, 64));
+    within(client.img2img(&small)).await.expect("drawn");
+    let drawing = Txt2ImgParams { width: Some(2048), height: Some(2048), ..small.drawing.clone() };
+    let large = Img2ImgParams { drawing, ..small.clone() };
+    let job = within(client.submit("img2img", &large, None)).await.expect("submitted");
+    let mut events = within(client.subscribe(&job, 0)).await.expect("subscribed");
+    loop {
+        let event = within(events.next()).await.expect("events");
+        match event.kind {
+            EventKind::Progress { .. } => break,
+            other => assert!(!other.is_last(), "{other:?}"),
+        }
+    }
+    within(client.cancel(&job)).await.expect("cancelled");
+    refused(within(client.wait(&job)).await, ErrorName::Cancelled);
+    let view = within(client.job(&job)).await.expect("known");
+    assert_eq!((view.state, view.step), (JobState::Cancelled, 0), "no step was made");
+    within(client.img2img(&small)).await.expect("the next job is fine");
+}
+
+#[tokio::test]
+async fn a_folder_of_pictures_is_drawn_from_one_after_the_other() {
+    let daemon = Daemon::start();
+    let (from, to) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    for name in ["b.png", "a.png"] {
+        let png = original(&ramp(40, 48)).to_png().expect("encodes");
+        std::fs::write(from.path().join(name), png).expect("written");
+    }
+    std::fs::write(from.path().join("broken.jpg"), b"no picture").expect("written");
+    std::fs::write(from.path().join("notes.txt"), b"no picture").expect("written");
+    let (from, to) = (from.path().to_str().expect("text"), to.path().to_str().expect("text"));
+    let flags = ["--steps", "2", "--seed", "3", "--init-dir", from, "--output"];
+    let run = |output: &str| {
+        let arguments = [&["generate", "a cat"][..], &flags, &[output]].concat();
+        daemon.command(&arguments).output().expect("it runs")
+    };
+    let done = run(to);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("broken.jpg") && said.contains("1 of 3 pictures were not drawn from"), "{said}");
+    let mut names: Vec<_> = std::fs::read_dir(to)
+        .expect("listed")
+        .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["a.png", "b.png"]);
+    // Those that are drawn from are not replaced.
+    assert_eq!(run(from).status.code(), Some(2));
 }
