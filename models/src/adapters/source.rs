@@ -4,6 +4,9 @@ use crate::files::{ElementType, Tensors};
 use crate::{Error, Result};
 use latentd_kernels::Weights;
 
+/// Numbers that are widened at once.
+const TOGETHER: usize = 1024;
+
 /// A tensor of the file: its name there, and its shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
@@ -26,8 +29,14 @@ impl Stored {
         let mut values = vec![];
         let refused = |_| Error::OutOfMemory { bytes: weights.len() as u64 * 4 };
         values.try_reserve_exact(weights.len()).map_err(refused)?;
-        values.resize(weights.len(), 0.0);
-        weights.widen(&mut values);
+        // By pieces that stay in the first cache: no page is filled twice.
+        let mut wide = [0.0; TOGETHER];
+        for bytes in bytes.chunks(TOGETHER * dtype.size()) {
+            let weights = Weights { dtype, bytes };
+            let wide = wide.get_mut(..weights.len()).unwrap_or_default();
+            weights.widen(wide);
+            values.extend_from_slice(wide);
+        }
         Ok(values)
     }
 

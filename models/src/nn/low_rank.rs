@@ -28,7 +28,8 @@ impl LowRank {
                 up.extend_from_slice(each.up.get(row * each.rank..(row + 1) * each.rank).unwrap_or_default());
             }
         }
-        let down = all.iter().flat_map(|each| &each.down).copied().collect();
+        let mut down = Vec::with_capacity(all.iter().map(|each| each.down.len()).sum());
+        all.iter().for_each(|each| down.extend_from_slice(&each.down));
         Self { rank, up, down }
     }
 
