@@ -145,7 +145,8 @@ impl Draw {
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
         let from = from.map(|from| from.drawn_at(size, &mut notices)).transpose()?;
         let finished = from.as_ref().map_or(size, FromPictures::finished_size);
-        check_size((size.0.max(finished.0), size.1.max(finished.1)), pictures, settings.result_bytes)?;
+        let all = pictures * from.as_ref().map_or(1, |from| from.pictures_each(params.n_iter));
+        check_size((size.0.max(finished.0), size.1.max(finished.1)), all, settings.result_bytes)?;
         let second = hires.as_ref().map(|hires| hires.pass(&params, size));
         if let Some(second) = &second {
             // Those of the first pass count as if they were as large.

@@ -25,6 +25,8 @@ pub(super) struct FromPictures {
     masks: Vec<Given>,
     /// `(width, height)` of the first picture, as it is seen.
     first_size: (usize, usize),
+    /// That of the picture with the most pixels.
+    largest_own: (usize, usize),
     preparation: Preparation,
     masked_content: MaskedContent,
     strength: f64,
@@ -57,6 +59,11 @@ impl FromPictures {
         let first =
             pictures.first().ok_or_else(|| Error::invalid("init_images: is empty; give a picture"))?;
         let first_size = seen_size("init_images[0]", first)?;
+        let mut largest_own = first_size;
+        for (place, given) in pictures.iter().enumerate().skip(1) {
+            let size = seen_size(&format!("init_images[{place}]"), given)?;
+            largest_own = larger(largest_own, size);
+        }
         let masks = match params.mask.take() {
             Some(Masks::All(mask)) => vec![Given::new("mask", mask, sources)?],
             Some(Masks::Each(masks)) => given("mask", masks, batch, params, sources)?,
@@ -125,6 +132,7 @@ impl FromPictures {
             pictures,
             masks,
             first_size,
+            largest_own,
             preparation,
             masked_content: match params.inpainting_fill {
                 2 => MaskedContent::Noise,
@@ -169,9 +177,10 @@ impl FromPictures {
 
     /// `(width, height)` of what goes through the VAE where that is larger than what is drawn.
     pub(super) fn largest(&self) -> (usize, usize) {
-        let (own, drawn) = (self.first_size, self.drawn_size());
-        let is_stretched = self.preparation.fit.is_none() && self.masks.is_empty();
-        if is_stretched && own.0 * own.1 > drawn.0 * drawn.1 { own } else { drawn }
+        // Of a mask that turns out to be empty nothing is cut out.
+        let may_be_stretched = self.masks.is_empty() || self.preparation.inpaint.only_masked.is_some();
+        let is_stretched = self.preparation.fit.is_none() && may_be_stretched;
+        if is_stretched { larger(self.drawn_size(), self.largest_own) } else { self.drawn_size() }
     }
 
     /// More predictions of an image than its texts give.
@@ -185,7 +194,12 @@ impl FromPictures {
             return continuation.finished;
         }
         let is_part = !self.masks.is_empty() && self.preparation.inpaint.only_masked.is_some();
-        if is_part { self.first_size } else { self.preparation.size }
+        if is_part { self.largest_own } else { self.preparation.size }
+    }
+
+    /// Pictures that are given back for each that is asked for, of so many batches.
+    pub(super) fn pictures_each(&self, batches: u32) -> u64 {
+        self.loopback.filter(|_| batches == 1).map_or(1, |loopback| loopback.loops as u64)
     }
 
     /// Sampler steps of a batch, with all its loops.
@@ -396,6 +410,11 @@ fn decoded(field: &str, all: &[Given], index: usize, sources: &Sources) -> Resul
     let Some(given) = all.get(index % all.len().max(1)) else { return Ok(None) };
     let orientation = given.orientation(field)?;
     given.decoded(field, sources, |picture| picture.oriented(orientation)).map(Some)
+}
+
+/// The size with more pixels.
+fn larger(one: (usize, usize), other: (usize, usize)) -> (usize, usize) {
+    if other.0 * other.1 > one.0 * one.1 { other } else { one }
 }
 
 /// `(width, height)` as it is seen.
