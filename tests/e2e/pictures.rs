@@ -121,7 +121,8 @@ async fn previews_by_the_vae_end_with_the_picture() {
     let daemon = Daemon::start();
     let client = daemon.client().await;
     let preview = PreviewParams { every: 1, kind: PreviewKind::Full };
-    let request = Txt2ImgParams { preview: Some(preview), sampler_name: "Euler".into(), ..small(3) };
+    let request =
+        Txt2ImgParams { preview: Some(preview), sampler_name: "Euler".into(), tiling: true, ..small(3) };
     let mut events = within(client.subscribe_all()).await.expect("subscribed");
     let job = within(client.submit("txt2img", &request, None)).await.expect("submitted");
     let (mut last, mut count) = (None, 0);

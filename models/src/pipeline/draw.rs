@@ -309,7 +309,8 @@ impl Drawing<'_> {
         };
         let guidance = around.guidance(images.clone(), false)?;
         let scale = facts.family.latent_scale;
-        let previews = Previews::of(self.request.previews, scale, around.components, around.watch)?;
+        let previews =
+            Previews::of(request.previews, request.tiling, scale, around.components, around.watch)?;
         let networks = around.networks(*facts, false, guidance)?;
         let of_images =
             |shown: &ImageConditioning| shown.channels(images.clone(), |image| request.noise(image));

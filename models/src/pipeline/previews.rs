@@ -9,7 +9,7 @@ use super::watch::Watch;
 use crate::image::{RgbImage, tensor_to_image};
 use crate::networks::taesd::Taesd;
 use crate::networks::vae::Vae;
-use crate::nn::Run;
+use crate::nn::{Run, Wrap};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -37,6 +37,7 @@ impl Previews {
     /// nothing.
     pub(super) fn of(
         decoder: PreviewDecoder,
+        wrap: Wrap,
         scale: f64,
         components: &mut dyn Components,
         watch: &mut dyn Watch,
@@ -44,7 +45,9 @@ impl Previews {
         let found = match decoder {
             PreviewDecoder::Latents => return Ok(None),
             PreviewDecoder::Taesd => components.taesd().map(|taesd| taesd.map(Self::Taesd)),
-            PreviewDecoder::Vae => components.preview_vae().map(|vae| vae.map(|vae| Self::Vae(vae, scale))),
+            PreviewDecoder::Vae => {
+                components.preview_vae().map(|vae| vae.map(|vae| Self::Vae(wrapping(vae, wrap), scale)))
+            }
         };
         match found {
             Err(Error::Cancelled) => Err(Error::Cancelled),
@@ -66,4 +69,8 @@ impl Previews {
             }
         }
     }
+}
+
+fn wrapping(vae: Arc<Vae>, wrap: Wrap) -> Arc<Vae> {
+    if wrap == Wrap::default() { vae } else { Arc::new(vae.wrapping(wrap)) }
 }
