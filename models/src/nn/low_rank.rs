@@ -29,7 +29,9 @@ impl LowRank {
             }
         }
         let mut down = Vec::with_capacity(all.iter().map(|each| each.down.len()).sum());
-        all.iter().for_each(|each| down.extend_from_slice(&each.down));
+        for each in all {
+            down.extend_from_slice(&each.down);
+        }
         Self { rank, up, down }
     }
 
