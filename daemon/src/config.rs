@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::library::{AUTOMATIC_VAE, Root};
+use crate::plugins::Folder;
 use crate::schema::{Tree, View};
 use crate::{machine, paths, schema, threads};
 
@@ -27,6 +28,10 @@ pub(crate) struct Config {
     /// missing, others are not.
     #[schemars(extend("format" = "path"))]
     pub models_dirs: Vec<PathBuf>,
+    /// Folders with plugins. Behind them `latentd/plugins` in the user's data folder and the folder of the program itself are
+    /// always searched, in this order.
+    #[schemars(extend("format" = "path"))]
+    pub plugins_dirs: Vec<PathBuf>,
     /// More folders of checkpoints. As in all of these a file is of that kind unless its content says otherwise, and is named by
     /// its path in the folder.
     #[schemars(extend("format" = "path"))]
@@ -181,6 +186,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             models_dirs: vec![Self::default_models_dir()],
+            plugins_dirs: Vec::new(),
             ckpt_dirs: Vec::new(),
             vae_dirs: Vec::new(),
             lora_dirs: Vec::new(),
@@ -227,6 +233,7 @@ impl Config {
     /// Settings that a daemon takes at its start and not again.
     pub(crate) const NEEDS_RESTART: &[&str] = &[
         "models_dirs",
+        "plugins_dirs",
         "preload",
         "ckpt_dirs",
         "vae_dirs",
@@ -260,6 +267,7 @@ impl Config {
     pub(crate) fn keeping_what_needs_restart(self, before: &Self) -> Self {
         let Self {
             models_dirs,
+            plugins_dirs,
             ckpt_dirs,
             vae_dirs,
             lora_dirs,
@@ -281,6 +289,7 @@ impl Config {
         } = before.clone();
         Self {
             models_dirs,
+            plugins_dirs,
             ckpt_dirs,
             vae_dirs,
             lora_dirs,
@@ -358,6 +367,21 @@ impl Config {
     /// The models folder of those who configure none.
     pub(crate) fn default_models_dir() -> PathBuf {
         paths::xdg("XDG_DATA_HOME", ".local/share").join("latentd").join("models")
+    }
+
+    /// The folder with plugins of those who configure none.
+    pub(crate) fn default_plugins_dir() -> PathBuf {
+        paths::xdg("XDG_DATA_HOME", ".local/share").join("latentd").join("plugins")
+    }
+
+    /// All folders with plugins, in the order in which they are searched.
+    pub(crate) fn plugin_folders(&self) -> Vec<Folder> {
+        let folder = |path, is_named, is_programs| Folder { path, is_programs, is_named };
+        let named = self.plugins_dirs.iter().map(|path| folder(path.clone(), true, false));
+        let program = std::env::current_exe().ok();
+        let own = program.as_deref().and_then(Path::parent);
+        let own = own.map(|path| folder(path.to_owned(), false, true));
+        named.chain([folder(Self::default_plugins_dir(), false, false)]).chain(own).collect()
     }
 
     /// All folders with models.
@@ -589,6 +613,20 @@ mod tests {
             let marked = schema.pointer(&format!("/properties/{name}/format")) == Some(&"path".into());
             assert_eq!(is_path, marked, "{name}");
         }
+    }
+
+    #[test]
+    fn plugins_are_searched_where_it_is_said_then_where_they_always_are() {
+        let program = std::env::current_exe().expect("a program");
+        let folder =
+            |path: &Path, is_named, is_programs| Folder { path: path.to_owned(), is_programs, is_named };
+        let own = folder(program.parent().expect("a folder"), false, true);
+        let default = folder(&Config::default_plugins_dir(), false, false);
+        assert!(default.path.ends_with("latentd/plugins"), "{default:?}");
+        assert_eq!(Config::default().plugin_folders(), [default.clone(), own.clone()]);
+        let config = load("plugins_dirs = ['/b', '/a']").expect("read");
+        let given = ["/b", "/a"].map(|path| folder(Path::new(path), true, false));
+        assert_eq!(config.plugin_folders(), [&given[..], &[default, own]].concat());
     }
 
     #[test]

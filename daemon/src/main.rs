@@ -19,6 +19,7 @@ mod lock_file;
 mod machine;
 mod memory;
 mod paths;
+mod plugins;
 mod process;
 mod random;
 mod reserve;

@@ -268,8 +268,13 @@ impl<'a> Walk<'a> {
         schema: &'a Json,
         entries: &[(Key<'_>, &T)],
     ) -> Result<(), Complaint> {
+        let most = schema.get("maxProperties").and_then(Json::as_u64).unwrap_or(u64::MAX);
+        if entries.len() as u64 > most {
+            let text = format_args!("{} entries, {most} are allowed; send fewer", entries.len());
+            return Err(self.say(Reach::Fields, text));
+        }
         let fields = schema.get("properties").and_then(Json::as_object);
-        let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
+        let others = schema.get("additionalProperties");
         for (key, value) in entries {
             let key = match key {
                 Ok(key) => *key,
@@ -277,10 +282,13 @@ impl<'a> Walk<'a> {
                     return Err(self.say(Reach::Type, format_args!("the key {shown} must be a string")));
                 }
             };
-            match fields.and_then(|fields| fields.get(key)) {
-                Some(field) => self.inside(key.to_owned(), |walk| walk.check(field, *value))?,
-                None if closed => return Err(self.unknown_field(key, fields)),
-                None => (),
+            match (fields.and_then(|fields| fields.get(key)), others) {
+                (Some(field), _) => self.inside(key.to_owned(), |walk| walk.check(field, *value))?,
+                (None, Some(Json::Bool(false))) => return Err(self.unknown_field(key, fields)),
+                (None, Some(each @ Json::Object(_))) => {
+                    self.inside(shorten(key), |walk| walk.check(each, *value))?;
+                }
+                (None, _) => (),
             }
         }
         let required = schema.get("required").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);

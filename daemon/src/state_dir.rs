@@ -43,6 +43,11 @@ impl StateDir {
         self.path.join("styles.csv")
     }
 
+    /// Copies of the plugins' libraries that were loaded.
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.path.join("plugins")
+    }
+
     /// Makes the folder anew and takes it again, if somebody removed it.
     pub(crate) fn keep(&self) -> Result<(), StateDirError> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

@@ -41,6 +41,8 @@ SENT_BY = {
     "models.unload": "models.unload",
     "outpaint": "outpaint",
     "ping": "ping",
+    "plugins.list": "plugins",
+    "plugins.schema": "plugin_schema",
     "prompt.tokens": "prompt_tokens",
     "shutdown": "shutdown",
     "status": "status",
@@ -69,6 +71,8 @@ ANSWERED = {
     "models.merge": latentd.MergeResult,
     "image.info": latentd.ImageInfo,
     "prompt.tokens": latentd.PromptTokens,
+    "plugins.list": latentd.PluginList,
+    "plugins.schema": latentd.PluginSchema,
     "styles.list": latentd.StyleList,
     "styles.save": latentd.StyleEntry,
     "styles.delete": latentd.StyleEntry,
@@ -153,6 +157,13 @@ def different(schema: Schema, hint: Any, defs: Schema, place: str) -> Iterator[s
     elif "array" in wanted:
         (item,) = typing.get_args(found["array"])
         yield from different(wanted["array"]["items"], item, defs, f"{place}[]")
+    elif "object" in wanted and "properties" not in wanted["object"]:
+        # A map by names; what JSON cannot say is anything.
+        of, each = typing.get_args(found["object"]), wanted["object"].get("additionalProperties")
+        if of[:1] != (str,):
+            yield f"{place}: {found['object']} where the daemon takes a map by names"
+        elif each:
+            yield from different(each, of[1], defs, f"{place}.*")
     elif "object" in wanted:
         yield from unlike(wanted["object"], typing.get_type_hints(found["object"]), defs, place)
 

@@ -14,7 +14,7 @@ import latentd
 import msgpack
 import numpy as np
 import pytest
-from latentd import calls, prompts
+from latentd import calls, plugins, prompts
 from latentd.protocol import Protocol
 
 
@@ -126,6 +126,8 @@ def test_what_is_no_mask_is_named() -> None:
         (prompts.parse_prompt_tokens, {"networks": [None]}, "None where a map"),
         (prompts.parse_style_list, {"styles": [{"name": 5}]}, "name 5 where str"),
         (prompts.parse_style, [], r"\[\] where a map"),
+        (plugins.parse_plugin_list, {"plugins": [5]}, "5 where a map"),
+        (plugins.parse_plugin_schema, {"parameters": []}, r"parameters \[\] where dict"),
     ],
 )
 def test_answers_of_another_form_are_errors(parse: Callable[[Any], Any], answer: Any, says: str) -> None:
@@ -139,6 +141,10 @@ def test_what_a_daemon_leaves_out_is_empty() -> None:
     part = latentd.PromptPart(1.0, [], [latentd.PromptText("", [[token]])])
     assert told == latentd.PromptTokens("", [part], [], [], 0, 0) and type(told.parts[0].weight) is float
     assert prompts.parse_style_list({}) == latentd.StyleList([])
+    assert plugins.parse_plugin_list({}) == latentd.PluginList([])
+    entry = latentd.PluginEntry(Path("/a.so"), "refused", reason="is no library")
+    answer = {"plugins": [{"path": "/a.so", "state": "refused", "reason": "is no library"}]}
+    assert plugins.parse_plugin_list(answer) == latentd.PluginList([entry])
 
 
 def test_a_picture_is_written_through_a_link_and_keeps_what_a_file_had(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ mod merge;
 mod noise;
 mod outpaint;
 mod pictures;
+mod plugins;
 mod prompt_grammar;
 mod prompts;
 mod refiner;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use latentd_client::protocol::{
-    Emphasis, LoraParams, OnDisconnect, OutpaintParams, OutputFormat, OutputParams, Precision, RepeatRequest,
-    Rng, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
+    Emphasis, LoraParams, OnDisconnect, OutpaintParams, OutputFormat, OutputParams, PluginParams, Precision,
+    RepeatRequest, Rng, Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 
 use super::failure::Failure;
@@ -17,6 +17,7 @@ use super::init_pictures::{self, InitArgs};
 use super::one_job::{done, submit};
 use super::output::{say, visible};
 use super::pictures::Target;
+use super::plugins::plugin;
 use super::regions::RegionArgs;
 use super::sampling::SamplingArgs;
 use super::stopped::Stopped;
@@ -71,6 +72,9 @@ pub(super) struct GenerateArgs {
     /// A LoRA as in <lora:…>: its name, and how strong, in text encoder and UNet apart if two numbers are given; may be given several times
     #[arg(long = "lora", value_name = "NAME[:STRENGTH[:UNET]]", value_parser = lora)]
     loras: Vec<LoraParams>,
+    /// A plugin that takes part, and its parameters as a JSON object; may be given several times
+    #[arg(long = "plugin", value_name = "NAME[=JSON]", value_parser = plugin)]
+    plugins: Vec<(String, PluginParams)>,
     /// Draw nothing if something that is asked for cannot be applied
     #[arg(long)]
     strict: bool,
@@ -259,6 +263,11 @@ impl GenerateArgs {
             },
             keep_alive: self.keep_alive,
             loras: if self.loras.is_empty() { default.loras } else { self.loras.clone() },
+            plugins: if self.plugins.is_empty() {
+                default.plugins
+            } else {
+                self.plugins.iter().cloned().collect()
+            },
             strict: self.strict,
             refiner_checkpoint: self.refiner_checkpoint.clone().or(default.refiner_checkpoint),
             refiner_switch_at: self.refiner_switch_at.or(default.refiner_switch_at),

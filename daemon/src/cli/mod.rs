@@ -21,6 +21,7 @@ mod one_job;
 mod outpaint;
 mod output;
 mod pictures;
+mod plugins;
 mod prompt;
 mod regions;
 mod reload;
@@ -67,6 +68,8 @@ enum Command {
     Prompt(prompt::PromptArgs),
     /// List, save and delete styles: texts around prompts, by name
     Styles(styles::StylesArgs),
+    /// List plugins, and say what parameters they take
+    Plugins(plugins::PluginsArgs),
     /// Look at jobs, wait for them, cancel them
     Jobs(jobs::JobsArgs),
     /// Look at the library and at single files, convert and merge them, bring models into memory and out of it
@@ -106,6 +109,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Info(args) => block_on(info::run(&cli.global, args)),
             Command::Prompt(args) => block_on(prompt::run(&cli.global, args)),
             Command::Styles(args) => block_on(styles::run(&cli.global, args)),
+            Command::Plugins(args) => block_on(plugins::run(&cli.global, args)),
             Command::Jobs(args) => block_on(jobs::run(&cli.global, args)),
             Command::Models(args) => block_on(models::run(&cli.global, args)),
             Command::Doctor(args) => block_on(doctor::run(&cli.global, args)),

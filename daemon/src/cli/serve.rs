@@ -28,6 +28,7 @@ use crate::jobs::{Jobs, Watcher};
 use crate::library::{Library, NO_FOLDER};
 use crate::live::Live;
 use crate::memory::Memory;
+use crate::plugins::Plugins;
 use crate::process::{self, Terminal};
 use crate::reserve;
 use crate::rpc::{self, Daemon, Phase, SocketFile};
@@ -191,6 +192,7 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
         blobs: Blobs::default(),
         decoding: Decoding::default(),
         styles: Styles::new(state_dir.styles()),
+        plugins: Plugins::new(config.plugin_folders(), state_dir.plugins()),
         outputs_dir: state_dir.outputs(),
         told_built_in: Once::new(),
     };

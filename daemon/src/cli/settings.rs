@@ -19,6 +19,9 @@ pub(super) struct ServeArgs {
     /// A folder with models in A1111's layout, or A1111's own; may be given several times
     #[arg(long = "models-dir", value_name = "DIR", value_parser = paths::parser())]
     models_dirs: Vec<PathBuf>,
+    /// A folder with plugins, before the default one; may be given several times
+    #[arg(long = "plugins-dir", value_name = "DIR", value_parser = paths::parser())]
+    plugins_dirs: Vec<PathBuf>,
     /// One more folder of checkpoints; may be given several times
     #[arg(long = "ckpt-dir", value_name = "DIR", value_parser = paths::parser())]
     ckpt_dirs: Vec<PathBuf>,
@@ -94,6 +97,7 @@ impl ServeArgs {
         }
         let folders = |folders: Vec<PathBuf>| (!folders.is_empty()).then_some(folders);
         set(&mut config.models_dirs, folders(self.models_dirs));
+        set(&mut config.plugins_dirs, folders(self.plugins_dirs));
         set(&mut config.ckpt_dirs, folders(self.ckpt_dirs));
         set(&mut config.vae_dirs, folders(self.vae_dirs));
         set(&mut config.lora_dirs, folders(self.lora_dirs));

@@ -1,5 +1,6 @@
 //! What `txt2img`, `img2img` and `outpaint` do: prompts, networks, sizes and memory are settled alike, whatever pictures begin with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use latentd_models::image::outpaint::Job;
 use latentd_models::image::{Picture, RgbImage};
 use latentd_models::model::PictureSize;
 use latentd_models::nn::{Precision, Wrap};
-use latentd_models::pipeline::{self, LatentDecoder, MaskedContent, NoStages, PassKind, PreviewDecoder};
+use latentd_models::pipeline::{self, LatentDecoder, MaskedContent, PassKind, PreviewDecoder};
 
 use super::continuation::{self, Continuation, Draws};
 use super::device::DeviceId;
@@ -28,6 +29,7 @@ use super::noise::Noise;
 use super::notices::Notices;
 use super::output::Output;
 use super::packing::Packing;
+use super::plugins::{self, Asking};
 use super::prompts::RequestPrompts;
 use super::refiner;
 use super::regions;
@@ -38,6 +40,7 @@ use super::told_prompt::ToldPrompt;
 use crate::error::{Class, Error, Result};
 use crate::library::{ModelFiles, Pinned};
 use crate::memory::{Beside, HiresWish, Known, Lent, TaesdWish, Wishes};
+use crate::plugins::{JobPlugins, JobStages};
 
 /// A request with everything settled.
 pub(super) struct Draw {
@@ -62,6 +65,7 @@ pub(super) struct Draw {
     /// What it was asked with: of these the pictures' texts tell.
     prompts: RequestPrompts,
     hypernetworks: Hypernetworks,
+    plugins: JobPlugins,
     notices: Vec<String>,
 }
 
@@ -88,6 +92,7 @@ impl Draw {
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
         let noise = Noise::resolve(&params, pictures, &mut notices)?;
         let sources = Sources::of(studio);
+        let method = begun.as_ref().map_or("txt2img", Begun::method);
         let (outpaint, begun) = match begun {
             Some(Begun::Pictures(begun)) => (None, Some(Img2ImgParams { drawing: params.clone(), ..begun })),
             Some(Begun::Continued(outpaint)) => {
@@ -258,12 +263,18 @@ impl Draw {
             tiling_y: params.tiling_y && !tiles_all,
             ..sampling::settled(params.clone(), sampler, schedule)
         };
+        let plugins = plugins::resolve(&params, &told, &drawing, method, (studio, watch), &mut notices)?;
+        let told = plugins::told(told, &plugins);
         let outpaint = outpaint.map(|outpaint| Box::new(infotext::told_outpaint(&outpaint)));
         // It is of what began with a picture, or of a second pass.
         let told = if begun.is_some() { told } else { hires::without(told) };
         let second_told = hires.as_ref().map(|hires| hires.told(told.clone(), &params, &drawing));
-        let first_told = Told { begun, outpaint, ..Told::of(told) };
-        let told = second_told.map_or_else(|| first_told.clone(), Told::of);
+        let plugin_versions = plugins.versions();
+        let first_told = Told { begun, outpaint, plugin_versions, ..Told::of(told) };
+        let told = second_told.map_or_else(
+            || first_told.clone(),
+            |told| Told { plugin_versions: first_told.plugin_versions.clone(), ..Told::of(told) },
+        );
         let hires = hires.map(|fields| SecondPass { fields, networks: hires_networks, first: first_told });
         // A prompt that A1111's lines cannot carry stands in them twice.
         for index in 0..if output.limits_texts() { drawing.told_apart() } else { 0 } {
@@ -325,6 +336,7 @@ impl Draw {
             hypernetworks,
             loras,
             embeddings,
+            plugins,
             notices: notices.into_texts(),
         })
     }
@@ -372,6 +384,7 @@ impl Draw {
             has_emptied: false,
             timings,
             notices: self.notices.clone(),
+            spent: BTreeMap::new(),
             steps: 0,
         };
         let Studio { outputs_dir, folders, .. } = &*self.studio;
@@ -404,7 +417,7 @@ impl Draw {
                 images.collect::<Result<Vec<_>>>()?
             }
         };
-        let Course { known, mut timings, mut notices, .. } = course;
+        let Course { known, mut timings, mut notices, spent, .. } = course;
         notices.extend(packing.finish()?);
         timings.total_s = started.elapsed().as_secs_f64();
         Ok(Txt2ImgResult {
@@ -412,6 +425,7 @@ impl Draw {
             job: run.job.to_owned(),
             precision: known.precision.name().to_owned(),
             timings,
+            plugin_timings: spent,
             notices,
         })
     }
@@ -532,18 +546,24 @@ impl Draw {
             let steps = (course.steps, self.steps());
             let mut hooks = RunHooks::new(run, self.preview_every, course.timings, steps);
             let begun = from.map(|(from, ready, way)| from.begun(drawing.clone(), ready, way)).transpose()?;
-            let (facts, stages) = (&known.facts, &mut NoStages);
+            let asking = Asking { watch: run.watch, memory };
+            let (facts, mut stages) = (&known.facts, JobStages::begin(&self.plugins, &asking)?);
             let drawn = match &begun {
-                Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, stages),
-                None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, stages),
+                Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, &mut stages),
+                None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, &mut stages),
             };
-            let failure = lent.failure.take();
-            drop(lent);
+            let failure = stages.failure.take().or(lent.failure.take());
+            let said = std::mem::take(&mut stages.notices);
+            for (plugin, seconds) in stages.spent() {
+                *course.spent.entry(plugin.to_owned()).or_default() += seconds;
+            }
+            drop((stages, lent));
             match drawn {
                 Ok(drawn) => {
                     course.steps = hooks.steps_done();
                     course.timings = hooks.timings;
                     course.tell(hooks.notices);
+                    course.tell(said);
                     return Ok(drawn);
                 }
                 // What is free may be in pieces, none of them large enough, until what lies idle is gone.
@@ -668,6 +688,16 @@ pub(super) enum Begun {
     Continued(OutpaintParams),
 }
 
+impl Begun {
+    /// Whose request it is.
+    fn method(&self) -> &'static str {
+        match self {
+            Self::Pictures(_) => "img2img",
+            Self::Continued(_) => "outpaint",
+        }
+    }
+}
+
 /// An error with the picture's field as it was given.
 fn in_field(error: Error, is_continued: bool) -> Error {
     if !is_continued {
@@ -733,6 +763,8 @@ struct Course {
     has_emptied: bool,
     timings: Timings,
     notices: Vec<String>,
+    /// Seconds of each plugin.
+    spent: BTreeMap<String, f64>,
     /// Steps that are done.
     steps: u32,
 }

@@ -27,6 +27,7 @@ mod notices;
 mod outpaint;
 mod output;
 mod packing;
+mod plugins;
 mod prompt_tokens;
 mod prompts;
 mod refiner;

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::folders::Folders;
 use crate::library::{Item, Library, ModelFiles, Patient, Waiter};
 use crate::live::Live;
+use crate::plugins::Plugins;
 use crate::styles::Styles;
 
 /// What tasks are resolved against and drawn with.
@@ -29,6 +30,7 @@ pub(crate) struct Studio {
     /// Pictures in requests that are decoded now.
     pub decoding: Decoding,
     pub styles: Styles,
+    pub plugins: Plugins,
     /// Where `output.format = "file"` writes when a request names no folder.
     pub outputs_dir: PathBuf,
     /// The log says once that only the built-in checkpoint is there.

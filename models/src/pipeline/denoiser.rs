@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::evaluation::{Evaluation, Region, Role, Row};
 use super::guidance::Guidance;
 use super::handles::Handle;
-use super::networks::PassNetworks;
+use super::networks::{PassNetworks, Surroundings};
 use super::pass_context::{PassContext, nobodys_turn};
 use super::pass_plan::PassPlan;
 use super::sampling_options::{Skipped, is_cond_alone};
@@ -55,9 +55,10 @@ impl Denoise for Denoiser<'_, '_> {
         self.call += 1;
         let mut x = x.clone();
         if self.context.wants.denoise_before {
+            let images = self.images_of(&x);
             let latents = self.context.around.handles.insert(x);
             self.context.around.stages.denoise_before(
-                &DenoiseBefore { evaluation: &evaluation, latents },
+                &DenoiseBefore { evaluation: &evaluation, images, seeds: &self.plan.seeds, latents },
                 self.context.around.handles,
             )?;
             x = self.context.around.handles.take(latents)?;
@@ -90,7 +91,7 @@ impl Denoise for Denoiser<'_, '_> {
             let kept = kept.narrow(0, row.image - self.plan.first_image, 1)?;
             denoised.push(kept.minus(&output.scaled(of_output))?);
         }
-        let Denoised { guided, uncond } = self.combine(&evaluation, &denoised)?;
+        let Denoised { guided, uncond } = self.combine(&evaluation, &x, &denoised)?;
         if guided.values().iter().any(|value| !value.is_finite()) {
             let reason =
                 "the UNet's output came out as NaN: the checkpoint's weights overflow, or are broken";
@@ -315,13 +316,18 @@ impl Denoiser<'_, '_> {
         Ok((!residuals.is_empty()).then_some(residuals))
     }
 
+    /// Whose latents these are, one per image, counted over the request.
+    fn images_of(&self, x: &Tensor) -> Range<usize> {
+        self.plan.first_image..self.plan.first_image + x.dim(0)
+    }
+
     /// What differences to what is steered away from are multiplied by.
     fn scale(&self) -> f64 {
         self.plan.cfg_scale * self.plan.sampler.guidance_factor
     }
 
     /// One prediction per image.
-    fn combine(&mut self, evaluation: &Evaluation, denoised: &[Tensor]) -> Result<Denoised> {
+    fn combine(&mut self, evaluation: &Evaluation, x: &Tensor, denoised: &[Tensor]) -> Result<Denoised> {
         let (mut guided, mut unconds) = (vec![], vec![]);
         let guidances = self.networks()?.guidance.get(self.images.clone()).unwrap_or_default();
         for (image, guidance) in guidances.iter().enumerate() {
@@ -351,12 +357,12 @@ impl Denoiser<'_, '_> {
         if !self.context.wants.denoise_combine {
             return Ok(Denoised { guided, uncond });
         }
-        let rows = self.context.around.handles.insert(Tensor::cat(&denoised.iter().collect::<Vec<_>>(), 0)?);
-        let guided = self.context.around.handles.insert(guided);
-        self.context
-            .around
-            .stages
-            .denoise_combine(&DenoiseCombine { evaluation, rows, guided }, self.context.around.handles)?;
+        let (images, scale, seeds) = (self.images_of(x), self.scale(), &self.plan.seeds);
+        let Surroundings { stages, handles, .. } = &mut self.context.around;
+        let rows = handles.insert(Tensor::cat(&denoised.iter().collect::<Vec<_>>(), 0)?);
+        let (latents, guided) = (handles.insert(x.clone()), handles.insert(guided));
+        let stage = DenoiseCombine { evaluation, images, seeds, scale, latents, rows, guided };
+        stages.denoise_combine(&stage, handles)?;
         let guided = self.context.around.handles.take(guided)?;
         self.context.around.handles.end_call();
         Ok(Denoised { guided, uncond })

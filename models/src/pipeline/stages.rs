@@ -1,5 +1,7 @@
 //! Where a picture can be changed on its way. Each stage is given one struct of plain numbers and handles of tensors.
 
+use std::ops::Range;
+
 use super::evaluation::{Evaluation, PassKind};
 use super::handles::{Handle, Handles};
 use crate::Result;
@@ -80,10 +82,14 @@ pub struct NoiseInit {
 }
 
 /// The sampler is about to ask the model.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DenoiseBefore<'a> {
     /// What the evaluation is of.
     pub evaluation: &'a Evaluation,
+    /// Which images, counted over the whole request.
+    pub images: Range<usize>,
+    /// One per image.
+    pub seeds: &'a [u64],
     /// `(batch, channels, height, width)`: the noisy latents, one per image.
     pub latents: Handle,
 }
@@ -98,10 +104,18 @@ pub struct ControlResiduals<'a> {
 }
 
 /// Predictions are there, and not yet one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DenoiseCombine<'a> {
     /// What the evaluation is of.
     pub evaluation: &'a Evaluation,
+    /// Which images, counted over the whole request.
+    pub images: Range<usize>,
+    /// One per image.
+    pub seeds: &'a [u64],
+    /// What differences to what is steered away from are multiplied by.
+    pub scale: f64,
+    /// `(batch, channels, height, width)`: the noisy latents that were looked at, one per image.
+    pub latents: Handle,
     /// Predictions of the noise-free latents, one per row: `(rows, channels, height, width)`.
     pub rows: Handle,
     /// What guidance makes of them, one per image: `(batch, channels, height, width)`. The last word.

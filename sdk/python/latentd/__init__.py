@@ -27,6 +27,7 @@ from .errors import (
     Timeout,
     Unsupported,
 )
+from .plugins import PluginEntry, PluginList, PluginSchema
 from .prompts import (
     PromptNetwork,
     PromptPart,
@@ -87,7 +88,10 @@ __all__ = [
     "OutOfMemory",
     "OutpaintFields",
     "Output",
+    "PluginEntry",
     "PluginError",
+    "PluginList",
+    "PluginSchema",
     "Preview",
     "PreviewFields",
     "Progress",

@@ -29,6 +29,7 @@ from .backlog import Backlog
 from .connection import EVENTS, Owner
 from .errors import ConnectionClosed, LatentdError, Misuse, ProtocolError, Timeout, from_wire
 from .protocol import MAX_MESSAGE_BYTES, Protocol, Response
+from .plugins import PluginList, PluginSchema
 from .prompts import PromptTokens, StyleEntry, StyleList
 from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result
 
@@ -279,6 +280,14 @@ class AsyncClient:
     async def delete_style(self, name: str) -> StyleEntry:
         """Deletes a style that was saved; those in AUTOMATIC1111's files are only read."""
         return await self._run(calls.delete_style(name))
+
+    async def plugins(self) -> PluginList:
+        """All plugins, which requests name in ``plugins``."""
+        return await self._run(calls.plugins())
+
+    async def plugin_schema(self, name: str) -> PluginSchema:
+        """What a plugin's parameters may be."""
+        return await self._run(calls.plugin_schema(name))
 
     async def events(
         self, job: Optional[str] = None, *, since: int = 0, timeout: Optional[float] = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar, Union
 
 from .errors import ProtocolError
+from .plugins import PluginList, PluginSchema, parse_plugin_list, parse_plugin_schema
 from .prompts import (
     PromptTokens,
     PromptTokensFields,
@@ -199,6 +200,14 @@ def save_style(name: str, prompt: str, negative_prompt: str) -> Call[StyleEntry]
 
 def delete_style(name: str) -> Call[StyleEntry]:
     return Call("styles.delete", {"name": name}, parse_style)
+
+
+def plugins() -> Call[PluginList]:
+    return Call("plugins.list", {}, parse_plugin_list)
+
+
+def plugin_schema(name: str) -> Call[PluginSchema]:
+    return Call("plugins.schema", {"name": name}, parse_plugin_schema)
 
 
 def get(job: str) -> Call[Dict[str, Any]]:

@@ -14,6 +14,7 @@ from .address import socket_path
 from .connection import Connection, Listener
 from .errors import LatentdError, Timeout
 from .protocol import MAX_MESSAGE_BYTES
+from .plugins import PluginList, PluginSchema
 from .prompts import PromptTokens, StyleEntry, StyleList
 from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result
 
@@ -227,6 +228,14 @@ class Client:
     def delete_style(self, name: str) -> StyleEntry:
         """Deletes a style that was saved; those in AUTOMATIC1111's files are only read."""
         return self._run(calls.delete_style(name))
+
+    def plugins(self) -> PluginList:
+        """All plugins, which requests name in ``plugins``."""
+        return self._run(calls.plugins())
+
+    def plugin_schema(self, name: str) -> PluginSchema:
+        """What a plugin's parameters may be."""
+        return self._run(calls.plugin_schema(name))
 
     def events(
         self, job: Optional[str] = None, *, since: int = 0, timeout: Optional[float] = None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Type, TypedDict, TypeVar
+from typing import Any, List, Optional, TypedDict
 
 from .errors import ProtocolError
-
-T = TypeVar("T")
+from .members import member as _get
 
 
 class PromptTokensFields(TypedDict, total=False):
@@ -212,16 +211,3 @@ def _network(value: Any) -> PromptNetwork:
         written=_get(value, "written", str),
         found=_get(value, "found", bool),
     )
-
-
-def _get(value: Any, key: str, kind: Type[T]) -> T:
-    """A member of a map; what a daemon leaves out is empty."""
-    if not isinstance(value, dict):
-        raise ProtocolError(f"the daemon sent {value!r} where a map with {key!r} belongs")
-    members: Dict[str, Any] = value
-    found = members.get(key, kind())
-    if kind is float and type(found) is int:
-        found = float(found)
-    if not isinstance(found, kind):
-        raise ProtocolError(f"the daemon sent {key} {found!r} where {kind.__name__} belongs")
-    return found

@@ -175,6 +175,9 @@ class Txt2ImgFields(TypedDict, total=False):
     if left out."""
     loras: List[Lora]
     """LoRAs behind those that the prompt names as ``<lora:NAME:STRENGTH>``."""
+    plugins: Mapping[str, Mapping[str, Any]]
+    """Plugins that take part, by name (:meth:`~latentd.Client.plugins`), each with its parameters
+    (:meth:`~latentd.Client.plugin_schema`), at most 32: ``{"vignette": {"strength": 0.5}}``."""
     strict: bool
     """An error if something that is asked for is not applied, such as a LoRA that is not there; else ``Result.notices``
     tells of it."""
@@ -449,6 +452,8 @@ class Result:
     prompt asks for that was not applied, or where files are that could not be written where they should be."""
     precision: str = ""
     """What was computed in: ``"f32"`` or ``"bf16"``."""
+    plugin_timings: Dict[str, float] = field(default_factory=dict)
+    """Seconds that each plugin took, within those of ``timings``."""
 
 
 @dataclass(frozen=True)
@@ -678,7 +683,10 @@ def parse_result(value: Any) -> Result:
     notices = [str(notice) for notice in value.get("notices") or []]
     job = str(value.get("job", ""))
     timings, precision = dict(value.get("timings") or {}), str(value.get("precision", ""))
-    return Result(job=job, images=images, timings=timings, notices=notices, precision=precision)
+    plugins = {str(name): float(seconds) for name, seconds in dict(value.get("plugin_timings") or {}).items()}
+    return Result(
+        job=job, images=images, timings=timings, notices=notices, precision=precision, plugin_timings=plugins
+    )
 
 
 def parse_event(value: Any) -> Event:

@@ -8,6 +8,7 @@ mod job;
 mod jobs;
 mod library;
 mod models;
+mod plugins;
 mod row;
 mod server;
 mod styles;
@@ -45,6 +46,7 @@ pub(super) fn all() -> Methods {
         jobs,
         library::methods(),
         models::methods(),
+        plugins::methods(),
         styles::methods(),
     ];
     Methods::new(groups.into_iter().flatten())

@@ -58,6 +58,11 @@ mod tests {
         Value::Map(entries.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect())
     }
 
+    /// So many empty maps.
+    fn numbered(count: usize) -> Value {
+        Value::Map((0..count).map(|number| (number.to_string().into(), Value::Map(vec![]))).collect())
+    }
+
     #[test]
     fn each_wrong_field_is_named() {
         let invalid_utf8 = rmpv::decode::read_value(&mut &[0xa2, 0xc3, 0x28][..]).expect("decodes");
@@ -90,6 +95,13 @@ mod tests {
             (map(&[("preview", map(&[("every", 0.into())]))]), "preview.every: 0 is out of range"),
             (map(&[("rng", 7.into())]), "rng: 7 must be one of nv, cpu"),
             (Value::Map(vec![(1.into(), 2.into())]), "the key 1 must be a string"),
+            (map(&[("plugins", 5.into())]), "plugins: 5 must be a map"),
+            (map(&[("plugins", map(&[("grain", true.into())]))]), "plugins.grain: true must be a map"),
+            (
+                map(&[("plugins", map(&[("grain", Value::Map(vec![(1.into(), 2.into())]))]))]),
+                "plugins.grain: the key 1 must be a string",
+            ),
+            (map(&[("plugins", numbered(33))]), "plugins: 33 entries, 32 are allowed; send fewer"),
         ];
         let schema = of::<Txt2ImgParams>();
         for (value, expected) in rows {
@@ -109,6 +121,7 @@ mod tests {
             ("seed", (1u64 << 40).into()),
             ("preview", map(&[("every", 5.into())])),
             ("output", Value::Array(Vec::new())),
+            ("plugins", numbered(32)),
         ]);
         let params = decode::<Txt2ImgParams>(&of::<Txt2ImgParams>(), value).expect("decodes");
         assert_eq!((params.width, params.height, params.seed), (Some(64), None, 1 << 40));

@@ -1,14 +1,17 @@
 //! What is told of a request is the request: a thousand of them, drawn by lot.
 
+use std::collections::BTreeMap;
+
 use latentd_client::protocol::{
     Emphasis, ImageIn, Img2ImgParams, LoraParams, NoiseSchedule, OnDisconnect, OutpaintMethod,
-    OutpaintParams, OutputParams, Precision, RegionParams, RepeatRequest, Rng, SoftInpaintingParams,
-    Txt2ImgParams, UniPcSkipType, UniPcVariant, VaeDecodeMethod,
+    OutpaintParams, OutputParams, PluginParams, Precision, RegionParams, RepeatRequest, Rng,
+    SoftInpaintingParams, Txt2ImgParams, UniPcSkipType, UniPcVariant, VaeDecodeMethod,
 };
 use latentd_models::image::{PictureFormat, RgbImage, read_infotext};
 use latentd_models::sampling::{Sampler, Schedule};
 use proptest::prelude::*;
 use proptest::sample::select;
+use serde_json::Value as Json;
 
 use super::rows::keys;
 use super::{Named, Told, read, told_outpaint, write};
@@ -49,7 +52,33 @@ fn lora() -> impl Strategy<Value = LoraParams> {
         .prop_map(|(name, unet, te, dynamic)| LoraParams { name, unet, te, dynamic })
 }
 
-/// What a request says of sampling; the rest of it is the default.
+/// What JSON can carry.
+fn json() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        any::<u64>().prop_map(Json::from),
+        (-1e9..1e9).prop_map(Json::from),
+        TEXT.prop_map(Json::from),
+    ];
+    leaf.prop_recursive(2, 6, 2, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Json::from),
+            proptest::collection::btree_map(name(), inner, 0..3)
+                .prop_map(|entries| Json::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+/// Plugins by their names, each with what it is given and, mostly, its version.
+fn plugins() -> impl Strategy<Value = BTreeMap<String, (PluginParams, Option<String>)>> {
+    let params = proptest::collection::btree_map(name(), json(), 0..3)
+        .prop_map(|params| PluginParams::from_json(params.into_iter().collect()));
+    let version = proptest::option::weighted(0.8, prop_oneof!["[0-9]\\.[0-9]\\.[0-9]".boxed(), TEXT.boxed()]);
+    proptest::collection::btree_map(name(), (params, version), 0..3)
+}
+
 fn region() -> impl Strategy<Value = RegionParams> {
     ("[0-9a-f]{64}", TEXT, number(0.0..=1.0)).prop_map(|(mask, prompt, weight)| RegionParams {
         mask: ImageIn::blob(mask),
@@ -58,6 +87,7 @@ fn region() -> impl Strategy<Value = RegionParams> {
     })
 }
 
+/// What a request says of sampling; the rest of it is the default.
 fn sampling() -> impl Strategy<Value = Txt2ImgParams> {
     let noise = (
         proptest::option::of(number(0.0..=1.0)),
@@ -373,8 +403,22 @@ fn told() -> impl Strategy<Value = Told> {
     let hashes = || prop_oneof![Just(String::new()), "[a-z]{1,5}: [0-9a-f]{12}(, [a-z]{1,5}: [0-9a-f]{12})?"];
     // Boxed: together they are too large for a test's stack.
     let begun = (beginning().boxed(), proptest::option::of(hires().boxed()));
-    (request().boxed(), begun, named(), named(), hypernetwork, hashes(), hashes()).prop_map(
-        |(mut request, (begun, hires), checkpoint, vae, hypernetwork, lora_hashes, embedding_hashes)| {
+    let hashes = (hashes(), hashes());
+    (request().boxed(), begun, named(), named(), hypernetwork, hashes, plugins().boxed()).prop_map(
+        |(
+            mut request,
+            (begun, hires),
+            checkpoint,
+            vae,
+            hypernetwork,
+            (lora_hashes, embedding_hashes),
+            plugins,
+        )| {
+            let mut plugin_versions = BTreeMap::new();
+            for (name, (params, version)) in plugins {
+                plugin_versions.extend(version.map(|version| (name.clone(), version)));
+                request.plugins.insert(name, params);
+            }
             request.denoising_strength = begun.as_ref().map(|(_, _, strength)| *strength);
             if let Some(hires) = hires.filter(|_| begun.is_none()) {
                 request = with_hires(request, hires);
@@ -388,6 +432,7 @@ fn told() -> impl Strategy<Value = Told> {
                 hypernetwork,
                 lora_hashes,
                 embedding_hashes,
+                plugin_versions,
                 ..Told::of(request)
             }
         },
@@ -412,6 +457,9 @@ fn value() -> impl Strategy<Value = String> {
             r#"[{"name": ""}]"#,
             r#"[{"name": "x", "dyn": 0}]"#,
             r#"[{"name": "x"}]"#,
+            r#"{"x": {"version": "1", "params": {"deep": [null, 1e4]}}}"#,
+            r#"{"x": {"params": []}}"#,
+            r#"{"x": {}, "x": {"version": 1}}"#,
         ])
         .prop_map(|text| serde_json::Value::from(text).to_string()),
         "\"[\\[{]{1,3}[a-z:0-9]{0,5}[\\]}]{1,3}\"",
@@ -420,19 +468,20 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn check(request: &RepeatRequest) {
-    let (schema, value) = match request {
+    // As it is sent.
+    let (schema, bytes) = match request {
         RepeatRequest::Txt2Img(params) => {
-            (crate::schema::of::<Txt2ImgParams>(), toml::Value::try_from(params))
+            (crate::schema::of::<Txt2ImgParams>(), rmp_serde::to_vec_named(params))
         }
         RepeatRequest::Outpaint(params) => {
-            (crate::schema::of::<OutpaintParams>(), toml::Value::try_from(params))
+            (crate::schema::of::<OutpaintParams>(), rmp_serde::to_vec_named(params))
         }
         RepeatRequest::Img2Img(params) => {
-            (crate::schema::of::<Img2ImgParams>(), toml::Value::try_from(params))
+            (crate::schema::of::<Img2ImgParams>(), rmp_serde::to_vec_named(params))
         }
     };
-    crate::schema::check(&schema, &value.expect("a value"))
-        .unwrap_or_else(|error| panic!("{error}: {request:?}"));
+    let value = rmpv::decode::read_value(&mut bytes.expect("encodes").as_slice()).expect("decodes");
+    crate::schema::check(&schema, &value).unwrap_or_else(|error| panic!("{error}: {request:?}"));
 }
 
 proptest! {

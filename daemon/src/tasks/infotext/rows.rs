@@ -17,9 +17,9 @@ use super::samplers::{known_sampler, schedule};
 use super::told::Told;
 use super::values::{
     background, backtrack, blob, colour, content, content_of, decoder, decoder_of, emphasis, emphasis_of,
-    flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, precision, precision_of,
-    prompt, regions, regions_of, resize_mode, resize_mode_of, rng, side, sides, size, truth, unless,
-    upscaler, vae, whole, word,
+    flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, plugins, plugins_of, precision,
+    precision_of, prompt, regions, regions_of, resize_mode, resize_mode_of, rng, side, sides, size, truth,
+    unless, upscaler, vae, whole, word,
 };
 use super::versions;
 
@@ -523,6 +523,11 @@ static ROWS: &[Row] = &[
         |told, text| loras_of(text) => told.request.loras
     ),
     row!(
+        "Plugins",
+        |told| plugins(&told.request.plugins, &told.plugin_versions),
+        |told, text| plugins_of(text) => (told.request.plugins, told.plugin_versions)
+    ),
+    row!(
         "Precision",
         |told| precision(told.request.precision),
         |told, text| precision_of(text) => told.request.precision
@@ -645,7 +650,8 @@ pub(in crate::tasks) fn read(text: &str) -> (Told, Vec<(String, String)>) {
 
 #[cfg(test)]
 mod tests {
-    use latentd_client::protocol::{Rng, Txt2ImgParams};
+    use latentd_client::protocol::{PluginParams, Rng, Txt2ImgParams};
+    use rmpv::Value;
 
     use super::*;
 
@@ -685,6 +691,46 @@ mod tests {
         assert_eq!(left, ["Seed", "Size", "Clip skip", "Denoising strength"], "no request can say it");
         let (ours, _) = read("\nSteps: 20, Sampler: Euler a, Seed: 1, Version: latentd v0.1.0");
         assert_eq!(ours.request.precision, Precision::F32);
+    }
+
+    #[test]
+    fn plugins_are_told_with_their_versions_and_asked_for_without() {
+        let line = |plugins: &str| {
+            let value = serde_json::Value::from(plugins);
+            format!("\nSteps: 20, Sampler: Euler a, Seed: 1, Plugins: {value}, Version: latentd v9")
+        };
+        let text =
+            line(r#"{"grain":{"params":{}},"vignette":{"version":"1.0.0","params":{"strength":0.5}}}"#);
+        let (mut told, others) = read(&text);
+        assert!(others.is_empty(), "{others:?}");
+        let versions = told.plugin_versions.iter().map(|(name, version)| (name.as_str(), version.as_str()));
+        assert_eq!(versions.collect::<Vec<_>>(), [("vignette", "1.0.0")]);
+        let (_, pair) = text.split_once("Plugins: ").expect("it is there");
+        assert!(write(&told).to_string().contains(pair), "{text}");
+        let asked = told.clone().into_request(|_| false, |_| false).into_drawing().plugins;
+        assert_eq!(asked.keys().collect::<Vec<_>>(), ["grain", "vignette"]);
+        assert_eq!(asked["vignette"], PluginParams([("strength".to_owned(), 0.5.into())].into()));
+        // What JSON cannot carry is not told.
+        told.request
+            .plugins
+            .insert("paste".to_owned(), PluginParams([("image".to_owned(), Value::Binary(vec![]))].into()));
+        assert!(!write(&told).to_string().contains("Plugins"));
+        let deep = |levels: usize| {
+            let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+            line(&format!(r#"{{"x":{{"params":{{"y":{open}{close}}}}}}}"#))
+        };
+        let many = (0..33).map(|place| format!(r#""p{place}":{{}}"#)).collect::<Vec<_>>().join(",");
+        for (text, is_read) in [
+            (line("{}"), true),
+            (deep(59), true),
+            (deep(60), false),
+            (line(&format!("{{{many}}}")), false),
+            (line(r#"{"x": 5}"#), false),
+            (line(r#"{"x": {"params": [1]}}"#), false),
+            (line("vignette"), false),
+        ] {
+            assert_eq!(read(&text).1.is_empty(), is_read, "{text}");
+        }
     }
 
     #[test]

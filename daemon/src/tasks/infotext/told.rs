@@ -1,5 +1,7 @@
 //! What a picture's text tells.
 
+use std::collections::BTreeMap;
+
 use latentd_client::protocol::{
     Img2ImgParams, Masks, OutpaintMethod, OutpaintParams, OutputParams, Prompt, RepeatRequest,
     SoftInpaintingParams, Txt2ImgParams,
@@ -25,6 +27,8 @@ pub(in crate::tasks) struct Told {
     pub(in crate::tasks) lora_hashes: String,
     /// As `lora_hashes`.
     pub(in crate::tasks) embedding_hashes: String,
+    /// The versions of the request's `plugins`, by their names.
+    pub(in crate::tasks) plugin_versions: BTreeMap<String, String>,
     /// The program that drew it.
     pub(in crate::tasks) version: Option<String>,
 }

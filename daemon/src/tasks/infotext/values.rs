@@ -1,13 +1,15 @@
 //! Values of a picture's text: as Python writes them, and what is taken for one.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use latentd_client::protocol::{
-    Emphasis, ImageIn, LoraParams, OutpaintParams, Precision, Prompt, RegionParams, Rng, Txt2ImgParams,
-    VaeDecodeMethod,
+    Emphasis, ImageIn, LoraParams, OutpaintParams, PluginParams, Precision, Prompt, RegionParams, Rng,
+    Txt2ImgParams, VaeDecodeMethod,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map as JsonMap, Value as Json};
 
 /// A text, if there is one.
 pub(super) fn word(text: &str) -> Option<String> {
@@ -164,6 +166,61 @@ pub(super) fn regions_of(text: &str) -> Option<Vec<RegionParams>> {
     let read =
         |ToldRegion { mask, prompt, weight }| RegionParams { mask: ImageIn::blob(mask), prompt, weight };
     (told.len() <= 16 && told.iter().all(can_be_asked_for)).then(|| told.into_iter().map(read).collect())
+}
+
+/// A plugin as it is told.
+#[derive(Serialize, Deserialize)]
+struct ToldPlugin {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(default)]
+    params: JsonMap<String, Json>,
+}
+
+/// The plugins that a request may have.
+const MOST_PLUGINS: usize = 32;
+/// Maps and lists inside each other in a plugin's parameters, themselves counted: with what a submit has around them no message
+/// may have more.
+const DEEPEST_PARAMS: usize = 64 - 5;
+
+/// Plugins with their versions, unless JSON cannot carry what one of them was given: such a request cannot be told.
+pub(super) fn plugins(
+    plugins: &BTreeMap<String, PluginParams>,
+    versions: &BTreeMap<String, String>,
+) -> Option<String> {
+    let told = |(name, params): (&String, &PluginParams)| {
+        let version = versions.get(name).cloned();
+        Some((name.clone(), ToldPlugin { version, params: params.to_json()? }))
+    };
+    let told: BTreeMap<String, ToldPlugin> = plugins.iter().map(told).collect::<Option<_>>()?;
+    if told.is_empty() { None } else { serde_json::to_string(&told).ok() }
+}
+
+/// Plugins' parameters and versions, by their names.
+type ReadPlugins = (BTreeMap<String, PluginParams>, BTreeMap<String, String>);
+
+pub(super) fn plugins_of(text: &str) -> Option<ReadPlugins> {
+    let told: BTreeMap<String, ToldPlugin> = serde_json::from_str(text).ok()?;
+    let can_be_asked_for = told.values().all(|told| is_sendable(told.params.values(), DEEPEST_PARAMS));
+    if told.len() > MOST_PLUGINS || !can_be_asked_for {
+        return None;
+    }
+    let mut read = ReadPlugins::default();
+    for (name, ToldPlugin { version, params }) in told {
+        read.1.extend(version.map(|version| (name.clone(), version)));
+        read.0.insert(name, PluginParams::from_json(params));
+    }
+    Some(read)
+}
+
+/// Whether what a map or a list holds, which takes one of `levels` itself, can stand in a message.
+fn is_sendable<'a>(mut values: impl Iterator<Item = &'a Json>, levels: usize) -> bool {
+    levels > 0
+        && values.all(|value| match value {
+            Json::Array(items) => is_sendable(items.iter(), levels - 1),
+            Json::Object(entries) => is_sendable(entries.values(), levels - 1),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => true,
+        })
 }
 
 /// A picture by its SHA-256.

@@ -9,8 +9,9 @@ use tokio::runtime::{Builder, Runtime};
 use super::{Error, SubmitOptions};
 use crate::protocol::{
     Blob, Event, ImageIn, ImageInfo, Img2ImgParams, InitializeParams, InitializeResult, JobListParams,
-    JobView, LibraryList, LibraryListParams, MergeParams, MergeResult, OutpaintParams, PromptTokens,
-    PromptTokensParams, SaveStyleParams, Status, StyleEntry, StyleList, Txt2ImgParams, Txt2ImgResult,
+    JobView, LibraryList, LibraryListParams, MergeParams, MergeResult, OutpaintParams, PluginList,
+    PluginSchema, PromptTokens, PromptTokensParams, SaveStyleParams, Status, StyleEntry, StyleList,
+    Txt2ImgParams, Txt2ImgResult,
 };
 
 /// A connection to a daemon; every call waits for its answer. Not for use inside an async runtime.
@@ -188,5 +189,15 @@ impl Client {
     /// Deletes a style that was saved.
     pub fn delete_style(&mut self, name: &str) -> Result<StyleEntry, Error> {
         self.runtime.block_on(self.client.delete_style(name))
+    }
+
+    /// All plugins, which requests name in `plugins`.
+    pub fn plugins(&mut self) -> Result<PluginList, Error> {
+        self.runtime.block_on(self.client.plugins())
+    }
+
+    /// What a plugin's parameters may be.
+    pub fn plugin_schema(&mut self, name: &str) -> Result<PluginSchema, Error> {
+        self.runtime.block_on(self.client.plugin_schema(name))
     }
 }

@@ -22,9 +22,10 @@ use crate::protocol::{
     ApiInfo, Blob, BlobPutParams, Bytes, DeleteStyleParams, Empty, Event, ImageIn, ImageInfo,
     ImageInfoParams, Img2ImgParams, InitializeParams, InitializeResult, JobList, JobListParams, JobParams,
     JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, LoadParams,
-    LoadedModels, MergeParams, MergeResult, OnDisconnect, OutpaintParams, PinParams, PromptTokens,
-    PromptTokensParams, RescanResult, ResidentModel, SaveStyleParams, Status, StyleEntry, StyleList,
-    SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadParams, UnloadResult,
+    LoadedModels, MergeParams, MergeResult, OnDisconnect, OutpaintParams, PinParams, PluginList,
+    PluginSchema, PluginSchemaParams, PromptTokens, PromptTokensParams, RescanResult, ResidentModel,
+    SaveStyleParams, Status, StyleEntry, StyleList, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
+    Txt2ImgResult, UnloadParams, UnloadResult,
 };
 use crate::socket;
 use connection::Shared;
@@ -354,5 +355,15 @@ impl Client {
     /// Deletes a style that was saved.
     pub async fn delete_style(&self, name: &str) -> Result<StyleEntry, Error> {
         self.call("styles.delete", &DeleteStyleParams { name: name.into() }).await
+    }
+
+    /// All plugins, which requests name in `plugins`.
+    pub async fn plugins(&self) -> Result<PluginList, Error> {
+        self.call("plugins.list", &Empty {}).await
+    }
+
+    /// What a plugin's parameters may be.
+    pub async fn plugin_schema(&self, name: &str) -> Result<PluginSchema, Error> {
+        self.call("plugins.schema", &PluginSchemaParams { name: name.into() }).await
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! - `params` is an array with one map; an empty array stands for an empty map, there and
 //!   wherever a map belongs (Lua's `{}` is one).
-//! - An unknown field, at any depth, is an error that names the nearest known one.
+//! - An unknown field, at any depth, is an error that names the nearest known one. In a plugin's parameters the plugin's
+//!   own schema decides (`plugins.schema`).
 //! - **Job ids.** An `id` given to `jobs.submit` *is* the job's id: 1–64 of `A–Z a–z 0–9 . _ -`, beginning with a
 //!   letter or digit. The same id with the same request (as it was sent: a field that is left out is another than its default) gives the same job, also
 //!   after a restart; with another
@@ -44,6 +45,7 @@ mod library;
 mod merge;
 mod models;
 mod outpaint;
+mod plugins;
 mod prompt;
 mod prompt_tokens;
 mod region;
@@ -69,6 +71,7 @@ pub use library::{
 pub use merge::{MergeParams, MergeResult, WeightType};
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
 pub use outpaint::{OutpaintMethod, OutpaintParams};
+pub use plugins::{PluginEntry, PluginList, PluginParams, PluginSchema, PluginSchemaParams, PluginState};
 pub use prompt::{Emphasis, Prompt};
 pub use prompt_tokens::{
     PromptNetwork, PromptPart, PromptStretch, PromptText, PromptToken, PromptTokens, PromptTokensParams,

@@ -1,12 +1,14 @@
 //! `txt2img`: text to pictures.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Emphasis, ImageOut, NoiseSchedule, OnDisconnect, Prompt, RegionParams, UniPcSkipType, UniPcVariant,
+    Emphasis, ImageOut, NoiseSchedule, OnDisconnect, PluginParams, Prompt, RegionParams, UniPcSkipType,
+    UniPcVariant, plugins,
 };
 
 /// What to draw. Names, meaning and defaults are A1111's.
@@ -182,6 +184,11 @@ pub struct Txt2ImgParams {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub loras: Vec<LoraParams>,
+    /// Plugins that take part, by name, each with its parameters (`plugins.list`, `plugins.schema`):
+    /// `{"vignette": {"strength": 0.5}}`.
+    #[serde(deserialize_with = "plugins::by_name", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub plugins: BTreeMap<String, PluginParams>,
     /// Whether it is an error if something that is asked for is not applied: a LoRA that is not in the library or made for
     /// another model, and so on. If not, the result's `notices` tell of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -322,6 +329,7 @@ impl Default for Txt2ImgParams {
             vae: None,
             sd_vae_decode_method: VaeDecodeMethod::Full,
             loras: Vec::new(),
+            plugins: BTreeMap::new(),
             strict: false,
             refiner_checkpoint: None,
             refiner_switch_at: None,
@@ -560,6 +568,9 @@ pub struct Txt2ImgResult {
     pub precision: String,
     /// Where the time went.
     pub timings: Timings,
+    /// Seconds that each plugin took, of those that took part; within those of `timings`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugin_timings: BTreeMap<String, f64>,
     /// What the person who asked should know: that only the demo model was there to draw with; what was asked for and not
     /// applied (a network that is not there or made for another model, with the number of its tensors and the first); or that files could not be written where they should be, why, and where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,0 +1,167 @@
+//! `latentd plugins`: what is installed, and what parameters it takes.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use latentd_client::Client;
+use latentd_client::protocol::{PluginEntry, PluginParams};
+use serde_json::Value as Json;
+
+use super::failure::Failure;
+use super::global::GlobalArgs;
+use super::launch::ask;
+use super::output::{print, print_json, say, visible};
+use crate::config::Config;
+
+/// Flags of `plugins`.
+#[derive(Debug, Args)]
+pub(super) struct PluginsArgs {
+    #[command(subcommand)]
+    command: PluginsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginsCommand {
+    /// List the plugins that were found, and why some of them cannot be used
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of a plugin's parameters
+    Schema {
+        /// Its name
+        name: String,
+    },
+}
+
+/// A plugin, as lines.
+fn lines(plugin: &PluginEntry) -> String {
+    let PluginEntry { name, version, path, state, reason, stages, .. } = plugin;
+    let cell = |text: &Option<String>| text.as_deref().map_or("-".into(), |text| visible(text).into_owned());
+    let stages = if stages.is_empty() { "-".into() } else { visible(&stages.join(", ")).into_owned() };
+    let reason = reason.as_ref().map_or_else(String::new, |why| format!("  {}\n", visible(why)));
+    let (name, version, path) = (cell(name), cell(version), visible(path));
+    format!("{name:24} {version:10} {state:9} {stages}  {path}\n{reason}")
+}
+
+/// Reads `NAME` or `NAME=JSON`.
+pub(super) fn plugin(text: &str) -> Result<(String, PluginParams), String> {
+    let (name, params) = text.split_once('=').unwrap_or((text, "{}"));
+    if name.trim().is_empty() {
+        return Err(format!("give NAME or NAME=JSON, such as {EXAMPLE}"));
+    }
+    let is = match serde_json::from_str(params) {
+        Ok(Json::Object(params)) => return Ok((name.to_owned(), PluginParams::from_json(params))),
+        Ok(Json::Array(_)) => "a list".to_owned(),
+        Ok(Json::String(_)) => "a text".to_owned(),
+        Ok(other) => other.to_string(),
+        Err(error) => return Err(format!("what is behind {name}= is no JSON: {error}; give {EXAMPLE}")),
+    };
+    Err(format!("what is behind {name}= is {is}, and an object is wanted; give {EXAMPLE}"))
+}
+
+/// What a shell is given.
+const EXAMPLE: &str = r#"'vignette={"strength": 0.5}'"#;
+
+/// Asks the daemon.
+pub(super) async fn run(global: &GlobalArgs, args: PluginsArgs) -> Result<ExitCode, Failure> {
+    let config = global.config()?;
+    match args.command {
+        PluginsCommand::List { json } => {
+            let request = async |client: &Client| client.plugins().await;
+            let list = ask(global, &config, &[], request).await?.1;
+            if json {
+                print_json(&list)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            if list.plugins.is_empty() {
+                let folder = Config::default_plugins_dir();
+                let folder = folder.display().to_string();
+                say(&format!("latentd: there are none; put one into {}", visible(&folder)));
+            }
+            print(&list.plugins.iter().map(lines).collect::<String>())?;
+        }
+        PluginsCommand::Schema { name } => {
+            let request = async |client: &Client| client.plugin_schema(&name).await;
+            print_json(&ask(global, &config, &[], request).await?.1.parameters)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use latentd_client::protocol::PluginState;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        plugins: PluginsArgs,
+    }
+
+    #[test]
+    fn a_plugin_stands_in_lines() {
+        let plugin = PluginEntry {
+            name: Some("vignette".into()),
+            version: Some("1.0.0".into()),
+            path: "/p/vignette.so".into(),
+            state: PluginState::Ready,
+            stages: vec!["image.post".into(), "job.plan".into()],
+            ..PluginEntry::default()
+        };
+        let shown = "vignette                 1.0.0      ready     image.post, job.plan  /p/vignette.so\n";
+        assert_eq!(lines(&plugin), shown);
+        let refused = PluginEntry {
+            path: "/p/a\n.so".into(),
+            state: PluginState::Refused,
+            reason: Some("is no library".into()),
+            ..PluginEntry::default()
+        };
+        let shown = "-                        -          refused   -  /p/a\\n.so\n  is no library\n";
+        assert_eq!(lines(&refused), shown);
+    }
+
+    #[test]
+    fn commands_are_read() {
+        let command = |arguments: &[&str]| {
+            Flags::try_parse_from(["x"].iter().chain(arguments)).ok().map(|flags| flags.plugins.command)
+        };
+        assert!(matches!(command(&["list", "--json"]), Some(PluginsCommand::List { json: true })));
+        assert!(matches!(command(&["list"]), Some(PluginsCommand::List { json: false })));
+        assert!(
+            matches!(command(&["schema", "vignette"]), Some(PluginsCommand::Schema { name }) if name == "vignette")
+        );
+        assert!(command(&["schema"]).is_none());
+    }
+
+    #[test]
+    fn a_plugin_is_given_with_its_parameters_or_alone() {
+        for (text, expected) in [
+            ("vignette", Ok("{}")),
+            ("vignette={}", Ok("{}")),
+            (
+                r#"vignette={"strength": 0.5, "at": ["a=b", null]}"#,
+                Ok(r#"{"at":["a=b",null],"strength":0.5}"#),
+            ),
+            ("vignette=", Err("is no JSON: EOF")),
+            ("vignette=strength:0.5", Err("what is behind vignette= is no JSON: expected value")),
+            ("vignette=[1]", Err("vignette= is a list, and an object is wanted")),
+            ("vignette=0.5", Err("vignette= is 0.5, and an object is wanted")),
+            ("={}", Err("give NAME or NAME=JSON")),
+            ("", Err("give NAME or NAME=JSON")),
+        ] {
+            match (plugin(text), expected) {
+                (Ok((name, params)), Ok(expected)) => {
+                    let params = serde_json::to_string(&params.to_json()).expect("JSON");
+                    assert_eq!((name.as_str(), params.as_str()), ("vignette", expected));
+                }
+                (Err(error), Err(expected)) => assert!(error.contains(expected), "{text}: {error}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One call of one of a plugin's functions: what its services know of who asks, and what the call leaves.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ThreadId};
+
+use latentd_plugin_api::abi::{LATENTD_OK, latentd_call};
+
+use super::objects::Objects;
+use super::status::name_of;
+use crate::error::{Class, Error, Result};
+use crate::memory::Lease;
+
+/// What of a job its plugins may ask for.
+pub(crate) trait Job: Sync {
+    /// Whether it was cancelled.
+    fn is_cancelled(&self) -> bool;
+
+    /// Counts memory for what a plugin allocates.
+    fn reserve(&self, bytes: u64, plugin: &str) -> Result<Lease>;
+}
+
+/// One call. Plugins have its address.
+pub(super) struct Call<'a> {
+    pub plugin: &'a str,
+    thread: ThreadId,
+    pub job: &'a dyn Job,
+    state: Mutex<State<'a>>,
+}
+
+/// What a call leaves, and what it works on.
+pub(super) struct State<'a> {
+    /// The instance's tensors and images; none while a job is planned.
+    pub objects: Option<&'a mut Objects>,
+    /// What stages it takes part in, and the like; only while a job is planned.
+    pub plan: Option<Answer>,
+    /// Why the last service failed.
+    pub error: String,
+    /// What services answered with, as they last failed.
+    pub error_status: u32,
+    /// What the plugin left with `fail`.
+    pub failure: Option<(u32, String)>,
+    /// Handles by the slots that they take.
+    pub replaced: BTreeMap<u32, u64>,
+    pub notices: Vec<String>,
+}
+
+/// What a plugin answers to a plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Answer {
+    pub wants: Vec<Want>,
+    pub note: Vec<u8>,
+}
+
+/// A stage that a plugin takes part in.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Want {
+    pub stage: String,
+    /// Shares of a pass's steps.
+    pub from: f64,
+    pub until: f64,
+}
+
+impl Want {
+    /// All steps of a stage.
+    pub(super) fn all(stage: &str) -> Self {
+        Self { stage: stage.to_owned(), from: 0.0, until: 0.0 }
+    }
+
+    /// Whether a step is wanted.
+    pub(super) fn has(&self, step: usize, steps: usize) -> bool {
+        if self.from == 0.0 && self.until == 0.0 {
+            return true;
+        }
+        let share = step as f64 / steps.max(1) as f64;
+        share >= self.from && share < self.until
+    }
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(
+        plugin: &'a str,
+        job: &'a dyn Job,
+        objects: Option<&'a mut Objects>,
+        plan: Option<Answer>,
+    ) -> Self {
+        let state = State {
+            objects,
+            plan,
+            error: String::new(),
+            error_status: LATENTD_OK,
+            failure: None,
+            replaced: BTreeMap::new(),
+            notices: vec![],
+        };
+        Self { plugin, thread: thread::current().id(), job, state: Mutex::new(state) }
+    }
+
+    /// What the plugin is given of it.
+    pub(super) fn pointer(&self) -> *mut latentd_call {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Whether this is the thread that the plugin was called on.
+    pub(super) fn is_its_thread(&self) -> bool {
+        thread::current().id() == self.thread
+    }
+
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State<'a>) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the call left; an error if the plugin's function answered so. `at` names the function.
+    pub(super) fn end(self, status: u32, at: &str) -> Result<State<'a>> {
+        let Self { plugin, job, state, .. } = self;
+        let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if status <= 1 {
+            return Ok(state);
+        }
+        Err(failed(plugin, at, status, &state, job.is_cancelled()))
+    }
+}
+
+/// The error that a plugin's answer is.
+fn failed(plugin: &str, at: &str, status: u32, state: &State<'_>, is_cancelled: bool) -> Error {
+    use latentd_plugin_api::abi as codes;
+    if status == codes::LATENTD_CANCELLED && is_cancelled {
+        return Error::new(Class::Cancelled, format!("cancelled in plugin '{plugin}'"));
+    }
+    let own = state.failure.as_ref().filter(|(of, _)| *of == status).map(|(_, text)| text.as_str());
+    let service = Some(state.error.as_str()).filter(|_| state.error_status == status);
+    let text = own.or(service).filter(|text| !text.is_empty());
+    let text = text.map_or_else(|| format!("it answered {}", name_of(status)), str::to_owned);
+    let class = match status {
+        codes::LATENTD_INVALID => Class::InvalidParams,
+        codes::LATENTD_MEMORY => Class::Memory,
+        codes::LATENTD_UNSUPPORTED => Class::Unsupported,
+        _ => Class::Plugin,
+    };
+    Error::new(class, format!("plugin '{plugin}', {at}: {text}"))
+}

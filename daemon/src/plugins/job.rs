@@ -1,0 +1,193 @@
+//! The plugins of one request: who takes part in what, with which parameters, in which order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use latentd_client::protocol::PluginParams;
+use latentd_plugin_api::abi::{LATENTD_SKIP, latentd_job};
+use serde_json::Value as Json;
+
+use super::call::{Answer, Call, Job, Want};
+use super::host::{self, bytes, text};
+use super::library::{Plugin, STAGES};
+use super::manifest::{self, Manifest, Stage};
+use super::order;
+use crate::error::{Class, Error, Result};
+
+/// What plugins are told of a request.
+pub(crate) struct JobFacts<'a> {
+    pub method: &'static str,
+    /// The request as it was resolved, as MessagePack.
+    pub request: &'a [u8],
+    pub pictures: u32,
+    pub batch: u32,
+}
+
+/// A plugin that takes part.
+pub(super) struct Member {
+    pub plugin: Arc<Plugin>,
+    /// Valid, with defaults, as MessagePack.
+    pub params: Vec<u8>,
+    pub answer: Answer,
+}
+
+impl Member {
+    pub(super) fn name(&self) -> &str {
+        &self.plugin.manifest.name
+    }
+
+    /// Its part in a stage, if it has one.
+    pub(super) fn want(&self, stage: &str) -> Option<&Want> {
+        self.answer.wants.iter().find(|want| want.stage == stage)
+    }
+}
+
+/// The plugins of a request.
+#[derive(Default)]
+pub(crate) struct JobPlugins {
+    pub(super) members: Vec<Member>,
+    /// For each stage whose turn it is, one after the other.
+    pub(super) chains: BTreeMap<&'static str, Vec<usize>>,
+    pub(super) method: &'static str,
+    pub(super) request: Vec<u8>,
+    pub(super) pictures: u32,
+    pub(super) batch: u32,
+    /// What was said while they planned.
+    pub(crate) notices: Vec<String>,
+}
+
+impl JobPlugins {
+    /// Settles what each plugin does: its parameters are looked at, and it plans.
+    pub(super) fn resolve(
+        asked: Vec<(Arc<Plugin>, &PluginParams)>,
+        facts: &JobFacts<'_>,
+        job: &dyn Job,
+    ) -> Result<Self> {
+        let (mut members, mut notices) = (vec![], vec![]);
+        for (plugin, params) in asked {
+            let params = settled(&plugin.manifest, params)?;
+            let told = described(facts, 0, &params, &[]);
+            if let Some((answer, more)) = planned(&plugin, &told, job)? {
+                let name = &plugin.manifest.name;
+                notices.extend(more.into_iter().map(|notice| format!("plugin '{name}': {notice}")));
+                members.push(Member { plugin, params, answer });
+            }
+        }
+        let mut chains = BTreeMap::new();
+        for stage in STAGES {
+            let part: Vec<&Member> = members.iter().filter(|member| member.want(stage).is_some()).collect();
+            if part.is_empty() {
+                continue;
+            }
+            let placed = part.iter().filter_map(|member| {
+                let stages = &member.plugin.manifest.stages;
+                let Stage { place, after, before, .. } = stages.iter().find(|each| each.id == stage)?;
+                Some(order::Member { name: member.name(), place: *place, after, before })
+            });
+            let names = order::order(&placed.collect::<Vec<_>>())
+                .map_err(|cycle| Error::new(Class::Plugin, format!("{stage}: {cycle}")))?;
+            let place = |name: &str| members.iter().position(|member| member.name() == name);
+            chains.insert(stage, names.into_iter().filter_map(place).collect());
+        }
+        Ok(Self {
+            members,
+            chains,
+            method: facts.method,
+            request: facts.request.to_vec(),
+            pictures: facts.pictures,
+            batch: facts.batch,
+            notices,
+        })
+    }
+
+    /// Whether nobody takes part.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Their versions, by name.
+    pub(crate) fn versions(&self) -> BTreeMap<String, String> {
+        let version = |member: &Member| (member.name().to_owned(), member.plugin.manifest.version.clone());
+        self.members.iter().map(version).collect()
+    }
+
+    /// What a plugin is told as it makes an instance.
+    pub(super) fn described(&self, member: &Member) -> latentd_job {
+        let facts = JobFacts {
+            method: self.method,
+            request: &self.request,
+            pictures: self.pictures,
+            batch: self.batch,
+        };
+        described(&facts, 0, &member.params, &member.answer.note)
+    }
+}
+
+/// Parameters with the schema's defaults, if they are valid.
+fn settled(manifest: &Manifest, params: &PluginParams) -> Result<Vec<u8>> {
+    let name = &manifest.name;
+    let wrong = |text: String| Error::invalid(format!("plugins.{name}: {text}"));
+    let params = params.to_json();
+    let params = params.ok_or_else(|| wrong("bytes and numbers without a value are not taken".to_owned()))?;
+    let mut params = Json::Object(params);
+    match &manifest.parameters {
+        Some(schema) => {
+            manifest::with_defaults(schema, &mut params).map_err(wrong)?;
+            manifest::validate(schema, &params).map_err(wrong)?;
+        }
+        None if params.as_object().is_none_or(|map| !map.is_empty()) => {
+            return Err(wrong("it takes no parameters: give {}".to_owned()));
+        }
+        None => (),
+    }
+    packed(&params).map_err(wrong)
+}
+
+/// As MessagePack, maps by their keys.
+fn packed(value: &Json) -> Result<Vec<u8>, String> {
+    rmp_serde::to_vec_named(value).map_err(|error| error.to_string())
+}
+
+/// What is lent to a plugin of a job.
+fn described(facts: &JobFacts<'_>, depth: u32, params: &[u8], note: &[u8]) -> latentd_job {
+    latentd_job {
+        size: size_of::<latentd_job>() as u32,
+        depth,
+        method: text(facts.method),
+        request: bytes(facts.request),
+        params: bytes(params),
+        note: bytes(note),
+        pictures: facts.pictures,
+        batch: facts.batch,
+    }
+}
+
+/// What a plugin answers to a plan, and what it wants to be told; `None` if the job is not for it.
+fn planned(plugin: &Plugin, told: &latentd_job, job: &dyn Job) -> Result<Option<(Answer, Vec<String>)>> {
+    let manifest = &plugin.manifest;
+    let all =
+        || Answer { wants: manifest.stages.iter().map(|stage| Want::all(&stage.id)).collect(), note: vec![] };
+    let Some(plan) = plugin.tables.plan.and_then(|table| table.plan) else {
+        return Ok(Some((all(), vec![])));
+    };
+    let call = Call::new(&manifest.name, job, None, Some(Answer::default()));
+    // SAFETY: `told` and the table live until the function returns; the call is this one.
+    let status = unsafe { plan(call.pointer(), told, &raw const host::PLAN) };
+    let state = call.end(status, "job.plan")?;
+    if status == LATENTD_SKIP {
+        return Ok(None);
+    }
+    let answer = state.plan.unwrap_or_default();
+    for want in &answer.wants {
+        if !manifest.stages.iter().any(|stage| stage.id == want.stage) {
+            return Err(Error::new(
+                Class::Plugin,
+                format!(
+                    "plugin '{}', job.plan: it wants '{}', which its manifest does not name",
+                    manifest.name, want.stage
+                ),
+            ));
+        }
+    }
+    Ok(Some((answer, state.notices)))
+}

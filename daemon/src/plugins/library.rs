@@ -1,0 +1,176 @@
+//! A plugin's library in memory: loaded once, asked for its tables, never let go of.
+//!
+//! What runs is a copy in the state folder, by its content's hash: the file that the user has may be replaced while jobs go on
+//! with what they began with. A library is not unloaded: threads, thread-local data and texts of it may be anywhere.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use latentd_plugin_api::abi::{
+    ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_IMAGE_POST,
+    LATENTD_JOB_PLAN, LATENTD_JOBS, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_TENSORS,
+    latentd_denoise_stage, latentd_latents_stage, latentd_pictures_stage, latentd_plan_extension,
+    latentd_plugin_entry,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::host::{self, text};
+use super::manifest::Manifest;
+use super::status::name_of;
+use crate::error::{Class, Error, Result};
+use crate::library::hex;
+use crate::state_dir::make_private;
+
+/// What this host has for plugins: stages and services.
+pub(super) const STAGES: [&str; 5] = [
+    LATENTD_NOISE_INIT,
+    LATENTD_DENOISE_BEFORE,
+    LATENTD_DENOISE_COMBINE,
+    LATENTD_LATENT_FINAL,
+    LATENTD_IMAGE_POST,
+];
+/// As [`STAGES`].
+pub(super) const SERVICES: [&str; 2] = [LATENTD_JOBS, LATENTD_TENSORS];
+
+/// A plugin that may be called.
+pub(super) struct Plugin {
+    pub manifest: Manifest,
+    pub tables: Tables,
+}
+
+/// The tables of a plugin, as far as it has them. They are constants of a library that stays.
+#[derive(Clone, Copy)]
+pub(super) struct Tables {
+    pub entry: &'static latentd_plugin_entry,
+    pub plan: Option<&'static latentd_plan_extension>,
+    pub noise_init: Option<&'static latentd_latents_stage>,
+    pub denoise_before: Option<&'static latentd_denoise_stage>,
+    pub denoise_combine: Option<&'static latentd_denoise_stage>,
+    pub latent_final: Option<&'static latentd_latents_stage>,
+    pub image_post: Option<&'static latentd_pictures_stage>,
+}
+
+/// Libraries that were loaded, by their hashes.
+pub(super) struct Libraries {
+    /// Where copies lie.
+    folder: PathBuf,
+    loaded: Mutex<HashMap<String, Result<Arc<Plugin>>>>,
+}
+
+impl Libraries {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, loaded: Mutex::default() }
+    }
+
+    pub(super) fn is_loaded(&self, sha256: &str) -> bool {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).is_some_and(Result::is_ok)
+    }
+
+    /// Why a library that was tried could not be loaded.
+    pub(super) fn failure(&self, sha256: &str) -> Option<String> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.get(sha256).and_then(|tried| tried.as_ref().err()).map(|error| error.text.clone())
+    }
+
+    /// The plugin in the file at `path`, whose content has this hash.
+    pub(super) fn load(&self, path: &Path, sha256: &str, manifest: &Manifest) -> Result<Arc<Plugin>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tried) = loaded.get(sha256) {
+            return tried.clone();
+        }
+        let copy = self.copy(path, sha256, &manifest.name)?;
+        let made = open(&copy, manifest).map_err(|reason| {
+            Error::new(Class::Plugin, format!("plugin '{}' cannot be loaded: {reason}", manifest.name))
+        });
+        let made = made.map(|tables| Arc::new(Plugin { manifest: manifest.clone(), tables }));
+        loaded.insert(sha256.to_owned(), made.clone());
+        made
+    }
+
+    /// A copy that nobody but us changes, checked to be what was looked at.
+    fn copy(&self, path: &Path, sha256: &str, name: &str) -> Result<PathBuf> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            Error::internal(format!("plugin '{name}': {what} {}: {error}", self.folder.display()))
+        };
+        let folder = self.folder.join(sha256.get(..32).unwrap_or(sha256));
+        make_private(&self.folder).map_err(|error| failed("cannot make", &error))?;
+        make_private(&folder).map_err(|error| failed("cannot make a folder in", &error))?;
+        let bytes = std::fs::read(path).map_err(|error| {
+            Error::new(Class::Plugin, format!("plugin '{name}': {}: {error}", path.display()))
+        })?;
+        if hex(&Sha256::digest(&bytes)) != sha256 {
+            let text = format!("plugin '{name}': {} is being changed; ask again", path.display());
+            return Err(Error::new(Class::Plugin, text));
+        }
+        let copy = folder.join(format!("{name}{}", std::env::consts::DLL_SUFFIX));
+        crate::whole_file::write(&copy, &bytes).map_err(|error| failed("cannot write to", &error))?;
+        Ok(copy)
+    }
+}
+
+/// Loads a library and asks it for its tables.
+fn open(path: &Path, manifest: &Manifest) -> Result<Tables, String> {
+    for id in &manifest.requires {
+        if !SERVICES.contains(&id.as_str()) && !STAGES.contains(&id.as_str()) && id != LATENTD_JOB_PLAN {
+            return Err(format!("it requires {id}, which this latentd does not have"));
+        }
+    }
+    // SAFETY: the user put this file into a folder of plugins that only they can write to: its code is trusted like the
+    // daemon's own as long as plugins run within it.
+    let library = unsafe { libloading::Library::new(path) }.map_err(|error| error.to_string())?;
+    // Never closed.
+    let library = Box::leak(Box::new(library));
+    // SAFETY: by the ABI the symbol is a constant of this type, or as much of it as its size says, which is looked at first.
+    let entry = unsafe { library.get::<*const latentd_plugin_entry>(ENTRY_SYMBOL.as_bytes()) };
+    let entry = entry.map_err(|_| format!("it exports no {ENTRY_SYMBOL}"))?;
+    let entry: *const latentd_plugin_entry = *entry;
+    // SAFETY: every version's entry begins with its size; it is a constant.
+    let entry = unsafe { host::taken(entry) }.ok_or_else(|| format!("its {ENTRY_SYMBOL} is null"))?;
+    let entry: &'static latentd_plugin_entry = Box::leak(Box::new(entry));
+    if entry.abi_major != LATENTD_ABI_MAJOR {
+        return Err(format!(
+            "it was built for ABI {}.{}, this latentd has {LATENTD_ABI_MAJOR}.x: get the plugin's build for it",
+            entry.abi_major, entry.abi_minor
+        ));
+    }
+    let init = entry.init.ok_or("its entry has no init")?;
+    let extension = entry.extension.ok_or("its entry has no extension")?;
+    // SAFETY: `init` is called once, first of all, with a table that stays.
+    let status = unsafe { init(&raw const host::TABLE) };
+    if status != 0 {
+        return Err(format!("its init failed: {}", name_of(status)));
+    }
+    let table = |id: &str| -> *const c_void {
+        // SAFETY: the id is a text that outlives the call.
+        unsafe { extension(text(id)) }
+    };
+    let stage = |id: &'static str| -> Result<Option<*const c_void>, String> {
+        if !manifest.stages.iter().any(|stage| stage.id == id) {
+            return Ok(None);
+        }
+        let found = table(id);
+        if found.is_null() {
+            return Err(format!("its manifest names {id}, but it has no such table"));
+        }
+        Ok(Some(found))
+    };
+    Ok(Tables {
+        entry,
+        plan: kept(Some(table(LATENTD_JOB_PLAN)).filter(|table| !table.is_null())),
+        noise_init: kept(stage(LATENTD_NOISE_INIT)?),
+        denoise_before: kept(stage(LATENTD_DENOISE_BEFORE)?),
+        denoise_combine: kept(stage(LATENTD_DENOISE_COMBINE)?),
+        latent_final: kept(stage(LATENTD_LATENT_FINAL)?),
+        image_post: kept(stage(LATENTD_IMAGE_POST)?),
+    })
+}
+
+/// A table as the type that its id says. It stays, as the library does.
+fn kept<T>(table: Option<*const c_void>) -> Option<&'static T> {
+    // SAFETY: every table begins with its size, and by its id is of this type.
+    let table = table.and_then(|table| unsafe { host::taken(table.cast::<T>()) })?;
+    Some(Box::leak(Box::new(table)))
+}

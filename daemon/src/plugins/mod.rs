@@ -1,0 +1,150 @@
+//! Plugins: found in their folders, read without loading, loaded once a request names them, called at the stages of a drawing.
+//!
+//! [`search`] and [`manifest`] look, [`library`] loads, [`job`] settles what the plugins of a request do, [`stages`] calls them.
+//! What they may call is in [`host`]; [`call`] and [`objects`] are what that works on. Nothing here knows the wire or the
+//! library of models.
+
+mod call;
+mod host;
+mod job;
+mod library;
+mod manifest;
+mod objects;
+mod order;
+mod search;
+mod stages;
+mod status;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use latentd_client::protocol::{PluginEntry, PluginList, PluginParams, PluginSchema, PluginState};
+use tracing::info;
+
+use crate::error::{Class, Error, Result};
+use crate::suggest::nearest;
+pub(crate) use call::Job;
+pub(crate) use job::{JobFacts, JobPlugins};
+use library::{Libraries, Plugin};
+pub(crate) use search::Folder;
+use search::{Found, Search};
+pub(crate) use stages::JobStages;
+
+/// All plugins that are installed.
+pub(crate) struct Plugins {
+    folders: Vec<Folder>,
+    search: Mutex<Search>,
+    libraries: Libraries,
+}
+
+impl Plugins {
+    /// Those in these folders, in the order of their precedence. Copies of what is loaded lie in `copies`.
+    pub(crate) fn new(folders: Vec<Folder>, copies: PathBuf) -> Self {
+        Self { folders, search: Mutex::default(), libraries: Libraries::new(copies) }
+    }
+
+    fn found(&self) -> Vec<Found> {
+        self.search.lock().unwrap_or_else(PoisonError::into_inner).search(&self.folders)
+    }
+
+    /// What is installed. Loads nothing.
+    pub(crate) fn list(&self) -> PluginList {
+        let plugins = self.found().into_iter().map(|found| self.entry(found)).collect();
+        PluginList { plugins }
+    }
+
+    fn entry(&self, found: Found) -> PluginEntry {
+        let path = found.path.to_string_lossy().into_owned();
+        let Found { outcome, set_aside, .. } = found;
+        let (manifest, identity) = match outcome {
+            Ok(read) => read,
+            Err(reason) => {
+                return PluginEntry {
+                    path,
+                    state: PluginState::Refused,
+                    reason: Some(reason),
+                    ..PluginEntry::default()
+                };
+            }
+        };
+        let failure = self.libraries.failure(&identity.sha256);
+        let state = match (&set_aside, &failure) {
+            (Some(_), _) => PluginState::SetAside,
+            (None, Some(_)) => PluginState::Refused,
+            (None, None) if self.libraries.is_loaded(&identity.sha256) => PluginState::Loaded,
+            (None, None) => PluginState::Ready,
+        };
+        let (major, minor) = manifest.abi;
+        PluginEntry {
+            name: Some(manifest.name),
+            version: Some(manifest.version),
+            path,
+            state,
+            reason: set_aside.or(failure),
+            abi: Some(format!("{major}.{minor}")),
+            license: manifest.license,
+            description: manifest.description,
+            stages: manifest.stages.into_iter().map(|stage| stage.id).collect(),
+        }
+    }
+
+    /// What a plugin's parameters may be.
+    pub(crate) fn schema(&self, name: &str) -> Result<PluginSchema> {
+        let (_, (manifest, _)) = named(name, &self.found())?;
+        let nothing =
+            || serde_json::json!({"type": "object", "properties": {}, "additionalProperties": false});
+        Ok(PluginSchema {
+            name: manifest.name,
+            version: manifest.version,
+            parameters: manifest.parameters.unwrap_or_else(nothing),
+        })
+    }
+
+    /// Settles what the plugins of a request do; loads those that are not in memory.
+    pub(crate) fn resolve(
+        &self,
+        asked: &BTreeMap<String, PluginParams>,
+        facts: &JobFacts<'_>,
+        job: &dyn Job,
+    ) -> Result<JobPlugins> {
+        let found = self.found();
+        let loaded = asked.iter().map(|(name, params)| Ok((self.load(name, &found)?, params)));
+        JobPlugins::resolve(loaded.collect::<Result<_>>()?, facts, job)
+    }
+
+    fn load(&self, name: &str, found: &[Found]) -> Result<Arc<Plugin>> {
+        let (path, (manifest, identity)) = named(name, found)?;
+        if !self.libraries.is_loaded(&identity.sha256) {
+            info!(plugin = name, version = manifest.version, path = %path.display(), "loading a plugin");
+        }
+        self.libraries.load(&path, &identity.sha256, &manifest)
+    }
+}
+
+/// The plugin of this name that is used.
+fn named(name: &str, found: &[Found]) -> Result<(PathBuf, (manifest::Manifest, search::Identity))> {
+    let usable = found.iter().filter(|found| found.set_aside.is_none());
+    let usable: Vec<_> =
+        usable.filter_map(|found| Some((&found.path, found.outcome.as_ref().ok()?))).collect();
+    if let Some((path, read)) = usable.iter().find(|(_, (manifest, _))| manifest.name == name) {
+        return Ok(((*path).clone(), (*read).clone()));
+    }
+    // Somebody may have put it there, and it is not taken.
+    let mut refused = found.iter().filter(|found| {
+        let stem = found.path.file_stem().unwrap_or_default().to_string_lossy();
+        stem == name || stem == format!("lib{}", name.replace('-', "_"))
+    });
+    let refused = refused.find_map(|found| Some((&found.path, found.outcome.as_ref().err()?)));
+    if let Some((path, reason)) = refused {
+        let text = format!("plugin '{name}' is not used: {}: {reason}", path.display());
+        return Err(Error::new(Class::Plugin, text));
+    }
+    let names: Vec<&str> = usable.iter().map(|(_, (manifest, _))| manifest.name.as_str()).collect();
+    let there = match nearest(name, names.iter().copied()) {
+        Some(meant) => format!("did you mean '{meant}'?"),
+        None if names.is_empty() => "none is installed; see `latentd plugins list`".to_owned(),
+        None => format!("there are {}", names.join(", ")),
+    };
+    Err(Error::not_found(format!("no plugin is called '{name}'; {there}")))
+}

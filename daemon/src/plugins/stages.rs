@@ -1,0 +1,511 @@
+//! Plugins in the pipeline: at each stage those whose turn it is are called one after the other, each with what the one before
+//! left.
+
+use std::ffi::c_void;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use latentd_models::Tensor;
+use latentd_models::files::Prediction;
+use latentd_models::image::RgbImage;
+use latentd_models::pipeline::{
+    DenoiseBefore, DenoiseCombine, Evaluation, Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin,
+    PassKind, Role, Stages, Wants,
+};
+use latentd_plugin_api::abi::{
+    LATENTD_BASE, LATENTD_COND, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_HIRES,
+    LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PREDICTS_NOISE,
+    LATENTD_PREDICTS_VELOCITY, LATENTD_UNCOND, latentd_call, latentd_denoise, latentd_eval, latentd_latents,
+    latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_region, latentd_row,
+};
+
+use super::call::{Call, Job};
+use super::host::text;
+use super::job::{JobPlugins, Member};
+use super::library::Tables;
+use super::objects::{Content, Image, Objects};
+use crate::error::{Class, Error, Result};
+
+/// The plugins of a request while it is drawn.
+pub(crate) struct JobStages<'a> {
+    plugins: &'a JobPlugins,
+    job: &'a dyn Job,
+    instances: Vec<Instance<'a>>,
+    /// The pass that goes on.
+    pass: Option<PassBegin>,
+    /// Why the request ended, if a plugin ended it.
+    pub(crate) failure: Option<Error>,
+    /// What plugins want to be told.
+    pub(crate) notices: Vec<String>,
+}
+
+/// What a plugin made for this drawing.
+struct Instance<'a> {
+    member: &'a Member,
+    /// What it made, or null.
+    made: *mut c_void,
+    objects: Objects,
+    spent: Duration,
+}
+
+// SAFETY: a plugin's instance may be called from any thread, one at a time: the ABI says so.
+unsafe impl Send for Instance<'_> {}
+
+impl Drop for Instance<'_> {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.member.plugin.tables.entry.destroy.filter(|_| self.is_made()) {
+            // SAFETY: `create` made it, and it is ended once.
+            unsafe { destroy(self.made) };
+        }
+    }
+}
+
+impl Instance<'_> {
+    /// Whether the plugin made something.
+    fn is_made(&self) -> bool {
+        self.member.plugin.tables.entry.create.is_some()
+    }
+}
+
+/// What a stage's function is called with.
+struct Called<'a> {
+    instance: *mut c_void,
+    call: *mut latentd_call,
+    tables: &'a Tables,
+    /// What stands for the stage's tensors and images, in their order.
+    handles: &'a [u64],
+}
+
+impl<'a> JobStages<'a> {
+    /// Makes an instance of each.
+    pub(crate) fn begin(plugins: &'a JobPlugins, job: &'a dyn Job) -> Result<Self> {
+        let mut begun = Self { plugins, job, instances: vec![], pass: None, failure: None, notices: vec![] };
+        for member in &plugins.members {
+            let mut objects = Objects::default();
+            let mut made = std::ptr::null_mut();
+            if let Some(create) = member.plugin.tables.entry.create {
+                let call = Call::new(member.name(), job, Some(&mut objects), None);
+                let told = plugins.described(member);
+                // SAFETY: what is lent lives until the function returns; the call is this one.
+                let status = unsafe { create(call.pointer(), &raw const told, &raw mut made) };
+                let state = call.end(status, "create")?;
+                begun.notices.extend(state.notices.into_iter().map(|text| of(member, &text)));
+                objects.end_call();
+            }
+            begun.instances.push(Instance { member, made, objects, spent: Duration::ZERO });
+        }
+        Ok(begun)
+    }
+
+    /// Seconds that each has taken.
+    pub(crate) fn spent(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.instances.iter().map(|instance| (instance.member.name(), instance.spent.as_secs_f64()))
+    }
+
+    /// Whether somebody takes part in a stage.
+    fn has(&self, stage: &str) -> bool {
+        self.plugins.chains.contains_key(stage)
+    }
+
+    /// Calls those whose turn it is at a stage. `contents` are what they are lent, of which the first `slots` may be replaced;
+    /// whether any was.
+    fn chain(
+        &mut self,
+        stage: &'static str,
+        at: Option<(usize, usize)>,
+        contents: &mut [Content],
+        slots: usize,
+        function: impl Fn(&Called<'_>) -> u32,
+    ) -> latentd_models::Result<bool> {
+        let mut changed = false;
+        for index in self.plugins.chains.get(stage).into_iter().flatten() {
+            let Some(instance) = self.instances.get_mut(*index) else { continue };
+            let is_wanted =
+                |(step, steps)| instance.member.want(stage).is_some_and(|want| want.has(step, steps));
+            if !at.is_none_or(is_wanted) {
+                continue;
+            }
+            let begun = Instant::now();
+            let called = call(instance, self.job, stage, contents, slots, &function);
+            instance.spent += begun.elapsed();
+            match called {
+                Ok((notices, replaced)) => {
+                    changed |= replaced;
+                    for text in notices {
+                        let text = of(instance.member, &text);
+                        if !self.notices.contains(&text) {
+                            self.notices.push(text);
+                        }
+                    }
+                }
+                Err(error) => return Err(self.fail(error)),
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Keeps why the request ends.
+    fn fail(&mut self, error: Error) -> latentd_models::Error {
+        if error.class == Class::Cancelled {
+            return latentd_models::Error::Cancelled;
+        }
+        let text = error.text.clone();
+        self.failure = Some(error);
+        latentd_models::Error::Stage(text)
+    }
+
+    /// The pass with its pictures.
+    fn pass(&self) -> Told<latentd_pass, latentd_picture> {
+        let pass = self.pass.as_ref();
+        let pictures = pass.map_or_else(Vec::new, |pass| pictures(pass.first_image, &pass.seeds, &[]));
+        let told = latentd_pass {
+            size: size_of::<latentd_pass>() as u32,
+            kind: pass.map_or(0, |pass| kind(pass.pass)),
+            index: pass.map_or(0, |pass| pass.index as u32),
+            depth: 0,
+            width: pass.map_or(0, |pass| pass.size.0 as u32),
+            height: pass.map_or(0, |pass| pass.size.1 as u32),
+            pictures: list(&pictures),
+        };
+        Told { told, _parts: pictures }
+    }
+
+    /// A stage whose one tensor may be replaced.
+    fn latents(
+        &mut self,
+        stage: &'static str,
+        handle: Handle,
+        tensors: &mut Handles,
+    ) -> latentd_models::Result<()> {
+        let mut contents = [Content::Tensor(tensors.read(handle)?.clone())];
+        let pass = self.pass();
+        let function = |called: &Called<'_>| {
+            let args = latentd_latents {
+                size: size_of::<latentd_latents>() as u32,
+                reserved: 0,
+                pass: &raw const pass.told,
+                latents: called.handles.first().copied().unwrap_or_default(),
+            };
+            let Tables { noise_init, latent_final, .. } = called.tables;
+            let table = if stage == LATENTD_NOISE_INIT { noise_init } else { latent_final };
+            table.and_then(|table| table.run).map_or(0, |run| {
+                // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
+                unsafe { run(called.instance, called.call, &raw const args) }
+            })
+        };
+        if self.chain(stage, None, &mut contents, 1, function)? {
+            replace(tensors, handle, contents)?;
+        }
+        Ok(())
+    }
+}
+
+/// A struct that is lent, with what its lists point to.
+struct Told<T, P> {
+    told: T,
+    _parts: Vec<P>,
+}
+
+/// A text of a plugin's.
+fn of(member: &Member, text: &str) -> String {
+    format!("plugin '{}': {text}", member.name())
+}
+
+/// Calls one plugin. Gives its notices, and whether it replaced something in `contents`.
+fn call(
+    instance: &mut Instance<'_>,
+    job: &dyn Job,
+    stage: &str,
+    contents: &mut [Content],
+    slots: usize,
+    function: &impl Fn(&Called<'_>) -> u32,
+) -> Result<(Vec<String>, bool)> {
+    let Instance { member, made, objects, .. } = instance;
+    let name = member.name();
+    let wrong = |text: String| Error::new(Class::Plugin, format!("plugin '{name}', {stage}: {text}"));
+    let lent = contents.iter().map(|content| objects.lend(content.clone()));
+    let handles = lent.collect::<Result<Vec<u64>, _>>().map_err(|misuse| wrong(misuse.to_string()))?;
+    let call = Call::new(name, job, Some(objects), None);
+    let called =
+        Called { instance: *made, call: call.pointer(), tables: &member.plugin.tables, handles: &handles };
+    let status = function(&called);
+    let (replaced, notices) = match call.end(status, stage) {
+        // What is skipped is as if it had never been called.
+        Ok(state) if status == 0 => (state.replaced, state.notices),
+        Ok(_) => Default::default(),
+        Err(error) => {
+            objects.end_call();
+            return Err(error);
+        }
+    };
+    let mut changed = false;
+    for (slot, handle) in replaced {
+        let place = contents.get_mut(..slots).and_then(|contents| contents.get_mut(slot as usize));
+        let Some(place) = place else { return Err(wrong(format!("slot {slot} is none of its slots"))) };
+        let given = objects.content(handle).map_err(|misuse| wrong(misuse.to_string()))?;
+        check(place, given).map_err(|text| wrong(format!("slot {slot}: {text}")))?;
+        place.clone_from(given);
+        changed = true;
+    }
+    objects.end_call();
+    Ok((notices, changed))
+}
+
+/// Whether what a plugin gives may take a place.
+fn check(place: &Content, given: &Content) -> Result<(), String> {
+    match (place, given) {
+        (Content::Tensor(old), Content::Tensor(new)) if old.dims() == new.dims() => {
+            match new.values().iter().position(|value| !value.is_finite()) {
+                Some(index) => Err(format!("number {index} of {:?} is {}", new.dims(), new.values()[index])),
+                None => Ok(()),
+            }
+        }
+        (Content::Image(old), Content::Image(new))
+            if (old.width, old.height, old.channels) == (new.width, new.height, new.channels) =>
+        {
+            Ok(())
+        }
+        _ => {
+            let kind = |content: &Content| match content {
+                Content::Tensor(_) => "a tensor",
+                Content::Image(_) => "an image",
+            };
+            let (old, new) = (kind(place), kind(given));
+            Err(format!("{new} {:?} in the place of {old} {:?}", given.dims(), place.dims()))
+        }
+    }
+}
+
+fn replace<const N: usize>(
+    tensors: &mut Handles,
+    handle: Handle,
+    contents: [Content; N],
+) -> latentd_models::Result<()> {
+    match contents.into_iter().next() {
+        Some(Content::Tensor(tensor)) => tensors.replace(handle, tensor),
+        _ => Ok(()),
+    }
+}
+
+fn list<T>(items: &[T]) -> latentd_list {
+    latentd_list { items: items.as_ptr().cast(), count: items.len() as u32, stride: size_of::<T>() as u32 }
+}
+
+fn kind(pass: PassKind) -> u32 {
+    match pass {
+        PassKind::Base => LATENTD_BASE,
+        PassKind::Hires => LATENTD_HIRES,
+    }
+}
+
+/// Pictures from `first` on; their pixels where there are handles.
+fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<latentd_picture> {
+    let picture = |(index, seed): (usize, &u64)| latentd_picture {
+        image: (first + index) as u32,
+        reserved: 0,
+        seed: *seed,
+        pixels: pixels.get(index).copied().unwrap_or_default(),
+    };
+    seeds.iter().enumerate().map(picture).collect()
+}
+
+/// An evaluation's rows; `masks` stand for those that have one, in their order.
+fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<latentd_row> {
+    let mut masks = masks.iter().copied();
+    let row = |row: &latentd_models::pipeline::Row| latentd_row {
+        image: row.image as u32,
+        branch: row.branch as u32,
+        role: match row.role {
+            Role::Cond => LATENTD_COND,
+            Role::Uncond => LATENTD_UNCOND,
+            Role::Other => LATENTD_OTHER,
+        },
+        reserved: 0,
+        seed: row.seed,
+        weight: row.weight,
+        tag: text(evaluation.tag),
+        region: latentd_region {
+            x: row.region.x as i32,
+            y: row.region.y as i32,
+            w: row.region.width as u32,
+            h: row.region.height as u32,
+            canvas_w: row.region.canvas_width as u32,
+            canvas_h: row.region.canvas_height as u32,
+        },
+        mask: row.mask.as_ref().and_then(|_| masks.next()).unwrap_or_default(),
+    };
+    evaluation.rows.iter().map(row).collect()
+}
+
+/// What the masks of rows are, in their order.
+fn masks(evaluation: &Evaluation) -> latentd_models::Result<Vec<Content>> {
+    let masks = evaluation.rows.iter().filter_map(|row| row.mask.as_deref());
+    let as_image = |mask: &Tensor| {
+        let (height, width) = (mask.dim(0), mask.dim(1));
+        mask.clone().reshaped([1, 1, height, width]).map(Content::Tensor)
+    };
+    masks.map(as_image).collect()
+}
+
+fn told(evaluation: &Evaluation, rows: &[latentd_row]) -> latentd_eval {
+    latentd_eval {
+        size: size_of::<latentd_eval>() as u32,
+        depth: evaluation.depth,
+        rows: list(rows),
+        pass_kind: kind(evaluation.pass),
+        pass: evaluation.pass_index as u32,
+        step: evaluation.step as u32,
+        steps: evaluation.steps as u32,
+        call: evaluation.call as u32,
+        prediction: match evaluation.prediction {
+            Prediction::Epsilon => LATENTD_PREDICTS_NOISE,
+            Prediction::Velocity => LATENTD_PREDICTS_VELOCITY,
+        },
+        sigma: evaluation.sigma,
+        timestep: f64::from(evaluation.timestep),
+        grid_w: evaluation.latents.1 as u32,
+        grid_h: evaluation.latents.0 as u32,
+    }
+}
+
+/// A stage within the sampler's loop.
+struct Denoising<'a> {
+    stage: &'static str,
+    evaluation: &'a Evaluation,
+    images: &'a Range<usize>,
+    seeds: &'a [u64],
+    scale: f64,
+}
+
+impl Denoising<'_> {
+    /// Calls one plugin; `x`, `outputs` and `guided` are places in the handles that it is lent, masks stand behind `of_masks`.
+    fn run(
+        &self,
+        called: &Called<'_>,
+        (x, outputs, guided): (Option<usize>, Option<usize>, Option<usize>),
+        of_masks: usize,
+    ) -> u32 {
+        let rows = rows(self.evaluation, called.handles.get(of_masks..).unwrap_or_default());
+        let eval = told(self.evaluation, &rows);
+        let images = pictures(self.images.start, self.seeds, &[]);
+        let handle = |place: Option<usize>| {
+            place.and_then(|place| called.handles.get(place)).copied().unwrap_or_default()
+        };
+        let args = latentd_denoise {
+            size: size_of::<latentd_denoise>() as u32,
+            reserved: 0,
+            eval: &raw const eval,
+            images: list(&images),
+            x: handle(x),
+            outputs: handle(outputs),
+            guided: handle(guided),
+            cfg_scale: self.scale,
+        };
+        let Tables { denoise_before, denoise_combine, .. } = called.tables;
+        let table = if self.stage == LATENTD_DENOISE_BEFORE { denoise_before } else { denoise_combine };
+        table.and_then(|table| table.run).map_or(0, |run| {
+            // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
+            unsafe { run(called.instance, called.call, &raw const args) }
+        })
+    }
+}
+
+impl Stages for JobStages<'_> {
+    fn wants(&self) -> Wants {
+        Wants {
+            pass_begin: !self.plugins.is_empty(),
+            noise_init: self.has(LATENTD_NOISE_INIT),
+            denoise_before: self.has(LATENTD_DENOISE_BEFORE),
+            denoise_combine: self.has(LATENTD_DENOISE_COMBINE),
+            latent_final: self.has(LATENTD_LATENT_FINAL),
+            image_post: self.has(LATENTD_IMAGE_POST),
+            ..Wants::default()
+        }
+    }
+
+    fn pass_begin(&mut self, stage: &PassBegin) -> latentd_models::Result<()> {
+        self.pass = Some(stage.clone());
+        Ok(())
+    }
+
+    fn noise_init(&mut self, stage: &NoiseInit, tensors: &mut Handles) -> latentd_models::Result<()> {
+        self.latents(LATENTD_NOISE_INIT, stage.noise, tensors)
+    }
+
+    fn latent_final(&mut self, stage: &LatentFinal, tensors: &mut Handles) -> latentd_models::Result<()> {
+        self.latents(LATENTD_LATENT_FINAL, stage.latents, tensors)
+    }
+
+    fn denoise_before(&mut self, stage: &DenoiseBefore, tensors: &mut Handles) -> latentd_models::Result<()> {
+        let DenoiseBefore { evaluation, images, seeds, latents } = stage;
+        let mut contents = vec![Content::Tensor(tensors.read(*latents)?.clone())];
+        contents.extend(masks(evaluation)?);
+        let (name, scale) = (LATENTD_DENOISE_BEFORE, 0.0);
+        let denoising = Denoising { stage: name, evaluation, images, seeds, scale };
+        let function = |called: &Called<'_>| denoising.run(called, (Some(0), None, None), 1);
+        let at = Some((evaluation.step, evaluation.steps));
+        if self.chain(name, at, &mut contents, 1, function)? {
+            replace(tensors, *latents, [contents.swap_remove(0)])?;
+        }
+        Ok(())
+    }
+
+    fn denoise_combine(
+        &mut self,
+        stage: &DenoiseCombine,
+        tensors: &mut Handles,
+    ) -> latentd_models::Result<()> {
+        let DenoiseCombine { evaluation, images, seeds, scale, latents, rows, guided } = stage;
+        let mut contents = vec![];
+        for handle in [guided, latents, rows] {
+            contents.push(Content::Tensor(tensors.read(*handle)?.clone()));
+        }
+        contents.extend(masks(evaluation)?);
+        let name = LATENTD_DENOISE_COMBINE;
+        let denoising = Denoising { stage: name, evaluation, images, seeds, scale: *scale };
+        let function = |called: &Called<'_>| denoising.run(called, (Some(1), Some(2), Some(0)), 3);
+        let at = Some((evaluation.step, evaluation.steps));
+        if self.chain(name, at, &mut contents, 1, function)? {
+            replace(tensors, *guided, [contents.swap_remove(0)])?;
+        }
+        Ok(())
+    }
+
+    fn image_post(&mut self, stage: &mut ImagePost) -> latentd_models::Result<()> {
+        let mut contents: Vec<Content> =
+            stage.pictures.iter().map(|picture| Content::Image(Image::from(&picture.image))).collect();
+        let pass = self.pass();
+        let whose: Vec<(usize, u64)> =
+            stage.pictures.iter().map(|picture| (picture.index, picture.seed)).collect();
+        let function = |called: &Called<'_>| {
+            let picture = |((image, seed), pixels): (&(usize, u64), &u64)| latentd_picture {
+                image: *image as u32,
+                reserved: 0,
+                seed: *seed,
+                pixels: *pixels,
+            };
+            let pictures: Vec<latentd_picture> = whose.iter().zip(called.handles).map(picture).collect();
+            let args = latentd_pictures {
+                size: size_of::<latentd_pictures>() as u32,
+                reserved: 0,
+                pass: &raw const pass.told,
+                pictures: list(&pictures),
+            };
+            called.tables.image_post.and_then(|table| table.run).map_or(0, |run| {
+                // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
+                unsafe { run(called.instance, called.call, &raw const args) }
+            })
+        };
+        let slots = contents.len();
+        if self.chain(LATENTD_IMAGE_POST, None, &mut contents, slots, function)? {
+            for (picture, content) in stage.pictures.iter_mut().zip(contents) {
+                if let Content::Image(Image { width, height, pixels, .. }) = content {
+                    let pixels = Arc::unwrap_or_clone(pixels);
+                    picture.image = RgbImage { width, height, pixels };
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! `plugins.*`: what is installed, and what parameters it takes.
+
+use latentd_client::protocol::{Empty, PluginList, PluginSchema, PluginSchemaParams};
+
+use super::row::{Method, Session, quick};
+use crate::error::Result;
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        quick("plugins.list", |daemon| &daemon.lookers, list),
+        quick("plugins.schema", |daemon| &daemon.lookers, schema),
+    ]
+}
+
+fn list(session: &Session, _: Empty) -> Result<PluginList> {
+    Ok(session.daemon.studio.plugins.list())
+}
+
+fn schema(session: &Session, params: PluginSchemaParams) -> Result<PluginSchema> {
+    session.daemon.studio.plugins.schema(&params.name)
+}

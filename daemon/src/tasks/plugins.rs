@@ -1,0 +1,73 @@
+//! The plugins that a request names: resolved with it, and told of in its pictures.
+
+use latentd_client::protocol::Txt2ImgParams;
+use latentd_models::pipeline;
+
+use super::notices::Notices;
+use super::studio::Studio;
+use super::task::Watch;
+use crate::error::{Class, Error, Result};
+use crate::memory::{Lease, Memory};
+use crate::plugins::{Job, JobFacts, JobPlugins};
+
+/// What plugins may ask for of the job that they are part of.
+pub(super) struct Asking<'a> {
+    pub watch: &'a dyn Watch,
+    pub memory: &'a Memory,
+}
+
+impl Job for Asking<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.watch.is_cancelled()
+    }
+
+    fn reserve(&self, bytes: u64, plugin: &str) -> Result<Lease> {
+        self.memory.reserve_for_job(bytes, plugin, &|| self.watch.is_cancelled())
+    }
+}
+
+/// Settles what each does.
+pub(super) fn resolve(
+    params: &Txt2ImgParams,
+    settled: &Txt2ImgParams,
+    drawing: &pipeline::Txt2Img,
+    method: &'static str,
+    (studio, watch): (&Studio, &dyn Watch),
+    notices: &mut Notices,
+) -> Result<JobPlugins> {
+    if params.plugins.is_empty() {
+        return Ok(JobPlugins::default());
+    }
+    // As it will be drawn, with the texts as they were written.
+    let request = Txt2ImgParams {
+        prompt: params.prompt.clone(),
+        negative_prompt: params.negative_prompt.clone(),
+        seed: i64::try_from(drawing.seed).unwrap_or(i64::MAX),
+        subseed: drawing
+            .variation
+            .map_or(-1, |variation| i64::try_from(variation.subseed).unwrap_or(i64::MAX)),
+        checkpoint: params.checkpoint.clone(),
+        ..settled.clone()
+    };
+    let request = rmp_serde::to_vec_named(&request)
+        .map_err(|error| Error::internal(format!("the request cannot be told to plugins: {error}")))?;
+    let facts = JobFacts {
+        method,
+        request: &request,
+        pictures: u32::try_from(drawing.batch_size.saturating_mul(drawing.n_iter)).unwrap_or(u32::MAX),
+        batch: u32::try_from(drawing.batch_size).unwrap_or(u32::MAX),
+    };
+    let asking = Asking { watch, memory: &studio.device.memory };
+    let plugins = studio.plugins.resolve(&params.plugins, &facts, &asking)?;
+    for text in &plugins.notices {
+        notices.not_applied(Class::Plugin, text.clone())?;
+    }
+    Ok(plugins)
+}
+
+/// What pictures tell of them: those that take part.
+pub(super) fn told(mut told: Txt2ImgParams, plugins: &JobPlugins) -> Txt2ImgParams {
+    let versions = plugins.versions();
+    told.plugins.retain(|name, _| versions.contains_key(name));
+    told
+}

@@ -1,0 +1,651 @@
+/* latentd.h: what a latentd plugin and its host say to each other. A draft: every id ends in "/draft-1".
+ *
+ * This file is made from plugin-api/src/abi; do not change it by hand.
+ *
+ * A plugin is a library with one exported constant, `latentd_entry`, and a manifest in a section of its own. The host
+ * reads the manifest without loading anything. Both sides hand out constant tables by id; a table, an argument struct
+ * and a list element only ever grow at the end. An incompatible change is a new id, and the old one stays.
+ *
+ * THREADS. Each function carries one of these tags.
+ *   [control]  A thread of the host's that resolves requests. No instance; several at once.
+ *   [job]      The one thread that serves an instance now: not always the same one, never two at a time.
+ *   [any]      Any thread, also one of the plugin's own, as long as the call it was given has not returned.
+ *
+ * OWNERSHIP. Who allocates frees, and nothing changes hands:
+ *   1. Arguments, and all they point to, are lent to a function until it returns.
+ *   2. Whatever a service writes through an out pointer is lent until the function of yours that called the service
+ *      returns.
+ *   3. So is every handle you are given or get from a service. `ref` keeps a handle beyond that; `release` gives one
+ *      hold back. What is still held when the instance ends, the host frees.
+ *   4. What you hand to a service is copied, or for handles referenced, before the service returns.
+ *
+ * ERRORS. A function returns a status; 0 is success, a code you do not know is a failure. `return host->fail(call,
+ * status, text)` leaves a text, which the host copies. After a failed service `host->error(call)` is its text; if you
+ * return that status without a text of your own, the host uses the service's. Any service may return CANCELLED: clean
+ * up and return it. SKIP drops all that the call left: replacements, notices. A C++ exception or any other unwinding must not leave a function.
+ *
+ * GROWTH. `size` is what the writer of a struct knew: set it to sizeof in what you fill, and test LATENTD_HAS before
+ * you read or call what the first version did not have. Elements of lists have no size; their list's stride says it.
+ * Zero means "none" or "as usual" in every field, unless the field says otherwise. Reserved fields are zero.
+ * A table's function may be null only where it says so.
+ * Codes you do not know are legal everywhere: treat a row or a pass of an unknown kind as none of your business.
+ *
+ * MANIFEST. TOML text, the whole of section ".latentd" ("__DATA,__latentd" on macOS); zero bytes at its end are
+ * ignored. Keys: name (the key under a request's `plugins`), version, abi, license, description; requires = [ids],
+ * uses = [ids]; parameters = JSON Schema 2020-12 as text; [stages."ID"] place = "outermost" | "innermost",
+ * after = [names], before = [names]. A stage that is not listed is not called; job.plan need not be listed.
+ */
+#ifndef LATENTD_H
+#define LATENTD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+
+/* Major version of the ABI: 0 while it is a draft, when ids decide alone; from 1 on the same major is needed, any minor does. */
+#define LATENTD_ABI_MAJOR 0
+
+/* Minor version of the ABI: what was added to it. */
+#define LATENTD_ABI_MINOR 1
+
+/* A line that says what went wrong. */
+#define LATENTD_ERROR 1
+
+/* A line that says what may be wrong. */
+#define LATENTD_WARN 2
+
+/* A line that says what was done. */
+#define LATENTD_INFO 3
+
+/* A line for whoever writes the plugin. */
+#define LATENTD_DEBUG 4
+
+/* A row's prediction is what is wanted. */
+#define LATENTD_COND 1
+
+/* A row's prediction is what is steered away from. */
+#define LATENTD_UNCOND 2
+
+/* A row's prediction is for something else. */
+#define LATENTD_OTHER 3
+
+/* The request's own pass. */
+#define LATENTD_BASE 1
+
+/* The second pass of a hires fix. */
+#define LATENTD_HIRES 2
+
+/* The network predicts noise. */
+#define LATENTD_PREDICTS_NOISE 1
+
+/* The network predicts v. */
+#define LATENTD_PREDICTS_VELOCITY 2
+
+/* The network predicts the picture. */
+#define LATENTD_PREDICTS_SAMPLE 3
+
+/* The network predicts a flow's velocity. */
+#define LATENTD_PREDICTS_FLOW 4
+
+/* A tensor: NCHW logical; latents and samples in the model's scale. */
+#define LATENTD_TENSOR 1
+
+/* An image: (1, 1 | 3 | 4, h, w) logical; u8, sRGB values, straight alpha; mostly interleaved in memory, which strides say. */
+#define LATENTD_IMAGE 2
+
+/* DLPack's code of signed integers. */
+#define LATENTD_INT 0
+
+/* DLPack's code of unsigned integers. */
+#define LATENTD_UINT 1
+
+/* DLPack's code of floats. */
+#define LATENTD_FLOAT 2
+
+/* DLPack's code of bfloat16. */
+#define LATENTD_BFLOAT 4
+
+/* To be read: any number of mappings at a time. */
+#define LATENTD_READ 1
+
+/* To be read and written: only what the plugin allocated and has not handed over yet. */
+#define LATENTD_WRITE 2
+
+/* As LATENTD_WRITE, but what is in it is not looked at: all of it is written. */
+#define LATENTD_REPLACE 3
+
+/* As it lies in memory: strides say how. */
+#define LATENTD_STORED 0
+
+/* In logical order without gaps: for images planes one after the other. Tensors lie so. */
+#define LATENTD_DENSE 1
+
+/* One call of one of the plugin's functions: tells services who asks. */
+typedef struct latentd_call latentd_call;
+
+/* What a function answers: one of the codes below. 0 is success, a code that is not known a failure. */
+typedef uint32_t latentd_status;
+
+/* UTF-8 without a zero byte at its end. Data may be null if the length is 0. */
+typedef struct latentd_text {
+    /* The bytes. */
+    const char *data;
+    /* How many. */
+    uint64_t length;
+} latentd_text;
+
+/* A tensor or image. 0 is none; bit 63 is never set. */
+typedef uint64_t latentd_handle;
+
+/* The host, given to `init`; constant while the library is loaded. */
+typedef struct latentd_host {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* The host's ABI. */
+    uint32_t abi_major;
+    /* The host's ABI. */
+    uint32_t abi_minor;
+    /* 0. */
+    uint32_t reserved;
+    /* The host's own version. */
+    struct latentd_text version;
+    /* A constant table (latentd_tensors, …), or null if this host has none by that id. [any] */
+    const void *(*service)(struct latentd_text id);
+    /* Writes a line to the host's log. `call` may be null. Never blocks; a flood is cut. [any] */
+    void (*log)(struct latentd_call *call, uint32_t level, struct latentd_text line);
+    /* Leaves why this call fails and returns `status`. [control] [job] */
+    latentd_status (*fail)(struct latentd_call *call, latentd_status status, struct latentd_text text);
+    /* Why the last service of this call failed; empty if it did not. Lent until the next service. [control] [job] */
+    struct latentd_text (*error)(struct latentd_call *call);
+    /*
+     A stage's result: takes the place of the argument with that slot number, named at each stage. Shape, type and
+     finiteness are checked when the stage returns; what is never replaced stays. The last one wins. What was allocated is
+     unmapped before, and read only from then on; an argument or a kept handle may be given, too. [job]
+     */
+    latentd_status (*replace)(struct latentd_call *call, uint32_t slot, latentd_handle handle);
+} latentd_host;
+
+/* Bytes, mostly MessagePack: maps with text keys. */
+typedef struct latentd_bytes {
+    /* The bytes. */
+    const void *data;
+    /* How many. */
+    uint64_t length;
+} latentd_bytes;
+
+/* What is to be done. */
+typedef struct latentd_job {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0, or how deep a job within jobs this is. */
+    uint32_t depth;
+    /* "txt2img", "img2img", "outpaint". */
+    struct latentd_text method;
+    /* The request as it was resolved: a map of txt2img's fields, seed drawn, sizes and samplers settled, without pictures. */
+    struct latentd_bytes request;
+    /* The plugin's own part of it: a map, valid by the manifest's schema, with the schema's defaults put in. */
+    struct latentd_bytes params;
+    /* create: what job.plan left with `note`; else empty. */
+    struct latentd_bytes note;
+    /* Pictures in all. */
+    uint32_t pictures;
+    /* Pictures of one pass. */
+    uint32_t batch;
+} latentd_job;
+
+/*
+ What a plugin exports by the name `latentd_entry`. In C LATENTD_ENTRY = { .size = sizeof latentd_entry, … }; in C++ the
+ values in their order, for names are C++20.
+ */
+typedef struct latentd_plugin_entry {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* LATENTD_ABI_MAJOR. */
+    uint32_t abi_major;
+    /* LATENTD_ABI_MINOR. */
+    uint32_t abi_minor;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     First of all, once per process. Spawn nothing, open nothing. A failure keeps the plugin out: log why, with a null call.
+     [control]
+     */
+    latentd_status (*init)(const struct latentd_host *host);
+    /*
+     A constant table (latentd_pictures_stage, …), or null. Asked for all stages that the manifest names, and for
+     LATENTD_JOB_PLAN. [any]
+     */
+    const void *(*extension)(struct latentd_text id);
+    /*
+     Makes an instance, which its stages are then given: one each time a job draws. (A job may draw several times: once for
+     each loop, or again in f32 where bf16 had no number.) It may be in another process than the one that planned: what
+     is needed is in `note`. May be null: instances are null then. [job]
+     */
+    latentd_status (*create)(struct latentd_call *call, const struct latentd_job *job, void **instance);
+    /* Once for each that `create` made, whatever became of the job. May be null. [job] */
+    void (*destroy)(void *instance);
+} latentd_plugin_entry;
+
+/* A stage that is wanted. */
+typedef struct latentd_want {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* Its id; one that the manifest names. */
+    struct latentd_text stage;
+    /* Of each pass's steps, 0…1, for stages within the sampler's loop. Both 0: all. A step outside costs nothing. */
+    double from;
+    /* As `from`; not included. */
+    double until;
+} latentd_want;
+
+/* Calls that collect an answer. Nothing of it holds before job.plan returns OK. [control] */
+typedef struct latentd_plan {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* Takes part in a stage. Without any, in none. */
+    latentd_status (*stage)(struct latentd_call *call, const struct latentd_want *want);
+    /* Leaves bytes for `create`, 1 MiB at most. */
+    latentd_status (*note)(struct latentd_call *call, struct latentd_bytes note);
+} latentd_plan;
+
+/* The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names. */
+typedef struct latentd_plan_extension {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     At submit, for jobs whose request names the plugin. SKIP: not for me. INVALID with a text refuses the request.
+     [control]
+     */
+    latentd_status (*plan)(struct latentd_call *call, const struct latentd_job *job, const struct latentd_plan *plan);
+} latentd_plan_extension;
+
+/* A list of elements that lie `stride` bytes apart: an element may be longer than what was known to whoever reads it. */
+typedef struct latentd_list {
+    /* The first element. */
+    const void *items;
+    /* How many. */
+    uint32_t count;
+    /* Bytes from one to the next. */
+    uint32_t stride;
+} latentd_list;
+
+/* A pass. */
+typedef struct latentd_pass {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* LATENTD_BASE or LATENTD_HIRES. */
+    uint32_t kind;
+    /* Which of its kind, from 0. */
+    uint32_t index;
+    /* Jobs around this one. */
+    uint32_t depth;
+    /* Pixels. */
+    uint32_t width;
+    /* Pixels. */
+    uint32_t height;
+    /* latentd_picture, without pixels. */
+    struct latentd_list pictures;
+} latentd_pass;
+
+/* The latents of a pass. */
+typedef struct latentd_latents {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* Whose they are. */
+    const struct latentd_pass *pass;
+    /* (pictures, channels, h, w) f32, in the order of pass->pictures. */
+    latentd_handle latents;
+} latentd_latents;
+
+/* LATENTD_NOISE_INIT, LATENTD_LATENT_FINAL. */
+typedef struct latentd_latents_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* [job] */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_latents *args);
+} latentd_latents_stage;
+
+/* One evaluation of the model. */
+typedef struct latentd_eval {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* Jobs around this one. */
+    uint32_t depth;
+    /* latentd_row. */
+    struct latentd_list rows;
+    /* LATENTD_BASE or LATENTD_HIRES. */
+    uint32_t pass_kind;
+    /* Which pass of its kind, from 0. */
+    uint32_t pass;
+    /* Of this pass, from 0. */
+    uint32_t step;
+    /* Of this pass. */
+    uint32_t steps;
+    /* Evaluations before it in this pass; some samplers make several a step. */
+    uint32_t call;
+    /* What the network predicts: LATENTD_PREDICTS_…; stages see samples. */
+    uint32_t prediction;
+    /* The noise level: x = sample + sigma · noise; with LATENTD_PREDICTS_FLOW x = (1 − sigma) · sample + sigma · noise. */
+    double sigma;
+    /* Fractional. */
+    double timestep;
+    /* Of a row: its latents, each a token of the finest block. */
+    uint32_t grid_w;
+    /* As `grid_w`. */
+    uint32_t grid_h;
+} latentd_eval;
+
+/*
+ One "denoise x at sigma". All tensors are f32 in the model's own scale; outputs and guided are samples, that is predictions
+ of the noise-free latents, whatever the network predicts.
+ */
+typedef struct latentd_denoise {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* What it is of. */
+    const struct latentd_eval *eval;
+    /* latentd_picture without pixels, one per entry of x and guided. */
+    struct latentd_list images;
+    /* (images, channels, h, w); in LATENTD_DENOISE_BEFORE and LATENTD_DENOISE_COMBINE. */
+    latentd_handle x;
+    /* (rows, channels, h, w), in the order of eval->rows; in LATENTD_DENOISE_COMBINE, else 0. */
+    latentd_handle outputs;
+    /* (images, channels, h, w): what guidance made of the outputs; in LATENTD_DENOISE_COMBINE, else 0. */
+    latentd_handle guided;
+    /* What guided was made with. */
+    double cfg_scale;
+} latentd_denoise;
+
+/* LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE. */
+typedef struct latentd_denoise_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* [job] */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_denoise *args);
+} latentd_denoise_stage;
+
+/* Pictures, all of one pass at once. */
+typedef struct latentd_pictures {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* Whose they are. */
+    const struct latentd_pass *pass;
+    /* latentd_picture. */
+    struct latentd_list pictures;
+} latentd_pictures;
+
+/* LATENTD_IMAGE_POST. */
+typedef struct latentd_pictures_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* [job] */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_pictures *args);
+} latentd_pictures_stage;
+
+/* LATENTD_JOBS: what concerns the job as a whole. */
+typedef struct latentd_jobs {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* 1 once the job is cancelled: return LATENTD_CANCELLED then. Cheap. [any] */
+    uint32_t (*cancelled)(struct latentd_call *call);
+    /* A text into the result, once each; an error where the request says `strict`. [control] [job] */
+    latentd_status (*notice)(struct latentd_call *call, struct latentd_text text);
+} latentd_jobs;
+
+/* What a tensor is. Types and devices are in DLPack's codes; strides count elements. */
+typedef struct latentd_tensor_info {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* LATENTD_TENSOR or LATENTD_IMAGE. */
+    uint32_t kind;
+    /* LATENTD_FLOAT, …. */
+    uint8_t code;
+    /* Of a number. */
+    uint8_t bits;
+    /* 1. */
+    uint16_t lanes;
+    /* How many dimensions. */
+    uint32_t ndim;
+    /* 1: the host's memory. */
+    int32_t device_type;
+    /* Which device of its type. */
+    int32_t device_id;
+    /* The first `ndim` count. */
+    int64_t shape[8];
+    /* The first `ndim` count. */
+    int64_t strides[8];
+} latentd_tensor_info;
+
+/* A mapping: set the first fields, the host fills the rest. */
+typedef struct latentd_map {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* LATENTD_READ, LATENTD_WRITE or LATENTD_REPLACE. */
+    uint32_t mode;
+    /* What is wanted: the host converts u8 images to f32 of 0…1 for reading. */
+    uint8_t code;
+    /* 0: as stored, whatever `code` says. */
+    uint8_t bits;
+    /* 0 or 1. */
+    uint16_t lanes;
+    /* LATENTD_STORED or LATENTD_DENSE. Only LATENTD_READ may ask for another than what is stored. */
+    uint32_t layout;
+    /* Out: the first number. */
+    void *data;
+    /* Out: how many bytes. */
+    uint64_t bytes;
+    /* Out: in numbers. */
+    int64_t strides[8];
+} latentd_map;
+
+/* LATENTD_TENSORS: tensors and images by their handles. */
+typedef struct latentd_tensors {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Allocates what `info` says (kind, type, shape; bits 0: f32, for images u8); all zero. Tensors lie dense, images
+     interleaved. [job]
+     */
+    latentd_status (*alloc)(struct latentd_call *call, const struct latentd_tensor_info *info, latentd_handle *handle);
+    /* Fills `info` as far as its size goes. [job] */
+    latentd_status (*info)(struct latentd_call *call, latentd_handle handle, struct latentd_tensor_info *info);
+    /* Keeps a handle beyond the call, until as many releases or the instance's end. [job] */
+    latentd_status (*ref)(struct latentd_call *call, latentd_handle handle);
+    /* Gives back what `ref` kept, or ends what the plugin allocated in this call. [job] */
+    latentd_status (*release)(struct latentd_call *call, latentd_handle handle);
+    /* Lets the plugin at the numbers, until unmap or the end of the call. [job] */
+    latentd_status (*map)(struct latentd_call *call, latentd_handle handle, struct latentd_map *map);
+    /* Ends all mappings of a handle. [job] */
+    latentd_status (*unmap)(struct latentd_call *call, latentd_handle handle);
+} latentd_tensors;
+
+/* One picture with what belongs to it. */
+typedef struct latentd_picture {
+    /* Which of the job's. */
+    uint32_t image;
+    /* 0. */
+    uint32_t reserved;
+    /* What draws it alone. */
+    uint64_t seed;
+    /* An image, or 0 where there is none yet. */
+    latentd_handle pixels;
+} latentd_picture;
+
+/*
+ Part of a canvas, in pixels of the pass. x and y may be negative and x + w beyond `canvas_w`: a tile that hangs over. What is
+ no tile has the whole canvas.
+ */
+typedef struct latentd_region {
+    /* From the left. */
+    int32_t x;
+    /* From the top. */
+    int32_t y;
+    /* Of the part. */
+    uint32_t w;
+    /* Of the part. */
+    uint32_t h;
+    /* Of the whole. */
+    uint32_t canvas_w;
+    /* Of the whole. */
+    uint32_t canvas_h;
+} latentd_region;
+
+/* One row of a batch. Rows come in any order and company: tell them by these fields, never by index. */
+typedef struct latentd_row {
+    /* Which of the job's pictures. */
+    uint32_t image;
+    /* Which branch of its guidance; the same number all through a pass. */
+    uint32_t branch;
+    /* LATENTD_COND, LATENTD_UNCOND or LATENTD_OTHER. */
+    uint32_t role;
+    /* 0. */
+    uint32_t reserved;
+    /* Of its picture. */
+    uint64_t seed;
+    /*
+     guided = uncond + cfg_scale · Σ weight · mask · (cond − uncond). Where a step has no uncond row of a picture, its first
+     cond stands in and cfg_scale is 1; with an OTHER row of the sampler's own (edit models) it is made otherwise.
+     */
+    double weight;
+    /* Empty: the sampler's own; else whose and what. */
+    struct latentd_text tag;
+    /* The part of the picture that it shows. */
+    struct latentd_region region;
+    /* Where the branch counts: a tensor (1, 1, h, w) of latents, f32 of 0…1; 0: everywhere. */
+    latentd_handle mask;
+} latentd_row;
+
+/* Success. */
+#define LATENTD_OK 0
+
+/* job.plan: not for me. A stage: as if it had never been called. */
+#define LATENTD_SKIP 1
+
+/* The job was cancelled. */
+#define LATENTD_CANCELLED 2
+
+/* What the user sent is wrong. */
+#define LATENTD_INVALID 3
+
+/* There is no such thing. */
+#define LATENTD_NOT_FOUND 4
+
+/* Memory cannot be had. */
+#define LATENTD_MEMORY 5
+
+/* This host, model or device cannot. */
+#define LATENTD_UNSUPPORTED 6
+
+/* Not now. */
+#define LATENTD_BUSY 7
+
+/* A file is not what it should be. */
+#define LATENTD_MODEL 8
+
+/* Anything else that went wrong in the plugin. */
+#define LATENTD_FAILED 9
+
+/* It took too long. */
+#define LATENTD_DEADLINE 10
+
+/* Wrong thread, dead handle, a table that is too small: a bug in whoever called. */
+#define LATENTD_MISUSE 11
+
+/* Ids of stages and services. */
+/* Extension of the plugin, latentd_plan_extension. */
+#define LATENTD_JOB_PLAN "job.plan/draft-1"
+/* Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise. */
+#define LATENTD_NOISE_INIT "noise.init/draft-1"
+/* Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents. */
+#define LATENTD_LATENT_FINAL "latent.final/draft-1"
+/* Stage, latentd_denoise_stage: the sampler is about to ask the model. Slot 0: x. */
+#define LATENTD_DENOISE_BEFORE "denoise.before/draft-1"
+/* Stage, latentd_denoise_stage: outputs are there, and what guidance makes of them. Slot 0: guided. */
+#define LATENTD_DENOISE_COMBINE "denoise.combine/draft-1"
+/* Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's. Slot i: pixels of pictures[i], of the same size. */
+#define LATENTD_IMAGE_POST "image.post/draft-1"
+/* Service, latentd_jobs. */
+#define LATENTD_JOBS "job/draft-1"
+/* Service, latentd_tensors. */
+#define LATENTD_TENSORS "tensor/draft-1"
+/* The one symbol of a plugin. */
+#ifdef _WIN32
+#define LATENTD_EXPORT __declspec(dllexport)
+#else
+#define LATENTD_EXPORT __attribute__((visibility("default")))
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+LATENTD_EXPORT extern const latentd_plugin_entry latentd_entry;
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+#define LATENTD_ENTRY const latentd_plugin_entry latentd_entry
+
+/* A manifest: as text, or the file itself, since one with a schema is longer than a literal should be. Its path counts from
+ * where the compiler is started, then from the folders of -I; what it contains is no dependency that compilers list. */
+#ifdef __APPLE__
+#define LATENTD_SECTION "__DATA,__latentd"
+#else
+#define LATENTD_SECTION ".latentd"
+#endif
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 11)
+#define LATENTD_KEPT used, retain
+#else
+#define LATENTD_KEPT used
+#endif
+#define LATENTD_MANIFEST(text) \
+    __attribute__((section(LATENTD_SECTION), LATENTD_KEPT)) static const char latentd_manifest_[] = text
+#ifdef __APPLE__
+#define LATENTD_MANIFEST_FILE(path) __asm__(".section __DATA,__latentd\n\t.incbin \"" path "\"\n\t.text")
+#elif defined(__ELF__)
+#define LATENTD_MANIFEST_FILE(path) \
+    __asm__(".pushsection " LATENTD_SECTION ",\"aR\",%progbits\n\t.incbin \"" path "\"\n\t.popsection")
+#endif
+
+/* Whether whoever wrote a struct or table knew this field. */
+#define LATENTD_HAS(table, field) \
+    ((table)->size >= (uint64_t)((const char *)(&(table)->field + 1) - (const char *)(table)))
+/* The i-th element of a list, and whether its elements have a field. */
+#define LATENTD_AT(type, list, i) \
+    ((const type *)(const void *)((const char *)(list).items + (size_t)(i) * (list).stride))
+#define LATENTD_HAS_IN(type, list, field) ((list).stride >= offsetof(type, field) + sizeof(((type *)0)->field))
+
+/* A literal as latentd_text. */
+#ifdef __cplusplus
+#define LATENTD_TEXT(literal) (latentd_text{ (literal), sizeof(literal) - 1 })
+#else
+#define LATENTD_TEXT(literal) ((latentd_text){ (literal), sizeof(literal) - 1 })
+#endif
+
+/* Whether a text is this id. */
+static inline int latentd_is(latentd_text text, const char *id) {
+    uint64_t i = 0;
+    while (i < text.length && id[i] && text.data[i] == id[i]) i++;
+    return i == text.length && !id[i];
+}
+
+#endif /* LATENTD_H */

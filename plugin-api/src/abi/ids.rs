@@ -1,0 +1,35 @@
+//! Ids of stages and services. Each ends in its revision; all are drafts until 1.0 is frozen.
+
+/// The one symbol that a plugin exports.
+pub const ENTRY_SYMBOL: &str = "latentd_entry";
+/// The section that holds the manifest.
+pub const SECTION: &str = ".latentd";
+
+macro_rules! ids {
+    ($($(#[doc = $text:literal])+ $name:ident = $id:literal;)+) => {
+        $($(#[doc = $text])+ pub const $name: &str = $id;)+
+
+        /// All ids: name in C, id, what it is.
+        pub const IDS: &[(&str, &str, &str)] = &[$((stringify!($name), $id, concat!($($text),+)),)+];
+    };
+}
+
+ids! {
+    /// Extension of the plugin, latentd_plan_extension.
+    LATENTD_JOB_PLAN = "job.plan/draft-1";
+    /// Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise.
+    LATENTD_NOISE_INIT = "noise.init/draft-1";
+    /// Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents.
+    LATENTD_LATENT_FINAL = "latent.final/draft-1";
+    /// Stage, latentd_denoise_stage: the sampler is about to ask the model. Slot 0: x.
+    LATENTD_DENOISE_BEFORE = "denoise.before/draft-1";
+    /// Stage, latentd_denoise_stage: outputs are there, and what guidance makes of them. Slot 0: guided.
+    LATENTD_DENOISE_COMBINE = "denoise.combine/draft-1";
+    /// Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's.
+    /// Slot i: pixels of pictures\[i\], of the same size.
+    LATENTD_IMAGE_POST = "image.post/draft-1";
+    /// Service, latentd_jobs.
+    LATENTD_JOBS = "job/draft-1";
+    /// Service, latentd_tensors.
+    LATENTD_TENSORS = "tensor/draft-1";
+}

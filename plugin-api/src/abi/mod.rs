@@ -1,0 +1,23 @@
+//! The C ABI, in C's names. Every struct is `repr(C)`, every function pointer `extern "C"`.
+//!
+//! The rules that hold for all of it stand at the head of the header (`cbindgen.toml`): threads, ownership, errors, growth.
+//! A struct that begins with `size` and a list's element only grow at their ends; whatever else changes is another id.
+
+#![allow(non_camel_case_types, reason = "the names are C's")]
+#![allow(clippy::pub_underscore_fields, reason = "what is reserved has no other name")]
+
+mod basic;
+mod entry;
+mod evaluation;
+mod ids;
+mod plan;
+mod services;
+mod stages;
+
+pub use basic::*;
+pub use entry::*;
+pub use evaluation::*;
+pub use ids::*;
+pub use plan::*;
+pub use services::*;
+pub use stages::*;

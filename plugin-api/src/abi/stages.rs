@@ -1,0 +1,110 @@
+//! Stages: a table with one function each, which the job's thread calls.
+//!
+//! Several plugins on one stage form a chain: each gets what the one before left, in the order that their manifests give.
+
+use std::ffi::c_void;
+
+use super::basic::{latentd_call, latentd_handle, latentd_list, latentd_status};
+use super::evaluation::{latentd_eval, latentd_pass};
+
+/// The latents of a pass.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct latentd_latents {
+    /// sizeof of it, as the host knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Whose they are.
+    pub pass: *const latentd_pass,
+    /// (pictures, channels, h, w) f32, in the order of pass->pictures.
+    pub latents: latentd_handle,
+}
+
+/// LATENTD_NOISE_INIT, LATENTD_LATENT_FINAL.
+#[repr(C)]
+pub struct latentd_latents_stage {
+    /// sizeof of it, as the plugin knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// \[job\]
+    pub run: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            call: *mut latentd_call,
+            args: *const latentd_latents,
+        ) -> latentd_status,
+    >,
+}
+
+/// One "denoise x at sigma". All tensors are f32 in the model's own scale; outputs and guided are samples, that is predictions
+/// of the noise-free latents, whatever the network predicts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct latentd_denoise {
+    /// sizeof of it, as the host knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// What it is of.
+    pub eval: *const latentd_eval,
+    /// latentd_picture without pixels, one per entry of x and guided.
+    pub images: latentd_list,
+    /// (images, channels, h, w); in LATENTD_DENOISE_BEFORE and LATENTD_DENOISE_COMBINE.
+    pub x: latentd_handle,
+    /// (rows, channels, h, w), in the order of eval->rows; in LATENTD_DENOISE_COMBINE, else 0.
+    pub outputs: latentd_handle,
+    /// (images, channels, h, w): what guidance made of the outputs; in LATENTD_DENOISE_COMBINE, else 0.
+    pub guided: latentd_handle,
+    /// What guided was made with.
+    pub cfg_scale: f64,
+}
+
+/// LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE.
+#[repr(C)]
+pub struct latentd_denoise_stage {
+    /// sizeof of it, as the plugin knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// \[job\]
+    pub run: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            call: *mut latentd_call,
+            args: *const latentd_denoise,
+        ) -> latentd_status,
+    >,
+}
+
+/// Pictures, all of one pass at once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct latentd_pictures {
+    /// sizeof of it, as the host knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Whose they are.
+    pub pass: *const latentd_pass,
+    /// latentd_picture.
+    pub pictures: latentd_list,
+}
+
+/// LATENTD_IMAGE_POST.
+#[repr(C)]
+pub struct latentd_pictures_stage {
+    /// sizeof of it, as the plugin knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// \[job\]
+    pub run: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            call: *mut latentd_call,
+            args: *const latentd_pictures,
+        ) -> latentd_status,
+    >,
+}

@@ -1,0 +1,77 @@
+"""What plugins are installed, and what parameters they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from .members import member
+
+
+@dataclass(frozen=True)
+class PluginEntry:
+    """A plugin's file, and what became of it."""
+
+    path: Path
+    """Where it is."""
+    state: str
+    """``"ready"``: it may be asked for; ``"loaded"``: it is in memory; ``"set-aside"``: another version or copy of it is
+    used; ``"refused"``: it cannot be used."""
+    name: Optional[str] = None
+    """What requests call it in ``plugins``; ``None`` if the file could not be read."""
+    version: Optional[str] = None
+    reason: Optional[str] = None
+    """Why it may not be asked for, and what to do."""
+    abi: Optional[str] = None
+    """The interface that it was built for."""
+    license: Optional[str] = None
+    description: Optional[str] = None
+    stages: List[str] = field(default_factory=list)
+    """Where it takes part."""
+
+
+@dataclass(frozen=True)
+class PluginList:
+    """All plugins."""
+
+    plugins: List[PluginEntry]
+    """All that were found, those too that cannot be used."""
+
+
+@dataclass(frozen=True)
+class PluginSchema:
+    """What a plugin's parameters may be."""
+
+    name: str
+    version: str
+    parameters: Dict[str, Any] = field(repr=False)
+    """The JSON Schema of its parameters, with their defaults."""
+
+
+def parse_plugin_list(value: Any) -> PluginList:
+    """The result of ``plugins.list``."""
+    return PluginList([_plugin(plugin) for plugin in member(value, "plugins", list)])
+
+
+def parse_plugin_schema(value: Any) -> PluginSchema:
+    """The result of ``plugins.schema``."""
+    return PluginSchema(
+        name=member(value, "name", str),
+        version=member(value, "version", str),
+        parameters=member(value, "parameters", dict),
+    )
+
+
+def _plugin(value: Any) -> PluginEntry:
+    return PluginEntry(
+        path=Path(member(value, "path", str)),
+        state=member(value, "state", str),
+        name=value.get("name"),
+        version=value.get("version"),
+        reason=value.get("reason"),
+        abi=value.get("abi"),
+        license=value.get("license"),
+        description=value.get("description"),
+        stages=[str(stage) for stage in member(value, "stages", list)],
+    )

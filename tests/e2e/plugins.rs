@@ -1,0 +1,222 @@
+//! Plugins through the socket: built as a stranger builds them, with a C compiler and the header alone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use latentd_client::protocol::{
+    ErrorName, ImageIn, ImageOut, PluginParams, PluginState, Precision, Txt2ImgParams, Txt2ImgResult,
+};
+use latentd_models::image::Picture;
+use serde_json::{Value as Json, json};
+
+use crate::harness::{Daemon, refused, small, within};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Builds a plugin's source, with these flags, once; gives the library's bytes.
+fn build(source: &str, flags: &[&str]) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = repository().join(source);
+    let library = folder.path().join("plugin.so");
+    let is_c = source.extension().is_some_and(|extension| extension == "c");
+    let output = Command::new(if is_c { "cc" } else { "c++" })
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"])
+        .arg(if is_c { "-std=c99" } else { "-std=c++17" })
+        .arg("-I")
+        .arg(repository().join("plugin-api/include"))
+        .args(flags)
+        .arg(source.file_name().expect("a name"))
+        .arg("-o")
+        .arg(&library)
+        .arg("-lm")
+        // Manifests are named from where sources are.
+        .current_dir(source.parent().expect("a folder"))
+        .output()
+        .expect("a compiler");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read(&library).expect("built")
+}
+
+/// The example that darkens corners.
+fn vignette() -> &'static [u8] {
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    BUILT.get_or_init(|| build("plugin-api/examples/vignette/vignette.c", &["-std=gnu99"]))
+}
+
+/// Where a daemon looks without being told.
+fn folder_of(daemon: &Daemon) -> PathBuf {
+    let folder = daemon.folder.path().join("data/latentd/plugins");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+/// Puts a library where the daemon finds it; whole or not at all, as a user's `mv` does.
+fn install(daemon: &Daemon, name: &str, library: &[u8]) {
+    let folder = folder_of(daemon);
+    let new = folder.join("new");
+    std::fs::write(&new, library).expect("written");
+    std::fs::rename(new, folder.join(name)).expect("in place");
+}
+
+fn request(name: &str, params: Json) -> Txt2ImgParams {
+    let Json::Object(params) = params else { panic!("no object") };
+    let plugins = [(name.to_owned(), PluginParams::from_json(params))].into();
+    Txt2ImgParams { plugins, precision: Precision::F32, ..small(3) }
+}
+
+fn plain() -> Txt2ImgParams {
+    Txt2ImgParams { precision: Precision::F32, ..small(3) }
+}
+
+async fn draw(daemon: &Daemon, params: &Txt2ImgParams) -> Txt2ImgResult {
+    within(daemon.client().await.txt2img(params)).await.expect("drawn")
+}
+
+async fn fails(daemon: &Daemon, params: &Txt2ImgParams, name: ErrorName) -> String {
+    refused(within(daemon.client().await.txt2img(params)).await, name)
+}
+
+fn png(image: &ImageOut) -> &[u8] {
+    &image.png.as_ref().expect("a PNG").0
+}
+
+fn picture(image: &ImageOut) -> Picture {
+    Picture::decode(png(image), 1 << 24).expect("decodes")
+}
+
+/// What the vignette's head says, of RGB.
+fn darkened(picture: &Picture, strength: f64, radius: f64) -> Vec<u8> {
+    let Picture { width, height, pixels, .. } = picture;
+    let place = |at: usize, size: usize| (2.0 * at as f64 + 1.0) / size as f64 - 1.0;
+    let light = |x: usize, y: usize| {
+        let d = f64::midpoint(place(x, *width).powi(2), place(y, *height).powi(2)).sqrt();
+        let t = ((d - radius) / (1.0 - radius)).max(0.0);
+        1.0 - strength * t * t * (3.0 - 2.0 * t)
+    };
+    let value = |(at, value): (usize, &u8)| {
+        let pixel = at / 3;
+        (f64::from(*value) * light(pixel % width, pixel / width) + 0.5).floor() as u8
+    };
+    pixels.iter().enumerate().map(value).collect()
+}
+
+#[tokio::test]
+async fn a_filter_in_c_changes_pictures_and_is_told_in_them() {
+    let daemon = Daemon::start();
+    let before = draw(&daemon, &plain()).await;
+    install(&daemon, "vignette.so", vignette());
+    let listed = within(daemon.client().await.plugins()).await.expect("listed").plugins;
+    let [entry] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((entry.name.as_deref(), entry.version.as_deref()), (Some("vignette"), Some("1.0.0")));
+    assert_eq!(
+        (entry.state, entry.abi.as_deref()),
+        (PluginState::Ready, Some("0.1")),
+        "nothing is loaded yet"
+    );
+    let schema = within(daemon.client().await.plugin_schema("vignette")).await.expect("a schema");
+    assert_eq!(schema.parameters["properties"]["strength"]["default"], 0.5);
+
+    // One that nobody asks for changes nothing.
+    assert_eq!(png(&draw(&daemon, &plain()).await.images[0]), png(&before.images[0]));
+    let drawn = draw(&daemon, &request("vignette", json!({"strength": 0.8}))).await;
+    assert!(drawn.notices.is_empty(), "{:?}", drawn.notices);
+    let (image, old) = (&drawn.images[0], picture(&before.images[0]));
+    assert_eq!(picture(image).pixels, darkened(&old, 0.8, 0.5));
+    let usual = draw(&daemon, &request("vignette", json!({}))).await;
+    assert_eq!(picture(&usual.images[0]).pixels, darkened(&old, 0.5, 0.5), "the schema's defaults");
+    let listed = within(daemon.client().await.plugins()).await.expect("listed").plugins;
+    assert_eq!(listed[0].state, PluginState::Loaded);
+
+    // What the picture tells draws it again.
+    let text = image.infotext.as_deref().expect("told");
+    assert!(text.contains("vignette") && text.contains("1.0.0") && text.contains("0.8"), "{text}");
+    let client = daemon.client().await;
+    let info = within(client.image_info(ImageIn::png(png(image).to_vec()))).await.expect("read");
+    assert!(info.others.is_empty(), "{:?}", info.others);
+    let again = draw(&daemon, &info.request.expect("a request").into_drawing()).await;
+    assert_eq!((png(&again.images[0]), &again.images[0].infotext), (png(image), &image.infotext));
+    // All pictures of a batch, each by itself.
+    let batch = Txt2ImgParams { batch_size: 2, ..request("vignette", json!({"strength": 0.8})) };
+    assert_eq!(picture(&draw(&daemon, &batch).await.images[0]), picture(image));
+}
+
+#[tokio::test]
+async fn parameters_are_looked_at_as_the_request_comes() {
+    let daemon = Daemon::start();
+    install(&daemon, "vignette.so", vignette());
+    for (params, words) in [
+        (json!({"strength": 2}), "plugins.vignette"),
+        (json!({"strength": "much"}), "plugins.vignette"),
+        (json!({"strenght": 0.5}), "did you mean 'strength'?"),
+    ] {
+        let text = fails(&daemon, &request("vignette", params), ErrorName::InvalidParams).await;
+        assert!(text.contains(words), "{text}");
+    }
+    let text = fails(&daemon, &request("vignete", json!({})), ErrorName::NotFound).await;
+    assert!(text.contains("did you mean 'vignette'?"), "{text}");
+    let other = Daemon::start();
+    let text = fails(&other, &request("vignette", json!({})), ErrorName::NotFound).await;
+    assert!(text.contains("no plugin is called 'vignette'"), "{text}");
+}
+
+#[tokio::test]
+async fn a_changed_file_is_taken_by_the_next_request() {
+    let daemon = Daemon::start();
+    install(&daemon, "vignette.so", vignette());
+    let first = draw(&daemon, &request("vignette", json!({"strength": 0.8}))).await;
+    // The same plugin, built otherwise: it does the same, and is another file.
+    let source = "plugin-api/examples/vignette/vignette.c";
+    install(&daemon, "vignette.so", &build(source, &["-std=gnu99", "-DANOTHER", "-O2", "-g"]));
+    let listed = within(daemon.client().await.plugins()).await.expect("listed").plugins;
+    assert_eq!(listed[0].state, PluginState::Ready, "the new one is not loaded");
+    let second = draw(&daemon, &request("vignette", json!({"strength": 0.8}))).await;
+    assert_eq!(png(&first.images[0]), png(&second.images[0]));
+    std::fs::remove_file(folder_of(&daemon).join("vignette.so")).expect("removed");
+    fails(&daemon, &request("vignette", json!({})), ErrorName::NotFound).await;
+}
+
+#[tokio::test]
+async fn folders_that_others_may_write_to_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let daemon = Daemon::start();
+    install(&daemon, "vignette.so", vignette());
+    let folder = folder_of(&daemon);
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("opened");
+    let listed = within(daemon.client().await.plugins()).await.expect("listed").plugins;
+    let reason = listed[0].reason.as_deref().unwrap_or_default();
+    assert!(listed[0].state == PluginState::Refused && reason.contains("chmod"), "{listed:?}");
+    fails(&daemon, &request("vignette", json!({})), ErrorName::NotFound).await;
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).expect("closed");
+    draw(&daemon, &request("vignette", json!({}))).await;
+}
+
+#[tokio::test]
+async fn the_command_line_lists_and_uses_them() {
+    let daemon = Daemon::start();
+    install(&daemon, "vignette.so", vignette());
+    install(&daemon, "notes.so", b"not a library");
+    let output = daemon.command(&["plugins", "list"]).output().expect("ran");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("vignette") && text.contains("image.post/draft-1"),
+        "{text}"
+    );
+    assert!(text.contains("notes.so") && text.contains("not a shared library"), "{text}");
+    let output = daemon.command(&["plugins", "schema", "vignette"]).output().expect("ran");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"strength\""), "{output:?}");
+    let flags = ["generate", "a circle", "--checkpoint", "tiny-sd1", "--steps", "2", "--width", "64"];
+    let flags = [&flags[..], &["--height", "64", "--seed", "3", "-o", "out.png"]].concat();
+    let plain = daemon.command(&flags).output().expect("ran");
+    assert!(plain.status.success(), "{plain:?}");
+    let old = std::fs::read(daemon.folder.path().join("out.png")).expect("a picture");
+    let with = [&flags[..], &["--plugin", "vignette={\"strength\": 0.8}"]].concat();
+    let output = daemon.command(&with).output().expect("ran");
+    assert!(output.status.success(), "{output:?}");
+    let new = std::fs::read(daemon.folder.path().join("out.png")).expect("a picture");
+    let (old, new) =
+        (Picture::decode(&old, 1 << 24).expect("decodes"), Picture::decode(&new, 1 << 24).expect("decodes"));
+    assert_eq!(new.pixels, darkened(&old, 0.8, 0.5));
+}
