@@ -220,3 +220,122 @@ async fn the_command_line_lists_and_uses_them() {
         (Picture::decode(&old, 1 << 24).expect("decodes"), Picture::decode(&new, 1 << 24).expect("decodes"));
     assert_eq!(new.pixels, darkened(&old, 0.8, 0.5));
 }
+
+/// The plugin that does what it must not, built with these flags.
+fn faults(flags: &[&str]) -> Vec<u8> {
+    build("tests/fixtures/plugins/faults.c", &[&["-std=gnu99"], flags].concat())
+}
+
+const STAGES: [&str; 3] = ["noise.init/draft-1", "denoise.combine/draft-1", "image.post/draft-1"];
+
+#[tokio::test]
+async fn a_fault_costs_one_job_which_names_plugin_and_stage() {
+    let daemon = Daemon::start();
+    install(&daemon, "faults.so", &faults(&[]));
+    let expected = png(&draw(&daemon, &plain()).await.images[0]).to_vec();
+    let all = [
+        ("fail", ErrorName::Plugin, "as asked"),
+        ("fail-silent", ErrorName::Plugin, "it answered FAILED and said no more"),
+        ("unknown-status", ErrorName::Plugin, "it answered status 4711, which is none"),
+        ("wrong-shape", ErrorName::Plugin, "in the place of"),
+        ("wrong-kind", ErrorName::Plugin, "in the place of"),
+        ("dead-handle", ErrorName::Plugin, "12345 is no handle, or no longer one"),
+        ("slot", ErrorName::Plugin, "slot 1000 is none of its slots"),
+        ("null-map", ErrorName::Plugin, "map is null"),
+        ("huge", ErrorName::Memory, "bytes"),
+    ];
+    for (fault, name, words) in all {
+        for stage in STAGES {
+            // One beside it, which waits for its turn or has it.
+            let beside = daemon.client().await;
+            let beside = within(beside.submit("txt2img", &plain(), None)).await.expect("submitted");
+            let params = request("faults", json!({"fault": fault, "at": stage}));
+            let text = fails(&daemon, &params, name).await;
+            assert!(text.starts_with(&format!("plugin 'faults', {stage}: ")), "{fault}: {text}");
+            assert!(text.contains(words), "{fault}: {text}");
+            let drawn = within(daemon.client().await.wait(&beside)).await.expect("drawn");
+            assert_eq!(png(&drawn.images[0]), expected, "{fault}");
+        }
+    }
+    let nan = request("faults", json!({"fault": "nan"}));
+    let text = fails(&daemon, &nan, ErrorName::Plugin).await;
+    assert!(text.contains("denoise.combine/draft-1: slot 0: number 0 of [1, 4, 8, 8] is NaN"), "{text}");
+    let stale = request("faults", json!({"fault": "stale-handle", "at": STAGES[1]}));
+    let text = fails(&daemon, &stale, ErrorName::Plugin).await;
+    assert!(text.contains("is no handle, or no longer one"), "{text}");
+    // What is refused to the plugin, and what it may do without harm.
+    for fault in ["none", "zero", "write-argument", "leak"] {
+        let drawn = draw(&daemon, &request("faults", json!({"fault": fault}))).await;
+        assert_eq!(picture(&drawn.images[0]).pixels, picture_of(&expected).pixels, "{fault}");
+        assert!(drawn.notices.is_empty() && drawn.plugin_timings.contains_key("faults"), "{drawn:?}");
+    }
+    let said = draw(&daemon, &request("faults", json!({"fault": "notice"}))).await;
+    assert_eq!(said.notices, ["plugin 'faults': from the plugin"]);
+    let strict = Txt2ImgParams { strict: true, ..request("faults", json!({"fault": "notice"})) };
+    let text = fails(&daemon, &strict, ErrorName::Plugin).await;
+    assert!(text.contains("from the plugin"), "{text}");
+    assert_eq!(png(&draw(&daemon, &plain()).await.images[0]), expected);
+}
+
+fn picture_of(png: &[u8]) -> Picture {
+    Picture::decode(png, 1 << 24).expect("decodes")
+}
+
+#[tokio::test]
+async fn libraries_that_cannot_be_used_say_why() {
+    for (flags, name, words) in [
+        (&["-DFAULT_INIT"][..], ErrorName::Plugin, "its init failed"),
+        (&["-DNULL_ENTRIES"], ErrorName::Plugin, "its entry has no init"),
+        (&["-DNEWER_MAJOR"], ErrorName::Plugin, "it was built for ABI 99.1"),
+        (&["-DNO_EXTENSION"], ErrorName::Plugin, "but it has no such table"),
+        (&["-DFAULT_CREATE"], ErrorName::Plugin, "plugin 'faults', create: create fails, as asked"),
+        (&["-DPLAN_REFUSE"], ErrorName::InvalidParams, "job.plan: params.fault is not to the plan's taste"),
+    ] {
+        let daemon = Daemon::start();
+        install(&daemon, "faults.so", &faults(flags));
+        let text = fails(&daemon, &request("faults", json!({})), name).await;
+        assert!(text.contains(words), "{flags:?}: {text}");
+        // It is said again, of what cannot be loaded in the list too.
+        assert_eq!(fails(&daemon, &request("faults", json!({})), name).await, text);
+        let listed = within(daemon.client().await.plugins()).await.expect("listed").plugins;
+        let is_refused = listed[0].state == PluginState::Refused;
+        assert_eq!(is_refused, !["-DFAULT_CREATE", "-DPLAN_REFUSE"].contains(&flags[0]), "{listed:?}");
+        draw(&daemon, &plain()).await;
+    }
+}
+
+#[tokio::test]
+async fn newer_plugins_and_plans_are_taken() {
+    let daemon = Daemon::start();
+    let expected = draw(&daemon, &plain()).await;
+    install(&daemon, "faults.so", &faults(&["-DNEWER_MINOR"]));
+    let drawn = draw(&daemon, &request("faults", json!({}))).await;
+    assert_eq!(picture(&drawn.images[0]), picture(&expected.images[0]));
+    // A note that create finds; only the stage that is wanted is called.
+    install(&daemon, "faults.so", &faults(&["-DPLAN_NOTE"]));
+    draw(&daemon, &request("faults", json!({}))).await;
+    draw(&daemon, &request("faults", json!({"fault": "fail", "at": STAGES[0]}))).await;
+    fails(&daemon, &request("faults", json!({"fault": "fail", "at": STAGES[2]})), ErrorName::Plugin).await;
+    // Who says that a job is not for it is not told of in its pictures.
+    install(&daemon, "faults.so", &faults(&["-DPLAN_SKIP"]));
+    let skipped = draw(&daemon, &request("faults", json!({"fault": "fail"}))).await;
+    assert_eq!(png(&skipped.images[0]), png(&expected.images[0]));
+}
+
+#[tokio::test]
+async fn a_job_is_cancelled_in_each_stage() {
+    let daemon = Daemon::start();
+    install(&daemon, "faults.so", &faults(&[]));
+    let client = daemon.client().await;
+    let expected = draw(&daemon, &plain()).await;
+    for stage in STAGES {
+        let params = request("faults", json!({"fault": "wait", "at": stage}));
+        let job = within(client.submit("txt2img", &params, None)).await.expect("submitted");
+        let mut events = within(client.subscribe(&job, 0)).await.expect("subscribed");
+        // It is in the stage, or soon will be.
+        within(events.next()).await.expect("an event");
+        within(client.cancel(&job)).await.expect("cancelled");
+        refused(within(client.wait(&job)).await, ErrorName::Cancelled);
+        assert_eq!(png(&draw(&daemon, &plain()).await.images[0]), png(&expected.images[0]));
+    }
+}

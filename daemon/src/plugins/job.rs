@@ -10,8 +10,9 @@ use serde_json::Value as Json;
 use super::call::{Answer, Call, Job, Want};
 use super::host::{self, bytes, text};
 use super::library::{Plugin, STAGES};
-use super::manifest::{self, Manifest, Stage};
+use super::manifest::{Manifest, Stage};
 use super::order;
+use super::parameters;
 use crate::error::{Class, Error, Result};
 
 /// What plugins are told of a request.
@@ -21,6 +22,8 @@ pub(crate) struct JobFacts<'a> {
     pub request: &'a [u8],
     pub pictures: u32,
     pub batch: u32,
+    /// What plugins want to be told is an error.
+    pub strict: bool,
 }
 
 /// A plugin that takes part.
@@ -52,6 +55,7 @@ pub(crate) struct JobPlugins {
     pub(super) request: Vec<u8>,
     pub(super) pictures: u32,
     pub(super) batch: u32,
+    pub(super) strict: bool,
     /// What was said while they planned.
     pub(crate) notices: Vec<String>,
 }
@@ -96,6 +100,7 @@ impl JobPlugins {
             request: facts.request.to_vec(),
             pictures: facts.pictures,
             batch: facts.batch,
+            strict: facts.strict,
             notices,
         })
     }
@@ -118,6 +123,7 @@ impl JobPlugins {
             request: &self.request,
             pictures: self.pictures,
             batch: self.batch,
+            strict: self.strict,
         };
         described(&facts, 0, &member.params, &member.answer.note)
     }
@@ -132,8 +138,8 @@ fn settled(manifest: &Manifest, params: &PluginParams) -> Result<Vec<u8>> {
     let mut params = Json::Object(params);
     match &manifest.parameters {
         Some(schema) => {
-            manifest::with_defaults(schema, &mut params).map_err(wrong)?;
-            manifest::validate(schema, &params).map_err(wrong)?;
+            parameters::with_defaults(schema, &mut params).map_err(wrong)?;
+            parameters::validate(schema, &params).map_err(wrong)?;
         }
         None if params.as_object().is_none_or(|map| !map.is_empty()) => {
             return Err(wrong("it takes no parameters: give {}".to_owned()));

@@ -11,7 +11,9 @@ mod library;
 mod manifest;
 mod objects;
 mod order;
+mod parameters;
 mod search;
+mod section;
 mod stages;
 mod status;
 

@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use latentd_client::socket::effective_user;
 use sha2::{Digest, Sha256};
 
-use super::manifest::{self, Manifest, Unread};
+use super::manifest::{self, Manifest};
+use super::section::Unread;
 use crate::library::hex;
 
 /// Bytes of a library.
@@ -359,7 +360,7 @@ mod tests {
     use std::process::Command;
     use std::time::Instant;
 
-    use super::super::manifest::{in_c, test_library};
+    use super::super::section::{in_c, test_library};
     use super::*;
 
     struct Place(tempfile::TempDir);

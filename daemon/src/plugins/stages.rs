@@ -90,7 +90,11 @@ impl<'a> JobStages<'a> {
                 // SAFETY: what is lent lives until the function returns; the call is this one.
                 let status = unsafe { create(call.pointer(), &raw const told, &raw mut made) };
                 let state = call.end(status, "create")?;
-                begun.notices.extend(state.notices.into_iter().map(|text| of(member, &text)));
+                let notices = state.notices.into_iter().map(|text| of(member, &text));
+                begun.notices.extend(notices);
+                if let Some(text) = begun.notices.first().filter(|_| plugins.strict) {
+                    return Err(Error::new(Class::Plugin, text.clone()));
+                }
                 objects.end_call();
             }
             begun.instances.push(Instance { member, made, objects, spent: Duration::ZERO });
@@ -134,6 +138,9 @@ impl<'a> JobStages<'a> {
                     changed |= replaced;
                     for text in notices {
                         let text = of(instance.member, &text);
+                        if self.plugins.strict {
+                            return Err(self.fail(Error::new(Class::Plugin, text)));
+                        }
                         if !self.notices.contains(&text) {
                             self.notices.push(text);
                         }

@@ -56,6 +56,7 @@ pub(super) fn resolve(
         request: &request,
         pictures: u32::try_from(drawing.batch_size.saturating_mul(drawing.n_iter)).unwrap_or(u32::MAX),
         batch: u32::try_from(drawing.batch_size).unwrap_or(u32::MAX),
+        strict: params.strict,
     };
     let asking = Asking { watch, memory: &studio.device.memory };
     let plugins = studio.plugins.resolve(&params.plugins, &facts, &asking)?;
