@@ -1,11 +1,16 @@
 //! One trait, three devices: the CPU, one that only counts, and one whose memory the CPU's code cannot touch.
 
-use latentd_models::model::{Checkpoint, ComponentKind, Estimate, Model, PictureSize};
-use latentd_models::networks::unet::{RowContext, UNetCall};
+use std::sync::Arc;
+
+use latentd_models::model::{Checkpoint, ComponentKind, Estimate, Model, PictureSize, TextEncoder};
+use latentd_models::networks::unet::{RowContext, UNet, UNetCall};
+use latentd_models::networks::vae::Vae;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::backend::fake::fake;
 use latentd_models::nn::{Device, Precision, Run};
-use latentd_models::pipeline::{NoStages, Txt2Img, Watch, txt2img};
+use latentd_models::pipeline::{
+    Components, Img2Img, InitImage, MaskedContent, NoStages, Txt2Img, Watch, img2img, txt2img,
+};
 use latentd_models::sampling::Sampler;
 use latentd_models::{Error, Tensor};
 
@@ -121,6 +126,65 @@ fn sections_of_every_network_ask_whether_to_go_on() {
     }
     let stopped = checkpoint().load(ComponentKind::UNet, &cpu(), Precision::F32, &|| true);
     assert!(matches!(stopped, Err(Error::Cancelled)), "loading too");
+}
+
+/// Lends a model's VAE, and counts how often anything else is asked for.
+struct VaeAlone<'a> {
+    model: &'a Model,
+    others: usize,
+}
+
+impl Components for VaeAlone<'_> {
+    fn text_encoder(&mut self) -> latentd_models::Result<Arc<TextEncoder>> {
+        self.others += 1;
+        Ok(Arc::clone(self.model.text_encoder()))
+    }
+
+    fn unet(&mut self) -> latentd_models::Result<Arc<UNet>> {
+        self.others += 1;
+        Ok(Arc::clone(self.model.unet()))
+    }
+
+    fn vae(&mut self) -> latentd_models::Result<Arc<Vae>> {
+        Ok(Arc::clone(self.model.vae()))
+    }
+}
+
+#[test]
+fn a_picture_that_is_encoded_asks_whether_to_go_on() {
+    let model = model(&cpu(), Precision::F32);
+    let picture = Tensor::full(0.25, [1, 3, 64, 72]);
+    let request = Img2Img {
+        drawing: Txt2Img { steps: 2, ..request() },
+        init: vec![InitImage::Picture(picture)],
+        denoising_strength: 0.5,
+        img2img_fix_steps: false,
+        initial_noise_multiplier: 1.0,
+        img2img_extra_noise: 0.0,
+        latent_mask: None,
+        masked_content: MaskedContent::Picture,
+        soft_inpainting: None,
+        image_cfg_scale: None,
+        conditioning_mask: None,
+        inpainting_mask_weight: 1.0,
+    };
+    let run = |at: usize| {
+        let mut components = VaeAlone { model: &model, others: 0 };
+        let mut watch = Until { asked: 0.into(), at };
+        let ended = img2img(&model.facts(), &mut components, &request, &mut watch, &mut NoStages);
+        (ended, components.others)
+    };
+    // Each question ends it, and as long as nothing else is asked for the encoder is at work.
+    let mut while_encoding = 0;
+    for at in 0.. {
+        let (ended, others) = run(at);
+        assert!(matches!(ended, Err(Error::Cancelled)), "at question {at}: {:?}", ended.err());
+        if others > 0 {
+            break;
+        }
+        while_encoding += 1;
+    }
+    assert!(while_encoding > 10, "only {while_encoding} questions while a picture is encoded");
 }
 
 /// The dry run counts what the same operations take of an arena, but for how both round.
