@@ -1,9 +1,10 @@
 //! The prompt as a picture's text has it: with what was applied, so that whoever reads it again draws the same.
 
-use latentd_client::protocol::LoraParams;
+use latentd_client::protocol::{LoraParams, Txt2ImgParams};
 use latentd_models::prompt::{NamedNetwork, Wording};
 
 use super::hypernetworks::Hypernetworks;
+use super::infotext::Told;
 use super::loras::Loras;
 
 /// What a picture's text says of a prompt and of what was applied with it.
@@ -91,4 +92,15 @@ pub(super) fn whole(prompt: &Wording, loras: &Loras, hypernetworks: &Hypernetwor
     }
     // Nothing at all would be the first pass's.
     if told.is_empty() { " ".to_owned() } else { told }
+}
+
+/// What is told of a picture that was drawn from these.
+pub(super) fn with_prompts(told: &Told, prompt: &ToldPrompt, negative_prompt: &str) -> Told {
+    let request = Txt2ImgParams {
+        prompt: prompt.prompt.as_str().into(),
+        loras: prompt.loras.clone(),
+        negative_prompt: negative_prompt.into(),
+        ..told.request.clone()
+    };
+    Told { request, hypernetwork: prompt.hypernetwork.clone(), ..told.clone() }
 }
