@@ -87,6 +87,21 @@
 /* The network predicts a flow's velocity. */
 #define LATENTD_PREDICTS_FLOW 4
 
+/* After an input block, before its output is stored as a skip: both ways go on with it. Block 0 is the first convolution. */
+#define LATENTD_INPUT 1
+
+/* After it was stored: only the way down goes on with it. */
+#define LATENTD_INPUT_STORED 2
+
+/* After the middle block, before residuals are added. Its index is 0. */
+#define LATENTD_MIDDLE 3
+
+/* Before an output block: h, and the skip that will be joined to it. */
+#define LATENTD_OUTPUT 4
+
+/* Every one of them, where that is said. */
+#define LATENTD_ANY 4294967295
+
 /* A tensor: NCHW logical; latents and samples in the model's scale. */
 #define LATENTD_TENSOR 1
 
@@ -226,6 +241,16 @@ typedef struct latentd_plugin_entry {
     void (*destroy)(void *instance);
 } latentd_plugin_entry;
 
+/* A list of elements that lie `stride` bytes apart: an element may be longer than what was known to whoever reads it. */
+typedef struct latentd_list {
+    /* The first element. */
+    const void *items;
+    /* How many. */
+    uint32_t count;
+    /* Bytes from one to the next. */
+    uint32_t stride;
+} latentd_list;
+
 /* A stage that is wanted. */
 typedef struct latentd_want {
     /* sizeof of it, as the plugin knows it. */
@@ -238,6 +263,11 @@ typedef struct latentd_want {
     double from;
     /* As `from`; not included. */
     double until;
+    /*
+     latentd_site, in LATENTD_UNET_BLOCK: where. Empty: everywhere. A place that nobody wants costs nothing; one that is wanted
+     costs a copy of what goes by.
+     */
+    struct latentd_list sites;
 } latentd_want;
 
 /* Calls that collect an answer. Nothing of it holds before job.plan returns OK. [control] */
@@ -264,16 +294,6 @@ typedef struct latentd_plan_extension {
      */
     latentd_status (*plan)(struct latentd_call *call, const struct latentd_job *job, const struct latentd_plan *plan);
 } latentd_plan_extension;
-
-/* A list of elements that lie `stride` bytes apart: an element may be longer than what was known to whoever reads it. */
-typedef struct latentd_list {
-    /* The first element. */
-    const void *items;
-    /* How many. */
-    uint32_t count;
-    /* Bytes from one to the next. */
-    uint32_t stride;
-} latentd_list;
 
 /* A pass. */
 typedef struct latentd_pass {
@@ -343,6 +363,10 @@ typedef struct latentd_eval {
     uint32_t grid_w;
     /* As `grid_w`. */
     uint32_t grid_h;
+    /* In LATENTD_UNET_BLOCK, where rows may come in groups, one after the other: which this is, from 0. Else 0. */
+    uint32_t group;
+    /* How many there are. */
+    uint32_t groups;
 } latentd_eval;
 
 /*
@@ -377,6 +401,46 @@ typedef struct latentd_denoise_stage {
     /* [job] */
     latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_denoise *args);
 } latentd_denoise_stage;
+
+/* What goes by at a place in the UNet. */
+typedef struct latentd_block {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_MIDDLE or LATENTD_OUTPUT. */
+    uint32_t part;
+    /* Which block of that part. */
+    uint32_t index;
+    /* Of h. */
+    uint32_t channels;
+    /* Of the skip; 0 without. */
+    uint32_t skip_channels;
+    /* 0. */
+    uint32_t reserved;
+    /* What it is of: its rows are those that are here, in the order of the tensors. */
+    const struct latentd_eval *eval;
+    /* (rows, channels, h, w), f32 of the network's precision. */
+    latentd_handle h;
+    /* (rows, skip_channels, h, w) in LATENTD_OUTPUT, else 0. h may be larger by a row or a column, which will be left out. */
+    latentd_handle skip;
+} latentd_block;
+
+/* LATENTD_UNET_BLOCK. */
+typedef struct latentd_unet_block_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* [job] */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_block *args);
+} latentd_unet_block_stage;
+
+/* A place in the UNet. Blocks count as `input_blocks` and `output_blocks` of LDM's checkpoints do, from 0. */
+typedef struct latentd_site {
+    /* LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_MIDDLE or LATENTD_OUTPUT. */
+    uint32_t part;
+    /* Which block of that part, or LATENTD_ANY. One that a model does not have is nowhere. */
+    uint32_t index;
+} latentd_site;
 
 /* Pictures, all of one pass at once. */
 typedef struct latentd_pictures {
@@ -582,6 +646,8 @@ typedef struct latentd_row {
 #define LATENTD_LATENT_FINAL "latent.final/draft-1"
 /* Stage, latentd_denoise_stage: the sampler is about to ask the model. Slot 0: x. */
 #define LATENTD_DENOISE_BEFORE "denoise.before/draft-1"
+/* Stage, latentd_unet_block_stage: something goes by in the UNet. Slots: 0 h, 1 the skip, each of the same size. */
+#define LATENTD_UNET_BLOCK "unet.block/draft-1"
 /* Stage, latentd_denoise_stage: outputs are there, and what guidance makes of them. Slot 0: guided. */
 #define LATENTD_DENOISE_COMBINE "denoise.combine/draft-1"
 /* Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's. Slot i: pixels of pictures[i], of the same size. */

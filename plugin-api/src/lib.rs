@@ -1,6 +1,50 @@
 //! What a latentd plugin and its host say to each other.
 //!
-//! [`abi`] is the C ABI: structs, tables, codes and ids, from which `include/latentd.h` is made. The host uses it from the one
-//! side; plugins use the header, or these same types, from the other. Nothing here computes, and nothing of ours is imported.
+//! [`abi`] is the C ABI: structs, tables, codes and ids, from which `include/latentd.h` is made. The rest is for plugins in
+//! Rust: a [`Plugin`], a trait for each stage that it takes part in, and one line of [`export!`]. None of it needs `unsafe`;
+//! a panic is a failure of the job, not of the daemon.
+//!
+//! ```text
+//! struct Invert;
+//!
+//! impl Plugin for Invert {
+//!     fn new(_job: &Job<'_>) -> Result<Self> {
+//!         Ok(Self)
+//!     }
+//! }
+//!
+//! impl ImagePost for Invert {
+//!     fn image_post(&self, stage: &Pictures<'_>) -> Result<()> {
+//!         for picture in stage.pictures() {
+//!             let mut new = picture.image.like()?;
+//!             for (new, old) in new.pixels_mut().iter_mut().zip(picture.image.read()?.iter()) {
+//!                 *new = 255 - old;
+//!             }
+//!             picture.replace(new)?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! latentd_plugin_api::export!(Invert, "../invert.toml", [ImagePost]);
+//! ```
 
 pub mod abi;
+mod call;
+mod error;
+pub mod export;
+mod host;
+mod image;
+mod job;
+mod stages;
+mod tensor;
+
+pub use call::Call;
+pub use error::{Error, Result};
+pub use image::{Image, NewImage};
+pub use job::{Job, JobPlan, Plan, Plugin};
+pub use stages::{
+    Combine, DenoiseBefore, DenoiseCombine, Denoising, Evaluation, ImagePost, LatentFinal, Latents,
+    NoiseInit, Pass, PassKind, Picture, Pictures, Role, Row,
+};
+pub use tensor::{NewTensor, Tensor};

@@ -11,3 +11,4 @@ mod hypernetworks;
 mod passes;
 mod regions;
 mod sampling;
+mod unet_blocks;

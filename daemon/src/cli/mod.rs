@@ -17,6 +17,7 @@ mod log_file;
 mod log_lines;
 mod merge;
 mod models;
+mod new_plugin;
 mod one_job;
 mod outpaint;
 mod output;
@@ -30,6 +31,7 @@ mod serve;
 mod settings;
 mod stopped;
 mod styles;
+mod validate;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

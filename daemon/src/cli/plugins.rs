@@ -1,5 +1,6 @@
 //! `latentd plugins`: what is installed, and what parameters it takes.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -10,7 +11,9 @@ use serde_json::Value as Json;
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::launch::ask;
+use super::new_plugin::{self, Language};
 use super::output::{print, print_json, say, visible};
+use super::validate::{self, ValidateArgs, ValidateChildArgs};
 use crate::config::Config;
 
 /// Flags of `plugins`.
@@ -28,11 +31,26 @@ enum PluginsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make a folder with a plugin that works, to begin from
+    New {
+        /// What requests will call it: a-z, 0-9 and '-'
+        name: String,
+        /// What it is written in
+        #[arg(long, value_enum, default_value_t = Language::C)]
+        lang: Language,
+        /// Where, if not in NAME
+        #[arg(long, value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
     /// Print the JSON Schema of a plugin's parameters
     Schema {
         /// Its name
         name: String,
     },
+    /// Run a plugin's library with made-up inputs, and say what it does wrong; needs no daemon
+    Validate(ValidateArgs),
+    #[command(hide = true)]
+    ValidateChild(ValidateChildArgs),
 }
 
 /// A plugin, as lines.
@@ -82,10 +100,13 @@ pub(super) async fn run(global: &GlobalArgs, args: PluginsArgs) -> Result<ExitCo
             }
             print(&list.plugins.iter().map(lines).collect::<String>())?;
         }
+        PluginsCommand::New { name, lang, folder } => new_plugin::run(&name, lang, folder)?,
         PluginsCommand::Schema { name } => {
             let request = async |client: &Client| client.plugin_schema(&name).await;
             print_json(&ask(global, &config, &[], request).await?.1.parameters)?;
         }
+        PluginsCommand::Validate(args) => return validate::run(args),
+        PluginsCommand::ValidateChild(args) => return validate::run_child(args),
     }
     Ok(ExitCode::SUCCESS)
 }

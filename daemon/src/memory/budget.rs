@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// So many bytes for everybody.
-pub(super) struct Budget {
+pub(crate) struct Budget {
     total: u64,
     leased: Mutex<u64>,
 }
@@ -15,7 +15,7 @@ pub(crate) struct Lease {
 }
 
 impl Budget {
-    pub(super) fn new(total: u64) -> Arc<Self> {
+    pub(crate) fn new(total: u64) -> Arc<Self> {
         Arc::new(Self { total, leased: Mutex::default() })
     }
 
@@ -28,7 +28,7 @@ impl Budget {
     }
 
     /// A lease, if there are as many bytes left.
-    pub(super) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Lease> {
+    pub(crate) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Lease> {
         let mut leased = self.lock();
         let after = leased.checked_add(bytes).filter(|after| *after <= self.total)?;
         *leased = after;

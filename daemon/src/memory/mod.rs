@@ -19,7 +19,7 @@ mod residents;
 mod store;
 mod taesd;
 
-pub(crate) use budget::Lease;
+pub(crate) use budget::{Budget, Lease};
 pub(crate) use changes::Changes;
 pub(crate) use hypernetworks::HypernetworkWish;
 pub(crate) use known::Known;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
-use latentd_plugin_api::abi::{LATENTD_OK, latentd_call};
+use latentd_plugin_api::abi::{LATENTD_ANY, LATENTD_OK, latentd_call};
 
 use super::objects::Objects;
 use super::status::name_of;
@@ -59,12 +59,14 @@ pub(super) struct Want {
     /// Shares of a pass's steps.
     pub from: f64,
     pub until: f64,
+    /// Places in the UNet, as part and index; all if there are none.
+    pub sites: Vec<(u32, u32)>,
 }
 
 impl Want {
     /// All steps of a stage.
     pub(super) fn all(stage: &str) -> Self {
-        Self { stage: stage.to_owned(), from: 0.0, until: 0.0 }
+        Self { stage: stage.to_owned(), from: 0.0, until: 0.0, sites: vec![] }
     }
 
     /// Whether a step is wanted.
@@ -74,6 +76,12 @@ impl Want {
         }
         let share = step as f64 / steps.max(1) as f64;
         share >= self.from && share < self.until
+    }
+
+    /// Whether a place in the UNet is wanted.
+    pub(super) fn is_at(&self, (part, index): (u32, u32)) -> bool {
+        let mut sites = self.sites.iter();
+        self.sites.is_empty() || sites.any(|site| site.0 == part && [index, LATENTD_ANY].contains(&site.1))
     }
 }
 

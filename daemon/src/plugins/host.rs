@@ -13,9 +13,9 @@ use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_CANCELLED, LATENTD_DEBUG, LATENTD_DENSE, LATENTD_ERROR,
     LATENTD_FAILED, LATENTD_FLOAT, LATENTD_IMAGE, LATENTD_INVALID, LATENTD_JOBS, LATENTD_MEMORY,
     LATENTD_MISUSE, LATENTD_OK, LATENTD_READ, LATENTD_REPLACE, LATENTD_TENSOR, LATENTD_TENSORS, LATENTD_UINT,
-    LATENTD_UNSUPPORTED, LATENTD_WARN, LATENTD_WRITE, latentd_bytes, latentd_call, latentd_handle,
-    latentd_host, latentd_jobs, latentd_map, latentd_plan, latentd_status, latentd_tensor_info,
-    latentd_tensors, latentd_text, latentd_want,
+    LATENTD_UNET_BLOCK, LATENTD_UNSUPPORTED, LATENTD_WARN, LATENTD_WRITE, latentd_bytes, latentd_call,
+    latentd_handle, latentd_host, latentd_jobs, latentd_list, latentd_map, latentd_plan, latentd_site,
+    latentd_status, latentd_tensor_info, latentd_tensors, latentd_text, latentd_want,
 };
 use tracing::{debug, error, info, warn};
 
@@ -29,6 +29,8 @@ const TEXT_BYTES: usize = 4096;
 const MOST_NOTICES: usize = 64;
 /// Bytes that a plan may leave for its instances.
 const NOTE_BYTES: u64 = 1 << 20;
+/// Places in the UNet that a plan may name.
+const MOST_SITES: u32 = 4096;
 /// Slots that a stage may have.
 const MOST_SLOTS: u32 = 4096;
 
@@ -224,12 +226,38 @@ unsafe extern "C" fn plan_stage(call: *mut latentd_call, want: *const latentd_wa
             let text = format!("{stage} from {} until {}: shares of 0 to 1 are meant", want.from, want.until);
             return misuse(text);
         }
+        // SAFETY: the plugin lends a list.
+        let sites = unsafe { read_sites(want.sites) }?;
+        if !sites.is_empty() && stage != LATENTD_UNET_BLOCK {
+            return misuse(format!("{stage} has no sites; {LATENTD_UNET_BLOCK} has"));
+        }
         plan.wants.retain(|other| other.stage != stage);
-        plan.wants.push(Want { stage, from: want.from, until: want.until });
+        plan.wants.push(Want { stage, from: want.from, until: want.until, sites });
         Ok(())
     };
     // SAFETY: the plugin names a call.
     unsafe { serve(call, work) }
+}
+
+/// Places that a plan names, each as part and index.
+///
+/// # Safety
+/// `sites` points to as many elements of as many bytes as it says, or is empty.
+unsafe fn read_sites(sites: latentd_list) -> Served<Vec<(u32, u32)>> {
+    let latentd_list { items, count, stride } = sites;
+    if count == 0 {
+        return Ok(vec![]);
+    }
+    if items.is_null() || count > MOST_SITES || (stride as usize) < size_of::<latentd_site>() {
+        return misuse(format!("{count} sites of {stride} bytes each, at {items:?}"));
+    }
+    let site = |index: u32| {
+        let offset = index as usize * stride as usize;
+        // SAFETY: so many bytes are there, by the caller's word.
+        let site = unsafe { items.cast::<u8>().add(offset).cast::<latentd_site>().read_unaligned() };
+        (site.part, site.index)
+    };
+    Ok((0..count).map(site).collect())
 }
 
 unsafe extern "C" fn plan_note(call: *mut latentd_call, note: latentd_bytes) -> latentd_status {

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use latentd_plugin_api::abi::{
     ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_IMAGE_POST,
     LATENTD_JOB_PLAN, LATENTD_JOBS, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_TENSORS,
-    latentd_denoise_stage, latentd_latents_stage, latentd_pictures_stage, latentd_plan_extension,
-    latentd_plugin_entry,
+    LATENTD_UNET_BLOCK, latentd_denoise_stage, latentd_latents_stage, latentd_pictures_stage,
+    latentd_plan_extension, latentd_plugin_entry, latentd_unet_block_stage,
 };
 
 use sha2::{Digest, Sha256};
@@ -25,9 +25,10 @@ use crate::library::hex;
 use crate::state_dir::make_private;
 
 /// What this host has for plugins: stages and services.
-pub(super) const STAGES: [&str; 5] = [
+pub(super) const STAGES: [&str; 6] = [
     LATENTD_NOISE_INIT,
     LATENTD_DENOISE_BEFORE,
+    LATENTD_UNET_BLOCK,
     LATENTD_DENOISE_COMBINE,
     LATENTD_LATENT_FINAL,
     LATENTD_IMAGE_POST,
@@ -48,6 +49,7 @@ pub(super) struct Tables {
     pub plan: Option<&'static latentd_plan_extension>,
     pub noise_init: Option<&'static latentd_latents_stage>,
     pub denoise_before: Option<&'static latentd_denoise_stage>,
+    pub unet_block: Option<&'static latentd_unet_block_stage>,
     pub denoise_combine: Option<&'static latentd_denoise_stage>,
     pub latent_final: Option<&'static latentd_latents_stage>,
     pub image_post: Option<&'static latentd_pictures_stage>,
@@ -113,6 +115,13 @@ impl Libraries {
 
 /// Loads a library and asks it for its tables.
 fn open(path: &Path, manifest: &Manifest) -> Result<Tables, String> {
+    let entry = load(path, manifest)?;
+    init(entry)?;
+    tables(entry, manifest)
+}
+
+/// Loads a library. Nothing of it is called but what the system calls as it loads one.
+pub(super) fn load(path: &Path, manifest: &Manifest) -> Result<&'static latentd_plugin_entry, String> {
     for id in &manifest.requires {
         if !SERVICES.contains(&id.as_str()) && !STAGES.contains(&id.as_str()) && id != LATENTD_JOB_PLAN {
             return Err(format!("it requires {id}, which this latentd does not have"));
@@ -136,13 +145,29 @@ fn open(path: &Path, manifest: &Manifest) -> Result<Tables, String> {
             entry.abi_major, entry.abi_minor
         ));
     }
+    if entry.init.is_none() {
+        return Err("its entry has no init".to_owned());
+    }
+    if entry.extension.is_none() {
+        return Err("its entry has no extension".to_owned());
+    }
+    Ok(entry)
+}
+
+/// What a plugin does first of all.
+pub(super) fn init(entry: &latentd_plugin_entry) -> Result<(), String> {
     let init = entry.init.ok_or("its entry has no init")?;
-    let extension = entry.extension.ok_or("its entry has no extension")?;
     // SAFETY: `init` is called once, first of all, with a table that stays.
     let status = unsafe { init(&raw const host::TABLE) };
     if status != 0 {
         return Err(format!("its init failed: {}", name_of(status)));
     }
+    Ok(())
+}
+
+/// The tables of a plugin, of those stages that its manifest names.
+pub(super) fn tables(entry: &'static latentd_plugin_entry, manifest: &Manifest) -> Result<Tables, String> {
+    let extension = entry.extension.ok_or("its entry has no extension")?;
     let table = |id: &str| -> *const c_void {
         // SAFETY: the id is a text that outlives the call.
         unsafe { extension(text(id)) }
@@ -162,6 +187,7 @@ fn open(path: &Path, manifest: &Manifest) -> Result<Tables, String> {
         plan: kept(Some(table(LATENTD_JOB_PLAN)).filter(|table| !table.is_null())),
         noise_init: kept(stage(LATENTD_NOISE_INIT)?),
         denoise_before: kept(stage(LATENTD_DENOISE_BEFORE)?),
+        unet_block: kept(stage(LATENTD_UNET_BLOCK)?),
         denoise_combine: kept(stage(LATENTD_DENOISE_COMBINE)?),
         latent_final: kept(stage(LATENTD_LATENT_FINAL)?),
         image_post: kept(stage(LATENTD_IMAGE_POST)?),

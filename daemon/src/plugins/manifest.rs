@@ -197,15 +197,7 @@ fn read_stage(id: String, stage: WrittenStage, plugin: &str) -> Result<Stage, St
 
 impl Manifest {
     fn check(&self) -> Result<(), String> {
-        let name = shorten(&self.name);
-        if !is_name(&self.name) {
-            return Err(format!(
-                "name '{name}' must be 1 to 64 of a-z, 0-9 and '-', and begin with a letter or digit"
-            ));
-        }
-        if TAKEN.contains(&self.name.as_str()) {
-            return Err(format!("name '{name}' is latentd's own; choose another"));
-        }
+        check_name(&self.name)?;
         let in_version = |byte: u8| byte.is_ascii_alphanumeric() || b".+-".contains(&byte);
         if !(1..=64).contains(&self.version.len()) || !self.version.bytes().all(in_version) {
             let version = shorten(&self.version);
@@ -228,6 +220,20 @@ impl Manifest {
         self.requires.iter().try_for_each(|id| check_id("requires", id))?;
         self.uses.iter().try_for_each(|id| check_id("uses", id))
     }
+}
+
+/// Why a plugin cannot be called so.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let shown = shorten(name);
+    if !is_name(name) {
+        let text =
+            format!("name '{shown}' must be 1 to 64 of a-z, 0-9 and '-', and begin with a letter or digit");
+        return Err(text);
+    }
+    if TAKEN.contains(&name) {
+        return Err(format!("name '{shown}' is latentd's own; choose another"));
+    }
+    Ok(())
 }
 
 /// Whether a text can be the name of a plugin.

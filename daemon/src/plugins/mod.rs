@@ -1,8 +1,8 @@
 //! Plugins: found in their folders, read without loading, loaded once a request names them, called at the stages of a drawing.
 //!
 //! [`search`] and [`manifest`] look, [`library`] loads, [`job`] settles what the plugins of a request do, [`stages`] calls them.
-//! What they may call is in [`host`]; [`call`] and [`objects`] are what that works on. Nothing here knows the wire or the
-//! library of models.
+//! What they may call is in [`host`]; [`call`] and [`objects`] are what that works on. [`validate`] tries for its author whether
+//! a plugin keeps to all of it. Nothing here knows the wire or the library of models.
 
 mod call;
 mod host;
@@ -16,6 +16,7 @@ mod search;
 mod section;
 mod stages;
 mod status;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,9 +30,11 @@ use crate::suggest::nearest;
 pub(crate) use call::Job;
 pub(crate) use job::{JobFacts, JobPlugins};
 use library::{Libraries, Plugin};
+pub(crate) use manifest::check_name;
 pub(crate) use search::Folder;
 use search::{Found, Search};
 pub(crate) use stages::JobStages;
+pub(crate) use validate::{Checked, Options, Outcome, Program, run_child, validate};
 
 /// All plugins that are installed.
 pub(crate) struct Plugins {

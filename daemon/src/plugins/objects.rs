@@ -283,6 +283,11 @@ impl Objects {
         Ok(())
     }
 
+    /// How many there are: between two calls those that the plugin keeps.
+    pub(super) fn count(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.object.is_some()).count()
+    }
+
     /// The call ends, and with it all that the plugin does not keep.
     pub(super) fn end_call(&mut self) {
         for index in 0..self.slots.len() {

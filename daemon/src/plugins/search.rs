@@ -217,6 +217,20 @@ impl Identity {
     }
 }
 
+/// One library, wherever it lies: what a search of its folder would say of it.
+pub(super) fn look_at(path: &Path) -> Result<Manifest, String> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if name.len() <= DLL_SUFFIX.len() || !name.ends_with(DLL_SUFFIX) {
+        return Err(format!(
+            "its name does not end in {DLL_SUFFIX}: in a folder of plugins nobody would look at it"
+        ));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let whole = fs::canonicalize(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let read = Search::default().look_at(&whole.join(name), &whole, false, &HashMap::new());
+    read.map(|(manifest, _)| manifest).map_err(|(Refused::NoPlugin(why) | Refused::Plugin(why))| why)
+}
+
 /// What is called as libraries are.
 fn libraries_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut libraries = Vec::new();

@@ -9,18 +9,21 @@ use std::time::{Duration, Instant};
 use latentd_models::Tensor;
 use latentd_models::files::Prediction;
 use latentd_models::image::RgbImage;
+use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{
     DenoiseBefore, DenoiseCombine, Evaluation, Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin,
-    PassKind, Role, Stages, Wants,
+    PassKind, Role, Stages, UNetBlock, Wants,
 };
 use latentd_plugin_api::abi::{
     LATENTD_BASE, LATENTD_COND, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_HIRES,
-    LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PREDICTS_NOISE,
-    LATENTD_PREDICTS_VELOCITY, LATENTD_UNCOND, latentd_call, latentd_denoise, latentd_eval, latentd_latents,
-    latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_region, latentd_row,
+    LATENTD_IMAGE_POST, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_LATENT_FINAL, LATENTD_MIDDLE,
+    LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY,
+    LATENTD_UNCOND, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise, latentd_eval,
+    latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_region,
+    latentd_row,
 };
 
-use super::call::{Call, Job};
+use super::call::{Call, Job, Want};
 use super::host::text;
 use super::job::{JobPlugins, Member};
 use super::library::Tables;
@@ -31,7 +34,7 @@ use crate::error::{Class, Error, Result};
 pub(crate) struct JobStages<'a> {
     plugins: &'a JobPlugins,
     job: &'a dyn Job,
-    instances: Vec<Instance<'a>>,
+    pub(super) instances: Vec<Instance<'a>>,
     /// The pass that goes on.
     pass: Option<PassBegin>,
     /// Why the request ended, if a plugin ended it.
@@ -41,11 +44,11 @@ pub(crate) struct JobStages<'a> {
 }
 
 /// What a plugin made for this drawing.
-struct Instance<'a> {
-    member: &'a Member,
+pub(super) struct Instance<'a> {
+    pub(super) member: &'a Member,
     /// What it made, or null.
     made: *mut c_void,
-    objects: Objects,
+    pub(super) objects: Objects,
     spent: Duration,
 }
 
@@ -69,12 +72,12 @@ impl Instance<'_> {
 }
 
 /// What a stage's function is called with.
-struct Called<'a> {
-    instance: *mut c_void,
-    call: *mut latentd_call,
-    tables: &'a Tables,
+pub(super) struct Called<'a> {
+    pub(super) instance: *mut c_void,
+    pub(super) call: *mut latentd_call,
+    pub(super) tables: &'a Tables,
     /// What stands for the stage's tensors and images, in their order.
-    handles: &'a [u64],
+    pub(super) handles: &'a [u64],
 }
 
 impl<'a> JobStages<'a> {
@@ -117,7 +120,7 @@ impl<'a> JobStages<'a> {
     fn chain(
         &mut self,
         stage: &'static str,
-        at: Option<(usize, usize)>,
+        is_turn: impl Fn(&Want) -> bool,
         contents: &mut [Content],
         slots: usize,
         function: impl Fn(&Called<'_>) -> u32,
@@ -125,9 +128,7 @@ impl<'a> JobStages<'a> {
         let mut changed = false;
         for index in self.plugins.chains.get(stage).into_iter().flatten() {
             let Some(instance) = self.instances.get_mut(*index) else { continue };
-            let is_wanted =
-                |(step, steps)| instance.member.want(stage).is_some_and(|want| want.has(step, steps));
-            if !at.is_none_or(is_wanted) {
+            if !instance.member.want(stage).is_some_and(&is_turn) {
                 continue;
             }
             let begun = Instant::now();
@@ -201,7 +202,7 @@ impl<'a> JobStages<'a> {
                 unsafe { run(called.instance, called.call, &raw const args) }
             })
         };
-        if self.chain(stage, None, &mut contents, 1, function)? {
+        if self.chain(stage, |_| true, &mut contents, 1, function)? {
             replace(tensors, handle, contents)?;
         }
         Ok(())
@@ -220,7 +221,7 @@ fn of(member: &Member, text: &str) -> String {
 }
 
 /// Calls one plugin. Gives its notices, and whether it replaced something in `contents`.
-fn call(
+pub(super) fn call(
     instance: &mut Instance<'_>,
     job: &dyn Job,
     stage: &str,
@@ -299,15 +300,26 @@ fn list<T>(items: &[T]) -> latentd_list {
     latentd_list { items: items.as_ptr().cast(), count: items.len() as u32, stride: size_of::<T>() as u32 }
 }
 
-fn kind(pass: PassKind) -> u32 {
+pub(super) fn kind(pass: PassKind) -> u32 {
     match pass {
         PassKind::Base => LATENTD_BASE,
         PassKind::Hires => LATENTD_HIRES,
     }
 }
 
+/// A place in the UNet, as part and index.
+pub(super) fn place(site: Site) -> (u32, u32) {
+    let part = match site.part {
+        SitePart::Input => LATENTD_INPUT,
+        SitePart::InputStored => LATENTD_INPUT_STORED,
+        SitePart::Middle => LATENTD_MIDDLE,
+        SitePart::Output => LATENTD_OUTPUT,
+    };
+    (part, site.index as u32)
+}
+
 /// Pictures from `first` on; their pixels where there are handles.
-fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<latentd_picture> {
+pub(super) fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<latentd_picture> {
     let picture = |(index, seed): (usize, &u64)| latentd_picture {
         image: (first + index) as u32,
         reserved: 0,
@@ -318,7 +330,7 @@ fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<latentd_picture>
 }
 
 /// An evaluation's rows; `masks` stand for those that have one, in their order.
-fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<latentd_row> {
+pub(super) fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<latentd_row> {
     let mut masks = masks.iter().copied();
     let row = |row: &latentd_models::pipeline::Row| latentd_row {
         image: row.image as u32,
@@ -346,7 +358,7 @@ fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<latentd_row> {
 }
 
 /// What the masks of rows are, in their order.
-fn masks(evaluation: &Evaluation) -> latentd_models::Result<Vec<Content>> {
+pub(super) fn masks(evaluation: &Evaluation) -> latentd_models::Result<Vec<Content>> {
     let masks = evaluation.rows.iter().filter_map(|row| row.mask.as_deref());
     let as_image = |mask: &Tensor| {
         let (height, width) = (mask.dim(0), mask.dim(1));
@@ -355,7 +367,7 @@ fn masks(evaluation: &Evaluation) -> latentd_models::Result<Vec<Content>> {
     masks.map(as_image).collect()
 }
 
-fn told(evaluation: &Evaluation, rows: &[latentd_row]) -> latentd_eval {
+pub(super) fn told(evaluation: &Evaluation, rows: &[latentd_row]) -> latentd_eval {
     latentd_eval {
         size: size_of::<latentd_eval>() as u32,
         depth: evaluation.depth,
@@ -373,6 +385,8 @@ fn told(evaluation: &Evaluation, rows: &[latentd_row]) -> latentd_eval {
         timestep: f64::from(evaluation.timestep),
         grid_w: evaluation.latents.1 as u32,
         grid_h: evaluation.latents.0 as u32,
+        group: 0,
+        groups: 1,
     }
 }
 
@@ -424,6 +438,7 @@ impl Stages for JobStages<'_> {
             pass_begin: !self.plugins.is_empty(),
             noise_init: self.has(LATENTD_NOISE_INIT),
             denoise_before: self.has(LATENTD_DENOISE_BEFORE),
+            unet_block: self.has(LATENTD_UNET_BLOCK),
             denoise_combine: self.has(LATENTD_DENOISE_COMBINE),
             latent_final: self.has(LATENTD_LATENT_FINAL),
             image_post: self.has(LATENTD_IMAGE_POST),
@@ -451,9 +466,63 @@ impl Stages for JobStages<'_> {
         let (name, scale) = (LATENTD_DENOISE_BEFORE, 0.0);
         let denoising = Denoising { stage: name, evaluation, images, seeds, scale };
         let function = |called: &Called<'_>| denoising.run(called, (Some(0), None, None), 1);
-        let at = Some((evaluation.step, evaluation.steps));
-        if self.chain(name, at, &mut contents, 1, function)? {
+        let is_turn = |want: &Want| want.has(evaluation.step, evaluation.steps);
+        if self.chain(name, is_turn, &mut contents, 1, function)? {
             replace(tensors, *latents, [contents.swap_remove(0)])?;
+        }
+        Ok(())
+    }
+
+    fn wants_site(&self, evaluation: &Evaluation, site: Site) -> bool {
+        let mut chain = self.plugins.chains.get(LATENTD_UNET_BLOCK).into_iter().flatten();
+        chain.any(|index| {
+            let member = self.instances.get(*index).map(|instance| instance.member);
+            let want = member.and_then(|member| member.want(LATENTD_UNET_BLOCK));
+            want.is_some_and(|want| want.has(evaluation.step, evaluation.steps) && want.is_at(place(site)))
+        })
+    }
+
+    fn unet_block(&mut self, stage: &UNetBlock, tensors: &mut Handles) -> latentd_models::Result<()> {
+        let mut evaluation = stage.evaluation.clone();
+        // Of the rows those that are here.
+        evaluation.rows = evaluation.rows.get(stage.rows.clone()).unwrap_or_default().to_vec();
+        let evaluation = &evaluation;
+        let mut contents = vec![Content::Tensor(tensors.read(stage.h)?.clone())];
+        if let Some(skip) = stage.skip {
+            contents.push(Content::Tensor(tensors.read(skip)?.clone()));
+        }
+        let slots = contents.len();
+        contents.extend(masks(evaluation)?);
+        let channels =
+            contents[..slots].iter().map(|content| content.dims().get(1).map_or(0, |count| *count as u32));
+        let channels: Vec<u32> = channels.collect();
+        let (part, index) = place(stage.site);
+        let function = |called: &Called<'_>| {
+            let (own, of_masks) = called.handles.split_at_checked(slots).unwrap_or_default();
+            let rows = rows(evaluation, of_masks);
+            let mut eval = told(evaluation, &rows);
+            (eval.group, eval.groups) = (stage.group as u32, stage.groups as u32);
+            let args = latentd_block {
+                size: size_of::<latentd_block>() as u32,
+                part,
+                index,
+                channels: channels.first().copied().unwrap_or_default(),
+                skip_channels: channels.get(1).copied().unwrap_or_default(),
+                reserved: 0,
+                eval: &raw const eval,
+                h: own.first().copied().unwrap_or_default(),
+                skip: own.get(1).copied().unwrap_or_default(),
+            };
+            called.tables.unet_block.and_then(|table| table.run).map_or(0, |run| {
+                // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
+                unsafe { run(called.instance, called.call, &raw const args) }
+            })
+        };
+        let is_turn = |want: &Want| want.has(evaluation.step, evaluation.steps) && want.is_at((part, index));
+        if self.chain(LATENTD_UNET_BLOCK, is_turn, &mut contents, slots, function)? {
+            for (handle, content) in [Some(stage.h), stage.skip].into_iter().flatten().zip(contents) {
+                replace(tensors, handle, [content])?;
+            }
         }
         Ok(())
     }
@@ -472,8 +541,8 @@ impl Stages for JobStages<'_> {
         let name = LATENTD_DENOISE_COMBINE;
         let denoising = Denoising { stage: name, evaluation, images, seeds, scale: *scale };
         let function = |called: &Called<'_>| denoising.run(called, (Some(1), Some(2), Some(0)), 3);
-        let at = Some((evaluation.step, evaluation.steps));
-        if self.chain(name, at, &mut contents, 1, function)? {
+        let is_turn = |want: &Want| want.has(evaluation.step, evaluation.steps);
+        if self.chain(name, is_turn, &mut contents, 1, function)? {
             replace(tensors, *guided, [contents.swap_remove(0)])?;
         }
         Ok(())
@@ -505,7 +574,7 @@ impl Stages for JobStages<'_> {
             })
         };
         let slots = contents.len();
-        if self.chain(LATENTD_IMAGE_POST, None, &mut contents, slots, function)? {
+        if self.chain(LATENTD_IMAGE_POST, |_| true, &mut contents, slots, function)? {
             for (picture, content) in stage.pictures.iter_mut().zip(contents) {
                 if let Content::Image(Image { width, height, pixels, .. }) = content {
                     let pixels = Arc::unwrap_or_clone(pixels);

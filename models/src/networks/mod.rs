@@ -4,4 +4,5 @@ pub mod clip;
 mod detect;
 pub mod taesd;
 pub mod unet;
+pub mod unet_sites;
 pub mod vae;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::detect::{MOST_IN_A_ROW, count, dim};
+use super::unet_sites::{NoVisitor, Site, SitePart, Visited, Visitor, put, shown};
 use crate::Error;
 use crate::error::{Result, bail};
 use crate::files::Tensors;
@@ -350,13 +351,38 @@ impl UNet {
 
     /// The same with what does not change from call to call made before.
     pub fn denoise(&self, x: &Tensor, call: &UNetCall, run: &Run) -> Result<Tensor> {
+        self.denoise_visited(x, call, run, &mut NoVisitor)
+    }
+
+    /// The same with somebody who looks on. The device's threads are left for each place that is wanted.
+    pub fn denoise_visited(
+        &self,
+        x: &Tensor,
+        call: &UNetCall,
+        run: &Run,
+        visitor: &mut dyn Visitor,
+    ) -> Result<Tensor> {
         if call.times.len() != x.dim(0) {
             bail!("unet: {} timesteps for latents {:?}", call.times.len(), x.dims());
         }
-        run.on(&self.device, || {
-            let out = self.run(upload(&self.device, &x.to_channels_last()?)?, call, run)?;
-            Tensor::new(self.device.download(&out)?, out.dims())?.to_channels_first()
-        })
+        let device = &self.device;
+        let mut way = run.on(device, || Ok(Way::new(self, upload(device, &x.to_channels_last()?)?, call)))?;
+        let steps = self.steps();
+        let wanted = |site: &Option<Site>| site.filter(|site| visitor.wants(*site));
+        let stops: Vec<Option<Site>> = steps.iter().map(|(site, _)| wanted(site)).collect();
+        let mut from = 0;
+        while from < steps.len() {
+            if let Some(site) = stops[from] {
+                let (h, skip) = run.on(device, || way.shown(site))?;
+                let visited = visitor.visit(site, h, skip)?;
+                run.on(device, || way.put(visited))?;
+            }
+            let next = stops[from + 1..].iter().position(Option::is_some);
+            let until = next.map_or(steps.len(), |next| from + 1 + next);
+            run.on(device, || steps[from..until].iter().try_for_each(|(_, step)| way.go(*step, run)))?;
+            from = until;
+        }
+        run.on(device, || Tensor::new(device.download(&way.h)?, way.h.dims())?.to_channels_first())
     }
 
     /// Keys and values of conditioning of these numbers of tokens, for a network on a device that only counts.
@@ -388,45 +414,27 @@ impl UNet {
 
     /// `x (batch, height, width, in_channels)`, f32 → `(batch, height, width, out_channels)`, f32.
     fn run(&self, x: Activations, call: &UNetCall, run: &Run) -> Result<Activations> {
-        let device = &self.device;
-        let mut call = Call { network: self, of: call, residual_block: 0, cross_attention: 0 };
-        run.enter(device, format_args!("unet.in.0"))?;
-        let mut h = device.convert(&self.conv_in.forward(&x)?, self.precision)?;
-        drop(x);
-        let mut skips = vec![h.clone()];
-        for (index, block) in self.input_blocks.iter().enumerate() {
-            run.enter(device, format_args!("unet.in.{}", index + 1))?;
-            h = match block {
-                InputBlock::Residual(residual, transformer) => {
-                    transform(transformer.as_ref(), residual.forward(&h, &mut call)?, &mut call)?
-                }
-                InputBlock::Downsample(conv) => conv.forward(&h)?,
-            };
-            skips.push(h.clone());
+        let mut way = Way::new(self, x, call);
+        for (_, step) in self.steps() {
+            way.go(step, run)?;
         }
-        run.enter(device, format_args!("unet.middle"))?;
-        h = self.middle.0.forward(&h, &mut call)?;
-        h = transform(self.middle.1.as_ref(), h, &mut call)?;
-        h = self.middle.2.forward(&h, &mut call)?;
-        if let Some(residuals) = call.of.residuals {
-            h = add_residuals(device, residuals, &mut skips, h)?;
+        Ok(way.h)
+    }
+
+    /// All steps of a call, each with the place that lies before it.
+    fn steps(&self) -> Vec<(Option<Site>, Step)> {
+        let site = |part, index| Some(Site { part, index });
+        let mut steps = vec![(None, Step::First), (site(SitePart::Input, 0), Step::Store)];
+        for index in 0..self.input_blocks.len() {
+            steps.push((site(SitePart::InputStored, index), Step::In(index)));
+            steps.push((site(SitePart::Input, index + 1), Step::Store));
         }
-        for (index, block) in self.output_blocks.iter().enumerate() {
-            run.enter(device, format_args!("unet.out.{index}"))?;
-            let Some(skip) = skips.pop() else { bail!("unet: more blocks up than down") };
-            // An odd size rounds up when halved, and comes back one too large.
-            let (_, rows, columns, _) = skip.dims4()?;
-            let input = cat_channels(device, &resized_nearest(device, &h, rows, columns)?, &skip)?;
-            drop((h, skip));
-            h = block.residual.forward(&input, &mut call)?;
-            drop(input);
-            h = transform(block.transformer.as_ref(), h, &mut call)?;
-            if let Some(conv) = &block.upsample {
-                h = conv.forward(&h)?;
-            }
-        }
-        run.enter(device, format_args!("unet.last"))?;
-        self.conv_out.forward_normed(&self.norm_out, &h, &Epilogue::widened())
+        steps.push((site(SitePart::InputStored, self.input_blocks.len()), Step::Middle));
+        steps.push((site(SitePart::Middle, 0), Step::Residuals));
+        let output = 0..self.output_blocks.len();
+        steps.extend(output.map(|index| (site(SitePart::Output, index), Step::Out(index))));
+        steps.push((None, Step::Last));
+        steps
     }
 
     /// Keys and values of conditioning `(batch, tokens, context_width)`, changed by `transforms` on the way. Tokens that
@@ -511,6 +519,114 @@ impl UNet {
     }
 }
 
+/// What a call does, one after the other.
+#[derive(Clone, Copy)]
+enum Step {
+    /// The first convolution.
+    First,
+    /// What came of it is a skip.
+    Store,
+    /// This one of the input blocks behind it.
+    In(usize),
+    Middle,
+    /// Those of a ControlNet.
+    Residuals,
+    /// An output block with the skip that it takes.
+    Out(usize),
+    /// The last convolution.
+    Last,
+}
+
+/// A call on its way.
+struct Way<'a> {
+    network: &'a UNet,
+    call: Call<'a>,
+    /// `(batch, height, width, channels)`.
+    h: Activations,
+    skips: Vec<Activations>,
+}
+
+impl<'a> Way<'a> {
+    fn new(network: &'a UNet, h: Activations, of: &'a UNetCall<'a>) -> Self {
+        let call = Call { network, of, residual_block: 0, cross_attention: 0 };
+        Self { network, call, h, skips: vec![] }
+    }
+
+    fn go(&mut self, step: Step, run: &Run) -> Result<()> {
+        let Self { network, call, h, skips } = self;
+        let device = &network.device;
+        match step {
+            Step::First => {
+                run.enter(device, format_args!("unet.in.0"))?;
+                *h = device.convert(&network.conv_in.forward(h)?, network.precision)?;
+            }
+            Step::Store => skips.push(h.clone()),
+            Step::In(index) => {
+                run.enter(device, format_args!("unet.in.{}", index + 1))?;
+                match network.input_blocks.get(index) {
+                    Some(InputBlock::Residual(residual, transformer)) => {
+                        *h = residual.forward(h, call)?;
+                        transform(transformer.as_ref(), h, call)?;
+                    }
+                    Some(InputBlock::Downsample(conv)) => *h = conv.forward(h)?,
+                    None => bail!("unet: no input block {}", index + 1),
+                }
+            }
+            Step::Middle => {
+                run.enter(device, format_args!("unet.middle"))?;
+                let (first, transformer, last) = &network.middle;
+                *h = first.forward(h, call)?;
+                transform(transformer.as_ref(), h, call)?;
+                *h = last.forward(h, call)?;
+            }
+            Step::Residuals => {
+                if let Some(residuals) = call.of.residuals {
+                    *h = add_residuals(device, residuals, skips, h.clone())?;
+                }
+            }
+            Step::Out(index) => {
+                run.enter(device, format_args!("unet.out.{index}"))?;
+                let (Some(block), Some(skip)) = (network.output_blocks.get(index), skips.pop()) else {
+                    bail!("unet: more blocks up than down")
+                };
+                // An odd size rounds up when halved, and comes back one too large.
+                let (_, rows, columns, _) = skip.dims4()?;
+                *h = cat_channels(device, &resized_nearest(device, h, rows, columns)?, &skip)?;
+                drop(skip);
+                *h = block.residual.forward(h, call)?;
+                transform(block.transformer.as_ref(), h, call)?;
+                if let Some(conv) = &block.upsample {
+                    *h = conv.forward(h)?;
+                }
+            }
+            Step::Last => {
+                run.enter(device, format_args!("unet.last"))?;
+                *h = network.conv_out.forward_normed(&network.norm_out, h, &Epilogue::widened())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What goes by at a place.
+    fn shown(&self, site: Site) -> Result<(Tensor, Option<Tensor>)> {
+        let device = &self.network.device;
+        let skip = self.skips.last().filter(|_| site.part == SitePart::Output);
+        Ok((shown(device, &self.h)?, skip.map(|skip| shown(device, skip)).transpose()?))
+    }
+
+    /// Goes on with what somebody put there.
+    fn put(&mut self, visited: Visited) -> Result<()> {
+        let device = &self.network.device;
+        if let Some(h) = visited.h {
+            put(device, &mut self.h, &h, "h")?;
+        }
+        if let (Some(skip), Some(to)) = (visited.skip, self.skips.last_mut()) {
+            put(device, to, &skip, "the skip")?;
+        }
+        Ok(())
+    }
+}
+
 /// What a call's blocks take, each its own, in the order in which they are run.
 struct Call<'a> {
     network: &'a UNet,
@@ -584,11 +700,11 @@ fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Result<Vec<f32>> {
     Ok(fitted)
 }
 
-fn transform(transformer: Option<&Transformer>, h: Activations, call: &mut Call) -> Result<Activations> {
-    match transformer {
-        Some(transformer) => transformer.forward(&h, call),
-        None => Ok(h),
+fn transform(transformer: Option<&Transformer>, h: &mut Activations, call: &mut Call) -> Result<()> {
+    if let Some(transformer) = transformer {
+        *h = transformer.forward(h, call)?;
     }
+    Ok(())
 }
 
 /// Adds a ControlNet's residuals to the skip connections and the middle.

@@ -12,6 +12,7 @@ use super::pass_plan::PassPlan;
 use super::sampling_options::{Skipped, is_cond_alone};
 use super::stages::{ControlResiduals, DenoiseBefore, DenoiseCombine};
 use super::start::Start;
+use super::unet_blocks::BlockStages;
 use super::watch::{Phase, Progress};
 use crate::files::Prediction;
 use crate::image::{RgbImage, latent_preview};
@@ -249,8 +250,9 @@ impl Denoiser<'_, '_> {
         self.context.contexts.need(needed, &networks.unet, &networks.transforms, &run)?;
         let mut outputs = vec![];
         let at_once = self.plan.samples_at_once.max(1);
-        for (first, rows) in evaluation.rows.chunks(at_once).enumerate() {
-            let range = first * at_once..first * at_once + rows.len();
+        let groups = evaluation.rows.len().div_ceil(at_once);
+        for (group, rows) in evaluation.rows.chunks(at_once).enumerate() {
+            let range = group * at_once..group * at_once + rows.len();
             let contexts: Vec<RowContext> = conditionings[range.clone()]
                 .iter()
                 .map(|conditioning| {
@@ -268,8 +270,18 @@ impl Denoiser<'_, '_> {
                 residuals: residuals.as_deref(),
                 transforms: &networks.transforms,
             };
-            let x = Tensor::cat(&latents[range].iter().collect::<Vec<_>>(), 0)?;
-            let output = networks.unet.denoise(&x, &call, &Run::until(&cancelled))?;
+            let x = Tensor::cat(&latents[range.clone()].iter().collect::<Vec<_>>(), 0)?;
+            let mut blocks = BlockStages {
+                stages: &mut *self.context.around.stages,
+                handles: &mut *self.context.around.handles,
+                evaluation,
+                is_wanted: self.context.wants.unet_block,
+                rows: range,
+                group,
+                groups,
+            };
+            let run = Run::until(&cancelled);
+            let output = networks.unet.denoise_visited(&x, &call, &run, &mut blocks)?;
             for index in 0..rows.len() {
                 outputs.push(output.narrow(0, index, 1)?);
             }

@@ -33,6 +33,7 @@ mod start;
 mod texts;
 mod time_embeddings;
 mod txt2img;
+mod unet_blocks;
 mod watch;
 
 pub use components::Components;
@@ -51,7 +52,7 @@ pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{
     BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, ImagePost, LatentFinal,
-    NoStages, NoiseInit, PassBegin, Picture, Stages, Wants,
+    NoStages, NoiseInit, PassBegin, Picture, Stages, UNetBlock, Wants,
 };
 pub use start::Start;
 pub use texts::Texts;

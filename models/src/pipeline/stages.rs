@@ -6,6 +6,7 @@ use super::evaluation::{Evaluation, PassKind};
 use super::handles::{Handle, Handles};
 use crate::Result;
 use crate::image::RgbImage;
+use crate::networks::unet_sites::Site;
 
 /// Which stages somebody wants to take part in; what nobody wants costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Wants {
     pub denoise_before: bool,
     /// [`Stages::control_residuals`].
     pub control_residuals: bool,
+    /// [`Stages::unet_block`].
+    pub unet_block: bool,
     /// [`Stages::denoise_combine`].
     pub denoise_combine: bool,
     /// [`Stages::latent_final`].
@@ -39,6 +42,7 @@ impl Wants {
         noise_init: true,
         denoise_before: true,
         control_residuals: true,
+        unet_block: true,
         denoise_combine: true,
         latent_final: true,
         image_post: true,
@@ -101,6 +105,26 @@ pub struct ControlResiduals<'a> {
     pub evaluation: &'a Evaluation,
     /// `(rows, channels, height, width)`, scaled as the UNet sees them.
     pub latents: Handle,
+}
+
+/// Something goes by in the UNet, of the rows that are evaluated together.
+#[derive(Clone, Debug)]
+pub struct UNetBlock<'a> {
+    /// What the evaluation is of; of its rows, these are here.
+    pub evaluation: &'a Evaluation,
+    /// In the order of the tensors.
+    pub rows: Range<usize>,
+    /// Which of the groups that the rows are evaluated in, one after the other.
+    pub group: usize,
+    /// How many there are.
+    pub groups: usize,
+    /// Where it goes by.
+    pub site: Site,
+    /// `(rows, channels, height, width)`, as f32 of the network's precision.
+    pub h: Handle,
+    /// As `h`, with channels of its own; what will be joined to `h`, in the output part. `h` may be larger by a row or a
+    /// column, which will be left out.
+    pub skip: Option<Handle>,
 }
 
 /// Predictions are there, and not yet one.
@@ -189,6 +213,17 @@ pub trait Stages: Send {
         _tensors: &mut Handles,
     ) -> Result<Vec<Handle>> {
         Ok(vec![])
+    }
+
+    /// Whether [`Self::unet_block`] is called at a place in this evaluation, if it is wanted at all. What goes by at others
+    /// is not copied.
+    fn wants_site(&self, _evaluation: &Evaluation, _site: Site) -> bool {
+        true
+    }
+
+    /// Something goes by in the UNet, once per place and group of rows; either tensor may be replaced by one of its shape.
+    fn unet_block(&mut self, _stage: &UNetBlock, _tensors: &mut Handles) -> Result<()> {
+        Ok(())
     }
 
     /// Predictions are there, and what guidance makes of them.

@@ -97,6 +97,10 @@ pub struct latentd_eval {
     pub grid_w: u32,
     /// As `grid_w`.
     pub grid_h: u32,
+    /// In LATENTD_UNET_BLOCK, where rows may come in groups, one after the other: which this is, from 0. Else 0.
+    pub group: u32,
+    /// How many there are.
+    pub groups: u32,
 }
 
 /// One picture with what belongs to it.

@@ -23,6 +23,8 @@ ids! {
     LATENTD_LATENT_FINAL = "latent.final/draft-1";
     /// Stage, latentd_denoise_stage: the sampler is about to ask the model. Slot 0: x.
     LATENTD_DENOISE_BEFORE = "denoise.before/draft-1";
+    /// Stage, latentd_unet_block_stage: something goes by in the UNet. Slots: 0 h, 1 the skip, each of the same size.
+    LATENTD_UNET_BLOCK = "unet.block/draft-1";
     /// Stage, latentd_denoise_stage: outputs are there, and what guidance makes of them. Slot 0: guided.
     LATENTD_DENOISE_COMBINE = "denoise.combine/draft-1";
     /// Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's.

@@ -1,7 +1,28 @@
 //! job.plan: what of a job a plugin takes part in, told as the request is resolved.
 
-use super::basic::{latentd_bytes, latentd_call, latentd_status, latentd_text};
+use super::basic::{latentd_bytes, latentd_call, latentd_list, latentd_status, latentd_text};
 use super::entry::latentd_job;
+
+/// After an input block, before its output is stored as a skip: both ways go on with it. Block 0 is the first convolution.
+pub const LATENTD_INPUT: u32 = 1;
+/// After it was stored: only the way down goes on with it.
+pub const LATENTD_INPUT_STORED: u32 = 2;
+/// After the middle block, before residuals are added. Its index is 0.
+pub const LATENTD_MIDDLE: u32 = 3;
+/// Before an output block: h, and the skip that will be joined to it.
+pub const LATENTD_OUTPUT: u32 = 4;
+/// Every one of them, where that is said.
+pub const LATENTD_ANY: u32 = 0xffff_ffff;
+
+/// A place in the UNet. Blocks count as `input_blocks` and `output_blocks` of LDM's checkpoints do, from 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct latentd_site {
+    /// LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_MIDDLE or LATENTD_OUTPUT.
+    pub part: u32,
+    /// Which block of that part, or LATENTD_ANY. One that a model does not have is nowhere.
+    pub index: u32,
+}
 
 /// A stage that is wanted.
 #[repr(C)]
@@ -17,6 +38,9 @@ pub struct latentd_want {
     pub from: f64,
     /// As `from`; not included.
     pub until: f64,
+    /// latentd_site, in LATENTD_UNET_BLOCK: where. Empty: everywhere. A place that nobody wants costs nothing; one that is wanted
+    /// costs a copy of what goes by.
+    pub sites: latentd_list,
 }
 
 /// Calls that collect an answer. Nothing of it holds before job.plan returns OK. \[control\]

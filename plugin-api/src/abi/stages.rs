@@ -78,6 +78,47 @@ pub struct latentd_denoise_stage {
     >,
 }
 
+/// What goes by at a place in the UNet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct latentd_block {
+    /// sizeof of it, as the host knows it.
+    pub size: u32,
+    /// LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_MIDDLE or LATENTD_OUTPUT.
+    pub part: u32,
+    /// Which block of that part.
+    pub index: u32,
+    /// Of h.
+    pub channels: u32,
+    /// Of the skip; 0 without.
+    pub skip_channels: u32,
+    /// 0.
+    pub reserved: u32,
+    /// What it is of: its rows are those that are here, in the order of the tensors.
+    pub eval: *const latentd_eval,
+    /// (rows, channels, h, w), f32 of the network's precision.
+    pub h: latentd_handle,
+    /// (rows, skip_channels, h, w) in LATENTD_OUTPUT, else 0. h may be larger by a row or a column, which will be left out.
+    pub skip: latentd_handle,
+}
+
+/// LATENTD_UNET_BLOCK.
+#[repr(C)]
+pub struct latentd_unet_block_stage {
+    /// sizeof of it, as the plugin knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// \[job\]
+    pub run: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            call: *mut latentd_call,
+            args: *const latentd_block,
+        ) -> latentd_status,
+    >,
+}
+
 /// Pictures, all of one pass at once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

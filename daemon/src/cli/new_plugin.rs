@@ -1,0 +1,128 @@
+//! `latentd plugins new`: a folder with a plugin that works, to begin from.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::failure::Failure;
+use super::output::say;
+use crate::plugins;
+
+/// What it is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Language {
+    /// C, with the header alone
+    C,
+    /// Rust, with the safe wrapper
+    Rust,
+}
+
+/// The manifest, whatever the language.
+const MANIFEST: &str = include_str!("../../../plugin-api/templates/plugin.toml");
+
+const HEADERS: [(&str, &str); 2] = [
+    ("latentd.h", include_str!("../../../plugin-api/include/latentd.h")),
+    ("latentd_msgpack.h", include_str!("../../../plugin-api/include/latentd_msgpack.h")),
+];
+
+macro_rules! sources {
+    ($($name:literal),* $(,)?) => {
+        [$((concat!("latentd-plugin-api/", $name), include_str!(concat!("../../../plugin-api/", $name)))),*]
+    };
+}
+
+/// The wrapper, which is built with the plugin.
+const WRAPPER: [(&str, &str); 17] = sources![
+    "src/abi/basic.rs",
+    "src/abi/entry.rs",
+    "src/abi/evaluation.rs",
+    "src/abi/ids.rs",
+    "src/abi/mod.rs",
+    "src/abi/plan.rs",
+    "src/abi/services.rs",
+    "src/abi/stages.rs",
+    "src/call.rs",
+    "src/error.rs",
+    "src/export.rs",
+    "src/host.rs",
+    "src/image.rs",
+    "src/job.rs",
+    "src/lib.rs",
+    "src/stages.rs",
+    "src/tensor.rs",
+];
+
+/// Its manifest, which stands alone.
+const WRAPPER_MANIFEST: &str = concat!(
+    "[package]\nname = \"latentd-plugin-api\"\nversion = \"",
+    env!("CARGO_PKG_VERSION"),
+    "\"\nedition = \"2024\"\nlicense = \"MIT OR Apache-2.0\"\npublish = false\n\n",
+    "[dependencies]\nrmp-serde = \"1.3\"\nserde = \"1\"\n"
+);
+
+/// The files of a plugin of this name, with their paths in its folder.
+fn files(name: &str, language: Language) -> Vec<(String, String)> {
+    let file = |path: &str, text: &str| {
+        let fill = |text: &str| text.replace("@NAME@", name).replace("@IDENT@", &name.replace('-', "_"));
+        (fill(path), fill(text))
+    };
+    let as_it_is = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
+    let mut files = vec![file("@NAME@.toml", MANIFEST)];
+    match language {
+        Language::C => {
+            files.push(file("@NAME@.c", include_str!("../../../plugin-api/templates/c/plugin.c")));
+            files.push(file("Makefile", include_str!("../../../plugin-api/templates/c/Makefile")));
+            files.extend(HEADERS.iter().map(as_it_is));
+        }
+        Language::Rust => {
+            files.push(file("Cargo.toml", include_str!("../../../plugin-api/templates/rust/Cargo.toml")));
+            files.push(file("src/lib.rs", include_str!("../../../plugin-api/templates/rust/src/lib.rs")));
+            files.push(("latentd-plugin-api/Cargo.toml".to_owned(), WRAPPER_MANIFEST.to_owned()));
+            files.extend(WRAPPER.iter().map(as_it_is));
+        }
+    }
+    files
+}
+
+/// Makes the folder NAME here, or at `folder`.
+pub(super) fn run(name: &str, language: Language, folder: Option<PathBuf>) -> Result<(), Failure> {
+    plugins::check_name(name).map_err(Failure::usage)?;
+    let folder = folder.unwrap_or_else(|| PathBuf::from(name));
+    let shown = folder.display();
+    if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) || folder.is_file() {
+        return Err(Failure::new(format!("{shown} is there already; give another --folder")));
+    }
+    for (path, text) in files(name, language) {
+        let path = folder.join(path);
+        let written = std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))
+            .and_then(|()| std::fs::write(&path, text));
+        written.map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+    }
+    let next = match language {
+        Language::C => "make && make install".to_owned(),
+        Language::Rust => {
+            let library =
+                format!("target/release/lib{}{}", name.replace('-', "_"), std::env::consts::DLL_SUFFIX);
+            format!("cargo build --release && latentd plugins validate {library}")
+        }
+    };
+    say(&format!("latentd: made {shown}; next: cd {shown} && {next}"));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_to_fill_in() {
+        for language in [Language::C, Language::Rust] {
+            for (path, text) in files("soft-light", language) {
+                assert!(
+                    !path.contains('@') && !text.contains("@NAME@") && !text.contains("@IDENT@"),
+                    "{path}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What stands for a job here: nobody draws, memory is bounded, and it can be cancelled or out of memory at will.
+
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use latentd_client::protocol::{PluginParams, Txt2ImgParams};
+use serde_json::{Map, Value as Json};
+
+use super::inputs::Random;
+use super::outcome::{Line, Outcome};
+use super::schema;
+use crate::error::{Class, Error, Result};
+use crate::memory::{Budget, Lease};
+use crate::plugins::call::Job;
+use crate::plugins::job::{JobFacts, JobPlugins};
+use crate::plugins::library::Plugin;
+use crate::plugins::parameters;
+use crate::plugins::stages::JobStages;
+
+/// Bytes that all tensors and images of a plugin may have at once.
+const MOST_BYTES: u64 = 2 << 30;
+
+/// A job that stages are called for.
+pub(super) struct Bench {
+    is_cancelled: AtomicBool,
+    /// Allocations that are still granted.
+    granted: AtomicU32,
+    refused: AtomicU32,
+    budget: Arc<Budget>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self {
+            is_cancelled: AtomicBool::new(false),
+            granted: AtomicU32::new(u32::MAX),
+            refused: AtomicU32::new(0),
+            budget: Budget::new(MOST_BYTES),
+        }
+    }
+
+    pub(super) fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Grants so many allocations from now on.
+    pub(super) fn grant(&self, count: u32) {
+        self.granted.store(count, Ordering::Relaxed);
+    }
+
+    /// How many were not granted.
+    pub(super) fn refused(&self) -> u32 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Job for Bench {
+    fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
+    }
+
+    fn reserve(&self, bytes: u64, _plugin: &str) -> Result<Lease> {
+        let take = |left: u32| if left == u32::MAX { Some(left) } else { left.checked_sub(1) };
+        if self.granted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::new(Class::Memory, format!("{bytes} bytes cannot be had, for a check")));
+        }
+        let refused =
+            || Error::new(Class::Memory, format!("{bytes} bytes are more than the {MOST_BYTES} of a job"));
+        self.budget.try_reserve(bytes).ok_or_else(refused)
+    }
+}
+
+/// Why a check ended early: what came of it. (An `Err` that may be none of the plugin's faults.)
+pub(super) type Looked<T = ()> = std::result::Result<T, Outcome>;
+
+/// A failed check.
+pub(super) fn fail<T>(why: impl Into<String>) -> Looked<T> {
+    Err(Outcome::Failed(why.into()))
+}
+
+/// What a plugin answered to what it must do: that it cannot is its right, if it says why.
+pub(super) fn must<T>(answer: Result<T>, at: &str) -> Looked<T> {
+    answer.map_err(|error| {
+        let text = if at.is_empty() { error.text.clone() } else { format!("{at}: {}", error.text) };
+        if is_refusal(&error) && error.class == Class::Unsupported {
+            Outcome::Skipped(text)
+        } else {
+            Outcome::Failed(text)
+        }
+    })
+}
+
+/// What a plugin answered to what it may refuse; whether it did it.
+pub(super) fn may<T>(answer: Result<T>, at: &str) -> Looked<Option<T>> {
+    match answer {
+        Err(error) if is_refusal(&error) => Ok(None),
+        answer => match must(answer, at) {
+            Err(Outcome::Skipped(why)) => fail(why),
+            other => other.map(Some),
+        },
+    }
+}
+
+/// Whether it says that it cannot, or may not, and why.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.class, Class::Unsupported | Class::InvalidParams)
+        && !error.text.contains("and said no more")
+}
+
+/// A plugin that is loaded, with what its stages are called with.
+pub(super) struct Ready {
+    pub plugin: Arc<Plugin>,
+    /// Of calls that do not look at parameters.
+    pub params: Result<PluginParams, String>,
+    /// The request that it is told of.
+    request: Vec<u8>,
+    /// Who is told what is being tried, should the process end in it.
+    told: UnixStream,
+}
+
+impl Ready {
+    pub(super) fn new(
+        plugin: Arc<Plugin>,
+        params: Option<PluginParams>,
+        seed: u64,
+        told: UnixStream,
+    ) -> Self {
+        let params = match params {
+            Some(params) => Ok(params),
+            None => usual_params(plugin.manifest.parameters.as_ref(), seed),
+        };
+        let request =
+            Txt2ImgParams { prompt: "a cat".into(), seed: 1, batch_size: 4, ..Txt2ImgParams::default() };
+        let request = rmp_serde::to_vec_named(&request).unwrap_or_default();
+        Self { plugin, params, request, told }
+    }
+
+    /// Says what is tried next.
+    pub(super) fn at(&self, what: &str) {
+        if let Ok(line) = serde_json::to_string(&Line::At(what.to_owned())) {
+            // Who does not read it gets no outcome, either.
+            (&self.told).write_all(format!("{line}\n").as_bytes()).ok();
+        }
+    }
+
+    /// Plans, as at submit.
+    pub(super) fn resolve(&self, params: &PluginParams, job: &Bench) -> Result<JobPlugins> {
+        let facts =
+            JobFacts { method: "txt2img", request: &self.request, pictures: 4, batch: 4, strict: false };
+        JobPlugins::resolve(vec![(Arc::clone(&self.plugin), params)], &facts, job)
+    }
+
+    /// The usual parameters.
+    pub(super) fn params(&self) -> Looked<&PluginParams> {
+        self.params.as_ref().map_err(|why| Outcome::Skipped(why.clone()))
+    }
+
+    /// Plans with the usual parameters.
+    pub(super) fn planned(&self, job: &Bench) -> Looked<JobPlugins> {
+        must(self.resolve(self.params()?, job), "")
+    }
+}
+
+/// An instance.
+pub(super) fn begin<'a>(plugins: &'a JobPlugins, job: &'a Bench) -> Looked<JobStages<'a>> {
+    must(JobStages::begin(plugins, job), "")
+}
+
+/// The defaults, or what the schema allows where they are not all that it wants.
+fn usual_params(schema: Option<&Json>, seed: u64) -> Result<PluginParams, String> {
+    let Some(schema) = schema else { return Ok(PluginParams::default()) };
+    let mut defaults = Json::Object(Map::new());
+    parameters::with_defaults(schema, &mut defaults)?;
+    if parameters::validate(schema, &defaults).is_ok() {
+        return Ok(PluginParams::default());
+    }
+    let made = schema::params(schema, &mut Random::of(seed, "params"));
+    let made = made.ok_or("no parameters were found that its schema allows: give some with --params")?;
+    Ok(PluginParams::from_json(made))
+}

@@ -1,0 +1,55 @@
+//! What there is to look at in a plugin.
+
+use super::{library_checks, stage_checks};
+use crate::plugins::library::STAGES;
+use crate::plugins::manifest::Manifest;
+
+/// One thing to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Check {
+    /// Short; with the stage's before a slash.
+    pub name: String,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Load,
+    Init,
+    UnknownExtension,
+    Tables,
+    Library(library_checks::Check),
+    Stage(&'static str, stage_checks::Check),
+    /// The process ends, and with it what the library began.
+    Exit,
+}
+
+impl What {
+    /// Whether nothing can be looked at without it; each child does it again.
+    pub(super) fn is_preparation(self) -> bool {
+        matches!(self, Self::Load | Self::Init | Self::Tables)
+    }
+}
+
+/// What there is to look at in a plugin, in this order.
+pub(super) fn checks(manifest: &Manifest) -> Vec<Check> {
+    let check = |name: &str, what| Check { name: name.to_owned(), what };
+    let mut checks = vec![
+        check("load", What::Load),
+        check("init", What::Init),
+        check("extension-null", What::UnknownExtension),
+        check("tables", What::Tables),
+    ];
+    checks.extend(library_checks::ALL.iter().map(|(name, what)| check(name, What::Library(*what))));
+    for stage in STAGES {
+        if manifest.stages.iter().any(|named| named.id == stage) {
+            let short = stage.split('/').next().unwrap_or(stage);
+            let of_stage = stage_checks::of(stage);
+            checks.extend(
+                of_stage.map(|(name, what)| check(&format!("{short}/{name}"), What::Stage(stage, what))),
+            );
+        }
+    }
+    checks.push(check("exit", What::Exit));
+    checks
+}

@@ -1,0 +1,194 @@
+//! What [`export!`](crate::export!) makes of a plugin: the entry, a table for each stage, the manifest's section.
+//!
+//! A panic in any function of the plugin is a failure of that call.
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::abi::{
+    self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_FAILED, LATENTD_OK, LATENTD_SKIP, latentd_call,
+    latentd_denoise, latentd_denoise_stage, latentd_job, latentd_latents, latentd_latents_stage,
+    latentd_pictures, latentd_pictures_stage, latentd_plan, latentd_plan_extension, latentd_plugin_entry,
+    latentd_status, latentd_text,
+};
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::job::{self, Job, Plan, Plugin};
+use crate::stages::{self, Combine, Denoising, Latents, Pictures};
+
+/// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
+/// from the source file; each stage is a trait of this crate that the type has.
+#[macro_export]
+macro_rules! export {
+    ($plugin:ty, $manifest:literal, [$($stage:ident),* $(,)?]) => {
+        const _: () = {
+            // Exported, so that no linker drops it.
+            #[unsafe(no_mangle)]
+            #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__latentd"))]
+            #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".latentd"))]
+            pub static latentd_manifest: [u8; include_bytes!($manifest).len()] = *include_bytes!($manifest);
+
+            unsafe extern "C" fn extension(
+                id: $crate::abi::latentd_text,
+            ) -> *const ::std::ffi::c_void {
+                $(
+                    if $crate::export::is(id, $crate::export::$stage::<$plugin>::ID) {
+                        return (&raw const *(&$crate::export::$stage::<$plugin>::TABLE)).cast();
+                    }
+                )*
+                let _ = id;
+                ::std::ptr::null()
+            }
+
+            #[unsafe(no_mangle)]
+            pub static latentd_entry: $crate::abi::latentd_plugin_entry =
+                $crate::export::entry::<$plugin>(extension);
+        };
+    };
+}
+
+/// The entry of a plugin.
+pub const fn entry<P: Plugin>(
+    extension: unsafe extern "C" fn(latentd_text) -> *const c_void,
+) -> latentd_plugin_entry {
+    latentd_plugin_entry {
+        size: size_of::<latentd_plugin_entry>() as u32,
+        abi_major: LATENTD_ABI_MAJOR,
+        abi_minor: LATENTD_ABI_MINOR,
+        reserved: 0,
+        init: Some(init),
+        extension: Some(extension),
+        create: Some(create::<P>),
+        destroy: Some(destroy::<P>),
+    }
+}
+
+/// Whether a text is this id.
+pub fn is(text: latentd_text, id: &str) -> bool {
+    // SAFETY: lent until the function that was called with it returns.
+    unsafe { host::text(text) == id }
+}
+
+unsafe extern "C" fn init(given: *const abi::latentd_host) -> latentd_status {
+    // SAFETY: as the ABI says.
+    unsafe { host::init(given) }
+}
+
+/// Does what a function of the plugin does; leaves why it fails with the host.
+fn run(call: *mut latentd_call, work: impl FnOnce(Call<'_>) -> Result<latentd_status>) -> latentd_status {
+    let Ok(called) = Call::of(call) else { return LATENTD_FAILED };
+    let done = catch_unwind(AssertUnwindSafe(|| work(called)));
+    let done = done.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic");
+        let error = Error::failed(format!("it panicked: {text}"));
+        // A payload may panic as it goes.
+        std::mem::forget(panic);
+        Err(error)
+    });
+    match done {
+        Ok(status) => status,
+        Err(error) => called.fail(&error),
+    }
+}
+
+unsafe extern "C" fn create<P: Plugin>(
+    call: *mut latentd_call,
+    job: *const latentd_job,
+    instance: *mut *mut c_void,
+) -> latentd_status {
+    run(call, |call| {
+        // SAFETY: as the ABI says.
+        let made = P::new(&unsafe { Job::of(call, job) }?)?;
+        // SAFETY: as the ABI says; `destroy` takes it back.
+        unsafe { instance.write(Box::into_raw(Box::new(made)).cast()) };
+        Ok(LATENTD_OK)
+    })
+}
+
+unsafe extern "C" fn destroy<P: Plugin>(instance: *mut c_void) {
+    if instance.is_null() {
+        return;
+    }
+    // SAFETY: `create` made it, and it is destroyed once.
+    let plugin = unsafe { Box::from_raw(instance.cast::<P>()) };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(plugin)));
+}
+
+/// An instance that `create` made.
+///
+/// # Safety
+/// As the ABI says: it was made by `create`, and not destroyed.
+unsafe fn instance<'a, P>(instance: *mut c_void) -> Result<&'a P> {
+    // SAFETY: as the caller says.
+    unsafe { instance.cast::<P>().as_ref() }.ok_or_else(|| Error::failed("called without an instance"))
+}
+
+macro_rules! stage {
+    ($(#[doc = $doc:literal])+ $name:ident: $table:ident, $args:ident as $given:ident, $id:ident, $function:ident) => {
+        $(#[doc = $doc])+
+        pub struct $name<P>(PhantomData<P>);
+
+        impl<P: stages::$name> $name<P> {
+            /// The stage's id.
+            pub const ID: &'static str = abi::$id;
+            /// Its table.
+            pub const TABLE: abi::$table =
+                abi::$table { size: size_of::<$table>() as u32, reserved: 0, run: Some(Self::run) };
+
+            unsafe extern "C" fn run(
+                given: *mut c_void,
+                call: *mut latentd_call,
+                args: *const $args,
+            ) -> latentd_status {
+                run(call, |call| {
+                    // SAFETY: as the ABI says.
+                    let plugin: &P = unsafe { instance(given) }?;
+                    // SAFETY: as the ABI says.
+                    plugin.$function(&unsafe { $given::of(call, args) }?)?;
+                    Ok(LATENTD_OK)
+                })
+            }
+        }
+    };
+}
+
+stage!(/// The table of [`stages::NoiseInit`].
+    NoiseInit: latentd_latents_stage, latentd_latents as Latents, LATENTD_NOISE_INIT, noise_init);
+stage!(/// The table of [`stages::LatentFinal`].
+    LatentFinal: latentd_latents_stage, latentd_latents as Latents, LATENTD_LATENT_FINAL, latent_final);
+stage!(/// The table of [`stages::DenoiseBefore`].
+    DenoiseBefore: latentd_denoise_stage, latentd_denoise as Denoising, LATENTD_DENOISE_BEFORE, denoise_before);
+stage!(/// The table of [`stages::DenoiseCombine`].
+    DenoiseCombine: latentd_denoise_stage, latentd_denoise as Combine, LATENTD_DENOISE_COMBINE, denoise_combine);
+stage!(/// The table of [`stages::ImagePost`].
+    ImagePost: latentd_pictures_stage, latentd_pictures as Pictures, LATENTD_IMAGE_POST, image_post);
+
+/// The table of [`job::JobPlan`].
+pub struct JobPlan<P>(PhantomData<P>);
+
+/// cbindgen:ignore
+impl<P: job::JobPlan> JobPlan<P> {
+    /// The extension's id.
+    pub const ID: &'static str = abi::LATENTD_JOB_PLAN;
+    /// Its table.
+    pub const TABLE: latentd_plan_extension = latentd_plan_extension {
+        size: size_of::<latentd_plan_extension>() as u32,
+        reserved: 0,
+        plan: Some(Self::plan),
+    };
+
+    unsafe extern "C" fn plan(
+        call: *mut latentd_call,
+        job: *const latentd_job,
+        plan: *const latentd_plan,
+    ) -> latentd_status {
+        run(call, |call| {
+            // SAFETY: as the ABI says.
+            let (job, plan) = unsafe { (Job::of(call, job)?, Plan::of(call, plan)?) };
+            Ok(if P::plan(&job, &plan)? { LATENTD_OK } else { LATENTD_SKIP })
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! The host's tables, as `init` was given them.
+
+use std::ffi::c_void;
+use std::sync::OnceLock;
+
+use crate::abi::{
+    LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_TENSORS, LATENTD_UNSUPPORTED, latentd_host,
+    latentd_jobs, latentd_status, latentd_tensors, latentd_text,
+};
+
+/// What the host has for us. All of it is constant while the library is loaded.
+pub(crate) struct Host {
+    pub table: &'static latentd_host,
+    pub jobs: &'static latentd_jobs,
+    pub tensors: &'static latentd_tensors,
+}
+
+static HOST: OnceLock<Host> = OnceLock::new();
+
+/// The host. Nothing of a plugin is called before `init` was.
+pub(crate) fn host() -> Option<&'static Host> {
+    HOST.get()
+}
+
+/// A text that is lent.
+pub(crate) fn lend(text: &str) -> latentd_text {
+    latentd_text { data: text.as_ptr().cast(), length: text.len() as u64 }
+}
+
+/// A text that is lent to us; empty where it is no UTF-8.
+///
+/// # Safety
+/// It has as many bytes as it says, for as long as `'a`.
+pub(crate) unsafe fn text<'a>(text: latentd_text) -> &'a str {
+    // SAFETY: as the caller says.
+    let bytes = unsafe { bytes(text.data.cast(), text.length) };
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Bytes that are lent to us.
+///
+/// # Safety
+/// There are as many as `length` says, for as long as `'a`, or `data` is null.
+pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: u64) -> &'a [u8] {
+    if data.is_null() || length == 0 {
+        return &[];
+    }
+    // SAFETY: as the caller says.
+    unsafe { std::slice::from_raw_parts(data.cast(), length as usize) }
+}
+
+/// Whether a table is as large as ours: what we call was in its first version.
+///
+/// # Safety
+/// `table` is null, or begins with its size.
+unsafe fn whole<T>(table: *const c_void) -> Option<&'static T> {
+    if table.is_null() {
+        return None;
+    }
+    // SAFETY: it begins with its size.
+    let size = unsafe { table.cast::<u32>().read() } as usize;
+    // SAFETY: it is as large as ours, and a constant that stays.
+    (size >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
+}
+
+/// Keeps the host's tables.
+///
+/// # Safety
+/// `given` is what the ABI says of `init`'s argument.
+pub(crate) unsafe fn init(given: *const latentd_host) -> latentd_status {
+    // SAFETY: a constant table that begins with its size.
+    let Some(table) = (unsafe { whole::<latentd_host>(given.cast()) }) else { return LATENTD_UNSUPPORTED };
+    let Some(service) = table.service else { return LATENTD_FAILED };
+    // SAFETY: the id is lent until it returns; tables begin with their sizes.
+    let (jobs, tensors) =
+        unsafe { (whole(service(lend(LATENTD_JOBS))), whole(service(lend(LATENTD_TENSORS)))) };
+    let (Some(jobs), Some(tensors)) = (jobs, tensors) else { return LATENTD_UNSUPPORTED };
+    HOST.get_or_init(|| Host { table, jobs, tensors });
+    LATENTD_OK
+}

@@ -1,0 +1,121 @@
+//! What a plugin is: made for a job, and perhaps asked before what it takes part in.
+
+use serde::de::DeserializeOwned;
+
+use crate::abi::{latentd_bytes, latentd_job, latentd_plan, latentd_want};
+use crate::call::{Call, lacks};
+use crate::error::{Error, Result};
+use crate::host::{bytes, lend, text};
+
+/// A plugin. One is made each time a job draws; its stages are called on one thread at a time, not always the same.
+pub trait Plugin: Sized + Send + 'static {
+    /// Makes one.
+    fn new(job: &Job<'_>) -> Result<Self>;
+}
+
+/// Says as a request comes what a job is to have of the plugin. Without it, it takes part in all stages of its manifest.
+pub trait JobPlan: Plugin {
+    /// Whether the job is for it; stages that are not named to `plan` are left out. [`Error::invalid`] refuses the request.
+    fn plan(job: &Job<'_>, plan: &Plan<'_>) -> Result<bool>;
+}
+
+/// What is to be done.
+pub struct Job<'a> {
+    /// The call it was told in.
+    pub call: Call<'a>,
+    told: &'a latentd_job,
+}
+
+impl<'a> Job<'a> {
+    /// What the host told.
+    ///
+    /// # Safety
+    /// `told` is null, or as the ABI says, until the call ends.
+    pub(crate) unsafe fn of(call: Call<'a>, told: *const latentd_job) -> Result<Self> {
+        // SAFETY: as the caller says.
+        let told = unsafe { told.as_ref() }.filter(|told| told.size as usize >= size_of::<latentd_job>());
+        told.map(|told| Self { call, told }).ok_or_else(|| Error::failed("the host tells no job"))
+    }
+
+    /// "txt2img", "img2img", "outpaint".
+    pub fn method(&self) -> &'a str {
+        // SAFETY: lent until the call ends.
+        unsafe { text(self.told.method) }
+    }
+
+    /// The plugin's parameters, with the schema's defaults.
+    pub fn params<T: DeserializeOwned>(&self) -> Result<T> {
+        decoded(self.told.params, "its parameters")
+    }
+
+    /// The request as it was resolved: txt2img's fields.
+    pub fn request<T: DeserializeOwned>(&self) -> Result<T> {
+        decoded(self.told.request, "the request")
+    }
+
+    /// What [`Plan::note`] left.
+    pub fn note(&self) -> &'a [u8] {
+        // SAFETY: lent until the call ends.
+        unsafe { bytes(self.told.note.data, self.told.note.length) }
+    }
+
+    /// Pictures in all.
+    pub fn pictures(&self) -> usize {
+        self.told.pictures as usize
+    }
+
+    /// Pictures of one pass.
+    pub fn batch(&self) -> usize {
+        self.told.batch as usize
+    }
+}
+
+fn decoded<T: DeserializeOwned>(given: latentd_bytes, what: &str) -> Result<T> {
+    // SAFETY: lent until the call ends.
+    let given = unsafe { bytes(given.data, given.length) };
+    rmp_serde::from_slice(given).map_err(|error| Error::failed(format!("{what} cannot be read: {error}")))
+}
+
+/// Collects what a job is to have.
+pub struct Plan<'a> {
+    call: Call<'a>,
+    table: &'a latentd_plan,
+}
+
+impl<'a> Plan<'a> {
+    /// What the host gave.
+    ///
+    /// # Safety
+    /// `table` is null, or as the ABI says, until the call ends.
+    pub(crate) unsafe fn of(call: Call<'a>, table: *const latentd_plan) -> Result<Self> {
+        // SAFETY: as the caller says.
+        let table =
+            unsafe { table.as_ref() }.filter(|table| table.size as usize >= size_of::<latentd_plan>());
+        table.map(|table| Self { call, table }).ok_or_else(|| Error::failed("the host has no plan"))
+    }
+
+    /// Takes part in a stage of the manifest.
+    pub fn stage(&self, id: &str) -> Result<()> {
+        self.stage_within(id, 0.0, 0.0)
+    }
+
+    /// Takes part from a share of each pass's steps until another, 0 to 1.
+    pub fn stage_within(&self, id: &str, from: f64, until: f64) -> Result<()> {
+        let stage = self.table.stage.ok_or_else(lacks)?;
+        // SAFETY: zeros are "none" or "as usual" in every field.
+        let mut want: latentd_want = unsafe { std::mem::zeroed() };
+        want.size = size_of::<latentd_want>() as u32;
+        want.stage = lend(id);
+        (want.from, want.until) = (from, until);
+        // SAFETY: the call is under way, and the struct is lent.
+        Error::of_service(unsafe { stage(self.call.pointer, &raw const want) })
+    }
+
+    /// Leaves bytes for [`Job::note`], 1 MiB at most.
+    pub fn note(&self, note: &[u8]) -> Result<()> {
+        let service = self.table.note.ok_or_else(lacks)?;
+        let note = latentd_bytes { data: note.as_ptr().cast(), length: note.len() as u64 };
+        // SAFETY: the call is under way, and the bytes are lent.
+        Error::of_service(unsafe { service(self.call.pointer, note) })
+    }
+}

@@ -1,0 +1,372 @@
+//! The stages: a trait for each, and what it is given. Several plugins on one stage form a chain: each gets what the one before
+//! left.
+
+use crate::abi::{
+    LATENTD_BASE, LATENTD_COND, LATENTD_HIRES, LATENTD_UNCOND, latentd_denoise, latentd_eval,
+    latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_row,
+};
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::host::text;
+use crate::image::{Image, NewImage};
+use crate::job::Plugin;
+use crate::tensor::{NewTensor, Tensor, unmapped};
+
+/// `noise.init`: initial noise of unit variance, before it is scaled.
+pub trait NoiseInit: Plugin {
+    /// May replace the noise.
+    fn noise_init(&self, stage: &Latents<'_>) -> Result<()>;
+}
+
+/// `latent.final`: what the sampler ended with.
+pub trait LatentFinal: Plugin {
+    /// May replace the latents.
+    fn latent_final(&self, stage: &Latents<'_>) -> Result<()>;
+}
+
+/// `denoise.before`: the sampler is about to ask the model.
+pub trait DenoiseBefore: Plugin {
+    /// May replace x.
+    fn denoise_before(&self, stage: &Denoising<'_>) -> Result<()>;
+}
+
+/// `denoise.combine`: outputs are there, and what guidance makes of them.
+pub trait DenoiseCombine: Plugin {
+    /// May replace guided.
+    fn denoise_combine(&self, stage: &Combine<'_>) -> Result<()>;
+}
+
+/// `image.post`: all pictures of a pass as decoded, before they are laid over the user's.
+pub trait ImagePost: Plugin {
+    /// May replace each by one of the same size.
+    fn image_post(&self, stage: &Pictures<'_>) -> Result<()>;
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PassKind {
+    /// The request's own.
+    Base,
+    /// The second one of a hires fix.
+    Hires,
+    /// One that this version does not know.
+    Other,
+}
+
+impl PassKind {
+    fn of(kind: u32) -> Self {
+        match kind {
+            LATENTD_BASE => Self::Base,
+            LATENTD_HIRES => Self::Hires,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// What it is for.
+    pub kind: PassKind,
+    /// Which of its kind, from 0.
+    pub index: usize,
+    /// Pixels in a row, and rows.
+    pub size: (usize, usize),
+    /// Its pictures: which of the job's, and the seed that draws it alone.
+    pub pictures: Vec<(usize, u64)>,
+}
+
+/// What a row's prediction is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// What is wanted.
+    Cond,
+    /// What is steered away from.
+    Uncond,
+    /// Something else.
+    Other,
+}
+
+/// One row of a batch. Rows come in any order: tell them by these fields.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// Which of the job's pictures.
+    pub image: usize,
+    /// Which branch of its guidance.
+    pub branch: usize,
+    /// What its prediction is taken for.
+    pub role: Role,
+    /// Of its picture.
+    pub seed: u64,
+    /// guided = uncond + scale · Σ weight · mask · (cond − uncond).
+    pub weight: f64,
+    /// Empty: the sampler's own; else whose and what.
+    pub tag: &'a str,
+    /// Where the branch counts, `(1, 1, height, width)` of latents, 0 to 1; everywhere if `None`.
+    pub mask: Option<Tensor<'a>>,
+}
+
+/// One evaluation of the model.
+#[derive(Clone)]
+pub struct Evaluation<'a> {
+    /// What it is of.
+    pub rows: Vec<Row<'a>>,
+    /// What the pass is for.
+    pub pass: PassKind,
+    /// Which pass of its kind.
+    pub pass_index: usize,
+    /// Of this pass, from 0.
+    pub step: usize,
+    /// Of this pass.
+    pub steps: usize,
+    /// Evaluations before it in this pass.
+    pub call: usize,
+    /// What the network predicts, as the ABI's code; stages see samples.
+    pub prediction: u32,
+    /// The noise level: x = sample + sigma · noise.
+    pub sigma: f64,
+    /// Fractional.
+    pub timestep: f64,
+}
+
+/// [`NoiseInit`] and [`LatentFinal`].
+pub struct Latents<'a> {
+    /// The call.
+    pub call: Call<'a>,
+    /// Whose they are.
+    pub pass: Pass,
+    /// `(pictures, channels, height, width)`, in the order of the pass's pictures.
+    pub latents: Tensor<'a>,
+}
+
+impl<'a> Latents<'a> {
+    /// Puts others in their place.
+    pub fn replace(&self, new: NewTensor<'a>) -> Result<()> {
+        hand_over(&self.call, 0, new.into_handle())
+    }
+}
+
+/// [`DenoiseBefore`].
+pub struct Denoising<'a> {
+    /// The call.
+    pub call: Call<'a>,
+    /// What it is of.
+    pub evaluation: Evaluation<'a>,
+    /// Which of the job's pictures the entries of `x` are, and their seeds.
+    pub images: Vec<(usize, u64)>,
+    /// `(images, channels, height, width)`: noisy latents.
+    pub x: Tensor<'a>,
+}
+
+impl<'a> Denoising<'a> {
+    /// Puts another x in its place.
+    pub fn replace(&self, new: NewTensor<'a>) -> Result<()> {
+        hand_over(&self.call, 0, new.into_handle())
+    }
+}
+
+/// [`DenoiseCombine`]. All tensors are in the model's own scale.
+pub struct Combine<'a> {
+    /// The call.
+    pub call: Call<'a>,
+    /// What it is of.
+    pub evaluation: Evaluation<'a>,
+    /// Which of the job's pictures the entries of `x` and `guided` are, and their seeds.
+    pub images: Vec<(usize, u64)>,
+    /// `(images, channels, height, width)`: noisy latents.
+    pub x: Tensor<'a>,
+    /// `(rows, channels, height, width)`: samples, in the order of the evaluation's rows.
+    pub outputs: Tensor<'a>,
+    /// `(images, channels, height, width)`: what guidance made of them.
+    pub guided: Tensor<'a>,
+    /// What it was made with.
+    pub scale: f64,
+}
+
+impl<'a> Combine<'a> {
+    /// Puts another sample in the place of what guidance made.
+    pub fn replace(&self, new: NewTensor<'a>) -> Result<()> {
+        hand_over(&self.call, 0, new.into_handle())
+    }
+}
+
+/// [`ImagePost`].
+pub struct Pictures<'a> {
+    /// The call.
+    pub call: Call<'a>,
+    /// Whose they are.
+    pub pass: Pass,
+    all: Vec<Picture<'a>>,
+}
+
+impl<'a> Pictures<'a> {
+    /// All of the pass.
+    pub fn pictures(&self) -> &[Picture<'a>] {
+        &self.all
+    }
+}
+
+/// A picture with what belongs to it.
+pub struct Picture<'a> {
+    /// Which of the job's.
+    pub index: usize,
+    /// What draws it alone.
+    pub seed: u64,
+    /// Its pixels.
+    pub image: Image<'a>,
+    slot: u32,
+}
+
+impl<'a> Picture<'a> {
+    /// Puts another image of the same size in its place.
+    pub fn replace(&self, new: NewImage<'a>) -> Result<()> {
+        hand_over(&self.image.call, self.slot, new.into_handle())
+    }
+}
+
+fn hand_over(call: &Call<'_>, slot: u32, handle: u64) -> Result<()> {
+    unmapped(call, handle)?;
+    call.replace(slot, handle)
+}
+
+/// The elements of a list, as far as we know them.
+///
+/// # Safety
+/// The list is as the ABI says, of elements that begin as `T` does, until the call ends.
+unsafe fn items<'a, T>(list: latentd_list) -> Result<Vec<&'a T>> {
+    if list.count > 0 && (list.items.is_null() || (list.stride as usize) < size_of::<T>()) {
+        return Err(Error::failed("a list whose elements are too short"));
+    }
+    let item = |index: u32| {
+        let at = index as usize * list.stride as usize;
+        // SAFETY: as the caller says.
+        unsafe { &*list.items.cast::<u8>().add(at).cast::<T>() }
+    };
+    Ok((0..list.count).map(item).collect())
+}
+
+/// A struct that is lent, if it is as large as its first version was.
+///
+/// # Safety
+/// `given` is null, or begins with its size, until the call ends.
+unsafe fn lent<'a, T>(given: *const T) -> Result<&'a T> {
+    let missing = || Error::failed("an argument is missing");
+    if given.is_null() {
+        return Err(missing());
+    }
+    // SAFETY: it begins with its size.
+    let size = unsafe { given.cast::<u32>().read() } as usize;
+    // SAFETY: it is as large as ours.
+    if size >= size_of::<T>() { Ok(unsafe { &*given }) } else { Err(missing()) }
+}
+
+/// As `lent` and `items` say of what it points to.
+unsafe fn pass(given: *const latentd_pass) -> Result<Pass> {
+    // SAFETY: as the caller says.
+    let given = unsafe { lent(given) }?;
+    // SAFETY: as the caller says.
+    let pictures = unsafe { whose(given.pictures) }?;
+    Ok(Pass {
+        kind: PassKind::of(given.kind),
+        index: given.index as usize,
+        size: (given.width as usize, given.height as usize),
+        pictures,
+    })
+}
+
+/// As `items` says.
+unsafe fn whose(list: latentd_list) -> Result<Vec<(usize, u64)>> {
+    // SAFETY: as the caller says.
+    let pictures = unsafe { items::<latentd_picture>(list) }?;
+    Ok(pictures.into_iter().map(|picture| (picture.image as usize, picture.seed)).collect())
+}
+
+/// As `lent` and `items` say of what it points to.
+unsafe fn evaluation<'a>(call: Call<'a>, given: *const latentd_eval) -> Result<Evaluation<'a>> {
+    // SAFETY: as the caller says.
+    let given = unsafe { lent(given) }?;
+    // SAFETY: as the caller says.
+    let rows = unsafe { items::<latentd_row>(given.rows) }?;
+    let row = |row: &'a latentd_row| Row {
+        image: row.image as usize,
+        branch: row.branch as usize,
+        role: match row.role {
+            LATENTD_COND => Role::Cond,
+            LATENTD_UNCOND => Role::Uncond,
+            _ => Role::Other,
+        },
+        seed: row.seed,
+        weight: row.weight,
+        // SAFETY: lent until the call ends.
+        tag: unsafe { text(row.tag) },
+        mask: (row.mask != 0).then_some(Tensor { call, handle: row.mask }),
+    };
+    Ok(Evaluation {
+        rows: rows.into_iter().map(row).collect(),
+        pass: PassKind::of(given.pass_kind),
+        pass_index: given.pass as usize,
+        step: given.step as usize,
+        steps: given.steps as usize,
+        call: given.call as usize,
+        prediction: given.prediction,
+        sigma: given.sigma,
+        timestep: given.timestep,
+    })
+}
+
+impl<'a> Latents<'a> {
+    /// # Safety
+    /// As the ABI says of the stage's argument.
+    pub(crate) unsafe fn of(call: Call<'a>, given: *const latentd_latents) -> Result<Self> {
+        // SAFETY: as the caller says.
+        let given = unsafe { lent(given) }?;
+        // SAFETY: as the caller says.
+        let pass = unsafe { pass(given.pass) }?;
+        Ok(Self { call, pass, latents: Tensor { call, handle: given.latents } })
+    }
+}
+
+impl<'a> Denoising<'a> {
+    /// # Safety
+    /// As the ABI says of the stage's argument.
+    pub(crate) unsafe fn of(call: Call<'a>, given: *const latentd_denoise) -> Result<Self> {
+        // SAFETY: as the caller says.
+        let given = unsafe { lent(given) }?;
+        // SAFETY: as the caller says.
+        let (evaluation, images) = unsafe { (evaluation(call, given.eval)?, whose(given.images)?) };
+        Ok(Self { call, evaluation, images, x: Tensor { call, handle: given.x } })
+    }
+}
+
+impl<'a> Combine<'a> {
+    /// # Safety
+    /// As the ABI says of the stage's argument.
+    pub(crate) unsafe fn of(call: Call<'a>, given: *const latentd_denoise) -> Result<Self> {
+        // SAFETY: as the caller says.
+        let given = unsafe { lent(given) }?;
+        // SAFETY: as the caller says.
+        let (evaluation, images) = unsafe { (evaluation(call, given.eval)?, whose(given.images)?) };
+        let tensor = |handle| Tensor { call, handle };
+        let (x, outputs, guided) = (tensor(given.x), tensor(given.outputs), tensor(given.guided));
+        Ok(Self { call, evaluation, images, x, outputs, guided, scale: given.cfg_scale })
+    }
+}
+
+impl<'a> Pictures<'a> {
+    /// # Safety
+    /// As the ABI says of the stage's argument.
+    pub(crate) unsafe fn of(call: Call<'a>, given: *const latentd_pictures) -> Result<Self> {
+        // SAFETY: as the caller says.
+        let given = unsafe { lent(given) }?;
+        // SAFETY: as the caller says.
+        let (pass, pictures) = unsafe { (pass(given.pass)?, items::<latentd_picture>(given.pictures)?) };
+        let picture = |(slot, picture): (usize, &latentd_picture)| {
+            let image = Image::of(call, picture.pixels)?;
+            Ok(Picture { index: picture.image as usize, seed: picture.seed, image, slot: slot as u32 })
+        };
+        let all = pictures.into_iter().enumerate().map(picture).collect::<Result<_>>()?;
+        Ok(Self { call, pass, all })
+    }
+}

@@ -1,0 +1,148 @@
+//! What plugins cost: `cargo bench -p latentd --bench plugins`.
+//!
+//! How long the first request with a plugin takes more than the next (finding, copying and loading it), what a call of a stage that
+//! does nothing takes, and how much longer a request takes beside a plugin that it does not name. The plugins are built with `cc`.
+#![allow(clippy::print_stdout, reason = "the report is what this is for")]
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use latentd_client::Client;
+use latentd_client::protocol::{PluginParams, Precision, Txt2ImgParams, Txt2ImgResult};
+
+/// A daemon of its own, in a folder of its own.
+struct Daemon {
+    process: Child,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    fn start(folder: &Path) -> Result<Self, Box<dyn Error>> {
+        let socket = folder.join("socket");
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_latentd"))
+            .arg("serve")
+            .args([Path::new("--socket"), &socket])
+            .args([Path::new("--state-dir"), &folder.join("state")])
+            .args([Path::new("--models-dir"), &models])
+            .env("XDG_CONFIG_HOME", folder)
+            .env("XDG_DATA_HOME", folder.join("data"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let stdout = process.stdout.take().ok_or("no output")?;
+        BufReader::new(stdout).read_line(&mut String::new())?;
+        Ok(Self { process, socket })
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may be gone already.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Builds a plugin, and puts it where the daemon looks.
+fn install(folder: &Path, source: &str) -> Result<(), Box<dyn Error>> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let (source, plugins) = (repository.join(source), folder.join("data/latentd/plugins"));
+    std::fs::create_dir_all(&plugins)?;
+    let name = source.file_stem().ok_or("no name")?;
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O2", "-I"])
+        .arg(repository.join("plugin-api/include"))
+        .arg(&source)
+        .arg("-o")
+        .arg(plugins.join(name).with_extension("so"))
+        .arg("-lm")
+        .current_dir(source.parent().ok_or("no folder")?)
+        .status()?;
+    if built.success() { Ok(()) } else { Err("cc failed".into()) }
+}
+
+fn request(steps: u32, plugin: Option<&str>) -> Txt2ImgParams {
+    Txt2ImgParams {
+        prompt: "a red circle on a blue background".into(),
+        seed: 7,
+        steps,
+        width: Some(64),
+        height: Some(64),
+        checkpoint: Some("tiny-sd1".into()),
+        precision: Precision::F32,
+        plugins: plugin.map(|name| (name.to_owned(), PluginParams::default())).into_iter().collect(),
+        ..Txt2ImgParams::default()
+    }
+}
+
+async fn timed(client: &Client, params: &Txt2ImgParams) -> Result<(Duration, Txt2ImgResult), Box<dyn Error>> {
+    let begun = Instant::now();
+    let drawn = client.txt2img(params).await?;
+    Ok((begun.elapsed(), drawn))
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// Rounds of each kind of request, one after the other.
+const ROUNDS: usize = 60;
+
+async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let mut loads = vec![];
+    for _ in 0..10 {
+        let folder = tempfile::tempdir_in(folder)?;
+        install(folder.path(), "plugin-api/examples/vignette/vignette.c")?;
+        let daemon = Daemon::start(folder.path())?;
+        let client = Client::connect(Some(&daemon.socket)).await?;
+        timed(&client, &request(1, None)).await?;
+        let mut plain = vec![];
+        let first = timed(&client, &request(1, Some("vignette"))).await?.0;
+        for _ in 0..10 {
+            plain.push(timed(&client, &request(1, Some("vignette"))).await?.0.as_secs_f64());
+        }
+        loads.push((first.as_secs_f64() - median(plain)) * 1e3);
+    }
+    println!("first request with a plugin over the next: {:.2} ms", median(loads));
+
+    let folder = tempfile::tempdir_in(folder)?;
+    let daemon = Daemon::start(folder.path())?;
+    let client = Client::connect(Some(&daemon.socket)).await?;
+    timed(&client, &request(20, None)).await?;
+    let mut without = vec![];
+    for _ in 0..ROUNDS {
+        without.push(timed(&client, &request(20, None)).await?.0.as_secs_f64());
+    }
+    install(folder.path(), "plugin-api/examples/vignette/vignette.c")?;
+    install(folder.path(), "tests/fixtures/plugins/faults.c")?;
+    let expected = timed(&client, &request(20, None)).await?.1.images;
+    let (mut beside, mut calls) = (vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let (time, drawn) = timed(&client, &request(20, None)).await?;
+        beside.push(time.as_secs_f64());
+        if drawn.images != expected {
+            return Err("a plugin that is not named changed a picture".into());
+        }
+        // noise.init, denoise.combine of each step, image.post; each answers that it does nothing.
+        let drawn = timed(&client, &request(20, Some("faults"))).await?.1;
+        let spent = drawn.plugin_timings.get("faults").copied().ok_or("not told")?;
+        calls.push(spent * 1e6 / 22.0);
+    }
+    println!(
+        "a request beside plugins that it does not name, over one without any: {:.3}",
+        median(beside) / median(without)
+    );
+    println!("a call that does nothing: {:.2} µs (mean of 22 a request)", median(calls));
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(measure(folder.path()))
+}
