@@ -2,7 +2,9 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::abi::{latentd_bytes, latentd_job, latentd_plan, latentd_want};
+use crate::abi::{
+    LATENTD_UNET_BLOCK, latentd_bytes, latentd_job, latentd_list, latentd_plan, latentd_site, latentd_want,
+};
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
 use crate::host::{bytes, lend, text};
@@ -45,12 +47,14 @@ impl<'a> Job<'a> {
 
     /// The plugin's parameters, with the schema's defaults.
     pub fn params<T: DeserializeOwned>(&self) -> Result<T> {
-        decoded(self.told.params, "its parameters")
+        decoded(self.told.params)
+            .map_err(|error| Error::invalid(format!("its parameters cannot be read: {error}")))
     }
 
     /// The request as it was resolved: txt2img's fields.
     pub fn request<T: DeserializeOwned>(&self) -> Result<T> {
-        decoded(self.told.request, "the request")
+        decoded(self.told.request)
+            .map_err(|error| Error::failed(format!("the request cannot be read: {error}")))
     }
 
     /// What [`Plan::note`] left.
@@ -70,10 +74,9 @@ impl<'a> Job<'a> {
     }
 }
 
-fn decoded<T: DeserializeOwned>(given: latentd_bytes, what: &str) -> Result<T> {
+fn decoded<T: DeserializeOwned>(given: latentd_bytes) -> Result<T, rmp_serde::decode::Error> {
     // SAFETY: lent until the call ends.
-    let given = unsafe { bytes(given.data, given.length) };
-    rmp_serde::from_slice(given).map_err(|error| Error::failed(format!("{what} cannot be read: {error}")))
+    rmp_serde::from_slice(unsafe { bytes(given.data, given.length) })
 }
 
 /// Collects what a job is to have.
@@ -101,14 +104,33 @@ impl<'a> Plan<'a> {
 
     /// Takes part from a share of each pass's steps until another, 0 to 1.
     pub fn stage_within(&self, id: &str, from: f64, until: f64) -> Result<()> {
+        self.want(id, from, until, None)
+    }
+
+    fn want(&self, id: &str, from: f64, until: f64, sites: Option<latentd_list>) -> Result<()> {
         let stage = self.table.stage.ok_or_else(lacks)?;
         // SAFETY: zeros are "none" or "as usual" in every field.
         let mut want: latentd_want = unsafe { std::mem::zeroed() };
         want.size = size_of::<latentd_want>() as u32;
         want.stage = lend(id);
         (want.from, want.until) = (from, until);
-        // SAFETY: the call is under way, and the struct is lent.
+        if let Some(sites) = sites {
+            want.sites = sites;
+        }
+        // SAFETY: the call is under way, and the struct and what its list points to are lent.
         Error::of_service(unsafe { stage(self.call.pointer, &raw const want) })
+    }
+
+    /// Takes part in `unet.block` at these places: parts as the ABI's codes, and which block; any by `LATENTD_ANY`.
+    pub fn blocks(&self, sites: &[(u32, u32)], from: f64, until: f64) -> Result<()> {
+        let sites: Vec<latentd_site> =
+            sites.iter().map(|(part, index)| latentd_site { part: *part, index: *index }).collect();
+        let sites = latentd_list {
+            items: sites.as_ptr().cast(),
+            count: sites.len() as u32,
+            stride: size_of::<latentd_site>() as u32,
+        };
+        self.want(LATENTD_UNET_BLOCK, from, until, Some(sites))
     }
 
     /// Leaves bytes for [`Job::note`], 1 MiB at most.

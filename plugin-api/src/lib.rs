@@ -44,7 +44,7 @@ pub use error::{Error, Result};
 pub use image::{Image, NewImage};
 pub use job::{Job, JobPlan, Plan, Plugin};
 pub use stages::{
-    Combine, DenoiseBefore, DenoiseCombine, Denoising, Evaluation, ImagePost, LatentFinal, Latents,
-    NoiseInit, Pass, PassKind, Picture, Pictures, Role, Row,
+    Block, Combine, DenoiseBefore, DenoiseCombine, Denoising, Evaluation, ImagePost, LatentFinal, Latents,
+    NoiseInit, Part, Pass, PassKind, Picture, Pictures, Role, Row, UNetBlock,
 };
 pub use tensor::{NewTensor, Tensor};

@@ -2,8 +2,9 @@
 //! left.
 
 use crate::abi::{
-    LATENTD_BASE, LATENTD_COND, LATENTD_HIRES, LATENTD_UNCOND, latentd_denoise, latentd_eval,
-    latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_row,
+    LATENTD_BASE, LATENTD_COND, LATENTD_HIRES, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_MIDDLE,
+    LATENTD_OUTPUT, LATENTD_UNCOND, latentd_block, latentd_denoise, latentd_eval, latentd_latents,
+    latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_row,
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
@@ -34,6 +35,12 @@ pub trait DenoiseBefore: Plugin {
 pub trait DenoiseCombine: Plugin {
     /// May replace guided.
     fn denoise_combine(&self, stage: &Combine<'_>) -> Result<()>;
+}
+
+/// `unet.block`: what goes by at places in the UNet that the plan named.
+pub trait UNetBlock: Plugin {
+    /// May replace h, and the skip that joins it.
+    fn unet_block(&self, stage: &Block<'_>) -> Result<()>;
 }
 
 /// `image.post`: all pictures of a pass as decoded, before they are laid over the user's.
@@ -189,6 +196,52 @@ impl<'a> Combine<'a> {
     /// Puts another sample in the place of what guidance made.
     pub fn replace(&self, new: NewTensor<'a>) -> Result<()> {
         hand_over(&self.call, 0, new.into_handle())
+    }
+}
+
+/// Where in a UNet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// After an input block, before its output is stored as skip.
+    Input,
+    /// After it was stored.
+    InputStored,
+    /// After the middle block.
+    Middle,
+    /// Before an output block.
+    Output,
+    /// One that this version does not know.
+    Other,
+}
+
+/// [`UNetBlock`]. Tensors are f32 of the network's precision.
+pub struct Block<'a> {
+    /// The call.
+    pub call: Call<'a>,
+    /// What it is of: its rows are those that are here, in the order of the tensors.
+    pub evaluation: Evaluation<'a>,
+    /// Where.
+    pub part: Part,
+    /// Which block of that part.
+    pub index: usize,
+    /// `(rows, channels, height, width)`.
+    pub h: Tensor<'a>,
+    /// `(rows, channels, height, width)`, of outputs.
+    pub skip: Option<Tensor<'a>>,
+    /// Channels of h, and of the skip.
+    pub channels: (usize, usize),
+}
+
+impl<'a> Block<'a> {
+    /// Puts another h of the same sizes in its place.
+    pub fn replace_h(&self, new: NewTensor<'a>) -> Result<()> {
+        hand_over(&self.call, 0, new.into_handle())
+    }
+
+    /// Puts another skip of the same sizes in its place.
+    pub fn replace_skip(&self, new: NewTensor<'a>) -> Result<()> {
+        hand_over(&self.call, 1, new.into_handle())
     }
 }
 
@@ -351,6 +404,28 @@ impl<'a> Combine<'a> {
         let tensor = |handle| Tensor { call, handle };
         let (x, outputs, guided) = (tensor(given.x), tensor(given.outputs), tensor(given.guided));
         Ok(Self { call, evaluation, images, x, outputs, guided, scale: given.cfg_scale })
+    }
+}
+
+impl<'a> Block<'a> {
+    /// # Safety
+    /// As the ABI says of the stage's argument.
+    pub(crate) unsafe fn of(call: Call<'a>, given: *const latentd_block) -> Result<Self> {
+        // SAFETY: as the caller says.
+        let given = unsafe { lent(given) }?;
+        // SAFETY: as the caller says.
+        let evaluation = unsafe { evaluation(call, given.eval) }?;
+        let part = match given.part {
+            LATENTD_INPUT => Part::Input,
+            LATENTD_INPUT_STORED => Part::InputStored,
+            LATENTD_MIDDLE => Part::Middle,
+            LATENTD_OUTPUT => Part::Output,
+            _ => Part::Other,
+        };
+        let h = Tensor { call, handle: given.h };
+        let skip = (given.skip != 0).then_some(Tensor { call, handle: given.skip });
+        let channels = (given.channels as usize, given.skip_channels as usize);
+        Ok(Self { call, evaluation, part, index: given.index as usize, h, skip, channels })
     }
 }
 

@@ -36,7 +36,11 @@ fn sources() -> (Structs, BTreeMap<String, String>) {
                     let fields = fields.named.iter().map(|field| {
                         let name = field.ident.as_ref().expect("a name").to_string();
                         let of = &field.ty;
-                        let text = quote::quote!(#of).to_string().replace(' ', "").replace(",)", ")").replace(",>", ">");
+                        let text = quote::quote!(#of)
+                            .to_string()
+                            .replace(' ', "")
+                            .replace(",)", ")")
+                            .replace(",>", ">");
                         (name.trim_start_matches("r#").to_owned(), text)
                     });
                     structs.insert(item.ident.to_string(), fields.collect());

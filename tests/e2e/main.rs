@@ -36,6 +36,7 @@ mod prompts;
 mod refiner;
 mod regions;
 mod reload;
+mod rust_plugin;
 mod same_bytes;
 mod samplers;
 mod state;
