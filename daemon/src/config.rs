@@ -374,6 +374,21 @@ impl Config {
         paths::xdg("XDG_DATA_HOME", ".local/share").join("latentd").join("plugins")
     }
 
+    /// The settings of folders that the environment gives, by their variables, as they were settled: from the root on.
+    pub(crate) fn folders_of_environment(&self) -> Vec<(String, Vec<PathBuf>)> {
+        let schema = schema::of::<Self>();
+        let values = toml::Table::try_from(self).unwrap_or_default();
+        let given = values.into_iter().filter_map(|(name, value)| {
+            let is_path =
+                schema.pointer(&format!("/properties/{name}/format")).and_then(Json::as_str) == Some("path");
+            let variable = variable(&name);
+            let is_given = std::env::var_os(&variable).is_some_and(|given| !given.is_empty());
+            let folders = value.as_array().filter(|_| is_path && is_given)?;
+            Some((variable, folders.iter().filter_map(toml::Value::as_str).map(PathBuf::from).collect()))
+        });
+        given.collect()
+    }
+
     /// All folders with plugins, in the order in which they are searched.
     pub(crate) fn plugin_folders(&self) -> Vec<Folder> {
         let folder = |path, is_named, is_programs| Folder { path, is_programs, is_named };

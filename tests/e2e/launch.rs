@@ -150,6 +150,18 @@ fn a_started_daemon_holds_nothing_of_who_started_it() {
 }
 
 #[test]
+fn folders_of_the_environment_count_from_where_we_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(fixtures().join("Stable-diffusion"), folder.path().join("mine"))
+        .expect("linked");
+    let mut command = program(folder.path());
+    command.args(SMALL).args(["-o", "a.png"]).current_dir(folder.path()).env("LATENTD_CKPT_DIRS", "mine");
+    let (code, said) = output(&mut command);
+    assert_eq!(code, Some(0), "{said}");
+    shut_down(&folder.path().join("run/latentd/latentd.sock"));
+}
+
+#[test]
 fn the_log_of_a_started_daemon_has_an_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("state/latentd");

@@ -22,9 +22,6 @@ const READY: Duration = Duration::from_secs(30);
 /// How often a request is made in all, while one daemon after the other ends.
 const ATTEMPTS: u32 = 3;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The variables that give folders with models and with plugins, each of which may be relative to where we are.
-const MODELS_DIRS: &str = "LATENTD_MODELS_DIRS";
-const PLUGINS_DIRS: &str = "LATENTD_PLUGINS_DIRS";
 
 /// Asks the daemon of this configuration, which is started if none runs. One that ends meanwhile, say because nobody has
 /// used it for long enough, is followed by another: then `request` is made once more.
@@ -131,11 +128,9 @@ fn daemon_command(
     for folder in models_dirs {
         command.arg("--models-dir").arg(folder);
     }
-    for (variable, folders) in [(MODELS_DIRS, &config.models_dirs), (PLUGINS_DIRS, &config.plugins_dirs)] {
-        if std::env::var_os(variable).is_some_and(|given| !given.is_empty()) {
-            // Not to be sought in the folder where it runs.
-            command.env(variable, std::env::join_paths(folders).map_err(Failure::usage)?);
-        }
+    for (variable, folders) in config.folders_of_environment() {
+        // Not to be sought in the folder where it runs.
+        command.env(variable, std::env::join_paths(folders).map_err(Failure::usage)?);
     }
     let idle = if config.idle_exit_s == 0 { IDLE_EXIT_S } else { config.idle_exit_s };
     command.arg("--idle-exit-s").arg(idle.to_string());
