@@ -45,7 +45,7 @@ impl StateDir {
 
     /// Copies of the plugins' libraries that were loaded.
     pub(crate) fn plugins(&self) -> PathBuf {
-        self.path.join("plugins")
+        self.path.join("plugin-copies")
     }
 
     /// Makes the folder anew and takes it again, if somebody removed it.

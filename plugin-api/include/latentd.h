@@ -276,7 +276,7 @@ typedef struct latentd_plan {
     uint32_t size;
     /* 0. */
     uint32_t reserved;
-    /* Takes part in a stage. Without any, in none. */
+    /* Takes part in a stage; the last word on a stage counts. Without any the job is not for the plugin. */
     latentd_status (*stage)(struct latentd_call *call, const struct latentd_want *want);
     /* Leaves bytes for `create`, 1 MiB at most. */
     latentd_status (*note)(struct latentd_call *call, struct latentd_bytes note);
@@ -578,7 +578,7 @@ typedef struct latentd_region {
 
 /* One row of a batch. Rows come in any order and company: tell them by these fields, never by index. */
 typedef struct latentd_row {
-    /* Which of the job's pictures. */
+    /* Which of the job's pictures; of loops, and of what is continued part by part, each is drawn by itself, from 0. */
     uint32_t image;
     /* Which branch of its guidance; the same number all through a pass. */
     uint32_t branch;

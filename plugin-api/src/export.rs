@@ -114,7 +114,10 @@ unsafe extern "C" fn destroy<P: Plugin>(instance: *mut c_void) {
     }
     // SAFETY: `create` made it, and it is destroyed once.
     let plugin = unsafe { Box::from_raw(instance.cast::<P>()) };
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(plugin)));
+    // A payload may panic as it goes.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(plugin))) {
+        std::mem::forget(panic);
+    }
 }
 
 /// An instance that `create` made.

@@ -99,11 +99,15 @@ impl<'a> Plan<'a> {
 
     /// Takes part in a stage of the manifest.
     pub fn stage(&self, id: &str) -> Result<()> {
-        self.stage_within(id, 0.0, 0.0)
+        self.want(id, 0.0, 0.0, None)
     }
 
     /// Takes part from a share of each pass's steps until another, 0 to 1.
     pub fn stage_within(&self, id: &str, from: f64, until: f64) -> Result<()> {
+        if until <= from {
+            // No step; to the ABI two zeros are all.
+            return Ok(());
+        }
         self.want(id, from, until, None)
     }
 
@@ -123,6 +127,10 @@ impl<'a> Plan<'a> {
 
     /// Takes part in `unet.block` at these places: parts as the ABI's codes, and which block; any by `LATENTD_ANY`.
     pub fn blocks(&self, sites: &[(u32, u32)], from: f64, until: f64) -> Result<()> {
+        if sites.is_empty() || until <= from {
+            // Nowhere; to the ABI an empty list is everywhere.
+            return Ok(());
+        }
         let sites: Vec<latentd_site> =
             sites.iter().map(|(part, index)| latentd_site { part: *part, index: *index }).collect();
         let sites = latentd_list {

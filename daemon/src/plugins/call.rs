@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
-use latentd_plugin_api::abi::{LATENTD_ANY, LATENTD_OK, latentd_call};
+use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 
 use super::objects::Objects;
 use super::status::name_of;
@@ -36,8 +36,8 @@ pub(super) struct State<'a> {
     pub plan: Option<Answer>,
     /// Why the last service failed.
     pub error: String,
-    /// What services answered with, as they last failed.
-    pub error_status: u32,
+    /// What the last one that failed answered, whatever came after it.
+    pub last_failure: Option<(u32, String)>,
     /// What the plugin left with `fail`.
     pub failure: Option<(u32, String)>,
     /// Handles by the slots that they take.
@@ -96,7 +96,7 @@ impl<'a> Call<'a> {
             objects,
             plan,
             error: String::new(),
-            error_status: LATENTD_OK,
+            last_failure: None,
             failure: None,
             replaced: BTreeMap::new(),
             notices: vec![],
@@ -136,13 +136,16 @@ fn failed(plugin: &str, at: &str, status: u32, state: &State<'_>, is_cancelled: 
         return Error::new(Class::Cancelled, format!("cancelled in plugin '{plugin}'"));
     }
     let own = state.failure.as_ref().filter(|(of, _)| *of == status).map(|(_, text)| text.as_str());
-    let service = Some(state.error.as_str()).filter(|_| state.error_status == status);
+    let service = state.last_failure.as_ref().filter(|(of, _)| *of == status).map(|(_, text)| text.as_str());
     let text = own.or(service).filter(|text| !text.is_empty());
     let text = text.map_or_else(|| format!("it answered {}", name_of(status)), str::to_owned);
     let class = match status {
         codes::LATENTD_INVALID => Class::InvalidParams,
         codes::LATENTD_MEMORY => Class::Memory,
         codes::LATENTD_UNSUPPORTED => Class::Unsupported,
+        codes::LATENTD_NOT_FOUND => Class::NotFound,
+        codes::LATENTD_BUSY => Class::Busy,
+        codes::LATENTD_MODEL => Class::Model,
         _ => Class::Plugin,
     };
     Error::new(class, format!("plugin '{plugin}', {at}: {text}"))

@@ -22,6 +22,7 @@ use tracing::{debug, error, info, warn};
 use super::call::{Call, State, Want};
 use super::objects::{Content, Image, Misuse, Objects, dense_strides};
 use crate::error::Class;
+use crate::memory::Lease;
 
 /// Bytes of a line of the log, or a text of an error or notice.
 const TEXT_BYTES: usize = 4096;
@@ -126,12 +127,11 @@ unsafe fn serve(
         match done.unwrap_or_else(|panic| Err(Failure(LATENTD_FAILED, panic_text(panic.as_ref())))) {
             Ok(()) => {
                 state.error.clear();
-                state.error_status = LATENTD_OK;
                 LATENTD_OK
             }
             Err(Failure(status, text)) => {
+                state.last_failure = Some((status, text.clone()));
                 state.error = text;
-                state.error_status = status;
                 status
             }
         }
@@ -158,6 +158,11 @@ unsafe fn read_text(text: latentd_text) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Without what terminals take for commands.
+fn on_one_line(text: &str) -> String {
+    text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 unsafe extern "C" fn service(id: latentd_text) -> *const c_void {
     // SAFETY: the plugin lends a text.
     match unsafe { read_text(id) }.as_str() {
@@ -171,8 +176,7 @@ unsafe extern "C" fn log(call: *mut latentd_call, level: u32, line: latentd_text
     // SAFETY: the plugin lends a text, and a call or null.
     let (line, call) = unsafe { (read_text(line), call_of(call)) };
     let plugin = call.map_or("?", |call| call.plugin);
-    // One line each, without what terminals take for commands.
-    let line: String = line.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = on_one_line(&line);
     match level {
         LATENTD_ERROR => error!(plugin, "{line}"),
         LATENTD_WARN => warn!(plugin, "{line}"),
@@ -188,6 +192,7 @@ unsafe extern "C" fn fail(
 ) -> latentd_status {
     // SAFETY: the plugin lends a text, and a call.
     let (text, call) = unsafe { (read_text(text), call_of(call)) };
+    let text = on_one_line(&text);
     if let Some(call) = call.filter(|call| call.is_its_thread()) {
         call.with(|state| state.failure = Some((status, text)));
     }
@@ -288,7 +293,7 @@ unsafe extern "C" fn cancelled(call: *mut latentd_call) -> u32 {
 unsafe extern "C" fn notice(call: *mut latentd_call, text: latentd_text) -> latentd_status {
     let work = |_: &Call<'_>, state: &mut State<'_>| {
         // SAFETY: the plugin lends a text.
-        let text = unsafe { read_text(text) };
+        let text = on_one_line(&unsafe { read_text(text) });
         if !text.is_empty() && !state.notices.contains(&text) && state.notices.len() < MOST_NOTICES {
             state.notices.push(text);
         }
@@ -378,10 +383,7 @@ unsafe extern "C" fn alloc(
         }
         let (sizes, total) = asked_sizes(&info, if is_image { 1 } else { 4 })?;
         let objects = objects(state)?;
-        let lease = call.job.reserve(total as u64, call.plugin).map_err(|error| {
-            let status = if error.class == Class::Cancelled { LATENTD_CANCELLED } else { LATENTD_MEMORY };
-            Failure(status, error.text)
-        })?;
+        let lease = reserve(call, total)?;
         let no_memory = |_| Failure(LATENTD_MEMORY, format!("{total} bytes cannot be had"));
         let content = if is_image {
             let [1, channels @ (1 | 3 | 4), height, width] = sizes[..] else {
@@ -443,8 +445,22 @@ fn numbers(sizes: &[usize]) -> [i64; 8] {
 }
 
 unsafe extern "C" fn keep(call: *mut latentd_call, handle: latentd_handle) -> latentd_status {
+    let work = |call: &Call<'_>, state: &mut State<'_>| {
+        let objects = objects(state)?;
+        let bytes = objects.uncounted(handle)?;
+        let lease = bytes.map(|bytes| reserve(call, bytes)).transpose()?;
+        Ok(objects.keep(handle, lease)?)
+    };
     // SAFETY: the plugin names a call.
-    unsafe { serve(call, |_, state| Ok(objects(state)?.keep(handle)?)) }
+    unsafe { serve(call, work) }
+}
+
+/// Counts memory for a plugin.
+fn reserve(call: &Call<'_>, bytes: usize) -> Served<Lease> {
+    call.job.reserve(bytes as u64, call.plugin).map_err(|error| {
+        let status = if error.class == Class::Cancelled { LATENTD_CANCELLED } else { LATENTD_MEMORY };
+        Failure(status, error.text)
+    })
 }
 
 unsafe extern "C" fn release(call: *mut latentd_call, handle: latentd_handle) -> latentd_status {

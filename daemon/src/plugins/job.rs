@@ -180,10 +180,10 @@ fn planned(plugin: &Plugin, told: &latentd_job, job: &dyn Job) -> Result<Option<
     // SAFETY: `told` and the table live until the function returns; the call is this one.
     let status = unsafe { plan(call.pointer(), told, &raw const host::PLAN) };
     let state = call.end(status, "job.plan")?;
-    if status == LATENTD_SKIP {
+    let answer = state.plan.unwrap_or_default();
+    if status == LATENTD_SKIP || answer.wants.is_empty() {
         return Ok(None);
     }
-    let answer = state.plan.unwrap_or_default();
     for want in &answer.wants {
         if !manifest.stages.iter().any(|stage| stage.id == want.stage) {
             return Err(Error::new(

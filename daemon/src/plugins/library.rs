@@ -15,7 +15,9 @@ use latentd_plugin_api::abi::{
     latentd_plan_extension, latentd_plugin_entry, latentd_unet_block_stage,
 };
 
+use libloading::Library;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use super::host::{self, text};
 use super::manifest::Manifest;
@@ -63,7 +65,14 @@ pub(super) struct Libraries {
 }
 
 impl Libraries {
+    /// What copies are there already is of a daemon that ended.
     pub(super) fn new(folder: PathBuf) -> Self {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                warn!(folder = %folder.display(), %error, "old copies of plugins stay");
+            }
+            _ => (),
+        }
         Self { folder, loaded: Mutex::default() }
     }
 
@@ -83,10 +92,14 @@ impl Libraries {
         if let Some(tried) = loaded.get(sha256) {
             return tried.clone();
         }
-        let copy = self.copy(path, sha256, &manifest.name)?;
-        let made = open(&copy, manifest).map_err(|reason| {
+        let failed = |reason| {
             Error::new(Class::Plugin, format!("plugin '{}' cannot be loaded: {reason}", manifest.name))
-        });
+        };
+        check(manifest).map_err(failed)?;
+        let copy = self.copy(path, sha256, &manifest.name)?;
+        // What the system cannot load may lack another library, which somebody installs.
+        let library = opened(&copy).map_err(failed)?;
+        let made = begun(library, manifest).map_err(failed);
         let made = made.map(|tables| Arc::new(Plugin { manifest: manifest.clone(), tables }));
         loaded.insert(sha256.to_owned(), made.clone());
         made
@@ -113,25 +126,48 @@ impl Libraries {
     }
 }
 
-/// Loads a library and asks it for its tables.
-fn open(path: &Path, manifest: &Manifest) -> Result<Tables, String> {
-    let entry = load(path, manifest)?;
+/// Calls a library for the first time.
+fn begun(library: &'static Library, manifest: &Manifest) -> Result<Tables, String> {
+    let entry = entry(library)?;
     init(entry)?;
     tables(entry, manifest)
 }
 
-/// Loads a library. Nothing of it is called but what the system calls as it loads one.
-pub(super) fn load(path: &Path, manifest: &Manifest) -> Result<&'static latentd_plugin_entry, String> {
-    for id in &manifest.requires {
-        if !SERVICES.contains(&id.as_str()) && !STAGES.contains(&id.as_str()) && id != LATENTD_JOB_PLAN {
-            return Err(format!("it requires {id}, which this latentd does not have"));
-        }
+/// Whether this host has what a plugin needs.
+fn check(manifest: &Manifest) -> Result<(), String> {
+    let (major, minor) = manifest.abi;
+    if major != LATENTD_ABI_MAJOR {
+        return Err(foreign(major, minor));
     }
+    let has = |id: &str| SERVICES.contains(&id) || STAGES.contains(&id) || id == LATENTD_JOB_PLAN;
+    match manifest.requires.iter().find(|id| !has(id)) {
+        Some(id) => Err(format!("it requires {id}, which this latentd does not have")),
+        None => Ok(()),
+    }
+}
+
+fn foreign(major: u32, minor: u32) -> String {
+    format!(
+        "it was built for ABI {major}.{minor}, this latentd has {LATENTD_ABI_MAJOR}.x: get the plugin's build for it"
+    )
+}
+
+/// Loads a library for good. Nothing of it is called but what the system calls as it loads one.
+fn opened(path: &Path) -> Result<&'static Library, String> {
     // SAFETY: the user put this file into a folder of plugins that only they can write to: its code is trusted like the
     // daemon's own as long as plugins run within it.
-    let library = unsafe { libloading::Library::new(path) }.map_err(|error| error.to_string())?;
-    // Never closed.
-    let library = Box::leak(Box::new(library));
+    let library = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
+    Ok(Box::leak(Box::new(library)))
+}
+
+/// Loads a library and looks at its entry.
+pub(super) fn load(path: &Path, manifest: &Manifest) -> Result<&'static latentd_plugin_entry, String> {
+    check(manifest)?;
+    entry(opened(path)?)
+}
+
+/// What a library exports.
+fn entry(library: &'static Library) -> Result<&'static latentd_plugin_entry, String> {
     // SAFETY: by the ABI the symbol is a constant of this type, or as much of it as its size says, which is looked at first.
     let entry = unsafe { library.get::<*const latentd_plugin_entry>(ENTRY_SYMBOL.as_bytes()) };
     let entry = entry.map_err(|_| format!("it exports no {ENTRY_SYMBOL}"))?;
@@ -140,10 +176,7 @@ pub(super) fn load(path: &Path, manifest: &Manifest) -> Result<&'static latentd_
     let entry = unsafe { host::taken(entry) }.ok_or_else(|| format!("its {ENTRY_SYMBOL} is null"))?;
     let entry: &'static latentd_plugin_entry = Box::leak(Box::new(entry));
     if entry.abi_major != LATENTD_ABI_MAJOR {
-        return Err(format!(
-            "it was built for ABI {}.{}, this latentd has {LATENTD_ABI_MAJOR}.x: get the plugin's build for it",
-            entry.abi_major, entry.abi_minor
-        ));
+        return Err(foreign(entry.abi_major, entry.abi_minor));
     }
     if entry.init.is_none() {
         return Err("its entry has no init".to_owned());
@@ -182,7 +215,7 @@ pub(super) fn tables(entry: &'static latentd_plugin_entry, manifest: &Manifest) 
         }
         Ok(Some(found))
     };
-    Ok(Tables {
+    let tables = Tables {
         entry,
         plan: kept(Some(table(LATENTD_JOB_PLAN)).filter(|table| !table.is_null())),
         noise_init: kept(stage(LATENTD_NOISE_INIT)?),
@@ -191,7 +224,20 @@ pub(super) fn tables(entry: &'static latentd_plugin_entry, manifest: &Manifest) 
         denoise_combine: kept(stage(LATENTD_DENOISE_COMBINE)?),
         latent_final: kept(stage(LATENTD_LATENT_FINAL)?),
         image_post: kept(stage(LATENTD_IMAGE_POST)?),
-    })
+    };
+    let lacks = [
+        (LATENTD_JOB_PLAN, tables.plan.is_some_and(|table| table.plan.is_none())),
+        (LATENTD_NOISE_INIT, tables.noise_init.is_some_and(|table| table.run.is_none())),
+        (LATENTD_DENOISE_BEFORE, tables.denoise_before.is_some_and(|table| table.run.is_none())),
+        (LATENTD_UNET_BLOCK, tables.unet_block.is_some_and(|table| table.run.is_none())),
+        (LATENTD_DENOISE_COMBINE, tables.denoise_combine.is_some_and(|table| table.run.is_none())),
+        (LATENTD_LATENT_FINAL, tables.latent_final.is_some_and(|table| table.run.is_none())),
+        (LATENTD_IMAGE_POST, tables.image_post.is_some_and(|table| table.run.is_none())),
+    ];
+    match lacks.into_iter().find(|(_, lacks)| *lacks) {
+        Some((id, _)) => Err(format!("its table {id} has no function, or too small a size")),
+        None => Ok(tables),
+    }
 }
 
 /// A table as the type that its id says. It stays, as the library does.

@@ -43,6 +43,14 @@ impl Content {
         }
     }
 
+    /// Whether all of it are numbers.
+    pub(super) fn is_finite(&self) -> bool {
+        match self {
+            Self::Tensor(tensor) => tensor.values().iter().all(|value| value.is_finite()),
+            Self::Image(_) => true,
+        }
+    }
+
     /// Numbers from one to the next in each dimension, as they lie in memory.
     pub(super) fn strides(&self) -> Vec<usize> {
         match self {
@@ -109,7 +117,7 @@ struct Object {
     /// How often the plugin keeps it beyond the call.
     kept: u32,
     /// Memory that is counted for it.
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 /// Where numbers lie, and how many bytes they are. Read-only places are told so by their callers.
@@ -167,7 +175,7 @@ impl Objects {
             converted: vec![],
             planes: vec![],
             kept: 0,
-            _lease: lease,
+            lease,
         }));
         Ok(u64::from(slot.generation) << 32 | index as u64)
     }
@@ -261,9 +269,19 @@ impl Objects {
         Ok(())
     }
 
-    /// The plugin keeps it beyond the call.
-    pub(super) fn keep(&mut self, handle: u64) -> Result<(), Misuse> {
+    /// Bytes that are to be counted if the plugin keeps it beyond the call: those of an argument.
+    pub(super) fn uncounted(&mut self, handle: u64) -> Result<Option<usize>, Misuse> {
         let object = self.object(handle)?;
+        Ok(object.lease.is_none().then(|| match &object.content {
+            Content::Tensor(tensor) => size_of_val(tensor.values()),
+            Content::Image(image) => image.pixels.len(),
+        }))
+    }
+
+    /// The plugin keeps it beyond the call; `lease` counts what was not counted.
+    pub(super) fn keep(&mut self, handle: u64, lease: Option<Lease>) -> Result<(), Misuse> {
+        let object = self.object(handle)?;
+        object.lease = object.lease.take().or(lease);
         object.kept = object.kept.checked_add(1).ok_or(Misuse::NotHeld(handle))?;
         Ok(())
     }
@@ -275,8 +293,12 @@ impl Objects {
             object.kept -= 1;
             return Ok(());
         }
+        if object.is_written {
+            return Err(Misuse::Mapped(handle));
+        }
         if !object.is_open {
-            return Err(Misuse::NotHeld(handle));
+            // What was handed over goes with the call.
+            return if object.lease.is_some() { Ok(()) } else { Err(Misuse::NotHeld(handle)) };
         }
         let index = (handle & u64::from(u32::MAX)) as usize;
         self.end(index);
@@ -326,7 +348,7 @@ mod tests {
         let mut objects = Objects::default();
         let (argument, own) =
             (objects.lend(tensor()).expect("lent"), objects.allocate(tensor(), None).expect("made"));
-        objects.keep(own).expect("kept");
+        objects.keep(own, None).expect("kept");
         assert_eq!(objects.write(argument), Err(Misuse::ReadOnly(argument)));
         objects.end_call();
         assert_eq!(objects.read(argument), Err(Misuse::Dead(argument)));

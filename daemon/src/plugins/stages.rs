@@ -1,6 +1,7 @@
 //! Plugins in the pipeline: at each stage those whose turn it is are called one after the other, each with what the one before
 //! left.
 
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use latentd_plugin_api::abi::{
     LATENTD_BASE, LATENTD_COND, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_HIRES,
     LATENTD_IMAGE_POST, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_LATENT_FINAL, LATENTD_MIDDLE,
     LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY,
-    LATENTD_UNCOND, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise, latentd_eval,
-    latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_region,
-    latentd_row,
+    LATENTD_SKIP, LATENTD_UNCOND, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise,
+    latentd_eval, latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
+    latentd_region, latentd_row,
 };
 
 use super::call::{Call, Job, Want};
@@ -29,6 +30,9 @@ use super::job::{JobPlugins, Member};
 use super::library::Tables;
 use super::objects::{Content, Image, Objects};
 use crate::error::{Class, Error, Result};
+
+/// What one plugin may want to be told of a drawing.
+const MOST_NOTICES: usize = 64;
 
 /// The plugins of a request while it is drawn.
 pub(crate) struct JobStages<'a> {
@@ -87,20 +91,29 @@ impl<'a> JobStages<'a> {
         for member in &plugins.members {
             let mut objects = Objects::default();
             let mut made = std::ptr::null_mut();
-            if let Some(create) = member.plugin.tables.entry.create {
-                let call = Call::new(member.name(), job, Some(&mut objects), None);
-                let told = plugins.described(member);
-                // SAFETY: what is lent lives until the function returns; the call is this one.
-                let status = unsafe { create(call.pointer(), &raw const told, &raw mut made) };
-                let state = call.end(status, "create")?;
-                let notices = state.notices.into_iter().map(|text| of(member, &text));
-                begun.notices.extend(notices);
-                if let Some(text) = begun.notices.first().filter(|_| plugins.strict) {
-                    return Err(Error::new(Class::Plugin, text.clone()));
-                }
-                objects.end_call();
+            let Some(create) = member.plugin.tables.entry.create else {
+                begun.instances.push(Instance { member, made, objects, spent: Duration::ZERO });
+                continue;
+            };
+            let call = Call::new(member.name(), job, Some(&mut objects), None);
+            let told = plugins.described(member);
+            let since = Instant::now();
+            // SAFETY: what is lent lives until the function returns; the call is this one.
+            let status = unsafe { create(call.pointer(), &raw const told, &raw mut made) };
+            let state = call.end(status, "create")?;
+            let wrong =
+                |text: &str| Error::new(Class::Plugin, format!("plugin '{}', create: {text}", member.name()));
+            if status == LATENTD_SKIP {
+                return Err(wrong("it answered SKIP, which plans and stages may"));
             }
-            begun.instances.push(Instance { member, made, objects, spent: Duration::ZERO });
+            let (replaced, notices) = (state.replaced, state.notices);
+            objects.end_call();
+            // From here on it is destroyed, whatever comes.
+            begun.instances.push(Instance { member, made, objects, spent: since.elapsed() });
+            if !replaced.is_empty() {
+                return Err(wrong("it replaces what no stage gave it"));
+            }
+            begun.hear(member, notices)?;
         }
         Ok(begun)
     }
@@ -137,20 +150,37 @@ impl<'a> JobStages<'a> {
             match called {
                 Ok((notices, replaced)) => {
                     changed |= replaced;
-                    for text in notices {
-                        let text = of(instance.member, &text);
-                        if self.plugins.strict {
-                            return Err(self.fail(Error::new(Class::Plugin, text)));
-                        }
-                        if !self.notices.contains(&text) {
-                            self.notices.push(text);
-                        }
-                    }
+                    let member = instance.member;
+                    self.hear(member, notices).map_err(|error| self.fail(error))?;
+                }
+                // What it was given had no number in it: another precision may have one.
+                Err(error) if !contents.iter().all(Content::is_finite) => {
+                    return Err(latentd_models::Error::NotFinite(error.text));
                 }
                 Err(error) => return Err(self.fail(error)),
             }
         }
         Ok(changed)
+    }
+
+    /// Keeps what a plugin wants to be told, each once; an error if nothing may be.
+    fn hear(&mut self, member: &Member, notices: Vec<String>) -> Result<()> {
+        for text in notices {
+            let text = of(member, &text);
+            if self.plugins.strict {
+                return Err(Error::new(Class::Plugin, text));
+            }
+            if self.notices.contains(&text) {
+                continue;
+            }
+            let begins = of(member, "");
+            match self.notices.iter().filter(|notice| notice.starts_with(&begins)).count() {
+                count if count < MOST_NOTICES => self.notices.push(text),
+                MOST_NOTICES => self.notices.push(of(member, "it has more to say, which is left out")),
+                _ => (),
+            }
+        }
+        Ok(())
     }
 
     /// Keeps why the request ends.
@@ -247,17 +277,27 @@ pub(super) fn call(
             return Err(error);
         }
     };
-    let mut changed = false;
+    let changed = replace_all(objects, replaced, contents, slots).map_err(wrong);
+    objects.end_call();
+    Ok((notices, changed?))
+}
+
+/// Puts what a plugin gave in the places of its slots; whether there was something.
+fn replace_all(
+    objects: &mut Objects,
+    replaced: BTreeMap<u32, u64>,
+    contents: &mut [Content],
+    slots: usize,
+) -> Result<bool, String> {
+    let changed = !replaced.is_empty();
     for (slot, handle) in replaced {
         let place = contents.get_mut(..slots).and_then(|contents| contents.get_mut(slot as usize));
-        let Some(place) = place else { return Err(wrong(format!("slot {slot} is none of its slots"))) };
-        let given = objects.content(handle).map_err(|misuse| wrong(misuse.to_string()))?;
-        check(place, given).map_err(|text| wrong(format!("slot {slot}: {text}")))?;
+        let place = place.ok_or_else(|| format!("slot {slot} is none of its slots"))?;
+        let given = objects.content(handle).map_err(|misuse| misuse.to_string())?;
+        check(place, given).map_err(|text| format!("slot {slot}: {text}"))?;
         place.clone_from(given);
-        changed = true;
     }
-    objects.end_call();
-    Ok((notices, changed))
+    Ok(changed)
 }
 
 /// Whether what a plugin gives may take a place.

@@ -47,6 +47,12 @@ pub(super) fn resolve(
             .variation
             .map_or(-1, |variation| i64::try_from(variation.subseed).unwrap_or(i64::MAX)),
         checkpoint: params.checkpoint.clone(),
+        loras: params.loras.clone(),
+        refiner_checkpoint: params.refiner_checkpoint.clone(),
+        refiner_switch_at: params.refiner_switch_at,
+        tiling: params.tiling,
+        tiling_x: params.tiling_x,
+        tiling_y: params.tiling_y,
         ..settled.clone()
     };
     let request = rmp_serde::to_vec_named(&request)

@@ -369,7 +369,9 @@ impl Denoiser<'_, '_> {
         if !self.context.wants.denoise_combine {
             return Ok(Denoised { guided, uncond });
         }
-        let (images, scale, seeds) = (self.images_of(x), self.scale(), &self.plan.seeds);
+        let (images, seeds) = (self.images_of(x), &self.plan.seeds);
+        let is_steered = evaluation.rows.iter().any(|row| row.role == Role::Uncond);
+        let scale = if is_steered { self.scale() } else { 1.0 };
         let Surroundings { stages, handles, .. } = &mut self.context.around;
         let rows = handles.insert(Tensor::cat(&denoised.iter().collect::<Vec<_>>(), 0)?);
         let (latents, guided) = (handles.insert(x.clone()), handles.insert(guided));

@@ -46,7 +46,7 @@ pub struct latentd_region {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct latentd_row {
-    /// Which of the job's pictures.
+    /// Which of the job's pictures; of loops, and of what is continued part by part, each is drawn by itself, from 0.
     pub image: u32,
     /// Which branch of its guidance; the same number all through a pass.
     pub branch: u32,

@@ -50,7 +50,7 @@ pub struct latentd_plan {
     pub size: u32,
     /// 0.
     pub reserved: u32,
-    /// Takes part in a stage. Without any, in none.
+    /// Takes part in a stage; the last word on a stage counts. Without any the job is not for the plugin.
     pub stage:
         Option<unsafe extern "C" fn(call: *mut latentd_call, want: *const latentd_want) -> latentd_status>,
     /// Leaves bytes for `create`, 1 MiB at most.
