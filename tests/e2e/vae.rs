@@ -1,15 +1,17 @@
 //! VAEs: in files of their own, beside a checkpoint, and the checkpoint's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::{
-    ErrorName, EventKind, ImageIn, ImageOut, LibraryListParams, LoadParams, Precision, PreviewKind,
-    PreviewParams, ResidentModel, Txt2ImgParams, VaeDecodeMethod,
+    ErrorName, EventKind, ImageIn, ImageOut, LibraryListParams, LoadParams, PluginParams, Precision,
+    PreviewKind, PreviewParams, ResidentModel, Txt2ImgParams, VaeDecodeMethod,
 };
 use serde_json::{Map, Value};
 
 use crate::harness::{Daemon, Options, fixtures, refused, small, within};
+use crate::plugin_library::{build, install};
 
 const PREFIX: &str = "first_stage_model.";
 
@@ -297,6 +299,17 @@ async fn what_comes_out_as_nan_is_drawn_again_in_f32() {
     let in_f32 = Txt2ImgParams { precision: Precision::F32, ..of_unet };
     let wide = within(client.txt2img(&in_f32)).await.expect("drawn");
     assert!(wide.notices.is_empty() && wide.images == drawn.images);
+    // A plugin that computes with what is NaN already is not to blame.
+    let library = build("plugin-api/examples/cfg-rescale/cfg-rescale.cpp", &[]);
+    install(&daemon, "cfg-rescale.so", &library);
+    let plugins = BTreeMap::from([("cfg-rescale".to_owned(), PluginParams::default())]);
+    let with_plugin = Txt2ImgParams { plugins, precision: Precision::Bf16, ..in_f32 };
+    let drawn = within(client.txt2img(&with_plugin)).await.expect("drawn");
+    assert!(
+        drawn.notices[0].contains("cfg-rescale") && drawn.notices[0].contains("again in f32"),
+        "{drawn:?}"
+    );
+    assert_eq!(drawn.precision, "f32");
 }
 
 /// A decoder of TAESD's shape with made-up weights, as A1111 names its tensors.

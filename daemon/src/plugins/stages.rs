@@ -153,9 +153,13 @@ impl<'a> JobStages<'a> {
                     let member = instance.member;
                     self.hear(member, notices).map_err(|error| self.fail(error))?;
                 }
-                // What it was given had no number in it: another precision may have one.
-                Err(error) if !contents.iter().all(Content::is_finite) => {
-                    return Err(latentd_models::Error::NotFinite(error.text));
+                // Not its fault: another range of numbers may hold what this one does not.
+                Err(_) if !contents.iter().all(Content::is_finite) => {
+                    let name = instance.member.name();
+                    let reason = format!(
+                        "what came to plugin '{name}' at {stage} was NaN: the checkpoint's weights overflow, or are broken"
+                    );
+                    return Err(latentd_models::Error::NotFinite(reason));
                 }
                 Err(error) => return Err(self.fail(error)),
             }
