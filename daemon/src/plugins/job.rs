@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub plugin: Arc<Plugin>,
     /// Valid, with defaults, as MessagePack.
     pub params: Vec<u8>,
+    /// The same as pictures tell it: with defaults, which a later version may have others of.
+    pub told: PluginParams,
     pub answer: Answer,
 }
 
@@ -69,12 +71,12 @@ impl JobPlugins {
     ) -> Result<Self> {
         let (mut members, mut notices) = (vec![], vec![]);
         for (plugin, params) in asked {
-            let params = settled(&plugin.manifest, params)?;
-            let told = described(facts, 0, &params, &[]);
-            if let Some((answer, more)) = planned(&plugin, &told, job)? {
+            let (params, told) = settled(&plugin.manifest, params)?;
+            let described = described(facts, 0, &params, &[]);
+            if let Some((answer, more)) = planned(&plugin, &described, job)? {
                 let name = &plugin.manifest.name;
                 notices.extend(more.into_iter().map(|notice| format!("plugin '{name}': {notice}")));
-                members.push(Member { plugin, params, answer });
+                members.push(Member { plugin, params, told, answer });
             }
         }
         let mut chains = BTreeMap::new();
@@ -110,6 +112,11 @@ impl JobPlugins {
         self.members.is_empty()
     }
 
+    /// What pictures tell of their parameters, by name.
+    pub(crate) fn told(&self) -> BTreeMap<String, PluginParams> {
+        self.members.iter().map(|member| (member.name().to_owned(), member.told.clone())).collect()
+    }
+
     /// Their versions, by name.
     pub(crate) fn versions(&self) -> BTreeMap<String, String> {
         let version = |member: &Member| (member.name().to_owned(), member.plugin.manifest.version.clone());
@@ -130,7 +137,7 @@ impl JobPlugins {
 }
 
 /// Parameters with the schema's defaults, if they are valid.
-fn settled(manifest: &Manifest, params: &PluginParams) -> Result<Vec<u8>> {
+fn settled(manifest: &Manifest, params: &PluginParams) -> Result<(Vec<u8>, PluginParams)> {
     let name = &manifest.name;
     let wrong = |text: String| Error::invalid(format!("plugins.{name}: {text}"));
     let params = params.to_json();
@@ -146,7 +153,9 @@ fn settled(manifest: &Manifest, params: &PluginParams) -> Result<Vec<u8>> {
         }
         None => (),
     }
-    packed(&params).map_err(wrong)
+    let packed = packed(&params).map_err(wrong)?;
+    let told = params.as_object().cloned().map(PluginParams::from_json).unwrap_or_default();
+    Ok((packed, told))
 }
 
 /// As MessagePack, maps by their keys.

@@ -72,9 +72,7 @@ pub(super) fn resolve(
     Ok(plugins)
 }
 
-/// What pictures tell of them: those that take part.
-pub(super) fn told(mut told: Txt2ImgParams, plugins: &JobPlugins) -> Txt2ImgParams {
-    let versions = plugins.versions();
-    told.plugins.retain(|name, _| versions.contains_key(name));
-    told
+/// What pictures tell of them: those that take part, with all of their parameters.
+pub(super) fn told(told: Txt2ImgParams, plugins: &JobPlugins) -> Txt2ImgParams {
+    Txt2ImgParams { plugins: plugins.told(), ..told }
 }
