@@ -1,8 +1,8 @@
 //! Plugins: found in their folders, read without loading, loaded once a request names them, called at the stages of a drawing.
 //!
-//! [`search`], [`section`] and [`manifest`] look, [`parameters`] checks what requests say, [`library`] loads, [`job`] settles what the plugins of a request do, [`stages`] calls them.
-//! What they may call is in [`host`]; [`call`] and [`objects`] are what that works on. [`validate`] tries for its author whether
-//! a plugin keeps to all of it. Nothing here knows the wire or the library of models.
+//! [`search`], [`section`] and [`manifest`] look, [`parameters`] checks what requests say, [`library`] loads, [`job`] settles
+//! what the plugins of a request do, [`stages`] calls them. What they may call is in [`host`]; [`call`] and
+//! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here knows the wire or the library of models.
 
 mod call;
 mod host;
