@@ -2,7 +2,8 @@
 //!
 //! [`search`], [`section`] and [`manifest`] look, [`parameters`] checks what requests say, [`library`] loads, [`job`] settles
 //! what the plugins of a request do, [`stages`] calls them. What they may call is in [`host`]; [`call`] and
-//! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here knows the wire or the library of models.
+//! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here
+//! knows the wire or the library of models.
 
 mod call;
 mod host;
