@@ -356,7 +356,8 @@ fn choices(schema: &Json) -> Option<Vec<&str>> {
     Some(all)
 }
 
-fn article(kind: &str) -> &'static str {
+/// A type of JSON's as an error names it.
+pub(crate) fn article(kind: &str) -> &'static str {
     match kind {
         "integer" => "an integer",
         "number" => "a number",
@@ -364,6 +365,7 @@ fn article(kind: &str) -> &'static str {
         "boolean" => "true or false",
         "array" => "an array",
         "object" => "a map",
+        "null" => "null",
         _ => "something else",
     }
 }

@@ -10,7 +10,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::Value as Json;
 
-use crate::schema::shorten;
+use crate::schema::{article, shorten};
 use crate::suggest::advice;
 
 /// Bytes of a schema.
@@ -346,19 +346,6 @@ fn show(value: &Json) -> String {
         Json::Array(items) => format!("an array of {}", items.len()),
         Json::Object(fields) => format!("a map of {}", fields.len()),
         other => other.to_string(),
-    }
-}
-
-fn article(kind: &str) -> &'static str {
-    match kind {
-        "integer" => "an integer",
-        "number" => "a number",
-        "string" => "a string",
-        "boolean" => "true or false",
-        "array" => "an array",
-        "object" => "a map",
-        "null" => "null",
-        _ => "something else",
     }
 }
 

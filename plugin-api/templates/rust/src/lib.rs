@@ -3,7 +3,7 @@
 //! `cargo build --release` makes target/release/lib@IDENT@.so; `latentd plugins validate` looks for faults in it; in
 //! ~/.local/share/latentd/plugins latentd finds it.
 
-#![forbid(unsafe_op_in_unsafe_fn)]
+#![deny(unsafe_code)]
 
 use latentd_plugin_api::{ImagePost, Job, Pictures, Plugin, Result, export};
 use serde::Deserialize;
