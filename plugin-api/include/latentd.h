@@ -152,6 +152,14 @@ typedef struct latentd_text {
 /* A tensor or image. 0 is none; bit 63 is never set. */
 typedef uint64_t latentd_handle;
 
+/* Bytes, mostly MessagePack: maps with text keys. */
+typedef struct latentd_bytes {
+    /* The bytes. */
+    const void *data;
+    /* How many. */
+    uint64_t length;
+} latentd_bytes;
+
 /* The host, given to `init`; constant while the library is loaded. */
 typedef struct latentd_host {
     /* sizeof of it, as the host knows it. */
@@ -178,15 +186,12 @@ typedef struct latentd_host {
      unmapped before, and read only from then on; an argument or a kept handle may be given, too. [job]
      */
     latentd_status (*replace)(struct latentd_call *call, uint32_t slot, latentd_handle handle);
+    /*
+     As `replace`, for results that are text or MessagePack: what a slot means is said where it is asked for. The last one
+     wins; 16 MiB in all. [control] [job]
+     */
+    latentd_status (*reply)(struct latentd_call *call, uint32_t slot, struct latentd_bytes reply);
 } latentd_host;
-
-/* Bytes, mostly MessagePack: maps with text keys. */
-typedef struct latentd_bytes {
-    /* The bytes. */
-    const void *data;
-    /* How many. */
-    uint64_t length;
-} latentd_bytes;
 
 /* What is to be done. */
 typedef struct latentd_job {

@@ -27,12 +27,12 @@ const HEADERS: [(&str, &str); 2] = [
 
 macro_rules! sources {
     ($($name:literal),* $(,)?) => {
-        [$((concat!("latentd-plugin-api/", $name), include_str!(concat!("../../../plugin-api/", $name)))),*]
+        &[$((concat!("latentd-plugin-api/", $name), include_str!(concat!("../../../plugin-api/", $name)))),*]
     };
 }
 
 /// The wrapper, which is built with the plugin.
-const WRAPPER: [(&str, &str); 17] = sources![
+const WRAPPER: &[(&str, &str)] = sources![
     "src/abi/basic.rs",
     "src/abi/entry.rs",
     "src/abi/evaluation.rs",

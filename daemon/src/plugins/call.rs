@@ -1,5 +1,6 @@
 //! One call of one of a plugin's functions: what its services know of who asks, and what the call leaves.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
@@ -31,7 +32,7 @@ pub(super) struct Call<'a> {
 /// What a call leaves, and what it works on.
 pub(super) struct State<'a> {
     /// The instance's tensors and images; none while a job is planned.
-    pub objects: Option<&'a mut Objects>,
+    pub objects: Option<&'a RefCell<Objects>>,
     /// What stages it takes part in, and the like; only while a job is planned.
     pub plan: Option<Answer>,
     /// Why the last service failed.
@@ -42,6 +43,8 @@ pub(super) struct State<'a> {
     pub failure: Option<(u32, String)>,
     /// Handles by the slots that they take.
     pub replaced: BTreeMap<u32, u64>,
+    /// MessagePack by its slot.
+    pub replies: BTreeMap<u32, Vec<u8>>,
     pub notices: Vec<String>,
 }
 
@@ -89,7 +92,7 @@ impl<'a> Call<'a> {
     pub(super) fn new(
         plugin: &'a str,
         job: &'a dyn Job,
-        objects: Option<&'a mut Objects>,
+        objects: Option<&'a RefCell<Objects>>,
         plan: Option<Answer>,
     ) -> Self {
         let state = State {
@@ -99,6 +102,7 @@ impl<'a> Call<'a> {
             last_failure: None,
             failure: None,
             replaced: BTreeMap::new(),
+            replies: BTreeMap::new(),
             notices: vec![],
         };
         Self { plugin, thread: thread::current().id(), job, state: Mutex::new(state) }

@@ -80,7 +80,7 @@ impl JobPlugins {
             }
         }
         let mut chains = BTreeMap::new();
-        for stage in STAGES {
+        for stage in STAGES.iter().copied() {
             let part: Vec<&Member> = members.iter().filter(|member| member.want(stage).is_some()).collect();
             if part.is_empty() {
                 continue;

@@ -10,33 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_plugin_api::abi::{
     ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_IMAGE_POST,
-    LATENTD_JOB_PLAN, LATENTD_JOBS, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_TENSORS,
-    LATENTD_UNET_BLOCK, latentd_denoise_stage, latentd_latents_stage, latentd_pictures_stage,
-    latentd_plan_extension, latentd_plugin_entry, latentd_unet_block_stage,
+    LATENTD_JOB_PLAN, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_denoise_stage,
+    latentd_latents_stage, latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry,
+    latentd_unet_block_stage,
 };
 
 use libloading::Library;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::host::{self, text};
+use super::host::{self, SERVICES, text};
 use super::manifest::Manifest;
 use super::status::name_of;
 use crate::error::{Class, Error, Result};
 use crate::library::hex;
 use crate::state_dir::make_private;
-
-/// What this host has for plugins: stages and services.
-pub(super) const STAGES: [&str; 6] = [
-    LATENTD_NOISE_INIT,
-    LATENTD_DENOISE_BEFORE,
-    LATENTD_UNET_BLOCK,
-    LATENTD_DENOISE_COMBINE,
-    LATENTD_LATENT_FINAL,
-    LATENTD_IMAGE_POST,
-];
-/// As [`STAGES`].
-pub(super) const SERVICES: [&str; 2] = [LATENTD_JOBS, LATENTD_TENSORS];
 
 /// A plugin that may be called.
 pub(super) struct Plugin {
@@ -44,17 +32,48 @@ pub(super) struct Plugin {
     pub tables: Tables,
 }
 
-/// The tables of a plugin, as far as it has them. They are constants of a library that stays.
-#[derive(Clone, Copy)]
-pub(super) struct Tables {
-    pub entry: &'static latentd_plugin_entry,
-    pub plan: Option<&'static latentd_plan_extension>,
-    pub noise_init: Option<&'static latentd_latents_stage>,
-    pub denoise_before: Option<&'static latentd_denoise_stage>,
-    pub unet_block: Option<&'static latentd_unet_block_stage>,
-    pub denoise_combine: Option<&'static latentd_denoise_stage>,
-    pub latent_final: Option<&'static latentd_latents_stage>,
-    pub image_post: Option<&'static latentd_pictures_stage>,
+macro_rules! stages {
+    ($($field:ident: $table:ident.$function:ident = $id:ident),* $(,)?) => {
+        /// The stages that this host has.
+        pub(super) const STAGES: &[&str] = &[$($id),*];
+
+        /// The tables of a plugin, as far as it has them. They are constants of a library that stays.
+        #[derive(Clone, Copy)]
+        pub(super) struct Tables {
+            pub entry: &'static latentd_plugin_entry,
+            pub plan: Option<&'static latentd_plan_extension>,
+            $(pub $field: Option<&'static $table>),*
+        }
+
+        impl Tables {
+            /// Those that `table` gives by their ids; an error if one has no function.
+            fn of(
+                entry: &'static latentd_plugin_entry,
+                plan: *const c_void,
+                table: impl Fn(&'static str) -> Result<Option<*const c_void>, String>,
+            ) -> Result<Self, String> {
+                let plan = kept(Some(plan).filter(|table| !table.is_null()));
+                let tables = Self { entry, plan, $($field: kept(table($id)?)),* };
+                let lacks = [
+                    (LATENTD_JOB_PLAN, tables.plan.is_some_and(|table| table.plan.is_none())),
+                    $(($id, tables.$field.is_some_and(|table| table.$function.is_none()))),*
+                ];
+                match lacks.into_iter().find(|(_, lacks)| *lacks) {
+                    Some((id, _)) => Err(format!("its table {id} has no function, or too small a size")),
+                    None => Ok(tables),
+                }
+            }
+        }
+    };
+}
+
+stages! {
+    noise_init: latentd_latents_stage.run = LATENTD_NOISE_INIT,
+    denoise_before: latentd_denoise_stage.run = LATENTD_DENOISE_BEFORE,
+    unet_block: latentd_unet_block_stage.run = LATENTD_UNET_BLOCK,
+    denoise_combine: latentd_denoise_stage.run = LATENTD_DENOISE_COMBINE,
+    latent_final: latentd_latents_stage.run = LATENTD_LATENT_FINAL,
+    image_post: latentd_pictures_stage.run = LATENTD_IMAGE_POST,
 }
 
 /// Libraries that were loaded, by their hashes.
@@ -215,29 +234,7 @@ pub(super) fn tables(entry: &'static latentd_plugin_entry, manifest: &Manifest) 
         }
         Ok(Some(found))
     };
-    let tables = Tables {
-        entry,
-        plan: kept(Some(table(LATENTD_JOB_PLAN)).filter(|table| !table.is_null())),
-        noise_init: kept(stage(LATENTD_NOISE_INIT)?),
-        denoise_before: kept(stage(LATENTD_DENOISE_BEFORE)?),
-        unet_block: kept(stage(LATENTD_UNET_BLOCK)?),
-        denoise_combine: kept(stage(LATENTD_DENOISE_COMBINE)?),
-        latent_final: kept(stage(LATENTD_LATENT_FINAL)?),
-        image_post: kept(stage(LATENTD_IMAGE_POST)?),
-    };
-    let lacks = [
-        (LATENTD_JOB_PLAN, tables.plan.is_some_and(|table| table.plan.is_none())),
-        (LATENTD_NOISE_INIT, tables.noise_init.is_some_and(|table| table.run.is_none())),
-        (LATENTD_DENOISE_BEFORE, tables.denoise_before.is_some_and(|table| table.run.is_none())),
-        (LATENTD_UNET_BLOCK, tables.unet_block.is_some_and(|table| table.run.is_none())),
-        (LATENTD_DENOISE_COMBINE, tables.denoise_combine.is_some_and(|table| table.run.is_none())),
-        (LATENTD_LATENT_FINAL, tables.latent_final.is_some_and(|table| table.run.is_none())),
-        (LATENTD_IMAGE_POST, tables.image_post.is_some_and(|table| table.run.is_none())),
-    ];
-    match lacks.into_iter().find(|(_, lacks)| *lacks) {
-        Some((id, _)) => Err(format!("its table {id} has no function, or too small a size")),
-        None => Ok(tables),
-    }
+    Tables::of(entry, table(LATENTD_JOB_PLAN), stage)
 }
 
 /// A table as the type that its id says. It stays, as the library does.

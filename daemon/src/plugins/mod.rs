@@ -8,6 +8,8 @@
 mod call;
 mod host;
 mod job;
+#[allow(dead_code, reason = "the first keyword comes next")]
+mod keywords;
 mod library;
 mod manifest;
 mod objects;

@@ -1,7 +1,8 @@
 //! The tensors and images of one instance of a plugin, by their handles.
 //!
 //! A handle is a place and how often it was used, so that an old number is told from a new one. It ends with the call that
-//! it was given to, unless the plugin keeps it; what is still kept ends with the instance.
+//! it was given to, unless the plugin keeps it; what is still kept ends with the instance. Calls may lie within one
+//! another, while a service of the outer one asks the same instance again: the end of the inner one ends nothing of the outer.
 
 use std::sync::Arc;
 
@@ -116,6 +117,8 @@ struct Object {
     planes: Vec<Vec<u8>>,
     /// How often the plugin keeps it beyond the call.
     kept: u32,
+    /// Which of the calls within one another it belongs to.
+    level: usize,
     /// Memory that is counted for it.
     lease: Option<Lease>,
 }
@@ -145,6 +148,8 @@ struct Slot {
 pub(super) struct Objects {
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// Calls that go on, one within the other.
+    level: usize,
 }
 
 impl Objects {
@@ -175,6 +180,7 @@ impl Objects {
             converted: vec![],
             planes: vec![],
             kept: 0,
+            level: self.level,
             lease,
         }));
         Ok(u64::from(slot.generation) << 32 | index as u64)
@@ -310,15 +316,26 @@ impl Objects {
         self.slots.iter().filter(|slot| slot.object.is_some()).count()
     }
 
+    /// A call begins, maybe within another one.
+    pub(super) fn begin_call(&mut self) {
+        self.level += 1;
+    }
+
     /// The call ends, and with it all that the plugin does not keep.
     pub(super) fn end_call(&mut self) {
+        let ended = self.level;
+        self.level = ended.saturating_sub(1);
         for index in 0..self.slots.len() {
             let Some(object) = self.slots.get_mut(index).and_then(|slot| slot.object.as_deref_mut()) else {
                 continue;
             };
+            if object.level < ended && self.level > 0 {
+                continue;
+            }
             object.is_written = false;
             object.converted.clear();
             object.planes.clear();
+            object.level = self.level;
             if object.kept == 0 {
                 self.end(index);
             }
@@ -360,6 +377,25 @@ mod tests {
         assert_eq!(objects.read(own), Err(Misuse::Dead(own)));
         assert_eq!(objects.release(0), Err(Misuse::Dead(0)));
         assert_eq!(objects.read(u64::MAX), Err(Misuse::Dead(u64::MAX)));
+    }
+
+    #[test]
+    fn the_end_of_a_call_within_another_ends_nothing_of_that() {
+        let mut objects = Objects::default();
+        objects.begin_call();
+        let outer = objects.allocate(tensor(), None).expect("made");
+        objects.write(outer).expect("mapped");
+        objects.begin_call();
+        let (inner, kept) = (objects.lend(tensor()).expect("lent"), objects.lend(tensor()).expect("lent"));
+        objects.keep(kept, None).expect("kept");
+        objects.end_call();
+        assert_eq!(objects.read(inner), Err(Misuse::Dead(inner)));
+        assert_eq!(objects.read(outer), Err(Misuse::Mapped(outer)), "it is still written to");
+        objects.release(kept).expect("released");
+        assert!(objects.read(kept).is_ok(), "until the end of the call");
+        objects.end_call();
+        assert_eq!(objects.read(outer), Err(Misuse::Dead(outer)));
+        assert_eq!(objects.read(kept), Err(Misuse::Dead(kept)));
     }
 
     #[test]

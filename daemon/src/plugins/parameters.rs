@@ -17,13 +17,13 @@ use crate::suggest::advice;
 const LARGEST_SCHEMA: usize = 256 << 10;
 
 /// Levels of a schema with what it refers to, and how many schemas all of them are, written out.
-const DEEPEST: usize = 128;
+pub(super) const DEEPEST: usize = 128;
 const MOST_SCHEMAS: u64 = 100_000;
 
 /// What defaults may add to parameters: values, and bytes of texts.
 const MOST_DEFAULTS: usize = 1 << 20;
 
-/// Keywords of a schema that the design has and this version does not.
+/// Keywords of [`super::keywords`] that this version does not resolve yet.
 const KEYWORDS_NOT_YET: [&str; 5] = ["x-image", "x-mask", "x-library", "x-engine", "x-prompt"];
 
 /// Keywords of a schema whose values are no schemas; and those that hold schemas by name.
@@ -67,7 +67,7 @@ pub(super) fn read_parameters(text: &str) -> Result<Json, String> {
 }
 
 /// Nothing that is not in the schema is looked for.
-fn compile(schema: &Json) -> Result<Validator, String> {
+pub(super) fn compile(schema: &Json) -> Result<Validator, String> {
     // Values come from clients: patterns must not be able to take for ever.
     let patterns = PatternOptions::regex();
     let options =
@@ -248,7 +248,7 @@ impl<'a> Defaults<'a> {
 }
 
 /// A schema, what it refers to, and so on.
-fn chain<'a>(root: &'a Json, schema: &'a Json) -> impl Iterator<Item = &'a Json> {
+pub(super) fn chain<'a>(root: &'a Json, schema: &'a Json) -> impl Iterator<Item = &'a Json> {
     let next = move |schema: &&'a Json| {
         let to = schema.get("$ref").and_then(Json::as_str)?;
         root.pointer(to.strip_prefix('#')?)

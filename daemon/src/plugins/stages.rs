@@ -1,6 +1,7 @@
 //! Plugins in the pipeline: at each stage those whose turn it is are called one after the other, each with what the one before
 //! left.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ops::Range;
@@ -34,17 +35,18 @@ use crate::error::{Class, Error, Result};
 /// What one plugin may want to be told of a drawing.
 const MOST_NOTICES: usize = 64;
 
-/// The plugins of a request while it is drawn.
+/// The plugins of a request while it is drawn. Stages may be called within others: what changes is in cells, none of which
+/// is held while a plugin's function runs.
 pub(crate) struct JobStages<'a> {
     plugins: &'a JobPlugins,
     job: &'a dyn Job,
     pub(super) instances: Vec<Instance<'a>>,
     /// The pass that goes on.
-    pass: Option<PassBegin>,
+    pass: RefCell<Option<PassBegin>>,
     /// Why the request ended, if a plugin ended it.
-    pub(crate) failure: Option<Error>,
+    failure: RefCell<Option<Error>>,
     /// What plugins want to be told.
-    pub(crate) notices: Vec<String>,
+    notices: RefCell<Vec<String>>,
 }
 
 /// What a plugin made for this drawing.
@@ -52,12 +54,10 @@ pub(super) struct Instance<'a> {
     pub(super) member: &'a Member,
     /// What it made, or null.
     made: *mut c_void,
-    pub(super) objects: Objects,
-    spent: Duration,
+    pub(super) objects: RefCell<Objects>,
+    /// What it took, without what it waited for.
+    spent: Cell<Duration>,
 }
-
-// SAFETY: a plugin's instance may be called from any thread, one at a time: the ABI says so.
-unsafe impl Send for Instance<'_> {}
 
 impl Drop for Instance<'_> {
     fn drop(&mut self) {
@@ -87,15 +87,23 @@ pub(super) struct Called<'a> {
 impl<'a> JobStages<'a> {
     /// Makes an instance of each.
     pub(crate) fn begin(plugins: &'a JobPlugins, job: &'a dyn Job) -> Result<Self> {
-        let mut begun = Self { plugins, job, instances: vec![], pass: None, failure: None, notices: vec![] };
+        let mut begun = Self {
+            plugins,
+            job,
+            instances: vec![],
+            pass: RefCell::default(),
+            failure: RefCell::default(),
+            notices: RefCell::default(),
+        };
         for member in &plugins.members {
-            let mut objects = Objects::default();
+            let objects = RefCell::<Objects>::default();
             let mut made = std::ptr::null_mut();
             let Some(create) = member.plugin.tables.entry.create else {
-                begun.instances.push(Instance { member, made, objects, spent: Duration::ZERO });
+                begun.instances.push(Instance { member, made, objects, spent: Cell::default() });
                 continue;
             };
-            let call = Call::new(member.name(), job, Some(&mut objects), None);
+            let lending = Lending::begin(&objects);
+            let call = Call::new(member.name(), job, Some(&objects), None);
             let told = plugins.described(member);
             let since = Instant::now();
             // SAFETY: what is lent lives until the function returns; the call is this one.
@@ -107,9 +115,9 @@ impl<'a> JobStages<'a> {
                 return Err(wrong("it answered SKIP, which plans and stages may"));
             }
             let (replaced, notices) = (state.replaced, state.notices);
-            objects.end_call();
+            drop(lending);
             // From here on it is destroyed, whatever comes.
-            begun.instances.push(Instance { member, made, objects, spent: since.elapsed() });
+            begun.instances.push(Instance { member, made, objects, spent: Cell::new(since.elapsed()) });
             if !replaced.is_empty() {
                 return Err(wrong("it replaces what no stage gave it"));
             }
@@ -120,7 +128,17 @@ impl<'a> JobStages<'a> {
 
     /// Seconds that each has taken.
     pub(crate) fn spent(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.instances.iter().map(|instance| (instance.member.name(), instance.spent.as_secs_f64()))
+        self.instances.iter().map(|instance| (instance.member.name(), instance.spent.get().as_secs_f64()))
+    }
+
+    /// Why the request ended, if a plugin ended it.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// What plugins want to be told.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        self.notices.take()
     }
 
     /// Whether somebody takes part in a stage.
@@ -131,7 +149,7 @@ impl<'a> JobStages<'a> {
     /// Calls those whose turn it is at a stage. `contents` are what they are lent, of which the first `slots` may be replaced;
     /// whether any was.
     fn chain(
-        &mut self,
+        &self,
         stage: &'static str,
         is_turn: impl Fn(&Want) -> bool,
         contents: &mut [Content],
@@ -140,18 +158,18 @@ impl<'a> JobStages<'a> {
     ) -> latentd_models::Result<bool> {
         let mut changed = false;
         for index in self.plugins.chains.get(stage).into_iter().flatten() {
-            let Some(instance) = self.instances.get_mut(*index) else { continue };
+            let Some(instance) = self.instances.get(*index) else { continue };
             if !instance.member.want(stage).is_some_and(&is_turn) {
                 continue;
             }
             let begun = Instant::now();
             let called = call(instance, self.job, stage, contents, slots, &function);
-            instance.spent += begun.elapsed();
+            instance.spent.set(instance.spent.get() + begun.elapsed());
             match called {
-                Ok((notices, replaced)) => {
-                    changed |= replaced;
+                Ok(left) => {
+                    changed |= left.is_changed;
                     let member = instance.member;
-                    self.hear(member, notices).map_err(|error| self.fail(error))?;
+                    self.hear(member, left.notices).map_err(|error| self.fail(error))?;
                 }
                 // Not its fault: another range of numbers may hold what this one does not.
                 Err(_) if !contents.iter().all(Content::is_finite) => {
@@ -168,19 +186,20 @@ impl<'a> JobStages<'a> {
     }
 
     /// Keeps what a plugin wants to be told, each once; an error if nothing may be.
-    fn hear(&mut self, member: &Member, notices: Vec<String>) -> Result<()> {
+    fn hear(&self, member: &Member, notices: Vec<String>) -> Result<()> {
         for text in notices {
             let text = of(member, &text);
             if self.plugins.strict {
                 return Err(Error::new(Class::Plugin, text));
             }
-            if self.notices.contains(&text) {
+            let mut heard = self.notices.borrow_mut();
+            if heard.contains(&text) {
                 continue;
             }
             let begins = of(member, "");
-            match self.notices.iter().filter(|notice| notice.starts_with(&begins)).count() {
-                count if count < MOST_NOTICES => self.notices.push(text),
-                MOST_NOTICES => self.notices.push(of(member, "it has more to say, which is left out")),
+            match heard.iter().filter(|notice| notice.starts_with(&begins)).count() {
+                count if count < MOST_NOTICES => heard.push(text),
+                MOST_NOTICES => heard.push(of(member, "it has more to say, which is left out")),
                 _ => (),
             }
         }
@@ -188,18 +207,19 @@ impl<'a> JobStages<'a> {
     }
 
     /// Keeps why the request ends.
-    fn fail(&mut self, error: Error) -> latentd_models::Error {
+    fn fail(&self, error: Error) -> latentd_models::Error {
         if error.class == Class::Cancelled {
             return latentd_models::Error::Cancelled;
         }
         let text = error.text.clone();
-        self.failure = Some(error);
+        *self.failure.borrow_mut() = Some(error);
         latentd_models::Error::Stage(text)
     }
 
     /// The pass with its pictures.
     fn pass(&self) -> Told<latentd_pass, latentd_picture> {
-        let pass = self.pass.as_ref();
+        let pass = self.pass.borrow();
+        let pass = pass.as_ref();
         let pictures = pass.map_or_else(Vec::new, |pass| pictures(pass.first_image, &pass.seeds, &[]));
         let told = latentd_pass {
             size: size_of::<latentd_pass>() as u32,
@@ -215,7 +235,7 @@ impl<'a> JobStages<'a> {
 
     /// A stage whose one tensor may be replaced.
     fn latents(
-        &mut self,
+        &self,
         stage: &'static str,
         handle: Handle,
         tensors: &mut Handles,
@@ -254,36 +274,57 @@ fn of(member: &Member, text: &str) -> String {
     format!("plugin '{}': {text}", member.name())
 }
 
-/// Calls one plugin. Gives its notices, and whether it replaced something in `contents`.
+/// What a call of a stage left, beside what it replaced.
+#[derive(Default)]
+pub(super) struct Left {
+    notices: Vec<String>,
+    /// Whether it replaced something.
+    pub(super) is_changed: bool,
+}
+
+/// A call of an instance, at whose end what it was lent ends.
+struct Lending<'a>(&'a RefCell<Objects>);
+
+impl<'a> Lending<'a> {
+    fn begin(objects: &'a RefCell<Objects>) -> Self {
+        objects.borrow_mut().begin_call();
+        Self(objects)
+    }
+}
+
+impl Drop for Lending<'_> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().end_call();
+    }
+}
+
+/// Calls one plugin, which may replace the first `slots` of `contents`.
 pub(super) fn call(
-    instance: &mut Instance<'_>,
+    instance: &Instance<'_>,
     job: &dyn Job,
     stage: &str,
     contents: &mut [Content],
     slots: usize,
     function: &impl Fn(&Called<'_>) -> u32,
-) -> Result<(Vec<String>, bool)> {
+) -> Result<Left> {
     let Instance { member, made, objects, .. } = instance;
     let name = member.name();
     let wrong = |text: String| Error::new(Class::Plugin, format!("plugin '{name}', {stage}: {text}"));
-    let lent = contents.iter().map(|content| objects.lend(content.clone()));
+    let _ends = Lending::begin(objects);
+    let lent = contents.iter().map(|content| objects.borrow_mut().lend(content.clone()));
     let handles = lent.collect::<Result<Vec<u64>, _>>().map_err(|misuse| wrong(misuse.to_string()))?;
     let call = Call::new(name, job, Some(objects), None);
     let called =
         Called { instance: *made, call: call.pointer(), tables: &member.plugin.tables, handles: &handles };
     let status = function(&called);
-    let (replaced, notices) = match call.end(status, stage) {
-        // What is skipped is as if it had never been called.
-        Ok(state) if status == 0 => (state.replaced, state.notices),
-        Ok(_) => Default::default(),
-        Err(error) => {
-            objects.end_call();
-            return Err(error);
-        }
-    };
-    let changed = replace_all(objects, replaced, contents, slots).map_err(wrong);
-    objects.end_call();
-    Ok((notices, changed?))
+    let state = call.end(status, stage)?;
+    // What is skipped is as if it had never been called.
+    if status != 0 {
+        return Ok(Left::default());
+    }
+    let is_changed =
+        replace_all(&mut objects.borrow_mut(), state.replaced, contents, slots).map_err(wrong)?;
+    Ok(Left { notices: state.notices, is_changed })
 }
 
 /// Puts what a plugin gave in the places of its slots; whether there was something.
@@ -476,7 +517,7 @@ impl Denoising<'_> {
     }
 }
 
-impl Stages for JobStages<'_> {
+impl Stages for &JobStages<'_> {
     fn wants(&self) -> Wants {
         Wants {
             pass_begin: !self.plugins.is_empty(),
@@ -491,7 +532,7 @@ impl Stages for JobStages<'_> {
     }
 
     fn pass_begin(&mut self, stage: &PassBegin) -> latentd_models::Result<()> {
-        self.pass = Some(stage.clone());
+        *self.pass.borrow_mut() = Some(stage.clone());
         Ok(())
     }
 

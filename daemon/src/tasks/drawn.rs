@@ -212,13 +212,14 @@ impl Draw {
             let mut hooks = RunHooks::new(run, self.preview_every, course.timings, steps);
             let begun = from.map(|(from, ready, way)| from.begun(drawing.clone(), ready, way)).transpose()?;
             let asking = Asking { watch: run.watch, memory };
-            let (facts, mut stages) = (&known.facts, JobStages::begin(&self.plugins, &asking)?);
+            let (facts, stages) = (&known.facts, JobStages::begin(&self.plugins, &asking)?);
+            let mut called = &stages;
             let drawn = match &begun {
-                Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, &mut stages),
-                None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, &mut stages),
+                Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, &mut called),
+                None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, &mut called),
             };
-            let failure = stages.failure.take().or(lent.failure.take());
-            let said = std::mem::take(&mut stages.notices);
+            let failure = stages.failure().or(lent.failure.take());
+            let said = stages.notices();
             for (plugin, seconds) in stages.spent() {
                 *course.spent.entry(plugin.to_owned()).or_default() += seconds;
             }

@@ -179,7 +179,7 @@ pub struct BatchPost<'a> {
 }
 
 /// What takes part in drawing. Every method has a default that does nothing. An error from any of them ends the request.
-pub trait Stages: Send {
+pub trait Stages {
     /// Which stages are wanted; asked at the begin of each pass.
     fn wants(&self) -> Wants {
         Wants::default()

@@ -46,6 +46,11 @@ pub struct latentd_host {
     pub replace: Option<
         unsafe extern "C" fn(call: *mut latentd_call, slot: u32, handle: latentd_handle) -> latentd_status,
     >,
+    /// As `replace`, for results that are text or MessagePack: what a slot means is said where it is asked for. The last one
+    /// wins; 16 MiB in all. \[control\] \[job\]
+    pub reply: Option<
+        unsafe extern "C" fn(call: *mut latentd_call, slot: u32, reply: latentd_bytes) -> latentd_status,
+    >,
 }
 
 /// What is to be done.

@@ -1,5 +1,6 @@
 //! What is looked at in a library as a whole: its entry and tables, its parameters, its instances.
 
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::mem::offset_of;
 
@@ -239,8 +240,8 @@ fn job(params: &[u8]) -> latentd_job {
 /// Makes an instance and ends it.
 fn create(ready: &Ready, told: *const latentd_job) -> Result<()> {
     let Some(create) = ready.plugin.tables.entry.create else { return Ok(()) };
-    let (bench, mut objects, mut made) = (Bench::new(), Objects::default(), std::ptr::null_mut());
-    let call = Call::new(&ready.plugin.manifest.name, &bench, Some(&mut objects), None);
+    let (bench, objects, mut made) = (Bench::new(), RefCell::<Objects>::default(), std::ptr::null_mut());
+    let call = Call::new(&ready.plugin.manifest.name, &bench, Some(&objects), None);
     // SAFETY: what is lent lives until the function returns; the call is this one.
     let status = unsafe { create(call.pointer(), told, &raw mut made) };
     call.end(status, "create")?;

@@ -191,11 +191,11 @@ impl Scene {
     }
 
     /// Calls the stage as a drawing does; gives what it leaves.
-    pub(super) fn run(&self, stages: &mut JobStages<'_>) -> Result<Made> {
-        self.call(stages).map_err(|error| stages.failure.take().unwrap_or_else(|| error.into()))
+    pub(super) fn run(&self, stages: &JobStages<'_>) -> Result<Made> {
+        self.call(stages).map_err(|error| stages.failure().unwrap_or_else(|| error.into()))
     }
 
-    fn call(&self, stages: &mut JobStages<'_>) -> latentd_models::Result<Made> {
+    fn call(&self, mut stages: &JobStages<'_>) -> latentd_models::Result<Made> {
         let mut handles = Handles::default();
         stages.pass_begin(&self.pass)?;
         let images = self.pass.first_image..self.pass.first_image + self.pass.seeds.len();
@@ -237,7 +237,7 @@ impl Scene {
         Ok(Made(handles.read(made)?.values().to_vec()))
     }
 
-    fn call_blocks(&self, stages: &mut JobStages<'_>) -> latentd_models::Result<Made> {
+    fn call_blocks(&self, mut stages: &JobStages<'_>) -> latentd_models::Result<Made> {
         let (evaluation, rows) = (&self.evaluation, 0..self.evaluation.rows.len());
         let mut made = vec![];
         for Block { site, h, skip } in &self.blocks {

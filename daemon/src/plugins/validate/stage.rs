@@ -54,7 +54,7 @@ impl<'a> StageOf<'a> {
         shapes.iter().map(|shape| self.scene(shape, random)).collect()
     }
 
-    pub(super) fn run(&self, scene: &Scene, stages: &mut JobStages<'_>) -> Result<Made> {
+    pub(super) fn run(&self, scene: &Scene, stages: &JobStages<'_>) -> Result<Made> {
         self.ready.at(&place(scene));
         scene.run(stages)
     }
@@ -62,7 +62,7 @@ impl<'a> StageOf<'a> {
     pub(super) fn run_wider(
         &self,
         scene: &Scene,
-        stages: &mut JobStages<'_>,
+        stages: &JobStages<'_>,
         job: &Bench,
         wider: &Wider,
     ) -> Result<Made> {
@@ -74,8 +74,8 @@ impl<'a> StageOf<'a> {
     pub(super) fn made(&self, scenes: &[Scene]) -> Looked<Vec<Made>> {
         let job = Bench::new();
         let plugins = self.planned(&job)?;
-        let mut stages = begin(&plugins, &job)?;
-        scenes.iter().map(|scene| must(self.run(scene, &mut stages), &place(scene))).collect()
+        let stages = begin(&plugins, &job)?;
+        scenes.iter().map(|scene| must(self.run(scene, &stages), &place(scene))).collect()
     }
 
     /// As [`Self::made`], if it does so each time.
@@ -96,10 +96,10 @@ impl<'a> StageOf<'a> {
     pub(super) fn may_do(&self, shapes: &[Shape], random: &mut Random) -> Looked {
         let job = Bench::new();
         let plugins = self.planned(&job)?;
-        let mut stages = begin(&plugins, &job)?;
+        let stages = begin(&plugins, &job)?;
         for shape in shapes {
             let scene = self.scene(shape, random)?;
-            may(self.run(&scene, &mut stages), &format!("{}, {} values", place(&scene), shape.values))?;
+            may(self.run(&scene, &stages), &format!("{}, {} values", place(&scene), shape.values))?;
         }
         Ok(())
     }
@@ -107,9 +107,9 @@ impl<'a> StageOf<'a> {
     pub(super) fn may_do_wider(&self, wider: &Wider, random: &mut Random) -> Looked {
         let job = Bench::new();
         let plugins = self.planned(&job)?;
-        let mut stages = begin(&plugins, &job)?;
+        let stages = begin(&plugins, &job)?;
         let scene = self.scene(&Shape { batch: 2, ..Shape::USUAL }, random)?;
-        may(self.run_wider(&scene, &mut stages, &job, wider), &place(&scene)).map(|_| ())
+        may(self.run_wider(&scene, &stages, &job, wider), &place(&scene)).map(|_| ())
     }
 }
 

@@ -210,7 +210,7 @@ impl StageOf<'_> {
         let run = |wider: &Wider| {
             let job = Bench::new();
             let plugins = self.planned(&job)?;
-            may(self.run_wider(&scene, &mut begin(&plugins, &job)?, &job, wider), &place(&scene))
+            may(self.run_wider(&scene, &begin(&plugins, &job)?, &job, wider), &place(&scene))
         };
         // Of the sampler's own, and of a role that a later version may have.
         run(&changed(LATENTD_OTHER, ""))?;
@@ -261,7 +261,7 @@ impl StageOf<'_> {
         let expected = self.made_surely(std::slice::from_ref(&scene))?;
         let job = Bench::new();
         let plugins = self.planned(&job)?;
-        let made = must(self.run_wider(&scene, &mut begin(&plugins, &job)?, &job, wider), &place(&scene))?;
+        let made = must(self.run_wider(&scene, &begin(&plugins, &job)?, &job, wider), &place(&scene))?;
         if expected.first().is_some_and(|expected| expected.is_same(&made)) {
             return Ok(());
         }
@@ -289,12 +289,10 @@ impl StageOf<'_> {
         let alone = [self.made_surely(&first)?, self.made_surely(&second)?];
         let (job, other_job) = (Bench::new(), Bench::new());
         let (plugins, other_plugins) = (self.planned(&job)?, self.planned(&other_job)?);
-        let mut stages = begin(&plugins, &job)?;
+        let stages = begin(&plugins, &job)?;
         let mut others = begin(&other_plugins, &other_job)?;
         for call in 0..first.len() {
-            for (stages, scenes, alone) in
-                [(&mut stages, &first, &alone[0]), (&mut others, &second, &alone[1])]
-            {
+            for (stages, scenes, alone) in [(&stages, &first, &alone[0]), (&mut others, &second, &alone[1])] {
                 let (Some(scene), Some(expected)) = (scenes.get(call), alone.get(call)) else { continue };
                 let made = must(self.run(scene, stages), &place(scene))?;
                 if !made.is_same(expected) {
@@ -309,11 +307,11 @@ impl StageOf<'_> {
     fn kept(&self, random: &mut Random) -> Looked {
         let job = Bench::new();
         let plugins = self.planned(&job)?;
-        let mut stages = begin(&plugins, &job)?;
+        let stages = begin(&plugins, &job)?;
         let scene = self.scene(&Shape::USUAL, random)?;
         let mut counts = vec![];
         for call in 1..=CALLS[2] {
-            must(self.run(&scene, &mut stages), &place(&scene))?;
+            must(self.run(&scene, &stages), &place(&scene))?;
             if CALLS.contains(&call) {
                 counts.push(kept(&stages));
             }
@@ -332,11 +330,11 @@ impl StageOf<'_> {
     fn cancelled(&self, random: &mut Random) -> Looked {
         let job = Bench::new();
         let plugins = self.planned(&job)?;
-        let mut stages = begin(&plugins, &job)?;
+        let stages = begin(&plugins, &job)?;
         job.cancel();
         for batch in [1, 4] {
             let scene = self.scene(&Shape { batch, ..Shape::USUAL }, random)?;
-            match self.run(&scene, &mut stages) {
+            match self.run(&scene, &stages) {
                 Err(error) if error.class == Class::Cancelled => (),
                 answer => must(answer, "the job was cancelled").map(|_| ())?,
             }
@@ -350,14 +348,14 @@ impl StageOf<'_> {
         for granted in 0..REFUSALS {
             let job = Bench::new();
             let plugins = self.planned(&job)?;
-            let mut stages = begin(&plugins, &job)?;
+            let stages = begin(&plugins, &job)?;
             job.grant(granted);
-            let answer = self.run(&scene, &mut stages);
+            let answer = self.run(&scene, &stages);
             if job.refused() == 0 {
                 // It never asks for more.
                 return must(answer, &place(&scene)).map(|_| ());
             }
-            if answer.is_ok() && stages.notices.is_empty() {
+            if answer.is_ok() && stages.notices().is_empty() {
                 let text = "answered MEMORY, and it said OK: pass the failure on, or leave a notice";
                 return fail(format!("allocation {} {text}", granted + 1));
             }
@@ -379,13 +377,13 @@ impl StageOf<'_> {
             let job = Bench::new();
             let plugins = self.ready.resolve(&PluginParams::from_json(params), &job);
             let Some(plugins) = may(plugins, &shown)? else { continue };
-            let Some(mut stages) = may(JobStages::begin(&plugins, &job), &shown)? else { continue };
-            may(scene.run(&mut stages), &shown)?;
+            let Some(stages) = may(JobStages::begin(&plugins, &job), &shown)? else { continue };
+            may(scene.run(&stages), &shown)?;
             let number = turn % extremes.len().max(1);
             if let (Some(scene), Some(values)) = (extremes.get(number), Values::EXTREME.get(number)) {
                 let shown = format!("{shown}, {values} values");
                 self.ready.at(&shown);
-                may(scene.run(&mut stages), &shown)?;
+                may(scene.run(&stages), &shown)?;
             }
         }
         Ok(())
@@ -394,5 +392,5 @@ impl StageOf<'_> {
 
 /// Handles that all instances keep.
 fn kept(stages: &JobStages<'_>) -> usize {
-    stages.instances.iter().map(|instance| instance.objects.count()).sum()
+    stages.instances.iter().map(|instance| instance.objects.borrow().count()).sum()
 }

@@ -84,7 +84,7 @@ struct Eval {
 
 impl Scene {
     /// Calls the stage of the plugin's instance as another host would; gives what it leaves.
-    pub(super) fn run_wider(&self, stages: &mut JobStages<'_>, job: &Bench, wider: &Wider) -> Result<Made> {
+    pub(super) fn run_wider(&self, stages: &JobStages<'_>, job: &Bench, wider: &Wider) -> Result<Made> {
         if self.stage == LATENTD_UNET_BLOCK {
             return self.run_blocks_wider(stages, job, wider);
         }
@@ -93,7 +93,7 @@ impl Scene {
         let has_steps = [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE].contains(&self.stage);
         let (step, steps) = (self.evaluation.step, self.evaluation.steps);
         let is_turn = |want: &Want| !has_steps || want.has(step, steps);
-        let instance = stages.instances.first_mut();
+        let instance = stages.instances.first();
         if let Some(instance) =
             instance.filter(|instance| instance.member.want(self.stage).is_some_and(is_turn))
         {
@@ -107,7 +107,7 @@ impl Scene {
         Ok(Made(made.collect()))
     }
 
-    fn run_blocks_wider(&self, stages: &mut JobStages<'_>, job: &Bench, wider: &Wider) -> Result<Made> {
+    fn run_blocks_wider(&self, stages: &JobStages<'_>, job: &Bench, wider: &Wider) -> Result<Made> {
         let mut made = vec![];
         for Block { site, h, skip } in &self.blocks {
             let mut contents: Vec<Content> =
@@ -115,7 +115,7 @@ impl Scene {
             let slots = contents.len();
             contents.extend(stages::masks(&self.evaluation)?);
             if stages.wants_site(&self.evaluation, *site)
-                && let Some(instance) = stages.instances.first_mut()
+                && let Some(instance) = stages.instances.first()
             {
                 let function =
                     |called: &Called<'_>| self.call_block_wider(called, wider, *site, (h, skip.as_ref()));
