@@ -48,7 +48,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/image.rs",
     "src/job.rs",
     "src/lib.rs",
-    "src/stages.rs",
+    "src/stages/mod.rs",
     "src/tensor.rs",
 ];
 

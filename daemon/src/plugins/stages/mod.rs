@@ -25,12 +25,12 @@ use latentd_plugin_api::abi::{
     latentd_region, latentd_row,
 };
 
-use super::call::{Call, Job, Want};
-use super::host::text;
-use super::job::{JobPlugins, Member};
-use super::library::Tables;
-use super::objects::{Content, Image, Objects};
 use crate::error::{Class, Error, Result};
+use crate::plugins::call::{Call, Job, Want};
+use crate::plugins::host::text;
+use crate::plugins::job::{JobPlugins, Member};
+use crate::plugins::library::Tables;
+use crate::plugins::objects::{Content, Image, Objects};
 
 /// What one plugin may want to be told of a drawing.
 const MOST_NOTICES: usize = 64;
@@ -40,7 +40,7 @@ const MOST_NOTICES: usize = 64;
 pub(crate) struct JobStages<'a> {
     plugins: &'a JobPlugins,
     job: &'a dyn Job,
-    pub(super) instances: Vec<Instance<'a>>,
+    pub(in crate::plugins) instances: Vec<Instance<'a>>,
     /// The pass that goes on.
     pass: RefCell<Option<PassBegin>>,
     /// Why the request ended, if a plugin ended it.
@@ -50,11 +50,11 @@ pub(crate) struct JobStages<'a> {
 }
 
 /// What a plugin made for this drawing.
-pub(super) struct Instance<'a> {
-    pub(super) member: &'a Member,
+pub(in crate::plugins) struct Instance<'a> {
+    pub(in crate::plugins) member: &'a Member,
     /// What it made, or null.
     made: *mut c_void,
-    pub(super) objects: RefCell<Objects>,
+    pub(in crate::plugins) objects: RefCell<Objects>,
     /// What it took, without what it waited for.
     spent: Cell<Duration>,
 }
@@ -76,12 +76,12 @@ impl Instance<'_> {
 }
 
 /// What a stage's function is called with.
-pub(super) struct Called<'a> {
-    pub(super) instance: *mut c_void,
-    pub(super) call: *mut latentd_call,
-    pub(super) tables: &'a Tables,
+pub(in crate::plugins) struct Called<'a> {
+    pub(in crate::plugins) instance: *mut c_void,
+    pub(in crate::plugins) call: *mut latentd_call,
+    pub(in crate::plugins) tables: &'a Tables,
     /// What stands for the stage's tensors and images, in their order.
-    pub(super) handles: &'a [u64],
+    pub(in crate::plugins) handles: &'a [u64],
 }
 
 impl<'a> JobStages<'a> {
@@ -276,10 +276,10 @@ fn of(member: &Member, text: &str) -> String {
 
 /// What a call of a stage left, beside what it replaced.
 #[derive(Default)]
-pub(super) struct Left {
+pub(in crate::plugins) struct Left {
     notices: Vec<String>,
     /// Whether it replaced something.
-    pub(super) is_changed: bool,
+    pub(in crate::plugins) is_changed: bool,
 }
 
 /// A call of an instance, at whose end what it was lent ends.
@@ -299,7 +299,7 @@ impl Drop for Lending<'_> {
 }
 
 /// Calls one plugin, which may replace the first `slots` of `contents`.
-pub(super) fn call(
+pub(in crate::plugins) fn call(
     instance: &Instance<'_>,
     job: &dyn Job,
     stage: &str,
@@ -385,7 +385,7 @@ fn list<T>(items: &[T]) -> latentd_list {
     latentd_list { items: items.as_ptr().cast(), count: items.len() as u32, stride: size_of::<T>() as u32 }
 }
 
-pub(super) fn kind(pass: PassKind) -> u32 {
+pub(in crate::plugins) fn kind(pass: PassKind) -> u32 {
     match pass {
         PassKind::Base => LATENTD_BASE,
         PassKind::Hires => LATENTD_HIRES,
@@ -393,7 +393,7 @@ pub(super) fn kind(pass: PassKind) -> u32 {
 }
 
 /// A place in the UNet, as part and index.
-pub(super) fn place(site: Site) -> (u32, u32) {
+pub(in crate::plugins) fn place(site: Site) -> (u32, u32) {
     let part = match site.part {
         SitePart::Input => LATENTD_INPUT,
         SitePart::InputStored => LATENTD_INPUT_STORED,
@@ -404,7 +404,7 @@ pub(super) fn place(site: Site) -> (u32, u32) {
 }
 
 /// Pictures from `first` on; their pixels where there are handles.
-pub(super) fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<latentd_picture> {
+pub(in crate::plugins) fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<latentd_picture> {
     let picture = |(index, seed): (usize, &u64)| latentd_picture {
         image: (first + index) as u32,
         reserved: 0,
@@ -415,7 +415,7 @@ pub(super) fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<laten
 }
 
 /// An evaluation's rows; `masks` stand for those that have one, in their order.
-pub(super) fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<latentd_row> {
+pub(in crate::plugins) fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<latentd_row> {
     let mut masks = masks.iter().copied();
     let row = |row: &latentd_models::pipeline::Row| latentd_row {
         image: row.image as u32,
@@ -443,7 +443,7 @@ pub(super) fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<latentd_row> {
 }
 
 /// What the masks of rows are, in their order.
-pub(super) fn masks(evaluation: &Evaluation) -> latentd_models::Result<Vec<Content>> {
+pub(in crate::plugins) fn masks(evaluation: &Evaluation) -> latentd_models::Result<Vec<Content>> {
     let masks = evaluation.rows.iter().filter_map(|row| row.mask.as_deref());
     let as_image = |mask: &Tensor| {
         let (height, width) = (mask.dim(0), mask.dim(1));
@@ -452,7 +452,7 @@ pub(super) fn masks(evaluation: &Evaluation) -> latentd_models::Result<Vec<Conte
     masks.map(as_image).collect()
 }
 
-pub(super) fn told(evaluation: &Evaluation, rows: &[latentd_row]) -> latentd_eval {
+pub(in crate::plugins) fn told(evaluation: &Evaluation, rows: &[latentd_row]) -> latentd_eval {
     latentd_eval {
         size: size_of::<latentd_eval>() as u32,
         depth: evaluation.depth,
