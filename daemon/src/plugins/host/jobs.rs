@@ -2,7 +2,7 @@
 
 use latentd_plugin_api::abi::{latentd_call, latentd_jobs, latentd_status, latentd_text};
 
-use super::{call_of, on_one_line, read_text, serve};
+use super::serving::{call_of, on_one_line, read_text, serve};
 use crate::plugins::call::{Call, State};
 
 /// Notices of one call.

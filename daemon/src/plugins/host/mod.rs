@@ -5,28 +5,22 @@
 
 mod jobs;
 mod plan;
+mod serving;
 mod tensors;
 
-use std::any::Any;
-use std::cell::RefMut;
 use std::ffi::c_void;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use latentd_plugin_api::abi::{
-    LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_CANCELLED, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_FAILED,
-    LATENTD_JOBS, LATENTD_MEMORY, LATENTD_MISUSE, LATENTD_OK, LATENTD_TENSORS, LATENTD_WARN, latentd_bytes,
-    latentd_call, latentd_handle, latentd_host, latentd_status, latentd_text,
+    LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_JOBS, LATENTD_TENSORS,
+    LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle, latentd_host, latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
 use super::call::{Call, State};
-use super::objects::{Misuse, Objects};
-use crate::error::Class;
-use crate::memory::Lease;
 pub(super) use plan::PLAN;
+pub(super) use serving::{bytes, taken, text};
+use serving::{call_of, misuse, objects, on_one_line, read_bytes, read_text, serve};
 
-/// Bytes of a line of the log, or a text of an error or notice.
-const TEXT_BYTES: usize = 4096;
 /// Slots that a stage may have.
 const MOST_SLOTS: u32 = 4096;
 /// Bytes of all replies of one call.
@@ -51,16 +45,6 @@ services! {
     LATENTD_TENSORS => tensors::TENSORS,
 }
 
-/// A text for a plugin, lent as long as `text` lives.
-pub(super) const fn text(text: &str) -> latentd_text {
-    latentd_text { data: text.as_ptr().cast(), length: text.len() as u64 }
-}
-
-/// Bytes for a plugin, lent as long as `bytes` live.
-pub(super) fn bytes(bytes: &[u8]) -> latentd_bytes {
-    latentd_bytes { data: bytes.as_ptr().cast(), length: bytes.len() as u64 }
-}
-
 /// The table that every plugin is given.
 pub(super) static TABLE: latentd_host = latentd_host {
     size: size_of::<latentd_host>() as u32,
@@ -75,84 +59,6 @@ pub(super) static TABLE: latentd_host = latentd_host {
     replace: Some(replace),
     reply: Some(reply),
 };
-
-/// Why a service fails.
-struct Failure(latentd_status, String);
-
-type Served<T = ()> = Result<T, Failure>;
-
-fn misuse<T>(text: impl Into<String>) -> Served<T> {
-    Err(Failure(LATENTD_MISUSE, text.into()))
-}
-
-impl From<Misuse> for Failure {
-    fn from(misuse: Misuse) -> Self {
-        Self(LATENTD_MISUSE, misuse.to_string())
-    }
-}
-
-/// The call that a plugin names, if it is one.
-///
-/// # Safety
-/// `call` is null, or what a plugin was given with a call that has not returned.
-unsafe fn call_of<'a>(call: *mut latentd_call) -> Option<&'a Call<'a>> {
-    // SAFETY: it came from `Call::pointer`, by the caller's word.
-    unsafe { call.cast::<Call<'a>>().as_ref() }
-}
-
-/// Does what a service does; why it fails is left with the call. A panic of ours is a failure of that call.
-///
-/// # Safety
-/// As [`call_of`].
-unsafe fn serve(
-    call: *mut latentd_call,
-    work: impl FnOnce(&Call<'_>, &mut State<'_>) -> Served,
-) -> latentd_status {
-    // SAFETY: as the caller says.
-    let Some(call) = (unsafe { call_of(call) }) else { return LATENTD_MISUSE };
-    if !call.is_its_thread() {
-        return LATENTD_MISUSE;
-    }
-    call.with(|state| {
-        let done = catch_unwind(AssertUnwindSafe(|| work(call, state)));
-        match done.unwrap_or_else(|panic| Err(Failure(LATENTD_FAILED, panic_text(panic.as_ref())))) {
-            Ok(()) => {
-                state.error.clear();
-                LATENTD_OK
-            }
-            Err(Failure(status, text)) => {
-                state.last_failure = Some((status, text.clone()));
-                state.error = text;
-                status
-            }
-        }
-    })
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    format!("the daemon failed: {text}; please report it")
-}
-
-/// A plugin's text, cut to a sane length; what is no UTF-8 is replaced.
-///
-/// # Safety
-/// `text` points to as many bytes as it says, or is null.
-unsafe fn read_text(text: latentd_text) -> String {
-    if text.data.is_null() {
-        return String::new();
-    }
-    let length = usize::try_from(text.length).unwrap_or(usize::MAX).min(TEXT_BYTES);
-    // SAFETY: so many bytes are there, by the caller's word.
-    let bytes = unsafe { std::slice::from_raw_parts(text.data.cast::<u8>(), length) };
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Without what terminals take for commands.
-fn on_one_line(text: &str) -> String {
-    text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
 
 unsafe extern "C" fn service(id: latentd_text) -> *const c_void {
     // SAFETY: the plugin lends a text.
@@ -223,65 +129,4 @@ unsafe extern "C" fn reply(call: *mut latentd_call, slot: u32, reply: latentd_by
     };
     // SAFETY: the plugin names a call.
     unsafe { serve(call, work) }
-}
-
-/// A plugin's bytes; `None` if they are null, and yet some.
-///
-/// # Safety
-/// `bytes` point to as many bytes as they say for as long as `'a`, or are null.
-unsafe fn read_bytes<'a>(bytes: latentd_bytes) -> Option<&'a [u8]> {
-    if bytes.length == 0 {
-        return Some(&[]);
-    }
-    let length = usize::try_from(bytes.length).ok().filter(|length| isize::try_from(*length).is_ok())?;
-    // SAFETY: as the caller says.
-    (!bytes.data.is_null()).then(|| unsafe { std::slice::from_raw_parts(bytes.data.cast::<u8>(), length) })
-}
-
-fn objects<'a>(state: &State<'a>) -> Served<RefMut<'a, Objects>> {
-    match state.objects {
-        Some(objects) => Ok(objects.borrow_mut()),
-        None => misuse("there are no tensors where a job is planned"),
-    }
-}
-
-/// A struct or table of the plugin's as ours: what it did not know yet is 0, what we do not know is left out.
-///
-/// # Safety
-/// `given` is null, or begins with its size and has as many bytes. Zeros are a value of `T`: its fields are numbers, pointers
-/// and functions that may lack.
-pub(super) unsafe fn taken<T>(given: *const T) -> Option<T> {
-    if given.is_null() {
-        return None;
-    }
-    // SAFETY: it begins with its size, by the caller's word.
-    let size = unsafe { given.cast::<u32>().read_unaligned() } as usize;
-    let mut own = std::mem::MaybeUninit::<T>::zeroed();
-    let (from, to) = (given.cast::<u8>(), own.as_mut_ptr().cast::<u8>());
-    // SAFETY: both have so many bytes; zeros are a value of the rest.
-    unsafe {
-        std::ptr::copy_nonoverlapping(from, to, size.min(size_of::<T>()));
-        Some(own.assume_init())
-    }
-}
-
-/// Gives a struct back to a plugin, as far as it knows it. `size` stays as it was.
-///
-/// # Safety
-/// As [`taken`], and nobody else looks at it now.
-unsafe fn give_back<T>(own: &T, given: *mut T) {
-    // SAFETY: it begins with its size, by the caller's word.
-    let size = unsafe { given.cast_const().cast::<u32>().read_unaligned() } as usize;
-    let (from, to) = (std::ptr::from_ref(own).cast::<u8>(), given.cast::<u8>());
-    let bytes = size.min(size_of::<T>()).saturating_sub(size_of::<u32>());
-    // SAFETY: both have so many bytes behind their sizes.
-    unsafe { std::ptr::copy_nonoverlapping(from.add(size_of::<u32>()), to.add(size_of::<u32>()), bytes) };
-}
-
-/// Counts memory for a plugin.
-fn reserve(call: &Call<'_>, bytes: usize) -> Served<Lease> {
-    call.job.reserve(bytes as u64, call.plugin).map_err(|error| {
-        let status = if error.class == Class::Cancelled { LATENTD_CANCELLED } else { LATENTD_MEMORY };
-        Failure(status, error.text)
-    })
 }

@@ -5,7 +5,7 @@ use latentd_plugin_api::abi::{
     latentd_status, latentd_want,
 };
 
-use super::{Served, misuse, read_bytes, read_text, serve, taken};
+use super::serving::{Served, misuse, read_bytes, read_text, serve, taken};
 use crate::plugins::call::{Call, State, Want};
 
 /// Bytes that a plan may leave for its instances.

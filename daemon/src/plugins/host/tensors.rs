@@ -9,7 +9,7 @@ use latentd_plugin_api::abi::{
     latentd_call, latentd_handle, latentd_map, latentd_status, latentd_tensor_info, latentd_tensors,
 };
 
-use super::{Failure, Served, give_back, misuse, objects, reserve, serve, taken};
+use super::serving::{Failure, Served, give_back, misuse, objects, reserve, serve, taken};
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::{Content, Image, dense_strides};
 
