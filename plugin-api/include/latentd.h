@@ -60,6 +60,15 @@
 /* A line for whoever writes the plugin. */
 #define LATENTD_DEBUG 4
 
+/* Whoever lies inside of the stage that asks. */
+#define LATENTD_NEXT 0
+
+/* The model with the stages within it, and no LATENTD_DENOISE_WRAP. */
+#define LATENTD_UNWRAPPED 1
+
+/* The model alone: no plugin takes part. */
+#define LATENTD_BARE 2
+
 /* A row's prediction is what is wanted. */
 #define LATENTD_COND 1
 
@@ -385,9 +394,9 @@ typedef struct latentd_denoise {
     uint32_t reserved;
     /* What it is of. */
     const struct latentd_eval *eval;
-    /* latentd_picture without pixels, one per entry of x and guided. */
+    /* latentd_picture without pixels, one per entry of x and guided; empty in LATENTD_DENOISE_WRAP. */
     struct latentd_list images;
-    /* (images, channels, h, w); in LATENTD_DENOISE_BEFORE and LATENTD_DENOISE_COMBINE. */
+    /* (images, channels, h, w); in LATENTD_DENOISE_WRAP (rows, channels, h, w), in the order of eval->rows. */
     latentd_handle x;
     /* (rows, channels, h, w), in the order of eval->rows; in LATENTD_DENOISE_COMBINE, else 0. */
     latentd_handle outputs;
@@ -397,7 +406,7 @@ typedef struct latentd_denoise {
     double cfg_scale;
 } latentd_denoise;
 
-/* LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE. */
+/* LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_WRAP, LATENTD_DENOISE_COMBINE. */
 typedef struct latentd_denoise_stage {
     /* sizeof of it, as the plugin knows it. */
     uint32_t size;
@@ -480,6 +489,38 @@ typedef struct latentd_jobs {
     /* A text into the result, once each; an error where the request says `strict`. [control] [job] */
     latentd_status (*notice)(struct latentd_call *call, struct latentd_text text);
 } latentd_jobs;
+
+/* What the model is asked. */
+typedef struct latentd_eval_args {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* LATENTD_NEXT, LATENTD_UNWRAPPED or LATENTD_BARE. */
+    uint32_t inside;
+    /* (rows, channels, h, w) f32: noisy latents, not scaled; no more latents a row than the pass has. */
+    latentd_handle x;
+    /* Their noise level; 0: that of the stage. */
+    double sigma;
+    /*
+     latentd_row, one per row of x: given ones, changed or as they are, or new ones with a tag "NAME/what". Each is of a
+     picture of the pass. context 0: that of the given row of the same picture and branch. mask, pooled and seed are not
+     looked at. A row that shows a part of the picture says so by its region, and has its size: rows of one x are alike.
+     */
+    struct latentd_list rows;
+} latentd_eval_args;
+
+/* LATENTD_EVALS: what evaluates, in LATENTD_DENOISE_WRAP. */
+typedef struct latentd_evals {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Denoised samples (rows, channels, h, w) in the order of args->rows, as predictions of the noise-free latents. While it
+     is under way other functions of the same instance may be called on this thread: keep no lock. What fails inside ends
+     the job, whatever is answered then. UNSUPPORTED in other stages. [job]
+     */
+    latentd_status (*eval)(struct latentd_call *call, const struct latentd_eval_args *args, latentd_handle *outputs);
+} latentd_evals;
 
 /* What a tensor is. Types and devices are in DLPack's codes; strides count elements. */
 typedef struct latentd_tensor_info {
@@ -604,6 +645,10 @@ typedef struct latentd_row {
     struct latentd_region region;
     /* Where the branch counts: a tensor (1, 1, h, w) of latents, f32 of 0…1; 0: everywhere. */
     latentd_handle mask;
+    /* What the model is told: a tensor (1, tokens, width), f32; 0 where a stage does not tell. */
+    latentd_handle context;
+    /* Likewise (1, width); 0 of models that have none. */
+    latentd_handle pooled;
 } latentd_row;
 
 /* Success. */
@@ -651,6 +696,8 @@ typedef struct latentd_row {
 #define LATENTD_LATENT_FINAL "latent.final/draft-1"
 /* Stage, latentd_denoise_stage: the sampler is about to ask the model. Slot 0: x. */
 #define LATENTD_DENOISE_BEFORE "denoise.before/draft-1"
+/* Stage, latentd_denoise_stage: the model is about to be asked; x has one entry per row. Slot 0: outputs, one per row, as samples: ask whoever lies inside with LATENTD_EVALS, as often as you like, of any rows. Replacing nothing, or SKIP, leaves it to them. */
+#define LATENTD_DENOISE_WRAP "denoise.wrap/draft-1"
 /* Stage, latentd_unet_block_stage: something goes by in the UNet. Slots: 0 h, 1 the skip, each of the same size. */
 #define LATENTD_UNET_BLOCK "unet.block/draft-1"
 /* Stage, latentd_denoise_stage: outputs are there, and what guidance makes of them. Slot 0: guided. */
@@ -659,6 +706,8 @@ typedef struct latentd_row {
 #define LATENTD_IMAGE_POST "image.post/draft-1"
 /* Service, latentd_jobs. */
 #define LATENTD_JOBS "job/draft-1"
+/* Service, latentd_evals. */
+#define LATENTD_EVALS "model.eval/draft-1"
 /* Service, latentd_tensors. */
 #define LATENTD_TENSORS "tensor/draft-1"
 /* The one symbol of a plugin. */

@@ -16,7 +16,7 @@ use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
-use crate::stages::{self, Block, Combine, Denoising, Latents, Pictures};
+use crate::stages::{self, Block, Combine, Denoising, Latents, Pictures, Wrap};
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
 /// from the source file; each stage is a trait of this crate that the type has.
@@ -166,6 +166,8 @@ stage!(/// The table of [`stages::DenoiseBefore`].
     DenoiseBefore: latentd_denoise_stage, latentd_denoise as Denoising, LATENTD_DENOISE_BEFORE, denoise_before);
 stage!(/// The table of [`stages::DenoiseCombine`].
     DenoiseCombine: latentd_denoise_stage, latentd_denoise as Combine, LATENTD_DENOISE_COMBINE, denoise_combine);
+stage!(/// The table of [`stages::DenoiseWrap`].
+    DenoiseWrap: latentd_denoise_stage, latentd_denoise as Wrap, LATENTD_DENOISE_WRAP, denoise_wrap);
 stage!(/// The table of [`stages::UNetBlock`].
     UNetBlock: latentd_unet_block_stage, latentd_block as Block, LATENTD_UNET_BLOCK, unet_block);
 stage!(/// The table of [`stages::ImagePost`].

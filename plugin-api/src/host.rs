@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::sync::OnceLock;
 
 use crate::abi::{
-    LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_TENSORS, LATENTD_UNSUPPORTED, latentd_host,
-    latentd_jobs, latentd_status, latentd_tensors, latentd_text,
+    LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_TENSORS, LATENTD_UNSUPPORTED,
+    latentd_evals, latentd_host, latentd_jobs, latentd_status, latentd_tensors, latentd_text,
 };
 
 /// What the host has for us. All of it is constant while the library is loaded.
@@ -13,6 +13,8 @@ pub(crate) struct Host {
     pub table: &'static latentd_host,
     pub jobs: &'static latentd_jobs,
     pub tensors: &'static latentd_tensors,
+    /// Services that not every host has.
+    pub evals: Option<&'static latentd_evals>,
 }
 
 static HOST: OnceLock<Host> = OnceLock::new();
@@ -75,6 +77,8 @@ pub(crate) unsafe fn init(given: *const latentd_host) -> latentd_status {
     let (jobs, tensors) =
         unsafe { (whole(service(lend(LATENTD_JOBS))), whole(service(lend(LATENTD_TENSORS)))) };
     let (Some(jobs), Some(tensors)) = (jobs, tensors) else { return LATENTD_UNSUPPORTED };
-    HOST.get_or_init(|| Host { table, jobs, tensors });
+    // SAFETY: as above.
+    let evals = unsafe { whole(service(lend(LATENTD_EVALS))) };
+    HOST.get_or_init(|| Host { table, jobs, tensors, evals });
     LATENTD_OK
 }

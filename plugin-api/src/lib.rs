@@ -44,7 +44,8 @@ pub use error::{Error, Result};
 pub use image::{Image, NewImage};
 pub use job::{Job, JobPlan, Plan, Plugin};
 pub use stages::{
-    Block, Combine, DenoiseBefore, DenoiseCombine, Denoising, Evaluation, ImagePost, LatentFinal, Latents,
-    NoiseInit, Part, Pass, PassKind, Picture, Pictures, Role, Row, UNetBlock,
+    Ask, Block, Combine, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising, Evaluation, ImagePost,
+    Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Picture, Pictures, Role, Row, UNetBlock,
+    Wrap,
 };
 pub use tensor::{NewTensor, Tensor};

@@ -44,3 +44,4 @@ mod submit;
 mod vae;
 mod validate;
 mod weight_files;
+mod wraps;

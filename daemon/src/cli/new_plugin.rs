@@ -35,6 +35,7 @@ macro_rules! sources {
 const WRAPPER: &[(&str, &str)] = sources![
     "src/abi/basic.rs",
     "src/abi/entry.rs",
+    "src/abi/evals.rs",
     "src/abi/evaluation.rs",
     "src/abi/ids.rs",
     "src/abi/mod.rs",
@@ -49,6 +50,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/job.rs",
     "src/lib.rs",
     "src/stages/mod.rs",
+    "src/stages/wrap.rs",
     "src/tensor.rs",
 ];
 

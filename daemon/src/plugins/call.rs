@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
+use latentd_models::Tensor;
+use latentd_models::pipeline::{Region, Role};
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 
 use super::objects::Objects;
@@ -21,11 +23,48 @@ pub(crate) trait Job: Sync {
     fn reserve(&self, bytes: u64, plugin: &str) -> Result<Lease>;
 }
 
+/// What one row is that a plugin asks the model of.
+#[derive(Clone, Debug)]
+pub(super) struct AskedRow {
+    pub image: usize,
+    pub branch: usize,
+    pub role: Role,
+    pub weight: f64,
+    pub tag: String,
+    pub region: Region,
+    /// What the model is told, if not what the given row of that image and branch is.
+    pub context: Option<Tensor>,
+}
+
+/// What a plugin asks the model.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub rows: Vec<AskedRow>,
+    pub x: Tensor,
+    /// The noise level, if not that of the stage.
+    pub sigma: Option<f64>,
+    /// LATENTD_NEXT and so on.
+    pub inside: u32,
+}
+
+/// The model, for a stage around it.
+pub(super) trait Model {
+    /// Samples of these rows; else what the service answers, with why.
+    fn evaluate(&self, asked: Asked) -> Result<Tensor, (u32, String)>;
+}
+
+/// What a stage has for its services to work on.
+#[derive(Clone, Copy, Default)]
+pub(super) struct AtHand<'a> {
+    pub model: Option<&'a dyn Model>,
+}
+
 /// One call. Plugins have its address.
 pub(super) struct Call<'a> {
     pub plugin: &'a str,
     thread: ThreadId,
     pub job: &'a dyn Job,
+    pub at_hand: AtHand<'a>,
     state: Mutex<State<'a>>,
 }
 
@@ -105,7 +144,13 @@ impl<'a> Call<'a> {
             replies: BTreeMap::new(),
             notices: vec![],
         };
-        Self { plugin, thread: thread::current().id(), job, state: Mutex::new(state) }
+        let at_hand = AtHand::default();
+        Self { plugin, thread: thread::current().id(), job, at_hand, state: Mutex::new(state) }
+    }
+
+    /// The same, where the stage has something for services to work on.
+    pub(super) fn with_at_hand(self, at_hand: AtHand<'a>) -> Self {
+        Self { at_hand, ..self }
     }
 
     /// What the plugin is given of it.

@@ -4,22 +4,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::evaluation::{Evaluation, Region, Role, Row};
+use super::evaluator::{Evaluator, Parts};
 use super::guidance::Guidance;
-use super::handles::Handle;
 use super::networks::{PassNetworks, Surroundings};
 use super::pass_context::{PassContext, nobodys_turn};
 use super::pass_plan::PassPlan;
 use super::sampling_options::{Skipped, is_cond_alone};
-use super::stages::{ControlResiduals, DenoiseBefore, DenoiseCombine};
+use super::stages::{DenoiseBefore, DenoiseCombine, DenoiseWrap, Stages};
 use super::start::Start;
-use super::unet_blocks::BlockStages;
 use super::watch::{Phase, Progress};
-use crate::files::Prediction;
 use crate::image::{RgbImage, latent_preview};
-use crate::model::UNetInput;
-use crate::networks::unet::{RowContext, UNetCall};
 use crate::nn::Run;
-use crate::prompt::Conditioning;
 use crate::sampling::{BrownianTree, Denoise, Denoised, NoiseGenerator};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -65,39 +60,14 @@ impl Denoise for Denoiser<'_, '_> {
             x = self.context.around.handles.take(latents)?;
             self.context.around.handles.end_call();
         }
-        let by_timesteps = self.plan.sampler.goes_by_timesteps();
-        let shown = if by_timesteps { self.start.shown(&x, sigma, evaluation.timestep)? } else { None };
-        let outputs = self.outputs(shown.as_ref().unwrap_or(&x), sigma, &evaluation)?;
-        // x0 = of_x · x − of_output · output.
-        let (of_x, of_output) = match evaluation.prediction {
-            Prediction::Epsilon => (1.0, sigma),
-            Prediction::Velocity => match timestep {
-                // As A1111 does for samplers that go by timesteps, by the whole one below.
-                Some(timestep) if by_timesteps => {
-                    let alpha = self.networks()?.sigmas.alphas_cumprod().get(timestep as usize).copied();
-                    let alpha = f64::from(alpha.unwrap_or_default());
-                    let of_state = sigma * (1.0 - alpha).sqrt() / (sigma * sigma + 1.0).sqrt();
-                    (1.0 - of_state, sigma * alpha.sqrt())
-                }
-                _ => (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt()),
-            },
-        };
-        let kept = match &shown {
-            // What the model makes of what it is shown is taken off the state.
-            Some(shown) => x.minus(&shown.scaled(1.0 - of_x))?,
-            None => x.scaled(of_x),
-        };
-        let mut denoised = vec![];
-        for (row, output) in evaluation.rows.iter().zip(&outputs) {
-            let kept = kept.narrow(0, row.image - self.plan.first_image, 1)?;
-            denoised.push(kept.minus(&output.scaled(of_output))?);
-        }
+        let denoised = self.samples(&evaluation, &x)?;
         let Denoised { guided, uncond } = self.combine(&evaluation, &x, &denoised)?;
         if guided.values().iter().any(|value| !value.is_finite()) {
             let reason =
                 "the UNet's output came out as NaN: the checkpoint's weights overflow, or are broken";
             return Err(Error::NotFinite(reason.to_owned()));
         }
+        let by_timesteps = self.plan.sampler.goes_by_timesteps();
         let guided = if by_timesteps { guided } else { self.start.keep(guided, sigma)? };
         Ok(Denoised { guided, uncond })
     }
@@ -192,6 +162,7 @@ impl Denoiser<'_, '_> {
         };
         let needs_uncond: Vec<bool> = guidances.iter().map(needs_uncond).collect();
         let (needed, first_image) = (&needs_uncond, self.plan.first_image);
+        let (tag, call): (&Arc<str>, usize) = (&Arc::from(""), self.call);
         let rows = (0..branches).flat_map(|branch| {
             let images = guidances.iter().zip(&self.plan.seeds).enumerate();
             images.filter_map(move |(image, (guidance, seed))| {
@@ -205,6 +176,8 @@ impl Denoiser<'_, '_> {
                     weight: of.weight,
                     mask: of.mask.clone(),
                     region,
+                    tag: Arc::clone(tag),
+                    conditioning: Arc::clone(of.at(call).ok()?),
                 })
             })
         });
@@ -219,113 +192,67 @@ impl Denoiser<'_, '_> {
             sigma,
             timestep,
             prediction: networks.facts.prediction,
-            tag: "",
             latents: (height, width),
         })
     }
 
-    /// The UNet's output for each row, `(1, channels, height, width)`.
-    fn outputs(&mut self, x: &Tensor, sigma: f64, evaluation: &Evaluation) -> Result<Vec<Tensor>> {
-        let scaled = x.scaled(1.0 / (sigma * sigma + 1.0).sqrt());
-        let latents: Vec<Tensor> = evaluation
-            .rows
-            .iter()
-            .map(|row| scaled.narrow(0, row.image - self.plan.first_image, 1))
-            .collect::<Result<_>>()?;
-        let residuals = self.residuals(evaluation, &latents)?;
-        let networks = self.context.networks.as_ref().ok_or_else(nobodys_turn)?;
-        let guidances = networks.guidance.get(self.images.clone()).unwrap_or_default();
-        let latents = self.with_channels(&evaluation.rows, latents)?;
-        let time = self.context.times.get(&networks.unet, evaluation.timestep)?;
-        let watch = &*self.context.around.watch;
-        let cancelled = || watch.cancelled();
-        let of_row = |row: &Row| {
-            let guidance = guidances.get(row.image - self.plan.first_image);
-            let branch = guidance.and_then(|guidance| guidance.branches.get(row.branch));
-            branch.ok_or_else(|| Error::Compute("a row without a branch".into()))?.at(evaluation.call)
+    /// What evaluates the model, and the stages.
+    fn evaluator(&mut self) -> Result<(Evaluator<'_>, &mut dyn Stages)> {
+        let PassContext { around, networks, contexts, times, channels, wants, .. } = &mut *self.context;
+        let Surroundings { stages, handles, watch, .. } = around;
+        let evaluator = Evaluator {
+            networks: networks.as_ref().ok_or_else(nobodys_turn)?,
+            contexts,
+            times,
+            channels: channels.as_ref(),
+            handles,
+            watch: &**watch,
+            wants: *wants,
+            first_image: (self.plan.first_image, self.images.start),
+            at_once: self.plan.samples_at_once,
+            by_timesteps: self.plan.sampler.goes_by_timesteps(),
+            latents: self.plan.latents(),
         };
-        let conditionings: Vec<&Arc<Conditioning>> =
-            evaluation.rows.iter().map(of_row).collect::<Result<_>>()?;
-        let (needed, run) = (conditionings.iter().copied(), Run::until(&cancelled));
-        self.context.contexts.need(needed, &networks.unet, &networks.transforms, &run)?;
-        let mut outputs = vec![];
-        let at_once = self.plan.samples_at_once.max(1);
-        let groups = evaluation.rows.len().div_ceil(at_once);
-        for (group, rows) in evaluation.rows.chunks(at_once).enumerate() {
-            let range = group * at_once..group * at_once + rows.len();
-            let contexts: Vec<RowContext> = conditionings[range.clone()]
-                .iter()
-                .map(|conditioning| {
-                    let context = self.context.contexts.get(conditioning);
-                    context.map(RowContext::own).ok_or_else(|| Error::Compute("a row without context".into()))
-                })
-                .collect::<Result<_>>()?;
-            let residuals: Option<Vec<Tensor>> = residuals
-                .as_ref()
-                .map(|all| all.iter().map(|each| each.narrow(0, range.start, range.len())).collect())
-                .transpose()?;
-            let call = UNetCall {
-                times: &vec![time; rows.len()],
-                contexts: &contexts,
-                residuals: residuals.as_deref(),
-                transforms: &networks.transforms,
-            };
-            let x = Tensor::cat(&latents[range.clone()].iter().collect::<Vec<_>>(), 0)?;
-            let mut blocks = BlockStages {
-                stages: &mut *self.context.around.stages,
-                handles: &mut *self.context.around.handles,
-                evaluation,
-                is_wanted: self.context.wants.unet_block,
-                rows: range,
-                group,
-                groups,
-            };
-            let run = Run::until(&cancelled);
-            let output = networks.unet.denoise_visited(&x, &call, &run, &mut blocks)?;
-            for index in 0..rows.len() {
-                outputs.push(output.narrow(0, index, 1)?);
-            }
-        }
-        Ok(outputs)
+        Ok((evaluator, &mut **stages))
     }
 
-    /// Each row's latents with what its image is shown behind them, for a checkpoint that sees a picture.
-    fn with_channels(&self, rows: &[Row], latents: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        let networks = self.networks()?;
-        let Some(channels) =
-            self.context.channels.as_ref().filter(|_| networks.facts.unet_input != UNetInput::Latents)
-        else {
-            return Ok(latents);
+    /// A sample of each row, `(1, channels, height, width)`, of the state of its image.
+    fn samples(&mut self, evaluation: &Evaluation, x: &Tensor) -> Result<Vec<Tensor>> {
+        let shown = if self.plan.sampler.goes_by_timesteps() {
+            self.start.shown(x, evaluation.sigma, evaluation.timestep)?
+        } else {
+            None
         };
-        let with = |(row, latents): (&Row, Tensor)| {
-            let image = self.images.start + row.image - self.plan.first_image;
-            let guidance = networks.guidance.get(image);
-            let is_hidden = guidance.is_some_and(|guidance| guidance.hides_the_picture(row.role));
-            channels.behind(&latents, image, is_hidden)
+        let first = self.plan.first_image;
+        let of_rows = |x: &Tensor| -> Result<Vec<Tensor>> {
+            evaluation.rows.iter().map(|row| x.narrow(0, row.image - first, 1)).collect()
         };
-        rows.iter().zip(latents).map(with).collect()
-    }
-
-    /// What somebody wants to add in the UNet, for all rows.
-    fn residuals(&mut self, evaluation: &Evaluation, latents: &[Tensor]) -> Result<Option<Vec<Tensor>>> {
-        if !self.context.wants.control_residuals {
-            return Ok(None);
+        let looked_at = of_rows(shown.as_ref().unwrap_or(x))?;
+        let is_wrapped = self.context.wants.denoise_wrap;
+        let (mut evaluator, stages) = self.evaluator()?;
+        let wrapped = if is_wrapped {
+            let x = Tensor::cat(&looked_at.iter().collect::<Vec<_>>(), 0)?;
+            stages.denoise_wrap(&DenoiseWrap { evaluation, x: &x }, &mut evaluator)?
+        } else {
+            None
+        };
+        if let Some(samples) = wrapped {
+            let samples = (0..evaluation.rows.len()).map(|row| samples.narrow(0, row, 1));
+            let samples = samples.collect::<Result<Vec<_>>>()?;
+            // What the model makes of what it is shown is taken off the state.
+            let Some(shown) = shown else { return Ok(samples) };
+            let more = of_rows(&x.minus(&shown)?)?;
+            return samples.iter().zip(&more).map(|(sample, more)| sample.plus(more)).collect();
         }
-        let latents =
-            self.context.around.handles.insert(Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?);
-        let stage = ControlResiduals { evaluation, latents };
-        let given: Vec<Handle> =
-            self.context.around.stages.control_residuals(&stage, self.context.around.handles)?;
-        let residuals: Vec<Tensor> = given
-            .into_iter()
-            .map(|handle| self.context.around.handles.read(handle).cloned())
-            .collect::<Result<_>>()?;
-        self.context.around.handles.end_call();
-        let rows = evaluation.rows.len();
-        if let Some(wrong) = residuals.iter().find(|residual| residual.dim(0) != rows) {
-            return Err(Error::Stage(format!("residuals {:?} for {rows} rows", wrong.dims())));
-        }
-        Ok((!residuals.is_empty()).then_some(residuals))
+        let Parts { of_x, of_output } = evaluator.parts(evaluation);
+        let outputs = evaluator.outputs(stages, evaluation, &looked_at)?;
+        let kept = match &shown {
+            // As above.
+            Some(shown) => x.minus(&shown.scaled(1.0 - of_x))?,
+            None => x.scaled(of_x),
+        };
+        let kept = of_rows(&kept)?;
+        kept.iter().zip(&outputs).map(|(kept, output)| kept.minus(&output.scaled(of_output))).collect()
     }
 
     /// Whose latents these are, one per image, counted over the request.

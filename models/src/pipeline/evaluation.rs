@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::files::Prediction;
+use crate::prompt::Conditioning;
 use crate::tensor::Tensor;
 
 /// What a row's prediction is taken for.
@@ -16,13 +17,13 @@ pub enum Role {
     Other,
 }
 
-/// A part of a picture, in pixels of the canvas it is a part of.
+/// A part of a picture, in pixels of the canvas it is a part of; it may hang over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Region {
     /// Pixels from the left.
-    pub x: usize,
+    pub x: i64,
     /// Pixels from the top.
-    pub y: usize,
+    pub y: i64,
     /// Pixels in a row.
     pub width: usize,
     /// Rows.
@@ -57,6 +58,10 @@ pub struct Row {
     pub mask: Option<Arc<Tensor>>,
     /// The part of the picture that it shows.
     pub region: Region,
+    /// Who asked for it: empty for the sampler.
+    pub tag: Arc<str>,
+    /// What the model is told.
+    pub conditioning: Arc<Conditioning>,
 }
 
 /// What a pass is for.
@@ -68,7 +73,7 @@ pub enum PassKind {
     Hires,
 }
 
-/// One evaluation of the model by the sampler, of all images of a pass.
+/// One evaluation of the model: by the sampler, of all images of a pass, or by a stage around the model.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
     /// What it is of.
@@ -91,8 +96,6 @@ pub struct Evaluation {
     pub timestep: f32,
     /// What the model predicts.
     pub prediction: Prediction,
-    /// Who asked for it: empty for the sampler.
-    pub tag: &'static str,
     /// Rows and columns of latents: each is a token of the first block.
     pub latents: (usize, usize),
 }

@@ -181,9 +181,22 @@ impl Covered<'_> {
 pub(super) struct Channels(Vec<Tensor>);
 
 impl Channels {
-    /// Noisy latents of the pass's image number `image`, with what it is shown behind them; zeros if that is hidden.
-    pub(super) fn behind(&self, latents: &Tensor, image: usize, is_hidden: bool) -> Result<Tensor> {
+    /// Noisy latents of the pass's image number `image`, or of a part of it, with what it is shown behind them; zeros if that
+    /// is hidden.
+    pub(super) fn behind(
+        &self,
+        latents: &Tensor,
+        image: usize,
+        is_hidden: bool,
+        part: Option<(Range<usize>, Range<usize>)>,
+    ) -> Result<Tensor> {
         let Some(shown) = self.0.get(image) else { bail!("image {image} is shown nothing") };
+        let shown = match part {
+            Some((rows, columns)) => {
+                &shown.narrow(2, rows.start, rows.len())?.narrow(3, columns.start, columns.len())?
+            }
+            None => shown,
+        };
         if is_hidden {
             return Tensor::cat(&[latents, &Tensor::full(0.0, shown.dims())], 1);
         }
@@ -246,8 +259,8 @@ mod tests {
     fn what_is_hidden_is_zeros() {
         let channels = Channels(vec![Tensor::full(2.0, [1, 1, 1, 2])]);
         let latents = Tensor::full(1.0, [1, 1, 1, 2]);
-        let values = |hidden| channels.behind(&latents, 0, hidden).expect("made").values().to_vec();
+        let values = |hidden| channels.behind(&latents, 0, hidden, None).expect("made").values().to_vec();
         assert_eq!((values(false), values(true)), (vec![1.0, 1.0, 2.0, 2.0], vec![1.0, 1.0, 0.0, 0.0]));
-        assert!(channels.behind(&latents, 1, false).is_err());
+        assert!(channels.behind(&latents, 1, false, None).is_err());
     }
 }

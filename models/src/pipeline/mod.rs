@@ -11,6 +11,7 @@ mod denoiser;
 mod draw;
 mod encode;
 mod evaluation;
+mod evaluator;
 mod freed;
 mod guidance;
 mod handles;
@@ -40,6 +41,7 @@ pub use components::Components;
 pub use decode::LatentDecoder;
 pub use draw::Output;
 pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
+pub use evaluator::Evaluate;
 pub use guidance::{Branch, Guidance, Span};
 pub use handles::{Handle, Handles};
 pub use hires::{Hires, HiresSize, HiresUpscaler};
@@ -51,8 +53,8 @@ pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{
-    BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, ImagePost, LatentFinal,
-    NoStages, NoiseInit, PassBegin, Picture, Stages, UNetBlock, Wants,
+    BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap, ImagePost,
+    LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages, UNetBlock, Wants,
 };
 pub use start::Start;
 pub use texts::Texts;

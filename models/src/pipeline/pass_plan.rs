@@ -40,6 +40,11 @@ pub(super) struct PassPlan<'a> {
 }
 
 impl PassPlan<'_> {
+    /// Rows and columns of its latents.
+    pub(super) fn latents(&self) -> (usize, usize) {
+        (self.height / 8, self.width / 8)
+    }
+
     /// The noise that each image begins with, stacked, and its generator of step noise.
     pub(super) fn begin(&self) -> Result<(Tensor, Vec<NoiseGenerator>)> {
         let (first, generators): (Vec<_>, Vec<_>) =
@@ -95,7 +100,8 @@ impl PassPlan<'_> {
 
     /// Channels, rows and columns of an image's latents.
     fn shape(&self) -> [usize; 3] {
-        [self.channels, self.height / 8, self.width / 8]
+        let (rows, columns) = self.latents();
+        [self.channels, rows, columns]
     }
 
     fn stacked(&self, values: Vec<f32>) -> Result<Tensor> {

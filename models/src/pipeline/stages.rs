@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use super::evaluation::{Evaluation, PassKind};
+use super::evaluator::Evaluate;
 use super::handles::{Handle, Handles};
 use crate::Result;
 use crate::image::RgbImage;
 use crate::networks::unet_sites::Site;
+use crate::tensor::Tensor;
 
 /// Which stages somebody wants to take part in; what nobody wants costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Wants {
     pub noise_init: bool,
     /// [`Stages::denoise_before`].
     pub denoise_before: bool,
+    /// [`Stages::denoise_wrap`].
+    pub denoise_wrap: bool,
     /// [`Stages::control_residuals`].
     pub control_residuals: bool,
     /// [`Stages::unet_block`].
@@ -41,6 +45,7 @@ impl Wants {
         conditioning: true,
         noise_init: true,
         denoise_before: true,
+        denoise_wrap: true,
         control_residuals: true,
         unet_block: true,
         denoise_combine: true,
@@ -96,6 +101,15 @@ pub struct DenoiseBefore<'a> {
     pub seeds: &'a [u64],
     /// `(batch, channels, height, width)`: the noisy latents, one per image.
     pub latents: Handle,
+}
+
+/// The model is about to be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct DenoiseWrap<'a> {
+    /// What the evaluation is of.
+    pub evaluation: &'a Evaluation,
+    /// `(rows, channels, height, width)`: the noisy latents, one per row.
+    pub x: &'a Tensor,
 }
 
 /// Residuals may be added in the UNet.
@@ -203,6 +217,13 @@ pub trait Stages {
     /// The sampler is about to ask the model.
     fn denoise_before(&mut self, _stage: &DenoiseBefore, _tensors: &mut Handles) -> Result<()> {
         Ok(())
+    }
+
+    /// The model is about to be asked. May answer in its place with samples `(rows, channels, height, width)`, for which it
+    /// may ask `model` as often as it likes, of any rows; `None` if nobody's turn it is. The stages within the UNet are
+    /// called by `model` through whoever it is given.
+    fn denoise_wrap(&mut self, _stage: &DenoiseWrap, _model: &mut dyn Evaluate) -> Result<Option<Tensor>> {
+        Ok(None)
     }
 
     /// Residuals to add in the UNet, as a ControlNet makes them: one per skip connection, then the middle block's, each

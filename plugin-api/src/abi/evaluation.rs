@@ -65,6 +65,10 @@ pub struct latentd_row {
     pub region: latentd_region,
     /// Where the branch counts: a tensor (1, 1, h, w) of latents, f32 of 0…1; 0: everywhere.
     pub mask: latentd_handle,
+    /// What the model is told: a tensor (1, tokens, width), f32; 0 where a stage does not tell.
+    pub context: latentd_handle,
+    /// Likewise (1, width); 0 of models that have none.
+    pub pooled: latentd_handle,
 }
 
 /// One evaluation of the model.

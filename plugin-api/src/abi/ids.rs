@@ -23,6 +23,10 @@ ids! {
     LATENTD_LATENT_FINAL = "latent.final/draft-1";
     /// Stage, latentd_denoise_stage: the sampler is about to ask the model. Slot 0: x.
     LATENTD_DENOISE_BEFORE = "denoise.before/draft-1";
+    /// Stage, latentd_denoise_stage: the model is about to be asked; x has one entry per row. Slot 0: outputs, one per row, as
+    /// samples: ask whoever lies inside with LATENTD_EVALS, as often as you like, of any rows. Replacing nothing, or SKIP,
+    /// leaves it to them.
+    LATENTD_DENOISE_WRAP = "denoise.wrap/draft-1";
     /// Stage, latentd_unet_block_stage: something goes by in the UNet. Slots: 0 h, 1 the skip, each of the same size.
     LATENTD_UNET_BLOCK = "unet.block/draft-1";
     /// Stage, latentd_denoise_stage: outputs are there, and what guidance makes of them. Slot 0: guided.
@@ -32,6 +36,8 @@ ids! {
     LATENTD_IMAGE_POST = "image.post/draft-1";
     /// Service, latentd_jobs.
     LATENTD_JOBS = "job/draft-1";
+    /// Service, latentd_evals.
+    LATENTD_EVALS = "model.eval/draft-1";
     /// Service, latentd_tensors.
     LATENTD_TENSORS = "tensor/draft-1";
 }

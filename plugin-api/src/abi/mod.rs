@@ -8,6 +8,7 @@
 
 mod basic;
 mod entry;
+mod evals;
 mod evaluation;
 mod ids;
 mod plan;
@@ -16,6 +17,7 @@ mod stages;
 
 pub use basic::*;
 pub use entry::*;
+pub use evals::*;
 pub use evaluation::*;
 pub use ids::*;
 pub use plan::*;

@@ -49,9 +49,9 @@ pub struct latentd_denoise {
     pub reserved: u32,
     /// What it is of.
     pub eval: *const latentd_eval,
-    /// latentd_picture without pixels, one per entry of x and guided.
+    /// latentd_picture without pixels, one per entry of x and guided; empty in LATENTD_DENOISE_WRAP.
     pub images: latentd_list,
-    /// (images, channels, h, w); in LATENTD_DENOISE_BEFORE and LATENTD_DENOISE_COMBINE.
+    /// (images, channels, h, w); in LATENTD_DENOISE_WRAP (rows, channels, h, w), in the order of eval->rows.
     pub x: latentd_handle,
     /// (rows, channels, h, w), in the order of eval->rows; in LATENTD_DENOISE_COMBINE, else 0.
     pub outputs: latentd_handle,
@@ -61,7 +61,7 @@ pub struct latentd_denoise {
     pub cfg_scale: f64,
 }
 
-/// LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE.
+/// LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_WRAP, LATENTD_DENOISE_COMBINE.
 #[repr(C)]
 pub struct latentd_denoise_stage {
     /// sizeof of it, as the plugin knows it.

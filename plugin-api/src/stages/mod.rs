@@ -1,10 +1,12 @@
 //! The stages: a trait for each, and what it is given. Several plugins on one stage form a chain: each gets what the one before
 //! left.
 
+mod wrap;
+
 use crate::abi::{
     LATENTD_BASE, LATENTD_COND, LATENTD_HIRES, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_MIDDLE,
     LATENTD_OUTPUT, LATENTD_UNCOND, latentd_block, latentd_denoise, latentd_eval, latentd_latents,
-    latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_row,
+    latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_region, latentd_row,
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
@@ -12,6 +14,7 @@ use crate::host::text;
 use crate::image::{Image, NewImage};
 use crate::job::Plugin;
 use crate::tensor::{NewTensor, Tensor, unmapped};
+pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
 
 /// `noise.init`: initial noise of unit variance, before it is scaled.
 pub trait NoiseInit: Plugin {
@@ -113,6 +116,10 @@ pub struct Row<'a> {
     pub tag: &'a str,
     /// Where the branch counts, `(1, 1, height, width)` of latents, 0 to 1; everywhere if `None`.
     pub mask: Option<Tensor<'a>>,
+    /// What the model is told, `(1, tokens, width)`; where a stage tells it.
+    pub context: Option<Tensor<'a>>,
+    /// The part of the picture that it shows.
+    pub(crate) region: latentd_region,
 }
 
 /// One evaluation of the model.
@@ -355,6 +362,8 @@ unsafe fn evaluation<'a>(call: Call<'a>, given: *const latentd_eval) -> Result<E
         // SAFETY: lent until the call ends.
         tag: unsafe { text(row.tag) },
         mask: (row.mask != 0).then_some(Tensor { call, handle: row.mask }),
+        context: (row.context != 0).then_some(Tensor { call, handle: row.context }),
+        region: row.region,
     };
     Ok(Evaluation {
         rows: rows.into_iter().map(row).collect(),

@@ -3,6 +3,7 @@
 //! Each function takes what a plugin gives it for what it may be: null, misaligned in size, from the wrong thread. A pointer
 //! that is none cannot be told; a plugin that runs within the daemon is trusted that far.
 
+mod evals;
 mod jobs;
 mod plan;
 mod serving;
@@ -11,8 +12,9 @@ mod tensors;
 use std::ffi::c_void;
 
 use latentd_plugin_api::abi::{
-    LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_JOBS, LATENTD_TENSORS,
-    LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle, latentd_host, latentd_status, latentd_text,
+    LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS, LATENTD_JOBS,
+    LATENTD_TENSORS, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle, latentd_host, latentd_status,
+    latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
@@ -42,6 +44,7 @@ macro_rules! services {
 
 services! {
     LATENTD_JOBS => jobs::JOBS,
+    LATENTD_EVALS => evals::EVALS,
     LATENTD_TENSORS => tensors::TENSORS,
 }
 

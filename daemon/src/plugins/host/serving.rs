@@ -66,18 +66,40 @@ pub(super) unsafe fn serve(
     }
     call.with(|state| {
         let done = catch_unwind(AssertUnwindSafe(|| work(call, state)));
-        match done.unwrap_or_else(|panic| Err(Failure(LATENTD_FAILED, panic_text(panic.as_ref())))) {
-            Ok(()) => {
-                state.error.clear();
-                LATENTD_OK
-            }
-            Err(Failure(status, text)) => {
-                state.last_failure = Some((status, text.clone()));
-                state.error = text;
-                status
-            }
-        }
+        answered(state, done)
     })
+}
+
+/// As [`serve`], for a service that may call functions of plugins: `work` locks what the call leaves where it needs it.
+///
+/// # Safety
+/// As [`call_of`].
+pub(super) unsafe fn serve_nested(
+    call: *mut latentd_call,
+    work: impl FnOnce(&Call<'_>) -> Served,
+) -> latentd_status {
+    // SAFETY: as the caller says.
+    let Some(call) = (unsafe { call_of(call) }) else { return LATENTD_MISUSE };
+    if !call.is_its_thread() {
+        return LATENTD_MISUSE;
+    }
+    let done = catch_unwind(AssertUnwindSafe(|| work(call)));
+    call.with(|state| answered(state, done))
+}
+
+/// Leaves with the call why a service fails.
+fn answered(state: &mut State<'_>, done: std::thread::Result<Served>) -> latentd_status {
+    match done.unwrap_or_else(|panic| Err(Failure(LATENTD_FAILED, panic_text(panic.as_ref())))) {
+        Ok(()) => {
+            state.error.clear();
+            LATENTD_OK
+        }
+        Err(Failure(status, text)) => {
+            state.last_failure = Some((status, text.clone()));
+            state.error = text;
+            status
+        }
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

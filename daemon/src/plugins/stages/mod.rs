@@ -1,6 +1,8 @@
 //! Plugins in the pipeline: at each stage those whose turn it is are called one after the other, each with what the one before
 //! left.
 
+mod wrap;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -13,20 +15,20 @@ use latentd_models::files::Prediction;
 use latentd_models::image::RgbImage;
 use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{
-    DenoiseBefore, DenoiseCombine, Evaluation, Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin,
-    PassKind, Role, Stages, UNetBlock, Wants,
+    DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation, Handle, Handles, ImagePost,
+    LatentFinal, NoiseInit, PassBegin, PassKind, Role, Stages, UNetBlock, Wants,
 };
 use latentd_plugin_api::abi::{
-    LATENTD_BASE, LATENTD_COND, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_HIRES,
-    LATENTD_IMAGE_POST, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_LATENT_FINAL, LATENTD_MIDDLE,
-    LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY,
-    LATENTD_SKIP, LATENTD_UNCOND, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise,
-    latentd_eval, latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
-    latentd_region, latentd_row,
+    LATENTD_BASE, LATENTD_COND, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
+    LATENTD_HIRES, LATENTD_IMAGE_POST, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_LATENT_FINAL,
+    LATENTD_MIDDLE, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE,
+    LATENTD_PREDICTS_VELOCITY, LATENTD_SKIP, LATENTD_UNCOND, LATENTD_UNET_BLOCK, latentd_block, latentd_call,
+    latentd_denoise, latentd_eval, latentd_latents, latentd_list, latentd_pass, latentd_picture,
+    latentd_pictures, latentd_region, latentd_row,
 };
 
 use crate::error::{Class, Error, Result};
-use crate::plugins::call::{Call, Job, Want};
+use crate::plugins::call::{AtHand, Call, Job, Want};
 use crate::plugins::host::text;
 use crate::plugins::job::{JobPlugins, Member};
 use crate::plugins::library::Tables;
@@ -162,27 +164,38 @@ impl<'a> JobStages<'a> {
             if !instance.member.want(stage).is_some_and(&is_turn) {
                 continue;
             }
-            let begun = Instant::now();
-            let called = call(instance, self.job, stage, contents, slots, &function);
-            instance.spent.set(instance.spent.get() + begun.elapsed());
-            match called {
-                Ok(left) => {
-                    changed |= left.is_changed;
-                    let member = instance.member;
-                    self.hear(member, left.notices).map_err(|error| self.fail(error))?;
-                }
-                // Not its fault: another range of numbers may hold what this one does not.
-                Err(_) if !contents.iter().all(Content::is_finite) => {
-                    let name = instance.member.name();
-                    let reason = format!(
-                        "what came to plugin '{name}' at {stage} was NaN: the checkpoint's weights overflow, or are broken"
-                    );
-                    return Err(latentd_models::Error::NotFinite(reason));
-                }
-                Err(error) => return Err(self.fail(error)),
-            }
+            changed |= self.called(instance, stage, (contents, slots), AtHand::default(), &function)?;
         }
         Ok(changed)
+    }
+
+    /// Calls one plugin at a stage, as [`Self::chain`] does; whether something was replaced.
+    fn called(
+        &self,
+        instance: &Instance<'_>,
+        stage: &'static str,
+        (contents, slots): (&mut [Content], usize),
+        at_hand: AtHand<'_>,
+        function: impl Fn(&Called<'_>) -> u32,
+    ) -> latentd_models::Result<bool> {
+        let begun = Instant::now();
+        let called = call(instance, self.job, stage, (contents, slots), at_hand, &function);
+        instance.spent.set(instance.spent.get() + begun.elapsed());
+        match called {
+            Ok(left) => {
+                let heard = self.hear(instance.member, left.notices);
+                heard.map(|()| left.is_changed).map_err(|error| self.fail(error))
+            }
+            // Not its fault: another range of numbers may hold what this one does not.
+            Err(_) if !contents.iter().all(Content::is_finite) => {
+                let name = instance.member.name();
+                let reason = format!(
+                    "what came to plugin '{name}' at {stage} was NaN: the checkpoint's weights overflow, or are broken"
+                );
+                Err(latentd_models::Error::NotFinite(reason))
+            }
+            Err(error) => Err(self.fail(error)),
+        }
     }
 
     /// Keeps what a plugin wants to be told, each once; an error if nothing may be.
@@ -303,8 +316,8 @@ pub(in crate::plugins) fn call(
     instance: &Instance<'_>,
     job: &dyn Job,
     stage: &str,
-    contents: &mut [Content],
-    slots: usize,
+    (contents, slots): (&mut [Content], usize),
+    at_hand: AtHand<'_>,
     function: &impl Fn(&Called<'_>) -> u32,
 ) -> Result<Left> {
     let Instance { member, made, objects, .. } = instance;
@@ -313,7 +326,7 @@ pub(in crate::plugins) fn call(
     let _ends = Lending::begin(objects);
     let lent = contents.iter().map(|content| objects.borrow_mut().lend(content.clone()));
     let handles = lent.collect::<Result<Vec<u64>, _>>().map_err(|misuse| wrong(misuse.to_string()))?;
-    let call = Call::new(name, job, Some(objects), None);
+    let call = Call::new(name, job, Some(objects), None).with_at_hand(at_hand);
     let called =
         Called { instance: *made, call: call.pointer(), tables: &member.plugin.tables, handles: &handles };
     let status = function(&called);
@@ -428,7 +441,7 @@ pub(in crate::plugins) fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<la
         reserved: 0,
         seed: row.seed,
         weight: row.weight,
-        tag: text(evaluation.tag),
+        tag: text(&row.tag),
         region: latentd_region {
             x: row.region.x as i32,
             y: row.region.y as i32,
@@ -438,6 +451,8 @@ pub(in crate::plugins) fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<la
             canvas_h: row.region.canvas_height as u32,
         },
         mask: row.mask.as_ref().and_then(|_| masks.next()).unwrap_or_default(),
+        context: 0,
+        pooled: 0,
     };
     evaluation.rows.iter().map(row).collect()
 }
@@ -523,6 +538,7 @@ impl Stages for &JobStages<'_> {
             pass_begin: !self.plugins.is_empty(),
             noise_init: self.has(LATENTD_NOISE_INIT),
             denoise_before: self.has(LATENTD_DENOISE_BEFORE),
+            denoise_wrap: self.has(LATENTD_DENOISE_WRAP),
             unet_block: self.has(LATENTD_UNET_BLOCK),
             denoise_combine: self.has(LATENTD_DENOISE_COMBINE),
             latent_final: self.has(LATENTD_LATENT_FINAL),
@@ -556,6 +572,14 @@ impl Stages for &JobStages<'_> {
             replace(tensors, *latents, [contents.swap_remove(0)])?;
         }
         Ok(())
+    }
+
+    fn denoise_wrap(
+        &mut self,
+        stage: &DenoiseWrap,
+        model: &mut dyn Evaluate,
+    ) -> latentd_models::Result<Option<Tensor>> {
+        self.wrapped(0, stage.evaluation, stage.x, &RefCell::new(model))
     }
 
     fn wants_site(&self, evaluation: &Evaluation, site: Site) -> bool {

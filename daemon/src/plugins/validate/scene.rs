@@ -7,12 +7,13 @@ use latentd_models::files::Prediction;
 use latentd_models::image::RgbImage;
 use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{
-    DenoiseBefore, DenoiseCombine, Evaluation, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin,
-    PassKind, Picture, Region, Role, Row, Stages, UNetBlock,
+    DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation, Handles, ImagePost, LatentFinal,
+    NoiseInit, PassBegin, PassKind, Picture, Region, Role, Row, Stages, UNetBlock,
 };
+use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
-    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
-    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
+    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
+    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
 };
 
 use super::inputs::{Random, Values};
@@ -21,6 +22,8 @@ use crate::plugins::stages::JobStages;
 
 /// Of latents.
 const CHANNELS: usize = 4;
+/// Of a token.
+const WIDTH: usize = 64;
 /// Pixels to a latent, each way.
 const PIXELS: usize = 8;
 
@@ -160,7 +163,6 @@ impl Scene {
             sigma: shape.sigma,
             timestep: 999.0 * (1.0 - shape.step as f32 / shape.steps.max(1) as f32),
             prediction: shape.prediction,
-            tag: "",
             latents: (height, width),
         };
         let pass = PassBegin { pass: shape.pass, index: 0, first_image, seeds, size: (wide, high) };
@@ -231,6 +233,13 @@ impl Scene {
                 let pixels = pictures.iter().flat_map(|picture| &picture.image.pixels);
                 return Ok(Made(pixels.map(|value| f32::from(*value)).collect()));
             }
+            LATENTD_DENOISE_WRAP => {
+                let first = self.pass.first_image;
+                let images: Vec<usize> = evaluation.rows.iter().map(|row| row.image - first).collect();
+                let x = taken(&self.x, &images)?;
+                let samples = stages.denoise_wrap(&DenoiseWrap { evaluation, x: &x }, &mut Halving)?;
+                return Ok(Made(self.in_order(&samples.unwrap_or(x))?));
+            }
             LATENTD_UNET_BLOCK => return self.call_blocks(stages),
             other => return Err(latentd_models::Error::Stage(format!("nobody can call {other} here"))),
         };
@@ -262,6 +271,33 @@ impl Scene {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|row| rows.get(*row).map(|row| (row.image, row.branch)));
         Ok(taken(tensor, &order)?.values().to_vec())
+    }
+}
+
+/// A model whose samples are half of what it is given, and a little of what it is told.
+struct Halving;
+
+impl Evaluate for Halving {
+    fn evaluate(
+        &mut self,
+        _stages: Option<&mut dyn Stages>,
+        evaluation: &Evaluation,
+        x: &Tensor,
+    ) -> latentd_models::Result<Tensor> {
+        let mut samples = x.scaled(0.5);
+        let length = samples.values().len() / evaluation.rows.len().max(1);
+        for (row, values) in evaluation.rows.iter().zip(samples.values_mut().chunks_mut(length.max(1))) {
+            let told = row.conditioning.tokens.values();
+            let mean = told.iter().sum::<f32>() / told.len().max(1) as f32;
+            for value in values {
+                *value += mean;
+            }
+        }
+        Ok(samples)
+    }
+
+    fn timestep(&self, sigma: f64) -> f32 {
+        (sigma * 50.0).min(999.0) as f32
     }
 }
 
@@ -298,6 +334,8 @@ fn blocks(shape: &Shape, rows: usize, random: &mut Random) -> Result<Vec<Block>>
 /// The rows of all pictures: what is steered away from first, as samplers have them.
 fn rows(shape: &Shape, seeds: &[u64], random: &mut Random) -> Result<Vec<Row>> {
     let (height, width) = shape.latents;
+    let tokens = (0..77 * WIDTH).map(|_| random.share() as f32 - 0.5).collect();
+    let conditioning = Arc::new(Conditioning { tokens: Tensor::new(tokens, [1, 77, WIDTH])?, pooled: None });
     let row = |(index, role, branch, weight, mask): (usize, Role, usize, f64, Option<Arc<Tensor>>)| Row {
         image: shape.first_image + index,
         seed: seeds.get(index).copied().unwrap_or_default(),
@@ -306,6 +344,8 @@ fn rows(shape: &Shape, seeds: &[u64], random: &mut Random) -> Result<Vec<Row>> {
         weight,
         mask,
         region: Region::whole(width * PIXELS, height * PIXELS),
+        tag: Arc::from(""),
+        conditioning: Arc::clone(&conditioning),
     };
     let mut rows = vec![];
     let images = 0..shape.batch;

@@ -7,8 +7,9 @@ use latentd_client::protocol::PluginParams;
 use latentd_models::files::Prediction;
 use latentd_models::pipeline::PassKind;
 use latentd_plugin_api::abi::{
-    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
-    LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PREDICTS_FLOW, LATENTD_PREDICTS_SAMPLE, LATENTD_UNET_BLOCK,
+    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
+    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PREDICTS_FLOW, LATENTD_PREDICTS_SAMPLE,
+    LATENTD_UNET_BLOCK,
 };
 
 use super::bench::{Bench, Looked, Ready, begin, fail, may, must};
@@ -73,12 +74,15 @@ pub(super) fn of(stage: &'static str) -> impl Iterator<Item = (&'static str, Che
         LATENTD_NOISE_INIT,
         LATENTD_DENOISE_BEFORE,
         LATENTD_DENOISE_COMBINE,
+        LATENTD_DENOISE_WRAP,
         LATENTD_LATENT_FINAL,
         LATENTD_IMAGE_POST,
         LATENTD_UNET_BLOCK,
     ]
     .contains(&stage);
-    let has_rows = [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_UNET_BLOCK].contains(&stage);
+    let has_rows =
+        [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_WRAP, LATENTD_DENOISE_COMBINE, LATENTD_UNET_BLOCK]
+            .contains(&stage);
     let all = [
         (is_known, "usual", Check::Usual),
         (is_known, "later-images", Check::LaterImages),

@@ -7,15 +7,15 @@ use latentd_models::Tensor;
 use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::Stages as _;
 use latentd_plugin_api::abi::{
-    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_IMAGE_POST, LATENTD_NOISE_INIT,
-    LATENTD_UNET_BLOCK, latentd_block, latentd_denoise, latentd_latents, latentd_list, latentd_pass,
-    latentd_picture, latentd_pictures,
+    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
+    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_denoise, latentd_latents, latentd_list,
+    latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use super::bench::Bench;
 use super::scene::{Block, Made, Scene};
 use crate::error::Result;
-use crate::plugins::call::Want;
+use crate::plugins::call::{AtHand, Want};
 use crate::plugins::host::text;
 use crate::plugins::objects::{Content, Image};
 use crate::plugins::stages::{self, Called, JobStages};
@@ -88,6 +88,10 @@ impl Scene {
         if self.stage == LATENTD_UNET_BLOCK {
             return self.run_blocks_wider(stages, job, wider);
         }
+        if self.stage == LATENTD_DENOISE_WRAP {
+            // What it asks is answered by the stage itself.
+            return self.run(stages);
+        }
         let mut contents = self.contents(wider)?;
         let slots = if self.stage == LATENTD_IMAGE_POST { contents.len() } else { 1 };
         let has_steps = [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE].contains(&self.stage);
@@ -98,7 +102,7 @@ impl Scene {
             instance.filter(|instance| instance.member.want(self.stage).is_some_and(is_turn))
         {
             let function = |called: &Called<'_>| self.call_wider(called, wider);
-            stages::call(instance, job, self.stage, &mut contents, slots, &function)?;
+            stages::call(instance, job, self.stage, (&mut contents, slots), AtHand::default(), &function)?;
         }
         let made = contents.iter().take(slots).flat_map(|content| match content {
             Content::Tensor(tensor) => tensor.values().to_vec(),
@@ -119,7 +123,14 @@ impl Scene {
             {
                 let function =
                     |called: &Called<'_>| self.call_block_wider(called, wider, *site, (h, skip.as_ref()));
-                stages::call(instance, job, self.stage, &mut contents, slots, &function)?;
+                stages::call(
+                    instance,
+                    job,
+                    self.stage,
+                    (&mut contents, slots),
+                    AtHand::default(),
+                    &function,
+                )?;
             }
             for content in contents.iter().take(slots) {
                 if let Content::Tensor(tensor) = content {

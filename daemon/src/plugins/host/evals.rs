@@ -1,0 +1,132 @@
+//! The model of the pass, for stages around it.
+
+use latentd_models::pipeline::{Region, Role};
+use latentd_plugin_api::abi::{
+    LATENTD_COND, LATENTD_EVALS, LATENTD_INVALID, LATENTD_UNCOND, LATENTD_UNSUPPORTED, latentd_call,
+    latentd_eval_args, latentd_evals, latentd_handle, latentd_list, latentd_row, latentd_status,
+};
+
+use super::serving::{Failure, Served, misuse, objects, read_text, reserve, serve_nested, taken};
+use crate::plugins::call::{Asked, AskedRow, Call, State};
+use crate::plugins::objects::Content;
+
+/// Rows of one evaluation.
+const MOST_ROWS: u32 = 1024;
+/// Bytes of a row's tag.
+const TAG_BYTES: usize = 128;
+
+pub(super) static EVALS: latentd_evals =
+    latentd_evals { size: size_of::<latentd_evals>() as u32, reserved: 0, eval: Some(eval) };
+
+unsafe extern "C" fn eval(
+    call: *mut latentd_call,
+    args: *const latentd_eval_args,
+    outputs: *mut latentd_handle,
+) -> latentd_status {
+    let work = |call: &Call<'_>| {
+        let Some(model) = call.at_hand.model else {
+            let text = format!("{LATENTD_EVALS} evaluates in denoise.wrap alone");
+            return Err(Failure(LATENTD_UNSUPPORTED, text));
+        };
+        // SAFETY: the plugin lends a struct that begins with its size.
+        let Some(args) = (unsafe { taken(args) }) else { return misuse("args are null") };
+        if outputs.is_null() {
+            return misuse("outputs are null");
+        }
+        // SAFETY: the plugin lends a list of rows.
+        let asked = call.with(|state| unsafe { asked(&args, state) })?;
+        let bytes = size_of_val(asked.x.values());
+        let made = model.evaluate(asked).map_err(|(status, text)| Failure(status, text))?;
+        let lease = reserve(call, bytes)?;
+        let handle = call
+            .with(|state| Ok::<_, Failure>(objects(state)?.allocate(Content::Tensor(made), Some(lease))?))?;
+        // SAFETY: it is not null, and the plugin's own.
+        unsafe { outputs.write(handle) };
+        Ok(())
+    };
+    // SAFETY: the plugin names a call.
+    unsafe { serve_nested(call, work) }
+}
+
+/// What a plugin asks.
+///
+/// # Safety
+/// Its list is as it says, and so are the texts of its rows.
+unsafe fn asked(args: &latentd_eval_args, state: &State<'_>) -> Served<Asked> {
+    let mut objects = objects(state)?;
+    let mut tensor = |handle: u64, what: &str| match objects.content(handle)? {
+        Content::Tensor(tensor) => Ok(tensor.clone()),
+        Content::Image(_) => Err(Failure(LATENTD_INVALID, format!("{what} is an image, a tensor is needed"))),
+    };
+    let x = tensor(args.x, "x")?;
+    if let Some(index) = x.values().iter().position(|value| !value.is_finite()) {
+        let text = format!("number {index} of x {:?} is {}", x.dims(), x.values()[index]);
+        return Err(Failure(LATENTD_INVALID, text));
+    }
+    if !args.sigma.is_finite() || args.sigma < 0.0 {
+        return Err(Failure(LATENTD_INVALID, format!("sigma is {}", args.sigma)));
+    }
+    // SAFETY: as the caller says.
+    let given = unsafe { read_rows(args.rows) }?;
+    let mut rows = vec![];
+    for row in given {
+        // SAFETY: as the caller says.
+        let tag = unsafe { read_text(row.tag) };
+        if tag.len() > TAG_BYTES {
+            return Err(Failure(
+                LATENTD_INVALID,
+                format!("a tag of {} bytes; {TAG_BYTES} are allowed", tag.len()),
+            ));
+        }
+        let context = if row.context == 0 { None } else { Some(tensor(row.context, "a row's context")?) };
+        let region = row.region;
+        rows.push(AskedRow {
+            image: row.image as usize,
+            branch: row.branch as usize,
+            role: match row.role {
+                LATENTD_COND => Role::Cond,
+                LATENTD_UNCOND => Role::Uncond,
+                _ => Role::Other,
+            },
+            weight: row.weight,
+            tag,
+            region: Region {
+                x: i64::from(region.x),
+                y: i64::from(region.y),
+                width: region.w as usize,
+                height: region.h as usize,
+                canvas_width: region.canvas_w as usize,
+                canvas_height: region.canvas_h as usize,
+            },
+            context,
+        });
+    }
+    Ok(Asked { rows, x, sigma: (args.sigma > 0.0).then_some(args.sigma), inside: args.inside })
+}
+
+/// Rows as far as both sides know them; what a plugin does not know of them is 0.
+///
+/// # Safety
+/// `list` points to as many elements of as many bytes as it says, or is empty.
+unsafe fn read_rows(list: latentd_list) -> Served<Vec<latentd_row>> {
+    let latentd_list { items, count, stride } = list;
+    if count == 0 {
+        return Ok(vec![]);
+    }
+    if items.is_null() || count > MOST_ROWS || stride == 0 {
+        return misuse(format!(
+            "{count} rows of {stride} bytes each, at {items:?}; {MOST_ROWS} rows are possible"
+        ));
+    }
+    let row = |index: u32| {
+        let mut own = std::mem::MaybeUninit::<latentd_row>::zeroed();
+        let bytes = (stride as usize).min(size_of::<latentd_row>());
+        // SAFETY: so many bytes are there, by the caller's word; zeros are a value of the rest.
+        unsafe {
+            let from = items.cast::<u8>().add(index as usize * stride as usize);
+            std::ptr::copy_nonoverlapping(from, own.as_mut_ptr().cast::<u8>(), bytes);
+            own.assume_init()
+        }
+    };
+    Ok((0..count).map(row).collect())
+}
