@@ -8,7 +8,7 @@ use super::evaluation::{Evaluation, Row};
 use super::handles::{Handle, Handles};
 use super::image_conditioning::Channels;
 use super::networks::PassNetworks;
-use super::stages::{ControlResiduals, NoStages, Stages, Wants};
+use super::stages::{ControlResiduals, Evaluate, NoStages, Stages, Wants};
 use super::time_embeddings::TimeEmbeddings;
 use super::unet_blocks::BlockStages;
 use super::watch::Watch;
@@ -22,26 +22,6 @@ use crate::{Error, Result};
 
 /// Pixels of a latent.
 const SCALE: usize = 8;
-
-/// Who evaluates the model for a stage around it.
-pub trait Evaluate {
-    /// Samples, that is predictions of the noise-free latents, `(rows, channels, height, width)`, of noisy latents `x` of
-    /// the same shape, one of `evaluation`'s rows each. Any of their fields may be another than the sampler's.
-    ///
-    /// Without `stages` the model is alone: nobody takes part within it.
-    ///
-    /// # Errors
-    /// [`Error::Request`] if x is larger than what the pass draws, or what is asked is no part of it.
-    fn evaluate(
-        &mut self,
-        stages: Option<&mut dyn Stages>,
-        evaluation: &Evaluation,
-        x: &Tensor,
-    ) -> Result<Tensor>;
-
-    /// The timestep of a noise level, fractional.
-    fn timestep(&self, sigma: f64) -> f32;
-}
 
 /// What a call of the model takes, but for the stages.
 pub(super) struct Evaluator<'a> {

@@ -41,7 +41,6 @@ pub use components::Components;
 pub use decode::LatentDecoder;
 pub use draw::Output;
 pub use evaluation::{Evaluation, PassKind, Region, Role, Row};
-pub use evaluator::Evaluate;
 pub use guidance::{Branch, Guidance, Span};
 pub use handles::{Handle, Handles};
 pub use hires::{Hires, HiresSize, HiresUpscaler};
@@ -53,8 +52,8 @@ pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{
-    BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap, ImagePost,
-    LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages, UNetBlock, Wants,
+    BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate,
+    ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages, UNetBlock, Wants,
 };
 pub use start::Start;
 pub use texts::Texts;

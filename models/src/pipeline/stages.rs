@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::evaluation::{Evaluation, PassKind};
-use super::evaluator::Evaluate;
 use super::handles::{Handle, Handles};
 use crate::Result;
 use crate::image::RgbImage;
@@ -190,6 +189,26 @@ pub struct ImagePost<'a> {
 pub struct BatchPost<'a> {
     /// To be changed.
     pub pictures: &'a mut Vec<Picture>,
+}
+
+/// Who evaluates the model for a stage around it.
+pub trait Evaluate {
+    /// Samples, that is predictions of the noise-free latents, `(rows, channels, height, width)`, of noisy latents `x` of
+    /// the same shape, one of `evaluation`'s rows each. Any of their fields may be another than the sampler's.
+    ///
+    /// Without `stages` the model is alone: nobody takes part within it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Request`] if x is larger than what the pass draws, or what is asked is no part of it.
+    fn evaluate(
+        &mut self,
+        stages: Option<&mut dyn Stages>,
+        evaluation: &Evaluation,
+        x: &Tensor,
+    ) -> Result<Tensor>;
+
+    /// The timestep of a noise level, fractional.
+    fn timestep(&self, sigma: f64) -> f32;
 }
 
 /// What takes part in drawing. Every method has a default that does nothing. An error from any of them ends the request.
