@@ -16,6 +16,7 @@ pub mod prompt;
 mod python;
 pub mod sampling;
 mod tensor;
+pub mod tensor_ops;
 pub mod tiles;
 
 pub use error::{Error, Result};

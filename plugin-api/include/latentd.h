@@ -96,6 +96,124 @@
 /* The network predicts a flow's velocity. */
 #define LATENTD_PREDICTS_FLOW 4
 
+/* An operand with this bit is the result of the operation whose number the other bits are; see LATENTD_RESULT. */
+#define LATENTD_RESULT_BIT 9223372036854775808ull
+
+/* v[0]·a + v[1]. */
+#define LATENTD_OP_AFFINE 1
+
+/* v[0]·a + v[1]·b. */
+#define LATENTD_OP_ADD 2
+
+/* a·b. */
+#define LATENTD_OP_MUL 3
+
+/* a/b, by 0 as IEEE 754 says. */
+#define LATENTD_OP_DIV 4
+
+/* a + (b − a)·c; without c (0) ·v[0]. */
+#define LATENTD_OP_LERP 5
+
+/* To v[0]…v[1], which may be infinite; NaN stays. */
+#define LATENTD_OP_CLAMP 6
+
+/* |a|. */
+#define LATENTD_OP_ABS 7
+
+/* The square root; NaN below 0. */
+#define LATENTD_OP_SQRT 8
+
+/* Of axis n[0] the entries from n[1] until n[2], which is not included. */
+#define LATENTD_OP_SLICE 9
+
+/* a, then b along axis n[0]; all other sizes are the same. */
+#define LATENTD_OP_CONCAT 10
+
+/* Of axis 0 the entries whose numbers b has, (count): whole numbers from 0, as f32. */
+#define LATENTD_OP_TAKE 11
+
+/* To sizes n[0]…; 0 ends them, one may be −1: what is left. */
+#define LATENTD_OP_RESHAPE 12
+
+/* Axis i of the result is axis n[i] of a, for as many as a has. */
+#define LATENTD_OP_PERMUTE 13
+
+/*
+ To DLPack's code n[0] of n[1] bits. LATENTD_FLOAT, 32: an image's bytes over 255; f32 as they are. LATENTD_UINT, 8: an image
+ of (1, 1 | 3 | 4, h, w): 0…1 times 255, rounded, halves to even; what is beyond is cut off, NaN is 0. Nothing else takes or
+ makes images.
+ */
+#define LATENTD_OP_CAST 14
+
+/* Over the axes whose bits n[0] has, which stay as 1: n[1] says what, LATENTD_SUM, …; v[0] the quantile, 0…1. */
+#define LATENTD_OP_REDUCE 15
+
+/* (…, n, k) times (…, k, m); what is before the last two axes broadcasts. */
+#define LATENTD_OP_MATMUL 16
+
+/* Planes, which the last two axes are, to n[0] rows of n[1]; n[2]: LATENTD_NEAREST, …. */
+#define LATENTD_OP_RESIZE 17
+
+/*
+ Planes with n[0] on the left, n[1] on the right, n[2] above, n[3] below; n[4]: LATENTD_CONSTANT of v[0], LATENTD_EDGE,
+ LATENTD_REFLECT (about the outermost pixel; less than the plane has).
+ */
+#define LATENTD_OP_PAD 18
+
+/*
+ Planes to n[0] rows of n[1]: (x, y) is what lies at (v[0]x + v[1]y + v[2], v[3]x + v[4]y + v[5]), bilinear between the
+ middles of pixels, which are whole numbers; beyond the plane everything is v[6].
+ */
+#define LATENTD_OP_WARP 19
+
+/*
+ Planes under a Gaussian of sigma v[0] in x and v[1] in y over n[0] and n[1] pixels, odd, 8191 at most; 0: as many as it needs,
+ 8 sigma + 1. Sigma 0 leaves an axis. Borders are reflected about the outermost pixel.
+ */
+#define LATENTD_OP_BLUR 20
+
+/* The sum. */
+#define LATENTD_SUM 1
+
+/* The mean. */
+#define LATENTD_MEAN 2
+
+/* The least; NaN if there is one. */
+#define LATENTD_MIN 3
+
+/* The largest; NaN if there is one. */
+#define LATENTD_MAX 4
+
+/* The standard deviation of all, not of a sample. */
+#define LATENTD_STD 5
+
+/* A quantile, between two neighbours by distance; NaN if there is one. */
+#define LATENTD_QUANTILE 6
+
+/* The one that begins where this one does: torch's "nearest". */
+#define LATENTD_NEAREST 0
+
+/* torch's "bilinear", corners not aligned, not antialiased. */
+#define LATENTD_BILINEAR 1
+
+/* torch's "bicubic", likewise. */
+#define LATENTD_BICUBIC 2
+
+/* The mean of what lies within: torch's "area". */
+#define LATENTD_AREA 3
+
+/* Pillow's, of floats. */
+#define LATENTD_LANCZOS 4
+
+/* A border of one number. */
+#define LATENTD_CONSTANT 0
+
+/* A border of the outermost pixel. */
+#define LATENTD_EDGE 1
+
+/* A border of what lies as far within. */
+#define LATENTD_REFLECT 2
+
 /* After an input block, before its output is stored as a skip: both ways go on with it. Block 0 is the first convolution. */
 #define LATENTD_INPUT 1
 
@@ -591,6 +709,47 @@ typedef struct latentd_tensors {
     latentd_status (*unmap)(struct latentd_call *call, latentd_handle handle);
 } latentd_tensors;
 
+/* LATENTD_OPS: tensors computed where they lie. */
+typedef struct latentd_ops {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Does latentd_op after latentd_op, 4096 at most. All of it is looked at before anything is computed; the first that cannot
+     be done fails it all, with its number in the text. `results` has a place for each that is kept, in their order; they are
+     as what `alloc` gives. Results are f32, and the same whatever the number of threads: which part of a sum is
+     added when depends on shapes alone. Cancelled between two operations. MEMORY if what it takes at once cannot be
+     had. [job]
+     */
+    latentd_status (*run)(struct latentd_call *call, struct latentd_list ops, latentd_handle *results);
+    /*
+     N(0, 1), f32, in the shape of `info`, as a job with this seed and this request's `rng` draws its first noise: with four
+     dimensions each entry of the first is a picture's, of the seed plus its number; else all of it is one draw. `stream` 0 is
+     that noise; another one has the seed whose little-endian bytes are the first 8 of the SHA-256 of "latentd noise",
+     seed, stream, both as 8 little-endian bytes. [job]
+     */
+    latentd_status (*noise)(struct latentd_call *call, uint64_t seed, uint64_t stream, const struct latentd_tensor_info *info, latentd_handle *noise);
+} latentd_ops;
+
+/* One operation. Shapes broadcast as in NumPy; numbers of `v` that are factors or colours are rounded to f32. */
+typedef struct latentd_op {
+    /* LATENTD_OP_…. */
+    uint32_t code;
+    /* 1: its result is handed out. */
+    uint32_t keep;
+    /* A handle, or LATENTD_RESULT of an operation before this one. */
+    uint64_t a;
+    /* As `a`; 0 where there is none. */
+    uint64_t b;
+    /* As `b`. */
+    uint64_t c;
+    /* Whole numbers, as the operation says. */
+    int64_t n[8];
+    /* Numbers, as the operation says. */
+    double v[8];
+} latentd_op;
+
 /* One picture with what belongs to it. */
 typedef struct latentd_picture {
     /* Which of the job's. */
@@ -710,6 +869,8 @@ typedef struct latentd_row {
 #define LATENTD_EVALS "model.eval/draft-1"
 /* Service, latentd_tensors. */
 #define LATENTD_TENSORS "tensor/draft-1"
+/* Service, latentd_ops. */
+#define LATENTD_OPS "tensor.ops/draft-1"
 /* The one symbol of a plugin. */
 #ifdef _WIN32
 #define LATENTD_EXPORT __declspec(dllexport)
@@ -760,6 +921,9 @@ LATENTD_EXPORT extern const latentd_plugin_entry latentd_entry;
 #else
 #define LATENTD_TEXT(literal) ((latentd_text){ (literal), sizeof(literal) - 1 })
 #endif
+
+/* The result of the i-th operation of a program, as an operand of a later one. */
+#define LATENTD_RESULT(i) (LATENTD_RESULT_BIT | (uint64_t)(i))
 
 /* Whether a text is this id. */
 static inline int latentd_is(latentd_text text, const char *id) {

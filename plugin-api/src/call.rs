@@ -72,15 +72,7 @@ impl Call<'_> {
     /// A tensor or image of zeros.
     pub(crate) fn alloc(&self, kind: u32, dims: &[usize]) -> Result<latentd_handle> {
         let alloc = self.host.tensors.alloc.ok_or_else(lacks)?;
-        let mut info = info();
-        info.kind = kind;
-        info.ndim = dims.len() as u32;
-        let places = info.shape.get_mut(..dims.len());
-        let places = places.ok_or_else(|| Error::failed(format!("{} dimensions; at most 8", dims.len())))?;
-        for (place, size) in places.iter_mut().zip(dims) {
-            *place =
-                i64::try_from(*size).map_err(|_| Error::failed(format!("no tensor has a side of {size}")))?;
-        }
+        let info = sized(kind, dims)?;
         let mut handle = 0;
         // SAFETY: the call is under way; both are ours.
         Error::of_service(unsafe { alloc(self.pointer, &raw const info, &raw mut handle) })?;
@@ -111,6 +103,20 @@ impl Call<'_> {
             None => error.status,
         }
     }
+}
+
+/// What is to have these sizes.
+pub(crate) fn sized(kind: u32, dims: &[usize]) -> Result<latentd_tensor_info> {
+    let mut info = info();
+    info.kind = kind;
+    info.ndim = dims.len() as u32;
+    let places = info.shape.get_mut(..dims.len());
+    let places = places.ok_or_else(|| Error::failed(format!("{} dimensions; at most 8", dims.len())))?;
+    for (place, size) in places.iter_mut().zip(dims) {
+        *place =
+            i64::try_from(*size).map_err(|_| Error::failed(format!("no tensor has a side of {size}")))?;
+    }
+    Ok(info)
 }
 
 fn info() -> latentd_tensor_info {

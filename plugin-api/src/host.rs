@@ -4,8 +4,9 @@ use std::ffi::c_void;
 use std::sync::OnceLock;
 
 use crate::abi::{
-    LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_TENSORS, LATENTD_UNSUPPORTED,
-    latentd_evals, latentd_host, latentd_jobs, latentd_status, latentd_tensors, latentd_text,
+    LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_OPS, LATENTD_TENSORS,
+    LATENTD_UNSUPPORTED, latentd_evals, latentd_host, latentd_jobs, latentd_ops, latentd_status,
+    latentd_tensors, latentd_text,
 };
 
 /// What the host has for us. All of it is constant while the library is loaded.
@@ -15,6 +16,7 @@ pub(crate) struct Host {
     pub tensors: &'static latentd_tensors,
     /// Services that not every host has.
     pub evals: Option<&'static latentd_evals>,
+    pub ops: Option<&'static latentd_ops>,
 }
 
 static HOST: OnceLock<Host> = OnceLock::new();
@@ -51,18 +53,27 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: u64) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(data.cast(), length as usize) }
 }
 
-/// Whether a table is as large as ours: what we call was in its first version.
+/// A table of the host's as ours: functions that it does not have yet lack.
 ///
 /// # Safety
-/// `table` is null, or begins with its size.
+/// `table` is null, or begins with its size and stays. Zeros are a value of `T`: its fields are numbers, and functions that may
+/// lack.
 unsafe fn whole<T>(table: *const c_void) -> Option<&'static T> {
     if table.is_null() {
         return None;
     }
     // SAFETY: it begins with its size.
     let size = unsafe { table.cast::<u32>().read() } as usize;
-    // SAFETY: it is as large as ours, and a constant that stays.
-    (size >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
+    if size >= size_of::<T>() {
+        // SAFETY: it is as large as ours, and a constant that stays.
+        return Some(unsafe { &*table.cast::<T>() });
+    }
+    let mut own = Box::new(std::mem::MaybeUninit::<T>::zeroed());
+    // SAFETY: both have so many bytes; zeros are a value of the rest.
+    unsafe {
+        std::ptr::copy_nonoverlapping(table.cast::<u8>(), own.as_mut_ptr().cast::<u8>(), size);
+        Some(Box::leak(own).assume_init_ref())
+    }
 }
 
 /// Keeps the host's tables.
@@ -77,8 +88,8 @@ pub(crate) unsafe fn init(given: *const latentd_host) -> latentd_status {
     let (jobs, tensors) =
         unsafe { (whole(service(lend(LATENTD_JOBS))), whole(service(lend(LATENTD_TENSORS)))) };
     let (Some(jobs), Some(tensors)) = (jobs, tensors) else { return LATENTD_UNSUPPORTED };
-    // SAFETY: as above.
-    let evals = unsafe { whole(service(lend(LATENTD_EVALS))) };
-    HOST.get_or_init(|| Host { table, jobs, tensors, evals });
+    // SAFETY: as above. What not every plugin needs may lack.
+    let (evals, ops) = unsafe { (whole(service(lend(LATENTD_EVALS))), whole(service(lend(LATENTD_OPS)))) };
+    HOST.get_or_init(|| Host { table, jobs, tensors, evals, ops });
     LATENTD_OK
 }

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use crate::abi::{LATENTD_IMAGE, LATENTD_READ, LATENTD_REPLACE, LATENTD_STORED, latentd_handle};
 use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::handed_over::HandedOver;
 use crate::tensor::{mapped, numbers};
 
 /// An image that is lent.
@@ -74,12 +75,19 @@ pub struct NewImage<'a> {
     of: PhantomData<&'a mut [u8]>,
 }
 
-impl NewImage<'_> {
-    /// What stands for it, once nobody writes to it any more.
-    pub(crate) fn into_handle(self) -> latentd_handle {
-        self.handle
+impl<'a> From<NewImage<'a>> for HandedOver<'a> {
+    fn from(new: NewImage<'a>) -> Self {
+        Self::of(new.handle)
     }
+}
 
+impl<'a> From<Image<'a>> for HandedOver<'a> {
+    fn from(image: Image<'a>) -> Self {
+        Self::of(image.handle)
+    }
+}
+
+impl NewImage<'_> {
     /// What was just allocated, to be written.
     pub(crate) fn map(call: Call<'_>, handle: latentd_handle) -> Result<Self> {
         let map = mapped(&call, handle, LATENTD_REPLACE, LATENTD_STORED, 0)?;

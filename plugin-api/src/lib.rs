@@ -33,16 +33,20 @@ pub mod abi;
 mod call;
 mod error;
 pub mod export;
+mod handed_over;
 mod host;
 mod image;
 mod job;
+mod ops;
 mod stages;
 mod tensor;
 
 pub use call::Call;
 pub use error::{Error, Result};
+pub use handed_over::HandedOver;
 pub use image::{Image, NewImage};
 pub use job::{Job, JobPlan, Plan, Plugin};
+pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
     Ask, Block, Combine, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising, Evaluation, ImagePost,
     Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Picture, Pictures, Role, Row, UNetBlock,

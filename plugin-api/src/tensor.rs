@@ -8,6 +8,7 @@ use crate::abi::{
 };
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
+use crate::handed_over::HandedOver;
 
 /// A tensor that is lent. Looking at its numbers may cost: it may be in another process or on another device.
 #[derive(Clone, Copy)]
@@ -55,11 +56,6 @@ pub struct NewTensor<'a> {
 }
 
 impl NewTensor<'_> {
-    /// What stands for it, once nobody writes to it any more.
-    pub(crate) fn into_handle(self) -> latentd_handle {
-        self.handle
-    }
-
     /// What was just allocated, to be written.
     pub(crate) fn map(call: Call<'_>, handle: latentd_handle) -> Result<Self> {
         let map = mapped(&call, handle, LATENTD_REPLACE, LATENTD_STORED, 0)?;
@@ -74,6 +70,18 @@ impl NewTensor<'_> {
         }
         // SAFETY: it is mapped for writing, by us alone, until it is handed over or the call ends.
         unsafe { std::slice::from_raw_parts_mut(self.values, self.count) }
+    }
+}
+
+impl<'a> From<NewTensor<'a>> for HandedOver<'a> {
+    fn from(new: NewTensor<'a>) -> Self {
+        Self::of(new.handle)
+    }
+}
+
+impl<'a> From<Tensor<'a>> for HandedOver<'a> {
+    fn from(tensor: Tensor<'a>) -> Self {
+        Self::of(tensor.handle)
     }
 }
 

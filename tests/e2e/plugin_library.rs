@@ -33,6 +33,56 @@ pub(crate) fn build(source: &str, flags: &[&str]) -> Vec<u8> {
     std::fs::read(&library).expect("built")
 }
 
+/// Builds a plugin in Rust whose crate is this folder, named from the repository's root, in a copy of it outside of the workspace;
+/// gives the library's bytes.
+pub(crate) fn build_crate(source: &str) -> Vec<u8> {
+    let copy = tempfile::tempdir().expect("a folder");
+    copy_folder(&repository().join(source), copy.path());
+    let manifest = copy.path().join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let api = format!("path = '{}'", repository().join("plugin-api").display());
+    std::fs::write(&manifest, text.replace("path = \"../..\"", &api)).expect("written");
+    build_rust(copy.path())
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
+        // What somebody built there stays there.
+        if path.is_dir() && name != "target" {
+            std::fs::create_dir(to.join(&name)).expect("made");
+            copy_folder(&path, &to.join(name));
+        } else if path.is_file() && name != "Cargo.lock" {
+            std::fs::copy(&path, to.join(name)).expect("copied");
+        }
+    }
+}
+
+/// Builds the crate in a folder outside of the workspace; gives its one library's bytes. What crates share is built once.
+pub(crate) fn build_rust(folder: &Path) -> Vec<u8> {
+    let mut cargo = Command::new(env!("CARGO"));
+    // Nor is it built as our own crates are.
+    for variable in ["RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "RUSTFLAGS"] {
+        cargo.env_remove(variable);
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins");
+    // What it depends on is there already, since the tests themselves are built with it.
+    let output = cargo
+        .args(["build", "--offline", "--message-format=json"])
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target)
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let libraries =
+        messages.filter(|message| message["target"]["crate_types"] == serde_json::json!(["cdylib"]));
+    let paths: Vec<String> =
+        libraries.filter_map(|message| message["filenames"][0].as_str().map(str::to_owned)).collect();
+    std::fs::read(paths.last().expect("a library")).expect("built")
+}
+
 /// Where a daemon looks without being told.
 pub(crate) fn folder_of(daemon: &Daemon) -> PathBuf {
     let folder = daemon.folder.path().join("data/latentd/plugins");

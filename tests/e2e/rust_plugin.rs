@@ -1,13 +1,12 @@
 //! A plugin in Rust that takes part in each stage, through the safe wrapper: built outside of the workspace, as a stranger's is.
 
 use std::path::Path;
-use std::process::Command;
 
 use latentd_client::protocol::{ErrorName, PluginParams, Precision, Txt2ImgParams};
 use latentd_models::image::Picture;
 
 use crate::harness::{Daemon, refused, small, within};
-use crate::plugin_library::install;
+use crate::plugin_library::{build_rust, install};
 
 /// Builds it; gives the library's bytes.
 fn built() -> Vec<u8> {
@@ -25,21 +24,7 @@ fn built() -> Vec<u8> {
         api.display()
     );
     std::fs::write(folder.path().join("Cargo.toml"), manifest).expect("written");
-    let mut cargo = Command::new(env!("CARGO"));
-    // Nor is it built as our own crates are.
-    for variable in ["RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "RUSTFLAGS"] {
-        cargo.env_remove(variable);
-    }
-    // What it depends on is there already, since the tests themselves are built with it.
-    let output = cargo
-        .args(["build", "--offline"])
-        .current_dir(folder.path())
-        .env("CARGO_TARGET_DIR", folder.path().join("target"))
-        .output()
-        .expect("cargo");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let library = format!("{}every_stage{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    std::fs::read(folder.path().join("target/debug").join(library)).expect("built")
+    build_rust(folder.path())
 }
 
 fn request(panic: &str) -> Txt2ImgParams {

@@ -7,6 +7,7 @@ use std::thread::{self, ThreadId};
 
 use latentd_models::Tensor;
 use latentd_models::pipeline::{Region, Role};
+use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 
 use super::objects::Objects;
@@ -21,6 +22,12 @@ pub(crate) trait Job: Sync {
 
     /// Counts memory for what a plugin allocates.
     fn reserve(&self, bytes: u64, plugin: &str) -> Result<Lease>;
+
+    /// Does something on the threads that compute.
+    fn compute(&self, work: &mut (dyn FnMut() + Send));
+
+    /// Where the request's noise comes from.
+    fn noise_source(&self) -> NoiseSource;
 }
 
 /// What one row is that a plugin asks the model of.

@@ -203,6 +203,11 @@ impl Objects {
         if object.is_written { Err(Misuse::Mapped(handle)) } else { Ok(object) }
     }
 
+    /// What a handle stands for, to be read whole.
+    pub(super) fn readable_content(&mut self, handle: u64) -> Result<&Content, Misuse> {
+        Ok(&self.readable(handle)?.content)
+    }
+
     /// The numbers as they lie in memory, to be read: where, and how many bytes.
     pub(super) fn read(&mut self, handle: u64) -> Result<Place, Misuse> {
         Ok(match &self.readable(handle)?.content {

@@ -211,7 +211,7 @@ impl Draw {
             let steps = (course.steps, self.steps());
             let mut hooks = RunHooks::new(run, self.preview_every, course.timings, steps);
             let begun = from.map(|(from, ready, way)| from.begun(drawing.clone(), ready, way)).transpose()?;
-            let asking = Asking { watch: run.watch, memory };
+            let asking = Asking { watch: run.watch, memory, rng: drawing.rng };
             let (facts, stages) = (&known.facts, JobStages::begin(&self.plugins, &asking)?);
             let mut called = &stages;
             let drawn = match &begun {

@@ -2,6 +2,7 @@
 
 use latentd_client::protocol::Txt2ImgParams;
 use latentd_models::pipeline;
+use latentd_models::sampling::NoiseSource;
 
 use super::notices::Notices;
 use super::studio::Studio;
@@ -14,6 +15,7 @@ use crate::plugins::{Job, JobFacts, JobPlugins};
 pub(super) struct Asking<'a> {
     pub watch: &'a dyn Watch,
     pub memory: &'a Memory,
+    pub rng: NoiseSource,
 }
 
 impl Job for Asking<'_> {
@@ -23,6 +25,14 @@ impl Job for Asking<'_> {
 
     fn reserve(&self, bytes: u64, plugin: &str) -> Result<Lease> {
         self.memory.reserve_for_job(bytes, plugin, &|| self.watch.is_cancelled())
+    }
+
+    fn compute(&self, work: &mut (dyn FnMut() + Send)) {
+        self.memory.device().run(work);
+    }
+
+    fn noise_source(&self) -> NoiseSource {
+        self.rng
     }
 }
 
@@ -64,7 +74,7 @@ pub(super) fn resolve(
         batch: u32::try_from(drawing.batch_size).unwrap_or(u32::MAX),
         strict: params.strict,
     };
-    let asking = Asking { watch, memory: &studio.device.memory };
+    let asking = Asking { watch, memory: &studio.device.memory, rng: drawing.rng };
     let plugins = studio.plugins.resolve(&params.plugins, &facts, &asking)?;
     for text in &plugins.notices {
         notices.not_applied(Class::Plugin, text.clone())?;

@@ -41,6 +41,7 @@ pub use picture::{Picture, read_encoded};
 pub use png::encode_png;
 pub use preview::latent_preview;
 pub use resample::Filter;
+pub(crate) use resize_latents::Axis;
 pub use resize_latents::{LatentFilter, resize_latents};
 pub use upscale::Upscaler;
 

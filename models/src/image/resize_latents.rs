@@ -25,7 +25,7 @@ pub enum LatentFilter {
 }
 
 /// What each place of a side is made of: places of the other side and their shares.
-type Axis = Vec<Vec<(usize, f32)>>;
+pub(crate) type Axis = Vec<Vec<(usize, f32)>>;
 
 impl LatentFilter {
     /// All of them.
@@ -39,7 +39,7 @@ impl LatentFilter {
     ];
 
     /// Of a side of `from` places, one of `to`.
-    fn axis(self, from: usize, to: usize) -> Axis {
+    pub(crate) fn axis(self, from: usize, to: usize) -> Axis {
         let scale = from as f32 / to as f32;
         let last = from.saturating_sub(1);
         let middle = |place: usize| scale * (place as f32 + 0.5);

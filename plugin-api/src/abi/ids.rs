@@ -40,4 +40,6 @@ ids! {
     LATENTD_EVALS = "model.eval/draft-1";
     /// Service, latentd_tensors.
     LATENTD_TENSORS = "tensor/draft-1";
+    /// Service, latentd_ops.
+    LATENTD_OPS = "tensor.ops/draft-1";
 }

@@ -10,10 +10,11 @@ use crate::abi::{
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::handed_over::HandedOver;
 use crate::host::text;
-use crate::image::{Image, NewImage};
+use crate::image::Image;
 use crate::job::Plugin;
-use crate::tensor::{NewTensor, Tensor, unmapped};
+use crate::tensor::{Tensor, unmapped};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
 
 /// `noise.init`: initial noise of unit variance, before it is scaled.
@@ -157,8 +158,8 @@ pub struct Latents<'a> {
 
 impl<'a> Latents<'a> {
     /// Puts others in their place.
-    pub fn replace(&self, new: NewTensor<'a>) -> Result<()> {
-        hand_over(&self.call, 0, new.into_handle())
+    pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
+        hand_over(&self.call, 0, new.into().handle)
     }
 }
 
@@ -176,8 +177,8 @@ pub struct Denoising<'a> {
 
 impl<'a> Denoising<'a> {
     /// Puts another x in its place.
-    pub fn replace(&self, new: NewTensor<'a>) -> Result<()> {
-        hand_over(&self.call, 0, new.into_handle())
+    pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
+        hand_over(&self.call, 0, new.into().handle)
     }
 }
 
@@ -201,8 +202,8 @@ pub struct Combine<'a> {
 
 impl<'a> Combine<'a> {
     /// Puts another sample in the place of what guidance made.
-    pub fn replace(&self, new: NewTensor<'a>) -> Result<()> {
-        hand_over(&self.call, 0, new.into_handle())
+    pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
+        hand_over(&self.call, 0, new.into().handle)
     }
 }
 
@@ -242,13 +243,13 @@ pub struct Block<'a> {
 
 impl<'a> Block<'a> {
     /// Puts another h of the same sizes in its place.
-    pub fn replace_h(&self, new: NewTensor<'a>) -> Result<()> {
-        hand_over(&self.call, 0, new.into_handle())
+    pub fn replace_h(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
+        hand_over(&self.call, 0, new.into().handle)
     }
 
     /// Puts another skip of the same sizes in its place.
-    pub fn replace_skip(&self, new: NewTensor<'a>) -> Result<()> {
-        hand_over(&self.call, 1, new.into_handle())
+    pub fn replace_skip(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
+        hand_over(&self.call, 1, new.into().handle)
     }
 }
 
@@ -281,8 +282,8 @@ pub struct Picture<'a> {
 
 impl<'a> Picture<'a> {
     /// Puts another image of the same size in its place.
-    pub fn replace(&self, new: NewImage<'a>) -> Result<()> {
-        hand_over(&self.image.call, self.slot, new.into_handle())
+    pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
+        hand_over(&self.image.call, self.slot, new.into().handle)
     }
 }
 

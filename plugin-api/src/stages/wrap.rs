@@ -7,9 +7,10 @@ use crate::abi::{
 };
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
+use crate::handed_over::HandedOver;
 use crate::host::lend;
 use crate::job::Plugin;
-use crate::tensor::{NewTensor, Tensor};
+use crate::tensor::Tensor;
 
 /// `denoise.wrap`: the model is about to be asked.
 pub trait DenoiseWrap: Plugin {
@@ -118,8 +119,8 @@ impl<'a> Wrap<'a> {
     }
 
     /// Answers with these samples, one per row.
-    pub fn replace(&self, new: NewTensor<'a>) -> Result<()> {
-        hand_over(&self.call, 0, new.into_handle())
+    pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
+        hand_over(&self.call, 0, new.into().handle)
     }
 
     /// # Safety

@@ -5,6 +5,7 @@
 
 mod evals;
 mod jobs;
+mod ops;
 mod plan;
 mod serving;
 mod tensors;
@@ -13,8 +14,8 @@ use std::ffi::c_void;
 
 use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS, LATENTD_JOBS,
-    LATENTD_TENSORS, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle, latentd_host, latentd_status,
-    latentd_text,
+    LATENTD_OPS, LATENTD_TENSORS, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle, latentd_host,
+    latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
@@ -46,6 +47,7 @@ services! {
     LATENTD_JOBS => jobs::JOBS,
     LATENTD_EVALS => evals::EVALS,
     LATENTD_TENSORS => tensors::TENSORS,
+    LATENTD_OPS => ops::OPS,
 }
 
 /// The table that every plugin is given.

@@ -25,7 +25,7 @@ pub(super) static TENSORS: latentd_tensors = latentd_tensors {
 };
 
 /// The sizes that a plugin asks for, none of them 0, of so many bytes a number.
-fn asked_sizes(info: &latentd_tensor_info, bytes: usize) -> Served<(Vec<usize>, usize)> {
+pub(super) fn asked_sizes(info: &latentd_tensor_info, bytes: usize) -> Served<(Vec<usize>, usize)> {
     let wrong = |what: String| Err(Failure(LATENTD_INVALID, what));
     let shape = info.shape.get(..info.ndim as usize);
     let Some(shape) = shape.filter(|shape| !shape.is_empty()) else {

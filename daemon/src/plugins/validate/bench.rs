@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use latentd_client::protocol::{PluginParams, Txt2ImgParams};
+use latentd_models::sampling::NoiseSource;
 use serde_json::{Map, Value as Json};
 
 use super::inputs::Random;
@@ -70,6 +71,14 @@ impl Job for Bench {
         let refused =
             || Error::new(Class::Memory, format!("{bytes} bytes are more than the {MOST_BYTES} of a job"));
         self.budget.try_reserve(bytes).ok_or_else(refused)
+    }
+
+    fn compute(&self, work: &mut (dyn FnMut() + Send)) {
+        work();
+    }
+
+    fn noise_source(&self) -> NoiseSource {
+        NoiseSource::default()
     }
 }
 
