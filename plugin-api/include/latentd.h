@@ -445,6 +445,80 @@ typedef struct latentd_pass {
     struct latentd_list pictures;
 } latentd_pass;
 
+/* What the pictures of a pass are told. */
+typedef struct latentd_conds {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* The pass. */
+    const struct latentd_pass *pass;
+    /* latentd_cond. */
+    struct latentd_list conds;
+} latentd_conds;
+
+/* LATENTD_CONDITIONING. */
+typedef struct latentd_conditioning_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     When a pass begins, and each time another checkpoint goes on with it (refiner). What images of one pass are told alike
+     is still told apart. [job]
+     */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_conds *args);
+} latentd_conditioning_stage;
+
+/* One text that a branch of a picture's guidance is told. A prompt that changes from step to step is several. */
+typedef struct latentd_cond {
+    /* Which of the job's pictures. */
+    uint32_t image;
+    /* Which branch of its guidance: latentd_row.branch. */
+    uint32_t branch;
+    /* LATENTD_COND or LATENTD_UNCOND. */
+    uint32_t role;
+    /* 0. */
+    uint32_t reserved;
+    /* The text, emphasis and all, without schedule, networks and the part's own weight. */
+    struct latentd_text prompt;
+    /* latentd_span: when it counts, ascending. */
+    struct latentd_list spans;
+    /* latentd_token: what the text encoder took, with the chunks that made it as long as what the prompt says at other steps. */
+    struct latentd_list tokens;
+    /* (1, tokens, width). Where another prompt is longer it may go on behind the last of `tokens`. */
+    latentd_handle context;
+    /* (1, width), or 0 where the model has none. */
+    latentd_handle pooled;
+} latentd_cond;
+
+/* Model calls of a pass, as latentd_eval.call counts them. */
+typedef struct latentd_span {
+    /* The first. */
+    uint32_t from;
+    /* The one behind the last; LATENTD_ANY: up to the pass's end. */
+    uint32_t until;
+} latentd_span;
+
+/* A token of a prompt. */
+typedef struct latentd_token {
+    /* In the vocabulary of CLIP. */
+    uint32_t id;
+    /* On the context's token axis: chunks of 77, one behind the other, each with begin, end and padding. */
+    uint32_t place;
+    /*
+     Bytes of the prompt that it is of: the first, and the one behind the last. Equal where it is of none. Where the text was
+     mended before it was read (HTML's entities and the like) they may be those of a whole word or more.
+     */
+    uint32_t begin;
+    /* As `begin`. */
+    uint32_t end;
+    /* What emphasis multiplies its state by. */
+    float weight;
+    /* Not 0: a vector of an embedding stands here, as the host numbers them in this call; `id` is then nothing. */
+    uint32_t embedding;
+} latentd_token;
+
 /* The latents of a pass. */
 typedef struct latentd_latents {
     /* sizeof of it, as the host knows it. */
@@ -709,6 +783,27 @@ typedef struct latentd_tensors {
     latentd_status (*unmap)(struct latentd_call *call, latentd_handle handle);
 } latentd_tensors;
 
+/* LATENTD_TEXTS: the text encoder that goes with the stage. At hand in LATENTD_CONDITIONING, elsewhere UNSUPPORTED. */
+typedef struct latentd_texts {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     The tokens of a text in whole chunks, latentd_token, as the request's prompts are read: emphasis, BREAK and embeddings,
+     no schedule, no networks. INVALID: no UTF-8, too long (1 MiB), or a weight that is no number. [job]
+     */
+    latentd_status (*tokenise)(struct latentd_call *call, struct latentd_text text, struct latentd_list *tokens);
+    /*
+     From tokens in their order, whole chunks of 77, ids and weights changed as you like, with the request's clip skip and
+     emphasis: a context (1, tokens, width), and (1, width) or 0. `like` is the place of a cond in the stage's list: the
+     tokens stand in the place of its own beside what its prompt says at other steps (with those A1111's emphasis restores one
+     mean), and the context is made as long. From a cond's own tokens it so gives the cond's own context, to the bit.
+     LATENTD_ANY: alone. INVALID: no whole chunks, an id beyond the vocabulary, weights that are not finite. [job]
+     */
+    latentd_status (*encode)(struct latentd_call *call, struct latentd_list tokens, uint32_t like, latentd_handle *context, latentd_handle *pooled);
+} latentd_texts;
+
 /* LATENTD_OPS: tensors computed where they lie. */
 typedef struct latentd_ops {
     /* sizeof of it, as the host knows it. */
@@ -849,6 +944,8 @@ typedef struct latentd_row {
 /* Ids of stages and services. */
 /* Extension of the plugin, latentd_plan_extension. */
 #define LATENTD_JOB_PLAN "job.plan/draft-1"
+/* Stage, latentd_conditioning_stage: what images are told. Slots: 2·i context, 2·i + 1 pooled of conds[i], each of the same size. */
+#define LATENTD_CONDITIONING "conditioning/draft-1"
 /* Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise. */
 #define LATENTD_NOISE_INIT "noise.init/draft-1"
 /* Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents. */
@@ -869,6 +966,8 @@ typedef struct latentd_row {
 #define LATENTD_EVALS "model.eval/draft-1"
 /* Service, latentd_tensors. */
 #define LATENTD_TENSORS "tensor/draft-1"
+/* Service, latentd_texts. */
+#define LATENTD_TEXTS "text/draft-1"
 /* Service, latentd_ops. */
 #define LATENTD_OPS "tensor.ops/draft-1"
 /* The one symbol of a plugin. */

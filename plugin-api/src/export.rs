@@ -8,15 +8,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::abi::{
     self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_FAILED, LATENTD_OK, LATENTD_SKIP, latentd_block,
-    latentd_call, latentd_denoise, latentd_denoise_stage, latentd_job, latentd_latents,
-    latentd_latents_stage, latentd_pictures, latentd_pictures_stage, latentd_plan, latentd_plan_extension,
-    latentd_plugin_entry, latentd_status, latentd_text, latentd_unet_block_stage,
+    latentd_call, latentd_conditioning_stage, latentd_conds, latentd_denoise, latentd_denoise_stage,
+    latentd_job, latentd_latents, latentd_latents_stage, latentd_pictures, latentd_pictures_stage,
+    latentd_plan, latentd_plan_extension, latentd_plugin_entry, latentd_status, latentd_text,
+    latentd_unet_block_stage,
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
-use crate::stages::{self, Block, Combine, Denoising, Latents, Pictures, Wrap};
+use crate::stages::{self, Block, Combine, Conds, Denoising, Latents, Pictures, Wrap};
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
 /// from the source file; each stage is a trait of this crate that the type has.
@@ -158,6 +159,8 @@ macro_rules! stage {
     };
 }
 
+stage!(/// The table of [`stages::Conditioning`].
+    Conditioning: latentd_conditioning_stage, latentd_conds as Conds, LATENTD_CONDITIONING, conditioning);
 stage!(/// The table of [`stages::NoiseInit`].
     NoiseInit: latentd_latents_stage, latentd_latents as Latents, LATENTD_NOISE_INIT, noise_init);
 stage!(/// The table of [`stages::LatentFinal`].

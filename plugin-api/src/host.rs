@@ -4,9 +4,9 @@ use std::ffi::c_void;
 use std::sync::OnceLock;
 
 use crate::abi::{
-    LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_OPS, LATENTD_TENSORS,
+    LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS,
     LATENTD_UNSUPPORTED, latentd_evals, latentd_host, latentd_jobs, latentd_ops, latentd_status,
-    latentd_tensors, latentd_text,
+    latentd_tensors, latentd_text, latentd_texts,
 };
 
 /// What the host has for us. All of it is constant while the library is loaded.
@@ -17,6 +17,7 @@ pub(crate) struct Host {
     /// Services that not every host has.
     pub evals: Option<&'static latentd_evals>,
     pub ops: Option<&'static latentd_ops>,
+    pub texts: Option<&'static latentd_texts>,
 }
 
 static HOST: OnceLock<Host> = OnceLock::new();
@@ -89,7 +90,13 @@ pub(crate) unsafe fn init(given: *const latentd_host) -> latentd_status {
         unsafe { (whole(service(lend(LATENTD_JOBS))), whole(service(lend(LATENTD_TENSORS)))) };
     let (Some(jobs), Some(tensors)) = (jobs, tensors) else { return LATENTD_UNSUPPORTED };
     // SAFETY: as above. What not every plugin needs may lack.
-    let (evals, ops) = unsafe { (whole(service(lend(LATENTD_EVALS))), whole(service(lend(LATENTD_OPS)))) };
-    HOST.get_or_init(|| Host { table, jobs, tensors, evals, ops });
+    let (evals, ops, texts) = unsafe {
+        (
+            whole(service(lend(LATENTD_EVALS))),
+            whole(service(lend(LATENTD_OPS))),
+            whole(service(lend(LATENTD_TEXTS))),
+        )
+    };
+    HOST.get_or_init(|| Host { table, jobs, tensors, evals, ops, texts });
     LATENTD_OK
 }

@@ -48,8 +48,8 @@ pub use image::{Image, NewImage};
 pub use job::{Job, JobPlan, Plan, Plugin};
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
-    Ask, Block, Combine, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising, Evaluation, ImagePost,
-    Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Picture, Pictures, Role, Row, UNetBlock,
-    Wrap,
+    Ask, Block, Combine, Cond, Conditioning, Conds, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising,
+    Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Picture,
+    Pictures, Role, Row, Token, UNetBlock, Wrap,
 };
 pub use tensor::{NewTensor, Tensor};

@@ -3,6 +3,7 @@
 mod addons;
 mod cancel;
 mod command_line;
+mod conditioning;
 mod connections;
 mod crash;
 #[cfg(feature = "demo")]

@@ -51,6 +51,7 @@ async fn each_stage_is_had_through_the_wrapper_and_a_panic_costs_one_job() {
     assert_eq!(pixels(&request("")).await, expected);
     for stage in [
         "create",
+        "conditioning/draft-1",
         "noise.init/draft-1",
         "denoise.before/draft-1",
         "unet.block/draft-1",

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod attention;
+mod conditioning;
 mod devices;
 mod drawing;
 mod embeddings;

@@ -12,6 +12,7 @@ use latentd_models::pipeline::{
     BatchPost, Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handle,
     Handles, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Role, Stages, Txt2Img, Wants,
 };
+use latentd_models::prompt::Conditioning;
 use latentd_models::{Error, Result, Tensor};
 
 use crate::drawing::{checkpoint, components, draw, draw_with, model, request};
@@ -36,9 +37,11 @@ impl Stages for Log {
         Ok(())
     }
 
-    fn conditioning(&mut self, stage: &ConditioningStage, tensors: &mut Handles) -> Result<()> {
-        let tokens = tensors.read(stage.tokens)?.dim(1);
-        self.lines.push(format!("conditioning {} {} {tokens}", stage.image, stage.branch));
+    fn conditioning(&mut self, stage: &mut ConditioningStage) -> Result<()> {
+        for cond in &*stage.conds {
+            let tokens = cond.conditioning.tokens.dim(1);
+            self.lines.push(format!("conditioning {} {} {tokens}", cond.image, cond.branch));
+        }
         Ok(())
     }
 
@@ -127,9 +130,13 @@ impl Stages for Change {
         Wants::ALL
     }
 
-    fn conditioning(&mut self, stage: &ConditioningStage, tensors: &mut Handles) -> Result<()> {
+    fn conditioning(&mut self, stage: &mut ConditioningStage) -> Result<()> {
         if self.0 == 0 {
-            tensors.write(stage.tokens)?.iter_mut().for_each(|value| *value *= 1.5);
+            for cond in &mut *stage.conds {
+                let mut changed = Conditioning::clone(&cond.conditioning);
+                changed.tokens = changed.tokens.scaled(1.5);
+                cond.conditioning = Arc::new(changed);
+            }
         }
         Ok(())
     }

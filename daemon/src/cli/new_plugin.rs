@@ -34,6 +34,7 @@ macro_rules! sources {
 /// The wrapper, which is built with the plugin.
 const WRAPPER: &[(&str, &str)] = sources![
     "src/abi/basic.rs",
+    "src/abi/conditioning.rs",
     "src/abi/entry.rs",
     "src/abi/evals.rs",
     "src/abi/evaluation.rs",
@@ -52,6 +53,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/job.rs",
     "src/lib.rs",
     "src/ops.rs",
+    "src/stages/conditioning.rs",
     "src/stages/mod.rs",
     "src/stages/wrap.rs",
     "src/tensor.rs",

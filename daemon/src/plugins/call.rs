@@ -1,5 +1,6 @@
 //! One call of one of a plugin's functions: what its services know of who asks, and what the call leaves.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,7 @@ use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 
 use super::objects::Objects;
 use super::status::name_of;
+use super::texts::Texts;
 use crate::error::{Class, Error, Result};
 use crate::memory::Lease;
 
@@ -64,6 +66,8 @@ pub(super) trait Model {
 #[derive(Clone, Copy, Default)]
 pub(super) struct AtHand<'a> {
     pub model: Option<&'a dyn Model>,
+    /// The text encoder: where images are told something.
+    pub texts: Option<&'a Texts<'a>>,
 }
 
 /// One call. Plugins have its address.
@@ -92,6 +96,8 @@ pub(super) struct State<'a> {
     /// MessagePack by its slot.
     pub replies: BTreeMap<u32, Vec<u8>>,
     pub notices: Vec<String>,
+    /// What services gave, until the call ends.
+    pub lent: Vec<Box<dyn Any>>,
 }
 
 /// What a plugin answers to a plan.
@@ -150,6 +156,7 @@ impl<'a> Call<'a> {
             replaced: BTreeMap::new(),
             replies: BTreeMap::new(),
             notices: vec![],
+            lent: vec![],
         };
         let at_hand = AtHand::default();
         Self { plugin, thread: thread::current().id(), job, at_hand, state: Mutex::new(state) }

@@ -19,6 +19,7 @@ mod search;
 mod section;
 mod stages;
 mod status;
+mod texts;
 mod validate;
 
 use std::collections::BTreeMap;

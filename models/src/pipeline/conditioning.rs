@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use super::evaluation::Role;
 use super::guidance::{Branch, Guidance, Span};
-use super::handles::Handles;
-use super::stages::{ConditioningStage, Stages};
 use crate::Result;
 use crate::model::TextEncoder;
 use crate::nn::Run;
@@ -21,6 +19,14 @@ pub(super) struct Prompts {
     pub wanted: Vec<Wanted>,
     /// What is steered away from.
     pub unwanted: Part,
+}
+
+impl Prompts {
+    /// What each branch of its guidance is told, and whether that is wanted.
+    pub(super) fn schedules(&self) -> impl Iterator<Item = (bool, &PromptSchedule)> {
+        let wanted = self.wanted.iter().map(|wanted| (true, &wanted.part.schedule));
+        wanted.chain([(false, &self.unwanted.schedule)])
+    }
 }
 
 /// A thing that is wanted, and where.
@@ -49,39 +55,78 @@ pub(super) fn guidance(
     padding: Padding,
     run: &Run,
 ) -> Result<Guidance> {
-    let of = |schedule: &PromptSchedule| -> Result<Vec<Arc<Conditioning>>> {
-        let used = encoding.embeddings.digest(&schedule.texts, encoding.reading)?;
-        let encoded = Encoded::new(schedule, encoding.reading, used, encoding.clip_skip);
-        encoder.cache.get(encoded, || encode(&encoder.clip, schedule, encoding, run))
-    };
+    let of = |schedule: &PromptSchedule| encoded(encoder, schedule, encoding, run);
     let mut wanted: Vec<_> =
         prompts.wanted.iter().map(|wanted| of(&wanted.part.schedule)).collect::<Result<_>>()?;
     let mut unwanted = of(&prompts.unwanted.schedule)?;
     let longest = wanted.iter().map(|all| tokens(all)).max().unwrap_or_default();
+    let lengths = Lengths { wanted: longest, unwanted: tokens(&unwanted) };
+    let empty = encoded_empty(encoder, encoding, lengths, padding, run)?;
     for all in &mut wanted {
-        each(all, |one| pad_with_last(one, longest))?;
+        each(all, |one| padded(one, true, lengths, padding, empty.as_deref()))?;
     }
-    if padding.pad_cond_uncond_v0 {
-        each(&mut unwanted, |one| {
-            if one.tokens.dim(1) > longest {
-                one.tokens = one.tokens.narrow(1, 0, longest)?;
-            }
-            pad_with_last(one, longest)
-        })?;
-    } else if padding.pad_cond_uncond && longest != tokens(&unwanted) {
-        let length = longest.max(tokens(&unwanted));
-        let empty = of(&PromptSchedule::of_text(""))?;
-        if let Some(empty) = empty.first() {
-            for all in wanted.iter_mut().chain([&mut unwanted]) {
-                each(all, |one| pad_with_empty(one, length, empty))?;
-            }
-        }
-    }
+    each(&mut unwanted, |one| padded(one, false, lengths, padding, empty.as_deref()))?;
     let wanted = prompts.wanted.iter().zip(&wanted);
     let branches = wanted
         .map(|(wanted, all)| Branch { mask: wanted.mask.clone(), ..branch(Role::Cond, &wanted.part, all) });
     let unwanted = branch(Role::Uncond, &prompts.unwanted, &unwanted);
     Ok(Guidance { branches: branches.chain([unwanted]).collect(), image_scale: None })
+}
+
+/// A prompt's texts, encoded now or before.
+fn encoded(
+    encoder: &TextEncoder,
+    schedule: &PromptSchedule,
+    encoding: &Encoding,
+    run: &Run,
+) -> Result<Vec<Arc<Conditioning>>> {
+    let used = encoding.embeddings.digest(&schedule.texts, encoding.reading)?;
+    let encoded = Encoded::new(schedule, encoding.reading, used, encoding.clip_skip);
+    encoder.cache.get(encoded, || encode(&encoder.clip, schedule, encoding, run))
+}
+
+/// Tokens of an image's conditionings, before padding: of the longest of what is wanted, and of what is not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lengths {
+    pub wanted: usize,
+    pub unwanted: usize,
+}
+
+/// The empty prompt, where an image's conditionings are padded with it.
+pub(super) fn encoded_empty(
+    encoder: &TextEncoder,
+    encoding: &Encoding,
+    lengths: Lengths,
+    padding: Padding,
+    run: &Run,
+) -> Result<Option<Arc<Conditioning>>> {
+    let Padding { pad_cond_uncond, pad_cond_uncond_v0 } = padding;
+    if pad_cond_uncond_v0 || !pad_cond_uncond || lengths.wanted == lengths.unwanted {
+        return Ok(None);
+    }
+    let empty = encoded(encoder, &PromptSchedule::of_text(""), encoding, run)?;
+    Ok(empty.first().cloned())
+}
+
+/// Makes one of an image's conditionings as long as it is to be.
+pub(super) fn padded(
+    one: &mut Conditioning,
+    is_wanted: bool,
+    lengths: Lengths,
+    padding: Padding,
+    empty: Option<&Conditioning>,
+) -> Result<()> {
+    let Lengths { wanted, unwanted } = lengths;
+    if !is_wanted && padding.pad_cond_uncond_v0 && one.tokens.dim(1) > wanted {
+        one.tokens = one.tokens.narrow(1, 0, wanted)?;
+    }
+    if is_wanted || padding.pad_cond_uncond_v0 {
+        pad_with_last(one, wanted)?;
+    }
+    match empty {
+        Some(empty) => pad_with_empty(one, wanted.max(unwanted), empty),
+        None => Ok(()),
+    }
 }
 
 fn tokens(all: &[Arc<Conditioning>]) -> usize {
@@ -111,48 +156,4 @@ fn branch(role: Role, part: &Part, all: &[Arc<Conditioning>]) -> Branch {
         }
     }
     Branch { role, weight: part.weight, mask: None, spans }
-}
-
-/// Lets somebody change an image's conditioning.
-pub(super) fn changed(
-    guidance: &mut Guidance,
-    image: usize,
-    stages: &mut dyn Stages,
-    handles: &mut Handles,
-) -> Result<()> {
-    for (index, branch) in guidance.branches.iter_mut().enumerate() {
-        // The same at other calls is changed once.
-        let mut known: Vec<(Arc<Conditioning>, Arc<Conditioning>)> = vec![];
-        for span in &mut branch.spans {
-            let found = known.iter().find(|(before, _)| Arc::ptr_eq(before, &span.conditioning));
-            let after = match found {
-                Some((_, after)) => Arc::clone(after),
-                None => Arc::new(changed_one(&span.conditioning, image, index, stages, handles)?),
-            };
-            let before = std::mem::replace(&mut span.conditioning, Arc::clone(&after));
-            known.push((before, after));
-        }
-    }
-    Ok(())
-}
-
-fn changed_one(
-    conditioning: &Conditioning,
-    image: usize,
-    branch: usize,
-    stages: &mut dyn Stages,
-    handles: &mut Handles,
-) -> Result<Conditioning> {
-    let Conditioning { tokens, pooled } = conditioning;
-    let stage = ConditioningStage {
-        image,
-        branch,
-        tokens: handles.insert(tokens.clone()),
-        pooled: pooled.as_ref().map(|pooled: &Tensor| handles.insert(pooled.clone())),
-    };
-    stages.conditioning(&stage, handles)?;
-    let tokens = handles.take(stage.tokens)?;
-    let pooled = stage.pooled.map(|pooled| handles.take(pooled)).transpose()?;
-    handles.end_call();
-    Ok(Conditioning { tokens, pooled })
 }

@@ -293,8 +293,12 @@ impl Drawing<'_> {
             cfg_scale: request.cfg_scale,
             samples_at_once: request.samples_at_once.unwrap_or(usize::MAX),
         };
-        let guide = |encoder: &TextEncoder, images: Range<usize>, is_refiner: bool, run: &Run| {
-            pass.texts.guidance(encoder, images, is_refiner || pass.is_other, run)
+        let guide = |encoder: &TextEncoder,
+                     images: Range<usize>,
+                     is_refiner: bool,
+                     run: &Run,
+                     stages: Option<&mut dyn Stages>| {
+            pass.texts.guidance(encoder, images, is_refiner || pass.is_other, run, stages)
         };
         let mut around = Surroundings {
             guide: &guide,

@@ -5,9 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::conditioning::{Padding, Prompts, Wanted, guidance};
+use super::conds::{self, With};
 use super::contexts::Contexts;
 use super::guidance::Guidance;
 use super::regions::{RegionPrompt, Share, shares};
+use super::stages::Stages;
 use super::texts::Texts;
 use crate::Result;
 use crate::model::TextEncoder;
@@ -151,31 +153,40 @@ impl<'a> ImageTexts<'a> {
         Ok(Prompts { wanted: all, unwanted: Part::of_negative_prompt(negative_prompt, timeline)? })
     }
 
-    /// Each image's guidance. To a refiner the names of embeddings that are not for its text encoder are words.
+    /// Each image's guidance, as somebody changes it who wants to. To a refiner the names of embeddings that are not for its text
+    /// encoder are words.
     pub(super) fn guidance(
         &self,
         encoder: &TextEncoder,
         images: Range<usize>,
         is_refiner: bool,
         run: &Run,
+        stages: Option<&mut dyn Stages>,
     ) -> Result<Vec<Guidance>> {
         let common = self.common(&self.timeline)?;
         let all = self.encoding.embeddings;
         let width = encoder.clip.config().width;
         let fitting = if !is_refiner || all.all_fit(width) { None } else { Some(all.fitting(width)?) };
         let encoding = Encoding { embeddings: fitting.as_ref().unwrap_or(all), ..self.encoding };
-        let mut known: HashMap<(&str, &str), Guidance> = HashMap::new();
-        let of_image = |image| {
+        let mut known: HashMap<(&str, &str), (Guidance, Arc<Prompts>)> = HashMap::new();
+        let of_image = |image| -> Result<(Guidance, Arc<Prompts>)> {
             let told = self.of(image);
             if let Some(found) = known.get(&told) {
                 return Ok(found.clone());
             }
-            let prompts = Self::prompts(told, &self.timeline, &common)?;
-            let made = guidance(encoder, &prompts, &encoding, self.padding, run)?;
+            let prompts = Arc::new(Self::prompts(told, &self.timeline, &common)?);
+            let made = (guidance(encoder, &prompts, &encoding, self.padding, run)?, prompts);
             known.insert(told, made.clone());
             Ok(made)
         };
-        images.map(of_image).collect()
+        let first = images.start;
+        let all: Vec<(Guidance, Arc<Prompts>)> = images.map(of_image).collect::<Result<_>>()?;
+        let (mut all, prompts): (Vec<Guidance>, Vec<Arc<Prompts>>) = all.into_iter().unzip();
+        if let Some(stages) = stages {
+            let with = With { encoder, encoding: &encoding, padding: self.padding, run };
+            conds::changed(&mut all, first, &prompts, with, stages)?;
+        }
+        Ok(all)
     }
 
     /// What passes of so many images take.

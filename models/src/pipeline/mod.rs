@@ -5,6 +5,7 @@
 
 mod components;
 mod conditioning;
+mod conds;
 mod contexts;
 mod decode;
 mod denoiser;
@@ -52,8 +53,9 @@ pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{
-    BatchPost, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate,
-    ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages, UNetBlock, Wants,
+    BatchPost, Cond, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap,
+    Evaluate, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages, TextEncoding,
+    UNetBlock, Wants,
 };
 pub use start::Start;
 pub use texts::Texts;

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::components::Components;
-use super::conditioning;
 use super::freed::FreedAtTheEnd;
 use super::guidance::Guidance;
 use super::handles::Handles;
@@ -31,8 +30,10 @@ pub(super) struct PassNetworks {
     _memory: FreedAtTheEnd,
 }
 
-/// What images of a request, counted over all of it, are told: by its own text encoder, or a refiner's, if so.
-pub(super) type Guide<'a> = dyn Fn(&TextEncoder, Range<usize>, bool, &Run) -> Result<Vec<Guidance>> + 'a;
+/// What images of a request, counted over all of it, are told: by its own text encoder, or a refiner's, if so; and as somebody
+/// changes it who wants to.
+pub(super) type Guide<'a> =
+    dyn Fn(&TextEncoder, Range<usize>, bool, &Run, Option<&mut dyn Stages>) -> Result<Vec<Guidance>> + 'a;
 
 /// Whom a pass asks and tells while it makes its networks ready.
 pub(super) struct Surroundings<'a> {
@@ -52,18 +53,12 @@ pub(super) struct Surroundings<'a> {
 impl Surroundings<'_> {
     /// What these images are told, by the text encoder that is lent now.
     pub(super) fn guidance(&mut self, images: Range<usize>, is_refiner: bool) -> Result<Vec<Guidance>> {
-        let mut guidance = {
-            let encoder = self.components.text_encoder()?;
-            let _memory = FreedAtTheEnd(encoder.clip.device().clone());
-            let cancelled = || self.watch.cancelled();
-            (self.guide)(&encoder, images.clone(), is_refiner, &Run::until(&cancelled))?
-        };
-        if self.wants_conditioning {
-            for (image, guidance) in images.zip(&mut guidance) {
-                conditioning::changed(guidance, image, self.stages, self.handles)?;
-            }
-        }
-        Ok(guidance)
+        let encoder = self.components.text_encoder()?;
+        let _memory = FreedAtTheEnd(encoder.clip.device().clone());
+        let cancelled = || self.watch.cancelled();
+        let stages: Option<&mut dyn Stages> =
+            if self.wants_conditioning { Some(&mut *self.stages) } else { None };
+        (self.guide)(&encoder, images, is_refiner, &Run::until(&cancelled), stages)
     }
 
     /// The networks that are lent now, for images that are told so.

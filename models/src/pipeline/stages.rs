@@ -1,12 +1,14 @@
 //! Where a picture can be changed on its way. Each stage is given one struct of plain numbers and handles of tensors.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::evaluation::{Evaluation, PassKind};
+use super::evaluation::{Evaluation, PassKind, Role};
 use super::handles::{Handle, Handles};
 use crate::Result;
 use crate::image::RgbImage;
 use crate::networks::unet_sites::Site;
+use crate::prompt::{Chunk, Conditioning};
 use crate::tensor::Tensor;
 
 /// Which stages somebody wants to take part in; what nobody wants costs nothing.
@@ -69,17 +71,42 @@ pub struct PassBegin {
     pub size: (usize, usize),
 }
 
-/// One image's conditioning is there.
-#[derive(Clone, Copy, Debug)]
-pub struct ConditioningStage {
+/// One text that a branch of an image's guidance is told.
+#[derive(Clone, Debug)]
+pub struct Cond {
     /// The image, counted over the whole request.
     pub image: usize,
     /// The branch of its guidance.
     pub branch: usize,
-    /// `(1, tokens, width)`; branches may differ in tokens.
-    pub tokens: Handle,
-    /// `(1, width)`, of families that have it.
-    pub pooled: Option<Handle>,
+    /// What the branch is taken for.
+    pub role: Role,
+    /// The model calls of the pass for which it counts, counted from 0; the last range may have no end but `usize::MAX`.
+    pub calls: Vec<Range<usize>>,
+    /// The text, without networks and schedule.
+    pub text: Arc<str>,
+    /// What the text encoder took, with the chunks that made it as long as what the prompt says at other steps. Where other
+    /// prompts are longer, `conditioning` goes on behind them.
+    pub chunks: Arc<[Chunk]>,
+    /// What became of it; may be replaced by one of the same sizes.
+    pub conditioning: Arc<Conditioning>,
+}
+
+/// Encodes texts as the request's own are.
+pub trait TextEncoding {
+    /// The chunks of a text, its emphasis applied; it has no schedule and no networks.
+    fn chunks(&self, text: &str) -> Result<Vec<Chunk>>;
+
+    /// What becomes of chunks: `(1, 77 · chunks, width)`. `like` counts the stage's conds: the chunks take its place among the
+    /// texts of its prompt, whose mean emphasis restores together, and become as long as it. Alone if `None`.
+    fn encode(&self, chunks: &[Chunk], like: Option<usize>) -> Result<Conditioning>;
+}
+
+/// What a pass's images are told is there: when a pass begins, and each time another checkpoint goes on with it.
+pub struct ConditioningStage<'a> {
+    /// All of the pass, each image's branches in their order.
+    pub conds: &'a mut [Cond],
+    /// The text encoder that made them.
+    pub encoding: &'a dyn TextEncoding,
 }
 
 /// The initial noise is drawn.
@@ -223,8 +250,8 @@ pub trait Stages {
         Ok(())
     }
 
-    /// One image's conditioning is there.
-    fn conditioning(&mut self, _stage: &ConditioningStage, _tensors: &mut Handles) -> Result<()> {
+    /// What a pass's images are told is there.
+    fn conditioning(&mut self, _stage: &mut ConditioningStage) -> Result<()> {
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! A prompt's tokens in chunks of 75, each framed by begin and end.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::embeddings::Embeddings;
 use super::emphasis::Piece;
 use super::reading::Reading;
-use super::tokenizer::{BOS, COMMA, EOS, tokenize};
+use super::tokenizer::{BOS, COMMA, EOS, tokenize_placed};
 use crate::Result;
 
 /// Tokens of a chunk without its frame.
@@ -23,6 +24,8 @@ pub struct Chunk {
     pub weights: Vec<f32>,
     /// What stands in the place of tokens: places in `ids`, ascending, and vectors of embeddings.
     pub vectors: Vec<(usize, Arc<[f32]>)>,
+    /// The bytes of the text that each token is of; none of frame and padding.
+    pub bytes: Vec<Range<usize>>,
 }
 
 /// One of a chunk's 75 places.
@@ -31,6 +34,8 @@ struct Place {
     weight: f32,
     /// What stands there instead of the token.
     vector: Option<Arc<[f32]>>,
+    /// Of the text.
+    bytes: Range<usize>,
 }
 
 /// What stands where a vector does: the token that A1111 has there, which nobody sees.
@@ -53,9 +58,14 @@ struct Growing {
 pub fn chunks(text: &str, embeddings: &Embeddings, reading: &Reading) -> Result<Vec<Chunk>> {
     let backtrack = reading.comma_padding_backtrack;
     let mut growing = Growing { backtrack, done: vec![], open: vec![], comma: None };
-    for piece in reading.pieces(text)? {
-        match piece {
-            Piece::Text(text, weight) => growing.add(&tokenize(&text)?, weight as f32, embeddings),
+    for placed in reading.placed(text)? {
+        match &placed.piece {
+            Piece::Text(text, weight) => {
+                let tokens = tokenize_placed(text)?;
+                let (ids, bytes): (Vec<u32>, Vec<_>) =
+                    tokens.into_iter().map(|(id, bytes)| (id, placed.source(&bytes))).unzip();
+                growing.add(&ids, &bytes, *weight as f32, embeddings);
+            }
             Piece::Break => growing.close(),
         }
     }
@@ -67,16 +77,21 @@ pub fn chunks(text: &str, embeddings: &Embeddings, reading: &Reading) -> Result<
 
 impl Chunk {
     /// One without text.
-    pub(super) fn empty() -> Self {
+    pub fn empty() -> Self {
         let ids = std::iter::once(BOS).chain(std::iter::repeat_n(EOS, SIZE + 1)).collect();
-        Self { ids, weights: vec![1.0; CHUNK_TOKENS], vectors: vec![] }
+        Self { ids, weights: vec![1.0; CHUNK_TOKENS], vectors: vec![], bytes: vec![0..0; CHUNK_TOKENS] }
     }
 }
 
 impl Growing {
-    fn add(&mut self, tokens: &[u32], weight: f32, embeddings: &Embeddings) {
+    fn add(&mut self, tokens: &[u32], bytes: &[Range<usize>], weight: f32, embeddings: &Embeddings) {
         let mut rest = tokens;
         while let Some((token, after)) = rest.split_first() {
+            let of = |first: usize, count: usize| {
+                let own = bytes.get(first..first + count).unwrap_or_default();
+                own.first().map_or(0, |first| first.start)..own.last().map_or(0, |last| last.end)
+            };
+            let at = tokens.len() - rest.len();
             let found = embeddings.at(rest);
             if *token == COMMA {
                 // One that begins an embedding's name is no comma: the chunk would end within the vectors.
@@ -92,7 +107,7 @@ impl Growing {
                 self.close();
             }
             let Some((embedding, length)) = found else {
-                self.open.push(Place { token: *token, weight, vector: None });
+                self.open.push(Place { token: *token, weight, vector: None, bytes: of(at, 1) });
                 rest = after;
                 continue;
             };
@@ -100,7 +115,12 @@ impl Growing {
                 self.close();
             }
             let vectors = embedding.vectors().iter().cloned();
-            self.open.extend(vectors.map(|vector| Place { token: UNSEEN, weight, vector: Some(vector) }));
+            self.open.extend(vectors.map(|vector| Place {
+                token: UNSEEN,
+                weight,
+                vector: Some(vector),
+                bytes: of(at, length),
+            }));
             rest = rest.get(length..).unwrap_or_default();
         }
     }
@@ -108,14 +128,17 @@ impl Growing {
     fn close(&mut self) {
         self.comma = None;
         let padding = (SIZE + 1).saturating_sub(self.open.len());
-        let mut chunk = Chunk { ids: vec![BOS], weights: vec![1.0], vectors: vec![] };
-        for Place { token, weight, vector } in self.open.drain(..) {
+        let mut chunk =
+            Chunk { ids: vec![BOS], weights: vec![1.0], vectors: vec![], bytes: vec![Range::default()] };
+        for Place { token, weight, vector, bytes } in self.open.drain(..) {
             chunk.vectors.extend(vector.map(|vector| (chunk.ids.len(), vector)));
             chunk.ids.push(token);
             chunk.weights.push(weight);
+            chunk.bytes.push(bytes);
         }
         chunk.ids.extend(std::iter::repeat_n(EOS, padding));
         chunk.weights.extend(std::iter::repeat_n(1.0, padding));
+        chunk.bytes.extend(std::iter::repeat_n(0..0, padding));
         self.done.push(chunk);
     }
 }

@@ -81,12 +81,15 @@ pub fn encode_variants(
     clip_skip: usize,
     run: &Run,
 ) -> Result<Vec<Conditioning>> {
-    let layers = clip.config().layers;
-    if clip_skip == 0 || clip_skip > layers {
-        return Err(Error::Request(format!(
-            "clip_skip is {clip_skip}; this model's text encoder has {layers} layers, so 1 to {layers} will do"
-        )));
-    }
+    encode_with(variants, emphasis, |chunks| states(clip, chunks, clip_skip, run))
+}
+
+/// [`encode_variants`] of what `states` gives for chunks that differ: `(1, 77, width)` each, in their order.
+pub(crate) fn encode_with(
+    variants: &[Variant],
+    emphasis: Emphasis,
+    states: impl FnOnce(&[&Chunk]) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Conditioning>> {
     let length = variants.iter().map(|variant| variant.chunks.len()).max().unwrap_or_default();
     let empty = Chunk::empty();
     let chunk = |variant: &'_ Variant, index: usize| variant.chunks.get(index).cloned();
@@ -110,7 +113,7 @@ pub fn encode_variants(
         }
         of_variants.push(own);
     }
-    let states = states(clip, &sequences, clip_skip, run)?;
+    let states = states(&sequences)?;
     let mut encoded: Vec<Vec<Tensor>> = variants.iter().map(|_| vec![]).collect();
     for index in 0..length {
         let mut weighted = vec![];
@@ -130,7 +133,13 @@ pub fn encode_variants(
 }
 
 /// What the text encoder makes of each chunk, `(1, 77, width)`.
-fn states(clip: &ClipText, chunks: &[&Chunk], clip_skip: usize, run: &Run) -> Result<Vec<Tensor>> {
+pub(crate) fn states(clip: &ClipText, chunks: &[&Chunk], clip_skip: usize, run: &Run) -> Result<Vec<Tensor>> {
+    let layers = clip.config().layers;
+    if clip_skip == 0 || clip_skip > layers {
+        return Err(Error::Request(format!(
+            "clip_skip is {clip_skip}; this model's text encoder has {layers} layers, so 1 to {layers} will do"
+        )));
+    }
     let mut states = vec![];
     for batch in chunks.chunks(BATCH) {
         let ids: Vec<Vec<u32>> = batch.iter().map(|chunk| chunk.ids.clone()).collect();

@@ -1,5 +1,6 @@
 //! A1111's emphasis: `(more)`, `[less]`, `(exactly:1.3)`, `\(` for a bracket itself, and `BREAK`.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -29,16 +30,56 @@ const DEEPEST: usize = 1000;
 /// # Errors
 /// If what stands in a weight's place is no number, like `1.1.1`.
 pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
+    Ok(parse_placed(prompt)?.into_iter().map(|placed| placed.piece).collect())
+}
+
+/// A stretch and where its text stands in the prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Placed {
+    pub piece: Piece,
+    /// Bytes of the prompt, which joined are the piece's text; with where each begins in that.
+    parts: Vec<(usize, Range<usize>)>,
+}
+
+impl Placed {
+    /// Where bytes of the piece's text stand in the prompt.
+    pub(super) fn source(&self, bytes: &Range<usize>) -> Range<usize> {
+        let Some(last) = bytes.end.checked_sub(1) else { return 0..0 };
+        match (self.byte(bytes.start), self.byte(last)) {
+            (Some(start), Some(last)) => start..last + 1,
+            _ => 0..0,
+        }
+    }
+
+    fn byte(&self, at: usize) -> Option<usize> {
+        let behind = self.parts.partition_point(|(start, _)| *start <= at);
+        let (start, part) = self.parts.get(behind.checked_sub(1)?)?;
+        Some(part.start + at - start).filter(|byte| part.contains(byte))
+    }
+
+    /// All of a prompt, as it is.
+    pub(super) fn whole(prompt: &str) -> Self {
+        Self { piece: Piece::Text(prompt.to_owned(), 1.0), parts: vec![(0, 0..prompt.len())] }
+    }
+}
+
+/// [`parse_emphasis`], with places.
+///
+/// # Errors
+/// As there.
+pub(super) fn parse_placed(prompt: &str) -> Result<Vec<Placed>> {
     let mut found = Found::default();
     let (mut round, mut square): (Vec<usize>, Vec<usize>) = (vec![], vec![]);
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
+        let at = prompt.len() - rest.len();
         let length = match first {
             '\\' => {
                 let escaped =
                     rest[1..].chars().next().filter(|next| matches!(next, '(' | ')' | '[' | ']' | '\\'));
-                found.push(escaped.map(String::from).unwrap_or_default(), 1.0);
-                1 + escaped.map_or(0, char::len_utf8)
+                let length = escaped.map_or(0, char::len_utf8);
+                found.push(at + 1..at + 1 + length, 1.0);
+                1 + length
             }
             '(' | '[' => {
                 // One that is too deep begins behind all pieces, so that it scales none; its partner still finds it.
@@ -52,11 +93,11 @@ pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
                 if let Some((number, length)) = weight_and_bracket(rest) {
                     match round.pop() {
                         Some(start) => found.scale(start, weight(number)?),
-                        None => push_text(&mut found, &rest[..length]),
+                        None => push_text(&mut found, prompt, at..at + length),
                     }
                     length
                 } else {
-                    push_text(&mut found, ":");
+                    push_text(&mut found, prompt, at..at + 1);
                     1
                 }
             }
@@ -64,13 +105,13 @@ pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
                 let (open, factor) = if first == ')' { (&mut round, MORE) } else { (&mut square, LESS) };
                 match open.pop() {
                     Some(start) => found.scale(start, factor),
-                    None => push_text(&mut found, &rest[..1]),
+                    None => push_text(&mut found, prompt, at..at + 1),
                 }
                 1
             }
             _ => {
                 let length = rest.find(['\\', '(', ')', '[', ']', ':']).unwrap_or(rest.len());
-                push_text(&mut found, &rest[..length]);
+                push_text(&mut found, prompt, at..at + length);
                 length
             }
         };
@@ -82,18 +123,18 @@ pub fn parse_emphasis(prompt: &str) -> Result<Vec<Piece>> {
     for start in square {
         found.scale(start, LESS);
     }
-    Ok(join(found))
+    Ok(join(found, prompt))
 }
 
-/// Texts and their weights, which lie side by side: with many brackets most of the time goes into scaling them.
+/// Places of texts and their weights, which lie side by side: with many brackets most of the time goes into scaling them.
 #[derive(Default)]
 struct Found {
-    texts: Vec<String>,
+    texts: Vec<Range<usize>>,
     weights: Vec<f64>,
 }
 
 impl Found {
-    fn push(&mut self, text: String, weight: f64) {
+    fn push(&mut self, text: Range<usize>, weight: f64) {
         self.texts.push(text);
         self.weights.push(weight);
     }
@@ -126,37 +167,76 @@ fn weight(number: &str) -> Result<f64> {
     float(number).ok_or_else(wrong)
 }
 
-/// Adds text, cut at each word `BREAK`, whose surrounding space goes with it.
-fn push_text(found: &mut Found, text: &str) {
+/// Adds text of the prompt, cut at each word `BREAK`, whose surrounding space goes with it.
+fn push_text(found: &mut Found, prompt: &str, text: Range<usize>) {
+    let whole = prompt.get(text.clone()).unwrap_or_default();
     let mut rest = 0;
-    for place in words(text, BREAK.0).chain([text.len()]) {
-        let mut part = text.get(rest..place).unwrap_or_default();
+    for place in words(whole, BREAK.0).chain([whole.len()]) {
+        let mut part = whole.get(rest..place).unwrap_or_default();
+        let mut start = text.start + rest;
         if rest > 0 {
-            part = part.trim_start_matches(is_space);
+            let trimmed = part.trim_start_matches(is_space);
+            start += part.len() - trimmed.len();
+            part = trimmed;
         }
-        if place < text.len() {
-            found.push(part.trim_end_matches(is_space).to_owned(), 1.0);
-            found.push(BREAK.0.to_owned(), BREAK.1);
+        if place < whole.len() {
+            part = part.trim_end_matches(is_space);
+            found.push(start..start + part.len(), 1.0);
+            let word = text.start + place;
+            found.push(word..word + BREAK.0.len(), BREAK.1);
         } else {
-            found.push(part.to_owned(), 1.0);
+            found.push(start..start + part.len(), 1.0);
         }
         rest = place + BREAK.0.len();
     }
 }
 
-fn join(found: Found) -> Vec<Piece> {
-    let mut joined: Vec<(String, f64)> = vec![];
+fn join(found: Found, prompt: &str) -> Vec<Placed> {
+    let mut joined: Vec<(Vec<Range<usize>>, f64)> = vec![];
     for (text, weight) in found.texts.into_iter().zip(found.weights) {
         match joined.last_mut() {
-            Some((last, last_weight)) if *last_weight == weight => last.push_str(&text),
-            _ => joined.push((text, weight)),
+            Some((parts, last_weight)) if *last_weight == weight => match parts.last_mut() {
+                Some(last) if last.end == text.start => last.end = text.end,
+                _ => parts.push(text),
+            },
+            _ => joined.push((vec![text], weight)),
         }
     }
     if joined.is_empty() {
-        joined.push((String::new(), 1.0));
+        joined.push((vec![], 1.0));
     }
-    let piece = |(text, weight): (String, f64)| {
-        if (text.as_str(), weight) == BREAK { Piece::Break } else { Piece::Text(text, weight) }
+    let piece = |(parts, weight): (Vec<Range<usize>>, f64)| {
+        let text: String = parts.iter().filter_map(|part| prompt.get(part.clone())).collect();
+        let place = |before: &mut usize, part: Range<usize>| {
+            let start = *before;
+            *before += part.len();
+            Some((start, part))
+        };
+        let parts = parts.into_iter().filter(|part| !part.is_empty()).scan(0, place).collect();
+        let piece = if (text.as_str(), weight) == BREAK { Piece::Break } else { Piece::Text(text, weight) };
+        Placed { piece, parts }
     };
     joined.into_iter().map(piece).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_say_where_they_stand() {
+        let prompt = r"a (red\) [cat]:1.5) BREAK é";
+        for placed in parse_placed(prompt).expect("read") {
+            let text = match &placed.piece {
+                Piece::Text(text, _) => text,
+                Piece::Break => BREAK.0,
+            };
+            for (place, character) in text.char_indices() {
+                let found = placed.source(&(place..place + character.len_utf8()));
+                assert_eq!(prompt.get(found), text.get(place..place + character.len_utf8()), "{text}");
+            }
+            assert_eq!(placed.source(&(0..0)), 0..0);
+            assert_eq!(placed.source(&(0..text.len() + 1)), 0..0, "beyond its end");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! From text to conditioning: A1111's grammar of prompts, tokenizer, chunks, and the text encoder's states.
 
+mod alignment;
 mod cache;
 mod changes;
 mod chunks;
@@ -22,6 +23,7 @@ pub(crate) use cache::{ConditioningCache, Encoded};
 pub use chunks::{CHUNK_TOKENS, Chunk, chunks};
 pub use composition::Part;
 pub use conditioning::{Conditioning, Encoding, Variant, encode, encode_variants};
+pub(crate) use conditioning::{encode_with, states};
 pub use doubts::{doubts, doubts_of_text};
 pub use embeddings::{EmbeddingNames, Embeddings};
 pub use emphasis::{Piece, parse_emphasis};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::emphasis::{Piece, parse_emphasis};
+use super::emphasis::{Piece, Placed, parse_placed};
 use crate::Result;
 
 /// What brackets do to the words in them; A1111's option `emphasis`.
@@ -60,15 +60,22 @@ impl Default for Reading {
 impl Reading {
     /// A text's stretches of one weight, and its breaks.
     pub fn pieces(&self, text: &str) -> Result<Vec<Piece>> {
+        Ok(self.placed(text)?.into_iter().map(|placed| placed.piece).collect())
+    }
+
+    /// The same, with where each stands.
+    pub(super) fn placed(&self, text: &str) -> Result<Vec<Placed>> {
         match self.emphasis {
-            Emphasis::Original | Emphasis::NoNorm => parse_emphasis(text),
-            Emphasis::None => Ok(vec![Piece::Text(text.to_owned(), 1.0)]),
+            Emphasis::Original | Emphasis::NoNorm => parse_placed(text),
+            Emphasis::None => Ok(vec![Placed::whole(text)]),
             Emphasis::Ignore => {
-                let without = |piece| match piece {
-                    Piece::Text(text, _) => Piece::Text(text, 1.0),
-                    Piece::Break => Piece::Break,
-                };
-                Ok(parse_emphasis(text)?.into_iter().map(without).collect())
+                let mut all = parse_placed(text)?;
+                for placed in &mut all {
+                    if let Piece::Text(_, weight) = &mut placed.piece {
+                        *weight = 1.0;
+                    }
+                }
+                Ok(all)
             }
         }
     }

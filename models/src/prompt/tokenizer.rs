@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use regex::Regex;
 use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
+use super::alignment::Alignment;
 use super::clean::clean;
 use crate::{Error, Result};
 
@@ -43,17 +45,61 @@ struct Tokenizer {
 /// what stands between them is cleaned, and put in lower case.
 pub fn tokenize(text: &str) -> Result<Vec<u32>> {
     let tokenizer = Tokenizer::get()?;
-    let (mut ids, mut done) = (vec![], 0);
+    let mut ids = vec![];
+    for part in parts(text) {
+        match part {
+            Part::Special(_, id) => ids.push(id),
+            Part::Text(bytes) => {
+                tokenizer.words(text.get(bytes).unwrap_or_default(), |id, _| ids.push(id))?;
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// The same, with the bytes of the text that each token is of. Where cleaning joined or took apart, tokens of a word may have
+/// the bytes of all of the word, or of all of the text.
+pub(super) fn tokenize_placed(text: &str) -> Result<Vec<(u32, Range<usize>)>> {
+    let tokenizer = Tokenizer::get()?;
+    let mut tokens = vec![];
+    for part in parts(text) {
+        match part {
+            Part::Special(bytes, id) => tokens.push((id, bytes)),
+            Part::Text(bytes) => {
+                let source = text.get(bytes.clone()).unwrap_or_default();
+                let mut found = vec![];
+                let cleaned = tokenizer.words(source, |id, place| found.push((id, place)))?;
+                let alignment = Alignment::new(source, &cleaned);
+                tokens.extend(found.into_iter().map(|(id, place)| {
+                    let place = alignment.source(&place);
+                    (id, bytes.start + place.start..bytes.start + place.end)
+                }));
+            }
+        }
+    }
+    Ok(tokens)
+}
+
+/// A part of a text that is to be tokenised.
+enum Part {
+    /// A special word, and its id.
+    Special(Range<usize>, u32),
+    /// What stands between two of them.
+    Text(Range<usize>),
+}
+
+fn parts(text: &str) -> Vec<Part> {
+    let (mut parts, mut done) = (vec![], 0);
     for (start, _) in text.match_indices("<|") {
         let found = SPECIAL.iter().find(|(word, _)| text[start..].starts_with(word));
         if let Some((word, id)) = found {
-            tokenizer.words(&text[done..start], &mut ids)?;
-            ids.push(*id);
+            parts.push(Part::Text(done..start));
             done = start + word.len();
+            parts.push(Part::Special(start..done, *id));
         }
     }
-    tokenizer.words(&text[done..], &mut ids)?;
-    Ok(ids)
+    parts.push(Part::Text(done..text.len()));
+    parts
 }
 
 /// What a token stands for, and whether a word ends with it.
@@ -99,21 +145,28 @@ impl Tokenizer {
         Ok(Self { words: Regex::new(WORDS)?, letters, bytes, pairs })
     }
 
-    /// Adds the ids of a text without special words. Cleaning and lower case may make some: these count too.
-    fn words(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    /// Adds the ids of a text without special words, with their places in what the text is cleaned to, which it gives. Cleaning
+    /// and lower case may make special words: these count too.
+    fn words(&self, text: &str, mut add: impl FnMut(u32, Range<usize>)) -> Result<String> {
         let text = clean(text)?.to_lowercase();
-        for word in self.words.find_iter(&text) {
-            let word = word.as_str();
+        for found in self.words.find_iter(&text) {
+            let (start, word) = (found.start(), found.as_str());
             if let Some((_, id)) = SPECIAL.iter().find(|(special, _)| *special == word) {
-                ids.push(*id);
+                add(*id, found.range());
                 continue;
             }
             let letters: String =
                 word.bytes().filter_map(|byte| self.letters.get(usize::from(byte))).collect();
-            let tokens = self.pairs.tokenize(&letters).map_err(failed)?;
-            ids.extend(tokens.iter().map(|token| token.id));
+            // A letter stands for a byte.
+            let mut done = 0;
+            for token in self.pairs.tokenize(&letters).map_err(failed)? {
+                let (from, to) = token.offsets;
+                let count = letters.get(from..to).map_or(0, |letters| letters.chars().count());
+                add(token.id, start + done..start + done + count);
+                done += count;
+            }
         }
-        Ok(())
+        Ok(text)
     }
 }
 

@@ -17,6 +17,9 @@ macro_rules! ids {
 ids! {
     /// Extension of the plugin, latentd_plan_extension.
     LATENTD_JOB_PLAN = "job.plan/draft-1";
+    /// Stage, latentd_conditioning_stage: what images are told. Slots: 2·i context, 2·i + 1 pooled of conds\[i\], each of the same
+    /// size.
+    LATENTD_CONDITIONING = "conditioning/draft-1";
     /// Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise.
     LATENTD_NOISE_INIT = "noise.init/draft-1";
     /// Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents.
@@ -40,6 +43,8 @@ ids! {
     LATENTD_EVALS = "model.eval/draft-1";
     /// Service, latentd_tensors.
     LATENTD_TENSORS = "tensor/draft-1";
+    /// Service, latentd_texts.
+    LATENTD_TEXTS = "text/draft-1";
     /// Service, latentd_ops.
     LATENTD_OPS = "tensor.ops/draft-1";
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::pub_underscore_fields, reason = "what is reserved has no other name")]
 
 mod basic;
+mod conditioning;
 mod entry;
 mod evals;
 mod evaluation;
@@ -17,6 +18,7 @@ mod services;
 mod stages;
 
 pub use basic::*;
+pub use conditioning::*;
 pub use entry::*;
 pub use evals::*;
 pub use evaluation::*;

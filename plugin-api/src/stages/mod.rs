@@ -1,6 +1,7 @@
 //! The stages: a trait for each, and what it is given. Several plugins on one stage form a chain: each gets what the one before
 //! left.
 
+mod conditioning;
 mod wrap;
 
 use crate::abi::{
@@ -15,6 +16,7 @@ use crate::host::text;
 use crate::image::Image;
 use crate::job::Plugin;
 use crate::tensor::{Tensor, unmapped};
+pub use conditioning::{Cond, Conditioning, Conds, Encoded, Token};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
 
 /// `noise.init`: initial noise of unit variance, before it is scaled.

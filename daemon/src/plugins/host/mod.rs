@@ -9,13 +9,14 @@ mod ops;
 mod plan;
 mod serving;
 mod tensors;
+mod texts;
 
 use std::ffi::c_void;
 
 use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS, LATENTD_JOBS,
-    LATENTD_OPS, LATENTD_TENSORS, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle, latentd_host,
-    latentd_status, latentd_text,
+    LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle,
+    latentd_host, latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
@@ -25,7 +26,7 @@ pub(super) use serving::{bytes, taken, text};
 use serving::{call_of, misuse, objects, on_one_line, read_bytes, read_text, serve};
 
 /// Slots that a stage may have.
-const MOST_SLOTS: u32 = 4096;
+const MOST_SLOTS: u32 = 1 << 16;
 /// Bytes of all replies of one call.
 const REPLY_BYTES: u64 = 16 << 20;
 
@@ -48,6 +49,7 @@ services! {
     LATENTD_EVALS => evals::EVALS,
     LATENTD_TENSORS => tensors::TENSORS,
     LATENTD_OPS => ops::OPS,
+    LATENTD_TEXTS => texts::TEXTS,
 }
 
 /// The table that every plugin is given.

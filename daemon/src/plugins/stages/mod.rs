@@ -1,6 +1,7 @@
 //! Plugins in the pipeline: at each stage those whose turn it is are called one after the other, each with what the one before
 //! left.
 
+pub(in crate::plugins) mod conditioning;
 mod wrap;
 
 use std::cell::{Cell, RefCell};
@@ -15,16 +16,16 @@ use latentd_models::files::Prediction;
 use latentd_models::image::RgbImage;
 use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{
-    DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation, Handle, Handles, ImagePost,
-    LatentFinal, NoiseInit, PassBegin, PassKind, Role, Stages, UNetBlock, Wants,
+    ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation, Handle, Handles,
+    ImagePost, LatentFinal, NoiseInit, PassBegin, PassKind, Role, Stages, UNetBlock, Wants,
 };
 use latentd_plugin_api::abi::{
-    LATENTD_BASE, LATENTD_COND, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
-    LATENTD_HIRES, LATENTD_IMAGE_POST, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_LATENT_FINAL,
-    LATENTD_MIDDLE, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE,
-    LATENTD_PREDICTS_VELOCITY, LATENTD_SKIP, LATENTD_UNCOND, LATENTD_UNET_BLOCK, latentd_block, latentd_call,
-    latentd_denoise, latentd_eval, latentd_latents, latentd_list, latentd_pass, latentd_picture,
-    latentd_pictures, latentd_region, latentd_row,
+    LATENTD_BASE, LATENTD_COND, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
+    LATENTD_DENOISE_WRAP, LATENTD_HIRES, LATENTD_IMAGE_POST, LATENTD_INPUT, LATENTD_INPUT_STORED,
+    LATENTD_LATENT_FINAL, LATENTD_MIDDLE, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_OUTPUT,
+    LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY, LATENTD_SKIP, LATENTD_UNCOND, LATENTD_UNET_BLOCK,
+    latentd_block, latentd_call, latentd_denoise, latentd_eval, latentd_latents, latentd_list, latentd_pass,
+    latentd_picture, latentd_pictures, latentd_region, latentd_row,
 };
 
 use crate::error::{Class, Error, Result};
@@ -158,13 +159,26 @@ impl<'a> JobStages<'a> {
         slots: usize,
         function: impl Fn(&Called<'_>) -> u32,
     ) -> latentd_models::Result<bool> {
+        self.chain_with(stage, is_turn, contents, slots, AtHand::default(), function)
+    }
+
+    /// The same, with something for services to work on.
+    fn chain_with(
+        &self,
+        stage: &'static str,
+        is_turn: impl Fn(&Want) -> bool,
+        contents: &mut [Content],
+        slots: usize,
+        at_hand: AtHand<'_>,
+        function: impl Fn(&Called<'_>) -> u32,
+    ) -> latentd_models::Result<bool> {
         let mut changed = false;
         for index in self.plugins.chains.get(stage).into_iter().flatten() {
             let Some(instance) = self.instances.get(*index) else { continue };
             if !instance.member.want(stage).is_some_and(&is_turn) {
                 continue;
             }
-            changed |= self.called(instance, stage, (contents, slots), AtHand::default(), &function)?;
+            changed |= self.called(instance, stage, (contents, slots), at_hand, &function)?;
         }
         Ok(changed)
     }
@@ -372,6 +386,7 @@ fn check(place: &Content, given: &Content) -> Result<(), String> {
         {
             Ok(())
         }
+        (old, _) if old.dims() == [0] => Err("there is nothing to be replaced".to_owned()),
         _ => {
             let kind = |content: &Content| match content {
                 Content::Tensor(_) => "a tensor",
@@ -536,6 +551,7 @@ impl Stages for &JobStages<'_> {
     fn wants(&self) -> Wants {
         Wants {
             pass_begin: !self.plugins.is_empty(),
+            conditioning: self.has(LATENTD_CONDITIONING),
             noise_init: self.has(LATENTD_NOISE_INIT),
             denoise_before: self.has(LATENTD_DENOISE_BEFORE),
             denoise_wrap: self.has(LATENTD_DENOISE_WRAP),
@@ -550,6 +566,10 @@ impl Stages for &JobStages<'_> {
     fn pass_begin(&mut self, stage: &PassBegin) -> latentd_models::Result<()> {
         *self.pass.borrow_mut() = Some(stage.clone());
         Ok(())
+    }
+
+    fn conditioning(&mut self, stage: &mut ConditioningStage) -> latentd_models::Result<()> {
+        self.conditioning_stage(stage)
     }
 
     fn noise_init(&mut self, stage: &NoiseInit, tensors: &mut Handles) -> latentd_models::Result<()> {

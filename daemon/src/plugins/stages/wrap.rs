@@ -98,7 +98,7 @@ impl Inside<'_, '_> {
                 unsafe { run(called.instance, called.call, &raw const args) }
             })
         };
-        let at_hand = AtHand { model: Some(self) };
+        let at_hand = AtHand { model: Some(self), ..AtHand::default() };
         let called =
             self.stages.called(instance, LATENTD_DENOISE_WRAP, (&mut contents, 1), at_hand, function);
         instance.spent.set(instance.spent.get().saturating_sub(self.waited.get()));

@@ -6,6 +6,7 @@
 
 mod bench;
 mod child;
+mod conds;
 mod inputs;
 mod library_checks;
 mod list;
@@ -16,6 +17,7 @@ mod schema;
 mod stage;
 mod stage_checks;
 mod wider;
+mod wider_conds;
 
 use std::path::Path;
 

@@ -7,17 +7,19 @@ use latentd_models::files::Prediction;
 use latentd_models::image::RgbImage;
 use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{
-    DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation, Handles, ImagePost, LatentFinal,
-    NoiseInit, PassBegin, PassKind, Picture, Region, Role, Row, Stages, UNetBlock,
+    ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation, Handles, ImagePost,
+    LatentFinal, NoiseInit, PassBegin, PassKind, Picture, Region, Role, Row, Stages, UNetBlock,
 };
 use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
-    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
-    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
+    LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
+    LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
 };
 
+use super::conds::{Conds, Counts};
 use super::inputs::{Random, Values};
 use crate::error::Result;
+use crate::plugins::objects::Content;
 use crate::plugins::stages::JobStages;
 
 /// Of latents.
@@ -89,6 +91,8 @@ pub(super) struct Scene {
     pub pictures: Vec<Picture>,
     /// Places in the UNet.
     pub blocks: Vec<Block>,
+    /// What pictures are told.
+    pub conds: Conds,
 }
 
 /// A place in the UNet and what goes by there.
@@ -116,6 +120,15 @@ const SITES: [(SitePart, usize, usize, usize, usize); 6] = [
 pub(super) struct Made(pub Vec<f32>);
 
 impl Made {
+    /// What tensors and images have.
+    pub(super) fn of(contents: &[Content]) -> Self {
+        let numbers = contents.iter().flat_map(|content| match content {
+            Content::Tensor(tensor) => tensor.values().to_vec(),
+            Content::Image(image) => image.pixels.iter().map(|value| f32::from(*value)).collect(),
+        });
+        Self(numbers.collect())
+    }
+
     /// To the bit.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.0.iter().map(|value| value.to_bits()).eq(other.0.iter().map(|value| value.to_bits()))
@@ -152,6 +165,14 @@ impl Scene {
             LATENTD_UNET_BLOCK => blocks(shape, rows.len(), random)?,
             _ => vec![],
         };
+        let counts = Counts {
+            first_image,
+            images: if stage == LATENTD_CONDITIONING { batch } else { 0 },
+            wanted: shape.wanted,
+            has_uncond: shape.has_uncond,
+            chunks: 1 + height / PIXELS,
+        };
+        let conds = Conds::new(&counts, shape.values, random)?;
         let evaluation = Evaluation {
             rows,
             depth: 0,
@@ -166,7 +187,7 @@ impl Scene {
             latents: (height, width),
         };
         let pass = PassBegin { pass: shape.pass, index: 0, first_image, seeds, size: (wide, high) };
-        Ok(Self { stage, pass, evaluation, scale: shape.scale, x, outputs, guided, pictures, blocks })
+        Ok(Self { stage, pass, evaluation, scale: shape.scale, x, outputs, guided, pictures, blocks, conds })
     }
 
     /// The same with its rows in another order.
@@ -241,6 +262,12 @@ impl Scene {
                 return Ok(Made(self.in_order(&samples.unwrap_or(x))?));
             }
             LATENTD_UNET_BLOCK => return self.call_blocks(stages),
+            LATENTD_CONDITIONING => {
+                let Conds { mut conds, encoder } = self.conds.clone();
+                stages.conditioning(&mut ConditioningStage { conds: &mut conds, encoding: &encoder })?;
+                let values = conds.iter().flat_map(|cond| cond.conditioning.tokens.values());
+                return Ok(Made(values.copied().collect()));
+            }
             other => return Err(latentd_models::Error::Stage(format!("nobody can call {other} here"))),
         };
         Ok(Made(handles.read(made)?.values().to_vec()))

@@ -1,6 +1,8 @@
 //! One stage of a plugin, called with made-up scenes.
 
-use latentd_plugin_api::abi::{LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT};
+use latentd_plugin_api::abi::{
+    LATENTD_CONDITIONING, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT,
+};
 
 use super::bench::{Bench, Looked, Ready, begin, may, must};
 use super::inputs::Random;
@@ -119,6 +121,11 @@ pub(super) fn place(scene: &Scene) -> String {
     let pictures = if batch == 1 { "one picture".to_owned() } else { format!("{batch} pictures") };
     if scene.stage == LATENTD_IMAGE_POST {
         return format!("{pictures} of {} × {}", scene.pass.size.0, scene.pass.size.1);
+    }
+    if scene.stage == LATENTD_CONDITIONING {
+        let tokens = scene.conds.conds.iter().map(|cond| cond.conditioning.tokens.dim(1)).max();
+        let count = scene.conds.conds.len();
+        return format!("{pictures} told {count} texts of up to {} tokens", tokens.unwrap_or_default());
     }
     let (height, width) = scene.evaluation.latents;
     let of = format!("{pictures} of {width} × {height} latents");

@@ -7,9 +7,9 @@ use latentd_models::Tensor;
 use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::Stages as _;
 use latentd_plugin_api::abi::{
-    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
-    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_denoise, latentd_latents, latentd_list,
-    latentd_pass, latentd_picture, latentd_pictures,
+    LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
+    LATENTD_IMAGE_POST, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_denoise,
+    latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use super::bench::Bench;
@@ -45,7 +45,7 @@ pub(super) struct Roomy {
 }
 
 impl Roomy {
-    fn new<T>(items: &[T], more: usize) -> Self {
+    pub(super) fn new<T>(items: &[T], more: usize) -> Self {
         let stride = (size_of::<T>() + more).next_multiple_of(8);
         let mut words = vec![0_u64; stride * items.len() / 8];
         for (index, item) in items.iter().enumerate() {
@@ -71,7 +71,7 @@ impl Roomy {
         self.words.as_ptr().cast()
     }
 
-    fn list(&self) -> latentd_list {
+    pub(super) fn list(&self) -> latentd_list {
         latentd_list { items: self.pointer(), count: self.count as u32, stride: self.stride as u32 }
     }
 }
@@ -92,6 +92,9 @@ impl Scene {
             // What it asks is answered by the stage itself.
             return self.run(stages);
         }
+        if self.stage == LATENTD_CONDITIONING {
+            return self.run_conds_wider(stages, job, wider);
+        }
         let mut contents = self.contents(wider)?;
         let slots = if self.stage == LATENTD_IMAGE_POST { contents.len() } else { 1 };
         let has_steps = [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE].contains(&self.stage);
@@ -104,11 +107,7 @@ impl Scene {
             let function = |called: &Called<'_>| self.call_wider(called, wider);
             stages::call(instance, job, self.stage, (&mut contents, slots), AtHand::default(), &function)?;
         }
-        let made = contents.iter().take(slots).flat_map(|content| match content {
-            Content::Tensor(tensor) => tensor.values().to_vec(),
-            Content::Image(image) => image.pixels.iter().map(|value| f32::from(*value)).collect(),
-        });
-        Ok(Made(made.collect()))
+        Ok(Made::of(contents.get(..slots).unwrap_or_default()))
     }
 
     fn run_blocks_wider(&self, stages: &JobStages<'_>, job: &Bench, wider: &Wider) -> Result<Made> {
@@ -210,20 +209,28 @@ impl Scene {
         Content::Image(Image { width, height, channels, pixels: Arc::new(pixels) })
     }
 
-    fn call_wider(&self, called: &Called<'_>, wider: &Wider) -> u32 {
-        let (more, between) = (wider.behind_structs, wider.between_elements);
-        let first = self.pass.first_image;
-        let none = Roomy::new(&stages::pictures(first, &self.pass.seeds, &[]), between);
-        let pass = latentd_pass {
+    /// The pass's pictures, without pixels.
+    pub(super) fn pictures_wider(&self, between: usize) -> Roomy {
+        Roomy::new(&stages::pictures(self.pass.first_image, &self.pass.seeds, &[]), between)
+    }
+
+    pub(super) fn pass_wider(&self, wider: &Wider, pictures: &Roomy) -> latentd_pass {
+        latentd_pass {
             size: 0,
             kind: wider.pass.unwrap_or_else(|| stages::kind(self.pass.pass)),
             index: self.pass.index as u32,
             depth: 0,
             width: self.pass.size.0 as u32,
             height: self.pass.size.1 as u32,
-            pictures: none.list(),
-        };
-        let pass = Roomy::of(&pass, more);
+            pictures: pictures.list(),
+        }
+    }
+
+    fn call_wider(&self, called: &Called<'_>, wider: &Wider) -> u32 {
+        let (more, between) = (wider.behind_structs, wider.between_elements);
+        let first = self.pass.first_image;
+        let none = self.pictures_wider(between);
+        let pass = Roomy::of(&self.pass_wider(wider, &none), more);
         let handle = |place: usize| called.handles.get(place).copied().unwrap_or_default();
         let tables = called.tables;
         match self.stage {
