@@ -7,6 +7,7 @@ mod conditioning;
 mod connections;
 mod crash;
 #[cfg(feature = "demo")]
+mod cutoff;
 mod demo;
 mod disconnect;
 mod disk;

@@ -12,6 +12,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ("vignette", "plugin-api/examples/vignette/vignette.c", r#"{"strength": 0.9, "radius": 0.1}"#),
     ("freeu", "plugin-api/examples/freeu/freeu.c", "{}"),
     ("freeu-rust", "plugin-api/examples/freeu-rust", r#"{"levels": "resolutions"}"#),
+    ("cutoff", "plugin-api/examples/cutoff", r#"{"targets": ["red", "blue"], "weight": 1, "strong": true}"#),
     ("cfg-rescale", "plugin-api/examples/cfg-rescale/cfg-rescale.cpp", r#"{"phi": 1}"#),
     (
         "dynamic-thresholding",
