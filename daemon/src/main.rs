@@ -18,6 +18,7 @@ mod live;
 mod lock_file;
 mod machine;
 mod memory;
+mod onnx;
 mod paths;
 mod plugins;
 mod process;

@@ -48,6 +48,12 @@
 /* Minor version of the ABI: what was added to it. */
 #define LATENTD_ABI_MINOR 1
 
+/* Extension type of MessagePack: a handle, 8 bytes, big-endian. */
+#define LATENTD_EXT_HANDLE 1
+
+/* Extension type of MessagePack: a latentd_file, 8 bytes, big-endian. */
+#define LATENTD_EXT_FILE 2
+
 /* A line that says what went wrong. */
 #define LATENTD_ERROR 1
 
@@ -279,7 +285,10 @@ typedef struct latentd_text {
 /* A tensor or image. 0 is none; bit 63 is never set. */
 typedef uint64_t latentd_handle;
 
-/* Bytes, mostly MessagePack: maps with text keys. */
+/*
+ Bytes, mostly MessagePack: maps with text keys. A picture in it is an ext of type LATENTD_EXT_HANDLE, a library file one of
+ type LATENTD_EXT_FILE.
+ */
 typedef struct latentd_bytes {
     /* The bytes. */
     const void *data;
@@ -330,7 +339,12 @@ typedef struct latentd_job {
     struct latentd_text method;
     /* The request as it was resolved: a map of txt2img's fields, seed drawn, sizes and samplers settled, without pictures. */
     struct latentd_bytes request;
-    /* The plugin's own part of it: a map, valid by the manifest's schema, with the schema's defaults put in. */
+    /*
+     The plugin's own part of it: a map, valid by the manifest's schema, with the schema's defaults put in. Where the schema
+     says `x-image` or `x-mask` there is an ext of type LATENTD_EXT_HANDLE, where it says `x-library` one of type
+     LATENTD_EXT_FILE. A picture's handle is valid as long as the instance; in job.plan `info` tells its size, and nothing else
+     can be asked of it. A file's number is the same in job.plan and in the instances that are made after it.
+     */
     struct latentd_bytes params;
     /* create: what job.plan left with `note`; else empty. */
     struct latentd_bytes note;
@@ -845,6 +859,60 @@ typedef struct latentd_op {
     double v[8];
 } latentd_op;
 
+/* A library file, held open as it was when the request came. 0 is none. */
+typedef uint64_t latentd_file;
+
+/* An opened network or ONNX graph. 0 is none. */
+typedef uint64_t latentd_net;
+
+/*
+ LATENTD_ONNX: ONNX files of the library, such as those of the kinds "annotator" and "detector". A file is read whole and
+ must be one file; numbers are computed in f32, whole ones in 32 bits.
+ */
+typedef struct latentd_onnx {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Opens a file until `close` or the instance's end. MODEL with a text: it is no ONNX, or does what this host does not know.
+     MEMORY if there is no room. [job]
+     */
+    latentd_status (*open)(struct latentd_call *call, latentd_file file, latentd_net *graph);
+    /* Lets go of it. [job] */
+    latentd_status (*close)(struct latentd_call *call, latentd_net graph);
+    /*
+     What a file says of itself, as MessagePack: `inputs` and `outputs`, lists of maps with `name`, `type` (NumPy's name, or
+     nil) and `sizes` (nil, or a list of numbers, texts for those that are free, and nil where nothing is said);
+     `initializers`, a list of the same; `operators`, the version of ONNX's operators. Nothing is loaded.
+     [control] [job]
+     */
+    latentd_status (*describe)(struct latentd_call *call, latentd_file file, struct latentd_bytes *map);
+    /* Numbers that are kept in the file, as a tensor of f32: `name` is one of `initializers`. NOT_FOUND, with the nearest. [job] */
+    latentd_status (*initializer)(struct latentd_call *call, latentd_net graph, struct latentd_text name, latentd_handle *tensor);
+    /*
+     Runs it. `inputs` are latentd_input, one for each of the file's, by name, in any order: tensors, whole numbers where it
+     takes such, or images, as (1, channels, h, w) of 0…1, or of 0…255 where it takes uint8. `outputs` become latentd_input,
+     in the file's order, tensors of f32. All outputs may take 1 GiB. The job's cancel is looked at before and after, not
+     within. [job]
+     */
+    latentd_status (*run)(struct latentd_call *call, latentd_net graph, struct latentd_list inputs, struct latentd_list *outputs);
+} latentd_onnx;
+
+/* A tensor with its name: one to run with, one that came out, or, in a plan, the sizes of one. */
+typedef struct latentd_input {
+    /* Its name. */
+    struct latentd_text name;
+    /* The tensor or image; 0 in a plan. */
+    latentd_handle handle;
+    /* How many dimensions. Only looked at in a plan; set where a tensor came out. */
+    uint32_t ndim;
+    /* 0. */
+    uint32_t reserved;
+    /* The first `ndim` count. */
+    int64_t shape[8];
+} latentd_input;
+
 /* One picture with what belongs to it. */
 typedef struct latentd_picture {
     /* Which of the job's. */
@@ -970,6 +1038,8 @@ typedef struct latentd_row {
 #define LATENTD_TEXTS "text/draft-1"
 /* Service, latentd_ops. */
 #define LATENTD_OPS "tensor.ops/draft-1"
+/* Service, latentd_onnx. */
+#define LATENTD_ONNX "onnx/draft-1"
 /* The one symbol of a plugin. */
 #ifdef _WIN32
 #define LATENTD_EXPORT __declspec(dllexport)

@@ -219,6 +219,13 @@ static inline latentd_text latentd_mp_as_text(latentd_mp value, latentd_text fal
     return text;
 }
 
+/* What an ext of this type stands for: a handle (LATENTD_EXT_HANDLE) or a file (LATENTD_EXT_FILE). 0 for all else. */
+static inline uint64_t latentd_mp_as_ext(latentd_mp value, uint32_t type) {
+    latentd_mp_head head = latentd_mp_head_(value);
+    if (head.kind != LATENTD_MP_EXT || head.length != 8 || head.body[-1] != type) return 0;
+    return latentd_mp_big_(head.body, 8);
+}
+
 /* The number by this key of a map. */
 static inline double latentd_mp_number(latentd_mp map, const char *key, double fallback) {
     latentd_mp value;
@@ -229,6 +236,18 @@ static inline double latentd_mp_number(latentd_mp map, const char *key, double f
 static inline int latentd_mp_flag(latentd_mp map, const char *key, int fallback) {
     latentd_mp value;
     return latentd_mp_get(map, key, &value) ? latentd_mp_as_flag(value, fallback) : fallback;
+}
+
+/* The picture by this key of a map; 0 if there is none. */
+static inline latentd_handle latentd_mp_handle(latentd_mp map, const char *key) {
+    latentd_mp value;
+    return latentd_mp_get(map, key, &value) ? latentd_mp_as_ext(value, LATENTD_EXT_HANDLE) : 0;
+}
+
+/* The library file by this key of a map; 0 if there is none. */
+static inline latentd_file latentd_mp_file(latentd_mp map, const char *key) {
+    latentd_mp value;
+    return latentd_mp_get(map, key, &value) ? latentd_mp_as_ext(value, LATENTD_EXT_FILE) : 0;
 }
 
 /* The text by this key of a map. */

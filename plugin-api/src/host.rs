@@ -8,6 +8,7 @@ use crate::abi::{
     LATENTD_UNSUPPORTED, latentd_evals, latentd_host, latentd_jobs, latentd_ops, latentd_status,
     latentd_tensors, latentd_text, latentd_texts,
 };
+use crate::error::{Error, Result};
 
 /// What the host has for us. All of it is constant while the library is loaded.
 pub(crate) struct Host {
@@ -18,6 +19,16 @@ pub(crate) struct Host {
     pub evals: Option<&'static latentd_evals>,
     pub ops: Option<&'static latentd_ops>,
     pub texts: Option<&'static latentd_texts>,
+}
+
+impl Host {
+    /// A service that not all hosts have.
+    pub(crate) fn service<T>(&self, id: &str) -> Result<&'static T> {
+        let service = self.table.service.ok_or_else(|| Error::failed("the host has no services"))?;
+        // SAFETY: the id is lent until it returns; by its id it is a table of this type.
+        let table = unsafe { whole(service(lend(id))) };
+        table.ok_or_else(|| Error::unsupported(format!("this latentd has no {id}")))
+    }
 }
 
 static HOST: OnceLock<Host> = OnceLock::new();

@@ -33,19 +33,25 @@ pub mod abi;
 mod call;
 mod error;
 pub mod export;
+mod given;
 mod handed_over;
 mod host;
 mod image;
+mod inputs;
 mod job;
+mod onnx;
 mod ops;
 mod stages;
 mod tensor;
 
 pub use call::Call;
 pub use error::{Error, Result};
+pub use given::{File, GivenImage};
 pub use handed_over::HandedOver;
 pub use image::{Image, NewImage};
+pub use inputs::{Input, Outputs};
 pub use job::{Job, JobPlan, Plan, Plugin};
+pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
     Ask, Block, Combine, Cond, Conditioning, Conds, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising,

@@ -41,6 +41,13 @@ impl<'a> Tensor<'a> {
 }
 
 impl<'a> Call<'a> {
+    /// What was filled, to be given to something: nobody writes to it from then on.
+    pub fn finished(&self, tensor: NewTensor<'a>) -> Result<Tensor<'a>> {
+        let handle = HandedOver::from(tensor).handle;
+        unmapped(self, handle)?;
+        Ok(Tensor { call: *self, handle })
+    }
+
     /// A tensor of zeros, f32, dense.
     pub fn new_tensor(&self, dims: &[usize]) -> Result<NewTensor<'a>> {
         NewTensor::map(*self, self.alloc(LATENTD_TENSOR, dims)?)

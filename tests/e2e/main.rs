@@ -30,6 +30,7 @@ mod noise;
 mod outpaint;
 mod pictures;
 mod plugin_devices;
+mod plugin_files;
 mod plugin_guide;
 mod plugin_library;
 mod plugin_ops;

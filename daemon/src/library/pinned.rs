@@ -19,6 +19,7 @@ use super::model_folder;
 use super::stamp::{Seen, Stamp};
 use crate::demo::DemoModel;
 use crate::error::{Class, Error, Result};
+use crate::onnx::{self, Graph, Header};
 
 /// What tells the bytes of one checkpoint from those of another without reading them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,9 @@ pub(crate) struct Pinned {
 
 /// Bytes at either end of a file that is not safetensors that are taken for its header.
 const HEADER_ENDS: u64 = 1 << 18;
+
+/// Bytes of an ONNX file: more than 31 bits can count is in several.
+const LARGEST_GRAPH: u64 = i32::MAX as u64;
 
 /// Formats of pictures that carry embeddings.
 const PICTURES: [&str; 2] = ["png", "webp"];
@@ -152,6 +156,41 @@ impl Pinned {
         // As above.
         self.check()?;
         Ok(opened?)
+    }
+
+    /// All of its bytes, of which there may be no more than so many.
+    pub(crate) fn bytes(&self, most: u64) -> Result<Vec<u8>> {
+        let wrong = |why: &str| {
+            let text = format!("{} '{}': {why}", self.item.kind, self.item.name);
+            Error::new(Class::Model, text)
+        };
+        let Some(file) = self.file.as_ref().filter(|file| file.metadata().is_ok_and(|told| told.is_file()))
+        else {
+            return Err(wrong("is no file of its own"));
+        };
+        let size = self.item.size();
+        if size > most {
+            return Err(wrong(&format!("is {size} bytes long, {most} are read")));
+        }
+        let read = read_range(file, 0, size);
+        self.check()?;
+        read.map_err(|error| wrong(&error.to_string()))
+    }
+
+    /// Its graph, if it is an ONNX file.
+    pub(crate) fn graph(&self) -> Result<Graph> {
+        let opened = Graph::open(self.bytes(LARGEST_GRAPH)?);
+        opened.map_err(|failure| self.no_graph(failure.text()))
+    }
+
+    /// What an ONNX file says of itself.
+    pub(crate) fn graph_header(&self) -> Result<Header> {
+        onnx::read(&self.bytes(LARGEST_GRAPH)?).map_err(|why| self.no_graph(&why))
+    }
+
+    fn no_graph(&self, why: &str) -> Error {
+        let text = format!("{} '{}' cannot be run as ONNX: {why}", self.item.kind, self.item.name);
+        Error::new(Class::Model, text)
     }
 
     /// Its vectors, if it is an embedding; read once.

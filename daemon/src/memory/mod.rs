@@ -11,6 +11,7 @@ mod content;
 mod fixture;
 mod hypernetworks;
 mod keep_alive;
+mod kept;
 mod known;
 mod lent;
 mod loading;

@@ -14,6 +14,7 @@ use super::changes::Changes;
 use super::content;
 use super::hypernetworks::{HypernetworkWish, KeptHypernetworks};
 use super::keep_alive::Timer;
+use super::kept::Kept;
 use super::known::{Known, KnownCheckpoints, source};
 use super::loading::{For, LoadingTurn, Turn};
 use super::plan::{self, Beside, Room};
@@ -21,6 +22,7 @@ use super::residents::{Resident, Table};
 use super::taesd::KeptTaesd;
 use crate::error::{Class, Error, Result};
 use crate::library::{Item, ModelFiles, Pinned};
+use crate::onnx::Graph;
 use crate::workers::Workers;
 
 /// What is in one device's memory.
@@ -37,6 +39,7 @@ pub(crate) struct Memory {
     timer: Timer,
     taesd: KeptTaesd,
     hypernetworks: KeptHypernetworks,
+    graphs: Kept<Graph>,
     own: Weak<Self>,
 }
 
@@ -54,6 +57,7 @@ impl Memory {
             timer: Timer::default(),
             taesd: KeptTaesd::default(),
             hypernetworks: KeptHypernetworks::default(),
+            graphs: Kept::default(),
             own: Weak::clone(own),
         })
     }
@@ -241,6 +245,14 @@ impl Memory {
         Ok((network, self.reserve_for_job(bytes, name, cancelled)?))
     }
 
+    /// The ONNX graph of a file.
+    pub(crate) fn graph(&self, file: &Pinned, cancelled: &dyn Fn() -> bool) -> Result<Arc<Graph>> {
+        let item = file.item();
+        let reserve = || self.reserve_for_job(Graph::bytes(item.size()), &item.name, cancelled);
+        let make = || Ok(Arc::new(file.graph()?));
+        self.graphs.get(file, Precision::F32, reserve, make)
+    }
+
     /// The hypernetworks of a job.
     pub(super) fn hypernetworks(
         &self,
@@ -277,6 +289,7 @@ impl Memory {
         let mut table = self.table();
         table.sweep();
         let idle = table.idle_bytes(whom) + self.taesd.idle_bytes() + self.hypernetworks.idle_bytes();
+        let idle = idle + self.graphs.idle_bytes();
         let held = self.budget.leased().saturating_sub(idle);
         let (own, stays) = table.kept(known, self.device.kind(), whom);
         let without = |own: u64| self.budget.total().saturating_sub(held.saturating_sub(own));
@@ -286,7 +299,10 @@ impl Memory {
     /// Drops all that is idle for a job. Whether there was any.
     pub(crate) fn drop_idle(&self) -> bool {
         // All of them.
-        self.taesd.clear() | self.hypernetworks.clear() | self.table().drop_idle(For::Job)
+        self.taesd.clear()
+            | self.hypernetworks.clear()
+            | self.graphs.clear()
+            | self.table().drop_idle(For::Job)
     }
 
     /// Drops a checkpoint from memory, in every precision; a job that draws with it keeps it to its end.
@@ -355,7 +371,7 @@ impl Memory {
             if held.saturating_add(bytes) <= self.budget.total() && table.evict(whom) {
                 continue;
             }
-            if self.taesd.clear() | self.hypernetworks.clear() {
+            if self.taesd.clear() | self.hypernetworks.clear() | self.graphs.clear() {
                 continue;
             }
             drop(table);

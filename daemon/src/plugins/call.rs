@@ -12,6 +12,8 @@ use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 
 use super::objects::Objects;
+use super::opened::Opened;
+use super::resources::{Nothing, Resources};
 use super::status::name_of;
 use super::texts::Texts;
 use crate::error::{Class, Error, Result};
@@ -30,6 +32,11 @@ pub(crate) trait Job: Sync {
 
     /// Where the request's noise comes from.
     fn noise_source(&self) -> NoiseSource;
+
+    /// Where pictures and files come from.
+    fn resources(&self) -> &dyn Resources {
+        &Nothing
+    }
 }
 
 /// What one row is that a plugin asks the model of.
@@ -83,6 +90,8 @@ pub(super) struct Call<'a> {
 pub(super) struct State<'a> {
     /// The instance's tensors and images; none while a job is planned.
     pub objects: Option<&'a RefCell<Objects>>,
+    /// The files and networks of the instance or of the plan.
+    pub opened: Option<&'a RefCell<Opened>>,
     /// What stages it takes part in, and the like; only while a job is planned.
     pub plan: Option<Answer>,
     /// Why the last service failed.
@@ -149,6 +158,7 @@ impl<'a> Call<'a> {
     ) -> Self {
         let state = State {
             objects,
+            opened: None,
             plan,
             error: String::new(),
             last_failure: None,
@@ -165,6 +175,12 @@ impl<'a> Call<'a> {
     /// The same, where the stage has something for services to work on.
     pub(super) fn with_at_hand(self, at_hand: AtHand<'a>) -> Self {
         Self { at_hand, ..self }
+    }
+
+    /// With the files and networks that it may name.
+    pub(super) fn with_opened(self, opened: &'a RefCell<Opened>) -> Self {
+        self.with(|state| state.opened = Some(opened));
+        self
     }
 
     /// What the plugin is given of it.

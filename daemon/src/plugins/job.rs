@@ -1,18 +1,19 @@
 //! The plugins of one request: who takes part in what, with which parameters, in which order.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use latentd_client::protocol::PluginParams;
 use latentd_plugin_api::abi::{LATENTD_SKIP, latentd_job};
-use serde_json::Value as Json;
 
 use super::call::{Answer, Call, Job, Want};
+use super::given::{Decoded, Given, GivenPicture};
 use super::host::{self, bytes, text};
 use super::library::{Plugin, STAGES};
-use super::manifest::{Manifest, Stage};
+use super::manifest::Stage;
+use super::opened::Opened;
 use super::order;
-use super::parameters;
 use crate::error::{Class, Error, Result};
 
 /// What plugins are told of a request.
@@ -29,10 +30,10 @@ pub(crate) struct JobFacts<'a> {
 /// A plugin that takes part.
 pub(super) struct Member {
     pub plugin: Arc<Plugin>,
-    /// Valid, with defaults, as MessagePack.
-    pub params: Vec<u8>,
-    /// The same as pictures tell it: with defaults, which a later version may have others of.
-    pub told: PluginParams,
+    /// Valid, with defaults, and what they stand for.
+    pub given: Given,
+    /// The files that it knows.
+    pub opened: Opened,
     pub answer: Answer,
 }
 
@@ -44,6 +45,29 @@ impl Member {
     /// Its part in a stage, if it has one.
     pub(super) fn want(&self, stage: &str) -> Option<&Want> {
         self.answer.wants.iter().find(|want| want.stage == stage)
+    }
+}
+
+/// The plugins of a request with their parameters settled, before they plan.
+#[derive(Default)]
+pub(crate) struct Settled(Vec<(Arc<Plugin>, Given)>);
+
+impl Settled {
+    /// Looks at the parameters of each.
+    pub(super) fn of(asked: Vec<(Arc<Plugin>, &PluginParams)>, job: &dyn Job) -> Result<Self> {
+        let settled = asked.into_iter().map(|(plugin, params)| {
+            let (name, schema) = (&plugin.manifest.name, plugin.manifest.parameters.as_ref());
+            let given = Given::settle(name, schema, params, job.resources())?;
+            Ok((plugin, given))
+        });
+        settled.collect::<Result<_>>().map(Self)
+    }
+
+    /// What pictures tell of their parameters, by name.
+    pub(crate) fn told(&self) -> BTreeMap<String, PluginParams> {
+        let told =
+            |(plugin, given): &(Arc<Plugin>, Given)| (plugin.manifest.name.clone(), given.told.clone());
+        self.0.iter().map(told).collect()
     }
 }
 
@@ -63,20 +87,19 @@ pub(crate) struct JobPlugins {
 }
 
 impl JobPlugins {
-    /// Settles what each plugin does: its parameters are looked at, and it plans.
-    pub(super) fn resolve(
-        asked: Vec<(Arc<Plugin>, &PluginParams)>,
-        facts: &JobFacts<'_>,
-        job: &dyn Job,
-    ) -> Result<Self> {
+    /// Settles what each plugin does: it plans.
+    pub(crate) fn resolve(settled: Settled, facts: &JobFacts<'_>, job: &dyn Job) -> Result<Self> {
         let (mut members, mut notices) = (vec![], vec![]);
-        for (plugin, params) in asked {
-            let (params, told) = settled(&plugin.manifest, params)?;
+        for (plugin, given) in settled.0 {
+            let params = given.packed_for_plan();
             let described = described(facts, 0, &params, &[]);
-            if let Some((answer, more)) = planned(&plugin, &described, job)? {
+            let sizes = given.pictures.iter().map(GivenPicture::size).collect();
+            let opened = RefCell::new(Opened::new(given.files.clone(), sizes));
+            if let Some((answer, more)) = planned(&plugin, &described, job, &opened)? {
                 let name = &plugin.manifest.name;
                 notices.extend(more.into_iter().map(|notice| format!("plugin '{name}': {notice}")));
-                members.push(Member { plugin, params, told, answer });
+                let opened = opened.into_inner().for_instance();
+                members.push(Member { plugin, given, opened, answer });
             }
         }
         let mut chains = BTreeMap::new();
@@ -114,7 +137,7 @@ impl JobPlugins {
 
     /// What pictures tell of their parameters, by name.
     pub(crate) fn told(&self) -> BTreeMap<String, PluginParams> {
-        self.members.iter().map(|member| (member.name().to_owned(), member.told.clone())).collect()
+        self.members.iter().map(|member| (member.name().to_owned(), member.given.told.clone())).collect()
     }
 
     /// Their versions, by name.
@@ -123,8 +146,19 @@ impl JobPlugins {
         self.members.iter().map(version).collect()
     }
 
-    /// What a plugin is told as it makes an instance.
-    pub(super) fn described(&self, member: &Member) -> latentd_job {
+    /// Decodes the pictures of all parameters; they stay so as long as what is given here is held. An error if a file that is
+    /// named there was written to since.
+    pub(crate) fn ready(&self, job: &dyn Job) -> Result<Vec<Arc<Decoded>>> {
+        let mut files = self.members.iter().flat_map(|member| &member.given.files);
+        files.try_for_each(|file| file.check())?;
+        let pictures = self.members.iter().flat_map(|member| {
+            member.given.pictures.iter().map(|picture| picture.decoded(job, member.name()))
+        });
+        pictures.collect()
+    }
+
+    /// What a plugin is told as it makes an instance; `params` are its own, with the handles of the instance.
+    pub(super) fn described(&self, member: &Member, params: &[u8]) -> latentd_job {
         let facts = JobFacts {
             method: self.method,
             request: &self.request,
@@ -132,35 +166,8 @@ impl JobPlugins {
             batch: self.batch,
             strict: self.strict,
         };
-        described(&facts, 0, &member.params, &member.answer.note)
+        described(&facts, 0, params, &member.answer.note)
     }
-}
-
-/// Parameters with the schema's defaults, if they are valid.
-fn settled(manifest: &Manifest, params: &PluginParams) -> Result<(Vec<u8>, PluginParams)> {
-    let name = &manifest.name;
-    let wrong = |text: String| Error::invalid(format!("plugins.{name}: {text}"));
-    let params = params.to_json();
-    let params = params.ok_or_else(|| wrong("bytes and numbers without a value are not taken".to_owned()))?;
-    let mut params = Json::Object(params);
-    match &manifest.parameters {
-        Some(schema) => {
-            parameters::with_defaults(schema, &mut params).map_err(wrong)?;
-            parameters::validate(schema, &params).map_err(wrong)?;
-        }
-        None if params.as_object().is_none_or(|map| !map.is_empty()) => {
-            return Err(wrong("it takes no parameters: give {}".to_owned()));
-        }
-        None => (),
-    }
-    let packed = packed(&params).map_err(wrong)?;
-    let told = params.as_object().cloned().map(PluginParams::from_json).unwrap_or_default();
-    Ok((packed, told))
-}
-
-/// As MessagePack, maps by their keys.
-fn packed(value: &Json) -> Result<Vec<u8>, String> {
-    rmp_serde::to_vec_named(value).map_err(|error| error.to_string())
 }
 
 /// What is lent to a plugin of a job.
@@ -178,14 +185,19 @@ fn described(facts: &JobFacts<'_>, depth: u32, params: &[u8], note: &[u8]) -> la
 }
 
 /// What a plugin answers to a plan, and what it wants to be told; `None` if the job is not for it.
-fn planned(plugin: &Plugin, told: &latentd_job, job: &dyn Job) -> Result<Option<(Answer, Vec<String>)>> {
+fn planned(
+    plugin: &Plugin,
+    told: &latentd_job,
+    job: &dyn Job,
+    opened: &RefCell<Opened>,
+) -> Result<Option<(Answer, Vec<String>)>> {
     let manifest = &plugin.manifest;
     let all =
         || Answer { wants: manifest.stages.iter().map(|stage| Want::all(&stage.id)).collect(), note: vec![] };
     let Some(plan) = plugin.tables.plan.and_then(|table| table.plan) else {
         return Ok(Some((all(), vec![])));
     };
-    let call = Call::new(&manifest.name, job, None, Some(Answer::default()));
+    let call = Call::new(&manifest.name, job, None, Some(Answer::default())).with_opened(opened);
     // SAFETY: `told` and the table live until the function returns; the call is this one.
     let status = unsafe { plan(call.pointer(), told, &raw const host::PLAN) };
     let state = call.end(status, "job.plan")?;

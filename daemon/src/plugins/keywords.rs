@@ -1,8 +1,8 @@
 //! Where parameters stand for something: the schema keywords `x-image`, `x-mask`, `x-library`, `x-engine` and `x-prompt` at the
 //! values that they hold for.
 //!
-//! A keyword holds for a value that validates against the schema that carries it: in `anyOf [{enum: ["None"]}, {x-library:
-//! "controlnet"}]` "None" is itself alone. Of what `not`, `if` or `contains` say nothing follows.
+//! A keyword holds for a value that validates against the schema that carries it; what another part of an `anyOf` or `oneOf`
+//! names is itself: in `anyOf [{enum: ["None"]}, {x-library: "controlnet"}]` "None" is. Of what `not`, `if` or `contains` say nothing follows.
 
 use serde_json::Value as Json;
 
@@ -56,9 +56,16 @@ impl<'a> Walk<'a> {
             for part in parts("allOf") {
                 self.at(part, value, pointer, depth + 1)?;
             }
-            for part in parts("anyOf").chain(parts("oneOf")) {
-                if self.holds(part, value)? {
-                    self.at(part, value, pointer, depth + 1)?;
+            for parts in [parts("anyOf"), parts("oneOf")] {
+                let parts: Vec<&Json> = parts.collect();
+                // What one of them names is itself, whatever the others say of any text.
+                if parts.iter().any(|part| names(part, value)) {
+                    continue;
+                }
+                for part in parts {
+                    if self.holds(part, value)? {
+                        self.at(part, value, pointer, depth + 1)?;
+                    }
                 }
             }
             match value {
@@ -114,6 +121,14 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Whether a schema that carries no keyword has this value in its `enum`, or as its `const`.
+fn names(schema: &Json, value: &Json) -> bool {
+    let has = |keyword: &str| schema.get(keyword).is_some();
+    let is_among = |values: &Json| values.as_array().is_some_and(|values| values.contains(value));
+    !KEYWORDS.iter().any(|keyword| has(keyword))
+        && (schema.get("enum").is_some_and(is_among) || schema.get("const") == Some(value))
+}
+
 /// A field's name within a JSON pointer.
 fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
@@ -135,6 +150,7 @@ mod tests {
                 "units": {"items": {"properties": {"a/b": {"x-prompt": true}, "model": {"$ref": "#/$defs/model"}}}},
                 "pair": {"prefixItems": [{"x-mask": true}], "items": {"x-image": true}},
                 "off": {"x-image": false},
+                "plain": {"anyOf": [{"enum": ["None"]}, {"x-library": "lora"}]},
             },
             "additionalProperties": {"x-engine": "upscaler"},
             "$defs": {"model": {"type": "string", "not": {"const": "None"}, "x-library": "controlnet"}},
@@ -146,7 +162,8 @@ mod tests {
                 .map(|Place { pointer, keyword, of }| format!("{pointer} {keyword} {of}"))
                 .collect()
         };
-        assert_eq!(found(json!({"model": "None", "off": "x"})), [""; 0]);
+        assert_eq!(found(json!({"model": "None", "off": "x", "plain": "None"})), [""; 0]);
+        assert_eq!(found(json!({"plain": "x"})), ["/plain x-library \"lora\""]);
         assert_eq!(found(json!({"model": "canny"})), ["/model x-library \"controlnet\""]);
         assert_eq!(
             found(json!({"image": "a", "units": [{}, {"a/b": "p", "model": "x"}], "pair": [1, 2], "z": "u"})),

@@ -1,20 +1,22 @@
 //! Plugins: found in their folders, read without loading, loaded once a request names them, called at the stages of a drawing.
 //!
-//! [`search`], [`section`] and [`manifest`] look, [`parameters`] checks what requests say, [`library`] loads, [`job`] settles
-//! what the plugins of a request do, [`stages`] calls them. What they may call is in [`host`]; [`call`] and
+//! [`search`], [`section`] and [`manifest`] look, [`parameters`] checks what requests say, [`given`] finds the pictures and files
+//! that they name, [`library`] loads, [`job`] settles what the plugins of a request do, [`stages`] calls them. What they may call is in [`host`]; [`call`] and
 //! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here
-//! knows the wire or the library of models.
+//! knows the wire; where pictures and files come from is behind [`resources`].
 
 mod call;
+mod given;
 mod host;
 mod job;
-#[allow(dead_code, reason = "the first keyword comes next")]
 mod keywords;
 mod library;
 mod manifest;
 mod objects;
+mod opened;
 mod order;
 mod parameters;
+mod resources;
 mod search;
 mod section;
 mod stages;
@@ -32,9 +34,11 @@ use tracing::info;
 use crate::error::{Class, Error, Result};
 use crate::suggest::nearest;
 pub(crate) use call::Job;
-pub(crate) use job::{JobFacts, JobPlugins};
+pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use library::{Libraries, Plugin};
 pub(crate) use manifest::check_name;
+pub(crate) use objects::Image;
+pub(crate) use resources::{HeldPicture, Resources};
 pub(crate) use search::Folder;
 use search::{Found, Search};
 pub(crate) use stages::JobStages;
@@ -110,16 +114,11 @@ impl Plugins {
         })
     }
 
-    /// Settles what the plugins of a request do; loads those that are not in memory.
-    pub(crate) fn resolve(
-        &self,
-        asked: &BTreeMap<String, PluginParams>,
-        facts: &JobFacts<'_>,
-        job: &dyn Job,
-    ) -> Result<JobPlugins> {
+    /// Settles the parameters of a request's plugins; loads those that are not in memory.
+    pub(crate) fn settle(&self, asked: &BTreeMap<String, PluginParams>, job: &dyn Job) -> Result<Settled> {
         let found = self.found();
         let loaded = asked.iter().map(|(name, params)| Ok((self.load(name, &found)?, params)));
-        JobPlugins::resolve(loaded.collect::<Result<_>>()?, facts, job)
+        Settled::of(loaded.collect::<Result<_>>()?, job)
     }
 
     fn load(&self, name: &str, found: &[Found]) -> Result<Arc<Plugin>> {

@@ -20,13 +20,21 @@ pub(super) enum Content {
 
 /// An image whose channels lie side by side.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Image {
+pub(crate) struct Image {
     pub width: usize,
     pub height: usize,
     /// 1, 3 or 4.
     pub channels: usize,
     /// A clone shares them until one of both is written to.
     pub pixels: Arc<Vec<u8>>,
+}
+
+impl Image {
+    /// Its planes, one after the other.
+    pub(super) fn planes(&self) -> Vec<u8> {
+        let plane = |channel| self.pixels.iter().skip(channel).step_by(self.channels).copied();
+        (0..self.channels).flat_map(plane).collect()
+    }
 }
 
 impl From<&RgbImage> for Image {
@@ -163,6 +171,13 @@ impl Objects {
         self.insert(content, true, lease)
     }
 
+    /// What the plugin has from its beginning to its end: read only.
+    pub(super) fn give(&mut self, content: Content) -> Result<u64, Misuse> {
+        let handle = self.insert(content, false, None)?;
+        self.object(handle)?.kept = 1;
+        Ok(handle)
+    }
+
     fn insert(&mut self, content: Content, is_open: bool, lease: Option<Lease>) -> Result<u64, Misuse> {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -197,6 +212,11 @@ impl Objects {
         Ok(&self.object(handle)?.content)
     }
 
+    /// What a handle stands for, once nobody writes to it.
+    pub(super) fn finished(&mut self, handle: u64) -> Result<&Content, Misuse> {
+        Ok(&self.readable(handle)?.content)
+    }
+
     /// What a handle stands for, if nobody writes to it.
     fn readable(&mut self, handle: u64) -> Result<&mut Object, Misuse> {
         let object = self.object(handle)?;
@@ -228,14 +248,12 @@ impl Objects {
     pub(super) fn read_planes(&mut self, handle: u64, as_float: bool) -> Result<Place, Misuse> {
         let object = self.readable(handle)?;
         let Content::Image(image) = &object.content else { return self.read(handle) };
-        let places = (0..image.channels)
-            .flat_map(|channel| image.pixels.iter().skip(channel).step_by(image.channels).copied());
+        let planes = image.planes();
         Ok(if as_float {
-            let numbers = places.map(|value| f32::from(value) / 255.0).collect();
+            let numbers = planes.into_iter().map(|value| f32::from(value) / 255.0).collect();
             kept(&mut object.converted, numbers)
         } else {
-            let numbers = places.collect();
-            kept(&mut object.planes, numbers)
+            kept(&mut object.planes, planes)
         })
     }
 
@@ -283,7 +301,8 @@ impl Objects {
     /// Bytes that are to be counted if the plugin keeps it beyond the call: those of an argument.
     pub(super) fn uncounted(&mut self, handle: u64) -> Result<Option<usize>, Misuse> {
         let object = self.object(handle)?;
-        Ok(object.lease.is_none().then(|| match &object.content {
+        // What it was given for good is counted once for all.
+        Ok((object.lease.is_none() && object.kept == 0).then(|| match &object.content {
             Content::Tensor(tensor) => size_of_val(tensor.values()),
             Content::Image(image) => image.pixels.len(),
         }))

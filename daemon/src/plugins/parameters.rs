@@ -8,10 +8,16 @@ use std::collections::hash_map::{Entry, HashMap};
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
+use latentd_client::protocol::LibraryKind;
 use serde_json::Value as Json;
 
 use crate::schema::{article, shorten};
 use crate::suggest::advice;
+
+/// The kind of library files of this name.
+pub(super) fn kind_of(name: &str) -> Option<LibraryKind> {
+    LibraryKind::ALL.iter().find(|(_, own)| *own == name).map(|(kind, _)| *kind)
+}
 
 /// Bytes of a schema.
 const LARGEST_SCHEMA: usize = 256 << 10;
@@ -24,7 +30,7 @@ const MOST_SCHEMAS: u64 = 100_000;
 const MOST_DEFAULTS: usize = 1 << 20;
 
 /// Keywords of [`super::keywords`] that this version does not resolve yet.
-const KEYWORDS_NOT_YET: [&str; 5] = ["x-image", "x-mask", "x-library", "x-engine", "x-prompt"];
+const KEYWORDS_NOT_YET: [&str; 2] = ["x-engine", "x-prompt"];
 
 /// Keywords of a schema whose values are no schemas; and those that hold schemas by name.
 const DATA_KEYWORDS: [&str; 5] = ["default", "const", "enum", "examples", "required"];
@@ -90,6 +96,16 @@ fn check_keywords(schema: &Json, is_root: bool) -> Result<(), String> {
                 return Err(format!(
                     "uses the schema keyword {keyword}, which this version of latentd does not have yet"
                 ));
+            }
+            ("x-image" | "x-mask", value) if !value.is_boolean() => {
+                return Err(format!("has {keyword}: {}; it may be true or false", show(value)));
+            }
+            ("x-library", kind)
+                if kind.as_str().and_then(kind_of).is_none() && *kind != Json::Bool(false) =>
+            {
+                let kinds = LibraryKind::ALL.map(|(_, name)| name);
+                let advice = advice(kind.as_str().unwrap_or_default(), kinds);
+                return Err(format!("has x-library: {}, which is no kind of file{advice}", show(kind)));
             }
             ("$ref", Json::String(to)) if to != "#" && !to.starts_with("#/") => {
                 return Err(format!(
@@ -401,6 +417,9 @@ mod tests {
             &field(json!({"type": "number", "default": "x"})),
             "a default is not what the schema allows: /a: 'x'",
         );
+        check(&field(json!({"x-image": "yes"})), "has x-image: 'yes'; it may be true or false");
+        check(&field(json!({"x-library": "controlnets"})), "is no kind of file; did you mean 'controlnet'?");
+        read_parameters(&field(json!({"x-library": "lora", "x-mask": false})).to_string()).expect("a schema");
         assert!(read_parameters("{").expect_err("none").starts_with("not JSON: "));
         let deep = format!("{{\"type\":\"object\",\"not\":{}{}", "{\"not\":".repeat(100_000), "{}");
         assert!(read_parameters(&deep).is_err());

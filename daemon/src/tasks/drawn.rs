@@ -52,6 +52,9 @@ impl Draw {
             spent: BTreeMap::new(),
             steps: 0,
         };
+        // Each is decoded once, however often it is drawn.
+        let asking = Asking::new(run.watch, &run.device.memory, &self.studio, self.drawing.rng);
+        let _pictures = self.plugins.ready(&asking)?;
         let Studio { outputs_dir, folders, .. } = &*self.studio;
         let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
         let whole = self.from.as_ref().filter(|from| from.continuation.is_none());
@@ -211,7 +214,7 @@ impl Draw {
             let steps = (course.steps, self.steps());
             let mut hooks = RunHooks::new(run, self.preview_every, course.timings, steps);
             let begun = from.map(|(from, ready, way)| from.begun(drawing.clone(), ready, way)).transpose()?;
-            let asking = Asking { watch: run.watch, memory, rng: drawing.rng };
+            let asking = Asking::new(run.watch, memory, &self.studio, drawing.rng);
             let (facts, stages) = (&known.facts, JobStages::begin(&self.plugins, &asking)?);
             let mut called = &stages;
             let drawn = match &begun {

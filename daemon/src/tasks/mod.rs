@@ -28,6 +28,7 @@ mod notices;
 mod outpaint;
 mod output;
 mod packing;
+mod plugin_resources;
 mod plugins;
 mod prompt_tokens;
 mod prompts;

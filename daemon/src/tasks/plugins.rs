@@ -1,21 +1,36 @@
 //! The plugins that a request names: resolved with it, and told of in its pictures.
 
+use std::sync::Arc;
+
 use latentd_client::protocol::Txt2ImgParams;
 use latentd_models::pipeline;
 use latentd_models::sampling::NoiseSource;
 
 use super::notices::Notices;
+use super::plugin_resources::StudioResources;
 use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Class, Error, Result};
 use crate::memory::{Lease, Memory};
-use crate::plugins::{Job, JobFacts, JobPlugins};
+use crate::plugins::{Job, JobFacts, JobPlugins, Resources};
 
 /// What plugins may ask for of the job that they are part of.
 pub(super) struct Asking<'a> {
     pub watch: &'a dyn Watch,
     pub memory: &'a Memory,
     pub rng: NoiseSource,
+    pub resources: StudioResources<'a>,
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn new(
+        watch: &'a dyn Watch,
+        memory: &'a Memory,
+        studio: &'a Arc<Studio>,
+        rng: NoiseSource,
+    ) -> Self {
+        Self { watch, memory, rng, resources: StudioResources { studio, watch } }
+    }
 }
 
 impl Job for Asking<'_> {
@@ -34,6 +49,10 @@ impl Job for Asking<'_> {
     fn noise_source(&self) -> NoiseSource {
         self.rng
     }
+
+    fn resources(&self) -> &dyn Resources {
+        &self.resources
+    }
 }
 
 /// Settles what each does.
@@ -42,12 +61,14 @@ pub(super) fn resolve(
     settled: &Txt2ImgParams,
     drawing: &pipeline::Txt2Img,
     method: &'static str,
-    (studio, watch): (&Studio, &dyn Watch),
+    (studio, watch): (&Arc<Studio>, &dyn Watch),
     notices: &mut Notices,
 ) -> Result<JobPlugins> {
     if params.plugins.is_empty() {
         return Ok(JobPlugins::default());
     }
+    let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng);
+    let asked = studio.plugins.settle(&params.plugins, &asking)?;
     // As it will be drawn, with the texts as they were written.
     let request = Txt2ImgParams {
         prompt: params.prompt.clone(),
@@ -63,6 +84,7 @@ pub(super) fn resolve(
         tiling: params.tiling,
         tiling_x: params.tiling_x,
         tiling_y: params.tiling_y,
+        plugins: asked.told(),
         ..settled.clone()
     };
     let request = rmp_serde::to_vec_named(&request)
@@ -74,8 +96,7 @@ pub(super) fn resolve(
         batch: u32::try_from(drawing.batch_size).unwrap_or(u32::MAX),
         strict: params.strict,
     };
-    let asking = Asking { watch, memory: &studio.device.memory, rng: drawing.rng };
-    let plugins = studio.plugins.resolve(&params.plugins, &facts, &asking)?;
+    let plugins = JobPlugins::resolve(asked, &facts, &asking)?;
     for text in &plugins.notices {
         notices.not_applied(Class::Plugin, text.clone())?;
     }

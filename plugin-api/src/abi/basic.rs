@@ -37,6 +37,14 @@ pub const LATENTD_MISUSE: latentd_status = 11;
 /// A tensor or image. 0 is none; bit 63 is never set.
 pub type latentd_handle = u64;
 
+/// A library file, held open as it was when the request came. 0 is none.
+pub type latentd_file = u64;
+
+/// Extension type of MessagePack: a handle, 8 bytes, big-endian.
+pub const LATENTD_EXT_HANDLE: u32 = 1;
+/// Extension type of MessagePack: a latentd_file, 8 bytes, big-endian.
+pub const LATENTD_EXT_FILE: u32 = 2;
+
 /// One call of one of the plugin's functions: tells services who asks.
 pub struct latentd_call {
     _opaque: [u8; 0],
@@ -52,7 +60,8 @@ pub struct latentd_text {
     pub length: u64,
 }
 
-/// Bytes, mostly MessagePack: maps with text keys.
+/// Bytes, mostly MessagePack: maps with text keys. A picture in it is an ext of type LATENTD_EXT_HANDLE, a library file one of
+/// type LATENTD_EXT_FILE.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct latentd_bytes {

@@ -64,7 +64,10 @@ pub struct latentd_job {
     pub method: latentd_text,
     /// The request as it was resolved: a map of txt2img's fields, seed drawn, sizes and samplers settled, without pictures.
     pub request: latentd_bytes,
-    /// The plugin's own part of it: a map, valid by the manifest's schema, with the schema's defaults put in.
+    /// The plugin's own part of it: a map, valid by the manifest's schema, with the schema's defaults put in. Where the schema
+    /// says `x-image` or `x-mask` there is an ext of type LATENTD_EXT_HANDLE, where it says `x-library` one of type
+    /// LATENTD_EXT_FILE. A picture's handle is valid as long as the instance; in job.plan `info` tells its size, and nothing else
+    /// can be asked of it. A file's number is the same in job.plan and in the instances that are made after it.
     pub params: latentd_bytes,
     /// create: what job.plan left with `note`; else empty.
     pub note: latentd_bytes,

@@ -47,4 +47,6 @@ ids! {
     LATENTD_TEXTS = "text/draft-1";
     /// Service, latentd_ops.
     LATENTD_OPS = "tensor.ops/draft-1";
+    /// Service, latentd_onnx.
+    LATENTD_ONNX = "onnx/draft-1";
 }

@@ -5,6 +5,8 @@
 
 mod evals;
 mod jobs;
+mod named;
+mod onnx;
 mod ops;
 mod plan;
 mod serving;
@@ -15,8 +17,8 @@ use std::ffi::c_void;
 
 use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS, LATENTD_JOBS,
-    LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle,
-    latentd_host, latentd_status, latentd_text,
+    LATENTD_ONNX, LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_WARN, latentd_bytes, latentd_call,
+    latentd_handle, latentd_host, latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
@@ -50,6 +52,7 @@ services! {
     LATENTD_TENSORS => tensors::TENSORS,
     LATENTD_OPS => ops::OPS,
     LATENTD_TEXTS => texts::TEXTS,
+    LATENTD_ONNX => onnx::ONNX,
 }
 
 /// The table that every plugin is given.

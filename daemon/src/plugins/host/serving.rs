@@ -5,11 +5,12 @@ use std::cell::RefMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use latentd_plugin_api::abi::{
-    LATENTD_CANCELLED, LATENTD_FAILED, LATENTD_MEMORY, LATENTD_MISUSE, LATENTD_OK, latentd_bytes,
-    latentd_call, latentd_status, latentd_text,
+    LATENTD_BUSY, LATENTD_CANCELLED, LATENTD_FAILED, LATENTD_INVALID, LATENTD_MEMORY, LATENTD_MISUSE,
+    LATENTD_MODEL, LATENTD_NOT_FOUND, LATENTD_OK, LATENTD_UNSUPPORTED, latentd_bytes, latentd_call,
+    latentd_status, latentd_text,
 };
 
-use crate::error::Class;
+use crate::error::{Class, Error};
 use crate::memory::Lease;
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::{Misuse, Objects};
@@ -34,6 +35,22 @@ pub(super) type Served<T = ()> = Result<T, Failure>;
 
 pub(super) fn misuse<T>(text: impl Into<String>) -> Served<T> {
     Err(Failure(LATENTD_MISUSE, text.into()))
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = match error.class {
+            Class::InvalidParams => LATENTD_INVALID,
+            Class::NotFound => LATENTD_NOT_FOUND,
+            Class::Busy => LATENTD_BUSY,
+            Class::Cancelled => LATENTD_CANCELLED,
+            Class::Model => LATENTD_MODEL,
+            Class::Memory => LATENTD_MEMORY,
+            Class::Unsupported => LATENTD_UNSUPPORTED,
+            Class::Internal | Class::Plugin => LATENTD_FAILED,
+        };
+        Self(status, error.text)
+    }
 }
 
 impl From<Misuse> for Failure {

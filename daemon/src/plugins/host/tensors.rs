@@ -100,6 +100,17 @@ unsafe extern "C" fn tensor_info(
     let work = |_: &Call<'_>, state: &mut State<'_>| {
         // SAFETY: the plugin's own struct, which begins with its size.
         let Some(mut told) = (unsafe { taken(info.cast_const()) }) else { return misuse("info is null") };
+        // A plan is told of sizes alone.
+        let planned = state.opened.filter(|_| state.objects.is_none());
+        if let Some([width, height, channels]) = planned.and_then(|opened| opened.borrow().picture(handle)) {
+            (told.kind, told.code, told.bits, told.lanes, told.ndim) = (LATENTD_IMAGE, LATENTD_UINT, 8, 1, 4);
+            (told.device_type, told.device_id) = (1, 0);
+            told.shape = numbers(&[1, channels, height, width]);
+            told.strides = numbers(&[width * height * channels, 1, width * channels, channels]);
+            // SAFETY: it is not null, and the plugin's own.
+            unsafe { give_back(&told, info) };
+            return Ok(());
+        }
         let mut objects = objects(state)?;
         let content = objects.content(handle)?;
         (told.kind, told.code, told.bits) = match content {

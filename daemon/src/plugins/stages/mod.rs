@@ -30,10 +30,12 @@ use latentd_plugin_api::abi::{
 
 use crate::error::{Class, Error, Result};
 use crate::plugins::call::{AtHand, Call, Job, Want};
+use crate::plugins::given::Decoded;
 use crate::plugins::host::text;
 use crate::plugins::job::{JobPlugins, Member};
 use crate::plugins::library::Tables;
 use crate::plugins::objects::{Content, Image, Objects};
+use crate::plugins::opened::Opened;
 
 /// What one plugin may want to be told of a drawing.
 const MOST_NOTICES: usize = 64;
@@ -58,6 +60,10 @@ pub(in crate::plugins) struct Instance<'a> {
     /// What it made, or null.
     made: *mut c_void,
     pub(in crate::plugins) objects: RefCell<Objects>,
+    /// The files that it knows.
+    opened: RefCell<Opened>,
+    /// The pictures of its parameters.
+    _given: Vec<Arc<Decoded>>,
     /// What it took, without what it waited for.
     spent: Cell<Duration>,
 }
@@ -100,14 +106,18 @@ impl<'a> JobStages<'a> {
         };
         for member in &plugins.members {
             let objects = RefCell::<Objects>::default();
+            let opened = RefCell::new(member.opened.clone());
             let mut made = std::ptr::null_mut();
+            let (given, handles) = give(member, &objects, job)?;
             let Some(create) = member.plugin.tables.entry.create else {
-                begun.instances.push(Instance { member, made, objects, spent: Cell::default() });
+                let spent = Cell::default();
+                begun.instances.push(Instance { member, made, objects, opened, _given: given, spent });
                 continue;
             };
             let lending = Lending::begin(&objects);
-            let call = Call::new(member.name(), job, Some(&objects), None);
-            let told = plugins.described(member);
+            let call = Call::new(member.name(), job, Some(&objects), None).with_opened(&opened);
+            let params = member.given.packed(&handles);
+            let told = plugins.described(member, &params);
             let since = Instant::now();
             // SAFETY: what is lent lives until the function returns; the call is this one.
             let status = unsafe { create(call.pointer(), &raw const told, &raw mut made) };
@@ -120,7 +130,8 @@ impl<'a> JobStages<'a> {
             let (replaced, notices) = (state.replaced, state.notices);
             drop(lending);
             // From here on it is destroyed, whatever comes.
-            begun.instances.push(Instance { member, made, objects, spent: Cell::new(since.elapsed()) });
+            let spent = Cell::new(since.elapsed());
+            begun.instances.push(Instance { member, made, objects, opened, _given: given, spent });
             if !replaced.is_empty() {
                 return Err(wrong("it replaces what no stage gave it"));
             }
@@ -290,6 +301,18 @@ impl<'a> JobStages<'a> {
     }
 }
 
+/// Gives an instance the pictures of its parameters; what keeps them, and their handles.
+fn give(member: &Member, objects: &RefCell<Objects>, job: &dyn Job) -> Result<(Vec<Arc<Decoded>>, Vec<u64>)> {
+    let (mut kept, mut handles) = (vec![], vec![]);
+    for picture in &member.given.pictures {
+        let decoded = picture.decoded(job, member.name())?;
+        let handle = objects.borrow_mut().give(Content::Image(decoded.image.clone()));
+        handles.push(handle.map_err(|misuse| Error::internal(misuse.to_string()))?);
+        kept.push(decoded);
+    }
+    Ok((kept, handles))
+}
+
 /// A struct that is lent, with what its lists point to.
 struct Told<T, P> {
     told: T,
@@ -334,13 +357,13 @@ pub(in crate::plugins) fn call(
     at_hand: AtHand<'_>,
     function: &impl Fn(&Called<'_>) -> u32,
 ) -> Result<Left> {
-    let Instance { member, made, objects, .. } = instance;
+    let Instance { member, made, objects, opened, .. } = instance;
     let name = member.name();
     let wrong = |text: String| Error::new(Class::Plugin, format!("plugin '{name}', {stage}: {text}"));
     let _ends = Lending::begin(objects);
     let lent = contents.iter().map(|content| objects.borrow_mut().lend(content.clone()));
     let handles = lent.collect::<Result<Vec<u64>, _>>().map_err(|misuse| wrong(misuse.to_string()))?;
-    let call = Call::new(name, job, Some(objects), None).with_at_hand(at_hand);
+    let call = Call::new(name, job, Some(objects), None).with_at_hand(at_hand).with_opened(opened);
     let called =
         Called { instance: *made, call: call.pointer(), tables: &member.plugin.tables, handles: &handles };
     let status = function(&called);

@@ -5,23 +5,30 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use latentd_client::protocol::{PluginParams, Txt2ImgParams};
+use latentd_client::protocol::{LibraryKind, PluginParams, Txt2ImgParams};
 use latentd_models::sampling::NoiseSource;
+use rmpv::Value;
 use serde_json::{Map, Value as Json};
 
-use super::inputs::Random;
+use super::inputs::{Random, Values};
 use super::outcome::{Line, Outcome};
 use super::schema;
 use crate::error::{Class, Error, Result};
+use crate::library::Pinned;
 use crate::memory::{Budget, Lease};
+use crate::onnx::Graph;
 use crate::plugins::call::Job;
-use crate::plugins::job::{JobFacts, JobPlugins};
+use crate::plugins::job::{JobFacts, JobPlugins, Settled};
 use crate::plugins::library::Plugin;
+use crate::plugins::objects::Image;
 use crate::plugins::parameters;
+use crate::plugins::resources::{HeldPicture, Nothing, Resources};
 use crate::plugins::stages::JobStages;
 
 /// Bytes that all tensors and images of a plugin may have at once.
 const MOST_BYTES: u64 = 2 << 30;
+/// Width, height and channels of a picture in parameters.
+const PICTURE: [usize; 3] = [72, 40, 3];
 
 /// A job that stages are called for.
 pub(super) struct Bench {
@@ -79,6 +86,52 @@ impl Job for Bench {
 
     fn noise_source(&self) -> NoiseSource {
         NoiseSource::default()
+    }
+
+    fn resources(&self) -> &dyn Resources {
+        &MadeUp
+    }
+}
+
+/// Whatever picture is asked for is a small one that is made up. There is no library.
+struct MadeUp;
+
+impl Resources for MadeUp {
+    fn picture(&self, _field: &str, _given: &Value) -> Result<Arc<dyn HeldPicture>> {
+        Ok(Arc::new(MadeUp))
+    }
+
+    fn most_picture_bytes(&self) -> u64 {
+        MOST_BYTES
+    }
+
+    fn file(&self, kind: LibraryKind, name: &str) -> Result<Arc<Pinned>> {
+        Nothing.file(kind, name)
+    }
+
+    fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
+        Nothing.graph(file)
+    }
+
+    fn threads(&self) -> usize {
+        Nothing.threads()
+    }
+}
+
+impl HeldPicture for MadeUp {
+    fn size(&self) -> [usize; 3] {
+        PICTURE
+    }
+
+    fn name(&self) -> &'static str {
+        "made-up"
+    }
+
+    fn decoded(&self, is_mask: bool) -> Result<Image> {
+        let [width, height, channels] = PICTURE;
+        let channels = if is_mask { 1 } else { channels };
+        let pixels = Values::Usual.pixels(&mut Random::of(0, "picture"), width * height * channels);
+        Ok(Image { width, height, channels, pixels: Arc::new(pixels) })
     }
 }
 
@@ -159,7 +212,8 @@ impl Ready {
     pub(super) fn resolve(&self, params: &PluginParams, job: &Bench) -> Result<JobPlugins> {
         let facts =
             JobFacts { method: "txt2img", request: &self.request, pictures: 4, batch: 4, strict: false };
-        JobPlugins::resolve(vec![(Arc::clone(&self.plugin), params)], &facts, job)
+        let settled = Settled::of(vec![(Arc::clone(&self.plugin), params)], job)?;
+        JobPlugins::resolve(settled, &facts, job)
     }
 
     /// The usual parameters.

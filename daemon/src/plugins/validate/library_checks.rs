@@ -199,7 +199,8 @@ fn larger_job(ready: &Ready) -> Looked {
     let Some(member) = plugins.members.first() else {
         return Err(Outcome::Skipped("by its job.plan it takes no part with these parameters".to_owned()));
     };
-    let told = Roomy::of(&plugins.described(member), 64);
+    let params = member.given.packed(&[]);
+    let told = Roomy::of(&plugins.described(member, &params), 64);
     must(create(ready, told.pointer()), "")
 }
 

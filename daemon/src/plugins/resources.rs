@@ -1,0 +1,67 @@
+//! What plugins are given beside what is drawn: the pictures and library files that parameters name.
+
+use std::sync::Arc;
+
+use latentd_client::protocol::LibraryKind;
+use rmpv::Value;
+
+use super::objects::Image;
+use crate::error::{Class, Error, Result};
+use crate::library::Pinned;
+use crate::onnx::Graph;
+
+/// Where pictures and files come from.
+pub(crate) trait Resources: Sync {
+    /// Takes the picture that a field's value is, in one of the forms of the wire. Its header is checked, nothing is decoded.
+    fn picture(&self, field: &str, given: &Value) -> Result<Arc<dyn HeldPicture>>;
+
+    /// Bytes that the pixels of all pictures of one plugin's parameters may take.
+    fn most_picture_bytes(&self) -> u64;
+
+    /// The file of a kind that a name means, held open as it is now.
+    fn file(&self, kind: LibraryKind, name: &str) -> Result<Arc<Pinned>>;
+
+    /// The ONNX graph of a file, whose memory is counted as long as somebody has it.
+    fn graph(&self, file: &Pinned) -> Result<Arc<Graph>>;
+
+    /// Threads that compute.
+    fn threads(&self) -> usize;
+}
+
+/// A picture that was given, as its file has it.
+pub(crate) trait HeldPicture: Send + Sync {
+    /// Width, height and channels of what it is decoded to, as it is seen.
+    fn size(&self) -> [usize; 3];
+
+    /// Its SHA-256, by which another request may name it for a while.
+    fn name(&self) -> &str;
+
+    /// Its pixels, turned as it is seen; of a mask how much of each counts.
+    fn decoded(&self, is_mask: bool) -> Result<Image>;
+}
+
+/// Where there is nothing.
+pub(crate) struct Nothing;
+
+impl Resources for Nothing {
+    fn picture(&self, field: &str, _given: &Value) -> Result<Arc<dyn HeldPicture>> {
+        Err(Error::new(Class::Unsupported, format!("{field}: there are no pictures here")))
+    }
+
+    fn most_picture_bytes(&self) -> u64 {
+        0
+    }
+
+    fn file(&self, kind: LibraryKind, name: &str) -> Result<Arc<Pinned>> {
+        let kind = kind.name();
+        Err(Error::new(Class::Unsupported, format!("{kind} '{name}': there is no library here")))
+    }
+
+    fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
+        file.graph().map(Arc::new)
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+}
