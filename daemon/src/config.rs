@@ -89,6 +89,9 @@ pub(crate) struct Config {
     /// Bytes that models and pictures may take together; 0 for three quarters of the memory that the machine, or a control
     /// group, lets the daemon have. What it takes itself, some 50 MiB, and `buffers_bytes` come beside that.
     pub memory_bytes: u64,
+    /// Bytes of it in which plugins keep what they made beyond their jobs; 0 for a sixteenth of it, at most 256 MiB. What was used
+    /// longest ago goes first, and all of it before a network.
+    pub plugin_cache_bytes: u64,
     /// Jobs that may wait; above it a submit is E_BUSY.
     #[schemars(range(min = 1, max = 100_000))]
     pub queue: u32,
@@ -206,6 +209,7 @@ impl Default for Config {
             threads: 0,
             precision: DefaultPrecision::Auto,
             memory_bytes: 0,
+            plugin_cache_bytes: 0,
             queue: 512,
             queue_bytes: 1 << 30,
             history: 10_000,
@@ -249,6 +253,7 @@ impl Config {
         "state_dir",
         "threads",
         "memory_bytes",
+        "plugin_cache_bytes",
         "buffers_bytes",
         "log_format",
     ];
@@ -283,6 +288,7 @@ impl Config {
             state_dir,
             threads,
             memory_bytes,
+            plugin_cache_bytes,
             buffers_bytes,
             log_format,
             ..
@@ -305,6 +311,7 @@ impl Config {
             state_dir,
             threads,
             memory_bytes,
+            plugin_cache_bytes,
             buffers_bytes,
             log_format,
             ..self
@@ -454,6 +461,15 @@ impl Config {
         match self.memory_bytes {
             0 => machine::total_memory().map_or(8 << 30, |total| total / 4 * 3),
             bytes => bytes,
+        }
+    }
+
+    /// Bytes of a budget in which plugins keep what they made.
+    pub(crate) fn plugin_cache_budget(&self, budget: u64) -> u64 {
+        const MOST: u64 = 256 << 20;
+        match self.plugin_cache_bytes {
+            0 => (budget / 16).min(MOST),
+            bytes => bytes.min(budget),
         }
     }
 

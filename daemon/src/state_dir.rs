@@ -48,6 +48,11 @@ impl StateDir {
         self.path.join("plugin-copies")
     }
 
+    /// Where plugins have folders of their own.
+    pub(crate) fn plugin_folders(&self) -> PathBuf {
+        self.path.join("plugins")
+    }
+
     /// Makes the folder anew and takes it again, if somebody removed it.
     pub(crate) fn keep(&self) -> Result<(), StateDirError> {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

@@ -694,6 +694,32 @@ typedef struct latentd_jobs {
     uint32_t (*cancelled)(struct latentd_call *call);
     /* A text into the result, once each; an error where the request says `strict`. [control] [job] */
     latentd_status (*notice)(struct latentd_call *call, struct latentd_text text);
+    /*
+     How much of what this call does is done, 0…1, and in a few words what that is; shown to who follows the job. What is told
+     never goes back; less than a hundredth more is not told. [any]
+     */
+    latentd_status (*progress)(struct latentd_call *call, double done, struct latentd_text what);
+    /*
+     Shows an image on the way there to who follows the job, if the request asks for previews. It is read only from then on.
+     [job]
+     */
+    latentd_status (*preview)(struct latentd_call *call, latentd_handle image);
+    /*
+     An image beside the results ("detected map", "before"), kept and sent with them: of picture `image`, or of all with
+     LATENTD_ANY. A name has 1 to 64 characters; 256 of 128 MiB are possible. It is read only from then on. Dropped if the
+     function does not return OK. [job]
+     */
+    latentd_status (*artifact)(struct latentd_call *call, struct latentd_text name, uint32_t image, latentd_handle handle);
+    /*
+     Counts memory that the plugin takes by itself, until this function of the plugin returns. MEMORY if it cannot be
+     had. [job]
+     */
+    latentd_status (*reserve)(struct latentd_call *call, uint64_t host_bytes, uint64_t device_bytes);
+    /*
+     The path of a folder of the plugin's own, for all of its versions; made when it is first asked
+     for. [job]
+     */
+    latentd_status (*folder)(struct latentd_call *call, struct latentd_text *path);
 } latentd_jobs;
 
 /* What the model is asked. */
@@ -795,6 +821,11 @@ typedef struct latentd_tensors {
     latentd_status (*map)(struct latentd_call *call, latentd_handle handle, struct latentd_map *map);
     /* Ends all mappings of a handle. [job] */
     latentd_status (*unmap)(struct latentd_call *call, latentd_handle handle);
+    /*
+     Writes the SHA-256, 32 bytes, of a tensor or image: of how many dimensions as a byte, sizes as 8 little-endian bytes each,
+     DLPack's code and bits as a byte each, and the numbers in logical order, little-endian. [job]
+     */
+    latentd_status (*digest)(struct latentd_call *call, latentd_handle handle, uint8_t *sha256);
 } latentd_tensors;
 
 /* LATENTD_TEXTS: the text encoder that goes with the stage. At hand in LATENTD_CONDITIONING, elsewhere UNSUPPORTED. */
@@ -858,6 +889,27 @@ typedef struct latentd_op {
     /* Numbers, as the operation says. */
     double v[8];
 } latentd_op;
+
+/*
+ LATENTD_CACHE: what a plugin would rather not make again. It outlives jobs, not the daemon, and is private to the plugin's name
+ and version.
+ */
+typedef struct latentd_cache {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     What was kept under a key of 1 to 65536 bytes, to be read; NOT_FOUND if nothing is, or is no longer. Derive keys from
+     contents (`digest`) and parameters, never from handles. [job]
+     */
+    latentd_status (*get)(struct latentd_call *call, struct latentd_bytes key, latentd_handle *handle);
+    /*
+     Keeps a tensor or image under a key, in the place of what was there; it is read only from then on. Where there is too little
+     room nothing is kept, which is no failure. [job]
+     */
+    latentd_status (*put)(struct latentd_call *call, struct latentd_bytes key, latentd_handle handle);
+} latentd_cache;
 
 /* A library file, held open as it was when the request came. 0 is none. */
 typedef uint64_t latentd_file;
@@ -1040,6 +1092,8 @@ typedef struct latentd_row {
 #define LATENTD_OPS "tensor.ops/draft-1"
 /* Service, latentd_onnx. */
 #define LATENTD_ONNX "onnx/draft-1"
+/* Service, latentd_cache. */
+#define LATENTD_CACHE "cache/draft-1"
 /* The one symbol of a plugin. */
 #ifdef _WIN32
 #define LATENTD_EXPORT __declspec(dllexport)

@@ -4,9 +4,9 @@ use std::ffi::c_void;
 use std::sync::OnceLock;
 
 use crate::abi::{
-    LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS,
-    LATENTD_UNSUPPORTED, latentd_evals, latentd_host, latentd_jobs, latentd_ops, latentd_status,
-    latentd_tensors, latentd_text, latentd_texts,
+    LATENTD_CACHE, LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_OPS, LATENTD_TENSORS,
+    LATENTD_TEXTS, LATENTD_UNSUPPORTED, latentd_cache, latentd_evals, latentd_host, latentd_jobs,
+    latentd_ops, latentd_status, latentd_tensors, latentd_text, latentd_texts,
 };
 use crate::error::{Error, Result};
 
@@ -19,6 +19,7 @@ pub(crate) struct Host {
     pub evals: Option<&'static latentd_evals>,
     pub ops: Option<&'static latentd_ops>,
     pub texts: Option<&'static latentd_texts>,
+    pub cache: Option<&'static latentd_cache>,
 }
 
 impl Host {
@@ -108,6 +109,8 @@ pub(crate) unsafe fn init(given: *const latentd_host) -> latentd_status {
             whole(service(lend(LATENTD_TEXTS))),
         )
     };
-    HOST.get_or_init(|| Host { table, jobs, tensors, evals, ops, texts });
+    // SAFETY: as above.
+    let cache = unsafe { whole(service(lend(LATENTD_CACHE))) };
+    HOST.get_or_init(|| Host { table, jobs, tensors, evals, ops, texts, cache });
     LATENTD_OK
 }

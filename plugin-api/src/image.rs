@@ -6,7 +6,6 @@ use std::marker::PhantomData;
 use crate::abi::{LATENTD_IMAGE, LATENTD_READ, LATENTD_REPLACE, LATENTD_STORED, latentd_handle};
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::handed_over::HandedOver;
 use crate::tensor::{mapped, numbers};
 
 /// An image that is lent.
@@ -69,22 +68,10 @@ impl<'a> Call<'a> {
 
 /// An image that was allocated, while it is filled. Channels lie side by side.
 pub struct NewImage<'a> {
-    handle: latentd_handle,
+    pub(crate) handle: latentd_handle,
     pixels: *mut u8,
     count: usize,
     of: PhantomData<&'a mut [u8]>,
-}
-
-impl<'a> From<NewImage<'a>> for HandedOver<'a> {
-    fn from(new: NewImage<'a>) -> Self {
-        Self::of(new.handle)
-    }
-}
-
-impl<'a> From<Image<'a>> for HandedOver<'a> {
-    fn from(image: Image<'a>) -> Self {
-        Self::of(image.handle)
-    }
 }
 
 impl NewImage<'_> {

@@ -41,6 +41,7 @@ mod inputs;
 mod job;
 mod onnx;
 mod ops;
+mod services;
 mod stages;
 mod tensor;
 

@@ -8,7 +8,6 @@ use crate::abi::{
 };
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
-use crate::handed_over::HandedOver;
 
 /// A tensor that is lent. Looking at its numbers may cost: it may be in another process or on another device.
 #[derive(Clone, Copy)]
@@ -43,7 +42,7 @@ impl<'a> Tensor<'a> {
 impl<'a> Call<'a> {
     /// What was filled, to be given to something: nobody writes to it from then on.
     pub fn finished(&self, tensor: NewTensor<'a>) -> Result<Tensor<'a>> {
-        let handle = HandedOver::from(tensor).handle;
+        let handle = tensor.into_handle();
         unmapped(self, handle)?;
         Ok(Tensor { call: *self, handle })
     }
@@ -56,13 +55,18 @@ impl<'a> Call<'a> {
 
 /// A tensor that was allocated, while it is filled.
 pub struct NewTensor<'a> {
-    handle: latentd_handle,
+    pub(crate) handle: latentd_handle,
     values: *mut f32,
     count: usize,
     of: PhantomData<&'a mut [f32]>,
 }
 
 impl NewTensor<'_> {
+    /// What stands for it.
+    pub(crate) fn into_handle(self) -> latentd_handle {
+        self.handle
+    }
+
     /// What was just allocated, to be written.
     pub(crate) fn map(call: Call<'_>, handle: latentd_handle) -> Result<Self> {
         let map = mapped(&call, handle, LATENTD_REPLACE, LATENTD_STORED, 0)?;
@@ -77,18 +81,6 @@ impl NewTensor<'_> {
         }
         // SAFETY: it is mapped for writing, by us alone, until it is handed over or the call ends.
         unsafe { std::slice::from_raw_parts_mut(self.values, self.count) }
-    }
-}
-
-impl<'a> From<NewTensor<'a>> for HandedOver<'a> {
-    fn from(new: NewTensor<'a>) -> Self {
-        Self::of(new.handle)
-    }
-}
-
-impl<'a> From<Tensor<'a>> for HandedOver<'a> {
-    fn from(tensor: Tensor<'a>) -> Self {
-        Self::of(tensor.handle)
     }
 }
 

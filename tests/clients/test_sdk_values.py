@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from latentd import calls, plugins, prompts
 from latentd.protocol import Protocol
+from latentd.types import parse_event, parse_result
 
 
 class Level(IntEnum):
@@ -167,3 +168,20 @@ def test_a_picture_is_written_through_a_link_and_keeps_what_a_file_had(tmp_path:
     assert os.listdir(tmp_path / "real") == ["picture.png"]
     with pytest.raises(FileNotFoundError, match="nowhere/a.png'"):
         picture.save(tmp_path / "nowhere" / "a.png")
+
+
+def test_what_plugins_leave_and_tell_is_had() -> None:
+    picture = {"width": 2, "height": 1, "raw": b"\x01\x02", "channels": 1}
+    artifact = {"plugin": "edges", "name": "detected map", "image": 1, "picture": picture}
+    of_all = {"plugin": "edges", "name": "mask", "picture": {**picture, "channels": 1}}
+    result = parse_result({"images": [], "artifacts": [artifact, of_all]})
+    assert [(found.name, found.image) for found in result.artifacts] == [("detected map", 1), ("mask", None)]
+    assert result.artifacts[0].picture.raw == b"\x01\x02" and result.artifacts[0].plugin == "edges"
+    assert parse_result({"images": []}).artifacts == []
+    event = {"job": "j", "seq": 3, "type": "progress", "step": 1, "steps": 2}
+    told = parse_event({**event, "plugin": {"name": "edges", "share": 0.5, "what": "looking"}})
+    assert isinstance(told, latentd.Progress) and told.plugin == latentd.PluginProgress("edges", 0.5, "looking")
+    plain = parse_event(event)
+    assert isinstance(plain, latentd.Progress) and plain.plugin is None
+    with pytest.raises(latentd.ProtocolError, match="an artifact that is not a map"):
+        parse_result({"images": [], "artifacts": [7]})

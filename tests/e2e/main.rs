@@ -35,6 +35,7 @@ mod plugin_guide;
 mod plugin_library;
 mod plugin_ops;
 mod plugin_parity;
+mod plugin_services;
 mod plugins;
 mod prompt_grammar;
 mod prompts;

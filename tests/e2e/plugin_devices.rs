@@ -9,6 +9,7 @@ use crate::plugin_library::{build, build_crate, install};
 
 /// A plugin's name, its source or the folder of its crate, and parameters with which it changes pictures.
 const EXAMPLES: &[(&str, &str, &str)] = &[
+    ("cutoff", "plugin-api/examples/cutoff", r#"{"targets": ["red", "blue"], "weight": 1}"#),
     ("vignette", "plugin-api/examples/vignette/vignette.c", r#"{"strength": 0.9, "radius": 0.1}"#),
     ("freeu", "plugin-api/examples/freeu/freeu.c", "{}"),
     ("freeu-rust", "plugin-api/examples/freeu-rust", r#"{"levels": "resolutions"}"#),
@@ -33,6 +34,7 @@ fn request() -> Txt2ImgParams {
     Txt2ImgParams {
         precision: Precision::F32,
         output: OutputParams { format: OutputFormat::Raw, dir: None },
+        prompt: "a red circle, a blue background".into(),
         batch_size: 2,
         ..small(11)
     }

@@ -1,7 +1,9 @@
 //! Libraries of plugins, built as a stranger builds them, with a C compiler and the header alone; and where a daemon finds them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::harness::Daemon;
 
@@ -34,14 +36,23 @@ pub(crate) fn build(source: &str, flags: &[&str]) -> Vec<u8> {
 }
 
 /// Builds a plugin in Rust whose crate is this folder, named from the repository's root, in a copy of it outside of the workspace;
-/// gives the library's bytes.
+/// gives the library's bytes. Each is built once, one after the other.
 pub(crate) fn build_crate(source: &str) -> Vec<u8> {
+    static BUILT: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(source.to_owned()).or_insert_with(|| built_crate(source)).clone()
+}
+
+fn built_crate(source: &str) -> Vec<u8> {
     let copy = tempfile::tempdir().expect("a folder");
     copy_folder(&repository().join(source), copy.path());
     let manifest = copy.path().join("Cargo.toml");
     let text = std::fs::read_to_string(&manifest).expect("a manifest");
-    let api = format!("path = '{}'", repository().join("plugin-api").display());
-    std::fs::write(&manifest, text.replace("path = \"../..\"", &api)).expect("written");
+    let api = format!("latentd-plugin-api = {{ path = '{}' }}", repository().join("plugin-api").display());
+    // What it names from where it lies.
+    let line =
+        text.lines().find(|line| line.starts_with("latentd-plugin-api = ")).expect("what it depends on");
+    std::fs::write(&manifest, text.replace(line, &api)).expect("written");
     build_rust(copy.path())
 }
 

@@ -446,7 +446,7 @@ pub(super) async fn draw(
     for notice in &drawn.notices {
         say(&format!("latentd: {}", visible(notice)));
     }
-    target.write(drawn.images).map_err(|failure| {
+    target.write(drawn.images, drawn.artifacts).map_err(|failure| {
         if failure.text.is_empty() {
             return failure;
         }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use latentd_client::Client;
-use latentd_client::protocol::{EventKind, JobListParams, JobState, JobView, MergeResult, Pass};
+use latentd_client::protocol::{
+    EventKind, JobListParams, JobState, JobView, MergeResult, Pass, PluginProgress,
+};
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
@@ -95,7 +97,7 @@ pub(super) async fn run(global: &GlobalArgs, args: JobsArgs) -> Result<ExitCode,
         for notice in &result.notices {
             say(&format!("latentd: {}", visible(notice)));
         }
-        target.write(result.images)?;
+        target.write(result.images, result.artifacts)?;
         return Ok(ExitCode::SUCCESS);
     }
     let client = global.connect().await?;
@@ -174,13 +176,19 @@ fn describe(kind: &EventKind) -> String {
     match kind {
         EventKind::Queued => "queued".into(),
         EventKind::Started => "started".into(),
-        EventKind::Progress { stage, pass, step, steps, eta_s } => {
+        EventKind::Progress { stage, pass, step, steps, eta_s, plugin } => {
             let left = eta_s.map(|eta| format!(", {eta:.0} s left")).unwrap_or_default();
             let of = if *pass == Some(Pass::Hires) { " (hires)" } else { "" };
-            format!("{}{of} {step}/{steps}{left}", stage.as_deref().unwrap_or("step"))
+            let plugin = plugin.as_ref().map(|plugin| {
+                let PluginProgress { name, share, what } = plugin;
+                format!(", {name} {:.0}% {}", share * 100.0, visible(what)).trim_end().to_owned()
+            });
+            let plugin = plugin.unwrap_or_default();
+            format!("{}{of} {step}/{steps}{left}{plugin}", stage.as_deref().unwrap_or("step"))
         }
-        EventKind::Preview { step, image, .. } => {
-            format!("preview {}x{} at step {step}", image.width, image.height)
+        EventKind::Preview { step, image, plugin, .. } => {
+            let by = plugin.as_ref().map(|plugin| format!(" by {plugin}")).unwrap_or_default();
+            format!("preview {}x{} at step {step}{by}", image.width, image.height)
         }
         EventKind::Finished => "finished".into(),
         EventKind::Failed { error } => format!("failed: {error}"),

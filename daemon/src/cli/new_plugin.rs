@@ -58,6 +58,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/lib.rs",
     "src/onnx.rs",
     "src/ops.rs",
+    "src/services.rs",
     "src/stages/conditioning.rs",
     "src/stages/mod.rs",
     "src/stages/wrap.rs",

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use latentd_client::protocol::{ImageOut, OutputFormat};
+use latentd_client::protocol::{Artifact, ImageOut, OutputFormat};
 use latentd_models::image::{Picture, PictureFormat, read_infotext};
 
 use super::failure::Failure;
@@ -51,10 +51,10 @@ impl Target {
         }
     }
 
-    /// Writes all of them, and prints the paths of files.
-    pub(super) fn write(&self, images: Vec<ImageOut>) -> Result<(), Failure> {
+    /// Writes all of them, and what plugins left beside them, and prints the paths of files. On stdout are the pictures alone.
+    pub(super) fn write(&self, images: Vec<ImageOut>, artifacts: Vec<Artifact>) -> Result<(), Failure> {
         let count = images.len();
-        let mut said = Ok(());
+        let (mut said, mut paths) = (Ok(()), vec![]);
         for (index, image) in images.into_iter().enumerate() {
             let seed = image.seed.unwrap_or_default();
             let seeds = image.subseed.map_or_else(|| seed.to_string(), |subseed| format!("{seed}-{subseed}"));
@@ -72,6 +72,18 @@ impl Target {
             whole_file::write_to_target(&path, &bytes).map_err(|error| cannot_write(&path, &error))?;
             // The others are written though nobody may read their names.
             said = said.and(print(&format!("{}\n", path.display())));
+            paths.push(path);
+        }
+        let mut written: Vec<PathBuf> = vec![];
+        for artifact in artifacts {
+            // On stdout there is no path.
+            let of = artifact.image.and_then(|image| paths.get(image as usize)).or(paths.first());
+            let Some(of) = of else { continue };
+            let path = beside(of, &artifact, &written);
+            let (bytes, _) = lossless(artifact.picture)?;
+            whole_file::write_to_target(&path, &bytes).map_err(|error| cannot_write(&path, &error))?;
+            said = said.and(print(&format!("{}\n", path.display())));
+            written.push(path);
         }
         said
     }
@@ -120,6 +132,36 @@ fn encoded(image: ImageOut, wanted: Option<PictureFormat>) -> Result<(Vec<u8>, P
         Picture::decode(&bytes, MOST_BYTES)?.into_rgb().encode(format, &infotext)
     };
     anew().map(|bytes| (bytes, format)).map_err(Failure::new)
+}
+
+/// An artifact's bytes, which come without loss: PNG.
+fn lossless(image: ImageOut) -> Result<(Vec<u8>, PictureFormat), Failure> {
+    let Some(raw) = image.raw else { return encoded(image, None) };
+    let picture = Picture::from_raw(raw.0, image.width, image.height, image.channels.unwrap_or(3));
+    let bytes = picture.and_then(|picture| picture.to_png());
+    bytes.map(|bytes| (bytes, PictureFormat::Png)).map_err(Failure::new)
+}
+
+/// Where an artifact of a picture goes: `out.png` has `out-PLUGIN-NAME.png`, and a number where that is written already. What files'
+/// names should not have is left out.
+fn beside(picture: &Path, artifact: &Artifact, written: &[PathBuf]) -> PathBuf {
+    let words = |text: &str| {
+        let word = |c: char| if c.is_alphanumeric() { c } else { ' ' };
+        let text: String = text.chars().map(word).collect();
+        text.split_whitespace().collect::<Vec<_>>().join("-")
+    };
+    let mut stem = picture.file_stem().unwrap_or_default().to_owned();
+    for text in [&artifact.plugin, &artifact.name] {
+        stem.push("-");
+        stem.push(words(text));
+    }
+    let path = |number: usize| {
+        let mut name = stem.clone();
+        name.push(if number > 1 { format!("-{number}.png") } else { ".png".to_owned() });
+        picture.with_file_name(name)
+    };
+    // Of so many one more is free.
+    (1..=written.len() + 1).map(path).find(|path| !written.contains(path)).unwrap_or_default()
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {

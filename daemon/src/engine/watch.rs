@@ -1,6 +1,6 @@
 //! A run that is watched by its job.
 
-use latentd_client::protocol::{ImageOut, Pass};
+use latentd_client::protocol::{ImageOut, Pass, PluginProgress};
 
 use crate::jobs::{Job, Jobs};
 use crate::tasks::Watch;
@@ -21,5 +21,13 @@ impl Watch for JobWatch<'_> {
 
     fn preview(&self, pass: Pass, step: u32, image: ImageOut) {
         self.jobs.preview(self.job, pass, step, image);
+    }
+
+    fn plugin_progress(&self, progress: PluginProgress) {
+        self.jobs.plugin_progress(self.job, progress);
+    }
+
+    fn plugin_preview(&self, plugin: &str, image: ImageOut) {
+        self.jobs.plugin_preview(self.job, plugin, image);
     }
 }

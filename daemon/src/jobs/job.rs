@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use latentd_client::protocol::{Event, EventKind, JobState, JobView};
+use latentd_client::protocol::{Event, EventKind, JobState, JobView, Pass};
 use tokio::sync::watch;
 
 use super::watcher::{Told, Watcher};
@@ -80,6 +80,8 @@ pub(super) struct Inner {
     /// after it.
     pub told: bool,
     pub eta_s: Option<f64>,
+    /// The stage that was told of last, and what is drawn.
+    pub stage: Option<(String, Option<Pass>)>,
     /// The encoded result, while it is not on the disk.
     pub result: Option<Arc<Vec<u8>>>,
     /// Its row does not say how it stands, or there is a result that is not on the disk.
@@ -117,6 +119,7 @@ impl Job {
                 },
                 told: false,
                 eta_s: None,
+                stage: None,
                 result: None,
                 unsaved: false,
                 read: false,

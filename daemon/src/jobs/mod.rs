@@ -21,7 +21,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use latentd_client::protocol::{
-    Event, EventKind, ImageOut, JobListParams, JobState, JobView, LibraryEvent, Pass, QueueStatus,
+    Event, EventKind, ImageOut, JobListParams, JobState, JobView, LibraryEvent, Pass, PluginProgress,
+    QueueStatus,
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -179,13 +180,39 @@ impl Jobs {
         self.tell(job, |inner| {
             (inner.standing.step, inner.standing.steps) = (step, steps);
             inner.eta_s = eta_s;
-            Some(EventKind::Progress { stage: Some(stage.to_owned()), pass, step, steps, eta_s })
+            inner.stage = Some((stage.to_owned(), pass));
+            let stage = Some(stage.to_owned());
+            Some(EventKind::Progress { stage, pass, step, steps, eta_s, plugin: None })
+        });
+    }
+
+    /// A plugin goes on with what it does within the stage or step that was told of last.
+    pub(crate) fn plugin_progress(&self, job: &Job, plugin: PluginProgress) {
+        if !job.is_listed() {
+            return;
+        }
+        self.tell(job, |inner| {
+            let (stage, pass) = inner.stage.clone().unzip();
+            let (step, steps, eta_s) = (inner.standing.step, inner.standing.steps, inner.eta_s);
+            let (pass, plugin) = (pass.flatten(), Some(plugin));
+            Some(EventKind::Progress { stage, pass, step, steps, eta_s, plugin })
+        });
+    }
+
+    /// A plugin's picture of a running job.
+    pub(crate) fn plugin_preview(&self, job: &Job, plugin: &str, image: ImageOut) {
+        self.tell(job, |inner| {
+            let pass = inner.stage.as_ref().and_then(|(_, pass)| *pass);
+            let (step, plugin) = (inner.standing.step, Some(plugin.to_owned()));
+            Some(EventKind::Preview { step, pass, plugin, image: Box::new(image) })
         });
     }
 
     /// A picture of a running job.
     pub(crate) fn preview(&self, job: &Job, pass: Pass, step: u32, image: ImageOut) {
-        self.tell(job, |_| Some(EventKind::Preview { step, pass: Some(pass), image: Box::new(image) }));
+        self.tell(job, |_| {
+            Some(EventKind::Preview { step, pass: Some(pass), plugin: None, image: Box::new(image) })
+        });
     }
 
     /// A running job ended, with its encoded result or an error.

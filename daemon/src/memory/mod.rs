@@ -5,6 +5,7 @@
 //! a time; the others are as idle as anybody's, and are brought back if they had to go.
 
 mod budget;
+mod cache;
 mod changes;
 mod content;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod store;
 mod taesd;
 
 pub(crate) use budget::{Budget, Lease};
+pub(crate) use cache::{CacheKey, Cached};
 pub(crate) use changes::Changes;
 pub(crate) use hypernetworks::HypernetworkWish;
 pub(crate) use known::Known;

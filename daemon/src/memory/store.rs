@@ -10,6 +10,7 @@ use latentd_models::nn::{Device, KeyValueTransform, Precision};
 use tracing::info;
 
 use super::budget::{Budget, Lease};
+use super::cache::{Cache, CacheKey, Cached};
 use super::changes::Changes;
 use super::content;
 use super::hypernetworks::{HypernetworkWish, KeptHypernetworks};
@@ -40,6 +41,7 @@ pub(crate) struct Memory {
     taesd: KeptTaesd,
     hypernetworks: KeptHypernetworks,
     graphs: Kept<Graph>,
+    cache: Cache,
     own: Weak<Self>,
 }
 
@@ -58,6 +60,7 @@ impl Memory {
             taesd: KeptTaesd::default(),
             hypernetworks: KeptHypernetworks::default(),
             graphs: Kept::default(),
+            cache: Cache::default(),
             own: Weak::clone(own),
         })
     }
@@ -289,7 +292,7 @@ impl Memory {
         let mut table = self.table();
         table.sweep();
         let idle = table.idle_bytes(whom) + self.taesd.idle_bytes() + self.hypernetworks.idle_bytes();
-        let idle = idle + self.graphs.idle_bytes();
+        let idle = idle + self.graphs.idle_bytes() + self.cache.idle_bytes();
         let held = self.budget.leased().saturating_sub(idle);
         let (own, stays) = table.kept(known, self.device.kind(), whom);
         let without = |own: u64| self.budget.total().saturating_sub(held.saturating_sub(own));
@@ -302,6 +305,7 @@ impl Memory {
         self.taesd.clear()
             | self.hypernetworks.clear()
             | self.graphs.clear()
+            | self.cache.clear()
             | self.table().drop_idle(For::Job)
     }
 
@@ -354,6 +358,21 @@ impl Memory {
         self.table().learn(known.source(ComponentKind::UNet), ComponentKind::UNet, content);
     }
 
+    /// What may be kept beyond the jobs that made it, in bytes.
+    pub(crate) fn keep_at_most(&self, bytes: u64) {
+        self.cache.set_most(bytes);
+    }
+
+    /// What was kept under a key, if it is still there.
+    pub(crate) fn cached(&self, key: &CacheKey) -> Option<Cached> {
+        self.cache.get(key)
+    }
+
+    /// Keeps what a job made under a key, until it is in the way.
+    pub(crate) fn cache(&self, key: CacheKey, cached: Cached) {
+        self.cache.put(key, cached);
+    }
+
     /// The device whose memory it is.
     pub(crate) fn device(&self) -> &Device {
         &self.device
@@ -366,6 +385,10 @@ impl Memory {
             table.sweep();
             if let Some(lease) = self.budget.try_reserve(bytes) {
                 return Ok(lease);
+            }
+            // What was made can be made again, sooner than a network is read.
+            if self.cache.evict() {
+                continue;
             }
             let held = self.budget.leased().saturating_sub(table.idle_bytes(whom));
             if held.saturating_add(bytes) <= self.budget.total() && table.evict(whom) {
@@ -433,6 +456,26 @@ mod tests {
 
     use super::*;
     use crate::memory::fixture::Fixture;
+
+    #[test]
+    fn what_is_kept_goes_where_a_job_needs_the_room() {
+        let memory = Memory::new(cpu(), 100);
+        memory.keep_at_most(60);
+        let keep = |key: u8| {
+            let lease = memory.reserve_for_job(30, "job", &|| false).expect("room");
+            memory.cache([key; 32], Cached { value: Arc::new(key), lease: Arc::new(lease) });
+        };
+        keep(1);
+        keep(2);
+        let room = memory.reserve_for_job(60, "job", &|| false).expect("the older one is gone");
+        assert!(memory.cached(&[1; 32]).is_none() && memory.cached(&[2; 32]).is_some());
+        let held = memory.cached(&[2; 32]);
+        assert!(memory.reserve_for_job(30, "job", &|| false).is_err(), "somebody still has it");
+        drop((room, held));
+        keep(3);
+        assert!(memory.drop_idle() && memory.cached(&[3; 32]).is_none());
+        assert_eq!(memory.budget.leased(), 0);
+    }
 
     #[test]
     fn a_network_whose_content_becomes_known_while_it_is_loaded_is_found_again() {

@@ -3,21 +3,28 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
 use latentd_models::Tensor;
+use latentd_models::image::Picture;
 use latentd_models::pipeline::{Region, Role};
 use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 
+use super::artifact::Artifact;
+use super::manifest::Manifest;
 use super::objects::Objects;
 use super::opened::Opened;
 use super::resources::{Nothing, Resources};
 use super::status::name_of;
 use super::texts::Texts;
 use crate::error::{Class, Error, Result};
-use crate::memory::Lease;
+use crate::memory::{CacheKey, Cached, Lease};
+
+/// The share of a plugin's work that is worth to be told.
+const LEAST_ADVANCE: f64 = 0.01;
 
 /// What of a job its plugins may ask for.
 pub(crate) trait Job: Sync {
@@ -37,6 +44,27 @@ pub(crate) trait Job: Sync {
     fn resources(&self) -> &dyn Resources {
         &Nothing
     }
+
+    /// How many pictures are drawn.
+    fn pictures(&self) -> u32;
+
+    /// A plugin has done this share of what it does now.
+    fn progress(&self, plugin: &str, share: f64, what: &str);
+
+    /// Whether somebody wants to see pictures of the way there.
+    fn wants_preview(&self) -> bool;
+
+    /// A plugin shows one.
+    fn preview(&self, plugin: &str, picture: &Picture);
+
+    /// A folder of a plugin's own, made if it is not there.
+    fn folder(&self, plugin: &str) -> Result<PathBuf>;
+
+    /// What was kept under a key.
+    fn cached(&self, key: &CacheKey) -> Option<Cached>;
+
+    /// Keeps something under a key while there is room.
+    fn cache(&self, key: CacheKey, cached: Cached);
 }
 
 /// What one row is that a plugin asks the model of.
@@ -80,7 +108,11 @@ pub(super) struct AtHand<'a> {
 /// One call. Plugins have its address.
 pub(super) struct Call<'a> {
     pub plugin: &'a str,
+    /// The plugin's.
+    pub version: &'a str,
     thread: ThreadId,
+    /// How much of its work was told to be done.
+    done: Mutex<f64>,
     pub job: &'a dyn Job,
     pub at_hand: AtHand<'a>,
     state: Mutex<State<'a>>,
@@ -107,6 +139,10 @@ pub(super) struct State<'a> {
     pub notices: Vec<String>,
     /// What services gave, until the call ends.
     pub lent: Vec<Box<dyn Any>>,
+    /// Pictures beside the results.
+    pub artifacts: Vec<Artifact>,
+    /// What was reserved until the call ends.
+    pub reserved: Vec<Lease>,
 }
 
 /// What a plugin answers to a plan.
@@ -151,7 +187,7 @@ impl Want {
 
 impl<'a> Call<'a> {
     pub(super) fn new(
-        plugin: &'a str,
+        manifest: &'a Manifest,
         job: &'a dyn Job,
         objects: Option<&'a RefCell<Objects>>,
         plan: Option<Answer>,
@@ -167,9 +203,20 @@ impl<'a> Call<'a> {
             replies: BTreeMap::new(),
             notices: vec![],
             lent: vec![],
+            artifacts: vec![],
+            reserved: vec![],
         };
         let at_hand = AtHand::default();
-        Self { plugin, thread: thread::current().id(), job, at_hand, state: Mutex::new(state) }
+        Self {
+            plugin: &manifest.name,
+            version: &manifest.version,
+            thread: thread::current().id(),
+            // Also that nothing is done yet can be told.
+            done: Mutex::new(-1.0),
+            job,
+            at_hand,
+            state: Mutex::new(state),
+        }
     }
 
     /// The same, where the stage has something for services to work on.
@@ -186,6 +233,16 @@ impl<'a> Call<'a> {
     /// What the plugin is given of it.
     pub(super) fn pointer(&self) -> *mut latentd_call {
         std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Whether more of its work is done than was told before; it is told then.
+    pub(super) fn advances_to(&self, done: f64) -> bool {
+        let mut told = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let advances = done >= *told + LEAST_ADVANCE || (done == 1.0 && *told < 1.0);
+        if advances {
+            *told = done;
+        }
+        advances
     }
 
     /// Whether this is the thread that the plugin was called on.

@@ -197,7 +197,7 @@ fn planned(
     let Some(plan) = plugin.tables.plan.and_then(|table| table.plan) else {
         return Ok(Some((all(), vec![])));
     };
-    let call = Call::new(&manifest.name, job, None, Some(Answer::default())).with_opened(opened);
+    let call = Call::new(manifest, job, None, Some(Answer::default())).with_opened(opened);
     // SAFETY: `told` and the table live until the function returns; the call is this one.
     let status = unsafe { plan(call.pointer(), told, &raw const host::PLAN) };
     let state = call.end(status, "job.plan")?;

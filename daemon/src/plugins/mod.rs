@@ -5,6 +5,7 @@
 //! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here
 //! knows the wire; where pictures and files come from is behind [`resources`].
 
+mod artifact;
 mod call;
 mod given;
 mod host;
@@ -32,7 +33,9 @@ use latentd_client::protocol::{PluginEntry, PluginList, PluginParams, PluginSche
 use tracing::info;
 
 use crate::error::{Class, Error, Result};
+use crate::state_dir::make_private;
 use crate::suggest::nearest;
+pub(crate) use artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
 pub(crate) use call::Job;
 pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use library::{Libraries, Plugin};
@@ -49,12 +52,23 @@ pub(crate) struct Plugins {
     folders: Vec<Folder>,
     search: Mutex<Search>,
     libraries: Libraries,
+    /// Where each has a folder of its own.
+    own: PathBuf,
 }
 
 impl Plugins {
-    /// Those in these folders, in the order of their precedence. Copies of what is loaded lie in `copies`.
-    pub(crate) fn new(folders: Vec<Folder>, copies: PathBuf) -> Self {
-        Self { folders, search: Mutex::default(), libraries: Libraries::new(copies) }
+    /// Those in these folders, in the order of their precedence. Copies of what is loaded lie in `copies`, and in `own` each has
+    /// a folder that it may write to.
+    pub(crate) fn new(folders: Vec<Folder>, copies: PathBuf, own: PathBuf) -> Self {
+        Self { folders, search: Mutex::default(), libraries: Libraries::new(copies), own }
+    }
+
+    /// A plugin's own folder, which only we can look into; made if it is not there.
+    pub(crate) fn own_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.own.join(name);
+        let made = make_private(&self.own).and_then(|()| make_private(&folder));
+        made.map_err(|error| Error::internal(format!("cannot make {}: {error}", folder.display())))?;
+        Ok(folder)
     }
 
     fn found(&self) -> Vec<Found> {

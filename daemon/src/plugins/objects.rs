@@ -128,7 +128,7 @@ struct Object {
     /// Which of the calls within one another it belongs to.
     level: usize,
     /// Memory that is counted for it.
-    lease: Option<Lease>,
+    lease: Option<Arc<Lease>>,
 }
 
 /// Where numbers lie, and how many bytes they are. Read-only places are told so by their callers.
@@ -168,7 +168,7 @@ impl Objects {
 
     /// What the plugin allocates.
     pub(super) fn allocate(&mut self, content: Content, lease: Option<Lease>) -> Result<u64, Misuse> {
-        self.insert(content, true, lease)
+        self.insert(content, true, lease.map(Arc::new))
     }
 
     /// What the plugin has from its beginning to its end: read only.
@@ -178,7 +178,12 @@ impl Objects {
         Ok(handle)
     }
 
-    fn insert(&mut self, content: Content, is_open: bool, lease: Option<Lease>) -> Result<u64, Misuse> {
+    /// What is there already, with its memory: read only.
+    pub(super) fn lend_counted(&mut self, content: Content, lease: Arc<Lease>) -> Result<u64, Misuse> {
+        self.insert(content, false, Some(lease))
+    }
+
+    fn insert(&mut self, content: Content, is_open: bool, lease: Option<Arc<Lease>>) -> Result<u64, Misuse> {
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.slots.len() >= MOST => return Err(Misuse::TooMany),
@@ -308,10 +313,15 @@ impl Objects {
         }))
     }
 
+    /// The memory that is counted for a handle.
+    pub(super) fn lease(&mut self, handle: u64) -> Result<Option<Arc<Lease>>, Misuse> {
+        Ok(self.object(handle)?.lease.clone())
+    }
+
     /// The plugin keeps it beyond the call; `lease` counts what was not counted.
     pub(super) fn keep(&mut self, handle: u64, lease: Option<Lease>) -> Result<(), Misuse> {
         let object = self.object(handle)?;
-        object.lease = object.lease.take().or(lease);
+        object.lease = object.lease.take().or(lease.map(Arc::new));
         object.kept = object.kept.checked_add(1).ok_or(Misuse::NotHeld(handle))?;
         Ok(())
     }

@@ -12,6 +12,7 @@ use latentd_models::model::PictureSize;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::{self, MaskedContent};
 
+use super::beside::Beside;
 use super::continuation::Draws;
 use super::draw::{Draw, check_fits, in_field};
 use super::from_pictures::{FromPictures, Ready, Way};
@@ -50,6 +51,7 @@ impl Draw {
             timings,
             notices: self.notices.clone(),
             spent: BTreeMap::new(),
+            beside: Beside::default(),
             steps: 0,
         };
         // Each is decoded once, however often it is drawn.
@@ -68,6 +70,7 @@ impl Draw {
             (from, ready) => {
                 let from = from.as_ref().zip(ready.as_ref()).map(|(from, ready)| (from, ready, from.way()));
                 let drawn = self.round(&self.drawing, from, run, &mut course)?;
+                course.beside.pack(&mut packing, |image| image)?;
                 let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
                     if cancelled() {
                         let text = "cancelled while its pictures were put together";
@@ -85,7 +88,8 @@ impl Draw {
                 images.collect::<Result<Vec<_>>>()?
             }
         };
-        let Course { known, mut timings, mut notices, spent, .. } = course;
+        let Course { known, mut timings, mut notices, spent, beside, .. } = course;
+        notices.extend(beside.left_out());
         notices.extend(packing.finish()?);
         timings.total_s = started.elapsed().as_secs_f64();
         Ok(Txt2ImgResult {
@@ -94,6 +98,7 @@ impl Draw {
             precision: known.precision.name().to_owned(),
             timings,
             plugin_timings: spent,
+            artifacts: beside.packed,
             notices,
         })
     }
@@ -129,6 +134,8 @@ impl Draw {
                     ..self.drawing.clone()
                 };
                 let drawn = self.round(&drawing, Some((from, &ready, way)), run, course)?;
+                // What is drawn of a loop becomes the next image, be it at once or after other loops.
+                course.beside.pack(packing, |_| images.len())?;
                 let drawn = drawn.into_iter().next();
                 let mut drawn = drawn.ok_or_else(|| Error::internal("a loop drew nothing"))?;
                 told.request.denoising_strength = Some(way.strength);
@@ -175,7 +182,9 @@ impl Draw {
             }
             let mut parts = Parts { draw: self, from, drawing: &drawing, run, course, last: None };
             let made = continuation.continued(&picture, &mut parts)?;
-            let drawn = parts.last.ok_or_else(|| Error::internal("nothing was drawn"))?;
+            let last = parts.last;
+            course.beside.pack(packing, |_| images.len())?;
+            let drawn = last.ok_or_else(|| Error::internal("nothing was drawn"))?;
             // That of the first part draws them all.
             let drawn = pipeline::Output { seed: drawing.seed, ..drawn };
             let told = self.told.clone().of_image(0);
@@ -214,7 +223,9 @@ impl Draw {
             let steps = (course.steps, self.steps());
             let mut hooks = RunHooks::new(run, self.preview_every, course.timings, steps);
             let begun = from.map(|(from, ready, way)| from.begun(drawing.clone(), ready, way)).transpose()?;
+            let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
             let asking = Asking::new(run.watch, memory, &self.studio, drawing.rng);
+            let asking = asking.showing(pictures, self.preview_every.is_some());
             let (facts, stages) = (&known.facts, JobStages::begin(&self.plugins, &asking)?);
             let mut called = &stages;
             let drawn = match &begun {
@@ -222,7 +233,7 @@ impl Draw {
                 None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, &mut called),
             };
             let failure = stages.failure().or(lent.failure.take());
-            let said = stages.notices();
+            let (said, artifacts) = (stages.notices(), stages.artifacts());
             for (plugin, seconds) in stages.spent() {
                 *course.spent.entry(plugin.to_owned()).or_default() += seconds;
             }
@@ -233,6 +244,7 @@ impl Draw {
                     course.timings = hooks.timings;
                     course.tell(hooks.notices);
                     course.tell(said);
+                    course.beside.add(artifacts);
                     return Ok(drawn);
                 }
                 // What is free may be in pieces, none of them large enough, until what lies idle is gone.
@@ -330,6 +342,8 @@ struct Course {
     notices: Vec<String>,
     /// Seconds of each plugin.
     spent: BTreeMap<String, f64>,
+    /// Pictures of plugins beside the results.
+    beside: Beside,
     /// Steps that are done.
     steps: u32,
 }

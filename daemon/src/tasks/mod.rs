@@ -4,6 +4,7 @@
 //! for one that is quick. Nothing here knows the wire,
 //! the queue, or who watches.
 
+mod beside;
 mod continuation;
 mod decoding;
 mod device;

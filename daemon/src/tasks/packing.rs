@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use latentd_client::protocol::{Bytes, ImageOut};
-use latentd_models::image::{PictureFormat, RgbImage, encode_png};
+use latentd_models::image::{Picture, PictureFormat, RgbImage, encode_png};
 use tracing::warn;
 
 use super::output::Output;
@@ -72,7 +72,7 @@ impl<'a> Packing<'a> {
             }
             Output::Files(dir) | Output::OwnFiles(dir) => {
                 let png = Arc::new(encode_png(&image, &infotext)?);
-                match self.write(dir, &png, index)? {
+                match self.write(dir, &png, &index.to_string())? {
                     Some(path) => packed.path = Some(path.display().to_string()),
                     None => packed.png = Some(Bytes(Arc::unwrap_or_clone(png))),
                 }
@@ -82,15 +82,36 @@ impl<'a> Packing<'a> {
         Ok(packed)
     }
 
+    /// Packs picture number `index` of those that plugins left beside the results: always without loss.
+    pub(super) fn pack_artifact(&mut self, picture: Picture, index: usize) -> Result<ImageOut> {
+        let (width, height) = (picture.width as u32, picture.height as u32);
+        let mut packed = ImageOut { width, height, ..Default::default() };
+        match self.output {
+            Output::Raw => {
+                packed.channels = Some(picture.channels.count() as u32);
+                packed.raw = Some(Bytes(picture.pixels));
+            }
+            Output::Encoded(_) => packed.png = Some(Bytes(picture.to_png()?)),
+            Output::Files(dir) | Output::OwnFiles(dir) => {
+                let png = Arc::new(picture.to_png()?);
+                match self.write(dir, &png, &format!("artifact-{index}"))? {
+                    Some(path) => packed.path = Some(path.display().to_string()),
+                    None => packed.png = Some(Bytes(Arc::unwrap_or_clone(png))),
+                }
+            }
+        }
+        Ok(packed)
+    }
+
     /// Writes a file into `dir`, else into our own folder; `None` if neither takes it.
-    fn write(&mut self, dir: &Path, png: &Arc<Vec<u8>>, index: usize) -> Result<Option<PathBuf>> {
+    fn write(&mut self, dir: &Path, png: &Arc<Vec<u8>>, ending: &str) -> Result<Option<PathBuf>> {
         let own = (dir != self.own).then_some(self.own);
         for folder in std::iter::once(dir).chain(own) {
             if self.failed.iter().any(|(failed, _)| failed == folder) {
                 continue;
             }
             let is_own = folder == self.own;
-            let path = folder.join(format!("{}-{index}.png", self.job));
+            let path = folder.join(format!("{}-{ending}.png", self.job));
             let png = Arc::clone(png);
             let work = move |path: &Path| {
                 // Ours is made anew if somebody removed it.

@@ -1,17 +1,20 @@
 //! The plugins that a request names: resolved with it, and told of in its pictures.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use latentd_client::protocol::Txt2ImgParams;
+use latentd_client::protocol::{Bytes, ImageOut, PluginProgress, Txt2ImgParams};
+use latentd_models::image::Picture;
 use latentd_models::pipeline;
 use latentd_models::sampling::NoiseSource;
+use tracing::warn;
 
 use super::notices::Notices;
 use super::plugin_resources::StudioResources;
 use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Class, Error, Result};
-use crate::memory::{Lease, Memory};
+use crate::memory::{CacheKey, Cached, Lease, Memory};
 use crate::plugins::{Job, JobFacts, JobPlugins, Resources};
 
 /// What plugins may ask for of the job that they are part of.
@@ -20,6 +23,10 @@ pub(super) struct Asking<'a> {
     pub memory: &'a Memory,
     pub rng: NoiseSource,
     pub resources: StudioResources<'a>,
+    /// How many pictures are drawn.
+    pictures: u32,
+    /// Whether previews are asked for.
+    previews: bool,
 }
 
 impl<'a> Asking<'a> {
@@ -29,7 +36,13 @@ impl<'a> Asking<'a> {
         studio: &'a Arc<Studio>,
         rng: NoiseSource,
     ) -> Self {
-        Self { watch, memory, rng, resources: StudioResources { studio, watch } }
+        let resources = StudioResources { studio, watch };
+        Self { watch, memory, rng, resources, pictures: 0, previews: false }
+    }
+
+    /// While so many pictures are drawn, of which previews may be asked for.
+    pub(super) fn showing(self, pictures: usize, previews: bool) -> Self {
+        Self { pictures: u32::try_from(pictures).unwrap_or(u32::MAX), previews, ..self }
     }
 }
 
@@ -52,6 +65,42 @@ impl Job for Asking<'_> {
 
     fn resources(&self) -> &dyn Resources {
         &self.resources
+    }
+
+    fn pictures(&self) -> u32 {
+        self.pictures
+    }
+
+    fn progress(&self, plugin: &str, share: f64, what: &str) {
+        let (name, what) = (plugin.to_owned(), what.to_owned());
+        self.watch.plugin_progress(PluginProgress { name, share, what });
+    }
+
+    fn wants_preview(&self) -> bool {
+        self.previews
+    }
+
+    fn preview(&self, plugin: &str, picture: &Picture) {
+        match picture.to_png() {
+            Ok(png) => {
+                let (width, height) = (picture.width as u32, picture.height as u32);
+                let image = ImageOut { png: Some(Bytes(png)), width, height, ..Default::default() };
+                self.watch.plugin_preview(plugin, image);
+            }
+            Err(error) => warn!(plugin, %error, "preview"),
+        }
+    }
+
+    fn folder(&self, plugin: &str) -> Result<PathBuf> {
+        self.resources.studio.plugins.own_folder(plugin)
+    }
+
+    fn cached(&self, key: &CacheKey) -> Option<Cached> {
+        self.memory.cached(key)
+    }
+
+    fn cache(&self, key: CacheKey, cached: Cached) {
+        self.memory.cache(key, cached);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use latentd_client::protocol::{ImageOut, OnDisconnect, Pass};
+use latentd_client::protocol::{ImageOut, OnDisconnect, Pass, PluginProgress};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +59,12 @@ pub(crate) trait Watch: Sync {
 
     /// A picture of the way there.
     fn preview(&self, pass: Pass, step: u32, image: ImageOut);
+
+    /// A plugin goes on with what it does at the stage or step that was told of last.
+    fn plugin_progress(&self, _progress: PluginProgress) {}
+
+    /// A plugin's picture of the way there.
+    fn plugin_preview(&self, _plugin: &str, _image: ImageOut) {}
 }
 
 /// A method whose requests become jobs: what resolves its parameters, and does what was resolved. Implementing this is

@@ -46,7 +46,7 @@ pub enum Op {
     Take { a: Operand, b: Operand },
     /// The same numbers in other sizes, one of which may be −1: what is left.
     Reshape { a: Operand, dims: Vec<i64> },
-    /// Axis i of the result is axis `axes[i]`. NumPy's `transpose`.
+    /// Axis i of the result is axis `axes[i]`, for as many as a has. NumPy's `transpose`.
     Permute { a: Operand, axes: Vec<usize> },
     /// An image as `(1, channels, height, width)` of 0 to 1: each byte over 255.
     ToFloats { a: Operand },

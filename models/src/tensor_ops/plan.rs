@@ -175,7 +175,8 @@ fn made<'a>(op: &Op, find: &impl Fn(Operand) -> Result<&'a Shape, String>) -> Re
         Op::Reshape { a, dims } => Shape::floats(reshaped(floats(*a)?, dims)?)?,
         Op::Permute { a, axes } => {
             let dims = floats(*a)?;
-            let mut sorted = axes.clone();
+            let axes = axes.get(..dims.len()).unwrap_or(axes);
+            let mut sorted = axes.to_vec();
             sorted.sort_unstable();
             if !sorted.iter().copied().eq(0..dims.len()) {
                 return Err(format!("{axes:?} are not the axes of {dims:?}, each once"));

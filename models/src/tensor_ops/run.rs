@@ -50,6 +50,21 @@ pub fn run(
     Ok(kept.filter_map(|(_, result)| result).collect())
 }
 
+/// A function of each number.
+fn one(a: &Tensor, dims: &[usize], f: impl Fn(f32) -> f32 + Sync) -> Result<Vec<f32>, Failed> {
+    pointwise(dims, [read(a, dims)], |[a]| f(a))
+}
+
+/// A function of the numbers at each place of two.
+fn two(
+    a: &Tensor,
+    b: &Tensor,
+    dims: &[usize],
+    f: impl Fn(f32, f32) -> f32 + Sync,
+) -> Result<Vec<f32>, Failed> {
+    pointwise(dims, [read(a, dims), read(b, dims)], |[a, b]| f(a, b))
+}
+
 /// A tensor, read as it lies in sizes to which it broadcasts.
 fn read<'a>(tensor: &'a Tensor, dims: &[usize]) -> Read<'a> {
     Read { values: tensor.values(), first: 0, strides: stretched(tensor.dims(), dims) }
@@ -71,24 +86,19 @@ fn compute<'a>(
         let axes = tensor.dims().len();
         (tensor.dim(axes.saturating_sub(2)), tensor.dim(axes.saturating_sub(1)))
     };
-    let one =
-        |a: &Operand, f: &(dyn Fn(f32) -> f32 + Sync)| pointwise(dims, [read(floats(*a)?, dims)], |[a]| f(a));
-    let two = |a: &Operand, b: &Operand, f: &(dyn Fn(f32, f32) -> f32 + Sync)| {
-        pointwise(dims, [read(floats(*a)?, dims), read(floats(*b)?, dims)], |[a, b]| f(a, b))
-    };
     let values = match op {
-        Op::Affine { a, scale, shift } => one(a, &|a| scale * a + shift)?,
-        Op::Add { a, b, of_a, of_b } => two(a, b, &|a, b| of_a * a + of_b * b)?,
-        Op::Mul { a, b } => two(a, b, &|a, b| a * b)?,
-        Op::Div { a, b } => two(a, b, &|a, b| a / b)?,
-        Op::Lerp { a, b, c: None, share } => two(a, b, &|a, b| a + (b - a) * share)?,
+        Op::Affine { a, scale, shift } => one(floats(*a)?, dims, |a| scale * a + shift)?,
+        Op::Add { a, b, of_a, of_b } => two(floats(*a)?, floats(*b)?, dims, |a, b| of_a * a + of_b * b)?,
+        Op::Mul { a, b } => two(floats(*a)?, floats(*b)?, dims, |a, b| a * b)?,
+        Op::Div { a, b } => two(floats(*a)?, floats(*b)?, dims, |a, b| a / b)?,
+        Op::Lerp { a, b, c: None, share } => two(floats(*a)?, floats(*b)?, dims, |a, b| a + (b - a) * share)?,
         Op::Lerp { a, b, c: Some(c), .. } => {
             let operands = [read(floats(*a)?, dims), read(floats(*b)?, dims), read(floats(*c)?, dims)];
             pointwise(dims, operands, |[a, b, c]| a + (b - a) * c)?
         }
-        Op::Clamp { a, low, high } => one(a, &|a| a.clamp(*low, *high))?,
-        Op::Abs { a } => one(a, &f32::abs)?,
-        Op::Sqrt { a } => one(a, &f32::sqrt)?,
+        Op::Clamp { a, low, high } => one(floats(*a)?, dims, |a| a.clamp(*low, *high))?,
+        Op::Abs { a } => one(floats(*a)?, dims, f32::abs)?,
+        Op::Sqrt { a } => one(floats(*a)?, dims, f32::sqrt)?,
         Op::Slice { a, axis, from, .. } => {
             let a = floats(*a)?;
             let strides = strides(a.dims());
@@ -98,7 +108,8 @@ fn compute<'a>(
         Op::Permute { a, axes } => {
             let a = floats(*a)?;
             let own = strides(a.dims());
-            let strides = axes.iter().map(|axis| own.get(*axis).copied().unwrap_or_default()).collect();
+            let axes = axes.iter().take(dims.len());
+            let strides = axes.map(|axis| own.get(*axis).copied().unwrap_or_default()).collect();
             pointwise(dims, [Read { values: a.values(), first: 0, strides }], |[a]| a)?
         }
         Op::Concat { a, b, axis } => concat(floats(*a)?, floats(*b)?, *axis)?,

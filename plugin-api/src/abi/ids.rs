@@ -49,4 +49,6 @@ ids! {
     LATENTD_OPS = "tensor.ops/draft-1";
     /// Service, latentd_onnx.
     LATENTD_ONNX = "onnx/draft-1";
+    /// Service, latentd_cache.
+    LATENTD_CACHE = "cache/draft-1";
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use super::basic::{latentd_call, latentd_handle, latentd_status, latentd_text};
+use super::basic::{latentd_bytes, latentd_call, latentd_handle, latentd_status, latentd_text};
 
 /// LATENTD_JOBS: what concerns the job as a whole.
 #[repr(C)]
@@ -15,6 +15,35 @@ pub struct latentd_jobs {
     pub cancelled: Option<unsafe extern "C" fn(call: *mut latentd_call) -> u32>,
     /// A text into the result, once each; an error where the request says `strict`. \[control\] \[job\]
     pub notice: Option<unsafe extern "C" fn(call: *mut latentd_call, text: latentd_text) -> latentd_status>,
+    /// How much of what this call does is done, 0…1, and in a few words what that is; shown to who follows the job. What is told
+    /// never goes back; less than a hundredth more is not told. \[any\]
+    pub progress: Option<
+        unsafe extern "C" fn(call: *mut latentd_call, done: f64, what: latentd_text) -> latentd_status,
+    >,
+    /// Shows an image on the way there to who follows the job, if the request asks for previews. It is read only from then on.
+    /// \[job\]
+    pub preview:
+        Option<unsafe extern "C" fn(call: *mut latentd_call, image: latentd_handle) -> latentd_status>,
+    /// An image beside the results ("detected map", "before"), kept and sent with them: of picture `image`, or of all with
+    /// LATENTD_ANY. A name has 1 to 64 characters; 256 of 128 MiB are possible. It is read only from then on. Dropped if the
+    /// function does not return OK. \[job\]
+    pub artifact: Option<
+        unsafe extern "C" fn(
+            call: *mut latentd_call,
+            name: latentd_text,
+            image: u32,
+            handle: latentd_handle,
+        ) -> latentd_status,
+    >,
+    /// Counts memory that the plugin takes by itself, until this function of the plugin returns. MEMORY if it cannot be
+    /// had. \[job\]
+    pub reserve: Option<
+        unsafe extern "C" fn(call: *mut latentd_call, host_bytes: u64, device_bytes: u64) -> latentd_status,
+    >,
+    /// The path of a folder of the plugin's own, for all of its versions; made when it is first asked
+    /// for. \[job\]
+    pub folder:
+        Option<unsafe extern "C" fn(call: *mut latentd_call, path: *mut latentd_text) -> latentd_status>,
 }
 
 /// A tensor: NCHW logical; latents and samples in the model's scale.
@@ -134,4 +163,41 @@ pub struct latentd_tensors {
     /// Ends all mappings of a handle. \[job\]
     pub unmap:
         Option<unsafe extern "C" fn(call: *mut latentd_call, handle: latentd_handle) -> latentd_status>,
+    /// Writes the SHA-256, 32 bytes, of a tensor or image: of how many dimensions as a byte, sizes as 8 little-endian bytes each,
+    /// DLPack's code and bits as a byte each, and the numbers in logical order, little-endian. \[job\]
+    pub digest: Option<
+        unsafe extern "C" fn(
+            call: *mut latentd_call,
+            handle: latentd_handle,
+            sha256: *mut u8,
+        ) -> latentd_status,
+    >,
+}
+
+/// LATENTD_CACHE: what a plugin would rather not make again. It outlives jobs, not the daemon, and is private to the plugin's name
+/// and version.
+#[repr(C)]
+pub struct latentd_cache {
+    /// sizeof of it, as the host knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// What was kept under a key of 1 to 65536 bytes, to be read; NOT_FOUND if nothing is, or is no longer. Derive keys from
+    /// contents (`digest`) and parameters, never from handles. \[job\]
+    pub get: Option<
+        unsafe extern "C" fn(
+            call: *mut latentd_call,
+            key: latentd_bytes,
+            handle: *mut latentd_handle,
+        ) -> latentd_status,
+    >,
+    /// Keeps a tensor or image under a key, in the place of what was there; it is read only from then on. Where there is too little
+    /// room nothing is kept, which is no failure. \[job\]
+    pub put: Option<
+        unsafe extern "C" fn(
+            call: *mut latentd_call,
+            key: latentd_bytes,
+            handle: latentd_handle,
+        ) -> latentd_status,
+    >,
 }

@@ -87,20 +87,20 @@ impl<'a> Cond<'a> {
 
     /// Puts another context of the same sizes in its place.
     pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.context.call, 2 * self.place, new.into().handle)
+        hand_over(&self.context.call, 2 * self.place, new)
     }
 
     /// Puts another pooled of the same sizes in its place.
     pub fn replace_pooled(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.context.call, 2 * self.place + 1, new.into().handle)
+        hand_over(&self.context.call, 2 * self.place + 1, new)
     }
 
     /// Puts what was encoded in its place.
     pub fn replace_with(&self, encoded: &Encoded<'a>) -> Result<()> {
         let call = &self.context.call;
-        hand_over(call, 2 * self.place, encoded.context.handle)?;
+        hand_over(call, 2 * self.place, encoded.context)?;
         match encoded.pooled {
-            Some(pooled) => hand_over(call, 2 * self.place + 1, pooled.handle),
+            Some(pooled) => hand_over(call, 2 * self.place + 1, pooled),
             None => Ok(()),
         }
     }

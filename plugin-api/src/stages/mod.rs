@@ -15,7 +15,7 @@ use crate::handed_over::HandedOver;
 use crate::host::text;
 use crate::image::Image;
 use crate::job::Plugin;
-use crate::tensor::{Tensor, unmapped};
+use crate::tensor::Tensor;
 pub use conditioning::{Cond, Conditioning, Conds, Encoded, Token};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
 
@@ -161,7 +161,7 @@ pub struct Latents<'a> {
 impl<'a> Latents<'a> {
     /// Puts others in their place.
     pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.call, 0, new.into().handle)
+        hand_over(&self.call, 0, new)
     }
 }
 
@@ -180,7 +180,7 @@ pub struct Denoising<'a> {
 impl<'a> Denoising<'a> {
     /// Puts another x in its place.
     pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.call, 0, new.into().handle)
+        hand_over(&self.call, 0, new)
     }
 }
 
@@ -205,7 +205,7 @@ pub struct Combine<'a> {
 impl<'a> Combine<'a> {
     /// Puts another sample in the place of what guidance made.
     pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.call, 0, new.into().handle)
+        hand_over(&self.call, 0, new)
     }
 }
 
@@ -246,12 +246,12 @@ pub struct Block<'a> {
 impl<'a> Block<'a> {
     /// Puts another h of the same sizes in its place.
     pub fn replace_h(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.call, 0, new.into().handle)
+        hand_over(&self.call, 0, new)
     }
 
     /// Puts another skip of the same sizes in its place.
     pub fn replace_skip(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.call, 1, new.into().handle)
+        hand_over(&self.call, 1, new)
     }
 }
 
@@ -285,13 +285,12 @@ pub struct Picture<'a> {
 impl<'a> Picture<'a> {
     /// Puts another image of the same size in its place.
     pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.image.call, self.slot, new.into().handle)
+        hand_over(&self.image.call, self.slot, new)
     }
 }
 
-fn hand_over(call: &Call<'_>, slot: u32, handle: u64) -> Result<()> {
-    unmapped(call, handle)?;
-    call.replace(slot, handle)
+fn hand_over<'a>(call: &Call<'a>, slot: u32, new: impl Into<HandedOver<'a>>) -> Result<()> {
+    call.replace(slot, new.into().into_handle(call)?)
 }
 
 /// The elements of a list, as far as we know them.

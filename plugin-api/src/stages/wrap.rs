@@ -120,7 +120,7 @@ impl<'a> Wrap<'a> {
 
     /// Answers with these samples, one per row.
     pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
-        hand_over(&self.call, 0, new.into().handle)
+        hand_over(&self.call, 0, new)
     }
 
     /// # Safety

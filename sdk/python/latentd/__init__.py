@@ -40,6 +40,7 @@ from .prompts import (
     StyleList,
 )
 from .types import (
+    Artifact,
     Blob,
     Event,
     Image,
@@ -52,6 +53,7 @@ from .types import (
     MergeResult,
     OutpaintFields,
     Output,
+    PluginProgress,
     Preview,
     PreviewFields,
     Progress,
@@ -64,6 +66,7 @@ from .types import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Artifact",
     "AsyncClient",
     "Blob",
     "Busy",
@@ -91,6 +94,7 @@ __all__ = [
     "PluginEntry",
     "PluginError",
     "PluginList",
+    "PluginProgress",
     "PluginSchema",
     "Preview",
     "PreviewFields",

@@ -440,6 +440,19 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Artifact:
+    """A picture that a plugin left beside the results."""
+
+    plugin: str
+    name: str
+    """What it is, in the plugin's words."""
+    picture: Image
+    """Always lossless: PNG, raw pixels or a PNG file, as the request has it."""
+    image: Optional[int] = None
+    """Which of the result's images it belongs to; ``None`` of all."""
+
+
+@dataclass(frozen=True)
 class Result:
     """What a job made."""
 
@@ -454,6 +467,8 @@ class Result:
     """What was computed in: ``"f32"`` or ``"bf16"``."""
     plugin_timings: Dict[str, float] = field(default_factory=dict)
     """Seconds that each plugin took, within those of ``timings``."""
+    artifacts: List[Artifact] = field(default_factory=list)
+    """What plugins left beside the images."""
 
 
 @dataclass(frozen=True)
@@ -508,6 +523,17 @@ class Event:
 
 
 @dataclass(frozen=True)
+class PluginProgress:
+    """Where a plugin stands with what it does now."""
+
+    name: str
+    share: float
+    """Of this, 0 to 1."""
+    what: str = ""
+    """What it does, in its words."""
+
+
+@dataclass(frozen=True)
 class Progress(Event):
     """A step or stage is done."""
 
@@ -522,6 +548,8 @@ class Progress(Event):
     """Seconds that are left, once the daemon can tell."""
     pass_: str = ""
     """What is drawn: ``"base"``, or ``"hires"`` in the second pass of hires fix. Empty of other stages, and of older daemons."""
+    plugin: Optional[PluginProgress] = None
+    """Where a plugin stands, if it is what this tells of; the rest is as it was told before."""
 
 
 @dataclass(frozen=True)
@@ -532,6 +560,8 @@ class Preview(Event):
     step: int = 0
     pass_: str = ""
     """As of :class:`Progress`."""
+    plugin: str = ""
+    """Which plugin made it; empty if none did."""
 
 
 @dataclass(frozen=True)
@@ -684,8 +714,35 @@ def parse_result(value: Any) -> Result:
     job = str(value.get("job", ""))
     timings, precision = dict(value.get("timings") or {}), str(value.get("precision", ""))
     plugins = {str(name): float(seconds) for name, seconds in dict(value.get("plugin_timings") or {}).items()}
+    artifacts = [parse_artifact(artifact) for artifact in value.get("artifacts") or []]
     return Result(
-        job=job, images=images, timings=timings, notices=notices, precision=precision, plugin_timings=plugins
+        job=job,
+        images=images,
+        timings=timings,
+        notices=notices,
+        precision=precision,
+        plugin_timings=plugins,
+        artifacts=artifacts,
+    )
+
+
+def parse_artifact(value: Any) -> Artifact:
+    """An artifact from the wire."""
+    if not isinstance(value, dict):
+        raise ProtocolError("the daemon sent an artifact that is not a map")
+    name, plugin = str(value.get("name", "")), str(value.get("plugin", ""))
+    return Artifact(plugin, name, parse_image(value.get("picture")), value.get("image"))
+
+
+def parse_plugin_progress(value: Any) -> Optional[PluginProgress]:
+    """What a progress event tells of a plugin."""
+    if not isinstance(value, dict):
+        return None
+    share = value.get("share")
+    return PluginProgress(
+        name=str(value.get("name", "")),
+        share=float(share) if isinstance(share, (int, float)) else 0.0,
+        what=str(value.get("what") or ""),
     )
 
 
@@ -697,10 +754,12 @@ def parse_event(value: Any) -> Event:
     if kind == "progress":
         step, steps = _number(value, "step"), _number(value, "steps")
         stage, pass_ = value.get("stage") or "", value.get("pass") or ""
-        return Progress(job, seq, kind, value, step, steps, stage, value.get("eta_s"), pass_)
+        plugin = parse_plugin_progress(value.get("plugin"))
+        return Progress(job, seq, kind, value, step, steps, stage, value.get("eta_s"), pass_, plugin)
     if kind == "preview" and value.get("image") is not None:
         image, pass_ = parse_image(value["image"]), value.get("pass") or ""
-        return Preview(job, seq, kind, value, image, value.get("step") or 0, pass_)
+        plugin = value.get("plugin") or ""
+        return Preview(job, seq, kind, value, image, value.get("step") or 0, pass_, plugin)
     return Event(job, seq, kind, value)
 
 

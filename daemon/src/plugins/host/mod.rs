@@ -3,6 +3,7 @@
 //! Each function takes what a plugin gives it for what it may be: null, misaligned in size, from the wrong thread. A pointer
 //! that is none cannot be told; a plugin that runs within the daemon is trusted that far.
 
+mod cache;
 mod evals;
 mod jobs;
 mod named;
@@ -16,9 +17,9 @@ mod texts;
 use std::ffi::c_void;
 
 use latentd_plugin_api::abi::{
-    LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS, LATENTD_JOBS,
-    LATENTD_ONNX, LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_WARN, latentd_bytes, latentd_call,
-    latentd_handle, latentd_host, latentd_status, latentd_text,
+    LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_CACHE, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS,
+    LATENTD_JOBS, LATENTD_ONNX, LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_WARN, latentd_bytes,
+    latentd_call, latentd_handle, latentd_host, latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
@@ -53,6 +54,7 @@ services! {
     LATENTD_OPS => ops::OPS,
     LATENTD_TEXTS => texts::TEXTS,
     LATENTD_ONNX => onnx::ONNX,
+    LATENTD_CACHE => cache::CACHE,
 }
 
 /// The table that every plugin is given.

@@ -154,7 +154,6 @@ fn operation(op: &latentd_op, a: Operand, b: Option<Operand>, c: Option<Operand>
         codes::LATENTD_OP_RESHAPE => {
             Op::Reshape { a, dims: op.n.iter().copied().take_while(|size| *size != 0).collect() }
         }
-        // As many as there are axes is told with its shape.
         codes::LATENTD_OP_PERMUTE => {
             Op::Permute { a, axes: (0..8).map_while(|index| n(index).ok()).collect() }
         }

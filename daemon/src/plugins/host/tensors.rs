@@ -9,6 +9,8 @@ use latentd_plugin_api::abi::{
     latentd_call, latentd_handle, latentd_map, latentd_status, latentd_tensor_info, latentd_tensors,
 };
 
+use sha2::{Digest, Sha256};
+
 use super::serving::{Failure, Served, give_back, misuse, objects, reserve, serve, taken};
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::{Content, Image, dense_strides};
@@ -22,6 +24,7 @@ pub(super) static TENSORS: latentd_tensors = latentd_tensors {
     release: Some(release),
     map: Some(map),
     unmap: Some(unmap),
+    digest: Some(digest),
 };
 
 /// The sizes that a plugin asks for, none of them 0, of so many bytes a number.
@@ -156,6 +159,47 @@ unsafe extern "C" fn release(call: *mut latentd_call, handle: latentd_handle) ->
 unsafe extern "C" fn unmap(call: *mut latentd_call, handle: latentd_handle) -> latentd_status {
     // SAFETY: the plugin names a call.
     unsafe { serve(call, |_, state| Ok(objects(state)?.unmap(handle)?)) }
+}
+
+unsafe extern "C" fn digest(
+    call: *mut latentd_call,
+    handle: latentd_handle,
+    sha256: *mut u8,
+) -> latentd_status {
+    let work = |_: &Call<'_>, state: &mut State<'_>| {
+        if sha256.is_null() {
+            return misuse("sha256 is null");
+        }
+        let mut objects = objects(state)?;
+        let content = objects.readable_content(handle)?;
+        let dims = content.dims();
+        let mut hash = Sha256::new();
+        hash.update([u8::try_from(dims.len()).unwrap_or(u8::MAX)]);
+        for size in dims {
+            hash.update((size as u64).to_le_bytes());
+        }
+        match content {
+            Content::Tensor(tensor) => {
+                hash.update([LATENTD_FLOAT, 32]);
+                for value in tensor.values() {
+                    hash.update(value.to_le_bytes());
+                }
+            }
+            Content::Image(Image { channels, pixels, .. }) => {
+                hash.update([LATENTD_UINT, 8]);
+                for channel in 0..*channels {
+                    let plane: Vec<u8> = pixels.iter().skip(channel).step_by(*channels).copied().collect();
+                    hash.update(plane);
+                }
+            }
+        }
+        let hash: [u8; 32] = hash.finalize().into();
+        // SAFETY: there are 32 bytes of the plugin's own, by its word.
+        unsafe { sha256.copy_from_nonoverlapping(hash.as_ptr(), hash.len()) };
+        Ok(())
+    };
+    // SAFETY: the plugin names a call.
+    unsafe { serve(call, work) }
 }
 
 unsafe extern "C" fn map(

@@ -29,6 +29,7 @@ use latentd_plugin_api::abi::{
 };
 
 use crate::error::{Class, Error, Result};
+use crate::plugins::artifact::Artifact;
 use crate::plugins::call::{AtHand, Call, Job, Want};
 use crate::plugins::given::Decoded;
 use crate::plugins::host::text;
@@ -52,6 +53,8 @@ pub(crate) struct JobStages<'a> {
     failure: RefCell<Option<Error>>,
     /// What plugins want to be told.
     notices: RefCell<Vec<String>>,
+    /// Pictures that they leave beside the results.
+    artifacts: RefCell<Vec<Artifact>>,
 }
 
 /// What a plugin made for this drawing.
@@ -103,6 +106,7 @@ impl<'a> JobStages<'a> {
             pass: RefCell::default(),
             failure: RefCell::default(),
             notices: RefCell::default(),
+            artifacts: RefCell::default(),
         };
         for member in &plugins.members {
             let objects = RefCell::<Objects>::default();
@@ -115,7 +119,7 @@ impl<'a> JobStages<'a> {
                 continue;
             };
             let lending = Lending::begin(&objects);
-            let call = Call::new(member.name(), job, Some(&objects), None).with_opened(&opened);
+            let call = Call::new(&member.plugin.manifest, job, Some(&objects), None).with_opened(&opened);
             let params = member.given.packed(&handles);
             let told = plugins.described(member, &params);
             let since = Instant::now();
@@ -128,6 +132,7 @@ impl<'a> JobStages<'a> {
                 return Err(wrong("it answered SKIP, which plans and stages may"));
             }
             let (replaced, notices) = (state.replaced, state.notices);
+            begun.artifacts.borrow_mut().extend(state.artifacts);
             drop(lending);
             // From here on it is destroyed, whatever comes.
             let spent = Cell::new(since.elapsed());
@@ -153,6 +158,11 @@ impl<'a> JobStages<'a> {
     /// What plugins want to be told.
     pub(crate) fn notices(&self) -> Vec<String> {
         self.notices.take()
+    }
+
+    /// Pictures that they leave beside the results.
+    pub(crate) fn artifacts(&self) -> Vec<Artifact> {
+        self.artifacts.take()
     }
 
     /// Whether somebody takes part in a stage.
@@ -208,6 +218,7 @@ impl<'a> JobStages<'a> {
         instance.spent.set(instance.spent.get() + begun.elapsed());
         match called {
             Ok(left) => {
+                self.artifacts.borrow_mut().extend(left.artifacts);
                 let heard = self.hear(instance.member, left.notices);
                 heard.map(|()| left.is_changed).map_err(|error| self.fail(error))
             }
@@ -328,6 +339,7 @@ fn of(member: &Member, text: &str) -> String {
 #[derive(Default)]
 pub(in crate::plugins) struct Left {
     notices: Vec<String>,
+    artifacts: Vec<Artifact>,
     /// Whether it replaced something.
     pub(in crate::plugins) is_changed: bool,
 }
@@ -363,7 +375,8 @@ pub(in crate::plugins) fn call(
     let _ends = Lending::begin(objects);
     let lent = contents.iter().map(|content| objects.borrow_mut().lend(content.clone()));
     let handles = lent.collect::<Result<Vec<u64>, _>>().map_err(|misuse| wrong(misuse.to_string()))?;
-    let call = Call::new(name, job, Some(objects), None).with_at_hand(at_hand).with_opened(opened);
+    let call = Call::new(&member.plugin.manifest, job, Some(objects), None);
+    let call = call.with_at_hand(at_hand).with_opened(opened);
     let called =
         Called { instance: *made, call: call.pointer(), tables: &member.plugin.tables, handles: &handles };
     let status = function(&called);
@@ -374,7 +387,7 @@ pub(in crate::plugins) fn call(
     }
     let is_changed =
         replace_all(&mut objects.borrow_mut(), state.replaced, contents, slots).map_err(wrong)?;
-    Ok(Left { notices: state.notices, is_changed })
+    Ok(Left { notices: state.notices, artifacts: state.artifacts, is_changed })
 }
 
 /// Puts what a plugin gave in the places of its slots; whether there was something.

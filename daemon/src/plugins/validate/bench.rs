@@ -2,20 +2,23 @@
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_client::protocol::{LibraryKind, PluginParams, Txt2ImgParams};
+use latentd_models::image::Picture;
 use latentd_models::sampling::NoiseSource;
 use rmpv::Value;
 use serde_json::{Map, Value as Json};
+use tempfile::TempDir;
 
 use super::inputs::{Random, Values};
 use super::outcome::{Line, Outcome};
 use super::schema;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
-use crate::memory::{Budget, Lease};
+use crate::memory::{Budget, CacheKey, Cached, Lease};
 use crate::onnx::Graph;
 use crate::plugins::call::Job;
 use crate::plugins::job::{JobFacts, JobPlugins, Settled};
@@ -37,6 +40,8 @@ pub(super) struct Bench {
     granted: AtomicU32,
     refused: AtomicU32,
     budget: Arc<Budget>,
+    /// The plugin's own, once it asks for it.
+    folder: Mutex<Option<TempDir>>,
 }
 
 impl Bench {
@@ -46,6 +51,7 @@ impl Bench {
             granted: AtomicU32::new(u32::MAX),
             refused: AtomicU32::new(0),
             budget: Budget::new(MOST_BYTES),
+            folder: Mutex::default(),
         }
     }
 
@@ -91,6 +97,33 @@ impl Job for Bench {
     fn resources(&self) -> &dyn Resources {
         &MadeUp
     }
+
+    fn pictures(&self) -> u32 {
+        u32::MAX
+    }
+
+    fn progress(&self, _plugin: &str, _share: f64, _what: &str) {}
+
+    fn wants_preview(&self) -> bool {
+        true
+    }
+
+    fn preview(&self, _plugin: &str, _picture: &Picture) {}
+
+    fn folder(&self, _plugin: &str) -> Result<PathBuf> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if folder.is_none() {
+            let made = tempfile::Builder::new().prefix("latentd-validate-").tempdir();
+            *folder = Some(made.map_err(|error| Error::internal(format!("cannot make a folder: {error}")))?);
+        }
+        Ok(folder.as_ref().map(|folder| folder.path().to_owned()).unwrap_or_default())
+    }
+
+    fn cached(&self, _key: &CacheKey) -> Option<Cached> {
+        None
+    }
+
+    fn cache(&self, _key: CacheKey, _cached: Cached) {}
 }
 
 /// Whatever picture is asked for is a small one that is made up. There is no library.

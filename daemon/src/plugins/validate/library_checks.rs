@@ -242,7 +242,7 @@ fn job(params: &[u8]) -> latentd_job {
 fn create(ready: &Ready, told: *const latentd_job) -> Result<()> {
     let Some(create) = ready.plugin.tables.entry.create else { return Ok(()) };
     let (bench, objects, mut made) = (Bench::new(), RefCell::<Objects>::default(), std::ptr::null_mut());
-    let call = Call::new(&ready.plugin.manifest.name, &bench, Some(&objects), None);
+    let call = Call::new(&ready.plugin.manifest, &bench, Some(&objects), None);
     // SAFETY: what is lent lives until the function returns; the call is this one.
     let status = unsafe { create(call.pointer(), told, &raw mut made) };
     call.end(status, "create")?;

@@ -330,12 +330,12 @@ mod tests {
     }
 
     fn progress(step: u32) -> EventKind {
-        EventKind::Progress { stage: None, pass: None, step, steps: 9, eta_s: None }
+        EventKind::Progress { stage: None, pass: None, step, steps: 9, eta_s: None, plugin: None }
     }
 
     fn preview(bytes: usize) -> EventKind {
         let image = ImageOut { png: Some(Bytes(vec![7; bytes])), ..Default::default() };
-        EventKind::Preview { step: 1, pass: None, image: Box::new(image) }
+        EventKind::Preview { step: 1, pass: None, plugin: None, image: Box::new(image) }
     }
 
     fn count(outbox: &Outbox) -> usize {

@@ -41,6 +41,9 @@ pub enum EventKind {
         /// Seconds to go, once that can be told.
         #[serde(default)]
         eta_s: Option<f64>,
+        /// Where a plugin stands, if it is what this tells of; the rest is as it was told before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plugin: Option<PluginProgress>,
     },
     /// A picture of the way there.
     Preview {
@@ -49,6 +52,9 @@ pub enum EventKind {
         /// What is drawn; older daemons do not tell.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pass: Option<Pass>,
+        /// Which plugin made it, if one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plugin: Option<String>,
         /// The picture.
         image: Box<ImageOut>,
     },
@@ -61,6 +67,18 @@ pub enum EventKind {
     },
     /// Somebody cancelled it.
     Cancelled,
+}
+
+/// Where a plugin stands with what it does now. It never goes back within one thing that it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PluginProgress {
+    /// Its name.
+    pub name: String,
+    /// Of this, 0 to 1.
+    pub share: f64,
+    /// What it does, in its words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub what: String,
 }
 
 /// What is drawn of a picture.

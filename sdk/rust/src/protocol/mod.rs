@@ -56,7 +56,7 @@ mod txt2img;
 
 pub use blobs::{Blob, BlobPutParams};
 pub use error::{ErrorName, WireError};
-pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind, Pass};
+pub use event::{Event, EventKind, LibraryEvent, LibraryEventKind, Pass, PluginProgress};
 pub use image::{Bytes, ImageIn, ImageOut};
 pub use image_info::{ImageInfo, ImageInfoParams, RepeatRequest};
 pub use img2img::{DenoisingCurve, Img2ImgParams, LoopbackParams, Masks, SoftInpaintingParams};
@@ -84,7 +84,7 @@ pub use server::{
 };
 pub use styles::{DeleteStyleParams, SaveStyleParams, StyleEntry, StyleList};
 pub use txt2img::{
-    LoraParams, OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings,
+    Artifact, LoraParams, OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings,
     Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
 

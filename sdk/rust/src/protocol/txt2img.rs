@@ -571,10 +571,27 @@ pub struct Txt2ImgResult {
     /// Seconds that each plugin took, of those that took part; within those of `timings`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub plugin_timings: BTreeMap<String, f64>,
+    /// Pictures that plugins left beside the results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
     /// What the person who asked should know: that only the demo model was there to draw with; what was asked for and not
     /// applied (a network that is not there or made for another model, with the number of its tensors and the first); or that files could not be written where they should be, why, and where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+}
+
+/// A picture that a plugin left beside the results: a detected map, a mask, how it was before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Artifact {
+    /// The plugin's name.
+    pub plugin: String,
+    /// What it is, in the plugin's words.
+    pub name: String,
+    /// Which of `images` it belongs to; all of them if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<u32>,
+    /// The picture: `raw` of 1, 3 or 4 channels, a PNG file as `path`, or `png`, by what `output.format` says. Always lossless.
+    pub picture: ImageOut,
 }
 
 /// Seconds spent in each stage.
