@@ -235,6 +235,12 @@
 /* Every one of them, where that is said. */
 #define LATENTD_ANY 4294967295
 
+/* A text of what is wanted. */
+#define LATENTD_PROMPT 1
+
+/* A text of what is steered away from. */
+#define LATENTD_NEGATIVE 2
+
 /* A tensor: NCHW logical; latents and samples in the model's scale. */
 #define LATENTD_TENSOR 1
 
@@ -1025,6 +1031,59 @@ typedef struct latentd_row {
     latentd_handle pooled;
 } latentd_row;
 
+/* A request that may be rewritten. */
+typedef struct latentd_rewrite {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     The request as it was sent, with seeds drawn, styles in the prompts and the defaults of plugins' parameters put in: names
+     and sizes are not settled yet. Pictures are left out of it.
+     */
+    const struct latentd_job *job;
+    /*
+     latentd_prompt: prompt, negative_prompt, those of a hires pass and of regions, and each parameter of any plugin of the
+     request that its schema marks `x-prompt` (true, or "negative").
+     */
+    struct latentd_list prompts;
+    /* uint64_t, one for each picture: what draws it alone. */
+    struct latentd_list seeds;
+} latentd_rewrite;
+
+/* A stage with one function. [control] */
+typedef struct latentd_rewrite_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     At submit, before anything of the request is resolved; no instance is there. `reply` in slot i: a patch for the i-th
+     request, counted from 0; 256 at most, which become one job with their pictures one after the other. Without a reply
+     the request stays as it is. A patch is a map over the request: maps merge, all else replaces, nil takes away; at its top
+     a key that begins with "/" is a JSON pointer to one place, of a list's element too. `prompt`, `negative_prompt` and
+     `x-prompt` parameters may become lists, one text for each picture; count and seeds may change. What comes of it is
+     looked at as if a client had sent it. How pictures come back (output, preview, strict, keep_alive, on_disconnect) is the
+     user's. Within 5 seconds. Not called for what is read back from a picture.
+     */
+    latentd_status (*run)(struct latentd_call *call, const struct latentd_rewrite *rewrite);
+} latentd_rewrite_stage;
+
+/* A prompt of a request. */
+typedef struct latentd_prompt {
+    /* As it was written, styles around it. */
+    struct latentd_text text;
+    /*
+     JSON pointer into the request: "/prompt", "/regions/0/prompt", "/plugins/face-fix/passes/0/ad_prompt"; of a list that
+     has a text for each picture "/prompt/3".
+     */
+    struct latentd_text field;
+    /* LATENTD_PROMPT or LATENTD_NEGATIVE. */
+    uint32_t kind;
+    /* Which of the request's pictures it is for; LATENTD_ANY: all of them. */
+    uint32_t image;
+} latentd_prompt;
+
 /* Success. */
 #define LATENTD_OK 0
 
@@ -1066,6 +1125,8 @@ typedef struct latentd_row {
 #define LATENTD_JOB_PLAN "job.plan/draft-1"
 /* Stage, latentd_conditioning_stage: what images are told. Slots: 2·i context, 2·i + 1 pooled of conds[i], each of the same size. */
 #define LATENTD_CONDITIONING "conditioning/draft-1"
+/* Stage, latentd_rewrite_stage: the request before it is resolved. Slot i: a patch that makes the i-th of it. */
+#define LATENTD_REQUEST_REWRITE "request.rewrite/draft-1"
 /* Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise. */
 #define LATENTD_NOISE_INIT "noise.init/draft-1"
 /* Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents. */

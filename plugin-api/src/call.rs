@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 
 use crate::abi::{
-    LATENTD_DEBUG, LATENTD_ERROR, LATENTD_INFO, LATENTD_UNSUPPORTED, LATENTD_WARN, latentd_call,
-    latentd_handle, latentd_status, latentd_tensor_info,
+    LATENTD_DEBUG, LATENTD_ERROR, LATENTD_INFO, LATENTD_UNSUPPORTED, LATENTD_WARN, latentd_bytes,
+    latentd_call, latentd_handle, latentd_status, latentd_tensor_info,
 };
 use crate::error::{Error, Result};
 use crate::host::{Host, host, lend};
@@ -93,6 +93,14 @@ impl Call<'_> {
         let replace = self.host.table.replace.ok_or_else(lacks)?;
         // SAFETY: the call is under way.
         Error::of_service(unsafe { replace(self.pointer, slot, handle) })
+    }
+
+    /// Gives text or MessagePack for a slot.
+    pub(crate) fn reply(&self, slot: u32, reply: &[u8]) -> Result<()> {
+        let service = self.host.table.reply.ok_or_else(lacks)?;
+        let reply = latentd_bytes { data: reply.as_ptr().cast(), length: reply.len() as u64 };
+        // SAFETY: the call is under way, and the bytes are lent.
+        Error::of_service(unsafe { service(self.pointer, slot, reply) })
     }
 
     /// Leaves why the call fails.

@@ -10,14 +10,14 @@ use crate::abi::{
     self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_FAILED, LATENTD_OK, LATENTD_SKIP, latentd_block,
     latentd_call, latentd_conditioning_stage, latentd_conds, latentd_denoise, latentd_denoise_stage,
     latentd_job, latentd_latents, latentd_latents_stage, latentd_pictures, latentd_pictures_stage,
-    latentd_plan, latentd_plan_extension, latentd_plugin_entry, latentd_status, latentd_text,
-    latentd_unet_block_stage,
+    latentd_plan, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage,
+    latentd_status, latentd_text, latentd_unet_block_stage,
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
-use crate::stages::{self, Block, Combine, Conds, Denoising, Latents, Pictures, Wrap};
+use crate::stages::{self, Block, Combine, Conds, Denoising, Latents, Pictures, Rewrite, Wrap};
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
 /// from the source file; each stage is a trait of this crate that the type has.
@@ -175,6 +175,29 @@ stage!(/// The table of [`stages::UNetBlock`].
     UNetBlock: latentd_unet_block_stage, latentd_block as Block, LATENTD_UNET_BLOCK, unet_block);
 stage!(/// The table of [`stages::ImagePost`].
     ImagePost: latentd_pictures_stage, latentd_pictures as Pictures, LATENTD_IMAGE_POST, image_post);
+
+/// The table of [`stages::RequestRewrite`].
+pub struct RequestRewrite<P>(PhantomData<P>);
+
+/// cbindgen:ignore
+impl<P: stages::RequestRewrite> RequestRewrite<P> {
+    /// The stage's id.
+    pub const ID: &'static str = abi::LATENTD_REQUEST_REWRITE;
+    /// Its table.
+    pub const TABLE: latentd_rewrite_stage = latentd_rewrite_stage {
+        size: size_of::<latentd_rewrite_stage>() as u32,
+        reserved: 0,
+        run: Some(Self::run),
+    };
+
+    unsafe extern "C" fn run(call: *mut latentd_call, rewrite: *const latentd_rewrite) -> latentd_status {
+        run(call, |call| {
+            // SAFETY: as the ABI says.
+            P::request_rewrite(&unsafe { Rewrite::of(call, rewrite) }?)?;
+            Ok(LATENTD_OK)
+        })
+    }
+}
 
 /// The table of [`job::JobPlan`].
 pub struct JobPlan<P>(PhantomData<P>);

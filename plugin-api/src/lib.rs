@@ -56,7 +56,7 @@ pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
     Ask, Block, Combine, Cond, Conditioning, Conds, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising,
-    Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Picture,
-    Pictures, Role, Row, Token, UNetBlock, Wrap,
+    Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Patch,
+    Picture, Pictures, PromptText, RequestRewrite, Rewrite, Role, Row, Token, UNetBlock, Wrap,
 };
 pub use tensor::{NewTensor, Tensor};

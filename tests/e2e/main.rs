@@ -42,6 +42,7 @@ mod prompts;
 mod refiner;
 mod regions;
 mod reload;
+mod rewrite;
 mod rust_plugin;
 mod same_bytes;
 mod samplers;

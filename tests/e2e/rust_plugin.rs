@@ -50,6 +50,7 @@ async fn each_stage_is_had_through_the_wrapper_and_a_panic_costs_one_job() {
     install(&daemon, "libevery_stage.so", &built());
     assert_eq!(pixels(&request("")).await, expected);
     for stage in [
+        "request.rewrite/draft-1",
         "create",
         "conditioning/draft-1",
         "noise.init/draft-1",

@@ -75,6 +75,9 @@ pub(super) struct GenerateArgs {
     /// A plugin that takes part, and its parameters as a JSON object; may be given several times
     #[arg(long = "plugin", value_name = "NAME[=JSON]", value_parser = plugin)]
     plugins: Vec<(String, PluginParams)>,
+    /// Let no plugin rewrite the request
+    #[arg(long)]
+    no_rewrite: bool,
     /// Draw nothing if something that is asked for cannot be applied
     #[arg(long)]
     strict: bool,
@@ -268,6 +271,7 @@ impl GenerateArgs {
             } else {
                 self.plugins.iter().cloned().collect()
             },
+            rewrite: default.rewrite && !self.no_rewrite,
             strict: self.strict,
             refiner_checkpoint: self.refiner_checkpoint.clone().or(default.refiner_checkpoint),
             refiner_switch_at: self.refiner_switch_at.or(default.refiner_switch_at),

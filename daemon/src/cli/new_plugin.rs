@@ -44,6 +44,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/abi/onnx.rs",
     "src/abi/ops.rs",
     "src/abi/plan.rs",
+    "src/abi/rewrite.rs",
     "src/abi/services.rs",
     "src/abi/stages.rs",
     "src/call.rs",
@@ -62,6 +63,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/stages/conditioning.rs",
     "src/stages/mod.rs",
     "src/stages/wrap.rs",
+    "src/stages/rewrite.rs",
     "src/tensor.rs",
 ];
 

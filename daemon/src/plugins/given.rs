@@ -9,8 +9,10 @@ use serde_json::Value as Json;
 
 use super::call::Job;
 use super::keywords::{Place, places};
+use super::manifest::Manifest;
 use super::objects::Image;
 use super::parameters::{self, kind_of};
+use super::prompts::{self, Lists, ParamPrompt};
 use super::resources::{HeldPicture, Resources};
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
@@ -25,6 +27,8 @@ pub(super) struct Given {
     params: Value,
     /// The same as pictures tell it: with defaults, which a later version may have others of, and pictures by their SHA-256.
     pub told: PluginParams,
+    /// Of its prompts those that have a text for each picture.
+    pub lists: Lists,
     pub pictures: Vec<GivenPicture>,
     pub files: Vec<Arc<Pinned>>,
 }
@@ -107,7 +111,39 @@ impl Given {
                 *place = value;
             }
         }
-        Ok(Self { params, told, pictures, files })
+        Ok(Self { params, told, lists: Lists::new(), pictures, files })
+    }
+
+    /// Has prompts with a text for each of so many pictures, if those of each are valid.
+    pub(super) fn set_lists(&mut self, manifest: &Manifest, lists: &Lists, pictures: usize) -> Result<()> {
+        let wrong = |text: String| Error::invalid(format!("plugins.{}: {text}", manifest.name));
+        if let Some(schema) = &manifest.parameters {
+            prompts::check(schema, &self.told_json(), lists, pictures).map_err(wrong)?;
+        }
+        for (pointer, texts) in lists {
+            if let Some(place) = at_mut(&mut self.params, pointer) {
+                *place = Value::Array(texts.iter().map(|text| text.as_str().into()).collect());
+            }
+        }
+        self.lists.clone_from(lists);
+        Ok(())
+    }
+
+    fn told_json(&self) -> Json {
+        self.told.to_json().map_or(Json::Null, Json::Object)
+    }
+
+    /// What one picture tells.
+    pub(super) fn told_of(&self, picture: usize) -> PluginParams {
+        match prompts::of_picture(&self.told_json(), &self.lists, picture) {
+            Json::Object(told) => PluginParams::from_json(told),
+            _ => self.told.clone(),
+        }
+    }
+
+    /// Prompts among them.
+    pub(super) fn prompts(&self, schema: &Json) -> Result<Vec<ParamPrompt>, String> {
+        prompts::prompts(schema, &self.told_json())
     }
 
     /// As MessagePack, pictures by these handles, files by their places from 1 on.

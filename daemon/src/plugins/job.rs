@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use latentd_client::protocol::PluginParams;
-use latentd_plugin_api::abi::{LATENTD_SKIP, latentd_job};
+use latentd_plugin_api::abi::{LATENTD_REQUEST_REWRITE, LATENTD_SKIP, latentd_job};
 
 use super::call::{Answer, Call, Job, Want};
 use super::given::{Decoded, Given, GivenPicture};
@@ -14,6 +14,7 @@ use super::library::{Plugin, STAGES};
 use super::manifest::Stage;
 use super::opened::Opened;
 use super::order;
+use super::prompts::PromptLists;
 use crate::error::{Class, Error, Result};
 
 /// What plugins are told of a request.
@@ -63,6 +64,16 @@ impl Settled {
         settled.collect::<Result<_>>().map(Self)
     }
 
+    /// The same with the prompts in them that have a text for each of so many pictures.
+    pub(crate) fn with_lists(mut self, lists: &PromptLists, pictures: usize) -> Result<Self> {
+        for (plugin, given) in &mut self.0 {
+            if let Some(lists) = lists.get(&plugin.manifest.name) {
+                given.set_lists(&plugin.manifest, lists, pictures)?;
+            }
+        }
+        Ok(self)
+    }
+
     /// What pictures tell of their parameters, by name.
     pub(crate) fn told(&self) -> BTreeMap<String, PluginParams> {
         let told =
@@ -91,6 +102,9 @@ impl JobPlugins {
     pub(crate) fn resolve(settled: Settled, facts: &JobFacts<'_>, job: &dyn Job) -> Result<Self> {
         let (mut members, mut notices) = (vec![], vec![]);
         for (plugin, given) in settled.0 {
+            if plugin.manifest.stages.iter().all(|stage| !is_of_jobs(&stage.id)) {
+                continue;
+            }
             let params = given.packed_for_plan();
             let described = described(facts, 0, &params, &[]);
             let sizes = given.pictures.iter().map(GivenPicture::size).collect();
@@ -140,6 +154,20 @@ impl JobPlugins {
         self.members.iter().map(|member| (member.name().to_owned(), member.given.told.clone())).collect()
     }
 
+    /// The same of one picture, where pictures differ in it.
+    pub(crate) fn told_of(&self, picture: usize) -> Option<BTreeMap<String, PluginParams>> {
+        if self.members.iter().all(|member| member.given.lists.is_empty()) {
+            return None;
+        }
+        let told = |member: &Member| (member.name().to_owned(), member.given.told_of(picture));
+        Some(self.members.iter().map(told).collect())
+    }
+
+    /// Whether one of them would rewrite the request, were it not for what it says of that.
+    pub(crate) fn may_rewrite(&self) -> bool {
+        self.members.iter().any(|member| member.plugin.tables.request_rewrite.is_some())
+    }
+
     /// Their versions, by name.
     pub(crate) fn versions(&self) -> BTreeMap<String, String> {
         let version = |member: &Member| (member.name().to_owned(), member.plugin.manifest.version.clone());
@@ -170,8 +198,13 @@ impl JobPlugins {
     }
 }
 
+/// Whether a stage is one of a drawing: others have no instance.
+pub(super) fn is_of_jobs(stage: &str) -> bool {
+    stage != LATENTD_REQUEST_REWRITE
+}
+
 /// What is lent to a plugin of a job.
-fn described(facts: &JobFacts<'_>, depth: u32, params: &[u8], note: &[u8]) -> latentd_job {
+pub(super) fn described(facts: &JobFacts<'_>, depth: u32, params: &[u8], note: &[u8]) -> latentd_job {
     latentd_job {
         size: size_of::<latentd_job>() as u32,
         depth,
@@ -192,8 +225,8 @@ fn planned(
     opened: &RefCell<Opened>,
 ) -> Result<Option<(Answer, Vec<String>)>> {
     let manifest = &plugin.manifest;
-    let all =
-        || Answer { wants: manifest.stages.iter().map(|stage| Want::all(&stage.id)).collect(), note: vec![] };
+    let stages = manifest.stages.iter().filter(|stage| is_of_jobs(&stage.id));
+    let all = || Answer { wants: stages.map(|stage| Want::all(&stage.id)).collect(), note: vec![] };
     let Some(plan) = plugin.tables.plan.and_then(|table| table.plan) else {
         return Ok(Some((all(), vec![])));
     };
@@ -201,7 +234,8 @@ fn planned(
     // SAFETY: `told` and the table live until the function returns; the call is this one.
     let status = unsafe { plan(call.pointer(), told, &raw const host::PLAN) };
     let state = call.end(status, "job.plan")?;
-    let answer = state.plan.unwrap_or_default();
+    let mut answer = state.plan.unwrap_or_default();
+    answer.wants.retain(|want| is_of_jobs(&want.stage));
     if status == LATENTD_SKIP || answer.wants.is_empty() {
         return Ok(None);
     }

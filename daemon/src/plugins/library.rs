@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use latentd_plugin_api::abi::{
     ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
     LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_JOB_PLAN, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT,
-    LATENTD_UNET_BLOCK, latentd_conditioning_stage, latentd_denoise_stage, latentd_latents_stage,
-    latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry, latentd_unet_block_stage,
+    LATENTD_REQUEST_REWRITE, LATENTD_UNET_BLOCK, latentd_conditioning_stage, latentd_denoise_stage,
+    latentd_latents_stage, latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry,
+    latentd_rewrite_stage, latentd_unet_block_stage,
 };
 
 use libloading::Library;
@@ -69,6 +70,7 @@ macro_rules! stages {
 
 stages! {
     conditioning: latentd_conditioning_stage.run = LATENTD_CONDITIONING,
+    request_rewrite: latentd_rewrite_stage.run = LATENTD_REQUEST_REWRITE,
     noise_init: latentd_latents_stage.run = LATENTD_NOISE_INIT,
     denoise_before: latentd_denoise_stage.run = LATENTD_DENOISE_BEFORE,
     denoise_wrap: latentd_denoise_stage.run = LATENTD_DENOISE_WRAP,

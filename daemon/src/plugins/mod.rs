@@ -1,7 +1,7 @@
 //! Plugins: found in their folders, read without loading, loaded once a request names them, called at the stages of a drawing.
 //!
 //! [`search`], [`section`] and [`manifest`] look, [`parameters`] checks what requests say, [`given`] finds the pictures and files
-//! that they name, [`library`] loads, [`job`] settles what the plugins of a request do, [`stages`] calls them. What they may call is in [`host`]; [`call`] and
+//! that they name, [`library`] loads, [`rewrite`] has a request made anew, [`job`] settles what the plugins of a request do, [`stages`] calls them. What they may call is in [`host`]; [`call`] and
 //! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here
 //! knows the wire; where pictures and files come from is behind [`resources`].
 
@@ -17,7 +17,9 @@ mod objects;
 mod opened;
 mod order;
 mod parameters;
+mod prompts;
 mod resources;
+mod rewrite;
 mod search;
 mod section;
 mod stages;
@@ -41,7 +43,9 @@ pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use library::{Libraries, Plugin};
 pub(crate) use manifest::check_name;
 pub(crate) use objects::Image;
+pub(crate) use prompts::PromptLists;
 pub(crate) use resources::{HeldPicture, Resources};
+pub(crate) use rewrite::{MOST_REQUESTS, PromptText, Rewriter, Rewriting};
 pub(crate) use search::Folder;
 use search::{Found, Search};
 pub(crate) use stages::JobStages;

@@ -30,7 +30,7 @@ const MOST_SCHEMAS: u64 = 100_000;
 const MOST_DEFAULTS: usize = 1 << 20;
 
 /// Keywords of [`super::keywords`] that this version does not resolve yet.
-const KEYWORDS_NOT_YET: [&str; 2] = ["x-engine", "x-prompt"];
+const KEYWORDS_NOT_YET: [&str; 1] = ["x-engine"];
 
 /// Keywords of a schema whose values are no schemas; and those that hold schemas by name.
 const DATA_KEYWORDS: [&str; 5] = ["default", "const", "enum", "examples", "required"];
@@ -278,6 +278,15 @@ pub(super) fn chain<'a>(root: &'a Json, schema: &'a Json) -> impl Iterator<Item 
 pub(crate) fn validate(schema: &Json, params: &Json) -> Result<(), String> {
     let validator = compile(schema)?;
     validator.validate(params).map_err(|error| describe(schema, &error))
+}
+
+/// The same of several, by a schema that is compiled once.
+pub(super) fn validate_each(schema: &Json, all: impl Iterator<Item = Json>) -> Result<(), String> {
+    let validator = compile(schema)?;
+    for params in all {
+        validator.validate(&params).map_err(|error| describe(schema, &error))?;
+    }
+    Ok(())
 }
 
 /// An error with the pointer to its place and the value there.

@@ -16,9 +16,16 @@ pub(super) struct Beside {
     bytes: usize,
     /// Of whom some are left out.
     left_out: Option<String>,
+    /// How many the job has of requests before this one.
+    before: usize,
 }
 
 impl Beside {
+    /// Where the job has so many already.
+    pub(super) fn after(before: usize) -> Self {
+        Self { before, ..Self::default() }
+    }
+
     /// Takes what plugins left of something that was drawn, as far as there may be so many.
     pub(super) fn add(&mut self, artifacts: Vec<Artifact>) {
         for artifact in artifacts {
@@ -36,7 +43,7 @@ impl Beside {
     pub(super) fn pack(&mut self, packing: &mut Packing<'_>, place: impl Fn(usize) -> usize) -> Result<()> {
         for artifact in std::mem::take(&mut self.new) {
             let Artifact { plugin, name, image, picture, lease } = artifact;
-            let picture = packing.pack_artifact(picture, self.packed.len())?;
+            let picture = packing.pack_artifact(picture, self.before + self.packed.len())?;
             drop(lease);
             let image = image.map(|image| u32::try_from(place(image)).unwrap_or(u32::MAX));
             self.packed.push(protocol::Artifact { plugin, name, image, picture });

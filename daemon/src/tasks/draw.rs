@@ -28,6 +28,7 @@ use super::plugins;
 use super::prompts::RequestPrompts;
 use super::refiner;
 use super::regions;
+use super::rewriting::{Rewritten, Templates};
 use super::sampling;
 use super::studio::Studio;
 use super::task::Watch;
@@ -57,6 +58,10 @@ pub(super) struct Draw {
     pub(super) embeddings: RequestEmbeddings,
     /// What the pictures' texts tell, without what is known of each once it is drawn.
     pub(super) told: Told,
+    /// The same of how it was rewritten.
+    pub(super) templates: Templates,
+    /// Of all its pictures, as they are drawn.
+    pub(super) result_bytes: u64,
     /// What it was asked with: of these the pictures' texts tell.
     pub(super) prompts: RequestPrompts,
     pub(super) hypernetworks: Hypernetworks,
@@ -75,15 +80,17 @@ pub(super) struct SecondPass {
 impl Draw {
     /// Settles everything of a request from text, or, if `begun` is there, from pictures: its own `drawing` is not looked at.
     pub(super) fn resolve(
-        mut params: Txt2ImgParams,
+        rewritten: Rewritten,
         begun: Option<Begun>,
         studio: &Arc<Studio>,
         watch: &dyn Watch,
     ) -> Result<Self> {
+        let Rewritten { mut params, lists, notices: said, templates, .. } = rewritten;
         let settings = studio.settings.get();
         let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
         let precision = names::precision(params.precision)?.unwrap_or(settings.precision);
         let mut notices = Notices::new(params.strict);
+        said.into_iter().try_for_each(|text| notices.not_applied(Class::Plugin, text))?;
         let pictures = u64::from(params.batch_size) * u64::from(params.n_iter);
         let noise = Noise::resolve(&params, pictures, &mut notices)?;
         let sources = Sources::of(studio);
@@ -146,12 +153,13 @@ impl Draw {
         let from = from.map(|from| from.drawn_at(size, &mut notices)).transpose()?;
         let finished = from.as_ref().map_or(size, FromPictures::finished_size);
         let all = pictures * from.as_ref().map_or(1, |from| from.pictures_each(params.n_iter));
-        check_size((size.0.max(finished.0), size.1.max(finished.1)), all, settings.result_bytes)?;
+        let largest = (size.0.max(finished.0), size.1.max(finished.1));
+        let mut result_bytes = check_size(largest, all, settings.result_bytes)?;
         let second = hires.as_ref().map(|hires| hires.pass(&params, size));
         if let Some(second) = &second {
             // Those of the first pass count as if they were as large.
             let all = if second.keeps_first { pictures * 2 } else { pictures };
-            check_size(second.size.target(), all, settings.result_bytes)?;
+            result_bytes = check_size(second.size.target(), all, settings.result_bytes)?;
         }
         let asked = std::mem::take(&mut params.regions);
         let (regions, told_regions) = regions::resolve(asked, size, &sources, &mut notices)?;
@@ -258,7 +266,8 @@ impl Draw {
             tiling_y: params.tiling_y && !tiles_all,
             ..sampling::settled(params.clone(), sampler, schedule)
         };
-        let plugins = plugins::resolve(&params, &told, &drawing, method, (studio, watch), &mut notices)?;
+        let asked = (&params, &lists);
+        let plugins = plugins::resolve(asked, &told, &drawing, method, (studio, watch), &mut notices)?;
         let told = plugins::told(told, &plugins);
         let outpaint = outpaint.map(|outpaint| Box::new(infotext::told_outpaint(&outpaint)));
         // It is of what began with a picture, or of a second pass.
@@ -274,7 +283,8 @@ impl Draw {
         // A prompt that A1111's lines cannot carry stands in them twice.
         for index in 0..if output.limits_texts() { drawing.told_apart() } else { 0 } {
             let in_prompt = prompts.told(index, &loras, &hypernetworks)?;
-            let mut told = with_prompts(&told, &in_prompt, drawing.negative_prompt.of(index));
+            let told = with_prompts(&told, &in_prompt, drawing.negative_prompt.of(index));
+            let mut told = templates.tell(told, index, &plugins);
             if let Some(SecondPass { fields, networks, .. }) = &hires {
                 told = fields.with_prompts(told, index, networks, in_prompt.loras.is_empty())?;
             }
@@ -327,6 +337,8 @@ impl Draw {
             preview_every,
             wishes,
             told,
+            templates,
+            result_bytes,
             prompts,
             hypernetworks,
             loras,
@@ -358,6 +370,7 @@ impl Draw {
 }
 
 /// What pictures begin with, beside the fields of `txt2img`.
+#[derive(Clone)]
 pub(super) enum Begun {
     Pictures(Img2ImgParams),
     Continued(OutpaintParams),
@@ -365,7 +378,7 @@ pub(super) enum Begun {
 
 impl Begun {
     /// Whose request it is.
-    fn method(&self) -> &'static str {
+    pub(super) fn method(&self) -> &'static str {
         match self {
             Self::Pictures(_) => "img2img",
             Self::Continued(_) => "outpaint",
@@ -416,7 +429,7 @@ fn keep_alive(seconds: Option<f64>) -> Result<Option<Duration>> {
     }
 }
 
-fn check_size((width, height): (usize, usize), pictures: u64, allowed: u64) -> Result<()> {
+fn check_size((width, height): (usize, usize), pictures: u64, allowed: u64) -> Result<u64> {
     let bytes = (width as u64) * (height as u64) * 3 * pictures;
     if bytes > allowed {
         return Err(Error::new(
@@ -427,7 +440,7 @@ fn check_size((width, height): (usize, usize), pictures: u64, allowed: u64) -> R
             ),
         ));
     }
-    Ok(())
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -436,7 +449,7 @@ mod tests {
 
     #[test]
     fn too_many_pixels_are_refused() {
-        assert_eq!(check_size((128, 128), 20, 1 << 20), Ok(()));
+        assert_eq!(check_size((128, 128), 20, 1 << 20), Ok(983_040));
         let error = check_size((192, 128), 20, 1 << 20).expect_err("refused");
         assert!(
             error.text.contains("20 pictures of 192×128") && error.text.contains("lower n_iter"),

@@ -20,14 +20,19 @@ use super::given::{Given, Sources};
 use super::hooks::RunHooks;
 use super::packing::Packing;
 use super::plugins::Asking;
-use super::studio::Studio;
 use super::task::Run;
 use crate::error::{Class, Error, Result};
 use crate::memory::{HiresWish, Known, Lent, Wishes};
 use crate::plugins::JobStages;
 
 impl Draw {
-    pub(super) fn run(&self, run: &Run<'_>) -> Result<Txt2ImgResult> {
+    /// Draws and packs; of the job so many pictures were packed before, and so many beside them.
+    pub(super) fn run(
+        &self,
+        run: &Run<'_>,
+        (first, beside): (usize, usize),
+        packing: &mut Packing<'_>,
+    ) -> Result<Txt2ImgResult> {
         let started = Instant::now();
         let timings = Timings { queue_s: run.waited_s, ..Default::default() };
         run.watch.progress("loading", 0, self.steps(), None);
@@ -51,26 +56,24 @@ impl Draw {
             timings,
             notices: self.notices.clone(),
             spent: BTreeMap::new(),
-            beside: Beside::default(),
+            beside: Beside::after(beside),
             steps: 0,
         };
         // Each is decoded once, however often it is drawn.
         let asking = Asking::new(run.watch, &run.device.memory, &self.studio, self.drawing.rng);
         let _pictures = self.plugins.ready(&asking)?;
-        let Studio { outputs_dir, folders, .. } = &*self.studio;
-        let mut packing = Packing::new(&self.output, outputs_dir, folders, run.job, &cancelled);
         let whole = self.from.as_ref().filter(|from| from.continuation.is_none());
         let ready = whole.map(|from| from.ready(&self.studio, &cancelled)).transpose()?;
         course.notices.extend(ready.iter().flat_map(|ready| ready.notices.clone()));
         let images = match (&self.from, ready) {
             (Some(from), Some(ready)) if from.loopback.is_some() => {
-                self.looped(from, &ready, run, &mut course, &mut packing)?
+                self.looped(from, &ready, run, &mut course, (packing, first))?
             }
-            (Some(from), None) => self.continued(from, run, &mut course, &mut packing)?,
+            (Some(from), None) => self.continued(from, run, &mut course, (packing, first))?,
             (from, ready) => {
                 let from = from.as_ref().zip(ready.as_ref()).map(|(from, ready)| (from, ready, from.way()));
                 let drawn = self.round(&self.drawing, from, run, &mut course)?;
-                course.beside.pack(&mut packing, |image| image)?;
+                course.beside.pack(packing, |image| first + image)?;
                 let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
                     if cancelled() {
                         let text = "cancelled while its pictures were put together";
@@ -83,14 +86,13 @@ impl Draw {
                         Some(begun) => begun.finish(drawn.image, drawn.seen.as_ref())?,
                         None => drawn.image,
                     };
-                    Ok(ImageOut { subseed, ..packing.pack(image, seed, infotext, index)? })
+                    Ok(ImageOut { subseed, ..packing.pack(image, seed, infotext, first + index)? })
                 });
                 images.collect::<Result<Vec<_>>>()?
             }
         };
         let Course { known, mut timings, mut notices, spent, beside, .. } = course;
         notices.extend(beside.left_out());
-        notices.extend(packing.finish()?);
         timings.total_s = started.elapsed().as_secs_f64();
         Ok(Txt2ImgResult {
             images,
@@ -110,7 +112,7 @@ impl Draw {
         first: &Ready,
         run: &Run<'_>,
         course: &mut Course,
-        packing: &mut Packing<'_>,
+        (packing, before): (&mut Packing<'_>, usize),
     ) -> Result<Vec<ImageOut>> {
         let Some(loopback) = from.loopback else { return Ok(vec![]) };
         let sources = Sources::of(&self.studio);
@@ -135,7 +137,7 @@ impl Draw {
                 };
                 let drawn = self.round(&drawing, Some((from, &ready, way)), run, course)?;
                 // What is drawn of a loop becomes the next image, be it at once or after other loops.
-                course.beside.pack(packing, |_| images.len())?;
+                course.beside.pack(packing, |_| before + images.len())?;
                 let drawn = drawn.into_iter().next();
                 let mut drawn = drawn.ok_or_else(|| Error::internal("a loop drew nothing"))?;
                 told.request.denoising_strength = Some(way.strength);
@@ -155,7 +157,7 @@ impl Draw {
                     }
                 }
                 if batches == 1 || number + 1 == loopback.loops {
-                    let packed = packing.pack(image, drawn.seed, infotext, images.len())?;
+                    let packed = packing.pack(image, drawn.seed, infotext, before + images.len())?;
                     images.push(ImageOut { subseed: drawn.subseed, ..packed });
                 }
             }
@@ -169,7 +171,7 @@ impl Draw {
         from: &FromPictures,
         run: &Run<'_>,
         course: &mut Course,
-        packing: &mut Packing<'_>,
+        (packing, before): (&mut Packing<'_>, usize),
     ) -> Result<Vec<ImageOut>> {
         let Some(continuation) = &from.continuation else { return Ok(vec![]) };
         let picture = from.first(&Sources::of(&self.studio)).map_err(|error| in_field(error, true))?;
@@ -183,13 +185,13 @@ impl Draw {
             let mut parts = Parts { draw: self, from, drawing: &drawing, run, course, last: None };
             let made = continuation.continued(&picture, &mut parts)?;
             let last = parts.last;
-            course.beside.pack(packing, |_| images.len())?;
+            course.beside.pack(packing, |_| before + images.len())?;
             let drawn = last.ok_or_else(|| Error::internal("nothing was drawn"))?;
             // That of the first part draws them all.
             let drawn = pipeline::Output { seed: drawing.seed, ..drawn };
             let told = self.told.clone().of_image(0);
             let infotext = self.infotext(&drawn, &told, &course.known, run)?;
-            let packed = packing.pack(made.into_rgb(), drawn.seed, infotext, images.len())?;
+            let packed = packing.pack(made.into_rgb(), drawn.seed, infotext, before + images.len())?;
             images.push(ImageOut { subseed: drawn.subseed, ..packed });
         }
         Ok(images)

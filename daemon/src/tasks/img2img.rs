@@ -5,13 +5,14 @@ use std::sync::Arc;
 use latentd_client::protocol::{Img2ImgParams, OnDisconnect, Txt2ImgResult};
 
 use super::device::DeviceId;
-use super::draw::{Begun, Draw};
+use super::draw::Begun;
+use super::draws::Draws;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use crate::error::Result;
 
 /// A request with everything settled.
-pub(crate) struct Img2Img(Draw);
+pub(crate) struct Img2Img(Draws);
 
 impl JobMethod for Img2Img {
     const NAME: &'static str = "img2img";
@@ -24,7 +25,7 @@ impl JobMethod for Img2Img {
 
     fn resolve(mut params: Img2ImgParams, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self> {
         let drawing = std::mem::take(&mut params.drawing);
-        Draw::resolve(drawing, Some(Begun::Pictures(params)), studio, watch).map(Self)
+        Draws::resolve(drawing, Some(Begun::Pictures(params)), studio, watch).map(Self)
     }
 
     fn device(&self) -> DeviceId {

@@ -31,6 +31,21 @@ impl Noise {
     }
 }
 
+/// Draws the seeds that a request leaves open.
+pub(super) fn draw(params: &mut Txt2ImgParams) -> Result<()> {
+    if params.seed < 0 {
+        params.seed = drawn()?.cast_signed();
+    }
+    if params.subseed < 0 && params.subseed_strength != 0.0 {
+        params.subseed = drawn()?.cast_signed();
+    }
+    Ok(())
+}
+
+fn drawn() -> Result<u64> {
+    Ok(crate::random::u64()? % DRAWN_SEEDS)
+}
+
 /// A1111 resizes if both sides are given.
 fn resized_from(params: &Txt2ImgParams, notices: &mut Notices) -> Result<Option<(usize, usize)>> {
     let sides = [
@@ -62,7 +77,7 @@ fn resized_from(params: &Txt2ImgParams, notices: &mut Notices) -> Result<Option<
 /// that a request can name.
 fn seed(field: &str, wanted: i64, pictures: u64) -> Result<u64> {
     let Ok(seed) = u64::try_from(wanted) else {
-        return Ok(crate::random::u64()? % DRAWN_SEEDS);
+        return drawn();
     };
     let largest = i64::MAX.cast_unsigned();
     let most = largest - pictures.saturating_sub(1);

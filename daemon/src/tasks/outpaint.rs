@@ -5,13 +5,14 @@ use std::sync::Arc;
 use latentd_client::protocol::{OnDisconnect, OutpaintParams, Txt2ImgResult};
 
 use super::device::DeviceId;
-use super::draw::{Begun, Draw};
+use super::draw::Begun;
+use super::draws::Draws;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use crate::error::Result;
 
 /// A request with everything settled.
-pub(crate) struct Outpaint(Draw);
+pub(crate) struct Outpaint(Draws);
 
 impl JobMethod for Outpaint {
     const NAME: &'static str = "outpaint";
@@ -24,7 +25,7 @@ impl JobMethod for Outpaint {
 
     fn resolve(mut params: OutpaintParams, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self> {
         let drawing = std::mem::take(&mut params.drawing);
-        Draw::resolve(drawing, Some(Begun::Continued(params)), studio, watch).map(Self)
+        Draws::resolve(drawing, Some(Begun::Continued(params)), studio, watch).map(Self)
     }
 
     fn device(&self) -> DeviceId {

@@ -15,7 +15,7 @@ use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Class, Error, Result};
 use crate::memory::{CacheKey, Cached, Lease, Memory};
-use crate::plugins::{Job, JobFacts, JobPlugins, Resources};
+use crate::plugins::{Job, JobFacts, JobPlugins, PromptLists, Resources};
 
 /// What plugins may ask for of the job that they are part of.
 pub(super) struct Asking<'a> {
@@ -106,7 +106,7 @@ impl Job for Asking<'_> {
 
 /// Settles what each does.
 pub(super) fn resolve(
-    params: &Txt2ImgParams,
+    (params, lists): (&Txt2ImgParams, &PromptLists),
     settled: &Txt2ImgParams,
     drawing: &pipeline::Txt2Img,
     method: &'static str,
@@ -117,7 +117,8 @@ pub(super) fn resolve(
         return Ok(JobPlugins::default());
     }
     let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng);
-    let asked = studio.plugins.settle(&params.plugins, &asking)?;
+    let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
+    let asked = studio.plugins.settle(&params.plugins, &asking)?.with_lists(lists, pictures)?;
     // As it will be drawn, with the texts as they were written.
     let request = Txt2ImgParams {
         prompt: params.prompt.clone(),
@@ -141,7 +142,7 @@ pub(super) fn resolve(
     let facts = JobFacts {
         method,
         request: &request,
-        pictures: u32::try_from(drawing.batch_size.saturating_mul(drawing.n_iter)).unwrap_or(u32::MAX),
+        pictures: u32::try_from(pictures).unwrap_or(u32::MAX),
         batch: u32::try_from(drawing.batch_size).unwrap_or(u32::MAX),
         strict: params.strict,
     };
@@ -154,5 +155,6 @@ pub(super) fn resolve(
 
 /// What pictures tell of them: those that take part, with all of their parameters.
 pub(super) fn told(told: Txt2ImgParams, plugins: &JobPlugins) -> Txt2ImgParams {
-    Txt2ImgParams { plugins: plugins.told(), ..told }
+    // Read back from a picture, it is not rewritten once more.
+    Txt2ImgParams { plugins: plugins.told(), rewrite: !plugins.may_rewrite(), ..told }
 }

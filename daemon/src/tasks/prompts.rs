@@ -121,6 +121,33 @@ const LONGEST: usize = 200_000;
 /// Bytes of all prompts of a request together, its styles around them.
 const MOST_BYTES: usize = 16 << 20;
 
+/// The request with its styles around its prompts, those of a second pass too.
+pub(super) fn with_styles(mut params: Txt2ImgParams, styles: &[Arc<Style>]) -> Result<Txt2ImgParams> {
+    params.styles.clear();
+    if styles.is_empty() {
+        return Ok(params);
+    }
+    let around = |params: &Txt2ImgParams, old: [&Prompt; 2]| -> Result<[Prompt; 2]> {
+        let mut texts = styled(params, styles)?.into_iter();
+        Ok(old.map(|old| match (old, texts.next().unwrap_or_default()) {
+            (Prompt::All(_), texts) => Prompt::All(texts.into_iter().next().unwrap_or_default()),
+            (Prompt::Each(_), texts) => Prompt::Each(texts),
+        }))
+    };
+    let [prompt, negative_prompt] = around(&params, [&params.prompt, &params.negative_prompt])?;
+    let second = Txt2ImgParams {
+        prompt: params.hr_prompt.clone(),
+        negative_prompt: params.hr_negative_prompt.clone(),
+        ..Txt2ImgParams::default()
+    };
+    let [hr_prompt, hr_negative_prompt] = around(&second, [&params.hr_prompt, &params.hr_negative_prompt])?;
+    // What is empty is the first pass's.
+    let own = |old: &Prompt, new: Prompt| if *old == Prompt::default() { Prompt::default() } else { new };
+    params.hr_prompt = own(&params.hr_prompt, hr_prompt);
+    params.hr_negative_prompt = own(&params.hr_negative_prompt, hr_negative_prompt);
+    Ok(Txt2ImgParams { prompt, negative_prompt, ..params })
+}
+
 /// Prompts and negative prompts with styles around them.
 fn styled(params: &Txt2ImgParams, styles: &[Arc<Style>]) -> Result<[Vec<String>; 2]> {
     type Field<'a> = (&'static str, &'a Prompt, fn(&Style) -> &str);

@@ -61,7 +61,8 @@ impl Draw {
         let told = first.map_or(told, |pass| &pass.first);
         let in_prompt = self.prompts.told(drawn.index, &self.loras, &self.hypernetworks)?;
         let facts = drawing.text_facts(drawn.index)?;
-        let mut told = with_prompts(told, &in_prompt, drawing.negative_prompt.of(drawn.index));
+        let told = with_prompts(told, &in_prompt, drawing.negative_prompt.of(drawn.index));
+        let mut told = self.templates.tell(told, drawn.index, &self.plugins);
         let mut lora_hashes = self.loras.hashes(&cancelled)?;
         if let Some(SecondPass { fields, networks, .. }) = self.hires.as_ref().filter(|_| first.is_none()) {
             told = fields.with_prompts(told, drawn.index, networks, in_prompt.loras.is_empty())?;

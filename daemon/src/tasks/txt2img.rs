@@ -5,13 +5,13 @@ use std::sync::Arc;
 use latentd_client::protocol::{OnDisconnect, Txt2ImgParams, Txt2ImgResult};
 
 use super::device::DeviceId;
-use super::draw::Draw;
+use super::draws::Draws;
 use super::studio::Studio;
 use super::task::{JobMethod, Run, Watch};
 use crate::error::Result;
 
 /// A request with everything settled.
-pub(crate) struct Txt2Img(Draw);
+pub(crate) struct Txt2Img(Draws);
 
 impl JobMethod for Txt2Img {
     const NAME: &'static str = "txt2img";
@@ -23,7 +23,7 @@ impl JobMethod for Txt2Img {
     }
 
     fn resolve(params: Txt2ImgParams, studio: &Arc<Studio>, watch: &dyn Watch) -> Result<Self> {
-        Draw::resolve(params, None, studio, watch).map(Self)
+        Draws::resolve(params, None, studio, watch).map(Self)
     }
 
     fn device(&self) -> DeviceId {

@@ -20,6 +20,8 @@ ids! {
     /// Stage, latentd_conditioning_stage: what images are told. Slots: 2·i context, 2·i + 1 pooled of conds\[i\], each of the same
     /// size.
     LATENTD_CONDITIONING = "conditioning/draft-1";
+    /// Stage, latentd_rewrite_stage: the request before it is resolved. Slot i: a patch that makes the i-th of it.
+    LATENTD_REQUEST_REWRITE = "request.rewrite/draft-1";
     /// Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise.
     LATENTD_NOISE_INIT = "noise.init/draft-1";
     /// Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents.

@@ -16,6 +16,7 @@ mod inputs;
 mod onnx;
 mod ops;
 mod plan;
+mod rewrite;
 mod services;
 mod stages;
 
@@ -29,5 +30,6 @@ pub use inputs::*;
 pub use onnx::*;
 pub use ops::*;
 pub use plan::*;
+pub use rewrite::*;
 pub use services::*;
 pub use stages::*;

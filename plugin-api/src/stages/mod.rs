@@ -2,6 +2,7 @@
 //! left.
 
 mod conditioning;
+mod rewrite;
 mod wrap;
 
 use crate::abi::{
@@ -17,6 +18,7 @@ use crate::image::Image;
 use crate::job::Plugin;
 use crate::tensor::Tensor;
 pub use conditioning::{Cond, Conditioning, Conds, Encoded, Token};
+pub use rewrite::{Patch, PromptText, RequestRewrite, Rewrite};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
 
 /// `noise.init`: initial noise of unit variance, before it is scaled.

@@ -178,6 +178,9 @@ class Txt2ImgFields(TypedDict, total=False):
     plugins: Mapping[str, Mapping[str, Any]]
     """Plugins that take part, by name (:meth:`~latentd.Client.plugins`), each with its parameters
     (:meth:`~latentd.Client.plugin_schema`), at most 32: ``{"vignette": {"strength": 0.5}}``."""
+    rewrite: bool
+    """Whether plugins may rewrite the request before it is resolved, as they may by default; ``image_info`` says false where
+    one of a picture's plugins would do it again."""
     strict: bool
     """An error if something that is asked for is not applied, such as a LoRA that is not there; else ``Result.notices``
     tells of it."""

@@ -211,7 +211,7 @@ pub(super) struct Ready {
     /// Of calls that do not look at parameters.
     pub params: Result<PluginParams, String>,
     /// The request that it is told of.
-    request: Vec<u8>,
+    pub request: Vec<u8>,
     /// Who is told what is being tried, should the process end in it.
     told: UnixStream,
 }

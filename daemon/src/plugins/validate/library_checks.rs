@@ -16,6 +16,7 @@ use super::wider::Roomy;
 use crate::error::Result;
 use crate::plugins::call::Call;
 use crate::plugins::host::{bytes, text};
+use crate::plugins::job::is_of_jobs;
 use crate::plugins::library::STAGES;
 use crate::plugins::manifest::Manifest;
 use crate::plugins::objects::Objects;
@@ -196,6 +197,10 @@ fn any_params(ready: &Ready, random: &mut Random) -> Looked {
 fn larger_job(ready: &Ready) -> Looked {
     let bench = Bench::new();
     let plugins = ready.planned(&bench)?;
+    if !ready.plugin.manifest.stages.iter().any(|stage| is_of_jobs(&stage.id)) {
+        // It has no instances.
+        return Ok(());
+    }
     let Some(member) = plugins.members.first() else {
         return Err(Outcome::Skipped("by its job.plan it takes no part with these parameters".to_owned()));
     };

@@ -1,6 +1,8 @@
 //! What there is to look at in a plugin.
 
-use super::{library_checks, stage_checks};
+use latentd_plugin_api::abi::LATENTD_REQUEST_REWRITE;
+
+use super::{library_checks, rewrite_checks, stage_checks};
 use crate::plugins::library::STAGES;
 use crate::plugins::manifest::Manifest;
 
@@ -20,6 +22,7 @@ pub(super) enum What {
     Tables,
     Library(library_checks::Check),
     Stage(&'static str, stage_checks::Check),
+    Rewrite(rewrite_checks::Check),
     /// The process ends, and with it what the library began.
     Exit,
 }
@@ -44,6 +47,12 @@ pub(super) fn checks(manifest: &Manifest) -> Vec<Check> {
     for stage in STAGES.iter().copied() {
         if manifest.stages.iter().any(|named| named.id == stage) {
             let short = stage.split('/').next().unwrap_or(stage);
+            if stage == LATENTD_REQUEST_REWRITE {
+                let all = rewrite_checks::ALL.iter();
+                checks
+                    .extend(all.map(|(name, what)| check(&format!("{short}/{name}"), What::Rewrite(*what))));
+                continue;
+            }
             let of_stage = stage_checks::of(stage);
             checks.extend(
                 of_stage.map(|(name, what)| check(&format!("{short}/{name}"), What::Stage(stage, what))),

@@ -1,7 +1,8 @@
 //! Whether a plugin keeps to the ABI: its library is run with made-up inputs, from usual to hostile, without a daemon or models.
 //!
 //! [`parent`] has a child process do it, so that a crash or a hang of the plugin is a failed check; [`child`] does one check
-//! after the other, those of the library as a whole in [`library_checks`], those of each stage in [`stage_checks`]. Inputs come
+//! after the other, those of the library as a whole in [`library_checks`], those of each stage in [`stage_checks`]
+//! and [`rewrite_checks`]. Inputs come
 //! from a seed alone ([`inputs`], [`schema`]): the same seed gives the same report.
 
 mod bench;
@@ -12,6 +13,7 @@ mod library_checks;
 mod list;
 mod outcome;
 mod parent;
+mod rewrite_checks;
 mod scene;
 mod schema;
 mod stage;

@@ -14,7 +14,7 @@ use latentd_models::sampling::{Sampler, Schedule};
 
 use super::forms;
 use super::samplers::{known_sampler, schedule};
-use super::told::Told;
+use super::told::{Told, ToldRewriting};
 use super::values::{
     background, backtrack, blob, colour, content, content_of, decoder, decoder_of, emphasis, emphasis_of,
     flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, plugins, plugins_of, precision,
@@ -43,6 +43,13 @@ macro_rules! row {
                 Some(())
             },
         }
+    };
+}
+
+/// A row that is written, and read as a pair.
+macro_rules! template {
+    ($key:literal, |$told:ident| $value:expr) => {
+        Row { key: $key, write: |$told| $value, read: |_, _| None }
     };
 }
 
@@ -527,6 +534,16 @@ static ROWS: &[Row] = &[
         |told| plugins(&told.request.plugins, &told.plugin_versions),
         |told, text| plugins_of(text) => (told.request.plugins, told.plugin_versions)
     ),
+    row!(
+        "Rewrite",
+        |told| (!told.request.rewrite).then(|| "False".to_owned()),
+        |told, text| truth(text) => told.request.rewrite
+    ),
+    // What was there before plugins rewrote the request, and who did it: no request says it.
+    template!("Template", |told| told.rewriting.templates.get(ToldRewriting::PROMPT).cloned()),
+    template!("Negative Template", |told| told.rewriting.templates.get(ToldRewriting::NEGATIVE).cloned()),
+    template!("Templates", |told| told.rewriting.others()),
+    template!("Rewriters", |told| plugins(&told.rewriting.rewriters, &told.rewriting.versions)),
     row!(
         "Precision",
         |told| precision(told.request.precision),

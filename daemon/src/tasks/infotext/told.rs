@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use latentd_client::protocol::{
-    Img2ImgParams, Masks, OutpaintMethod, OutpaintParams, OutputParams, Prompt, RepeatRequest,
+    Img2ImgParams, Masks, OutpaintMethod, OutpaintParams, OutputParams, PluginParams, Prompt, RepeatRequest,
     SoftInpaintingParams, Txt2ImgParams,
 };
 
@@ -29,8 +29,36 @@ pub(in crate::tasks) struct Told {
     pub(in crate::tasks) embedding_hashes: String,
     /// The versions of the request's `plugins`, by their names.
     pub(in crate::tasks) plugin_versions: BTreeMap<String, String>,
+    /// How its request was rewritten. No request says it: what is read of it are pairs.
+    pub(in crate::tasks) rewriting: ToldRewriting,
     /// The program that drew it.
     pub(in crate::tasks) version: Option<String>,
+}
+
+/// How a request was rewritten before it was drawn.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::tasks) struct ToldRewriting {
+    /// The texts that were there before, by JSON pointers into the request.
+    pub(in crate::tasks) templates: BTreeMap<String, String>,
+    /// The plugins that did it, and what they were given.
+    pub(in crate::tasks) rewriters: BTreeMap<String, PluginParams>,
+    pub(in crate::tasks) versions: BTreeMap<String, String>,
+}
+
+impl ToldRewriting {
+    /// The fields that have rows of their own.
+    pub(super) const PROMPT: &str = "/prompt";
+    pub(super) const NEGATIVE: &str = "/negative_prompt";
+
+    /// The templates of all others, as JSON.
+    pub(super) fn others(&self) -> Option<String> {
+        let others = self
+            .templates
+            .iter()
+            .filter(|(field, _)| ![Self::PROMPT, Self::NEGATIVE].contains(&field.as_str()));
+        let others: BTreeMap<&String, &String> = others.collect();
+        (!others.is_empty()).then(|| serde_json::to_string(&others).ok())?
+    }
 }
 
 /// A file by its name and the first digits of its hash.

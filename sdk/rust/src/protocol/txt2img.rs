@@ -189,6 +189,10 @@ pub struct Txt2ImgParams {
     #[serde(deserialize_with = "plugins::by_name", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub plugins: BTreeMap<String, PluginParams>,
+    /// Whether plugins may rewrite the request before it is resolved (stage `request.rewrite`). `image.info` says false of a
+    /// picture whose request was rewritten, if one of its plugins would do it again.
+    #[serde(skip_serializing_if = "is_true")]
+    pub rewrite: bool,
     /// Whether it is an error if something that is asked for is not applied: a LoRA that is not in the library or made for
     /// another model, and so on. If not, the result's `notices` tell of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -330,6 +334,7 @@ impl Default for Txt2ImgParams {
             sd_vae_decode_method: VaeDecodeMethod::Full,
             loras: Vec::new(),
             plugins: BTreeMap::new(),
+            rewrite: true,
             strict: false,
             refiner_checkpoint: None,
             refiner_switch_at: None,
@@ -376,6 +381,11 @@ const USUAL_UPSCALER: &str = "Latent";
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
 fn is_usual_scale(scale: &f64) -> bool {
     scale.to_bits() == USUAL_SCALE.to_bits()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 fn is_usual_upscaler(name: &str) -> bool {

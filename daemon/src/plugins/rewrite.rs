@@ -1,0 +1,223 @@
+//! Plugins that make a request anew before it is resolved: the stage `request.rewrite`. What their patches mean is not known
+//! here.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use latentd_client::protocol::PluginParams;
+use latentd_plugin_api::abi::{
+    LATENTD_ANY, LATENTD_NEGATIVE, LATENTD_PROMPT, LATENTD_REQUEST_REWRITE, latentd_list, latentd_prompt,
+    latentd_rewrite,
+};
+
+use super::call::{Call, Job};
+use super::given::{Given, GivenPicture};
+use super::host::text;
+use super::job::{JobFacts, described};
+use super::library::Plugin;
+use super::manifest::{Manifest, Stage};
+use super::opened::Opened;
+use super::order;
+use super::prompts::ParamPrompt;
+use super::{Plugins, named};
+use crate::error::{Class, Error, Result};
+
+/// What a plugin has to rewrite a request. Within the daemon it cannot be ended, only be told of it.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Requests that one may become.
+pub(crate) const MOST_REQUESTS: usize = 256;
+
+/// A prompt of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PromptText {
+    pub text: String,
+    /// JSON pointer into the request.
+    pub field: String,
+    pub is_negative: bool,
+    /// Which picture it is for; all of them if `None`.
+    pub image: Option<usize>,
+}
+
+/// A request as it is told to who rewrites it.
+pub(crate) struct Rewriting<'a> {
+    pub method: &'static str,
+    /// As MessagePack.
+    pub request: &'a [u8],
+    pub prompts: &'a [PromptText],
+    /// Of each picture.
+    pub seeds: &'a [u64],
+    pub batch: u32,
+}
+
+/// What a plugin answers.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// MessagePack, one for each request; none leaves it as it is.
+    pub patches: Vec<Vec<u8>>,
+    pub notices: Vec<String>,
+}
+
+/// A plugin that rewrites requests.
+pub(crate) struct Rewriter {
+    plugin: Arc<Plugin>,
+}
+
+impl Plugins {
+    /// Those of a request that rewrite it, in their order; they are loaded.
+    pub(crate) fn rewriters(&self, asked: &BTreeMap<String, PluginParams>) -> Result<Vec<Rewriter>> {
+        let found = self.found();
+        let (mut rewriters, mut manifests) = (vec![], vec![]);
+        for name in asked.keys() {
+            let (_, (manifest, _)) = named(name, &found)?;
+            if stage(&manifest).is_some() {
+                rewriters.push(Rewriter { plugin: self.load(name, &found)? });
+                manifests.push(manifest);
+            }
+        }
+        let placed = manifests.iter().filter_map(|manifest| {
+            let Stage { place, after, before, .. } = stage(manifest)?;
+            Some(order::Member { name: &manifest.name, place: *place, after, before })
+        });
+        let names = order::order(&placed.collect::<Vec<_>>())
+            .map_err(|cycle| Error::new(Class::Plugin, format!("{LATENTD_REQUEST_REWRITE}: {cycle}")))?;
+        let place = |rewriter: &Rewriter| names.iter().position(|name| *name == rewriter.name());
+        rewriters.sort_by_key(place);
+        Ok(rewriters)
+    }
+
+    /// The parameters of a request's plugins with their defaults, and which of them are prompts.
+    pub(crate) fn prompts(
+        &self,
+        asked: &BTreeMap<String, PluginParams>,
+        job: &dyn Job,
+    ) -> Result<BTreeMap<String, (PluginParams, Vec<ParamPrompt>)>> {
+        let found = self.found();
+        let of_plugin = |(name, params): (&String, &PluginParams)| {
+            let (_, (manifest, _)) = named(name, &found)?;
+            let given = given(&manifest, params, job)?;
+            let prompts = manifest.parameters.as_ref().map(|schema| given.prompts(schema)).transpose();
+            let prompts = prompts.map_err(|text| Error::invalid(format!("plugins.{name}: {text}")))?;
+            Ok((name.clone(), (given.told, prompts.unwrap_or_default())))
+        };
+        asked.iter().map(of_plugin).collect()
+    }
+}
+
+/// A plugin's parameters, settled.
+pub(super) fn given(manifest: &Manifest, params: &PluginParams, job: &dyn Job) -> Result<Given> {
+    Given::settle(&manifest.name, manifest.parameters.as_ref(), params, job.resources())
+}
+
+/// A plugin's part in it.
+fn stage(manifest: &Manifest) -> Option<&Stage> {
+    manifest.stages.iter().find(|stage| stage.id == LATENTD_REQUEST_REWRITE)
+}
+
+impl Rewriter {
+    pub(super) fn of(plugin: Arc<Plugin>) -> Self {
+        Self { plugin }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.plugin.manifest.name
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        &self.plugin.manifest.version
+    }
+
+    /// An error of what it answered.
+    pub(crate) fn error(&self, class: Class, what: &str) -> Error {
+        Error::new(class, format!("plugin '{}', {LATENTD_REQUEST_REWRITE}: {what}", self.name()))
+    }
+
+    /// Asks it.
+    pub(crate) fn rewrite(
+        &self,
+        params: &PluginParams,
+        rewriting: &Rewriting<'_>,
+        job: &dyn Job,
+    ) -> Result<Answer> {
+        let given = given(&self.plugin.manifest, params, job)?;
+        let params = given.packed_for_plan();
+        let sizes = given.pictures.iter().map(GivenPicture::size).collect();
+        let opened = RefCell::new(Opened::new(given.files.clone(), sizes));
+        let facts = JobFacts {
+            method: rewriting.method,
+            request: rewriting.request,
+            pictures: rewriting.seeds.len() as u32,
+            batch: rewriting.batch,
+            strict: false,
+        };
+        let described = described(&facts, 0, &params, &[]);
+        let prompts: Vec<latentd_prompt> = rewriting.prompts.iter().map(told).collect();
+        let args = latentd_rewrite {
+            size: size_of::<latentd_rewrite>() as u32,
+            reserved: 0,
+            job: &raw const described,
+            prompts: list(&prompts),
+            seeds: list(rewriting.seeds),
+        };
+        self.call(job, &opened, &raw const args)
+    }
+
+    /// Asks it with what is lent until it returns.
+    pub(super) fn call(
+        &self,
+        job: &dyn Job,
+        opened: &RefCell<Opened>,
+        args: *const latentd_rewrite,
+    ) -> Result<Answer> {
+        let Some(run) = self.plugin.tables.request_rewrite.and_then(|table| table.run) else {
+            return Ok(Answer::default());
+        };
+        let call = Call::new(&self.plugin.manifest, job, None, None).with_opened(opened);
+        let begun = Instant::now();
+        // SAFETY: what is lent lives until the function returns; the call is this one.
+        let status = unsafe { run(call.pointer(), args) };
+        let took = begun.elapsed();
+        let state = call.end(status, LATENTD_REQUEST_REWRITE)?;
+        if job.is_cancelled() {
+            let text = format!("cancelled while plugin '{}' rewrote the request", self.name());
+            return Err(Error::new(Class::Cancelled, text));
+        }
+        if took > WITHIN {
+            let text = format!("it took {:.1} s, {} are allowed", took.as_secs_f64(), WITHIN.as_secs());
+            return Err(self.error(Class::Plugin, &text));
+        }
+        if !state.replaced.is_empty() {
+            return Err(self.error(Class::Plugin, "it replaces what no stage gave it"));
+        }
+        // What is skipped is as if it had never been called.
+        if status != 0 {
+            return Ok(Answer::default());
+        }
+        let gap = state.replies.keys().zip(0..).find(|(slot, number)| *slot != number);
+        if let Some((_, number)) = gap {
+            return Err(self.error(Class::Plugin, &format!("it gives no request {number}, but later ones")));
+        }
+        if state.replies.len() > MOST_REQUESTS {
+            let text =
+                format!("it makes {} requests of one, {MOST_REQUESTS} are allowed", state.replies.len());
+            return Err(self.error(Class::Plugin, &text));
+        }
+        Ok(Answer { patches: state.replies.into_values().collect(), notices: state.notices })
+    }
+}
+
+/// A prompt as it is lent.
+pub(super) fn told(prompt: &PromptText) -> latentd_prompt {
+    latentd_prompt {
+        text: text(&prompt.text),
+        field: text(&prompt.field),
+        kind: if prompt.is_negative { LATENTD_NEGATIVE } else { LATENTD_PROMPT },
+        image: prompt.image.and_then(|image| u32::try_from(image).ok()).unwrap_or(LATENTD_ANY),
+    }
+}
+
+fn list<T>(items: &[T]) -> latentd_list {
+    latentd_list { items: items.as_ptr().cast(), count: items.len() as u32, stride: size_of::<T>() as u32 }
+}
