@@ -46,25 +46,33 @@ pub(crate) trait Job: Sync {
     }
 
     /// How many pictures are drawn.
-    fn pictures(&self) -> u32;
+    fn pictures(&self) -> u32 {
+        0
+    }
 
     /// A plugin has done this share of what it does now.
-    fn progress(&self, plugin: &str, share: f64, what: &str);
+    fn progress(&self, _plugin: &str, _share: f64, _what: &str) {}
 
     /// Whether somebody wants to see pictures of the way there.
-    fn wants_preview(&self) -> bool;
+    fn wants_preview(&self) -> bool {
+        false
+    }
 
     /// A plugin shows one.
-    fn preview(&self, plugin: &str, picture: &Picture);
+    fn preview(&self, _plugin: &str, _picture: &Picture) {}
 
     /// A folder of a plugin's own, made if it is not there.
-    fn folder(&self, plugin: &str) -> Result<PathBuf>;
+    fn folder(&self, plugin: &str) -> Result<PathBuf> {
+        Err(Error::internal(format!("there is no folder for plugin '{plugin}' here")))
+    }
 
     /// What was kept under a key.
-    fn cached(&self, key: &CacheKey) -> Option<Cached>;
+    fn cached(&self, _key: &CacheKey) -> Option<Cached> {
+        None
+    }
 
     /// Keeps something under a key while there is room.
-    fn cache(&self, key: CacheKey, cached: Cached);
+    fn cache(&self, _key: CacheKey, _cached: Cached) {}
 }
 
 /// What one row is that a plugin asks the model of.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_client::protocol::{LibraryKind, PluginParams, Txt2ImgParams};
-use latentd_models::image::Picture;
 use latentd_models::sampling::NoiseSource;
 use rmpv::Value;
 use serde_json::{Map, Value as Json};
@@ -18,7 +17,7 @@ use super::outcome::{Line, Outcome};
 use super::schema;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
-use crate::memory::{Budget, CacheKey, Cached, Lease};
+use crate::memory::{Budget, Lease};
 use crate::onnx::Graph;
 use crate::plugins::call::Job;
 use crate::plugins::job::{JobFacts, JobPlugins, Settled};
@@ -102,13 +101,9 @@ impl Job for Bench {
         u32::MAX
     }
 
-    fn progress(&self, _plugin: &str, _share: f64, _what: &str) {}
-
     fn wants_preview(&self) -> bool {
         true
     }
-
-    fn preview(&self, _plugin: &str, _picture: &Picture) {}
 
     fn folder(&self, _plugin: &str) -> Result<PathBuf> {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,12 +113,6 @@ impl Job for Bench {
         }
         Ok(folder.as_ref().map(|folder| folder.path().to_owned()).unwrap_or_default())
     }
-
-    fn cached(&self, _key: &CacheKey) -> Option<Cached> {
-        None
-    }
-
-    fn cache(&self, _key: CacheKey, _cached: Cached) {}
 }
 
 /// Whatever picture is asked for is a small one that is made up. There is no library.
