@@ -855,6 +855,27 @@ typedef struct latentd_texts {
     latentd_status (*encode)(struct latentd_call *call, struct latentd_list tokens, uint32_t like, latentd_handle *context, latentd_handle *pooled);
 } latentd_texts;
 
+/*
+ LATENTD_VAE: the VAE of the pass's model. At hand in LATENTD_IMAGE_POST, elsewhere UNSUPPORTED. Sizes are whole eighths, and no
+ picture is larger than one of the pass's: memory was planned for these.
+ */
+typedef struct latentd_vae {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Latents (1, channels, h / 8, w / 8) in the model's scale of an image (1, 1 | 3, h, w): one of those that it may be, which the
+     seed says, as a job with that seed begins with. INVALID: alpha, or a size that it cannot have. [job]
+     */
+    latentd_status (*encode_image)(struct latentd_call *call, latentd_handle image, uint64_t seed, latentd_handle *latents);
+    /*
+     The image (1, 3, 8 · h, 8 · w) of latents (1, channels, h, w) in the model's scale, decoded as the request's own are.
+     INVALID: NaN, or sizes that they cannot have. [job]
+     */
+    latentd_status (*decode_latents)(struct latentd_call *call, latentd_handle latents, latentd_handle *image);
+} latentd_vae;
+
 /* LATENTD_OPS: tensors computed where they lie. */
 typedef struct latentd_ops {
     /* sizeof of it, as the host knows it. */
@@ -1149,6 +1170,8 @@ typedef struct latentd_prompt {
 #define LATENTD_TENSORS "tensor/draft-1"
 /* Service, latentd_texts. */
 #define LATENTD_TEXTS "text/draft-1"
+/* Service, latentd_vae. */
+#define LATENTD_VAE "vae/draft-1"
 /* Service, latentd_ops. */
 #define LATENTD_OPS "tensor.ops/draft-1"
 /* Service, latentd_onnx. */

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use crate::abi::{
     LATENTD_CACHE, LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_OPS, LATENTD_TENSORS,
-    LATENTD_TEXTS, LATENTD_UNSUPPORTED, latentd_cache, latentd_evals, latentd_host, latentd_jobs,
-    latentd_ops, latentd_status, latentd_tensors, latentd_text, latentd_texts,
+    LATENTD_UNSUPPORTED, latentd_cache, latentd_evals, latentd_host, latentd_jobs, latentd_ops,
+    latentd_status, latentd_tensors, latentd_text,
 };
 use crate::error::{Error, Result};
 
@@ -18,7 +18,6 @@ pub(crate) struct Host {
     /// Services that not every host has.
     pub evals: Option<&'static latentd_evals>,
     pub ops: Option<&'static latentd_ops>,
-    pub texts: Option<&'static latentd_texts>,
     pub cache: Option<&'static latentd_cache>,
 }
 
@@ -102,15 +101,9 @@ pub(crate) unsafe fn init(given: *const latentd_host) -> latentd_status {
         unsafe { (whole(service(lend(LATENTD_JOBS))), whole(service(lend(LATENTD_TENSORS)))) };
     let (Some(jobs), Some(tensors)) = (jobs, tensors) else { return LATENTD_UNSUPPORTED };
     // SAFETY: as above. What not every plugin needs may lack.
-    let (evals, ops, texts) = unsafe {
-        (
-            whole(service(lend(LATENTD_EVALS))),
-            whole(service(lend(LATENTD_OPS))),
-            whole(service(lend(LATENTD_TEXTS))),
-        )
-    };
+    let (evals, ops) = unsafe { (whole(service(lend(LATENTD_EVALS))), whole(service(lend(LATENTD_OPS)))) };
     // SAFETY: as above.
     let cache = unsafe { whole(service(lend(LATENTD_CACHE))) };
-    HOST.get_or_init(|| Host { table, jobs, tensors, evals, ops, texts, cache });
+    HOST.get_or_init(|| Host { table, jobs, tensors, evals, ops, cache });
     LATENTD_OK
 }

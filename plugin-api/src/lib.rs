@@ -44,6 +44,7 @@ mod ops;
 mod services;
 mod stages;
 mod tensor;
+mod vae;
 
 pub use call::Call;
 pub use error::{Error, Result};

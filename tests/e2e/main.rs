@@ -36,6 +36,7 @@ mod plugin_library;
 mod plugin_ops;
 mod plugin_parity;
 mod plugin_services;
+mod plugin_vae;
 mod plugins;
 mod prompt_grammar;
 mod prompts;

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod attention;
+mod coding;
 mod conditioning;
 mod devices;
 mod drawing;

@@ -47,6 +47,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/abi/rewrite.rs",
     "src/abi/services.rs",
     "src/abi/stages.rs",
+    "src/abi/vae.rs",
     "src/call.rs",
     "src/error.rs",
     "src/export.rs",
@@ -65,6 +66,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/stages/wrap.rs",
     "src/stages/rewrite.rs",
     "src/tensor.rs",
+    "src/vae.rs",
 ];
 
 /// Its manifest, which stands alone.

@@ -9,7 +9,7 @@ use std::thread::{self, ThreadId};
 
 use latentd_models::Tensor;
 use latentd_models::image::Picture;
-use latentd_models::pipeline::{Region, Role};
+use latentd_models::pipeline::{ImageCoding, Region, Role};
 use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 
@@ -111,6 +111,8 @@ pub(super) struct AtHand<'a> {
     pub model: Option<&'a dyn Model>,
     /// The text encoder: where images are told something.
     pub texts: Option<&'a Texts<'a>>,
+    /// The VAE: where no other network is at work.
+    pub coding: Option<&'a dyn ImageCoding>,
 }
 
 /// One call. Plugins have its address.

@@ -228,7 +228,7 @@ impl TextEncoding for Told<'_> {
         let nothing = || Error::Compute("a text that was not encoded".to_owned());
         let Some(like) = like else { return all(&[own(1)])?.pop().ok_or_else(nothing) };
         let of = self.of.get(like).ok_or_else(|| {
-            Error::Stage(format!("there is no cond {like}; there are {}, counted from 0", self.of.len()))
+            Error::Request(format!("there is no cond {like}; there are {}, counted from 0", self.of.len()))
         })?;
         let mut variants = of.variants.to_vec();
         if let Some(variant) = variants.get_mut(of.text) {

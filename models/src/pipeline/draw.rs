@@ -1,5 +1,6 @@
 //! From a request to pictures, whatever the loop begins with: the passes, one after the other, and what they decode to.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::components::Components;
@@ -10,6 +11,7 @@ use super::handles::Handles;
 use super::hires::HiresLevels;
 use super::image_conditioning::ImageConditioning;
 use super::image_texts::ImageTexts;
+use super::lent_vae::LentVae;
 use super::networks::Surroundings;
 use super::pass;
 use super::pass_context::{PassContext, nobodys_turn};
@@ -367,7 +369,16 @@ impl Drawing<'_> {
         let drawn = self.decoded(&sampled.latents, pass.facts, pass.end())?;
         let mut pictures = self.pictures(drawn, index);
         if wants.image_post {
-            self.stages.image_post(&mut ImagePost { pictures: &mut pictures })?;
+            let Txt2Img { decoder, tiling: wrap, rng, .. } = *self.request;
+            let coding = LentVae {
+                components: RefCell::new(&mut *self.components),
+                watch: RefCell::new(&mut *self.watch),
+                plan: DecodePlan { scale: pass.facts.family.latent_scale, decoder, wrap },
+                channels: pass.facts.family.latent_channels,
+                most: pass.request.width * pass.request.height,
+                rng,
+            };
+            self.stages.image_post(&mut ImagePost { pictures: &mut pictures, coding: &coding })?;
         }
         if wants.batch_post {
             self.stages.batch_post(&mut BatchPost { pictures: &mut pictures })?;

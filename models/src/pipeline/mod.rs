@@ -20,6 +20,7 @@ mod hires;
 mod image_conditioning;
 mod image_texts;
 mod img2img;
+mod lent_vae;
 mod networks;
 mod pass;
 mod pass_context;
@@ -54,8 +55,8 @@ pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{
     BatchPost, Cond, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap,
-    Evaluate, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages, TextEncoding,
-    UNetBlock, Wants,
+    Evaluate, ImageCoding, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages,
+    TextEncoding, UNetBlock, Wants,
 };
 pub use start::Start;
 pub use texts::Texts;

@@ -204,11 +204,22 @@ pub struct Picture {
     pub index: usize,
 }
 
+/// Codes pictures as the request's own are.
+pub trait ImageCoding {
+    /// Latents `(1, channels, height / 8, width / 8)` in the model's scale of a picture: one of those that it may be, which the
+    /// seed says, as a request with that seed begins with.
+    fn encode(&self, image: RgbImage, seed: u64) -> Result<Tensor>;
+
+    /// The picture of latents `(1, channels, height, width)` in the model's scale.
+    fn decode(&self, latents: &Tensor) -> Result<RgbImage>;
+}
+
 /// All pictures of a pass, before anything is composed over them.
-#[derive(Debug)]
 pub struct ImagePost<'a> {
     /// To be changed; as many as there are.
     pub pictures: &'a mut [Picture],
+    /// The VAE that made them.
+    pub coding: &'a dyn ImageCoding,
 }
 
 /// All pictures of a pass, finished: some may go, others come, each with its seed.

@@ -47,6 +47,8 @@ ids! {
     LATENTD_TENSORS = "tensor/draft-1";
     /// Service, latentd_texts.
     LATENTD_TEXTS = "text/draft-1";
+    /// Service, latentd_vae.
+    LATENTD_VAE = "vae/draft-1";
     /// Service, latentd_ops.
     LATENTD_OPS = "tensor.ops/draft-1";
     /// Service, latentd_onnx.

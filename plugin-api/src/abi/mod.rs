@@ -19,6 +19,7 @@ mod plan;
 mod rewrite;
 mod services;
 mod stages;
+mod vae;
 
 pub use basic::*;
 pub use conditioning::*;
@@ -33,3 +34,4 @@ pub use plan::*;
 pub use rewrite::*;
 pub use services::*;
 pub use stages::*;
+pub use vae::*;

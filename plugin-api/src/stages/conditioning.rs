@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::{Pass, Role, hand_over, items, lent, pass};
 use crate::abi::{
-    LATENTD_ANY, LATENTD_COND, LATENTD_UNCOND, LATENTD_UNSUPPORTED, latentd_cond, latentd_conds,
-    latentd_list, latentd_span, latentd_texts, latentd_token,
+    LATENTD_ANY, LATENTD_COND, LATENTD_TEXTS, LATENTD_UNCOND, latentd_cond, latentd_conds, latentd_list,
+    latentd_span, latentd_texts, latentd_token,
 };
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
@@ -108,8 +108,7 @@ impl<'a> Cond<'a> {
 
 impl<'a> Call<'a> {
     fn texts(&self) -> Result<&'static latentd_texts> {
-        let text = "this latentd has no service text/draft-1";
-        self.host.texts.ok_or_else(|| Error::new(LATENTD_UNSUPPORTED, text))
+        self.host.service(LATENTD_TEXTS)
     }
 
     /// A text's tokens in whole chunks of 77, as the request's prompts are read, without schedule and networks. Only in

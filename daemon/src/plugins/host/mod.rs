@@ -13,13 +13,14 @@ mod plan;
 mod serving;
 mod tensors;
 mod texts;
+mod vae;
 
 use std::ffi::c_void;
 
 use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_CACHE, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS,
-    LATENTD_JOBS, LATENTD_ONNX, LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_WARN, latentd_bytes,
-    latentd_call, latentd_handle, latentd_host, latentd_status, latentd_text,
+    LATENTD_JOBS, LATENTD_ONNX, LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN,
+    latentd_bytes, latentd_call, latentd_handle, latentd_host, latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
@@ -53,6 +54,7 @@ services! {
     LATENTD_TENSORS => tensors::TENSORS,
     LATENTD_OPS => ops::OPS,
     LATENTD_TEXTS => texts::TEXTS,
+    LATENTD_VAE => vae::VAE,
     LATENTD_ONNX => onnx::ONNX,
     LATENTD_CACHE => cache::CACHE,
 }

@@ -53,6 +53,12 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<latentd_models::Error> for Failure {
+    fn from(error: latentd_models::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
 impl From<Misuse> for Failure {
     fn from(misuse: Misuse) -> Self {
         Self(LATENTD_MISUSE, misuse.to_string())

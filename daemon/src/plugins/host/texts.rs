@@ -1,11 +1,9 @@
 //! The text encoder that a stage has at hand.
 
-use latentd_models::Error;
 use latentd_models::prompt::CHUNK_TOKENS;
 use latentd_plugin_api::abi::{
-    LATENTD_ANY, LATENTD_CANCELLED, LATENTD_CONDITIONING, LATENTD_FAILED, LATENTD_INVALID, LATENTD_MEMORY,
-    LATENTD_UNSUPPORTED, latentd_bytes, latentd_call, latentd_handle, latentd_list, latentd_status,
-    latentd_text, latentd_texts, latentd_token,
+    LATENTD_ANY, LATENTD_CONDITIONING, LATENTD_INVALID, LATENTD_UNSUPPORTED, latentd_bytes, latentd_call,
+    latentd_handle, latentd_list, latentd_status, latentd_text, latentd_texts, latentd_token,
 };
 
 use super::serving::{Failure, Served, misuse, objects, read_bytes, reserve, serve};
@@ -36,17 +34,6 @@ fn invalid<T>(text: impl Into<String>) -> Served<T> {
     Err(Failure(LATENTD_INVALID, text.into()))
 }
 
-fn failure(error: &Error) -> Failure {
-    let status = match error {
-        Error::Cancelled => LATENTD_CANCELLED,
-        Error::Request(_) | Error::Stage(_) => LATENTD_INVALID,
-        Error::Memory { .. } | Error::OutOfMemory { .. } => LATENTD_MEMORY,
-        Error::Unsupported(_) => LATENTD_UNSUPPORTED,
-        _ => LATENTD_FAILED,
-    };
-    Failure(status, error.to_string())
-}
-
 unsafe extern "C" fn tokenise(
     call: *mut latentd_call,
     text: latentd_text,
@@ -64,7 +51,7 @@ unsafe extern "C" fn tokenise(
         let bytes = unsafe { read_bytes(latentd_bytes { data: text.data.cast(), length: text.length }) };
         let Some(bytes) = bytes else { return misuse("the text is null") };
         let Ok(text) = std::str::from_utf8(bytes) else { return invalid("the text is no UTF-8") };
-        let chunks = texts.encoding.chunks(text).map_err(|error| failure(&error))?;
+        let chunks = texts.encoding.chunks(text)?;
         let lease = reserve(call, chunks.len() * CHUNK_TOKENS * size_of::<latentd_token>())?;
         let made = texts.tokens(&chunks).into_boxed_slice();
         let list = latentd_list {
@@ -98,7 +85,7 @@ unsafe extern "C" fn encode(
         let tokens = unsafe { read_tokens(tokens) }?;
         let chunks = texts.chunks(&tokens).or_else(invalid)?;
         let like = (like != LATENTD_ANY).then_some(like as usize);
-        let made = texts.encoding.encode(&chunks, like).map_err(|error| failure(&error))?;
+        let made = texts.encoding.encode(&chunks, like)?;
         let mut objects = objects(state)?;
         let mut allocated = |tensor: latentd_models::Tensor| -> Served<u64> {
             let lease = reserve(call, size_of_val(tensor.values()))?;

@@ -739,7 +739,8 @@ impl Stages for &JobStages<'_> {
             })
         };
         let slots = contents.len();
-        if self.chain(LATENTD_IMAGE_POST, |_| true, &mut contents, slots, function)? {
+        let at_hand = AtHand { coding: Some(stage.coding), ..AtHand::default() };
+        if self.chain_with(LATENTD_IMAGE_POST, |_| true, &mut contents, slots, at_hand, function)? {
             for (picture, content) in stage.pictures.iter_mut().zip(contents) {
                 if let Content::Image(Image { width, height, pixels, .. }) = content {
                     let pixels = Arc::unwrap_or_clone(pixels);

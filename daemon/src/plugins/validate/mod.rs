@@ -7,6 +7,7 @@
 
 mod bench;
 mod child;
+mod coding;
 mod conds;
 mod inputs;
 mod library_checks;

@@ -16,6 +16,7 @@ use latentd_plugin_api::abi::{
     LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
 };
 
+use super::coding::Coding;
 use super::conds::{Conds, Counts};
 use super::inputs::{Random, Values};
 use crate::error::Result;
@@ -250,7 +251,7 @@ impl Scene {
             }
             LATENTD_IMAGE_POST => {
                 let mut pictures = self.pictures.clone();
-                stages.image_post(&mut ImagePost { pictures: &mut pictures })?;
+                stages.image_post(&mut ImagePost { pictures: &mut pictures, coding: &Coding })?;
                 let pixels = pictures.iter().flat_map(|picture| &picture.image.pixels);
                 return Ok(Made(pixels.map(|value| f32::from(*value)).collect()));
             }

@@ -13,6 +13,7 @@ use latentd_plugin_api::abi::{
 };
 
 use super::bench::Bench;
+use super::coding::Coding;
 use super::scene::{Block, Made, Scene};
 use crate::error::Result;
 use crate::plugins::call::{AtHand, Want};
@@ -105,7 +106,8 @@ impl Scene {
             instance.filter(|instance| instance.member.want(self.stage).is_some_and(is_turn))
         {
             let function = |called: &Called<'_>| self.call_wider(called, wider);
-            stages::call(instance, job, self.stage, (&mut contents, slots), AtHand::default(), &function)?;
+            let at_hand = AtHand { coding: Some(&Coding), ..AtHand::default() };
+            stages::call(instance, job, self.stage, (&mut contents, slots), at_hand, &function)?;
         }
         Ok(Made::of(contents.get(..slots).unwrap_or_default()))
     }
