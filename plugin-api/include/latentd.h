@@ -42,6 +42,21 @@
 #include <stdint.h>
 
 
+/* A picture's places to each other. */
+#define LATENTD_SELF 1
+
+/* A picture's places to what the model is told. */
+#define LATENTD_CROSS 2
+
+/* Further keys and values with a softmax of their own: what is found there is added with weight · mask. */
+#define LATENTD_ATTENTION_SET 1
+
+/* The model's own keys: their weight and mask. Of several rules both are multiplied. */
+#define LATENTD_ATTENTION_OWN 2
+
+/* Every place finds its own value; in LATENTD_SELF, whatever else holds there. */
+#define LATENTD_ATTENTION_IDENTITY 3
+
 /* Major version of the ABI: 0 while it is a draft, when ids decide alone; from 1 on the same major is needed, any minor does. */
 #define LATENTD_ABI_MAJOR 0
 
@@ -1105,6 +1120,74 @@ typedef struct latentd_prompt {
     uint32_t image;
 } latentd_prompt;
 
+/* Something that rows look up otherwise. Several rules on one attention all hold. */
+typedef struct latentd_attention_rule {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* LATENTD_ATTENTION_SET, LATENTD_ATTENTION_OWN or LATENTD_ATTENTION_IDENTITY. */
+    uint32_t kind;
+    /* LATENTD_SELF or LATENTD_CROSS. */
+    uint32_t which;
+    /* LATENTD_INPUT, LATENTD_MIDDLE, LATENTD_OUTPUT, or LATENTD_ANY. */
+    uint32_t part;
+    /* Which block of that part, or LATENTD_ANY. One that has no attention is nowhere. */
+    uint32_t index;
+    /* Which transformer layer within the block, or LATENTD_ANY. */
+    uint32_t layer;
+    /* Of rows of these roles, a sum of LATENTD_ROLES(…); 0: all. */
+    uint32_t roles;
+    /* Of this branch, or LATENTD_ANY. */
+    uint32_t branch;
+    /* Of this picture, or LATENTD_ANY. */
+    uint32_t image;
+    /* 0. */
+    uint32_t reserved;
+    /* Of rows with exactly this tag; empty: the sampler's own. */
+    struct latentd_text tag;
+    /* Of the pass's steps, 0…1; both 0: all. */
+    double from;
+    /* As `from`; not included. */
+    double until;
+    /* Of SET and OWN. 1 is as it is; zero means zero. */
+    double weight;
+    /*
+     SET, in LATENTD_CROSS: (n, tokens, width) f32, as the model is told it, through each block's own projections; n is 1, or as
+     many as the pass has pictures. 0 with `key` and `value`.
+     */
+    latentd_handle context;
+    /* SET: (n, tokens, channels) f32, of exactly one attention, which part, index and layer name. */
+    latentd_handle key;
+    /* As `key`, of the same sizes. */
+    latentd_handle value;
+    /*
+     SET and OWN: where, over the canvas: an image of one channel, or a tensor (1, 1, h, w) f32 of 0…1; of any size, resized
+     (bilinear) to each block; of a tile its part counts. 0: everywhere.
+     */
+    latentd_handle mask;
+} latentd_attention_rule;
+
+/* A pass begins, or another model goes on in it. */
+typedef struct latentd_attention {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* Of what the model is told. */
+    uint32_t context_width;
+    /* Which. */
+    const struct latentd_pass *pass;
+    /* Declares a rule, for as long as this pass and its model last. Tensors are the host's from then on. [job] */
+    latentd_status (*add)(struct latentd_call *call, const struct latentd_attention_rule *rule);
+} latentd_attention;
+
+/* LATENTD_ATTENTION. */
+typedef struct latentd_attention_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* [job] */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_attention *args);
+} latentd_attention_stage;
+
 /* Success. */
 #define LATENTD_OK 0
 
@@ -1158,6 +1241,8 @@ typedef struct latentd_prompt {
 #define LATENTD_DENOISE_WRAP "denoise.wrap/draft-1"
 /* Stage, latentd_unet_block_stage: something goes by in the UNet. Slots: 0 h, 1 the skip, each of the same size. */
 #define LATENTD_UNET_BLOCK "unet.block/draft-1"
+/* Stage, latentd_attention_stage: a pass's model is ready; what rows look up otherwise is declared. */
+#define LATENTD_ATTENTION "attention/draft-1"
 /* Stage, latentd_denoise_stage: outputs are there, and what guidance makes of them. Slot 0: guided. */
 #define LATENTD_DENOISE_COMBINE "denoise.combine/draft-1"
 /* Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's. Slot i: pixels of pictures[i], of the same size. */
@@ -1221,6 +1306,9 @@ LATENTD_EXPORT extern const latentd_plugin_entry latentd_entry;
 #define LATENTD_AT(type, list, i) \
     ((const type *)(const void *)((const char *)(list).items + (size_t)(i) * (list).stride))
 #define LATENTD_HAS_IN(type, list, field) ((list).stride >= offsetof(type, field) + sizeof(((type *)0)->field))
+
+/* The bit of a role (LATENTD_COND, ...) in a selection of roles, which is a sum of them. */
+#define LATENTD_ROLES(role) (1u << (role))
 
 /* A literal as latentd_text. */
 #ifdef __cplusplus

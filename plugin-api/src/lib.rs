@@ -56,8 +56,9 @@ pub use job::{Job, JobPlan, Plan, Plugin};
 pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
-    Ask, Block, Combine, Cond, Conditioning, Conds, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising,
-    Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Patch,
-    Picture, Pictures, PromptText, RequestRewrite, Rewrite, Role, Row, Token, UNetBlock, Wrap,
+    Ask, Attention, Block, Combine, Cond, Conditioning, Conds, Declaring, DenoiseBefore, DenoiseCombine,
+    DenoiseWrap, Denoising, Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part,
+    Pass, PassKind, Patch, Picture, Pictures, PromptText, RequestRewrite, Rewrite, Role, Row, Token,
+    UNetBlock, Where, Wrap,
 };
-pub use tensor::{NewTensor, Tensor};
+pub use tensor::{Kept, NewTensor, Tensor};

@@ -37,6 +37,27 @@ impl<'a> Tensor<'a> {
     pub fn like(&self) -> Result<NewTensor<'a>> {
         self.call.new_tensor(&self.dims()?)
     }
+
+    /// Keeps it beyond the call, as long as the instance is.
+    pub fn keep(&self) -> Result<Kept> {
+        let keep = self.call.host.tensors.r#ref.ok_or_else(lacks)?;
+        // SAFETY: the call is under way.
+        Error::of_service(unsafe { keep(self.call.pointer, self.handle) })?;
+        Ok(Kept { handle: self.handle })
+    }
+}
+
+/// A tensor that was kept; of the instance that kept it.
+#[derive(Debug)]
+pub struct Kept {
+    handle: latentd_handle,
+}
+
+impl Kept {
+    /// The tensor, in another call of the same instance.
+    pub fn tensor<'a>(&self, call: &Call<'a>) -> Tensor<'a> {
+        Tensor { call: *call, handle: self.handle }
+    }
 }
 
 impl<'a> Call<'a> {

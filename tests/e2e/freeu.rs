@@ -14,7 +14,7 @@ use crate::plugin_library::{build, build_crate, install};
 
 /// A mean square error of 0.065: one value of 16 may be off by one. Values are cut off and not rounded, so the last bits of f32 turn
 /// some of them; a formula that is another one shows at 40 and less, as the reference's script sees to.
-const LEAST_DECIBELS: f64 = 60.0;
+pub(crate) const LEAST_DECIBELS: f64 = 60.0;
 
 /// With the example in C, which maps all that it works on, and the one in Rust, whose host computes.
 fn freeu() -> Daemon {
@@ -24,12 +24,12 @@ fn freeu() -> Daemon {
     daemon
 }
 
-fn with(plugin: &str, params: &Json, request: Txt2ImgParams) -> Txt2ImgParams {
+pub(crate) fn with(plugin: &str, params: &Json, request: Txt2ImgParams) -> Txt2ImgParams {
     let params = PluginParams::from_json(params.as_object().expect("an object").clone());
     Txt2ImgParams { plugins: [(plugin.to_owned(), params)].into(), ..request }
 }
 
-fn plain(seed: i64) -> Txt2ImgParams {
+pub(crate) fn plain(seed: i64) -> Txt2ImgParams {
     Txt2ImgParams {
         precision: Precision::F32,
         output: OutputParams { format: OutputFormat::Raw, dir: None },
@@ -42,14 +42,14 @@ async fn drawn(daemon: &Daemon, params: &Txt2ImgParams) -> Txt2ImgResult {
 }
 
 /// Pixels of all pictures of a request.
-async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<Vec<u8>> {
+pub(crate) async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<Vec<u8>> {
     let drawn = drawn(daemon, params).await;
     assert_eq!(drawn.notices, Vec::<String>::new());
     drawn.images.into_iter().map(|image| image.raw.expect("pixels").0).collect()
 }
 
 /// A row's request, without its plugin.
-fn request(row: &Json) -> Txt2ImgParams {
+pub(crate) fn request(row: &Json) -> Txt2ImgParams {
     let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
     let number = |key: &str| row[key].as_u64().and_then(|number| u32::try_from(number).ok());
     Txt2ImgParams {
@@ -66,7 +66,7 @@ fn request(row: &Json) -> Txt2ImgParams {
     }
 }
 
-fn decibels(found: &[u8], wanted: &[u8]) -> f64 {
+pub(crate) fn decibels(found: &[u8], wanted: &[u8]) -> f64 {
     assert_eq!(found.len(), wanted.len());
     let squares: f64 = found.iter().zip(wanted).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
     10.0 * (255.0f64.powi(2) / (squares / found.len() as f64).max(1e-9)).log10()

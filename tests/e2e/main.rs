@@ -28,6 +28,7 @@ mod memory;
 mod merge;
 mod noise;
 mod outpaint;
+mod pag;
 mod pictures;
 mod plugin_devices;
 mod plugin_files;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use latentd_models::Tensor;
 use latentd_models::model::Network;
-use latentd_models::networks::unet::{ContextSet, RowContext, UNet, UNetCall};
+use latentd_models::networks::unet::{
+    AttentionChange, AttentionPlaces, AttentionRule, RowContext, SetKeys, UNet, UNetCall,
+};
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Activations, Device, KeySet, Precision, RowKeys, Run, attention_of_rows, keys};
 
@@ -86,17 +88,21 @@ fn a_unets_sets_do_what_they_say() {
     let times = [&times[0], &times[0]];
     let own = unet.context(&tokens(1.0, 77), &[], &Run::WHOLE).expect("context");
     let extra = Arc::new(unet.context(&tokens(5.0, 4), &[], &Run::WHOLE).expect("context"));
-    let run = |sets: &[&[ContextSet]]| {
-        let contexts: Vec<RowContext> = sets.iter().map(|sets| RowContext { own: &own, sets }).collect();
+    let run = |rules: &[&[AttentionRule]]| {
+        let contexts: Vec<RowContext> = rules.iter().map(|rules| RowContext { own: &own, rules }).collect();
         let call = UNetCall { times: &times, contexts: &contexts, residuals: None, transforms: &[] };
         unet.denoise(&x, &call, &Run::WHOLE).expect("runs")
     };
     let plain = run(&[&[], &[]]);
-    let set = |weight, mask: Option<f32>| ContextSet {
-        context: Arc::clone(&extra),
-        weight,
-        mask: mask.map(|value| Arc::new(Tensor::full(value, [8, 9]))),
+    let of_context = |weight, mask: Option<Tensor>| AttentionRule {
+        places: AttentionPlaces::default(),
+        change: AttentionChange::Set {
+            keys: SetKeys::Context(Arc::clone(&extra)),
+            weight,
+            mask: mask.map(Arc::new),
+        },
     };
+    let set = |weight, mask: Option<f32>| of_context(weight, mask.map(|value| Tensor::full(value, [8, 9])));
     let (one, other) = ([set(0.7, None)], [set(0.7, Some(0.0))]);
     let found = run(&[&one, &[]]);
     assert_ne!(found.get(0).expect("row"), plain.get(0).expect("row"), "a set does something");
@@ -104,10 +110,34 @@ fn a_unets_sets_do_what_they_say() {
     let close = |a: &Tensor, b: &Tensor| a.values().iter().zip(b.values()).all(|(a, b)| (a - b).abs() < 1e-5);
     assert!(close(&run(&[&other, &[]]), &plain), "nowhere is nothing");
     assert!(close(&run(&[&[set(0.7, Some(1.0))], &[]]), &found), "everywhere is everywhere");
-    let flat = [ContextSet { mask: Some(Arc::new(Tensor::full(1.0, [72]))), ..set(0.7, None) }];
-    let contexts = [RowContext { own: &own, sets: &flat }, RowContext::own(&own)];
+    let flat = [of_context(0.7, Some(Tensor::full(1.0, [72])))];
+    let contexts = [RowContext { own: &own, rules: &flat }, RowContext::own(&own)];
     let call = UNetCall { times: &times, contexts: &contexts, residuals: None, transforms: &[] };
     assert!(unet.denoise(&x, &call, &Run::WHOLE).is_err(), "a mask without rows");
+    // The network's own at no weight, and the same tokens as a set of their own.
+    let own_again = Arc::new(unet.context(&tokens(1.0, 77), &[], &Run::WHOLE).expect("context"));
+    let no_own = |is_self| AttentionRule {
+        places: AttentionPlaces { is_self, ..AttentionPlaces::default() },
+        change: AttentionChange::Own { weight: 0.0, mask: None },
+    };
+    let again = AttentionRule {
+        places: AttentionPlaces::default(),
+        change: AttentionChange::Set { keys: SetKeys::Context(own_again), weight: 1.0, mask: None },
+    };
+    assert!(close(&run(&[&[no_own(false), again.clone()], &[]]), &plain));
+    assert!(!close(&run(&[&[no_own(false)], &[]]), &plain));
+    // Self-attention: each row by itself, whatever the others do.
+    let identity = |index| AttentionRule {
+        places: AttentionPlaces { is_self: true, index, ..AttentionPlaces::default() },
+        change: AttentionChange::Identity,
+    };
+    let both = run(&[&[identity(None)], &[identity(None)]]);
+    let first = run(&[&[identity(None)], &[]]);
+    assert_eq!(first.get(0).expect("row"), both.get(0).expect("row"));
+    assert_eq!(first.get(1).expect("row"), plain.get(1).expect("row"));
+    assert!(!close(&first, &plain) && close(&run(&[&[identity(Some(99))], &[]]), &plain));
+    let none = run(&[&[no_own(true)], &[]]);
+    assert!(!close(&none, &first) && none.get(1).expect("row") == plain.get(1).expect("row"));
     // Tokens that share the softmax of the model's own are joined to them: the order of keys is no matter.
     let joined = |a: Tensor, b: Tensor| {
         let context =

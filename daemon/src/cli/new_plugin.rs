@@ -33,6 +33,7 @@ macro_rules! sources {
 
 /// The wrapper, which is built with the plugin.
 const WRAPPER: &[(&str, &str)] = sources![
+    "src/abi/attention.rs",
     "src/abi/basic.rs",
     "src/abi/conditioning.rs",
     "src/abi/entry.rs",
@@ -62,6 +63,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/ops.rs",
     "src/services.rs",
     "src/stages/conditioning.rs",
+    "src/stages/attention.rs",
     "src/stages/mod.rs",
     "src/stages/wrap.rs",
     "src/stages/rewrite.rs",

@@ -9,7 +9,7 @@ use std::thread::{self, ThreadId};
 
 use latentd_models::Tensor;
 use latentd_models::image::Picture;
-use latentd_models::pipeline::{ImageCoding, Region, Role};
+use latentd_models::pipeline::{AttentionStage, ImageCoding, Region, Role, Rule};
 use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 
@@ -113,6 +113,16 @@ pub(super) struct AtHand<'a> {
     pub texts: Option<&'a Texts<'a>>,
     /// The VAE: where no other network is at work.
     pub coding: Option<&'a dyn ImageCoding>,
+    /// Where attention is declared.
+    pub attention: Option<&'a Declared>,
+}
+
+/// What a plugin declares of a pass's attention.
+pub(super) struct Declared {
+    pub stage: AttentionStage,
+    pub rules: RefCell<Vec<Rule>>,
+    /// What is counted for what the model makes of them.
+    pub leases: RefCell<Vec<Lease>>,
 }
 
 /// One call. Plugins have its address.

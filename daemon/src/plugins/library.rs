@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_plugin_api::abi::{
-    ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
-    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_JOB_PLAN, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT,
-    LATENTD_REQUEST_REWRITE, LATENTD_UNET_BLOCK, latentd_conditioning_stage, latentd_denoise_stage,
-    latentd_latents_stage, latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry,
-    latentd_rewrite_stage, latentd_unet_block_stage,
+    ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
+    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_JOB_PLAN,
+    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_REQUEST_REWRITE, LATENTD_UNET_BLOCK,
+    latentd_attention_stage, latentd_conditioning_stage, latentd_denoise_stage, latentd_latents_stage,
+    latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite_stage,
+    latentd_unet_block_stage,
 };
 
 use libloading::Library;
@@ -74,6 +75,7 @@ stages! {
     noise_init: latentd_latents_stage.run = LATENTD_NOISE_INIT,
     denoise_before: latentd_denoise_stage.run = LATENTD_DENOISE_BEFORE,
     denoise_wrap: latentd_denoise_stage.run = LATENTD_DENOISE_WRAP,
+    attention: latentd_attention_stage.run = LATENTD_ATTENTION,
     unet_block: latentd_unet_block_stage.run = LATENTD_UNET_BLOCK,
     denoise_combine: latentd_denoise_stage.run = LATENTD_DENOISE_COMBINE,
     latent_final: latentd_latents_stage.run = LATENTD_LATENT_FINAL,

@@ -4,5 +4,7 @@ pub mod clip;
 mod detect;
 pub mod taesd;
 pub mod unet;
+mod unet_call;
+mod unet_layers;
 pub mod unet_sites;
 pub mod vae;

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use super::detect::{MOST_IN_A_ROW, count, dim};
+pub use super::unet_call::{
+    AttentionChange, AttentionPlaces, AttentionRule, Context, RowContext, SetKeys, TimeEmbedding, UNetCall,
+};
+use super::unet_call::{AttentionPlace, Call};
+use super::unet_layers::{Residual, Transformer};
 use super::unet_sites::{NoVisitor, Site, SitePart, Visited, Visitor, put, shown};
 use crate::Error;
 use crate::error::{Result, bail};
 use crate::files::Tensors;
 use crate::nn::{
-    Activations, Conv2d, ConvConfig, Device, Epilogue, GatedLinear, GroupNorm, KeySet, KeyValueTransform,
-    Keys, LayerNorm, Linear, Loader, Precision, RowKeys, Run, Wrap, add, attention, attention_of_rows,
-    cat_channels, keys, resized_nearest, upload,
+    Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, KeyValueTransform, Keys, Linear, Loader,
+    Precision, Run, Wrap, add, cat_channels, keys, resized_nearest, upload,
 };
 use crate::tensor::Tensor;
 
@@ -84,6 +88,18 @@ impl UNetConfig {
         }
     }
 
+    /// Channels of all attentions to the conditioning together.
+    pub fn context_channels(&self) -> usize {
+        let blocks = self.input_blocks.iter().chain(&self.output_blocks);
+        let of_blocks = blocks.map(|block| match block {
+            Block::Residual { channels, depth, .. } => channels * depth,
+            Block::Downsample => 0,
+        });
+        let middle =
+            self.widths().last().copied().unwrap_or_default() * self.middle_depth.unwrap_or_default();
+        of_blocks.sum::<usize>() + middle
+    }
+
     /// Channels of every level, more than once where blocks share them.
     pub fn widths(&self) -> Vec<usize> {
         let blocks = self.input_blocks.iter().chain(&self.output_blocks).filter_map(|block| match block {
@@ -149,54 +165,6 @@ pub struct UNet {
     precision: Precision,
 }
 
-/// One timestep as every residual block takes it, for any number of calls.
-pub struct TimeEmbedding(Vec<Activations>);
-
-/// Conditioning as every cross-attention takes it, for any number of calls.
-pub struct Context(Vec<Keys>);
-
-/// Tokens beside the conditioning that every cross-attention looks up too, with a softmax of their own.
-#[derive(Clone)]
-pub struct ContextSet {
-    /// Projected as the conditioning is.
-    pub context: Arc<Context>,
-    /// What it counts.
-    pub weight: f32,
-    /// Where it counts: one number from 0 to 1 per latent, `(height, width)`; resized to each block. Everywhere if
-    /// `None`.
-    pub mask: Option<Arc<Tensor>>,
-}
-
-/// What the samples of one row of a call attend to.
-#[derive(Clone, Copy)]
-pub struct RowContext<'a> {
-    /// The conditioning.
-    pub own: &'a Context,
-    /// Further sets.
-    pub sets: &'a [ContextSet],
-}
-
-impl<'a> RowContext<'a> {
-    /// The conditioning alone.
-    pub fn own(own: &'a Context) -> Self {
-        Self { own, sets: &[] }
-    }
-}
-
-/// One call, but for the latents.
-#[derive(Clone, Copy)]
-pub struct UNetCall<'a> {
-    /// One per sample.
-    pub times: &'a [&'a TimeEmbedding],
-    /// What samples attend to: their batches make up that of the latents one after the other.
-    pub contexts: &'a [RowContext<'a>],
-    /// As a ControlNet makes them, `(batch, channels, height, width)`: one per skip connection in the order of the way
-    /// down, then one for the middle; another number or shape is an error.
-    pub residuals: Option<&'a [Tensor]>,
-    /// What changes tokens on the way to keys and values of self-attention; the contexts have had theirs.
-    pub transforms: &'a [Arc<dyn KeyValueTransform>],
-}
-
 #[derive(Clone)]
 enum InputBlock {
     Residual(Box<Residual>, Option<Transformer>),
@@ -216,7 +184,17 @@ impl UNet {
         let name = |part: &str| format!("{prefix}{part}");
         let UNetConfig { channels: first, time_width, .. } = config;
         let transformer = |part: &str, channels: usize, depth: usize| {
-            (depth > 0).then(|| Transformer::load(loader, &name(part), channels, depth, &config)).transpose()
+            (depth > 0)
+                .then(|| {
+                    Transformer::load(
+                        loader,
+                        &name(part),
+                        channels,
+                        depth,
+                        (config.context_width, config.heads),
+                    )
+                })
+                .transpose()
         };
         let mut channels = first;
         let mut skips = vec![first];
@@ -394,6 +372,15 @@ impl UNet {
         tokens.iter().map(empty).collect()
     }
 
+    /// Keys and values `(batch, tokens, channels)` for one attention, of as many channels as that block has.
+    pub fn key_set(&self, key: &Tensor, value: &Tensor, run: &Run) -> Result<Keys> {
+        let device = &self.device;
+        run.on(device, || {
+            let in_precision = |x: &Tensor| device.convert(&upload(device, x)?, self.precision);
+            keys(device, &in_precision(key)?, &in_precision(value)?, self.config.heads)
+        })
+    }
+
     /// A call to nowhere with `samples` latents of this size and conditioning of these numbers of tokens, whose keys and
     /// values are made too: for a network on a device that only counts.
     pub fn try_out(&self, (height, width): (usize, usize), samples: usize, tokens: &[usize]) -> Result<()> {
@@ -548,7 +535,7 @@ struct Way<'a> {
 
 impl<'a> Way<'a> {
     fn new(network: &'a UNet, h: Activations, of: &'a UNetCall<'a>) -> Self {
-        let call = Call { network, of, residual_block: 0, cross_attention: 0 };
+        let call = Call::new(&network.device, of);
         Self { network, call, h, skips: vec![] }
     }
 
@@ -562,6 +549,7 @@ impl<'a> Way<'a> {
             }
             Step::Store => skips.push(h.clone()),
             Step::In(index) => {
+                call.place = AttentionPlace { part: SitePart::Input, index: index + 1, layer: 0 };
                 run.enter(device, format_args!("unet.in.{}", index + 1))?;
                 match network.input_blocks.get(index) {
                     Some(InputBlock::Residual(residual, transformer)) => {
@@ -573,6 +561,7 @@ impl<'a> Way<'a> {
                 }
             }
             Step::Middle => {
+                call.place = AttentionPlace { part: SitePart::Middle, index: 0, layer: 0 };
                 run.enter(device, format_args!("unet.middle"))?;
                 let (first, transformer, last) = &network.middle;
                 *h = first.forward(h, call)?;
@@ -585,6 +574,7 @@ impl<'a> Way<'a> {
                 }
             }
             Step::Out(index) => {
+                call.place = AttentionPlace { part: SitePart::Output, index, layer: 0 };
                 run.enter(device, format_args!("unet.out.{index}"))?;
                 let (Some(block), Some(skip)) = (network.output_blocks.get(index), skips.pop()) else {
                     bail!("unet: more blocks up than down")
@@ -627,79 +617,6 @@ impl<'a> Way<'a> {
     }
 }
 
-/// What a call's blocks take, each its own, in the order in which they are run.
-struct Call<'a> {
-    network: &'a UNet,
-    of: &'a UNetCall<'a>,
-    /// Residual blocks run so far.
-    residual_block: usize,
-    /// Cross-attentions run so far.
-    cross_attention: usize,
-}
-
-impl<'a> Call<'a> {
-    /// The next residual block's `(batch, channels)`.
-    fn time(&mut self) -> Result<Activations> {
-        let index = self.residual_block;
-        self.residual_block += 1;
-        let of_each: Option<Vec<_>> = self.of.times.iter().map(|time| time.0.get(index)).collect();
-        let Some(of_each) = of_each else { bail!("unet: a time embedding of another network") };
-        self.network.device.stack(&of_each)
-    }
-
-    /// What the next cross-attention, over a picture of this size, finds its queries' answers in.
-    fn attend(&mut self, q: &Activations, (rows, columns): (usize, usize)) -> Result<Activations> {
-        let index = self.cross_attention;
-        self.cross_attention += 1;
-        let masks: Vec<Vec<Option<Vec<f32>>>> = self
-            .of
-            .contexts
-            .iter()
-            .map(|row| {
-                let masks = row.sets.iter().map(|set| set.mask.as_ref());
-                masks.map(|mask| mask.map(|mask| fitted(mask, rows, columns)).transpose()).collect()
-            })
-            .collect::<Result<_>>()?;
-        let mut all = vec![];
-        for (row, masks) in self.of.contexts.iter().zip(&masks) {
-            let keys = |context: &'a Context| match context.0.get(index) {
-                Some(keys) => Ok(keys),
-                None => bail!("unet: a context of another network"),
-            };
-            let mut found = RowKeys::own(keys(row.own)?);
-            for (set, mask) in row.sets.iter().zip(masks) {
-                let keys = keys(&set.context)?;
-                found.sets.push(KeySet { keys, weight: set.weight, mask: mask.as_deref() });
-            }
-            all.push(found);
-        }
-        attention_of_rows(&self.network.device, q, &all)
-    }
-}
-
-/// A mask `(height, width)` over a block's positions, bilinear, sampled at their centres.
-fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Result<Vec<f32>> {
-    let &[height, width] = mask.dims() else { bail!("unet: a mask {:?} is not one of rows", mask.dims()) };
-    let place = |to: usize, size: usize, from: usize| {
-        let centre = (to as f32 + 0.5) * from as f32 / size.max(1) as f32 - 0.5;
-        let centre = centre.clamp(0.0, from.saturating_sub(1) as f32);
-        let low = centre.floor() as usize;
-        (low, (low + 1).min(from.saturating_sub(1)), centre - low as f32)
-    };
-    let at = |y: usize, x: usize| mask.values().get(y * width + x).copied().unwrap_or_default();
-    let mut fitted = Vec::with_capacity(rows * columns);
-    for row in 0..rows {
-        let (top, bottom, down) = place(row, rows, height);
-        for column in 0..columns {
-            let (left, right, along) = place(column, columns, width);
-            let upper = at(top, left) * (1.0 - along) + at(top, right) * along;
-            let lower = at(bottom, left) * (1.0 - along) + at(bottom, right) * along;
-            fitted.push(upper * (1.0 - down) + lower * down);
-        }
-    }
-    Ok(fitted)
-}
-
 fn transform(transformer: Option<&Transformer>, h: &mut Activations, call: &mut Call) -> Result<()> {
     if let Some(transformer) = transformer {
         *h = transformer.forward(h, call)?;
@@ -734,169 +651,4 @@ fn add_residuals(
         *skip = plus(skip, residual, index)?;
     }
     plus(&middle, last, rest.len())
-}
-
-/// Two convolutions with the time embedding between them, and a way around.
-#[derive(Clone)]
-struct Residual {
-    norm_1: GroupNorm,
-    conv_1: Conv2d,
-    time: Linear,
-    norm_2: GroupNorm,
-    conv_2: Conv2d,
-    skip: Option<Linear>,
-}
-
-impl Residual {
-    const EPSILON: f32 = 1e-5;
-
-    fn load(loader: &Loader, name: &str, inputs: usize, outputs: usize, time: usize) -> Result<Self> {
-        let part = |part: &str| format!("{name}.{part}");
-        Ok(Self {
-            norm_1: GroupNorm::load(loader, &part("in_layers.0"), inputs, Self::EPSILON)?,
-            conv_1: Conv2d::load(loader, &part("in_layers.2"), ConvConfig::same(inputs, outputs))?,
-            time: Linear::load_f32(loader, &part("emb_layers.1"), time, outputs)?,
-            norm_2: GroupNorm::load(loader, &part("out_layers.0"), outputs, Self::EPSILON)?,
-            conv_2: Conv2d::load(loader, &part("out_layers.3"), ConvConfig::same(outputs, outputs))?,
-            skip: (inputs != outputs)
-                .then(|| Linear::load(loader, &part("skip_connection"), inputs, outputs))
-                .transpose()?,
-        })
-    }
-
-    fn set_wrap(&mut self, wrap: Wrap) {
-        self.conv_1.set_wrap(wrap);
-        self.conv_2.set_wrap(wrap);
-    }
-
-    /// `x (batch, height, width, inputs)`.
-    fn forward(&self, x: &Activations, call: &mut Call) -> Result<Activations> {
-        let time = call.time()?;
-        let epilogue = Epilogue { image_bias: Some(&time), ..Epilogue::default() };
-        let h = self.conv_1.forward_normed(&self.norm_1, x, &epilogue)?;
-        match &self.skip {
-            Some(skip) => self.conv_2.forward_normed(&self.norm_2, &h, &Epilogue::add(&skip.forward(x)?)),
-            None => self.conv_2.forward_normed(&self.norm_2, &h, &Epilogue::add(x)),
-        }
-    }
-}
-
-/// Transformer blocks over pixels, with a way around.
-#[derive(Clone)]
-struct Transformer {
-    norm: GroupNorm,
-    proj_in: Linear,
-    blocks: Vec<TransformerBlock>,
-    proj_out: Linear,
-}
-
-impl Transformer {
-    const EPSILON: f32 = 1e-6;
-
-    fn load(loader: &Loader, name: &str, channels: usize, depth: usize, config: &UNetConfig) -> Result<Self> {
-        let blocks = (0..depth).map(|index| {
-            TransformerBlock::load(loader, &format!("{name}.transformer_blocks.{index}"), channels, config)
-        });
-        Ok(Self {
-            norm: GroupNorm::load(loader, &format!("{name}.norm"), channels, Self::EPSILON)?,
-            proj_in: Linear::load(loader, &format!("{name}.proj_in"), channels, channels)?,
-            blocks: blocks.collect::<Result<_>>()?,
-            proj_out: Linear::load(loader, &format!("{name}.proj_out"), channels, channels)?,
-        })
-    }
-
-    /// `x (batch, height, width, channels)`.
-    fn forward(&self, x: &Activations, call: &mut Call) -> Result<Activations> {
-        let (batch, height, width, channels) = x.dims4()?;
-        let h = self.proj_in.forward(&self.norm.forward(x)?)?;
-        let mut h = h.reshaped([batch, height * width, channels])?;
-        for block in &self.blocks {
-            h = block.forward(h, (height, width), call)?;
-        }
-        self.proj_out.forward_with(&h.reshaped([batch, height, width, channels])?, &Epilogue::add(x))
-    }
-}
-
-/// Self-attention, cross-attention, feed-forward.
-#[derive(Clone)]
-struct TransformerBlock {
-    norm_1: LayerNorm,
-    attention_1: Attention,
-    norm_2: LayerNorm,
-    attention_2: Attention,
-    norm_3: LayerNorm,
-    feed_in: GatedLinear,
-    feed_out: Linear,
-}
-
-impl TransformerBlock {
-    fn load(loader: &Loader, name: &str, channels: usize, config: &UNetConfig) -> Result<Self> {
-        let part = |part: &str| format!("{name}.{part}");
-        let heads = config.heads;
-        let inner = channels * 4;
-        Ok(Self {
-            norm_1: LayerNorm::load(loader, &part("norm1"), channels)?,
-            attention_1: Attention::load(loader, &part("attn1"), channels, channels, heads)?,
-            norm_2: LayerNorm::load(loader, &part("norm2"), channels)?,
-            attention_2: Attention::load(loader, &part("attn2"), channels, config.context_width, heads)?,
-            norm_3: LayerNorm::load(loader, &part("norm3"), channels)?,
-            feed_in: GatedLinear::load(loader, &part("ff.net.0.proj"), channels, inner)?,
-            feed_out: Linear::load(loader, &part("ff.net.2"), inner, channels)?,
-        })
-    }
-
-    /// `x (batch, height · width, channels)` of a picture of this size.
-    fn forward(&self, x: Activations, size: (usize, usize), call: &mut Call) -> Result<Activations> {
-        let precision = x.precision();
-        let device = &call.network.device;
-        let h = self.norm_1.forward(&x, precision)?;
-        let keys = self.attention_1.keys(device, &h, call.of.transforms)?;
-        let h = attention(device, &self.attention_1.query.forward(&h)?, &keys, false)?;
-        drop(keys);
-        let h = self.attention_1.out.forward_with(&h, &Epilogue::add(&x))?;
-        drop(x);
-        let x = h;
-        let q = self.attention_2.query.forward(&self.norm_2.forward(&x, precision)?)?;
-        let h = call.attend(&q, size)?;
-        let x = self.attention_2.out.forward_with(&h, &Epilogue::add(&x))?;
-        let h = self.feed_in.forward(&self.norm_3.forward(&x, precision)?)?;
-        self.feed_out.forward_with(&h, &Epilogue::add(&x))
-    }
-}
-
-#[derive(Clone)]
-struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    fn load(loader: &Loader, name: &str, channels: usize, context: usize, heads: usize) -> Result<Self> {
-        let part = |part: &str| format!("{name}.{part}");
-        Ok(Self {
-            query: Linear::load_no_bias(loader, &part("to_q"), channels, channels)?,
-            key: Linear::load_no_bias(loader, &part("to_k"), context, channels)?,
-            value: Linear::load_no_bias(loader, &part("to_v"), context, channels)?,
-            out: Linear::load(loader, &part("to_out.0"), channels, channels)?,
-            heads,
-        })
-    }
-
-    /// Keys and values of `x (batch, tokens, context width)`.
-    fn keys(
-        &self,
-        device: &Device,
-        x: &Activations,
-        transforms: &[Arc<dyn KeyValueTransform>],
-    ) -> Result<Keys> {
-        let (mut of_keys, mut of_values) = (x.clone(), x.clone());
-        for transform in transforms.iter().filter(|transform| transform.applies_to(x.channels())) {
-            of_keys = transform.keys(device, &of_keys)?;
-            of_values = transform.values(device, &of_values)?;
-        }
-        keys(device, &self.key.forward(&of_keys)?, &self.value.forward(&of_values)?, self.heads)
-    }
 }

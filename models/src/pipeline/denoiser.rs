@@ -198,7 +198,8 @@ impl Denoiser<'_, '_> {
 
     /// What evaluates the model, and the stages.
     fn evaluator(&mut self) -> Result<(Evaluator<'_>, &mut dyn Stages)> {
-        let PassContext { around, networks, contexts, times, channels, wants, .. } = &mut *self.context;
+        let PassContext { around, networks, contexts, times, channels, wants, attention, .. } =
+            &mut *self.context;
         let Surroundings { stages, handles, watch, .. } = around;
         let evaluator = Evaluator {
             networks: networks.as_ref().ok_or_else(nobodys_turn)?,
@@ -208,6 +209,7 @@ impl Denoiser<'_, '_> {
             handles,
             watch: &**watch,
             wants: *wants,
+            attention,
             first_image: (self.plan.first_image, self.images.start),
             at_once: self.plan.samples_at_once,
             by_timesteps: self.plan.sampler.goes_by_timesteps(),

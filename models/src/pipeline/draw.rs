@@ -330,6 +330,7 @@ impl Drawing<'_> {
             networks: Some(networks),
             channels,
             wants,
+            attention: vec![],
             contexts: &mut self.contexts,
             times: &mut self.times,
             previews: previews.as_ref(),

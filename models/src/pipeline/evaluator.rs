@@ -1,8 +1,8 @@
 //! One call of the model: latents of any rows to samples, with the stages within the UNet.
 
 use std::ops::Range;
-use std::sync::Arc;
 
+use super::attention::{Prepared, rules_of};
 use super::contexts::Contexts;
 use super::evaluation::{Evaluation, Row};
 use super::handles::{Handle, Handles};
@@ -14,9 +14,8 @@ use super::unet_blocks::BlockStages;
 use super::watch::Watch;
 use crate::files::Prediction;
 use crate::model::UNetInput;
-use crate::networks::unet::{RowContext, UNetCall};
+use crate::networks::unet::{AttentionRule, RowContext, UNetCall};
 use crate::nn::Run;
-use crate::prompt::Conditioning;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -33,6 +32,8 @@ pub(super) struct Evaluator<'a> {
     pub handles: &'a mut Handles,
     pub watch: &'a dyn Watch,
     pub wants: Wants,
+    /// What rows look up otherwise.
+    pub attention: &'a [Prepared],
     /// The first of the images, counted over the request; and its place in the pass.
     pub first_image: (usize, usize),
     /// Rows that are evaluated together.
@@ -81,23 +82,29 @@ impl Evaluator<'_> {
         let residuals = self.residuals(stages, evaluation, &latents)?;
         let networks = self.networks;
         let latents = self.with_channels(&evaluation.rows, latents)?;
+        let rules: Vec<Vec<AttentionRule>> = evaluation
+            .rows
+            .iter()
+            .map(|row| rules_of(self.attention, row, self.place(row)?, evaluation))
+            .collect::<Result<_>>()?;
         let time = self.times.get(&networks.unet, evaluation.timestep)?;
         let watch = self.watch;
         let cancelled = || watch.cancelled();
-        let conditionings: Vec<&Arc<Conditioning>> =
-            evaluation.rows.iter().map(|row| &row.conditioning).collect();
-        let (needed, run) = (conditionings.iter().copied(), Run::until(&cancelled));
+        let needed = evaluation.rows.iter().map(|row| &row.conditioning);
+        let run = Run::until(&cancelled);
         self.contexts.need(needed, &networks.unet, &networks.transforms, &run)?;
         let mut outputs = vec![];
         let at_once = self.at_once.max(1);
         let groups = evaluation.rows.len().div_ceil(at_once);
         for (group, rows) in evaluation.rows.chunks(at_once).enumerate() {
             let range = group * at_once..group * at_once + rows.len();
-            let contexts: Vec<RowContext> = conditionings[range.clone()]
+            let contexts: Vec<RowContext> = rows
                 .iter()
-                .map(|conditioning| {
-                    let context = self.contexts.get(conditioning);
-                    context.map(RowContext::own).ok_or_else(|| Error::Compute("a row without context".into()))
+                .zip(&rules[range.clone()])
+                .map(|(row, rules)| {
+                    let context = self.contexts.get(&row.conditioning);
+                    let own = context.ok_or_else(|| Error::Compute("a row without context".into()))?;
+                    Ok(RowContext { own, rules })
                 })
                 .collect::<Result<_>>()?;
             let residuals: Option<Vec<Tensor>> = residuals
@@ -231,9 +238,9 @@ impl Evaluate for Evaluator<'_> {
         let outputs = if let Some(stages) = stages {
             self.outputs(stages, evaluation, &x)?
         } else {
-            let wants = std::mem::take(&mut self.wants);
+            let (wants, attention) = (std::mem::take(&mut self.wants), std::mem::take(&mut self.attention));
             let outputs = self.outputs(&mut NoStages, evaluation, &x);
-            self.wants = wants;
+            (self.wants, self.attention) = (wants, attention);
             outputs?
         };
         let Parts { of_x, of_output } = self.parts(evaluation);

@@ -3,6 +3,8 @@
 //! Conditioning, start, the sampler's loop over guidance, pixels: one way, each stage given all it needs. A caller
 //! watches through [`Watch`], changes things through [`Stages`], and lends networks through [`Components`].
 
+mod attention;
+mod attention_rules;
 mod components;
 mod conditioning;
 mod conds;
@@ -39,6 +41,7 @@ mod txt2img;
 mod unet_blocks;
 mod watch;
 
+pub use attention_rules::{Rule, RuleChange, RuleKeys};
 pub use components::Components;
 pub use decode::LatentDecoder;
 pub use draw::Output;
@@ -54,9 +57,9 @@ pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{
-    BatchPost, Cond, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap,
-    Evaluate, ImageCoding, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages,
-    TextEncoding, UNetBlock, Wants,
+    AttentionStage, BatchPost, Cond, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine,
+    DenoiseWrap, Evaluate, ImageCoding, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture,
+    Stages, TextEncoding, UNetBlock, Wants,
 };
 pub use start::Start;
 pub use texts::Texts;

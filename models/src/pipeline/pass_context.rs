@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use super::attention::{Prepared, prepared};
 use super::contexts::Contexts;
 use super::evaluation::PassKind;
 use super::image_conditioning::{Channels, check_refiner};
 use super::networks::{PassNetworks, Surroundings};
 use super::previews::Previews;
 use super::sampling_options::Skipped;
-use super::stages::Wants;
+use super::stages::{AttentionStage, Wants};
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::Progress;
 use crate::model::ModelFacts;
@@ -32,6 +33,8 @@ pub(super) struct PassContext<'a> {
     pub wants: Wants,
     /// What its images are shown, if its own checkpoint sees a picture.
     pub channels: Option<Channels>,
+    /// What rows look up otherwise.
+    pub attention: Vec<Prepared>,
     pub contexts: &'a mut Contexts,
     pub times: &'a mut TimeEmbeddings,
     /// What previews are made by; of latents alone if `None`.
@@ -55,6 +58,16 @@ impl PassContext<'_> {
         let first: Vec<_> = branches.map(|branch| branch.at(0)).collect::<Result<_>>()?;
         self.contexts.need(first.into_iter(), &networks.unet, &networks.transforms, &run)?;
         self.times.prepare(&networks.unet);
+        if self.wants.attention {
+            let config = networks.unet.config();
+            let stage = AttentionStage {
+                images: self.images.clone(),
+                context_width: config.context_width,
+                bytes_per_token: 2 * size_of::<f32>() * config.context_channels(),
+            };
+            let rules = self.around.stages.attention(&stage)?;
+            self.attention = prepared(rules, networks, &run)?;
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::attention_rules::Rule;
 use super::evaluation::{Evaluation, PassKind, Role};
 use super::handles::{Handle, Handles};
 use crate::Result;
@@ -27,6 +28,8 @@ pub struct Wants {
     pub denoise_wrap: bool,
     /// [`Stages::control_residuals`].
     pub control_residuals: bool,
+    /// [`Stages::attention`].
+    pub attention: bool,
     /// [`Stages::unet_block`].
     pub unet_block: bool,
     /// [`Stages::denoise_combine`].
@@ -48,6 +51,7 @@ impl Wants {
         denoise_before: true,
         denoise_wrap: true,
         control_residuals: true,
+        attention: true,
         unet_block: true,
         denoise_combine: true,
         latent_final: true,
@@ -145,6 +149,17 @@ pub struct ControlResiduals<'a> {
     pub evaluation: &'a Evaluation,
     /// `(rows, channels, height, width)`, scaled as the UNet sees them.
     pub latents: Handle,
+}
+
+/// A pass's model is ready.
+#[derive(Clone, Debug)]
+pub struct AttentionStage {
+    /// Images of the pass, counted over the request.
+    pub images: Range<usize>,
+    /// Width of the tokens that the model is told.
+    pub context_width: usize,
+    /// What the model makes of one of them: keys and values for each cross-attention.
+    pub bytes_per_token: usize,
 }
 
 /// Something goes by in the UNet, of the rows that are evaluated together.
@@ -290,6 +305,11 @@ pub trait Stages {
         _stage: &ControlResiduals,
         _tensors: &mut Handles,
     ) -> Result<Vec<Handle>> {
+        Ok(vec![])
+    }
+
+    /// What rows of the pass look up otherwise: asked once per pass, and again when another model goes on.
+    fn attention(&mut self, _stage: &AttentionStage) -> Result<Vec<Rule>> {
         Ok(vec![])
     }
 

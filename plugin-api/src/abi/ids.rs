@@ -34,6 +34,8 @@ ids! {
     LATENTD_DENOISE_WRAP = "denoise.wrap/draft-1";
     /// Stage, latentd_unet_block_stage: something goes by in the UNet. Slots: 0 h, 1 the skip, each of the same size.
     LATENTD_UNET_BLOCK = "unet.block/draft-1";
+    /// Stage, latentd_attention_stage: a pass's model is ready; what rows look up otherwise is declared.
+    LATENTD_ATTENTION = "attention/draft-1";
     /// Stage, latentd_denoise_stage: outputs are there, and what guidance makes of them. Slot 0: guided.
     LATENTD_DENOISE_COMBINE = "denoise.combine/draft-1";
     /// Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's.

@@ -6,6 +6,7 @@
 #![allow(non_camel_case_types, reason = "the names are C's")]
 #![allow(clippy::pub_underscore_fields, reason = "what is reserved has no other name")]
 
+mod attention;
 mod basic;
 mod conditioning;
 mod entry;
@@ -21,6 +22,7 @@ mod services;
 mod stages;
 mod vae;
 
+pub use attention::*;
 pub use basic::*;
 pub use conditioning::*;
 pub use entry::*;

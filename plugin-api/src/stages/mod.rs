@@ -1,6 +1,7 @@
 //! The stages: a trait for each, and what it is given. Several plugins on one stage form a chain: each gets what the one before
 //! left.
 
+mod attention;
 mod conditioning;
 mod rewrite;
 mod wrap;
@@ -17,6 +18,7 @@ use crate::host::text;
 use crate::image::Image;
 use crate::job::Plugin;
 use crate::tensor::Tensor;
+pub use attention::{Attention, Declaring, Where};
 pub use conditioning::{Cond, Conditioning, Conds, Encoded, Token};
 pub use rewrite::{Patch, PromptText, RequestRewrite, Rewrite};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};

@@ -3,6 +3,7 @@
 //! Each function takes what a plugin gives it for what it may be: null, misaligned in size, from the wrong thread. A pointer
 //! that is none cannot be told; a plugin that runs within the daemon is trusted that far.
 
+mod attention;
 mod cache;
 mod evals;
 mod jobs;
@@ -25,6 +26,7 @@ use latentd_plugin_api::abi::{
 use tracing::{debug, error, info, warn};
 
 use super::call::{Call, State};
+pub(super) use attention::add_rule;
 pub(super) use plan::PLAN;
 pub(super) use serving::{bytes, taken, text};
 use serving::{call_of, misuse, objects, on_one_line, read_bytes, read_text, serve};

@@ -1,6 +1,7 @@
 //! Plugins in the pipeline: at each stage those whose turn it is are called one after the other, each with what the one before
 //! left.
 
+mod attention;
 pub(in crate::plugins) mod conditioning;
 mod wrap;
 
@@ -16,19 +17,21 @@ use latentd_models::files::Prediction;
 use latentd_models::image::RgbImage;
 use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{
-    ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation, Handle, Handles,
-    ImagePost, LatentFinal, NoiseInit, PassBegin, PassKind, Role, Stages, UNetBlock, Wants,
+    AttentionStage, ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation,
+    Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, PassKind, Role, Rule, Stages, UNetBlock,
+    Wants,
 };
 use latentd_plugin_api::abi::{
-    LATENTD_BASE, LATENTD_COND, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
-    LATENTD_DENOISE_WRAP, LATENTD_HIRES, LATENTD_IMAGE_POST, LATENTD_INPUT, LATENTD_INPUT_STORED,
-    LATENTD_LATENT_FINAL, LATENTD_MIDDLE, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_OUTPUT,
-    LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY, LATENTD_SKIP, LATENTD_UNCOND, LATENTD_UNET_BLOCK,
-    latentd_block, latentd_call, latentd_denoise, latentd_eval, latentd_latents, latentd_list, latentd_pass,
-    latentd_picture, latentd_pictures, latentd_region, latentd_row,
+    LATENTD_ATTENTION, LATENTD_BASE, LATENTD_COND, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
+    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_HIRES, LATENTD_IMAGE_POST, LATENTD_INPUT,
+    LATENTD_INPUT_STORED, LATENTD_LATENT_FINAL, LATENTD_MIDDLE, LATENTD_NOISE_INIT, LATENTD_OTHER,
+    LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY, LATENTD_SKIP, LATENTD_UNCOND,
+    LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise, latentd_eval, latentd_latents,
+    latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_region, latentd_row,
 };
 
 use crate::error::{Class, Error, Result};
+use crate::memory::Lease;
 use crate::plugins::artifact::Artifact;
 use crate::plugins::call::{AtHand, Call, Job, Want};
 use crate::plugins::given::Decoded;
@@ -55,6 +58,8 @@ pub(crate) struct JobStages<'a> {
     notices: RefCell<Vec<String>>,
     /// Pictures that they leave beside the results.
     artifacts: RefCell<Vec<Artifact>>,
+    /// What is counted for rules of attention.
+    leases: RefCell<Vec<Lease>>,
 }
 
 /// What a plugin made for this drawing.
@@ -107,6 +112,7 @@ impl<'a> JobStages<'a> {
             failure: RefCell::default(),
             notices: RefCell::default(),
             artifacts: RefCell::default(),
+            leases: RefCell::default(),
         };
         for member in &plugins.members {
             let objects = RefCell::<Objects>::default();
@@ -591,6 +597,7 @@ impl Stages for &JobStages<'_> {
             noise_init: self.has(LATENTD_NOISE_INIT),
             denoise_before: self.has(LATENTD_DENOISE_BEFORE),
             denoise_wrap: self.has(LATENTD_DENOISE_WRAP),
+            attention: self.has(LATENTD_ATTENTION),
             unet_block: self.has(LATENTD_UNET_BLOCK),
             denoise_combine: self.has(LATENTD_DENOISE_COMBINE),
             latent_final: self.has(LATENTD_LATENT_FINAL),
@@ -636,6 +643,10 @@ impl Stages for &JobStages<'_> {
         model: &mut dyn Evaluate,
     ) -> latentd_models::Result<Option<Tensor>> {
         self.wrapped(0, stage.evaluation, stage.x, &RefCell::new(model))
+    }
+
+    fn attention(&mut self, stage: &AttentionStage) -> latentd_models::Result<Vec<Rule>> {
+        self.rules(stage)
     }
 
     fn wants_site(&self, evaluation: &Evaluation, site: Site) -> bool {

@@ -7,13 +7,14 @@ use latentd_models::files::Prediction;
 use latentd_models::image::RgbImage;
 use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{
-    ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation, Handles, ImagePost,
-    LatentFinal, NoiseInit, PassBegin, PassKind, Picture, Region, Role, Row, Stages, UNetBlock,
+    AttentionStage, ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation,
+    Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, PassKind, Picture, Region, Role, Row, Rule,
+    RuleChange, RuleKeys, Stages, UNetBlock,
 };
 use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
-    LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
-    LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
+    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
+    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
 };
 
 use super::coding::Coding;
@@ -262,6 +263,10 @@ impl Scene {
                 let samples = stages.denoise_wrap(&DenoiseWrap { evaluation, x: &x }, &mut Halving)?;
                 return Ok(Made(self.in_order(&samples.unwrap_or(x))?));
             }
+            LATENTD_ATTENTION => {
+                let stage = AttentionStage { images, context_width: WIDTH, bytes_per_token: 8 * WIDTH };
+                return Ok(Made(declared(&stages.attention(&stage)?)));
+            }
             LATENTD_UNET_BLOCK => return self.call_blocks(stages),
             LATENTD_CONDITIONING => {
                 let Conds { mut conds, encoder } = self.conds.clone();
@@ -300,6 +305,28 @@ impl Scene {
         order.sort_by_key(|row| rows.get(*row).map(|row| (row.image, row.branch)));
         Ok(taken(tensor, &order)?.values().to_vec())
     }
+}
+
+/// The numbers of rules.
+fn declared(rules: &[Rule]) -> Vec<f32> {
+    let mut made = vec![];
+    for rule in rules {
+        let (weight, mask) = match &rule.change {
+            RuleChange::Own { weight, mask } => (*weight, mask),
+            RuleChange::Set { weight, mask, keys } => {
+                let tensors = match keys {
+                    RuleKeys::Context(context) => vec![context],
+                    RuleKeys::KeyValue(key, value) => vec![key, value],
+                };
+                made.extend(tensors.into_iter().flat_map(Tensor::values));
+                (*weight, mask)
+            }
+            RuleChange::Identity => (1.0, &None),
+        };
+        made.push(weight as f32);
+        made.extend(mask.iter().flat_map(Tensor::values));
+    }
+    made
 }
 
 /// A model whose samples are half of what it is given, and a little of what it is told.

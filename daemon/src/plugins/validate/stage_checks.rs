@@ -7,9 +7,9 @@ use latentd_client::protocol::PluginParams;
 use latentd_models::files::Prediction;
 use latentd_models::pipeline::PassKind;
 use latentd_plugin_api::abi::{
-    LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
-    LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PREDICTS_FLOW,
-    LATENTD_PREDICTS_SAMPLE, LATENTD_UNET_BLOCK,
+    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
+    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER,
+    LATENTD_PREDICTS_FLOW, LATENTD_PREDICTS_SAMPLE, LATENTD_UNET_BLOCK,
 };
 
 use super::bench::{Bench, Looked, Ready, begin, fail, may, must};
@@ -72,6 +72,7 @@ pub(super) enum Check {
 pub(super) fn of(stage: &'static str) -> impl Iterator<Item = (&'static str, Check)> {
     let is_known = [
         LATENTD_CONDITIONING,
+        LATENTD_ATTENTION,
         LATENTD_NOISE_INIT,
         LATENTD_DENOISE_BEFORE,
         LATENTD_DENOISE_COMBINE,

@@ -7,9 +7,9 @@ use latentd_models::Tensor;
 use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::Stages as _;
 use latentd_plugin_api::abi::{
-    LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
-    LATENTD_IMAGE_POST, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_denoise,
-    latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
+    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
+    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block,
+    latentd_denoise, latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use super::bench::Bench;
@@ -89,8 +89,8 @@ impl Scene {
         if self.stage == LATENTD_UNET_BLOCK {
             return self.run_blocks_wider(stages, job, wider);
         }
-        if self.stage == LATENTD_DENOISE_WRAP {
-            // What it asks is answered by the stage itself.
+        if [LATENTD_DENOISE_WRAP, LATENTD_ATTENTION].contains(&self.stage) {
+            // What it asks or declares is taken by the stage itself.
             return self.run(stages);
         }
         if self.stage == LATENTD_CONDITIONING {

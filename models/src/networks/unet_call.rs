@@ -1,0 +1,257 @@
+//! One call of a UNet: what its blocks take, each its own, in the order in which they are run.
+
+use std::sync::Arc;
+
+use super::unet_sites::SitePart;
+use crate::error::{Result, bail};
+use crate::nn::{Activations, Device, KeySet, KeyValueTransform, Keys, RowKeys, attention_of_rows};
+use crate::tensor::Tensor;
+
+/// One timestep as every residual block takes it, for any number of calls.
+pub struct TimeEmbedding(pub(super) Vec<Activations>);
+
+/// Conditioning as every cross-attention takes it, for any number of calls.
+pub struct Context(pub(super) Vec<Keys>);
+
+/// Which attentions of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttentionPlaces {
+    /// Those of a picture's places to each other, or those to the conditioning.
+    pub is_self: bool,
+    /// On the way down ([`SitePart::Input`]), in the middle, on the way up; everywhere if `None`.
+    pub part: Option<SitePart>,
+    /// Of which block of that part, counted as [`super::unet_sites::Site`] does.
+    pub index: Option<usize>,
+    /// Which layer of that block's transformer, from 0.
+    pub layer: Option<usize>,
+}
+
+/// Where a call is: an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AttentionPlace {
+    pub part: SitePart,
+    pub index: usize,
+    pub layer: usize,
+}
+
+impl AttentionPlaces {
+    fn has(&self, is_self: bool, place: AttentionPlace) -> bool {
+        let is = |wanted: Option<usize>, here: usize| wanted.is_none_or(|wanted| wanted == here);
+        self.is_self == is_self
+            && self.part.is_none_or(|part| part == place.part)
+            && is(self.index, place.index)
+            && is(self.layer, place.layer)
+    }
+}
+
+/// Where keys and values beside a network's own come from.
+#[derive(Clone)]
+pub enum SetKeys {
+    /// Tokens, projected as the conditioning is: for attentions to it.
+    Context(Arc<Context>),
+    /// Those of one attention alone.
+    Keys(Arc<Keys>),
+}
+
+/// What a rule does to the attentions that it is for.
+#[derive(Clone)]
+pub enum AttentionChange {
+    /// What the network's own keys find counts so much; and where, one number per latent, `(height, width)` of any size, resized
+    /// to each block. Everywhere if `None`.
+    Own {
+        /// What it counts.
+        weight: f32,
+        /// Where.
+        mask: Option<Arc<Tensor>>,
+    },
+    /// Further keys and values, with a softmax of their own: what is found there is added.
+    Set {
+        /// Its keys and values.
+        keys: SetKeys,
+        /// What it counts.
+        weight: f32,
+        /// Where, as of `Own`.
+        mask: Option<Arc<Tensor>>,
+    },
+    /// Every place finds its own value, of self-attention.
+    Identity,
+}
+
+/// What a row's samples look up otherwise than the network says.
+#[derive(Clone)]
+pub struct AttentionRule {
+    /// Where.
+    pub places: AttentionPlaces,
+    /// What.
+    pub change: AttentionChange,
+}
+
+/// What the samples of one row of a call attend to.
+#[derive(Clone, Copy)]
+pub struct RowContext<'a> {
+    /// The conditioning.
+    pub own: &'a Context,
+    /// What is otherwise; of several at one place all hold.
+    pub rules: &'a [AttentionRule],
+}
+
+impl<'a> RowContext<'a> {
+    /// The conditioning alone.
+    pub fn own(own: &'a Context) -> Self {
+        Self { own, rules: &[] }
+    }
+
+    /// How many samples it is for.
+    pub(super) fn batch(&self) -> usize {
+        self.own.0.first().map_or(1, |keys| keys.batch)
+    }
+}
+
+/// One call, but for the latents.
+#[derive(Clone, Copy)]
+pub struct UNetCall<'a> {
+    /// One per sample.
+    pub times: &'a [&'a TimeEmbedding],
+    /// What samples attend to: their batches make up that of the latents one after the other.
+    pub contexts: &'a [RowContext<'a>],
+    /// As a ControlNet makes them, `(batch, channels, height, width)`: one per skip connection in the order of the way
+    /// down, then one for the middle; another number or shape is an error.
+    pub residuals: Option<&'a [Tensor]>,
+    /// What changes tokens on the way to keys and values of self-attention; the contexts have had theirs.
+    pub transforms: &'a [Arc<dyn KeyValueTransform>],
+}
+
+/// A call under way.
+pub(super) struct Call<'a> {
+    pub device: &'a Device,
+    pub of: &'a UNetCall<'a>,
+    /// Residual blocks run so far.
+    residual_block: usize,
+    /// Cross-attentions run so far.
+    cross_attention: usize,
+    /// The attention that is next.
+    pub place: AttentionPlace,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(device: &'a Device, of: &'a UNetCall<'a>) -> Self {
+        let place = AttentionPlace { part: SitePart::Input, index: 0, layer: 0 };
+        Self { device, of, residual_block: 0, cross_attention: 0, place }
+    }
+
+    /// The next residual block's `(batch, channels)`.
+    pub(super) fn time(&mut self) -> Result<Activations> {
+        let index = self.residual_block;
+        self.residual_block += 1;
+        let of_each: Option<Vec<_>> = self.of.times.iter().map(|time| time.0.get(index)).collect();
+        let Some(of_each) = of_each else { bail!("unet: a time embedding of another network") };
+        self.device.stack(&of_each)
+    }
+
+    /// What changes one row's attention here.
+    pub(super) fn changes(&self, row: &RowContext<'a>, is_self: bool) -> Vec<&'a AttentionChange> {
+        let here = row.rules.iter().filter(|rule| rule.places.has(is_self, self.place));
+        here.map(|rule| &rule.change).collect()
+    }
+
+    /// What the next cross-attention, over a picture of this size, finds its queries' answers in.
+    pub(super) fn attend(&mut self, q: &Activations, size: (usize, usize)) -> Result<Activations> {
+        let index = self.cross_attention;
+        self.cross_attention += 1;
+        let of_rows: Vec<Changed> = self
+            .of
+            .contexts
+            .iter()
+            .map(|row| Changed::of(&self.changes(row, false), index, size))
+            .collect::<Result<_>>()?;
+        let mut all = vec![];
+        for (row, changed) in self.of.contexts.iter().zip(&of_rows) {
+            all.push(changed.keys(of_block(row.own, index)?));
+        }
+        attention_of_rows(self.device, q, &all)
+    }
+}
+
+fn of_block(context: &Context, index: usize) -> Result<&Keys> {
+    match context.0.get(index) {
+        Some(keys) => Ok(keys),
+        None => bail!("unet: a context of another network"),
+    }
+}
+
+/// How a row's attention is changed, fitted to a block.
+pub(super) struct Changed<'a> {
+    own: (f32, Option<Vec<f32>>),
+    sets: Vec<(&'a Keys, f32, Option<Vec<f32>>)>,
+}
+
+impl<'a> Changed<'a> {
+    /// Of the cross-attention of this number, over a picture of this size.
+    pub(super) fn of(
+        changes: &[&'a AttentionChange],
+        cross_attention: usize,
+        size: (usize, usize),
+    ) -> Result<Self> {
+        let fitted = |mask: &Option<Arc<Tensor>>| -> Result<Option<Vec<f32>>> {
+            mask.as_ref().map(|mask| fitted(mask, size.0, size.1)).transpose()
+        };
+        let mut changed = Self { own: (1.0, None), sets: vec![] };
+        for change in changes {
+            match change {
+                AttentionChange::Own { weight, mask } => {
+                    let (own, of_own) = &mut changed.own;
+                    *own *= weight;
+                    // Several rules add up: each takes its part.
+                    *of_own = match (of_own.take(), fitted(mask)?) {
+                        (Some(a), Some(b)) => Some(a.iter().zip(&b).map(|(a, b)| a * b).collect()),
+                        (a, b) => a.or(b),
+                    };
+                }
+                AttentionChange::Set { keys, weight, mask } => {
+                    let keys = match keys {
+                        SetKeys::Context(context) => of_block(context, cross_attention)?,
+                        SetKeys::Keys(keys) => keys,
+                    };
+                    changed.sets.push((keys, *weight, fitted(mask)?));
+                }
+                AttentionChange::Identity => (),
+            }
+        }
+        Ok(changed)
+    }
+
+    /// With the network's own keys.
+    pub(super) fn keys(&'a self, own: &'a Keys) -> RowKeys<'a> {
+        let (weight, mask) = &self.own;
+        let set = |(keys, weight, mask): &'a (&'a Keys, f32, Option<Vec<f32>>)| KeySet {
+            keys,
+            weight: *weight,
+            mask: mask.as_deref(),
+        };
+        let own = KeySet { keys: own, weight: *weight, mask: mask.as_deref() };
+        RowKeys { own, sets: self.sets.iter().map(set).collect() }
+    }
+}
+
+/// A mask `(height, width)` over a block's positions, bilinear, sampled at their centres.
+fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Result<Vec<f32>> {
+    let &[height, width] = mask.dims() else { bail!("unet: a mask {:?} is not one of rows", mask.dims()) };
+    let place = |to: usize, size: usize, from: usize| {
+        let centre = (to as f32 + 0.5) * from as f32 / size.max(1) as f32 - 0.5;
+        let centre = centre.clamp(0.0, from.saturating_sub(1) as f32);
+        let low = centre.floor() as usize;
+        (low, (low + 1).min(from.saturating_sub(1)), centre - low as f32)
+    };
+    let at = |y: usize, x: usize| mask.values().get(y * width + x).copied().unwrap_or_default();
+    let mut fitted = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        let (top, bottom, down) = place(row, rows, height);
+        for column in 0..columns {
+            let (left, right, along) = place(column, columns, width);
+            let upper = at(top, left) * (1.0 - along) + at(top, right) * along;
+            let lower = at(bottom, left) * (1.0 - along) + at(bottom, right) * along;
+            fitted.push(upper * (1.0 - down) + lower * down);
+        }
+    }
+    Ok(fitted)
+}

@@ -1,0 +1,131 @@
+//! `attention`: what rows of a pass look up otherwise than the model says.
+
+use super::{Part, Pass, Role, lent, pass};
+use crate::abi::{
+    LATENTD_ANY, LATENTD_ATTENTION_IDENTITY, LATENTD_ATTENTION_OWN, LATENTD_ATTENTION_SET, LATENTD_COND,
+    LATENTD_CROSS, LATENTD_INPUT, LATENTD_MIDDLE, LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_SELF,
+    LATENTD_UNCOND, latentd_attention, latentd_attention_rule,
+};
+use crate::call::{Call, lacks};
+use crate::error::{Error, Result};
+use crate::host::lend;
+use crate::job::Plugin;
+use crate::tensor::Tensor;
+
+/// `attention`: a pass's model is ready, or another one goes on in it.
+pub trait Attention: Plugin {
+    /// May declare what rows look up otherwise.
+    fn attention(&self, stage: &Declaring<'_>) -> Result<()>;
+}
+
+/// [`Attention`].
+pub struct Declaring<'a> {
+    /// The call.
+    pub call: Call<'a>,
+    /// Which.
+    pub pass: Pass,
+    /// Width of the tokens that the model is told.
+    pub context_width: usize,
+    table: &'a latentd_attention,
+}
+
+/// Which attentions and rows a rule is for; by default all of them that the sampler asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Where<'a> {
+    /// Which part, block and transformer layer.
+    pub part: Option<Part>,
+    /// Which block of that part.
+    pub index: Option<usize>,
+    /// Which layer of that block.
+    pub layer: Option<usize>,
+    /// Rows of this role.
+    pub role: Option<Role>,
+    /// Rows of this branch.
+    pub branch: Option<usize>,
+    /// Rows of this picture.
+    pub image: Option<usize>,
+    /// Rows with exactly this tag.
+    pub tag: &'a str,
+    /// Shares of the pass's steps; all if both are 0.
+    pub span: (f64, f64),
+}
+
+impl<'a> Declaring<'a> {
+    /// Every place finds its own value in self-attention.
+    pub fn identity(&self, places: Where<'_>) -> Result<()> {
+        self.add(LATENTD_SELF, LATENTD_ATTENTION_IDENTITY, places, 1.0, None, None)
+    }
+
+    /// What the model's own keys find counts so much, and where: a tensor `(1, 1, height, width)` of 0 to 1 over the canvas.
+    pub fn own(&self, is_self: bool, places: Where<'_>, weight: f64, mask: Option<Tensor<'_>>) -> Result<()> {
+        let which = if is_self { LATENTD_SELF } else { LATENTD_CROSS };
+        self.add(which, LATENTD_ATTENTION_OWN, places, weight, mask, None)
+    }
+
+    /// What is found in further tokens `(1 or pictures, tokens, width)` is added, times a weight and a mask as of
+    /// [`Self::own`].
+    pub fn context(
+        &self,
+        places: Where<'_>,
+        context: Tensor<'_>,
+        weight: f64,
+        mask: Option<Tensor<'_>>,
+    ) -> Result<()> {
+        self.add(LATENTD_CROSS, LATENTD_ATTENTION_SET, places, weight, mask, Some(context))
+    }
+
+    fn add(
+        &self,
+        which: u32,
+        kind: u32,
+        places: Where<'_>,
+        weight: f64,
+        mask: Option<Tensor<'_>>,
+        context: Option<Tensor<'_>>,
+    ) -> Result<()> {
+        let any = |number: Option<usize>| number.map_or(LATENTD_ANY, |number| number as u32);
+        let rule = latentd_attention_rule {
+            size: size_of::<latentd_attention_rule>() as u32,
+            kind,
+            which,
+            part: match places.part {
+                None => LATENTD_ANY,
+                Some(Part::Input) => LATENTD_INPUT,
+                Some(Part::Middle) => LATENTD_MIDDLE,
+                Some(Part::Output) => LATENTD_OUTPUT,
+                Some(part) => return Err(Error::failed(format!("{part:?} has no attention"))),
+            },
+            index: any(places.index),
+            layer: any(places.layer),
+            roles: places.role.map_or(0, |role| match role {
+                Role::Cond => 1 << LATENTD_COND,
+                Role::Uncond => 1 << LATENTD_UNCOND,
+                Role::Other => 1 << LATENTD_OTHER,
+            }),
+            branch: any(places.branch),
+            image: any(places.image),
+            reserved: 0,
+            tag: lend(places.tag),
+            from: places.span.0,
+            until: places.span.1,
+            weight,
+            context: context.map_or(0, |context| context.handle),
+            key: 0,
+            value: 0,
+            mask: mask.map_or(0, |mask| mask.handle),
+        };
+        let add = self.table.add.ok_or_else(lacks)?;
+        // SAFETY: the call is under way; the struct and its text are lent.
+        Error::of_service(unsafe { add(self.call.pointer, &raw const rule) })
+    }
+
+    /// # Safety
+    /// As the ABI says of the stage's argument.
+    pub(crate) unsafe fn of(call: Call<'a>, given: *const latentd_attention) -> Result<Self> {
+        // SAFETY: as the caller says.
+        let table = unsafe { lent(given) }?;
+        // SAFETY: as the caller says.
+        let pass = unsafe { pass(table.pass) }?;
+        Ok(Self { call, pass, context_width: table.context_width as usize, table })
+    }
+}
