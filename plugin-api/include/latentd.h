@@ -437,6 +437,25 @@ typedef struct latentd_want {
     struct latentd_list sites;
 } latentd_want;
 
+/* A library file, held open as it was when the request came. 0 is none. */
+typedef uint64_t latentd_file;
+
+/* A network that a job will run. */
+typedef struct latentd_need {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* As in `open` of latentd_networks. */
+    uint32_t on_base;
+    /* The file: one whose network this host knows, or an ONNX graph. */
+    latentd_file file;
+    /* As in latentd_network_run. */
+    struct latentd_text entry;
+    /* latentd_input without handles: the sizes of the largest that it will be run with. */
+    struct latentd_list inputs;
+    /* Runs in the whole job, about. */
+    double runs;
+} latentd_need;
+
 /* Calls that collect an answer. Nothing of it holds before job.plan returns OK. [control] */
 typedef struct latentd_plan {
     /* sizeof of it, as the host knows it. */
@@ -447,6 +466,11 @@ typedef struct latentd_plan {
     latentd_status (*stage)(struct latentd_call *call, const struct latentd_want *want);
     /* Leaves bytes for `create`, 1 MiB at most. */
     latentd_status (*note)(struct latentd_call *call, struct latentd_bytes note);
+    /*
+     A network that the job will run: its memory is planned for, beside the job's own. MODEL with a text: the file is no network
+     that this host knows, and no ONNX graph. What is not named here may find no room.
+     */
+    latentd_status (*network)(struct latentd_call *call, const struct latentd_need *need);
 } latentd_plan;
 
 /* The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names. */
@@ -953,11 +977,91 @@ typedef struct latentd_cache {
     latentd_status (*put)(struct latentd_call *call, struct latentd_bytes key, latentd_handle handle);
 } latentd_cache;
 
-/* A library file, held open as it was when the request came. 0 is none. */
-typedef uint64_t latentd_file;
+/* What is known of a library file. */
+typedef struct latentd_file_info {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* "checkpoint", "lora", "controlnet", "upscaler", "annotator", …: the kinds that `x-library` names. */
+    struct latentd_text kind;
+    /* As requests call it. */
+    struct latentd_text name;
+    /* What it is of, such as "sd1"; empty where that is not known. */
+    struct latentd_text family;
+    /* In hex; empty as long as it is not known. Nothing waits for it. */
+    struct latentd_text sha256;
+    /* Never empty; the same for the same contents of the same file, and for no others: for keys of caches. */
+    struct latentd_bytes identity;
+    /* What its maker wrote into it: a map of texts, as MessagePack. */
+    struct latentd_bytes metadata;
+} latentd_file_info;
+
+/*
+ LATENTD_LIBRARY: the library of models, by kinds and names. Files are held open as they are found, until the job ends: one
+ that is replaced meanwhile is read as it was, one that is written to is an error.
+ */
+typedef struct latentd_library {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     The file of a kind that a name means, as `x-library` finds it. NOT_FOUND, with the nearest. What job.plan finds has the
+     same number in the instances that are made after it. [control] [job]
+     */
+    latentd_status (*find)(struct latentd_call *call, struct latentd_text kind, struct latentd_text name, latentd_file *file);
+    /* The names of a kind, as they are listed: latentd_text. [control] [job] */
+    latentd_status (*names)(struct latentd_call *call, struct latentd_text kind, struct latentd_list *names);
+    /* What is known of a file, as far as the struct goes. [control] [job] */
+    latentd_status (*info)(struct latentd_call *call, latentd_file file, struct latentd_file_info *info);
+    /* A tensor of a file of weights, by its name, as f32. NOT_FOUND, with the nearest. [job] */
+    latentd_status (*tensor)(struct latentd_call *call, latentd_file file, struct latentd_text name, latentd_handle *tensor);
+    /* The whole file as bytes: a tensor of one dimension, u8, read only. [job] */
+    latentd_status (*open)(struct latentd_call *call, latentd_file file, latentd_handle *bytes);
+} latentd_library;
 
 /* An opened network or ONNX graph. 0 is none. */
 typedef uint64_t latentd_net;
+
+/* How a network is run. */
+typedef struct latentd_network_run {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* Which of its parts, as `describe` names them. Empty: the whole. */
+    struct latentd_text entry;
+    /* latentd_input, by name, in any order. */
+    struct latentd_list inputs;
+} latentd_network_run;
+
+/*
+ LATENTD_NETWORKS: networks that this host knows, by library file, told by what is in it. They count in the memory that the
+ job may take, and stay in memory for others while there is room; they compute on the host's device and threads, in the
+ job's precision.
+ */
+typedef struct latentd_networks {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Opens a file until `close` or the instance's end. `on_base` 1: built over the UNet of the pass, UNSUPPORTED for networks
+     that are not. MODEL with a text: it is no network that this host knows. MEMORY if there is no room. [job]
+     */
+    latentd_status (*open)(struct latentd_call *call, latentd_file file, uint32_t on_base, latentd_net *network);
+    /* Lets go of it. [job] */
+    latentd_status (*close)(struct latentd_call *call, latentd_net network);
+    /*
+     What a file's network is, as MessagePack: `kind`, such as "taesd"; `entries`, a map by their names of maps with `inputs`
+     and `outputs`, lists of maps with `name`, `sizes` (numbers, and texts for those that are free) and `about`.
+     [control] [job]
+     */
+    latentd_status (*describe)(struct latentd_call *call, latentd_file file, struct latentd_bytes *map);
+    /* Runs it. `outputs` become latentd_input, in the order that `describe` tells. [job] */
+    latentd_status (*run)(struct latentd_call *call, latentd_net network, const struct latentd_network_run *run, struct latentd_list *outputs);
+} latentd_networks;
 
 /*
  LATENTD_ONNX: ONNX files of the library, such as those of the kinds "annotator" and "detector". A file is read whole and
@@ -1259,6 +1363,10 @@ typedef struct latentd_attention_stage {
 #define LATENTD_VAE "vae/draft-1"
 /* Service, latentd_ops. */
 #define LATENTD_OPS "tensor.ops/draft-1"
+/* Service, latentd_library. */
+#define LATENTD_LIBRARY "library/draft-1"
+/* Service, latentd_networks. */
+#define LATENTD_NETWORKS "network/draft-1"
 /* Service, latentd_onnx. */
 #define LATENTD_ONNX "onnx/draft-1"
 /* Service, latentd_cache. */

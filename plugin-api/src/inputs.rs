@@ -54,6 +54,23 @@ impl Input<'_> {
         };
         Listed(inputs.iter().map(input).collect())
     }
+
+    /// Sizes with their names, which are lent.
+    pub(crate) fn sized(inputs: &[(&str, &[usize])]) -> Result<Listed> {
+        let input = |(name, dims): &(&str, &[usize])| {
+            let mut shape = [0; 8];
+            let places = shape.get_mut(..dims.len());
+            let places =
+                places.ok_or_else(|| Error::failed(format!("{} dimensions; at most 8", dims.len())))?;
+            for (place, size) in places.iter_mut().zip(*dims) {
+                let size = i64::try_from(*size);
+                *place = size.map_err(|_| Error::failed("a tensor without an end"))?;
+            }
+            let (name, ndim) = (lend(name), dims.len() as u32);
+            Ok(latentd_input { name, handle: 0, ndim, reserved: 0, shape })
+        };
+        inputs.iter().map(input).collect::<Result<_>>().map(Listed)
+    }
 }
 
 /// What came out, in the order that the network or graph has it.

@@ -81,8 +81,8 @@ fn decoded<T: DeserializeOwned>(given: latentd_bytes) -> Result<T, rmp_serde::de
 
 /// Collects what a job is to have.
 pub struct Plan<'a> {
-    call: Call<'a>,
-    table: &'a latentd_plan,
+    pub(crate) call: Call<'a>,
+    pub(crate) table: &'a latentd_plan,
 }
 
 impl<'a> Plan<'a> {

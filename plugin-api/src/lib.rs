@@ -39,6 +39,8 @@ mod host;
 mod image;
 mod inputs;
 mod job;
+mod library;
+mod networks;
 mod onnx;
 mod ops;
 mod services;
@@ -53,6 +55,8 @@ pub use handed_over::HandedOver;
 pub use image::{Image, NewImage};
 pub use inputs::{Input, Outputs};
 pub use job::{Job, JobPlan, Plan, Plugin};
+pub use library::FileInfo;
+pub use networks::Network;
 pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{

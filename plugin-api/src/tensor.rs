@@ -105,6 +105,13 @@ impl NewTensor<'_> {
     }
 }
 
+/// Bytes that a handle stands for.
+pub(crate) fn file_bytes<'a>(call: &Call<'a>, handle: latentd_handle) -> Result<&'a [u8]> {
+    let map = mapped(call, handle, LATENTD_READ, LATENTD_STORED, 0)?;
+    // SAFETY: so many bytes stay until the call ends.
+    Ok(unsafe { numbers(&map) })
+}
+
 /// A mapping as the host made it.
 pub(crate) fn mapped(
     call: &Call<'_>,

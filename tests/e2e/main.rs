@@ -26,6 +26,7 @@ mod limits;
 mod log;
 mod memory;
 mod merge;
+mod networks;
 mod noise;
 mod outpaint;
 mod pag;

@@ -16,7 +16,7 @@ use crate::plugin_library::{build, install};
 const PREFIX: &str = "first_stage_model.";
 
 /// Tensors of a safetensors file: name, type, shape, elements.
-type Tensors = Vec<(String, Value, Value, Vec<u8>)>;
+pub(crate) type Tensors = Vec<(String, Value, Value, Vec<u8>)>;
 
 fn read(path: &Path) -> Tensors {
     let bytes = fs::read(path).expect("read");
@@ -32,7 +32,7 @@ fn read(path: &Path) -> Tensors {
         .collect()
 }
 
-fn write(path: &Path, tensors: &Tensors) {
+pub(crate) fn write(path: &Path, tensors: &Tensors) {
     let (mut header, mut data) = (Map::new(), Vec::<u8>::new());
     for (name, dtype, shape, bytes) in tensors {
         let start = data.len();
@@ -67,7 +67,7 @@ fn checkpoint(name: &str) -> PathBuf {
 }
 
 /// A models folder with the small checkpoint in it.
-fn models() -> tempfile::TempDir {
+pub(crate) fn models() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for kind in ["Stable-diffusion", "VAE"] {
         fs::create_dir(folder.path().join(kind)).expect("made");
@@ -77,7 +77,7 @@ fn models() -> tempfile::TempDir {
     folder
 }
 
-fn daemon(folder: &Path) -> Daemon {
+pub(crate) fn daemon(folder: &Path) -> Daemon {
     Daemon::with(Options { models: Some(folder.to_owned()), ..Options::default() })
 }
 
@@ -313,7 +313,7 @@ async fn what_comes_out_as_nan_is_drawn_again_in_f32() {
 }
 
 /// A decoder of TAESD's shape with made-up weights, as A1111 names its tensors.
-fn taesd() -> Tensors {
+pub(crate) fn taesd() -> Tensors {
     let mut tensors: Tensors = vec![];
     let mut add = |name: String, shape: &[usize]| {
         let count: usize = shape.iter().product();

@@ -440,6 +440,12 @@ impl Library {
         self.pin_what(&|| self.find(kind, name).map(|item| Choice { item, bytes: false, _file: None }))
     }
 
+    /// The names of a kind, as they are listed.
+    pub(crate) fn names(&self, kind: LibraryKind) -> Vec<String> {
+        let snapshot = self.known_by_now();
+        snapshot.entries.iter().filter(|item| item.kind == kind).map(|item| item.name.clone()).collect()
+    }
+
     /// The embeddings whose names stand in one of these texts.
     pub(crate) fn embeddings_in(&self, texts: &[String], reading: &Reading) -> Result<Vec<Mentioned>> {
         self.embeddings.mentioned(&self.known_by_now(), texts, reading)

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use latentd_models::adapters::{Embedding, LARGEST_PICTURE, embedding_of_picture};
 use latentd_models::files::{self, LARGEST_HEADER, Tensors, open_without_waiting};
 use latentd_models::model::Checkpoint;
+use latentd_models::networks::known::KnownNetwork;
 use sha2::{Digest, Sha256};
 
 use super::hash::{Hashes, Sha256Task};
@@ -27,6 +28,13 @@ pub(crate) struct Identity {
     source: Source,
     /// SHA-256 of what says what is in the file; zeros for what is built in.
     header: [u8; 32],
+}
+
+impl Identity {
+    /// The same for the same, and for no others.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(format!("{self:?}")).into()
+    }
 }
 
 /// A checkpoint that jobs will be drawn with. Jobs of one file share one.
@@ -186,6 +194,20 @@ impl Pinned {
     /// What an ONNX file says of itself.
     pub(crate) fn graph_header(&self) -> Result<Header> {
         onnx::read(&self.bytes(LARGEST_GRAPH)?).map_err(|why| self.no_graph(&why))
+    }
+
+    /// Its network, if it is one that stands alone and is known.
+    pub(crate) fn network(&self) -> Result<KnownNetwork> {
+        KnownNetwork::of(&self.tensors()?).ok_or_else(|| {
+            let Item { kind, name, .. } = &self.item;
+            let text = format!("{kind} '{name}' is no network that this version of latentd runs by itself");
+            Error::new(Class::Model, text)
+        })
+    }
+
+    /// Bytes that its network takes in memory: packed weights take no more than twice what they do in a file of f16.
+    pub(crate) fn network_bytes(&self) -> u64 {
+        2 * self.item.size()
     }
 
     fn no_graph(&self, why: &str) -> Error {

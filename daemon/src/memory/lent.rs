@@ -93,6 +93,8 @@ pub(crate) struct Wishes {
     pub hypernetworks: Vec<HypernetworkWish>,
     pub refiner: Option<RefinerWish>,
     pub hires: Option<HiresWish>,
+    /// Bytes that the networks of plugins take.
+    pub plugins: u64,
 }
 
 impl Wishes {
@@ -131,7 +133,8 @@ impl Wishes {
                 *of_unet += wish.bytes(known, size)?;
             }
         }
-        Ok(Beside { taesd, patched, patching: changes.working_bytes(known, size.threads) })
+        let patching = changes.working_bytes(known, size.threads);
+        Ok(Beside { taesd, patched, patching, plugins: self.plugins })
     }
 }
 

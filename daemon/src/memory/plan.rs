@@ -29,9 +29,9 @@ impl Room {
         let of_kind = |all: &[u64; 3]| place.and_then(|place| all.get(place)).copied().unwrap_or_default();
         let patched = of_kind(&beside.patched);
         if self.stays {
-            return (self.all, known.weight_bytes() + patched);
+            return (self.all.saturating_sub(beside.plugins), known.weight_bytes() + patched);
         }
-        (of_kind(&self.each), known.estimate.weight_bytes(kind) + patched)
+        (of_kind(&self.each).saturating_sub(beside.plugins), known.estimate.weight_bytes(kind) + patched)
     }
 }
 
@@ -43,6 +43,8 @@ pub(crate) struct Beside {
     pub patched: [u64; 3],
     /// What it takes to make those, before anything is computed, in the same order.
     pub patching: [u64; 3],
+    /// What the networks of plugins take, whichever of the checkpoint's is at work.
+    pub plugins: u64,
 }
 
 impl Beside {
@@ -79,7 +81,8 @@ pub(super) fn plan(known: &Known, size: &PictureSize, beside: &Beside, room: &Ro
     // With all networks in memory if that leaves room for everything at once; else with the UNet alone.
     let patching = beside.patching.iter().copied().max().unwrap_or_default();
     let all = of_unet(size.samples)?.max(activations(ComponentKind::Vae, size)?).max(patching);
-    if known.weight_bytes() + beside.patched.iter().sum::<u64>() + all <= room.all {
+    let together = known.weight_bytes() + beside.patched.iter().sum::<u64>() + all;
+    if together.saturating_add(beside.plugins) <= room.all {
         return Ok((size.samples, true));
     }
     // More take more: the last that fits lies between one that does and one that does not.

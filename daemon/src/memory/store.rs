@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use latentd_client::protocol::ResidentModel;
 use latentd_models::model::{Component, ComponentKey, ComponentKind, PictureSize};
+use latentd_models::networks::standalone::Standalone;
 use latentd_models::networks::taesd::Taesd;
 use latentd_models::nn::{Device, KeyValueTransform, Precision};
 use tracing::info;
@@ -42,6 +43,7 @@ pub(crate) struct Memory {
     hypernetworks: KeptHypernetworks,
     graphs: Kept<Graph>,
     cache: Cache,
+    networks: Kept<dyn Standalone>,
     own: Weak<Self>,
 }
 
@@ -61,6 +63,7 @@ impl Memory {
             hypernetworks: KeptHypernetworks::default(),
             graphs: Kept::default(),
             cache: Cache::default(),
+            networks: Kept::default(),
             own: Weak::clone(own),
         })
     }
@@ -256,6 +259,18 @@ impl Memory {
         self.graphs.get(file, Precision::F32, reserve, make)
     }
 
+    /// The network of a file that stands alone.
+    pub(crate) fn network(
+        &self,
+        file: &Pinned,
+        precision: Precision,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Arc<dyn Standalone>> {
+        let reserve = || self.reserve_for_job(file.network_bytes(), &file.item().name, cancelled);
+        let make = || Ok(file.network()?.open(&file.tensors()?, &self.device, precision)?);
+        self.networks.get(file, precision, reserve, make)
+    }
+
     /// The hypernetworks of a job.
     pub(super) fn hypernetworks(
         &self,
@@ -292,7 +307,7 @@ impl Memory {
         let mut table = self.table();
         table.sweep();
         let idle = table.idle_bytes(whom) + self.taesd.idle_bytes() + self.hypernetworks.idle_bytes();
-        let idle = idle + self.graphs.idle_bytes() + self.cache.idle_bytes();
+        let idle = idle + self.graphs.idle_bytes() + self.networks.idle_bytes() + self.cache.idle_bytes();
         let held = self.budget.leased().saturating_sub(idle);
         let (own, stays) = table.kept(known, self.device.kind(), whom);
         let without = |own: u64| self.budget.total().saturating_sub(held.saturating_sub(own));
@@ -305,6 +320,7 @@ impl Memory {
         self.taesd.clear()
             | self.hypernetworks.clear()
             | self.graphs.clear()
+            | self.networks.clear()
             | self.cache.clear()
             | self.table().drop_idle(For::Job)
     }
@@ -394,7 +410,7 @@ impl Memory {
             if held.saturating_add(bytes) <= self.budget.total() && table.evict(whom) {
                 continue;
             }
-            if self.taesd.clear() | self.hypernetworks.clear() | self.graphs.clear() {
+            if self.taesd.clear() | self.hypernetworks.clear() | self.graphs.clear() | self.networks.clear() {
                 continue;
             }
             drop(table);

@@ -103,15 +103,6 @@ impl Graph {
         Ok(Array { dims, numbers })
     }
 
-    /// Bytes that running may take on the way, roughly: three maps of the widest layer, as large as the largest input.
-    pub(crate) fn estimate(&self, inputs: &[(String, Array)]) -> u64 {
-        let wide = self.header.kept.iter().filter(|kept| kept.dims.len() == 4);
-        let wide = wide.filter_map(|kept| kept.dims.first()).copied().max().unwrap_or(4).min(1 << 14);
-        let places =
-            inputs.iter().map(|(_, array)| array.dims.iter().rev().take(2).product::<usize>() as u64);
-        places.max().unwrap_or(0).saturating_mul(wide * 3 * 4)
-    }
-
     /// Runs the whole graph; its outputs by their names, in its order, of no more than `most_bytes`. Nothing ends it before it is
     /// done.
     pub(crate) fn run(

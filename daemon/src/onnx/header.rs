@@ -158,6 +158,15 @@ pub(crate) fn read(file: &[u8]) -> Result<Header, String> {
 }
 
 impl Header {
+    /// Bytes that running may take on the way with inputs of these sizes, roughly: three maps of the widest layer, as large as
+    /// the largest input.
+    pub(crate) fn estimate<'a>(&self, inputs: impl Iterator<Item = &'a [usize]>) -> u64 {
+        let wide = self.kept.iter().filter(|kept| kept.dims.len() == 4);
+        let wide = wide.filter_map(|kept| kept.dims.first()).copied().max().unwrap_or(4).min(1 << 14);
+        let places = inputs.map(|dims| dims.iter().rev().take(2).map(|size| *size as u64).product::<u64>());
+        places.max().unwrap_or(0).saturating_mul(wide * 3 * 4)
+    }
+
     fn read_operators(&mut self, set: &[u8]) -> Result<(), String> {
         let (mut domain, mut version) = ("", None);
         for field in Fields(set) {

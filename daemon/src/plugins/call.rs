@@ -170,6 +170,27 @@ pub(super) struct State<'a> {
 pub(super) struct Answer {
     pub wants: Vec<Want>,
     pub note: Vec<u8>,
+    pub networks: Vec<Need>,
+}
+
+/// A network that a plugin will run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    /// Its file's number.
+    pub file: u64,
+    /// Bytes of its weights, and of what it computes on the way.
+    pub weights: u64,
+    pub activations: u64,
+}
+
+impl Answer {
+    /// Bytes that its networks take: all of them, and the largest run.
+    pub(super) fn network_bytes(&self) -> u64 {
+        let weights: BTreeMap<u64, u64> =
+            self.networks.iter().map(|need| (need.file, need.weights)).collect();
+        let run = self.networks.iter().map(|need| need.activations).max().unwrap_or_default();
+        weights.into_values().fold(run, u64::saturating_add)
+    }
 }
 
 /// A stage that a plugin takes part in.

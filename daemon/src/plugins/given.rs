@@ -357,6 +357,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use latentd_client::protocol::LibraryKind;
+    use latentd_models::networks::standalone::Standalone;
     use latentd_models::sampling::NoiseSource;
     use serde_json::json;
 
@@ -410,6 +411,18 @@ mod tests {
 
         fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
             Nothing.graph(file)
+        }
+
+        fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
+            Nothing.network(file)
+        }
+
+        fn names(&self, kind: LibraryKind) -> Vec<String> {
+            Nothing.names(kind)
+        }
+
+        fn known_sha256(&self, file: &Pinned) -> Option<String> {
+            Nothing.known_sha256(file)
         }
 
         fn threads(&self) -> usize {

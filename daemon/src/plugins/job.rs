@@ -168,6 +168,11 @@ impl JobPlugins {
         self.members.iter().any(|member| member.plugin.tables.request_rewrite.is_some())
     }
 
+    /// Bytes that the networks of all of them take.
+    pub(crate) fn network_bytes(&self) -> u64 {
+        self.members.iter().map(|member| member.answer.network_bytes()).fold(0, u64::saturating_add)
+    }
+
     /// Their versions, by name.
     pub(crate) fn versions(&self) -> BTreeMap<String, String> {
         let version = |member: &Member| (member.name().to_owned(), member.plugin.manifest.version.clone());
@@ -226,7 +231,7 @@ fn planned(
 ) -> Result<Option<(Answer, Vec<String>)>> {
     let manifest = &plugin.manifest;
     let stages = manifest.stages.iter().filter(|stage| is_of_jobs(&stage.id));
-    let all = || Answer { wants: stages.map(|stage| Want::all(&stage.id)).collect(), note: vec![] };
+    let all = || Answer { wants: stages.map(|stage| Want::all(&stage.id)).collect(), ..Answer::default() };
     let Some(plan) = plugin.tables.plan.and_then(|table| table.plan) else {
         return Ok(Some((all(), vec![])));
     };

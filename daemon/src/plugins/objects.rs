@@ -16,6 +16,8 @@ use crate::memory::Lease;
 pub(super) enum Content {
     Tensor(Tensor),
     Image(Image),
+    /// A file, as it is.
+    Bytes(Arc<Vec<u8>>),
 }
 
 /// An image whose channels lie side by side.
@@ -49,6 +51,7 @@ impl Content {
         match self {
             Self::Tensor(tensor) => tensor.dims().to_vec(),
             Self::Image(image) => vec![1, image.channels, image.height, image.width],
+            Self::Bytes(bytes) => vec![bytes.len()],
         }
     }
 
@@ -56,7 +59,7 @@ impl Content {
     pub(super) fn is_finite(&self) -> bool {
         match self {
             Self::Tensor(tensor) => tensor.values().iter().all(|value| value.is_finite()),
-            Self::Image(_) => true,
+            Self::Image(_) | Self::Bytes(_) => true,
         }
     }
 
@@ -64,6 +67,7 @@ impl Content {
     pub(super) fn strides(&self) -> Vec<usize> {
         match self {
             Self::Tensor(tensor) => dense_strides(tensor.dims()),
+            Self::Bytes(_) => vec![1],
             Self::Image(Image { width, height, channels, .. }) => {
                 vec![width * height * channels, 1, width * channels, *channels]
             }
@@ -238,6 +242,7 @@ impl Objects {
         Ok(match &self.readable(handle)?.content {
             Content::Tensor(tensor) => place(tensor.values()),
             Content::Image(image) => place(image.pixels.as_slice()),
+            Content::Bytes(bytes) => place(bytes.as_slice()),
         })
     }
 
@@ -281,6 +286,7 @@ impl Objects {
                 let pixels = Arc::make_mut(&mut image.pixels);
                 (pixels.as_mut_ptr(), pixels.len())
             }
+            Content::Bytes(_) => return Err(Misuse::ReadOnly(handle)),
         })
     }
 
@@ -310,6 +316,7 @@ impl Objects {
         Ok((object.lease.is_none() && object.kept == 0).then(|| match &object.content {
             Content::Tensor(tensor) => size_of_val(tensor.values()),
             Content::Image(image) => image.pixels.len(),
+            Content::Bytes(bytes) => bytes.len(),
         }))
     }
 

@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use latentd_models::networks::known::KnownNetwork;
+use latentd_models::networks::standalone::Standalone;
+
 use crate::library::Pinned;
 use crate::onnx::Graph;
 
+/// Files that one plugin may know of at once: each is held open.
+const MOST_FILES: usize = 1024;
 /// Networks that one instance may have open at once.
 const MOST_NETS: usize = 256;
 
@@ -13,6 +18,14 @@ const MOST_NETS: usize = 256;
 #[derive(Clone)]
 pub(super) enum Net {
     Graph(Arc<Graph>),
+    Network(Running),
+}
+
+/// A network and what is known of it.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub known: KnownNetwork,
+    pub network: Arc<dyn Standalone>,
 }
 
 /// The files of a plan, which its instances know by the same numbers, and those that an instance found.
@@ -67,5 +80,20 @@ impl Opened {
     /// Whether it was open.
     pub(super) fn close(&mut self, number: u64) -> bool {
         self.nets.remove(&number).is_some()
+    }
+
+    /// The number of a file: the one it has, or a new one. `None` if it knows too many.
+    pub(super) fn number(&mut self, file: &Arc<Pinned>) -> Option<u64> {
+        let known = self.files.iter().position(|known| Arc::ptr_eq(known, file));
+        if known.is_none() && self.files.len() >= MOST_FILES {
+            return None;
+        }
+        Some(
+            known.unwrap_or_else(|| {
+                self.files.push(Arc::clone(file));
+                self.files.len() - 1
+            }) as u64
+                + 1,
+        )
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use latentd_client::protocol::LibraryKind;
+use latentd_models::networks::standalone::Standalone;
 use rmpv::Value;
 
 use super::objects::Image;
@@ -23,6 +24,15 @@ pub(crate) trait Resources: Sync {
 
     /// The ONNX graph of a file, whose memory is counted as long as somebody has it.
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>>;
+
+    /// The network of a file, in the job's precision; its memory is counted as the graphs'.
+    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>>;
+
+    /// The names of a kind, as they are listed.
+    fn names(&self, kind: LibraryKind) -> Vec<String>;
+
+    /// A file's SHA-256 in hex, if it was ever computed.
+    fn known_sha256(&self, file: &Pinned) -> Option<String>;
 
     /// Threads that compute.
     fn threads(&self) -> usize;
@@ -59,6 +69,19 @@ impl Resources for Nothing {
 
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
         file.graph().map(Arc::new)
+    }
+
+    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
+        let text = format!("'{}': networks are not run here", file.item().name);
+        Err(Error::new(Class::Unsupported, text))
+    }
+
+    fn names(&self, _kind: LibraryKind) -> Vec<String> {
+        vec![]
+    }
+
+    fn known_sha256(&self, _file: &Pinned) -> Option<String> {
+        None
     }
 
     fn threads(&self) -> usize {

@@ -322,6 +322,7 @@ impl Draw {
             hypernetworks: hypernetworks.wishes.clone(),
             refiner: refiner.map(|(wish, _)| wish),
             hires: hires_wish,
+            plugins: plugins.network_bytes(),
         };
         check_fits(studio, &wishes, &known, &picture)?;
         let preview_every = params.preview.map(|preview| preview.every);

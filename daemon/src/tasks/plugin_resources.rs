@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use latentd_client::protocol::{ImageIn, LibraryKind};
 use latentd_models::image::{Channels, PictureHeader};
+use latentd_models::networks::standalone::Standalone;
+use latentd_models::nn::Precision;
 use rmpv::Value;
 
 use super::given::{Given, Sources, wrong};
@@ -18,6 +20,8 @@ use crate::plugins::{HeldPicture, Image, Resources};
 pub(super) struct StudioResources<'a> {
     pub studio: &'a Arc<Studio>,
     pub watch: &'a dyn Watch,
+    /// What networks compute in.
+    pub precision: Precision,
 }
 
 /// A picture that a plugin's field has.
@@ -59,6 +63,18 @@ impl Resources for StudioResources<'_> {
 
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
         self.studio.device.memory.graph(file, &|| self.watch.is_cancelled())
+    }
+
+    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
+        self.studio.device.memory.network(file, self.precision, &|| self.watch.is_cancelled())
+    }
+
+    fn names(&self, kind: LibraryKind) -> Vec<String> {
+        self.studio.library.names(kind)
+    }
+
+    fn known_sha256(&self, file: &Pinned) -> Option<String> {
+        self.studio.library.entry(file.item()).hash
     }
 
     fn threads(&self) -> usize {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use latentd_client::protocol::{Bytes, ImageOut, PluginProgress, Txt2ImgParams};
 use latentd_models::image::Picture;
+use latentd_models::nn::Precision;
 use latentd_models::pipeline;
 use latentd_models::sampling::NoiseSource;
 use tracing::warn;
@@ -36,8 +37,14 @@ impl<'a> Asking<'a> {
         studio: &'a Arc<Studio>,
         rng: NoiseSource,
     ) -> Self {
-        let resources = StudioResources { studio, watch };
+        let resources = StudioResources { studio, watch, precision: Precision::F32 };
         Self { watch, memory, rng, resources, pictures: 0, previews: false }
+    }
+
+    /// The same, for networks that compute in this precision.
+    pub(super) fn in_precision(mut self, precision: Precision) -> Self {
+        self.resources.precision = precision;
+        self
     }
 
     /// While so many pictures are drawn, of which previews may be asked for.

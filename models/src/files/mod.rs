@@ -16,6 +16,7 @@ mod layout;
 mod layout_names;
 mod mapped;
 mod mistaken;
+mod numbers;
 mod open;
 mod prediction;
 mod quantised;

@@ -2,6 +2,8 @@
 
 pub mod clip;
 mod detect;
+pub mod known;
+pub mod standalone;
 pub mod taesd;
 pub mod unet;
 mod unet_call;

@@ -53,6 +53,10 @@ ids! {
     LATENTD_VAE = "vae/draft-1";
     /// Service, latentd_ops.
     LATENTD_OPS = "tensor.ops/draft-1";
+    /// Service, latentd_library.
+    LATENTD_LIBRARY = "library/draft-1";
+    /// Service, latentd_networks.
+    LATENTD_NETWORKS = "network/draft-1";
     /// Service, latentd_onnx.
     LATENTD_ONNX = "onnx/draft-1";
     /// Service, latentd_cache.

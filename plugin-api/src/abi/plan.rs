@@ -2,6 +2,7 @@
 
 use super::basic::{latentd_bytes, latentd_call, latentd_list, latentd_status, latentd_text};
 use super::entry::latentd_job;
+use super::networks::latentd_need;
 
 /// After an input block, before its output is stored as a skip: both ways go on with it. Block 0 is the first convolution.
 pub const LATENTD_INPUT: u32 = 1;
@@ -55,6 +56,10 @@ pub struct latentd_plan {
         Option<unsafe extern "C" fn(call: *mut latentd_call, want: *const latentd_want) -> latentd_status>,
     /// Leaves bytes for `create`, 1 MiB at most.
     pub note: Option<unsafe extern "C" fn(call: *mut latentd_call, note: latentd_bytes) -> latentd_status>,
+    /// A network that the job will run: its memory is planned for, beside the job's own. MODEL with a text: the file is no network
+    /// that this host knows, and no ONNX graph. What is not named here may find no room.
+    pub network:
+        Option<unsafe extern "C" fn(call: *mut latentd_call, need: *const latentd_need) -> latentd_status>,
 }
 
 /// The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names.

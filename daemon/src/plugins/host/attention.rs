@@ -189,7 +189,7 @@ fn mask(content: &Content) -> Served<Tensor> {
             Tensor::new(values, [image.height, image.width]).map_err(failed)
         }
         Content::Image(image) => wrong(format!("the mask has {} channels, one is needed", image.channels)),
-        Content::Tensor(_) => {
+        Content::Tensor(_) | Content::Bytes(_) => {
             let values = tensor(content, "the mask")?;
             let &[1, 1, height, width] = values.dims() else {
                 return wrong(format!("the mask is {:?}; (1, 1, h, w) is needed", values.dims()));

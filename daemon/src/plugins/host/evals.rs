@@ -56,7 +56,9 @@ unsafe fn asked(args: &latentd_eval_args, state: &State<'_>) -> Served<Asked> {
     let mut objects = objects(state)?;
     let mut tensor = |handle: u64, what: &str| match objects.content(handle)? {
         Content::Tensor(tensor) => Ok(tensor.clone()),
-        Content::Image(_) => Err(Failure(LATENTD_INVALID, format!("{what} is an image, a tensor is needed"))),
+        Content::Image(_) | Content::Bytes(_) => {
+            Err(Failure(LATENTD_INVALID, format!("{what} is no tensor, which is needed")))
+        }
     };
     let x = tensor(args.x, "x")?;
     if let Some(index) = x.values().iter().position(|value| !value.is_finite()) {

@@ -77,7 +77,7 @@ fn image(state: &State<'_>, handle: latentd_handle) -> Served<Image> {
     let mut objects = objects(state)?;
     let image = match objects.readable_content(handle)? {
         Content::Image(image) => image.clone(),
-        Content::Tensor(_) => {
+        Content::Tensor(_) | Content::Bytes(_) => {
             let text = "a tensor is no picture: make it an image first (LATENTD_OP_CAST)";
             return Err(Failure(LATENTD_INVALID, text.to_owned()));
         }

@@ -7,7 +7,9 @@ mod attention;
 mod cache;
 mod evals;
 mod jobs;
+mod library;
 mod named;
+mod networks;
 mod onnx;
 mod ops;
 mod plan;
@@ -20,8 +22,9 @@ use std::ffi::c_void;
 
 use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_CACHE, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS,
-    LATENTD_JOBS, LATENTD_ONNX, LATENTD_OPS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN,
-    latentd_bytes, latentd_call, latentd_handle, latentd_host, latentd_status, latentd_text,
+    LATENTD_JOBS, LATENTD_LIBRARY, LATENTD_NETWORKS, LATENTD_ONNX, LATENTD_OPS, LATENTD_TENSORS,
+    LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle, latentd_host,
+    latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
@@ -57,6 +60,8 @@ services! {
     LATENTD_OPS => ops::OPS,
     LATENTD_TEXTS => texts::TEXTS,
     LATENTD_VAE => vae::VAE,
+    LATENTD_LIBRARY => library::LIBRARY,
+    LATENTD_NETWORKS => networks::NETWORKS,
     LATENTD_ONNX => onnx::ONNX,
     LATENTD_CACHE => cache::CACHE,
 }

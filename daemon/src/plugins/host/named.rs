@@ -14,6 +14,8 @@ use crate::plugins::opened::{Net, Opened};
 
 /// Inputs of one run.
 const MOST_INPUTS: u32 = 256;
+/// One size of a tensor that is planned for.
+const LARGEST_SIZE: usize = 1 << 24;
 
 /// The files and networks that a call may name.
 pub(super) fn opened<'a>(state: &State<'a>) -> Served<&'a std::cell::RefCell<Opened>> {
@@ -90,6 +92,34 @@ pub(super) unsafe fn read_inputs(state: &State<'_>, list: latentd_list) -> Serve
     inputs.collect()
 }
 
+/// Sizes that a plan gives by their names.
+///
+/// # Safety
+/// As [`read_inputs`].
+pub(super) unsafe fn read_sizes(list: latentd_list) -> Served<Vec<(String, Vec<usize>)>> {
+    let latentd_list { items, count, stride } = list;
+    if count == 0 {
+        return Ok(vec![]);
+    }
+    if items.is_null() || count > MOST_INPUTS || (stride as usize) < size_of::<latentd_input>() {
+        return misuse(format!("{count} inputs of {stride} bytes each, at {items:?}"));
+    }
+    let sizes = (0..count).map(|index| {
+        let offset = index as usize * stride as usize;
+        // SAFETY: so many bytes are there, by the caller's word.
+        let input = unsafe { items.cast::<u8>().add(offset).cast::<latentd_input>().read_unaligned() };
+        // SAFETY: the plugin lends a text.
+        let name = unsafe { read_text(input.name) };
+        let shape = input.shape.get(..input.ndim as usize).unwrap_or_default();
+        let sizes = shape.iter().map(|size| usize::try_from(*size).ok().filter(|size| *size <= LARGEST_SIZE));
+        match sizes.collect::<Option<Vec<_>>>() {
+            Some(sizes) => Ok((name, sizes)),
+            None => misuse(format!("input '{name}': no tensor has the sizes {shape:?}")),
+        }
+    });
+    sizes.collect()
+}
+
 /// Lends what came out, for as long as the call goes on.
 pub(super) fn lend_outputs(
     call: &Call<'_>,
@@ -101,6 +131,7 @@ pub(super) fn lend_outputs(
         let size = match content {
             Content::Tensor(tensor) => size_of_val(tensor.values()),
             Content::Image(image) => image.pixels.len(),
+            Content::Bytes(bytes) => bytes.len(),
         };
         let lease = reserve(call, size)?;
         let handle = objects(state)?.allocate(content.clone(), Some(lease))?;

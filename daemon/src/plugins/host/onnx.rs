@@ -116,6 +116,7 @@ fn told_of(header: &Header) -> Value {
 fn graph(state: &State<'_>, number: latentd_net) -> Served<std::sync::Arc<Graph>> {
     match net(state, number)? {
         Net::Graph(graph) => Ok(graph),
+        Net::Network(_) => misuse(format!("{number} is no ONNX graph")),
     }
 }
 
@@ -158,10 +159,11 @@ unsafe extern "C" fn run(
         let graph = graph(state, number)?;
         // SAFETY: the plugin lends a list.
         let inputs = unsafe { read_inputs(state, inputs) }?;
-        let inputs = inputs.into_iter().map(|Named { name, content }| (name, array(&content)));
-        let inputs: Vec<(String, Array)> = inputs.collect();
+        let inputs = inputs.into_iter().map(|Named { name, content }| Ok((name, array(&content)?)));
+        let inputs: Vec<(String, Array)> = inputs.collect::<Served<_>>()?;
         go_on(call)?;
-        let bytes = usize::try_from(graph.estimate(&inputs)).unwrap_or(usize::MAX);
+        let sizes = inputs.iter().map(|(_, array)| array.dims.as_slice());
+        let bytes = usize::try_from(graph.header.estimate(sizes)).unwrap_or(usize::MAX);
         let made = {
             let _room = reserve(call, bytes)?;
             graph
@@ -201,12 +203,13 @@ fn failed(failure: &onnx::Failure) -> Failure {
 }
 
 /// A tensor's numbers, or an image's planes.
-fn array(content: &Content) -> Array {
+fn array(content: &Content) -> Served<Array> {
     let numbers = match content {
         Content::Tensor(tensor) => Numbers::F32(tensor.values().to_vec()),
         Content::Image(image) => Numbers::U8(image.planes()),
+        Content::Bytes(_) => return misuse("a file's bytes are no tensor"),
     };
-    Array { dims: content.dims(), numbers }
+    Ok(Array { dims: content.dims(), numbers })
 }
 
 /// Numbers that came out, as a tensor.

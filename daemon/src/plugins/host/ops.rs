@@ -117,6 +117,9 @@ fn decoded(ops: &[latentd_op], objects: &mut RefMut<'_, Objects>) -> Served<(Vec
                     channels: *channels,
                     pixels: pixels.clone(),
                 }),
+                Content::Bytes(_) => {
+                    return self::misuse(format!("op {number}: a file's bytes are no tensor"));
+                }
             });
             handles.push(operand);
             Ok(Operand::Given(handles.len() - 1))

@@ -119,6 +119,7 @@ unsafe extern "C" fn tensor_info(
         (told.kind, told.code, told.bits) = match content {
             Content::Tensor(_) => (LATENTD_TENSOR, LATENTD_FLOAT, 32),
             Content::Image(_) => (LATENTD_IMAGE, LATENTD_UINT, 8),
+            Content::Bytes(_) => (LATENTD_TENSOR, LATENTD_UINT, 8),
         };
         let dims = content.dims();
         told.lanes = 1;
@@ -192,6 +193,10 @@ unsafe extern "C" fn digest(
                     hash.update(plane);
                 }
             }
+            Content::Bytes(bytes) => {
+                hash.update([LATENTD_UINT, 8]);
+                hash.update(bytes.as_slice());
+            }
         }
         let hash: [u8; 32] = hash.finalize().into();
         // SAFETY: there are 32 bytes of the plugin's own, by its word.
@@ -214,10 +219,11 @@ unsafe extern "C" fn map(
         let content = objects.content(handle)?;
         let (is_image, dims, stored) =
             (matches!(content, Content::Image(_)), content.dims(), content.strides());
+        let is_bytes = matches!(content, Content::Bytes(_));
         let as_float = match (asked.bits, asked.code) {
             (0, _) => false,
-            (32, LATENTD_FLOAT) => is_image,
-            (8, LATENTD_UINT) if is_image => false,
+            (32, LATENTD_FLOAT) if !is_bytes => is_image,
+            (8, LATENTD_UINT) if is_image || is_bytes => false,
             (bits, code) => {
                 let text = format!("no map gives numbers of {bits} bits, code {code}: f32, or u8 of images");
                 return Err(Failure(LATENTD_UNSUPPORTED, text));
@@ -240,7 +246,7 @@ unsafe extern "C" fn map(
             other => return misuse(format!("no mapping has mode {other}")),
         };
         (asked.code, asked.bits) =
-            if is_image && !as_float { (LATENTD_UINT, 8) } else { (LATENTD_FLOAT, 32) };
+            if is_bytes || (is_image && !as_float) { (LATENTD_UINT, 8) } else { (LATENTD_FLOAT, 32) };
         asked.lanes = 1;
         asked.strides = numbers(&if dense { dense_strides(&dims) } else { stored });
         (asked.data, asked.bytes) = (data.cast(), bytes as u64);

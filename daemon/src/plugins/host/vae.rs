@@ -45,7 +45,7 @@ unsafe extern "C" fn encode_image(
         }
         let image = match objects(state)?.readable_content(image)? {
             Content::Image(image) => rgb(image)?,
-            Content::Tensor(_) => return invalid("a tensor is no image"),
+            Content::Tensor(_) | Content::Bytes(_) => return invalid("a tensor is no image"),
         };
         let made = vae.encode(image, seed)?;
         let lease = reserve(call, size_of_val(made.values()))?;
@@ -81,7 +81,7 @@ unsafe extern "C" fn decode_latents(
         }
         let latents: Tensor = match objects(state)?.readable_content(latents)? {
             Content::Tensor(latents) => latents.clone(),
-            Content::Image(_) => return invalid("an image is no latents"),
+            Content::Image(_) | Content::Bytes(_) => return invalid("an image is no latents"),
         };
         if let Some(index) = latents.values().iter().position(|value| !value.is_finite()) {
             return invalid(format!("number {index} of the latents is {}", latents.values()[index]));

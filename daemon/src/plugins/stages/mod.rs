@@ -433,6 +433,7 @@ fn check(place: &Content, given: &Content) -> Result<(), String> {
             let kind = |content: &Content| match content {
                 Content::Tensor(_) => "a tensor",
                 Content::Image(_) => "an image",
+                Content::Bytes(_) => "a file",
             };
             let (old, new) = (kind(place), kind(given));
             Err(format!("{new} {:?} in the place of {old} {:?}", given.dims(), place.dims()))

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_client::protocol::{LibraryKind, PluginParams, Txt2ImgParams};
+use latentd_models::networks::standalone::Standalone;
 use latentd_models::sampling::NoiseSource;
 use rmpv::Value;
 use serde_json::{Map, Value as Json};
@@ -133,6 +134,18 @@ impl Resources for MadeUp {
 
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
         Nothing.graph(file)
+    }
+
+    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
+        Nothing.network(file)
+    }
+
+    fn names(&self, kind: LibraryKind) -> Vec<String> {
+        Nothing.names(kind)
+    }
+
+    fn known_sha256(&self, file: &Pinned) -> Option<String> {
+        Nothing.known_sha256(file)
     }
 
     fn threads(&self) -> usize {

@@ -127,6 +127,7 @@ impl Made {
         let numbers = contents.iter().flat_map(|content| match content {
             Content::Tensor(tensor) => tensor.values().to_vec(),
             Content::Image(image) => image.pixels.iter().map(|value| f32::from(*value)).collect(),
+            Content::Bytes(bytes) => bytes.iter().map(|value| f32::from(*value)).collect(),
         });
         Self(numbers.collect())
     }
