@@ -95,3 +95,81 @@ def dynamic_thresholding(
         result = cfg * factor if scaling_startpoint == "ZERO" else centred * factor + mean
     result = interpolate_phi * result + (1 - interpolate_phi) * cfg
     return x - result if space == "noise" else result
+
+
+def dcci(picture):
+    """Zhou, Shen, Dong 2012: twice as large. picture: (…, h, w), 0…1; its pixels stand at even rows and columns of the result.
+    What is kept has the picture's type: many values lie between two of 8 bits, and f32 decides which they become."""
+    picture = np.asarray(picture)
+    h, w = picture.shape[-2:]
+    result = np.full((*picture.shape[:-2], 2 * h, 2 * w), np.nan, picture.dtype)
+    result[..., ::2, ::2] = picture
+
+    def mirrored(places, count):
+        if count == 1:
+            return places % 2
+        last = 2 * count - 2
+        away = np.abs(places) % (2 * last)
+        return np.where((places > last + 1) | (places < 0), np.where(away > last, 2 * last - away, away), places)
+
+    def looker(ys, xs):
+        def see(dx, dy):
+            return result[..., mirrored(ys + dy, h)[:, None], mirrored(xs + dx, w)[None, :]].astype(np.float64)
+
+        return see
+
+    def cubic(see, ways):
+        a, b, c, d = (see(*way) for way in ways)
+        return (-a + 9 * b + 9 * c - d) / 16
+
+    def chosen(one, other, value_of_one, value_of_other):
+        one, other = 255 * one, 255 * other
+        weight, rest = 1 / (1 + one**5), 1 / (1 + other**5)
+        mixed = (weight * value_of_one + rest * value_of_other) / (weight + rest)
+        value = np.where(1 + one > 1.15 * (1 + other), value_of_other, np.where(1 + other > 1.15 * (1 + one), value_of_one, mixed))
+        return np.clip(value, 0, 1)
+
+    places = [(dx, dy) for dy in (-3, -1, 1) for dx in (-3, -1, 1)]
+    see = looker(np.arange(1, 2 * h, 2), np.arange(1, 2 * w, 2))
+    up = sum(np.abs(see(x + 2, y) - see(x, y + 2)) for x, y in places)
+    down = sum(np.abs(see(x, y) - see(x + 2, y + 2)) for x, y in places)
+    result[..., 1::2, 1::2] = chosen(up, down, cubic(see, [(3, -3), (1, -1), (-1, 1), (-3, 3)]),
+                                     cubic(see, [(-3, -3), (-1, -1), (1, 1), (3, 3)]))
+    near = [(x, y) for y in range(-2, 3) for x in range(-2, 3) if abs(x) + abs(y) in (0, 2)]
+    for row, column in ((0, 1), (1, 0)):
+        see = looker(np.arange(row, 2 * h, 2), np.arange(column, 2 * w, 2))
+        across = sum(np.abs(see(x - 1, y) - see(x + 1, y)) for x, y in near)
+        along = sum(np.abs(see(x, y - 1) - see(x, y + 1)) for x, y in near)
+        result[..., row::2, column::2] = chosen(across, along, cubic(see, [(x, 0) for x in (-3, -1, 1, 3)]),
+                                                cubic(see, [(0, y) for y in (-3, -1, 1, 3)]))
+    assert not np.isnan(result).any()
+    return result
+
+
+def tiled(picture, upscale, scale, size, overlap):
+    """A1111's tiles: evenly spaced, each fading in over the first `overlap` columns and rows. picture: (c, h, w), 0…1."""
+    picture = np.asarray(picture)
+
+    def starts(length):
+        if size >= length:
+            return [0], length
+        count = -(-(length - overlap) // (size - overlap))
+        return [int(index * (length - size) / (count - 1)) for index in range(count)], size
+
+    (ys, high), (xs, wide) = starts(picture.shape[1]), starts(picture.shape[2])
+    fade = overlap * scale
+    ramp = (np.arange(fade) / fade).astype(picture.dtype)
+    result = np.zeros((picture.shape[0], picture.shape[1] * scale, picture.shape[2] * scale), picture.dtype)
+    for y in ys:
+        strip = np.zeros((picture.shape[0], high * scale, picture.shape[2] * scale), picture.dtype)
+        for x in xs:
+            tile = upscale(picture[:, y:y + high, x:x + wide])
+            part = strip[:, :, x * scale:(x + wide) * scale]
+            if x:
+                tile[:, :, :fade] = part[:, :, :fade] * (1 - ramp) + tile[:, :, :fade] * ramp
+            part[:] = tile
+        part = result[:, y * scale:(y + high) * scale]
+        if y:
+            strip[:, :fade] = part[:, :fade] * (1 - ramp[:, None]) + strip[:, :fade] * ramp[:, None]
+        part[:] = strip
+    return result

@@ -69,6 +69,24 @@
 /* Extension type of MessagePack: a latentd_file, 8 bytes, big-endian. */
 #define LATENTD_EXT_FILE 2
 
+/*
+ Image → image `scale` times as large. The host cuts the picture into tiles and upscales alpha apart: an upscaler sees three
+ colours, of any size down to a pixel.
+ */
+#define LATENTD_UPSCALER 1
+
+/* Whole picture → whole picture of the same size; `strength` 0…1 says how far to go. */
+#define LATENTD_RESTORER 2
+
+/* Image → control image of width × height; what a preprocessor takes beside, such as thresholds, is in `params`. */
+#define LATENTD_PREPROCESSOR 3
+
+/* Image, threshold → detections with boxes. */
+#define LATENTD_DETECTOR 4
+
+/* Image, threshold → detections without boxes; its reply may hold a `caption`. */
+#define LATENTD_TAGGER 5
+
 /* A line that says what went wrong. */
 #define LATENTD_ERROR 1
 
@@ -1292,6 +1310,114 @@ typedef struct latentd_attention_stage {
     latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_attention *args);
 } latentd_attention_stage;
 
+/* What an engine is to do. */
+typedef struct latentd_engine_run {
+    /* sizeof of it, as its writer knows it. */
+    uint32_t size;
+    /* LATENTD_UPSCALER, …. */
+    uint32_t kind;
+    /* A name of the manifest, or of a library file. */
+    struct latentd_text entry;
+    /* That file; 0 for a name of the manifest. */
+    latentd_file file;
+    /* An image of u8. With `as_float` a tensor (images, 3, h, w) f32 of 0…1. */
+    latentd_handle image;
+    /* An image of one channel as large; 0: none. */
+    latentd_handle mask;
+    /* Wanted, in pixels; 0: the engine's choice. */
+    uint32_t width;
+    /* As `width`. */
+    uint32_t height;
+    /* 0…1; of a restorer. */
+    double strength;
+    /* 0…1; what scores below is left out. */
+    double threshold;
+    /* MessagePack, a map of more; may be empty. */
+    struct latentd_bytes params;
+} latentd_engine_run;
+
+/* What an engine says of an entry. All zero as it is given: as usual. */
+typedef struct latentd_engine_facts {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* How many times as large an upscaler makes a picture, 1 to 16; others leave it 0. */
+    uint32_t scale;
+    /* Sides of the tiles that it is given, in pixels of the picture; 0: the whole at once. */
+    uint32_t tile;
+    /* Pixels over which tiles fade into one another, at most half of a tile. */
+    uint32_t overlap;
+    /* What both sides are to be a multiple of, 0 any: the host fills up by mirroring, and cuts the result. */
+    uint32_t multiple;
+    /* Tiles of one size that a run may be given at once, as entries of the tensor; 0 and 1: one. More only with `as_float`. */
+    uint32_t most_at_once;
+    /* 1: pictures come and go as tensors (images, 3, h, w) f32 of 0…1; the host rounds and cuts off. */
+    uint32_t as_float;
+    /* 0. */
+    uint32_t reserved;
+} latentd_engine_facts;
+
+/* One thing that a detector or tagger found. */
+typedef struct latentd_detection {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* The engine's number for its class. */
+    uint32_t class_id;
+    /* "face", "1girl". */
+    struct latentd_text label;
+    /* 0…1. */
+    float score;
+    /* From the left, in pixels of the image; all four 0: no box. */
+    float x0;
+    /* From the top. */
+    float y0;
+    /* Beyond the last column. */
+    float x1;
+    /* Beyond the last row. */
+    float y1;
+    /* How many points there are. */
+    uint32_t point_count;
+    /* x, y, x, y, …; null if there are none. */
+    const float *points;
+    /* An image of one channel as large as the whole image, white where it is; 0: none. */
+    latentd_handle mask;
+    /* A tensor (width): what tells it from others of its class; 0: none. */
+    latentd_handle embedding;
+    /* MessagePack, a map of more; may be empty. */
+    struct latentd_bytes data;
+} latentd_detection;
+
+/* The extension LATENTD_ENGINES. */
+typedef struct latentd_engine_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     As a request comes that names the entry (`run` has neither image nor mask): fills `facts`. What `plan` takes besides are
+     networks that it will open. May be null if no entry is an upscaler. [control]
+     */
+    latentd_status (*describe)(struct latentd_call *call, const struct latentd_engine_run *run, const struct latentd_plan *plan, struct latentd_engine_facts *facts);
+    /*
+     Slot 0: the image, of kinds that have one. `detected` takes one thing found, which is copied. Reply 0: a map of more.
+     The instance is made for engines alone: its parameters are empty. [job]
+     */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_engine_run *run, latentd_status (*detected)(struct latentd_call *call, const struct latentd_detection *detection));
+} latentd_engine_stage;
+
+/* What a run left. */
+typedef struct latentd_engine_result {
+    /* sizeof of it, as its reader knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* The image; 0 of kinds that have none. */
+    latentd_handle image;
+    /* latentd_detection. */
+    struct latentd_list detections;
+    /* MessagePack, a map of more; may be empty. */
+    struct latentd_bytes data;
+} latentd_engine_result;
+
 /* Success. */
 #define LATENTD_OK 0
 
@@ -1351,6 +1477,8 @@ typedef struct latentd_attention_stage {
 #define LATENTD_DENOISE_COMBINE "denoise.combine/draft-1"
 /* Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's. Slot i: pixels of pictures[i], of the same size. */
 #define LATENTD_IMAGE_POST "image.post/draft-1"
+/* Extension of the plugin, latentd_engine_stage: what the manifest's [engines.KIND] name. */
+#define LATENTD_ENGINES "engines/draft-1"
 /* Service, latentd_jobs. */
 #define LATENTD_JOBS "job/draft-1"
 /* Service, latentd_evals. */

@@ -298,12 +298,12 @@ async fn what_cannot_be_is_refused_by_name() {
     let rows = [
         (
             Txt2ImgParams { hr_upscaler: "Lanzcos".into(), ..base.clone() },
-            ErrorName::InvalidParams,
+            ErrorName::NotFound,
             "hr_upscaler: 'Lanzcos' is not known; known: Latent, Latent (antialiased)",
         ),
         (
             Txt2ImgParams { hr_upscaler: "lanzcos".into(), ..base.clone() },
-            ErrorName::InvalidParams,
+            ErrorName::NotFound,
             "did you mean",
         ),
         (

@@ -11,6 +11,7 @@ mod cutoff;
 mod demo;
 mod disconnect;
 mod disk;
+mod engines;
 mod formats;
 mod freeu;
 mod harness;

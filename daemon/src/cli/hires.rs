@@ -22,7 +22,7 @@ pub(super) struct HiresArgs {
     /// Steps of the second pass; 0 for --steps [default: 0]
     #[arg(long, value_name = "N")]
     hr_second_pass_steps: Option<u32>,
-    /// What makes the first picture larger: Latent and its kinds, None, Lanczos or Nearest [default: Latent]
+    /// What makes the first picture larger: Latent and its kinds, None, Lanczos, Nearest, or a plugin's upscaler [default: Latent]
     #[arg(long, value_name = "NAME")]
     hr_upscaler: Option<String>,
     /// What to draw then [default: the prompt]

@@ -36,6 +36,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/abi/attention.rs",
     "src/abi/basic.rs",
     "src/abi/conditioning.rs",
+    "src/abi/engines.rs",
     "src/abi/entry.rs",
     "src/abi/evals.rs",
     "src/abi/evaluation.rs",

@@ -55,9 +55,12 @@ enum PluginsCommand {
 
 /// A plugin, as lines.
 fn lines(plugin: &PluginEntry) -> String {
-    let PluginEntry { name, version, path, state, reason, stages, .. } = plugin;
+    let PluginEntry { name, version, path, state, reason, stages, engines, .. } = plugin;
     let cell = |text: &Option<String>| text.as_deref().map_or("-".into(), |text| visible(text).into_owned());
-    let stages = if stages.is_empty() { "-".into() } else { visible(&stages.join(", ")).into_owned() };
+    let engines =
+        engines.iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind} '{name}'")));
+    let parts: Vec<String> = stages.iter().cloned().chain(engines).collect();
+    let stages = if parts.is_empty() { "-".into() } else { visible(&parts.join(", ")).into_owned() };
     let reason = reason.as_ref().map_or_else(String::new, |why| format!("  {}\n", visible(why)));
     let (name, version, path) = (cell(name), cell(version), visible(path));
     format!("{name:24} {version:10} {state:9} {stages}  {path}\n{reason}")
@@ -132,9 +135,11 @@ mod tests {
             path: "/p/vignette.so".into(),
             state: PluginState::Ready,
             stages: vec!["image.post".into(), "job.plan".into()],
+            engines: [("upscaler".to_owned(), vec!["2x".to_owned(), "4x".to_owned()])].into(),
             ..PluginEntry::default()
         };
-        let shown = "vignette                 1.0.0      ready     image.post, job.plan  /p/vignette.so\n";
+        let shown = "vignette                 1.0.0      ready     image.post, job.plan, upscaler '2x', upscaler '4x'  \
+                     /p/vignette.so\n";
         assert_eq!(lines(&plugin), shown);
         let refused = PluginEntry {
             path: "/p/a\n.so".into(),

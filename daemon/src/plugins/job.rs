@@ -8,6 +8,7 @@ use latentd_client::protocol::PluginParams;
 use latentd_plugin_api::abi::{LATENTD_REQUEST_REWRITE, LATENTD_SKIP, latentd_job};
 
 use super::call::{Answer, Call, Job, Want};
+use super::engines::{Engine, JobOf};
 use super::given::{Decoded, Given, GivenPicture};
 use super::host::{self, bytes, text};
 use super::library::{Plugin, STAGES};
@@ -86,6 +87,8 @@ impl Settled {
 #[derive(Default)]
 pub(crate) struct JobPlugins {
     pub(super) members: Vec<Member>,
+    /// What the request names of plugins that need not take part themselves.
+    pub(crate) engines: Vec<Engine>,
     /// For each stage whose turn it is, one after the other.
     pub(super) chains: BTreeMap<&'static str, Vec<usize>>,
     pub(super) method: &'static str,
@@ -134,6 +137,7 @@ impl JobPlugins {
         }
         Ok(Self {
             members,
+            engines: vec![],
             chains,
             method: facts.method,
             request: facts.request.to_vec(),
@@ -188,6 +192,12 @@ impl JobPlugins {
             member.given.pictures.iter().map(|picture| picture.decoded(job, member.name()))
         });
         pictures.collect()
+    }
+
+    /// What instances are told that are made for engines.
+    pub(super) fn of_engines(&self) -> JobOf<'_> {
+        let Self { method, pictures, batch, .. } = *self;
+        JobOf { method, request: &self.request, pictures, batch }
     }
 
     /// What a plugin is told as it makes an instance; `params` are its own, with the handles of the instance.

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_plugin_api::abi::{
     ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
-    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_JOB_PLAN,
+    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_ENGINES, LATENTD_IMAGE_POST, LATENTD_JOB_PLAN,
     LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_REQUEST_REWRITE, LATENTD_UNET_BLOCK,
-    latentd_attention_stage, latentd_conditioning_stage, latentd_denoise_stage, latentd_latents_stage,
-    latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite_stage,
-    latentd_unet_block_stage,
+    latentd_attention_stage, latentd_conditioning_stage, latentd_denoise_stage, latentd_engine_stage,
+    latentd_latents_stage, latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry,
+    latentd_rewrite_stage, latentd_unet_block_stage,
 };
 
 use libloading::Library;
@@ -44,6 +44,7 @@ macro_rules! stages {
         pub(super) struct Tables {
             pub entry: &'static latentd_plugin_entry,
             pub plan: Option<&'static latentd_plan_extension>,
+            pub engines: Option<&'static latentd_engine_stage>,
             $(pub $field: Option<&'static $table>),*
         }
 
@@ -52,12 +53,15 @@ macro_rules! stages {
             fn of(
                 entry: &'static latentd_plugin_entry,
                 plan: *const c_void,
+                engines: Option<*const c_void>,
                 table: impl Fn(&'static str) -> Result<Option<*const c_void>, String>,
             ) -> Result<Self, String> {
                 let plan = kept(Some(plan).filter(|table| !table.is_null()));
-                let tables = Self { entry, plan, $($field: kept(table($id)?)),* };
+                let engines: Option<&'static latentd_engine_stage> = kept(engines);
+                let tables = Self { entry, plan, engines, $($field: kept(table($id)?)),* };
                 let lacks = [
                     (LATENTD_JOB_PLAN, tables.plan.is_some_and(|table| table.plan.is_none())),
+                    (LATENTD_ENGINES, tables.engines.is_some_and(|table| table.run.is_none())),
                     $(($id, tables.$field.is_some_and(|table| table.$function.is_none()))),*
                 ];
                 match lacks.into_iter().find(|(_, lacks)| *lacks) {
@@ -164,7 +168,9 @@ fn check(manifest: &Manifest) -> Result<(), String> {
     if major != LATENTD_ABI_MAJOR {
         return Err(foreign(major, minor));
     }
-    let has = |id: &str| SERVICES.contains(&id) || STAGES.contains(&id) || id == LATENTD_JOB_PLAN;
+    let has = |id: &str| {
+        SERVICES.contains(&id) || STAGES.contains(&id) || [LATENTD_JOB_PLAN, LATENTD_ENGINES].contains(&id)
+    };
     match manifest.requires.iter().find(|id| !has(id)) {
         Some(id) => Err(format!("it requires {id}, which this latentd does not have")),
         None => Ok(()),
@@ -230,8 +236,8 @@ pub(super) fn tables(entry: &'static latentd_plugin_entry, manifest: &Manifest) 
         // SAFETY: the id is a text that outlives the call.
         unsafe { extension(text(id)) }
     };
-    let stage = |id: &'static str| -> Result<Option<*const c_void>, String> {
-        if !manifest.stages.iter().any(|stage| stage.id == id) {
+    let named = |id: &'static str, is_named: bool| -> Result<Option<*const c_void>, String> {
+        if !is_named {
             return Ok(None);
         }
         let found = table(id);
@@ -240,7 +246,9 @@ pub(super) fn tables(entry: &'static latentd_plugin_entry, manifest: &Manifest) 
         }
         Ok(Some(found))
     };
-    Tables::of(entry, table(LATENTD_JOB_PLAN), stage)
+    let stage = |id| named(id, manifest.stages.iter().any(|stage| stage.id == id));
+    let engines = named(LATENTD_ENGINES, !manifest.engines.is_empty())?;
+    Tables::of(entry, table(LATENTD_JOB_PLAN), engines, stage)
 }
 
 /// A table as the type that its id says. It stays, as the library does.

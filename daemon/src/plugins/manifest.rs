@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::engine_kinds::{self, Named};
 use super::parameters::read_parameters;
 use super::section::{self, Unread};
 use crate::schema::shorten;
@@ -21,11 +22,21 @@ const TAKEN: [&str; 10] =
     ["jobs", "library", "models", "plugins", "styles", "image", "prompt", "blobs", "latentd", "server"];
 
 /// Keys of a manifest that the design has and this version does not.
-const NOT_YET: [&str; 4] = ["methods", "engines", "capabilities", "settings"];
+const NOT_YET: [&str; 3] = ["methods", "capabilities", "settings"];
 
 /// Keys that are read, of a manifest and of a stage.
-const KEYS: [&str; 9] =
-    ["name", "version", "abi", "license", "description", "stages", "requires", "uses", "parameters"];
+const KEYS: [&str; 10] = [
+    "name",
+    "version",
+    "abi",
+    "license",
+    "description",
+    "stages",
+    "engines",
+    "requires",
+    "uses",
+    "parameters",
+];
 const STAGE_KEYS: [&str; 3] = ["place", "after", "before"];
 
 /// What a plugin says of itself.
@@ -39,6 +50,8 @@ pub(crate) struct Manifest {
     pub description: Option<String>,
     /// Sorted by id.
     pub stages: Vec<Stage>,
+    /// What others may have it compute, by kind.
+    pub engines: Vec<Named>,
     /// Ids of what the host must have, and of what it may have.
     pub requires: Vec<String>,
     pub uses: Vec<String>,
@@ -89,6 +102,8 @@ struct Written {
     parameters: Option<String>,
     #[serde(default)]
     stages: BTreeMap<String, WrittenStage>,
+    #[serde(default)]
+    engines: BTreeMap<String, engine_kinds::Written>,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +141,7 @@ fn parse(section: &[u8]) -> Result<Manifest, String> {
     let manifest = Manifest {
         abi: read_abi(&written.abi)?,
         stages: stages.collect::<Result<_, _>>()?,
+        engines: engine_kinds::read(written.engines)?,
         parameters: parameters.map_err(|error| format!("parameters: {error}"))?,
         name: written.name,
         version: written.version,
@@ -263,6 +279,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use super::super::engine_kinds::Kind;
     use super::super::section::{compiled, in_c};
     use super::*;
 
@@ -284,6 +301,9 @@ after = ["controlnet"]
 before = ["upscaler"]
 
 [stages."batch.post/1"]
+
+[engines.detector]
+entries = ["face"]
 "#;
 
     fn library(manifest: &str) -> Vec<u8> {
@@ -313,6 +333,7 @@ before = ["upscaler"]
                 stage("batch.post/1", Place::Usual, &[], &[]),
                 stage("image.post/draft-1", Place::Innermost, &["controlnet"], &["upscaler"]),
             ],
+            engines: vec![Named { kind: Kind::Detector, entries: vec!["face".into()] }],
             requires: vec!["subjob.run/draft-1".into()],
             uses: vec!["tensor.ops/2".into()],
             parameters: Some(

@@ -1,16 +1,20 @@
 //! Plugins: found in their folders, read without loading, loaded once a request names them, called at the stages of a drawing.
 //!
 //! [`search`], [`section`] and [`manifest`] look, [`parameters`] checks what requests say, [`given`] finds the pictures and files
-//! that they name, [`library`] loads, [`rewrite`] has a request made anew, [`job`] settles what the plugins of a request do, [`stages`] calls them. What they may call is in [`host`]; [`call`] and
+//! that they name, [`library`] loads, [`rewrite`] has a request made anew, [`job`] settles what the plugins of a request do,
+//! [`stages`] calls them, [`engines`] runs what requests name of others. What they may call is in [`host`]; [`call`] and
 //! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here
 //! knows the wire; where pictures and files come from is behind [`resources`].
 
 mod artifact;
 mod call;
+mod engine_kinds;
+mod engines;
 mod given;
 mod host;
 mod job;
 mod keywords;
+mod lending;
 mod library;
 mod manifest;
 mod objects;
@@ -39,8 +43,12 @@ use crate::state_dir::make_private;
 use crate::suggest::nearest;
 pub(crate) use artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
 pub(crate) use call::Job;
+pub(crate) use engine_kinds::Kind;
+pub(crate) use engines::Engine;
+use engines::Unknown;
 pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use library::{Libraries, Plugin};
+use manifest::Manifest;
 pub(crate) use manifest::check_name;
 pub(crate) use objects::Image;
 pub(crate) use prompts::PromptLists;
@@ -117,6 +125,11 @@ impl Plugins {
             license: manifest.license,
             description: manifest.description,
             stages: manifest.stages.into_iter().map(|stage| stage.id).collect(),
+            engines: manifest
+                .engines
+                .into_iter()
+                .map(|named| (named.kind.name().to_owned(), named.entries))
+                .collect(),
         }
     }
 
@@ -139,6 +152,21 @@ impl Plugins {
         Settled::of(loaded.collect::<Result<_>>()?, job)
     }
 
+    /// The engine of this name that a request's `field` names, described; its plugin is loaded if it is not in memory. `beside`
+    /// are names that need no plugin, for whoever mistypes one.
+    pub(crate) fn engine(
+        &self,
+        kind: Kind,
+        name: &str,
+        (field, beside): (&str, &[&str]),
+        job: &dyn Job,
+    ) -> Result<Engine> {
+        let found = self.found();
+        let manifests = usable(&found).map(|(_, (manifest, _))| manifest);
+        let manifest = engines::find(kind, name, manifests, &Unknown { field, beside })?;
+        Engine::describe(self.load(&manifest.name, &found)?, kind, name, job)
+    }
+
     fn load(&self, name: &str, found: &[Found]) -> Result<Arc<Plugin>> {
         let (path, (manifest, identity)) = named(name, found)?;
         if !self.libraries.is_loaded(&identity.sha256) {
@@ -148,11 +176,15 @@ impl Plugins {
     }
 }
 
+/// Those that are used, with their files.
+fn usable(found: &[Found]) -> impl Iterator<Item = (&PathBuf, &(Manifest, search::Identity))> + Clone {
+    let used = found.iter().filter(|found| found.set_aside.is_none());
+    used.filter_map(|found| Some((&found.path, found.outcome.as_ref().ok()?)))
+}
+
 /// The plugin of this name that is used.
-fn named(name: &str, found: &[Found]) -> Result<(PathBuf, (manifest::Manifest, search::Identity))> {
-    let usable = found.iter().filter(|found| found.set_aside.is_none());
-    let usable: Vec<_> =
-        usable.filter_map(|found| Some((&found.path, found.outcome.as_ref().ok()?))).collect();
+fn named(name: &str, found: &[Found]) -> Result<(PathBuf, (Manifest, search::Identity))> {
+    let usable: Vec<_> = usable(found).collect();
     if let Some((path, read)) = usable.iter().find(|(_, (manifest, _))| manifest.name == name) {
         return Ok(((*path).clone(), (*read).clone()));
     }

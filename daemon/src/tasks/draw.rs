@@ -122,7 +122,7 @@ impl Draw {
         let output = Output::resolve(&params.output, &studio.outputs_dir, &studio.folders)?;
         let styles = studio.styles.named(&params.styles, &settings.styles_dirs, &studio.folders)?;
         let prompts = RequestPrompts::resolve(&params, &styles, &output)?;
-        let hires = HiresFields::resolve(&mut params, &styles, &output)?;
+        let mut hires = HiresFields::resolve(&mut params, &styles, &output, (studio, watch))?;
 
         let name = params.checkpoint.as_deref();
         let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
@@ -160,6 +160,7 @@ impl Draw {
             // Those of the first pass count as if they were as large.
             let all = if second.keeps_first { pictures * 2 } else { pictures };
             result_bytes = check_size(second.size.target(), all, settings.result_bytes)?;
+            hires.as_ref().map_or(Ok(()), |hires| hires.check_engine(size, second))?;
         }
         let asked = std::mem::take(&mut params.regions);
         let (regions, told_regions) = regions::resolve(asked, size, &sources, &mut notices)?;
@@ -266,8 +267,9 @@ impl Draw {
             tiling_y: params.tiling_y && !tiles_all,
             ..sampling::settled(params.clone(), sampler, schedule)
         };
-        let asked = (&params, &lists);
-        let plugins = plugins::resolve(asked, &told, &drawing, method, (studio, watch), &mut notices)?;
+        let engines = hires.as_mut().and_then(HiresFields::take_engine).into_iter().collect();
+        let (asked, asking) = ((&params, &lists), (studio, watch));
+        let plugins = plugins::resolve(asked, &told, (&drawing, method, engines), asking, &mut notices)?;
         let told = plugins::told(told, &plugins);
         let outpaint = outpaint.map(|outpaint| Box::new(infotext::told_outpaint(&outpaint)));
         // It is of what began with a picture, or of a second pass.
@@ -277,7 +279,10 @@ impl Draw {
         let first_told = Told { begun, outpaint, plugin_versions, ..Told::of(told) };
         let told = second_told.map_or_else(
             || first_told.clone(),
-            |told| Told { plugin_versions: first_told.plugin_versions.clone(), ..Told::of(told) },
+            |told| {
+                let plugin_versions = first_told.plugin_versions.clone();
+                Told { plugin_versions, engines: plugins::told_engines(&plugins), ..Told::of(told) }
+            },
         );
         let hires = hires.map(|fields| SecondPass { fields, networks: hires_networks, first: first_told });
         // A prompt that A1111's lines cannot carry stands in them twice.

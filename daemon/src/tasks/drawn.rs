@@ -238,7 +238,7 @@ impl Draw {
             let failure = stages.failure().or(lent.failure.take());
             let (said, artifacts) = (stages.notices(), stages.artifacts());
             for (plugin, seconds) in stages.spent() {
-                *course.spent.entry(plugin.to_owned()).or_default() += seconds;
+                *course.spent.entry(plugin).or_default() += seconds;
             }
             drop((stages, lent));
             match drawn {

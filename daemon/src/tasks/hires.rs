@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use latentd_client::protocol::{Prompt, Txt2ImgParams};
+use latentd_models::image::{LONGEST_SIDE, MOST_PIXELS, Picture};
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::{self, HiresSize, HiresUpscaler};
 use latentd_models::prompt::Wording;
@@ -16,12 +17,15 @@ use super::loras::Loras;
 use super::names;
 use super::notices::Notices;
 use super::output::Output;
+use super::plugins::Asking;
 use super::prompts::RequestPrompts;
 use super::sampling;
 use super::studio::Studio;
+use super::task::Watch;
 use crate::error::{Class, Error, Result};
 use crate::library::ModelFiles;
 use crate::memory::{HiresWish, Known};
+use crate::plugins::{Engine, Kind};
 use crate::styles::Style;
 
 /// A1111's `denoising_strength`.
@@ -37,6 +41,8 @@ pub(super) struct HiresFields {
     sampler: Option<Sampler>,
     schedule: Option<Schedule>,
     upscaler: HiresUpscaler,
+    /// The plugin's engine that the upscaler is, if it is one.
+    engine: Option<Engine>,
     strength: f64,
     /// The request's prompts as they are in the second pass, if that has any of its own.
     prompts: Option<RequestPrompts>,
@@ -84,6 +90,7 @@ impl HiresFields {
         params: &mut Txt2ImgParams,
         styles: &[Arc<Style>],
         output: &Output,
+        (studio, watch): (&Arc<Studio>, &dyn Watch),
     ) -> Result<Option<Self>> {
         if !params.enable_hr {
             let strength = params.denoising_strength;
@@ -91,10 +98,7 @@ impl HiresFields {
             return Ok(None);
         }
         let (sampler, schedule) = sampler_and_schedule(params)?;
-        let upscaler = HiresUpscaler::from_name(&params.hr_upscaler).ok_or_else(|| {
-            let all: Vec<HiresUpscaler> = HiresUpscaler::all().collect();
-            names::unknown("hr_upscaler", &params.hr_upscaler, all.iter().map(HiresUpscaler::name))
-        })?;
+        let (upscaler, engine) = upscaler(params, studio, watch)?;
         let is_own = |own: &Prompt, first: &Prompt| *own != Prompt::default() && own != first;
         let own = [
             is_own(&params.hr_prompt, &params.prompt),
@@ -114,7 +118,7 @@ impl HiresFields {
         let resolve = || RequestPrompts::resolve(&second(), styles, output).map_err(in_field);
         let prompts = has_own.then(resolve).transpose()?;
         let strength = *params.denoising_strength.get_or_insert(USUAL_STRENGTH);
-        Ok(Some(Self { sampler, schedule, upscaler, strength, prompts, own }))
+        Ok(Some(Self { sampler, schedule, upscaler, engine, strength, prompts, own }))
     }
 
     /// The prompts that it has of its own.
@@ -175,6 +179,30 @@ impl HiresFields {
             return Err(Error::new(Class::Model, text));
         }
         Ok(())
+    }
+
+    /// The engine that it needs, for those who are asked while it is drawn.
+    pub(super) fn take_engine(&mut self) -> Option<Engine> {
+        self.engine.take()
+    }
+
+    /// Refuses an engine that makes more of a picture of this size than can be worked on.
+    pub(super) fn check_engine(
+        &self,
+        (width, height): (usize, usize),
+        hires: &pipeline::Hires,
+    ) -> Result<()> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        let (wide, high) =
+            Picture::largest_on_the_way((width, height), hires.size.upscale_to, engine.scale());
+        if wide.max(high) <= LONGEST_SIDE && wide.saturating_mul(high) <= MOST_PIXELS {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "hr_upscaler: '{}' would make {width}x{height} into {wide}x{high} on the way; sides of {LONGEST_SIDE} and \
+             {MOST_PIXELS} pixels are possible: give a smaller hr_scale or another upscaler",
+            engine.entry
+        )))
     }
 
     /// For the pipeline, over a first pass of this size.
@@ -266,6 +294,23 @@ impl HiresNetworks {
         }
         Ok(all.join(", "))
     }
+}
+
+/// The upscaler that is named, and its engine if it is a plugin's.
+fn upscaler(
+    params: &Txt2ImgParams,
+    studio: &Arc<Studio>,
+    watch: &dyn Watch,
+) -> Result<(HiresUpscaler, Option<Engine>)> {
+    let name = &params.hr_upscaler;
+    if let Some(upscaler) = HiresUpscaler::from_name(name) {
+        return Ok((upscaler, None));
+    }
+    let all: Vec<HiresUpscaler> = HiresUpscaler::all().collect();
+    let beside: Vec<&str> = all.iter().map(HiresUpscaler::name).collect();
+    let asking = Asking::new(watch, &studio.device.memory, studio, names::noise_source(params.rng));
+    let engine = studio.plugins.engine(Kind::Upscaler, name, ("hr_upscaler", &beside), &asking)?;
+    Ok((HiresUpscaler::Named(name.to_owned()), Some(engine)))
 }
 
 /// The sampler and the schedule of the second pass, as far as it has its own.

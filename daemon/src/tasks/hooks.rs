@@ -119,6 +119,10 @@ impl Watch for RunHooks<'_> {
         self.run.watch.progress_of(Some(self.pass), stage, (self.step, all), eta_s);
     }
 
+    fn upscaled(&mut self, part: usize, parts: usize) {
+        self.run.watch.progress_of(Some(self.pass), "upscaling", (part as u32, parts as u32), None);
+    }
+
     fn notice(&mut self, text: &str) {
         if !self.notices.iter().any(|told| told == text) {
             self.notices.push(text.to_owned());

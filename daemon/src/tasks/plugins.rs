@@ -10,13 +10,14 @@ use latentd_models::pipeline;
 use latentd_models::sampling::NoiseSource;
 use tracing::warn;
 
+use super::infotext::ToldEngine;
 use super::notices::Notices;
 use super::plugin_resources::StudioResources;
 use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Class, Error, Result};
 use crate::memory::{CacheKey, Cached, Lease, Memory};
-use crate::plugins::{Job, JobFacts, JobPlugins, PromptLists, Resources};
+use crate::plugins::{Engine, Job, JobFacts, JobPlugins, PromptLists, Resources};
 
 /// What plugins may ask for of the job that they are part of.
 pub(super) struct Asking<'a> {
@@ -115,12 +116,11 @@ impl Job for Asking<'_> {
 pub(super) fn resolve(
     (params, lists): (&Txt2ImgParams, &PromptLists),
     settled: &Txt2ImgParams,
-    drawing: &pipeline::Txt2Img,
-    method: &'static str,
+    (drawing, method, engines): (&pipeline::Txt2Img, &'static str, Vec<Engine>),
     (studio, watch): (&Arc<Studio>, &dyn Watch),
     notices: &mut Notices,
 ) -> Result<JobPlugins> {
-    if params.plugins.is_empty() {
+    if params.plugins.is_empty() && engines.is_empty() {
         return Ok(JobPlugins::default());
     }
     let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng);
@@ -153,7 +153,8 @@ pub(super) fn resolve(
         batch: u32::try_from(drawing.batch_size).unwrap_or(u32::MAX),
         strict: params.strict,
     };
-    let plugins = JobPlugins::resolve(asked, &facts, &asking)?;
+    let mut plugins = JobPlugins::resolve(asked, &facts, &asking)?;
+    plugins.engines = engines;
     for text in &plugins.notices {
         notices.not_applied(Class::Plugin, text.clone())?;
     }
@@ -164,4 +165,15 @@ pub(super) fn resolve(
 pub(super) fn told(told: Txt2ImgParams, plugins: &JobPlugins) -> Txt2ImgParams {
     // Read back from a picture, it is not rewritten once more.
     Txt2ImgParams { plugins: plugins.told(), rewrite: !plugins.may_rewrite(), ..told }
+}
+
+/// What pictures tell of engines that had a hand in them.
+pub(super) fn told_engines(plugins: &JobPlugins) -> Vec<ToldEngine> {
+    let told = |engine: &Engine| ToldEngine {
+        kind: engine.kind.name().to_owned(),
+        name: engine.entry.clone(),
+        plugin: engine.plugin().to_owned(),
+        version: engine.version().to_owned(),
+    };
+    plugins.engines.iter().map(told).collect()
 }

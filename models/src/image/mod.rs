@@ -25,6 +25,7 @@ mod resize_latents;
 #[cfg(test)]
 mod tests;
 mod tiff;
+mod tiles;
 mod upscale;
 mod webp;
 
@@ -43,6 +44,7 @@ pub use preview::latent_preview;
 pub use resample::Filter;
 pub(crate) use resize_latents::Axis;
 pub use resize_latents::{LatentFilter, resize_latents};
+pub use tiles::Tiling;
 pub use upscale::Upscaler;
 
 /// 8-bit RGB, rows from the top, no padding.

@@ -5,7 +5,7 @@ use super::{Filter, Picture};
 use crate::{Error, Result};
 
 /// What makes a picture larger.
-pub trait Upscaler: Send + Sync {
+pub trait Upscaler {
     /// A1111's name.
     fn name(&self) -> &str;
 
@@ -54,10 +54,25 @@ impl Picture {
         }
     }
 
+    /// The largest size on the way of [`Self::upscaled`] from one size to another, `by` so much each time.
+    pub fn largest_on_the_way(
+        (width, height): (usize, usize),
+        (wide, high): (usize, usize),
+        by: usize,
+    ) -> (usize, usize) {
+        let scale = (wide as f64 / width as f64).max(high as f64 / height as f64);
+        let (mut made, mut rounds) = ((width, height), 0);
+        let (wide, high) = (whole(width, scale), whole(height, scale));
+        while scale > 1.0 && rounds < MOST_ROUNDS && (made.0 < wide || made.1 < high) && by > 1 {
+            made = (made.0.saturating_mul(by), made.1.saturating_mul(by));
+            rounds += 1;
+        }
+        made
+    }
+
     /// Of whole latents: sides that 8 divides.
     fn larger(&self, upscaler: &dyn Upscaler, scale: f64, cancelled: &dyn Fn() -> bool) -> Result<Self> {
-        let [width, height] =
-            [self.width, self.height].map(|side| (side as f64 * scale / 8.0).floor() as usize * 8);
+        let [width, height] = [self.width, self.height].map(|side| whole(side, scale));
         let mut made = self.clone();
         for _ in 0..MOST_ROUNDS {
             if made.width >= width && made.height >= height {
@@ -81,6 +96,11 @@ impl Picture {
         }
         self.resized(width, height, Filter::Lanczos)
     }
+}
+
+/// A side that 8 divides.
+fn whole(side: usize, scale: f64) -> usize {
+    (side as f64 * scale / 8.0).floor() as usize * 8
 }
 
 #[cfg(test)]
@@ -124,6 +144,9 @@ mod tests {
             let made = picture().upscaled(Some(&upscaler), size.0, size.1, &|| false).expect("made");
             assert_eq!((made.width, made.height), size);
             assert_eq!(*upscaler.0.lock().expect("no panic"), expected, "{size:?}");
+            let largest = Picture::largest_on_the_way((16, 8), size, if grows { 2 } else { 1 });
+            let by = if grows { 1 << expected.len() } else { 1 };
+            assert_eq!(largest, (16 * by, 8 * by), "{size:?}");
         }
     }
 

@@ -216,7 +216,8 @@ impl Drawing<'_> {
         second.check_other(self.facts, facts)?;
         let HiresLevels { all, beginning, calls } = second.levels(facts)?;
         let first = FirstPass { latents, pictures, noises: self.noises(index) };
-        let latents = second.latents(&first, facts.family.latent_scale, self.components, self.watch)?;
+        let scale = facts.family.latent_scale;
+        let latents = second.latents(&first, scale, self.components, self.watch, self.stages)?;
         let Txt2Img { tiling, .. } = second.drawing;
         let size = second.drawing.latents();
         let shown = ImageConditioning::of_nothing(facts, self.components, size, tiling, self.watch)?;

@@ -160,11 +160,13 @@ pub enum HiresUpscaler {
     /// Its latents as they are.
     Latent(LatentFilter),
     /// Its pixels, of 8 bits; by Lanczos if `None`.
-    Picture(Option<Arc<dyn Upscaler>>),
+    Picture(Option<Arc<dyn Upscaler + Send + Sync>>),
+    /// Its pixels, by one of this name that those who take part in drawing have: [`super::Stages::upscale`].
+    Named(String),
 }
 
 impl HiresUpscaler {
-    /// Those that are always there, by A1111's names.
+    /// Those of latents, by A1111's names.
     const LATENT: [(&'static str, LatentFilter); 6] = [
         ("Latent", LatentFilter::Bilinear),
         ("Latent (antialiased)", LatentFilter::BilinearAntialiased),
@@ -174,7 +176,7 @@ impl HiresUpscaler {
         ("Latent (nearest-exact)", LatentFilter::NearestExact),
     ];
 
-    /// All that need no network, in A1111's order.
+    /// All that are always there, in A1111's order.
     pub fn all() -> impl Iterator<Item = Self> {
         let latent = Self::LATENT.iter().map(|(_, filter)| Self::Latent(*filter));
         let filters = [Filter::Lanczos, Filter::Nearest].map(Self::by);
@@ -198,6 +200,7 @@ impl HiresUpscaler {
             }
             Self::Picture(None) => "None",
             Self::Picture(Some(upscaler)) => upscaler.name(),
+            Self::Named(name) => name,
         }
     }
 }

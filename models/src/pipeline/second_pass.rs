@@ -1,5 +1,6 @@
 //! The second pass of a hires fix: what is drawn in it, and what it begins with.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::components::Components;
@@ -8,8 +9,9 @@ use super::hires::{Hires, HiresLevels, HiresUpscaler};
 use super::image_texts::ImageTexts;
 use super::regions::RegionPrompt;
 use super::request::Txt2Img;
+use super::stages::Stages;
 use super::watch::Watch;
-use crate::image::{LatentFilter, Picture, RgbImage, picture_to_tensor, resize_latents};
+use crate::image::{LatentFilter, Picture, RgbImage, Upscaler, picture_to_tensor, resize_latents};
 use crate::model::ModelFacts;
 use crate::prompt::Timeline;
 use crate::sampling::{ImageNoise, NoiseGenerator};
@@ -118,19 +120,29 @@ impl SecondPass<'_> {
         scale: f64,
         components: &mut dyn Components,
         watch: &mut dyn Watch,
+        stages: &mut dyn Stages,
     ) -> Result<Tensor> {
         let (width, height) = self.hires.size.upscale_to;
         let upscaler = match &self.hires.upscaler {
             HiresUpscaler::Latent(filter) => {
                 return cropped(&resize_latents(first.latents, height / 8, width / 8, *filter)?, self.hires);
             }
-            HiresUpscaler::Picture(upscaler) => upscaler.as_deref(),
+            HiresUpscaler::Picture(upscaler) => Ok(upscaler.as_deref()),
+            HiresUpscaler::Named(name) => Err(name),
         };
         let mut all = vec![];
         for (picture, noise) in first.pictures.iter().zip(&first.noises) {
-            let larger = {
-                let cancelled = || watch.cancelled();
-                Picture::from(picture.clone()).upscaled(upscaler, width, height, &cancelled)?
+            let picture = Picture::from(picture.clone());
+            let larger = match upscaler {
+                Ok(upscaler) => {
+                    let upscaler = upscaler.map(|upscaler| -> &dyn Upscaler { upscaler });
+                    picture.upscaled(upscaler, width, height, &|| watch.cancelled())?
+                }
+                Err(name) => {
+                    let asked = Asked { name, of: RefCell::new((&mut *stages, &mut *watch)) };
+                    let is_cancelled = || asked.of.try_borrow().is_ok_and(|of| of.1.cancelled());
+                    picture.upscaled(Some(&asked), width, height, &is_cancelled)?
+                }
             };
             let picture = picture_to_tensor(&larger.into_rgb().into())?;
             let posterior = encode(components, &picture, self.drawing.tiling, watch)?;
@@ -138,6 +150,23 @@ impl SecondPass<'_> {
             all.push(cropped(&sampled(&posterior, generator, scale)?, self.hires)?);
         }
         Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)
+    }
+}
+
+/// An upscaler that those who take part in drawing have.
+struct Asked<'a> {
+    name: &'a str,
+    of: RefCell<(&'a mut dyn Stages, &'a mut dyn Watch)>,
+}
+
+impl Upscaler for Asked<'_> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn upscale(&self, picture: &Picture, _scale: f64, _cancelled: &dyn Fn() -> bool) -> Result<Picture> {
+        let (stages, watch) = &mut *self.of.borrow_mut();
+        stages.upscale(self.name, picture, &mut |part, parts| watch.upscaled(part, parts))
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::attention_rules::Rule;
 use super::evaluation::{Evaluation, PassKind, Role};
 use super::handles::{Handle, Handles};
-use crate::Result;
-use crate::image::RgbImage;
+use crate::image::{self, RgbImage};
 use crate::networks::unet_sites::Site;
 use crate::prompt::{Chunk, Conditioning};
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 /// Which stages somebody wants to take part in; what nobody wants costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -327,6 +327,17 @@ pub trait Stages {
     /// Predictions are there, and what guidance makes of them.
     fn denoise_combine(&mut self, _stage: &DenoiseCombine, _tensors: &mut Handles) -> Result<()> {
         Ok(())
+    }
+
+    /// A picture larger by the upscaler of this name, once over: by what it is made for. `told` is told after each part how many
+    /// are done, of how many.
+    fn upscale(
+        &mut self,
+        name: &str,
+        _picture: &image::Picture,
+        _told: &mut dyn FnMut(usize, usize),
+    ) -> Result<image::Picture> {
+        Err(Error::Stage(format!("nobody has the upscaler '{name}'")))
     }
 
     /// The sampler has ended.

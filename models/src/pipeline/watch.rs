@@ -39,6 +39,9 @@ pub trait Watch: Send + Sync {
     /// A step or phase is done.
     fn progress(&mut self, _progress: Progress) {}
 
+    /// Of a picture that is made larger on the way, so many parts are done.
+    fn upscaled(&mut self, _part: usize, _parts: usize) {}
+
     /// Something that whoever asked for the picture should know.
     fn notice(&mut self, _text: &str) {}
 

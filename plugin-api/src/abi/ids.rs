@@ -41,6 +41,8 @@ ids! {
     /// Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's.
     /// Slot i: pixels of pictures\[i\], of the same size.
     LATENTD_IMAGE_POST = "image.post/draft-1";
+    /// Extension of the plugin, latentd_engine_stage: what the manifest's \[engines.KIND\] name.
+    LATENTD_ENGINES = "engines/draft-1";
     /// Service, latentd_jobs.
     LATENTD_JOBS = "job/draft-1";
     /// Service, latentd_evals.

@@ -9,6 +9,7 @@
 mod attention;
 mod basic;
 mod conditioning;
+mod engines;
 mod entry;
 mod evals;
 mod evaluation;
@@ -27,6 +28,7 @@ mod vae;
 pub use attention::*;
 pub use basic::*;
 pub use conditioning::*;
+pub use engines::*;
 pub use entry::*;
 pub use evals::*;
 pub use evaluation::*;

@@ -29,6 +29,9 @@ class PluginEntry:
     description: Optional[str] = None
     stages: List[str] = field(default_factory=list)
     """Where it takes part."""
+    engines: Dict[str, List[str]] = field(default_factory=dict)
+    """What requests and other plugins may have it compute: names by kind (``"upscaler"``, ``"restorer"``,
+    ``"preprocessor"``, ``"detector"``, ``"tagger"``)."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +77,5 @@ def _plugin(value: Any) -> PluginEntry:
         license=value.get("license"),
         description=value.get("description"),
         stages=[str(stage) for stage in member(value, "stages", list)],
+        engines={str(kind): [str(name) for name in names] for kind, names in member(value, "engines", dict).items()},
     )

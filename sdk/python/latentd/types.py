@@ -86,7 +86,7 @@ class Txt2ImgFields(TypedDict, total=False):
     """Steps of the second pass; ``steps`` if left out."""
     hr_upscaler: str
     """What makes the first picture larger: ``"Latent"`` (default) and its kinds its latents; ``"None"``, ``"Lanczos"`` and
-    ``"Nearest"`` its pixels."""
+    ``"Nearest"`` its pixels; or an upscaler of a plugin, which ``plugins`` tells."""
     hr_prompt: Union[str, List[str]]
     """What to draw then, with networks of its own; empty for the prompt."""
     hr_negative_prompt: Union[str, List[str]]

@@ -3,6 +3,7 @@
 
 mod attention;
 pub(in crate::plugins) mod conditioning;
+mod upscale;
 mod wrap;
 
 use std::cell::{Cell, RefCell};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use latentd_models::Tensor;
 use latentd_models::files::Prediction;
-use latentd_models::image::RgbImage;
+use latentd_models::image::{Picture, RgbImage};
 use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{
     AttentionStage, ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation,
@@ -25,18 +26,20 @@ use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_BASE, LATENTD_COND, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
     LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_HIRES, LATENTD_IMAGE_POST, LATENTD_INPUT,
     LATENTD_INPUT_STORED, LATENTD_LATENT_FINAL, LATENTD_MIDDLE, LATENTD_NOISE_INIT, LATENTD_OTHER,
-    LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY, LATENTD_SKIP, LATENTD_UNCOND,
-    LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise, latentd_eval, latentd_latents,
-    latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_region, latentd_row,
+    LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY, LATENTD_UNCOND, LATENTD_UNET_BLOCK,
+    latentd_block, latentd_call, latentd_denoise, latentd_eval, latentd_latents, latentd_list, latentd_pass,
+    latentd_picture, latentd_pictures, latentd_region, latentd_row,
 };
 
 use crate::error::{Class, Error, Result};
 use crate::memory::Lease;
 use crate::plugins::artifact::Artifact;
 use crate::plugins::call::{AtHand, Call, Job, Want};
+use crate::plugins::engines::Engines;
 use crate::plugins::given::Decoded;
 use crate::plugins::host::text;
 use crate::plugins::job::{JobPlugins, Member};
+use crate::plugins::lending::{Lending, Made};
 use crate::plugins::library::Tables;
 use crate::plugins::objects::{Content, Image, Objects};
 use crate::plugins::opened::Opened;
@@ -50,6 +53,7 @@ pub(crate) struct JobStages<'a> {
     plugins: &'a JobPlugins,
     job: &'a dyn Job,
     pub(in crate::plugins) instances: Vec<Instance<'a>>,
+    engines: Engines<'a>,
     /// The pass that goes on.
     pass: RefCell<Option<PassBegin>>,
     /// Why the request ended, if a plugin ended it.
@@ -65,8 +69,7 @@ pub(crate) struct JobStages<'a> {
 /// What a plugin made for this drawing.
 pub(in crate::plugins) struct Instance<'a> {
     pub(in crate::plugins) member: &'a Member,
-    /// What it made, or null.
-    made: *mut c_void,
+    made: Made,
     pub(in crate::plugins) objects: RefCell<Objects>,
     /// The files that it knows.
     opened: RefCell<Opened>,
@@ -74,22 +77,6 @@ pub(in crate::plugins) struct Instance<'a> {
     _given: Vec<Arc<Decoded>>,
     /// What it took, without what it waited for.
     spent: Cell<Duration>,
-}
-
-impl Drop for Instance<'_> {
-    fn drop(&mut self) {
-        if let Some(destroy) = self.member.plugin.tables.entry.destroy.filter(|_| self.is_made()) {
-            // SAFETY: `create` made it, and it is ended once.
-            unsafe { destroy(self.made) };
-        }
-    }
-}
-
-impl Instance<'_> {
-    /// Whether the plugin made something.
-    fn is_made(&self) -> bool {
-        self.member.plugin.tables.entry.create.is_some()
-    }
 }
 
 /// What a stage's function is called with.
@@ -108,6 +95,7 @@ impl<'a> JobStages<'a> {
             plugins,
             job,
             instances: vec![],
+            engines: Engines::new(plugins.of_engines(), job),
             pass: RefCell::default(),
             failure: RefCell::default(),
             notices: RefCell::default(),
@@ -117,43 +105,24 @@ impl<'a> JobStages<'a> {
         for member in &plugins.members {
             let objects = RefCell::<Objects>::default();
             let opened = RefCell::new(member.opened.clone());
-            let mut made = std::ptr::null_mut();
             let (given, handles) = give(member, &objects, job)?;
-            let Some(create) = member.plugin.tables.entry.create else {
-                let spent = Cell::default();
-                begun.instances.push(Instance { member, made, objects, opened, _given: given, spent });
-                continue;
-            };
-            let lending = Lending::begin(&objects);
-            let call = Call::new(&member.plugin.manifest, job, Some(&objects), None).with_opened(&opened);
             let params = member.given.packed(&handles);
-            let told = plugins.described(member, &params);
             let since = Instant::now();
-            // SAFETY: what is lent lives until the function returns; the call is this one.
-            let status = unsafe { create(call.pointer(), &raw const told, &raw mut made) };
-            let state = call.end(status, "create")?;
-            let wrong =
-                |text: &str| Error::new(Class::Plugin, format!("plugin '{}', create: {text}", member.name()));
-            if status == LATENTD_SKIP {
-                return Err(wrong("it answered SKIP, which plans and stages may"));
-            }
-            let (replaced, notices) = (state.replaced, state.notices);
-            begun.artifacts.borrow_mut().extend(state.artifacts);
-            drop(lending);
-            // From here on it is destroyed, whatever comes.
+            let told = plugins.described(member, &params);
+            let (made, said) = Made::by(&member.plugin, &told, job, (&objects, &opened))?;
             let spent = Cell::new(since.elapsed());
             begun.instances.push(Instance { member, made, objects, opened, _given: given, spent });
-            if !replaced.is_empty() {
-                return Err(wrong("it replaces what no stage gave it"));
-            }
-            begun.hear(member, notices)?;
+            begun.artifacts.borrow_mut().extend(said.artifacts);
+            begun.hear(member.name(), said.notices)?;
         }
         Ok(begun)
     }
 
     /// Seconds that each has taken.
-    pub(crate) fn spent(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.instances.iter().map(|instance| (instance.member.name(), instance.spent.get().as_secs_f64()))
+    pub(crate) fn spent(&self) -> impl Iterator<Item = (String, f64)> {
+        let spent =
+            |instance: &Instance| (instance.member.name().to_owned(), instance.spent.get().as_secs_f64());
+        self.instances.iter().map(spent).chain(self.engines.spent())
     }
 
     /// Why the request ended, if a plugin ended it.
@@ -225,7 +194,7 @@ impl<'a> JobStages<'a> {
         match called {
             Ok(left) => {
                 self.artifacts.borrow_mut().extend(left.artifacts);
-                let heard = self.hear(instance.member, left.notices);
+                let heard = self.hear(instance.member.name(), left.notices);
                 heard.map(|()| left.is_changed).map_err(|error| self.fail(error))
             }
             // Not its fault: another range of numbers may hold what this one does not.
@@ -241,9 +210,9 @@ impl<'a> JobStages<'a> {
     }
 
     /// Keeps what a plugin wants to be told, each once; an error if nothing may be.
-    fn hear(&self, member: &Member, notices: Vec<String>) -> Result<()> {
+    fn hear(&self, plugin: &str, notices: Vec<String>) -> Result<()> {
         for text in notices {
-            let text = of(member, &text);
+            let text = of(plugin, &text);
             if self.plugins.strict {
                 return Err(Error::new(Class::Plugin, text));
             }
@@ -251,10 +220,10 @@ impl<'a> JobStages<'a> {
             if heard.contains(&text) {
                 continue;
             }
-            let begins = of(member, "");
+            let begins = of(plugin, "");
             match heard.iter().filter(|notice| notice.starts_with(&begins)).count() {
                 count if count < MOST_NOTICES => heard.push(text),
-                MOST_NOTICES => heard.push(of(member, "it has more to say, which is left out")),
+                MOST_NOTICES => heard.push(of(plugin, "it has more to say, which is left out")),
                 _ => (),
             }
         }
@@ -337,8 +306,8 @@ struct Told<T, P> {
 }
 
 /// A text of a plugin's.
-fn of(member: &Member, text: &str) -> String {
-    format!("plugin '{}': {text}", member.name())
+fn of(plugin: &str, text: &str) -> String {
+    format!("plugin '{plugin}': {text}")
 }
 
 /// What a call of a stage left, beside what it replaced.
@@ -348,22 +317,6 @@ pub(in crate::plugins) struct Left {
     artifacts: Vec<Artifact>,
     /// Whether it replaced something.
     pub(in crate::plugins) is_changed: bool,
-}
-
-/// A call of an instance, at whose end what it was lent ends.
-struct Lending<'a>(&'a RefCell<Objects>);
-
-impl<'a> Lending<'a> {
-    fn begin(objects: &'a RefCell<Objects>) -> Self {
-        objects.borrow_mut().begin_call();
-        Self(objects)
-    }
-}
-
-impl Drop for Lending<'_> {
-    fn drop(&mut self) {
-        self.0.borrow_mut().end_call();
-    }
 }
 
 /// Calls one plugin, which may replace the first `slots` of `contents`.
@@ -383,8 +336,12 @@ pub(in crate::plugins) fn call(
     let handles = lent.collect::<Result<Vec<u64>, _>>().map_err(|misuse| wrong(misuse.to_string()))?;
     let call = Call::new(&member.plugin.manifest, job, Some(objects), None);
     let call = call.with_at_hand(at_hand).with_opened(opened);
-    let called =
-        Called { instance: *made, call: call.pointer(), tables: &member.plugin.tables, handles: &handles };
+    let called = Called {
+        instance: made.pointer(),
+        call: call.pointer(),
+        tables: &member.plugin.tables,
+        handles: &handles,
+    };
     let status = function(&called);
     let state = call.end(status, stage)?;
     // What is skipped is as if it had never been called.
@@ -723,6 +680,15 @@ impl Stages for &JobStages<'_> {
             replace(tensors, *guided, [contents.swap_remove(0)])?;
         }
         Ok(())
+    }
+
+    fn upscale(
+        &mut self,
+        name: &str,
+        picture: &Picture,
+        told: &mut dyn FnMut(usize, usize),
+    ) -> latentd_models::Result<Picture> {
+        self.upscaled(name, picture, told)
     }
 
     fn image_post(&mut self, stage: &mut ImagePost) -> latentd_models::Result<()> {

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::mem::offset_of;
 
 use latentd_client::protocol::PluginParams;
-use latentd_plugin_api::abi::{LATENTD_JOB_PLAN, latentd_job, latentd_plugin_entry};
+use latentd_plugin_api::abi::{LATENTD_ENGINES, LATENTD_JOB_PLAN, latentd_job, latentd_plugin_entry};
 use serde_json::{Map, Value as Json};
 
 use super::bench::{Bench, Looked, Ready, begin, fail, may, must};
@@ -45,15 +45,18 @@ pub(super) enum Check {
     Instances,
 }
 
-/// All of them, by their names.
-pub(super) const ALL: [(&str, Check); 6] = [
-    ("params-default", Check::DefaultParams),
-    ("params-empty", Check::EmptyParams),
-    ("params-fuzz", Check::AnyParams),
-    ("create-larger-structs", Check::LargerJob),
-    ("create-no-memory", Check::NoMemory),
-    ("instances", Check::Instances),
-];
+/// Those of a library, by their names.
+pub(super) fn of(manifest: &Manifest) -> impl Iterator<Item = (&'static str, Check)> {
+    let all = [
+        (true, "params-default", Check::DefaultParams),
+        (true, "params-empty", Check::EmptyParams),
+        (manifest.parameters.is_some(), "params-fuzz", Check::AnyParams),
+        (true, "create-larger-structs", Check::LargerJob),
+        (true, "create-no-memory", Check::NoMemory),
+        (true, "instances", Check::Instances),
+    ];
+    all.into_iter().filter(|(is_there, ..)| *is_there).map(|(_, name, check)| (name, check))
+}
 
 /// Does one.
 pub(super) fn run(ready: &Ready, check: Check, random: &mut Random) -> Outcome {
@@ -117,6 +120,7 @@ pub(super) fn tables(entry: &latentd_plugin_entry, manifest: &Manifest) -> Looke
     let mut ids: Vec<&str> = manifest.stages.iter().map(|stage| stage.id.as_str()).collect();
     // It need not be named.
     ids.extend(Some(LATENTD_JOB_PLAN).filter(|id| !table(entry, id).is_null()));
+    ids.extend(Some(LATENTD_ENGINES).filter(|_| !manifest.engines.is_empty()));
     for id in ids {
         // An id has no zero byte behind it.
         let longer = format!("{id}4711");
@@ -147,7 +151,9 @@ pub(super) fn tables(entry: &latentd_plugin_entry, manifest: &Manifest) -> Looke
         Some(stage) => {
             Err(Outcome::Warned(format!("its manifest names {}, which this latentd does not have", stage.id)))
         }
-        None if manifest.stages.is_empty() => Err(Outcome::Warned("its manifest names no stage".to_owned())),
+        None if manifest.stages.is_empty() && manifest.engines.is_empty() => {
+            Err(Outcome::Warned("its manifest names neither stages nor engines".to_owned()))
+        }
         None => Ok(()),
     }
 }

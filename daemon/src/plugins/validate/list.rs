@@ -43,7 +43,7 @@ pub(super) fn checks(manifest: &Manifest) -> Vec<Check> {
         check("extension-null", What::UnknownExtension),
         check("tables", What::Tables),
     ];
-    checks.extend(library_checks::ALL.iter().map(|(name, what)| check(name, What::Library(*what))));
+    checks.extend(library_checks::of(manifest).map(|(name, what)| check(name, What::Library(what))));
     for stage in STAGES.iter().copied() {
         if manifest.stages.iter().any(|named| named.id == stage) {
             let short = stage.split('/').next().unwrap_or(stage);

@@ -14,7 +14,7 @@ use proptest::sample::select;
 use serde_json::Value as Json;
 
 use super::rows::keys;
-use super::{Named, Told, read, told_outpaint, write};
+use super::{Named, Told, ToldEngine, read, told_outpaint, write};
 use crate::tasks::continuation::as_img2img;
 use crate::tasks::sampling::settled;
 
@@ -404,7 +404,14 @@ fn told() -> impl Strategy<Value = Told> {
     // Boxed: together they are too large for a test's stack.
     let begun = (beginning().boxed(), proptest::option::of(hires().boxed()));
     let hashes = (hashes(), hashes());
-    (request().boxed(), begun, named(), named(), hypernetwork, hashes, plugins().boxed()).prop_map(
+    let engine = (name(), TEXT, name(), TEXT).prop_map(|(kind, name, plugin, version)| ToldEngine {
+        kind,
+        name,
+        plugin,
+        version,
+    });
+    let plugins = (plugins().boxed(), proptest::collection::vec(engine, 0..3).boxed());
+    (request().boxed(), begun, named(), named(), hypernetwork, hashes, plugins).prop_map(
         |(
             mut request,
             (begun, hires),
@@ -412,7 +419,7 @@ fn told() -> impl Strategy<Value = Told> {
             vae,
             hypernetwork,
             (lora_hashes, embedding_hashes),
-            plugins,
+            (plugins, engines),
         )| {
             let mut plugin_versions = BTreeMap::new();
             for (name, (params, version)) in plugins {
@@ -433,6 +440,7 @@ fn told() -> impl Strategy<Value = Told> {
                 lora_hashes,
                 embedding_hashes,
                 plugin_versions,
+                engines,
                 ..Told::of(request)
             }
         },

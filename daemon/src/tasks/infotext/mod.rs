@@ -14,7 +14,7 @@ mod versions;
 
 pub(super) use foreign::infotext;
 pub(super) use rows::{read, write};
-pub(super) use told::{Named, Told, ToldRewriting, blurs, told_outpaint};
+pub(super) use told::{Named, Told, ToldEngine, ToldRewriting, blurs, told_outpaint};
 
 #[cfg(test)]
 mod examples;

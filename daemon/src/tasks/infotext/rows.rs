@@ -17,9 +17,9 @@ use super::samplers::{known_sampler, schedule};
 use super::told::{Told, ToldRewriting};
 use super::values::{
     background, backtrack, blob, colour, content, content_of, decoder, decoder_of, emphasis, emphasis_of,
-    flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, plugins, plugins_of, precision,
-    precision_of, prompt, regions, regions_of, resize_mode, resize_mode_of, rng, side, sides, size, truth,
-    unless, upscaler, vae, whole, word,
+    engines, engines_of, flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, plugins,
+    plugins_of, precision, precision_of, prompt, regions, regions_of, resize_mode, resize_mode_of, rng, side,
+    sides, size, truth, unless, upscaler, vae, whole, word,
 };
 use super::versions;
 
@@ -534,6 +534,7 @@ static ROWS: &[Row] = &[
         |told| plugins(&told.request.plugins, &told.plugin_versions),
         |told, text| plugins_of(text) => (told.request.plugins, told.plugin_versions)
     ),
+    row!("Engines", |told| engines(&told.engines), |told, text| engines_of(text) => told.engines),
     row!(
         "Rewrite",
         |told| (!told.request.rewrite).then(|| "False".to_owned()),

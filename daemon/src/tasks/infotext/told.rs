@@ -6,6 +6,7 @@ use latentd_client::protocol::{
     Img2ImgParams, Masks, OutpaintMethod, OutpaintParams, OutputParams, PluginParams, Prompt, RepeatRequest,
     SoftInpaintingParams, Txt2ImgParams,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::library::OWN_VAE;
 
@@ -31,8 +32,19 @@ pub(in crate::tasks) struct Told {
     pub(in crate::tasks) plugin_versions: BTreeMap<String, String>,
     /// How its request was rewritten. No request says it: what is read of it are pairs.
     pub(in crate::tasks) rewriting: ToldRewriting,
+    /// The plugins' engines that had a hand in it.
+    pub(in crate::tasks) engines: Vec<ToldEngine>,
     /// The program that drew it.
     pub(in crate::tasks) version: Option<String>,
+}
+
+/// An engine, and whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::tasks) struct ToldEngine {
+    pub(in crate::tasks) kind: String,
+    pub(in crate::tasks) name: String,
+    pub(in crate::tasks) plugin: String,
+    pub(in crate::tasks) version: String,
 }
 
 /// How a request was rewritten before it was drawn.

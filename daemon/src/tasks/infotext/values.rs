@@ -11,6 +11,8 @@ use latentd_client::protocol::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map as JsonMap, Value as Json};
 
+use super::told::ToldEngine;
+
 /// A text, if there is one.
 pub(super) fn word(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
@@ -211,6 +213,14 @@ pub(super) fn plugins_of(text: &str) -> Option<ReadPlugins> {
         read.0.insert(name, PluginParams::from_json(params));
     }
     Some(read)
+}
+
+pub(super) fn engines(engines: &[ToldEngine]) -> Option<String> {
+    if engines.is_empty() { None } else { serde_json::to_string(engines).ok() }
+}
+
+pub(super) fn engines_of(text: &str) -> Option<Vec<ToldEngine>> {
+    serde_json::from_str(text).ok().filter(|told: &Vec<ToldEngine>| (1..=MOST_PLUGINS).contains(&told.len()))
 }
 
 /// Whether what a map or a list holds, which takes one of `levels` itself, can stand in a message.

@@ -47,6 +47,10 @@ pub struct PluginEntry {
     /// Where it takes part.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<String>,
+    /// What requests and other plugins may have it compute: names by kind (`upscaler`, `restorer`, `preprocessor`, `detector`,
+    /// `tagger`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub engines: BTreeMap<String, Vec<String>>,
 }
 
 /// What became of a plugin's file.

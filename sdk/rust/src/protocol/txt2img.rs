@@ -227,7 +227,7 @@ pub struct Txt2ImgParams {
     #[schemars(range(min = 0, max = 1000))]
     pub hr_second_pass_steps: u32,
     /// What makes the first picture larger, by A1111's names: "Latent" and its kinds its latents; "None", "Lanczos" and
-    /// "Nearest" its pixels.
+    /// "Nearest" its pixels; or an upscaler of a plugin, which `plugins.list` tells.
     #[serde(skip_serializing_if = "is_usual_upscaler")]
     #[schemars(length(max = 1000))]
     pub hr_upscaler: String,
