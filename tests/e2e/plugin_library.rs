@@ -71,20 +71,31 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// Builds the crate in a folder outside of the workspace; gives its one library's bytes. What crates share is built once.
 pub(crate) fn build_rust(folder: &Path) -> Vec<u8> {
-    let mut cargo = Command::new(env!("CARGO"));
-    // Nor is it built as our own crates are.
-    for variable in ["RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "RUSTFLAGS"] {
-        cargo.env_remove(variable);
-    }
+    let cargo = || {
+        let mut cargo = Command::new(env!("CARGO"));
+        // Nor is it built as our own crates are.
+        for variable in ["RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS", "RUSTFLAGS"] {
+            cargo.env_remove(variable);
+        }
+        cargo.current_dir(folder);
+        cargo
+    };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins");
     // What it depends on is there already, since the tests themselves are built with it.
-    let output = cargo
+    let output = cargo()
         .args(["build", "--offline", "--message-format=json"])
-        .current_dir(folder)
         .env("CARGO_TARGET_DIR", target)
         .output()
         .expect("cargo");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // A plugin computes in the host: it links neither our kernels nor what they stand on.
+    let tree =
+        cargo().args(["tree", "--offline", "--edges=normal,build", "--prefix=none"]).output().expect("cargo");
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    assert!(tree.contains("latentd-plugin-api "), "{tree}");
+    for ours in ["latentd-models", "latentd-kernels", "candle"] {
+        assert!(!tree.contains(ours), "a plugin links {ours}:\n{tree}");
+    }
     let messages = String::from_utf8_lossy(&output.stdout);
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let libraries =

@@ -171,7 +171,7 @@ impl Upscaler for Threefold {
 fn any_upscaler_can_be_lent() {
     let model = model(&cpu(), Precision::F32);
     let threefold = Arc::new(Threefold(Mutex::default()));
-    let upscaler = HiresUpscaler::Picture(Some(Arc::clone(&threefold) as Arc<dyn Upscaler>));
+    let upscaler = HiresUpscaler::Picture(Some(Arc::clone(&threefold) as Arc<dyn Upscaler + Send + Sync>));
     assert_eq!((upscaler.name(), format!("{upscaler:?}")), ("Threefold", "\"Threefold\"".to_owned()));
     let hires = Hires { upscaler, ..hires() };
     let request = Txt2Img { batch_size: 2, steps: 1, hires: Some(hires), ..request() };
