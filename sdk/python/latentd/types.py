@@ -761,8 +761,8 @@ def parse_event(value: Any) -> Event:
         return Progress(job, seq, kind, value, step, steps, stage, value.get("eta_s"), pass_, plugin)
     if kind == "preview" and value.get("image") is not None:
         image, pass_ = parse_image(value["image"]), value.get("pass") or ""
-        plugin = value.get("plugin") or ""
-        return Preview(job, seq, kind, value, image, value.get("step") or 0, pass_, plugin)
+        author = value.get("plugin") or ""
+        return Preview(job, seq, kind, value, image, value.get("step") or 0, pass_, author)
     return Event(job, seq, kind, value)
 
 
