@@ -8,15 +8,11 @@ use std::sync::OnceLock;
 use latentd_client::protocol::{
     ErrorName, ImageIn, OutputFormat, OutputParams, PluginParams, Precision, Txt2ImgParams,
 };
-use latentd_models::image::Picture;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Daemon, fixtures, program, refused, small, within};
+use crate::harness::{Daemon, program, refused, small, within};
 use crate::plugin_library::{build_crate, install};
-
-/// A mean square error of 0.065: one value of 15 may be off by one. Values are cut off and not rounded, so the last bits of f32 turn
-/// some of them; the picture without the plugin is below 40, as the script sees to.
-const LEAST_DECIBELS: f64 = 60.0;
+use crate::reference::{pixels, reaches};
 
 fn library() -> &'static [u8] {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
@@ -44,59 +40,9 @@ fn plain(prompt: &str) -> Txt2ImgParams {
     }
 }
 
-async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<Vec<u8>> {
-    let drawn = within(daemon.client().await.txt2img(params)).await.expect("drawn");
-    assert_eq!(drawn.notices, Vec::<String>::new());
-    drawn.images.into_iter().map(|image| image.raw.expect("pixels").0).collect()
-}
-
-/// A row's request, without its plugin.
-fn request(row: &Json) -> Txt2ImgParams {
-    let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
-    let number = |key: &str| row[key].as_u64().and_then(|number| u32::try_from(number).ok());
-    Txt2ImgParams {
-        negative_prompt: text("negative_prompt").into(),
-        checkpoint: Some(text("model")),
-        sampler_name: text("sampler"),
-        steps: number("steps").expect("steps"),
-        cfg_scale: row["cfg_scale"].as_f64().expect("a scale"),
-        width: number("width"),
-        height: number("height"),
-        batch_size: number("batch_size").expect("a size"),
-        seed: row["seed"].as_i64().expect("a seed"),
-        ..plain(&text("prompt"))
-    }
-}
-
-fn decibels(found: &[u8], wanted: &[u8]) -> f64 {
-    assert_eq!(found.len(), wanted.len());
-    let squares: f64 = found.iter().zip(wanted).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    10.0 * (255.0f64.powi(2) / (squares / found.len() as f64).max(1e-9)).log10()
-}
-
 #[tokio::test]
-#[allow(clippy::print_stderr)]
 async fn pictures_are_those_of_the_formula() {
-    let folder = fixtures().join("../plugins");
-    let index: Json =
-        serde_json::from_slice(&fs::read(folder.join("cutoff.json")).expect("read")).expect("JSON");
-    let png = fs::read(folder.join("cutoff.png")).expect("read");
-    let all = Picture::decode(&png, 1 << 20).expect("decodes").pixels;
-    let (mut rest, mut worst) = (&all[..], (f64::INFINITY, String::new()));
-    let daemon = cutoff();
-    for row in index["rows"].as_array().expect("rows") {
-        for found in pixels(&daemon, &with(&row["params"], &request(row))).await {
-            let wanted;
-            (wanted, rest) = rest.split_at(found.len());
-            let reached = decibels(&found, wanted);
-            eprintln!("{reached:5.1} dB: {}", row["params"]);
-            if reached < worst.0 {
-                worst = (reached, row.to_string());
-            }
-        }
-    }
-    assert!(rest.is_empty(), "pictures that no row tells of");
-    assert!(worst.0 >= LEAST_DECIBELS, "{:.1} dB: {}", worst.0, worst.1);
+    reaches(&cutoff(), "cutoff").await;
 }
 
 #[tokio::test]

@@ -12,10 +12,7 @@ use serde_json::Value as Json;
 
 use crate::harness::{Daemon, fixtures, refused, small, within};
 use crate::plugin_library::{build, folder_of, install};
-
-/// A mean square error of 0.065; see `plugin_parity`. What the upscaler makes of f32 is rounded to 8 bits, so the last bits of
-/// latents turn some values.
-const LEAST_DECIBELS: f64 = 60.0;
+use crate::reference::{LEAST_DECIBELS, decibels};
 
 /// The example that goes along edges.
 fn upscale2x() -> Vec<u8> {
@@ -46,12 +43,6 @@ fn png(image: &ImageOut) -> &[u8] {
 
 fn pixels(result: &Txt2ImgResult) -> Picture {
     Picture::decode(png(&result.images[0]), 1 << 24).expect("decodes")
-}
-
-fn decibels(found: &[u8], wanted: &[u8]) -> f64 {
-    assert_eq!(found.len(), wanted.len());
-    let squares: f64 = found.iter().zip(wanted).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    10.0 * (255.0f64.powi(2) / (squares / found.len() as f64).max(1e-9)).log10()
 }
 
 #[tokio::test]

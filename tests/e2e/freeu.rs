@@ -1,20 +1,14 @@
 //! What plugins do within the UNet, through the socket: the example freeu against diffusers on the same weights
 //! (`tests/fixtures/freeu_reference.py` made it), and a plugin in C that tells what goes by.
 
-use std::fs;
-
 use latentd_client::protocol::{
-    ErrorName, OutputFormat, OutputParams, PluginParams, Precision, Txt2ImgParams, Txt2ImgResult,
+    ErrorName, OutputFormat, OutputParams, Precision, Txt2ImgParams, Txt2ImgResult,
 };
-use latentd_models::image::Picture;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Daemon, fixtures, refused, small, within};
+use crate::harness::{Daemon, refused, small, within};
 use crate::plugin_library::{build, build_crate, install};
-
-/// A mean square error of 0.065: one value of 16 may be off by one. Values are cut off and not rounded, so the last bits of f32 turn
-/// some of them; a formula that is another one shows at 40 and less, as the reference's script sees to.
-pub(crate) const LEAST_DECIBELS: f64 = 60.0;
+use crate::reference::{pixels, reaches, request, rows, with};
 
 /// With the example in C, which maps all that it works on, and the one in Rust, whose host computes.
 fn freeu() -> Daemon {
@@ -22,11 +16,6 @@ fn freeu() -> Daemon {
     install(&daemon, "freeu.so", &build("plugin-api/examples/freeu/freeu.c", &["-std=gnu99"]));
     install(&daemon, "libfreeu_rust.so", &build_crate("plugin-api/examples/freeu-rust"));
     daemon
-}
-
-pub(crate) fn with(plugin: &str, params: &Json, request: Txt2ImgParams) -> Txt2ImgParams {
-    let params = PluginParams::from_json(params.as_object().expect("an object").clone());
-    Txt2ImgParams { plugins: [(plugin.to_owned(), params)].into(), ..request }
 }
 
 pub(crate) fn plain(seed: i64) -> Txt2ImgParams {
@@ -41,63 +30,17 @@ async fn drawn(daemon: &Daemon, params: &Txt2ImgParams) -> Txt2ImgResult {
     within(daemon.client().await.txt2img(params)).await.expect("drawn")
 }
 
-/// Pixels of all pictures of a request.
-pub(crate) async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<Vec<u8>> {
-    let drawn = drawn(daemon, params).await;
-    assert_eq!(drawn.notices, Vec::<String>::new());
-    drawn.images.into_iter().map(|image| image.raw.expect("pixels").0).collect()
-}
-
-/// A row's request, without its plugin.
-pub(crate) fn request(row: &Json) -> Txt2ImgParams {
-    let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
-    let number = |key: &str| row[key].as_u64().and_then(|number| u32::try_from(number).ok());
-    Txt2ImgParams {
-        prompt: text("prompt").into(),
-        negative_prompt: text("negative_prompt").into(),
-        checkpoint: Some(text("model")),
-        sampler_name: text("sampler"),
-        steps: number("steps").expect("steps"),
-        cfg_scale: row["cfg_scale"].as_f64().expect("a scale"),
-        width: number("width"),
-        height: number("height"),
-        batch_size: number("batch_size").expect("a size"),
-        ..plain(row["seed"].as_i64().expect("a seed"))
-    }
-}
-
-pub(crate) fn decibels(found: &[u8], wanted: &[u8]) -> f64 {
-    assert_eq!(found.len(), wanted.len());
-    let squares: f64 = found.iter().zip(wanted).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    10.0 * (255.0f64.powi(2) / (squares / found.len() as f64).max(1e-9)).log10()
-}
-
 #[tokio::test]
-#[allow(clippy::print_stderr, reason = "how near they are, with --nocapture")]
 async fn pictures_are_those_of_diffusers() {
-    let folder = fixtures().join("../plugins");
-    let index: Json =
-        serde_json::from_slice(&fs::read(folder.join("freeu.json")).expect("read")).expect("JSON");
-    let png = fs::read(folder.join("freeu.png")).expect("read");
-    let all = Picture::decode(&png, 1 << 20).expect("decodes").pixels;
-    let (mut rest, mut worst) = (&all[..], (f64::INFINITY, String::new()));
     let daemon = freeu();
-    for row in index["rows"].as_array().expect("rows") {
-        let in_c = pixels(&daemon, &with("freeu", &row["params"], request(row))).await;
-        let in_rust = pixels(&daemon, &with("freeu-rust", &row["params"], request(row))).await;
-        assert!(in_c == in_rust, "the same arithmetic in another language makes other bytes: {row}");
-        for found in in_c {
-            let wanted;
-            (wanted, rest) = rest.split_at(found.len());
-            let reached = decibels(&found, wanted);
-            if reached < worst.0 {
-                worst = (reached, row.to_string());
-            }
-        }
+    reaches(&daemon, "freeu").await;
+    for row in rows("freeu").0 {
+        let drawn = async |plugin| pixels(&daemon, &with(plugin, &row["params"], request(&row))).await;
+        assert!(
+            drawn("freeu").await == drawn("freeu-rust").await,
+            "another language makes other bytes: {row}"
+        );
     }
-    assert!(rest.is_empty(), "pictures that no row tells of");
-    eprintln!("the least is {:.1} dB: {}", worst.0, worst.1);
-    assert!(worst.0 >= LEAST_DECIBELS, "{:.1} dB: {}", worst.0, worst.1);
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ mod command_line;
 mod conditioning;
 mod connections;
 mod crash;
-#[cfg(feature = "demo")]
 mod cutoff;
+#[cfg(feature = "demo")]
 mod demo;
 mod disconnect;
 mod disk;
@@ -43,6 +43,7 @@ mod plugin_vae;
 mod plugins;
 mod prompt_grammar;
 mod prompts;
+mod reference;
 mod refiner;
 mod regions;
 mod reload;

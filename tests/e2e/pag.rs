@@ -1,38 +1,12 @@
 //! The example pag, through the socket, against the paper's formula over torch on the same weights
 //! (`tests/fixtures/pag_reference.py` made the pictures).
 
-use std::fs;
+use serde_json::json;
 
-use latentd_models::image::Picture;
-use serde_json::{Value as Json, json};
-
-use crate::freeu::{LEAST_DECIBELS, decibels, pixels, plain, request, with};
-use crate::harness::{Daemon, fixtures};
+use crate::freeu::plain;
+use crate::harness::Daemon;
 use crate::plugin_library::{build_crate, install};
-
-/// Draws what rows of a reference say with this plugin; how near the worst comes.
-#[allow(clippy::print_stderr, reason = "how near they are, with --nocapture")]
-pub(crate) async fn reaches(daemon: &Daemon, plugin: &str) {
-    let folder = fixtures().join("../plugins");
-    let read = |name: String| fs::read(folder.join(name)).expect("read");
-    let index: Json = serde_json::from_slice(&read(format!("{plugin}.json"))).expect("JSON");
-    let all = Picture::decode(&read(format!("{plugin}.png")), 1 << 20).expect("decodes").pixels;
-    let (mut rest, mut worst) = (&all[..], (f64::INFINITY, String::new()));
-    for row in index["rows"].as_array().expect("rows") {
-        for found in pixels(daemon, &with(plugin, &row["params"], request(row))).await {
-            let wanted;
-            (wanted, rest) = rest.split_at(found.len());
-            let reached = decibels(&found, wanted);
-            eprintln!("{plugin}: {reached:.1} dB: {}", row["params"]);
-            if reached < worst.0 {
-                worst = (reached, row.to_string());
-            }
-        }
-    }
-    assert!(rest.is_empty(), "pictures that no row tells of");
-    eprintln!("{plugin}: the least is {:.1} dB", worst.0);
-    assert!(worst.0 >= LEAST_DECIBELS, "{:.1} dB: {}", worst.0, worst.1);
-}
+use crate::reference::{pixels, reaches, with};
 
 #[tokio::test]
 async fn pictures_are_those_of_the_papers_formula() {

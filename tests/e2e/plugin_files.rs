@@ -13,9 +13,7 @@ use serde_json::Value as Json;
 
 use crate::harness::{Daemon, Options, fixtures, refused, small, within};
 use crate::plugin_library::{build, build_crate, install};
-
-/// A mean square error of 0.065: rten and onnxruntime add in another order, and values are rounded to 8 bits.
-const LEAST_DECIBELS: f64 = 60.0;
+use crate::reference::{LEAST_DECIBELS, decibels};
 
 fn filter() -> &'static [u8] {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
@@ -78,12 +76,6 @@ fn pixels(image: &ImageOut) -> Vec<u8> {
 
 async fn fails(daemon: &Daemon, params: &Txt2ImgParams, name: ErrorName) -> String {
     refused(within(daemon.client().await.txt2img(params)).await, name)
-}
-
-fn decibels(found: &[u8], wanted: &[u8]) -> f64 {
-    assert_eq!(found.len(), wanted.len());
-    let squares: f64 = found.iter().zip(wanted).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    10.0 * (255.0f64.powi(2) / (squares / found.len() as f64).max(1e-9)).log10()
 }
 
 /// Against onnxruntime on the same graphs: `tests/fixtures/onnx_filters.py`.

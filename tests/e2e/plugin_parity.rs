@@ -4,16 +4,12 @@
 
 use std::fs;
 
-use latentd_client::protocol::{OutputFormat, OutputParams, PluginParams, Precision, Txt2ImgParams};
-use latentd_models::image::Picture;
-use serde_json::{Value as Json, json};
+use latentd_client::protocol::{OutputFormat, OutputParams, Precision, Txt2ImgParams};
+use serde_json::json;
 
-use crate::harness::{Daemon, Options, fixtures, small, within};
+use crate::harness::{Daemon, Options, fixtures, small};
 use crate::plugin_library::{build, install};
-
-/// A mean square error of 0.065: one value of 15 may be off by one. Values are cut off and not rounded, so the last bits of f32 turn
-/// some of them. The script sees to it that the plugin's other space is farther off in each row, and the picture without it below 40.
-const LEAST_DECIBELS: f64 = 60.0;
+use crate::reference::{pixels, reaches, with};
 
 const EXAMPLES: [&str; 2] = ["cfg-rescale", "dynamic-thresholding"];
 
@@ -36,70 +32,10 @@ fn start() -> (Daemon, tempfile::TempDir) {
     (daemon, models)
 }
 
-/// Pixels of all pictures of a request.
-async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<Vec<u8>> {
-    let drawn = within(daemon.client().await.txt2img(params)).await.expect("drawn");
-    assert_eq!(drawn.notices, Vec::<String>::new());
-    drawn.images.into_iter().map(|image| image.raw.expect("pixels").0).collect()
-}
-
-fn with(plugin: &str, params: &Json, request: Txt2ImgParams) -> Txt2ImgParams {
-    let params = PluginParams::from_json(params.as_object().expect("an object").clone());
-    Txt2ImgParams { plugins: [(plugin.to_owned(), params)].into(), ..request }
-}
-
-/// A row's request, without its plugin.
-fn request(row: &Json) -> Txt2ImgParams {
-    let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("{key}")).to_owned();
-    let number = |key: &str| row[key].as_u64().and_then(|number| u32::try_from(number).ok());
-    Txt2ImgParams {
-        prompt: text("prompt").into(),
-        negative_prompt: text("negative_prompt").into(),
-        checkpoint: Some(text("model")),
-        sampler_name: text("sampler"),
-        steps: number("steps").expect("steps"),
-        cfg_scale: row["cfg_scale"].as_f64().expect("a scale"),
-        width: number("width"),
-        height: number("height"),
-        batch_size: number("batch_size").expect("a size"),
-        precision: Precision::F32,
-        output: OutputParams { format: OutputFormat::Raw, dir: None },
-        ..small(row["seed"].as_i64().expect("a seed"))
-    }
-}
-
-fn decibels(found: &[u8], wanted: &[u8]) -> f64 {
-    assert_eq!(found.len(), wanted.len());
-    let squares: f64 = found.iter().zip(wanted).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    10.0 * (255.0f64.powi(2) / (squares / found.len() as f64).max(1e-9)).log10()
-}
-
 #[tokio::test]
-#[allow(clippy::print_stderr)]
 async fn pictures_are_those_of_the_formulas() {
-    let folder = fixtures().join("../plugins");
-    let text = fs::read(folder.join("pictures.json")).expect("read");
-    let index: Json = serde_json::from_slice(&text).expect("JSON");
-    let png = fs::read(folder.join("pictures.png")).expect("read");
-    let all = Picture::decode(&png, 1 << 20).expect("decodes").pixels;
-    let (mut rest, mut worst) = (&all[..], (f64::INFINITY, String::new()));
     let (daemon, _models) = start();
-    for row in index["rows"].as_array().expect("rows") {
-        let plugin = row["plugin"].as_str().expect("a name");
-        let drawn = pixels(&daemon, &with(plugin, &row["params"], request(row))).await;
-        for found in drawn {
-            let wanted;
-            (wanted, rest) = rest.split_at(found.len());
-            let reached = decibels(&found, wanted);
-            eprintln!("{reached:5.1} dB: {row}");
-            if reached < worst.0 {
-                worst = (reached, row.to_string());
-            }
-        }
-    }
-    assert!(rest.is_empty(), "pictures that no row tells of");
-    eprintln!("the worst: {:.1} dB: {}", worst.0, worst.1);
-    assert!(worst.0 >= LEAST_DECIBELS, "{:.1} dB: {}", worst.0, worst.1);
+    reaches(&daemon, "pictures").await;
 }
 
 /// None of it taken, or nothing steered away from: the bytes of the picture without.

@@ -303,12 +303,20 @@ async fn what_comes_out_as_nan_is_drawn_again_in_f32() {
     let library = build("plugin-api/examples/cfg-rescale/cfg-rescale.cpp", &[]);
     install(&daemon, "cfg-rescale.so", &library);
     let plugins = BTreeMap::from([("cfg-rescale".to_owned(), PluginParams::default())]);
-    let with_plugin = Txt2ImgParams { plugins, precision: Precision::Bf16, ..in_f32 };
+    let with_plugin = Txt2ImgParams { plugins, precision: Precision::Bf16, ..in_f32.clone() };
     let drawn = within(client.txt2img(&with_plugin)).await.expect("drawn");
     assert!(
         drawn.notices[0].contains("cfg-rescale") && drawn.notices[0].contains("again in f32"),
         "{drawn:?}"
     );
+    assert_eq!(drawn.precision, "f32");
+    // Nor is one that asks the model, and is answered so.
+    install(&daemon, "wraps.so", &build("tests/fixtures/plugins/wraps.c", &["-std=gnu99"]));
+    let params = PluginParams([("act".to_owned(), "half".into())].into());
+    let plugins = BTreeMap::from([("wraps".to_owned(), params)]);
+    let asking = Txt2ImgParams { plugins, precision: Precision::Bf16, ..in_f32 };
+    let drawn = within(client.txt2img(&asking)).await.expect("drawn");
+    assert!(drawn.notices[0].contains("UNet") && drawn.notices[0].contains("again in f32"), "{drawn:?}");
     assert_eq!(drawn.precision, "f32");
 }
 

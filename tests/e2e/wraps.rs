@@ -46,7 +46,7 @@ async fn who_asks_and_hands_over_changes_nothing_however_he_asks() {
     for way in ["swapped", "half", "sigma"] {
         assert_ne!(pixels(&daemon, &act(way)).await, plain, "{way}");
     }
-    // Samplers that go by timesteps, a checkpoint of another prediction, several calls a step.
+    // Samplers that go by timesteps, and with several calls a step.
     for sampler in ["DDIM", "Heun", "UniPC"] {
         let of = |request: Txt2ImgParams| Txt2ImgParams { sampler_name: sampler.to_owned(), ..request };
         let plain = pixels(&daemon, &of(with(&[]))).await;
@@ -81,6 +81,7 @@ async fn what_cannot_be_asked_costs_the_job_by_name() {
         ("nan", ErrorName::InvalidParams, "number 0 of x"),
         ("large", ErrorName::InvalidParams, "the pass is of"),
         ("context", ErrorName::InvalidParams, "row 0's context is"),
+        ("region", ErrorName::InvalidParams, "row 0 shows 4294967288 by 4294967288 pixels"),
         ("result", ErrorName::Plugin, "in the place of"),
         ("before", ErrorName::Unsupported, "denoise.wrap alone"),
         ("fails", ErrorName::Plugin, "as it was told to"),

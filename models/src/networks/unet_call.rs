@@ -201,7 +201,7 @@ impl<'a> Changed<'a> {
                 AttentionChange::Own { weight, mask } => {
                     let (own, of_own) = &mut changed.own;
                     *own *= weight;
-                    // Several rules add up: each takes its part.
+                    // Of several rules weights and masks are multiplied.
                     *of_own = match (of_own.take(), fitted(mask)?) {
                         (Some(a), Some(b)) => Some(a.iter().zip(&b).map(|(a, b)| a * b).collect()),
                         (a, b) => a.or(b),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::evaluation::{Evaluation, Region, Role, Row};
-use super::evaluator::{Evaluator, Parts};
+use super::evaluator::{Evaluator, Parts, not_finite};
 use super::guidance::Guidance;
 use super::networks::{PassNetworks, Surroundings};
 use super::pass_context::{PassContext, nobodys_turn};
@@ -63,9 +63,7 @@ impl Denoise for Denoiser<'_, '_> {
         let denoised = self.samples(&evaluation, &x)?;
         let Denoised { guided, uncond } = self.combine(&evaluation, &x, &denoised)?;
         if guided.values().iter().any(|value| !value.is_finite()) {
-            let reason =
-                "the UNet's output came out as NaN: the checkpoint's weights overflow, or are broken";
-            return Err(Error::NotFinite(reason.to_owned()));
+            return Err(not_finite());
         }
         let by_timesteps = self.plan.sampler.goes_by_timesteps();
         let guided = if by_timesteps { guided } else { self.start.keep(guided, sigma)? };
@@ -168,7 +166,7 @@ impl Denoiser<'_, '_> {
             images.filter_map(move |(image, (guidance, seed))| {
                 let of = guidance.branches.get(branch)?;
                 (of.role != Role::Uncond || needed[image]).then_some(())?;
-                Some(Row {
+                Some(of.at(call).map(|conditioning| Row {
                     image: first_image + image,
                     seed: *seed,
                     branch,
@@ -177,12 +175,12 @@ impl Denoiser<'_, '_> {
                     mask: of.mask.clone(),
                     region,
                     tag: Arc::clone(tag),
-                    conditioning: Arc::clone(of.at(call).ok()?),
-                })
+                    conditioning: Arc::clone(conditioning),
+                }))
             })
         });
         Ok(Evaluation {
-            rows: rows.collect(),
+            rows: rows.collect::<Result<_>>()?,
             depth: 0,
             pass: self.plan.kind,
             pass_index: self.plan.index,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::attention::{Prepared, rules_of};
 use super::contexts::Contexts;
-use super::evaluation::{Evaluation, Row};
+use super::evaluation::{Evaluation, Region, Row};
 use super::handles::{Handle, Handles};
 use super::image_conditioning::Channels;
 use super::networks::PassNetworks;
@@ -231,8 +231,14 @@ impl Evaluate for Evaluator<'_> {
                 "x is of {height} by {width} latents, the pass is of {rows_of_pass} by {columns_of_pass}"
             )));
         }
-        for row in &evaluation.rows {
+        for (index, row) in evaluation.rows.iter().enumerate() {
             self.place(row)?;
+            let Region { width: wide, height: high, .. } = row.region;
+            if (high / SCALE, wide / SCALE) != (height, width) {
+                return Err(Error::Request(format!(
+                    "row {index} shows {wide} by {high} pixels, which are not {width} by {height} latents"
+                )));
+            }
         }
         let x: Vec<Tensor> = (0..rows).map(|row| x.narrow(0, row, 1)).collect::<Result<_>>()?;
         let outputs = if let Some(stages) = stages {
@@ -249,6 +255,17 @@ impl Evaluate for Evaluator<'_> {
             .zip(&outputs)
             .map(|(x, output)| x.scaled(of_x).minus(&output.scaled(of_output)))
             .collect::<Result<_>>()?;
-        Tensor::cat(&samples.iter().collect::<Vec<_>>(), 0)
+        let samples = Tensor::cat(&samples.iter().collect::<Vec<_>>(), 0)?;
+        // Whoever asked is not to blame: another range of numbers may hold what this one does not.
+        if samples.values().iter().any(|value| !value.is_finite()) {
+            return Err(not_finite());
+        }
+        Ok(samples)
     }
+}
+
+/// The network's numbers overflowed.
+pub(super) fn not_finite() -> Error {
+    let reason = "the UNet's output came out as NaN: the checkpoint's weights overflow, or are broken";
+    Error::NotFinite(reason.to_owned())
 }
