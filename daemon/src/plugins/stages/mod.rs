@@ -3,6 +3,7 @@
 
 mod attention;
 pub(in crate::plugins) mod conditioning;
+mod told;
 mod upscale;
 mod wrap;
 
@@ -14,21 +15,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_models::Tensor;
-use latentd_models::files::Prediction;
 use latentd_models::image::{Picture, RgbImage};
-use latentd_models::networks::unet_sites::{Site, SitePart};
+use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::{
     AttentionStage, ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation,
-    Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, PassKind, Role, Rule, Stages, UNetBlock,
-    Wants,
+    Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, Rule, Stages, UNetBlock, Wants,
 };
 use latentd_plugin_api::abi::{
-    LATENTD_ATTENTION, LATENTD_BASE, LATENTD_COND, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
-    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_HIRES, LATENTD_IMAGE_POST, LATENTD_INPUT,
-    LATENTD_INPUT_STORED, LATENTD_LATENT_FINAL, LATENTD_MIDDLE, LATENTD_NOISE_INIT, LATENTD_OTHER,
-    LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY, LATENTD_UNCOND, LATENTD_UNET_BLOCK,
-    latentd_block, latentd_call, latentd_denoise, latentd_eval, latentd_latents, latentd_list, latentd_pass,
-    latentd_picture, latentd_pictures, latentd_region, latentd_row,
+    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
+    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
+    latentd_block, latentd_call, latentd_denoise, latentd_latents, latentd_pass, latentd_picture,
+    latentd_pictures,
 };
 
 use crate::error::{Class, Error, Result};
@@ -37,12 +34,13 @@ use crate::plugins::artifact::Artifact;
 use crate::plugins::call::{AtHand, Call, Job, Want};
 use crate::plugins::engines::Engines;
 use crate::plugins::given::Decoded;
-use crate::plugins::host::text;
 use crate::plugins::job::{JobPlugins, Member};
 use crate::plugins::lending::{Lending, Made};
 use crate::plugins::library::Tables;
 use crate::plugins::objects::{Content, Image, Objects};
 use crate::plugins::opened::Opened;
+use told::list;
+pub(in crate::plugins) use told::{kind, masks, pictures, place, rows, told};
 
 /// What one plugin may want to be told of a drawing.
 const MOST_NOTICES: usize = 64;
@@ -406,102 +404,6 @@ fn replace<const N: usize>(
     match contents.into_iter().next() {
         Some(Content::Tensor(tensor)) => tensors.replace(handle, tensor),
         _ => Ok(()),
-    }
-}
-
-fn list<T>(items: &[T]) -> latentd_list {
-    latentd_list { items: items.as_ptr().cast(), count: items.len() as u32, stride: size_of::<T>() as u32 }
-}
-
-pub(in crate::plugins) fn kind(pass: PassKind) -> u32 {
-    match pass {
-        PassKind::Base => LATENTD_BASE,
-        PassKind::Hires => LATENTD_HIRES,
-    }
-}
-
-/// A place in the UNet, as part and index.
-pub(in crate::plugins) fn place(site: Site) -> (u32, u32) {
-    let part = match site.part {
-        SitePart::Input => LATENTD_INPUT,
-        SitePart::InputStored => LATENTD_INPUT_STORED,
-        SitePart::Middle => LATENTD_MIDDLE,
-        SitePart::Output => LATENTD_OUTPUT,
-    };
-    (part, site.index as u32)
-}
-
-/// Pictures from `first` on; their pixels where there are handles.
-pub(in crate::plugins) fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<latentd_picture> {
-    let picture = |(index, seed): (usize, &u64)| latentd_picture {
-        image: (first + index) as u32,
-        reserved: 0,
-        seed: *seed,
-        pixels: pixels.get(index).copied().unwrap_or_default(),
-    };
-    seeds.iter().enumerate().map(picture).collect()
-}
-
-/// An evaluation's rows; `masks` stand for those that have one, in their order.
-pub(in crate::plugins) fn rows(evaluation: &Evaluation, masks: &[u64]) -> Vec<latentd_row> {
-    let mut masks = masks.iter().copied();
-    let row = |row: &latentd_models::pipeline::Row| latentd_row {
-        image: row.image as u32,
-        branch: row.branch as u32,
-        role: match row.role {
-            Role::Cond => LATENTD_COND,
-            Role::Uncond => LATENTD_UNCOND,
-            Role::Other => LATENTD_OTHER,
-        },
-        reserved: 0,
-        seed: row.seed,
-        weight: row.weight,
-        tag: text(&row.tag),
-        region: latentd_region {
-            x: row.region.x as i32,
-            y: row.region.y as i32,
-            w: row.region.width as u32,
-            h: row.region.height as u32,
-            canvas_w: row.region.canvas_width as u32,
-            canvas_h: row.region.canvas_height as u32,
-        },
-        mask: row.mask.as_ref().and_then(|_| masks.next()).unwrap_or_default(),
-        context: 0,
-        pooled: 0,
-    };
-    evaluation.rows.iter().map(row).collect()
-}
-
-/// What the masks of rows are, in their order.
-pub(in crate::plugins) fn masks(evaluation: &Evaluation) -> latentd_models::Result<Vec<Content>> {
-    let masks = evaluation.rows.iter().filter_map(|row| row.mask.as_deref());
-    let as_image = |mask: &Tensor| {
-        let (height, width) = (mask.dim(0), mask.dim(1));
-        mask.clone().reshaped([1, 1, height, width]).map(Content::Tensor)
-    };
-    masks.map(as_image).collect()
-}
-
-pub(in crate::plugins) fn told(evaluation: &Evaluation, rows: &[latentd_row]) -> latentd_eval {
-    latentd_eval {
-        size: size_of::<latentd_eval>() as u32,
-        depth: evaluation.depth,
-        rows: list(rows),
-        pass_kind: kind(evaluation.pass),
-        pass: evaluation.pass_index as u32,
-        step: evaluation.step as u32,
-        steps: evaluation.steps as u32,
-        call: evaluation.call as u32,
-        prediction: match evaluation.prediction {
-            Prediction::Epsilon => LATENTD_PREDICTS_NOISE,
-            Prediction::Velocity => LATENTD_PREDICTS_VELOCITY,
-        },
-        sigma: evaluation.sigma,
-        timestep: f64::from(evaluation.timestep),
-        grid_w: evaluation.latents.1 as u32,
-        grid_h: evaluation.latents.0 as u32,
-        group: 0,
-        groups: 1,
     }
 }
 
