@@ -58,6 +58,13 @@ impl Kept {
     pub fn tensor<'a>(&self, call: &Call<'a>) -> Tensor<'a> {
         Tensor { call: *call, handle: self.handle }
     }
+
+    /// Lets go of it before the instance ends.
+    pub fn release(self, call: &Call<'_>) -> Result<()> {
+        let release = call.host.tensors.release.ok_or_else(lacks)?;
+        // SAFETY: the call is under way.
+        Error::of_service(unsafe { release(call.pointer, self.handle) })
+    }
 }
 
 impl<'a> Call<'a> {

@@ -1,25 +1,64 @@
 //! Every example draws the same bytes whatever draws: on the CPU, and on a device whose memory a plugin reaches by `map` alone
 //! (or has the host compute).
 
+use std::fs;
+
 use latentd_client::protocol::{OutputFormat, OutputParams, PluginParams, Precision, Txt2ImgParams};
 use serde_json::Value as Json;
 
-use crate::harness::{Daemon, Options, small, within};
+use crate::harness::{Daemon, Options, fixtures, small, within};
 use crate::plugin_library::{build, build_crate, install};
 
-/// A plugin's name, its source or the folder of its crate, and parameters with which it changes pictures.
-const EXAMPLES: &[(&str, &str, &str)] = &[
-    ("cutoff", "plugin-api/examples/cutoff", r#"{"targets": ["red", "blue"], "weight": 1}"#),
-    ("vignette", "plugin-api/examples/vignette/vignette.c", r#"{"strength": 0.9, "radius": 0.1}"#),
-    ("freeu", "plugin-api/examples/freeu/freeu.c", "{}"),
-    ("freeu-rust", "plugin-api/examples/freeu-rust", r#"{"levels": "resolutions"}"#),
-    ("cutoff", "plugin-api/examples/cutoff", r#"{"targets": ["red", "blue"], "weight": 1, "strong": true}"#),
-    ("cfg-rescale", "plugin-api/examples/cfg-rescale/cfg-rescale.cpp", r#"{"phi": 1}"#),
-    (
+/// A plugin, and a request that it changes.
+struct Example {
+    name: &'static str,
+    /// Its source, or the folder of its crate.
+    source: &'static str,
+    /// With which it is asked for; not at all if empty.
+    params: &'static str,
+    /// What is asked beside it, and without it.
+    change: fn(&mut Txt2ImgParams, bool),
+}
+
+const fn example(name: &'static str, source: &'static str, params: &'static str) -> Example {
+    Example { name, source, params, change: |_, _| () }
+}
+
+const EXAMPLES: &[Example] = &[
+    example("pag", "plugin-api/examples/pag", r#"{"scale": 5, "blocks": [{"part": "input"}]}"#),
+    example(
+        "attention-couple",
+        "plugin-api/examples/attention-couple",
+        r#"{"regions": [{"prompt": "a red cube", "negative": "blue", "box": {"x": 0, "y": 0, "w": 0.5, "h": 1}}]}"#,
+    ),
+    example("cutoff", "plugin-api/examples/cutoff", r#"{"targets": ["red", "blue"], "weight": 1}"#),
+    example("vignette", "plugin-api/examples/vignette/vignette.c", r#"{"strength": 0.9, "radius": 0.1}"#),
+    example("freeu", "plugin-api/examples/freeu/freeu.c", "{}"),
+    example("freeu-rust", "plugin-api/examples/freeu-rust", r#"{"levels": "resolutions"}"#),
+    example(
+        "cutoff",
+        "plugin-api/examples/cutoff",
+        r#"{"targets": ["red", "blue"], "weight": 1, "strong": true}"#,
+    ),
+    example("cfg-rescale", "plugin-api/examples/cfg-rescale/cfg-rescale.cpp", r#"{"phi": 1}"#),
+    example(
         "dynamic-thresholding",
         "plugin-api/examples/dynamic-thresholding/dynamic-thresholding.cpp",
         r#"{"mimic_scale": 3, "threshold_percentile": 0.9}"#,
     ),
+    example("onnx-filter", "plugin-api/examples/onnx-filter", r#"{"model": "sharper"}"#),
+    Example {
+        change: |request, _| request.prompt = "a {red|blue} circle".into(),
+        ..example("dynamic-prompts", "plugin-api/examples/dynamic-prompts", "{}")
+    },
+    // An engine is named by what it is for.
+    Example {
+        change: |request, is_asked| {
+            (request.enable_hr, request.hr_scale) = (true, 1.5);
+            request.hr_upscaler = if is_asked { "DCCI 2x" } else { "Lanczos" }.into();
+        },
+        ..example("upscale2x", "plugin-api/examples/upscale2x/upscale2x.c", "")
+    },
 ];
 
 fn library(source: &str) -> Vec<u8> {
@@ -46,27 +85,48 @@ async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<Vec<u8>> {
     drawn.images.into_iter().map(|image| image.raw.expect("pixels").0).collect()
 }
 
+/// tiny-sd1, and a graph that a filter may run.
+fn models() -> tempfile::TempDir {
+    let models = tempfile::tempdir().expect("a folder");
+    let copy = |from: &str, to: &str| {
+        let to = models.path().join(to);
+        fs::create_dir_all(to.parent().expect("a folder")).expect("made");
+        fs::copy(fixtures().join(from), to).expect("copied");
+    };
+    copy("Stable-diffusion/tiny-sd1.safetensors", "Stable-diffusion/tiny-sd1.safetensors");
+    copy("../onnx/sharper.onnx", "annotators/sharper.onnx");
+    models
+}
+
 #[tokio::test]
 async fn examples_draw_the_same_bytes_on_a_device_with_memory_of_its_own() {
-    let here = Daemon::start();
-    let environment = vec![("LATENTD_DEVICE".to_owned(), "fake".to_owned())];
-    let there = Daemon::with(Options { environment, ..Options::default() });
+    let models = models();
+    let daemon = |environment: &[(&str, &str)]| {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let models = Some(models.path().to_owned());
+        Daemon::with(Options { environment: environment.collect(), models, ..Options::default() })
+    };
+    let (here, there) = (daemon(&[]), daemon(&[("LATENTD_DEVICE", "fake")]));
     let kind = async |daemon: &Daemon| {
         within(daemon.client().await.status()).await.expect("told").devices[0].kind.clone()
     };
     assert_eq!((kind(&here).await.as_str(), kind(&there).await.as_str()), ("cpu", "fake"));
-    let plain = pixels(&here, &request()).await;
-    for (name, source, params) in EXAMPLES {
+    for Example { name, source, params, change } in EXAMPLES {
         let library = library(source);
         for daemon in [&here, &there] {
             install(daemon, &format!("{name}.so"), &library);
         }
-        let params: Json = serde_json::from_str(params).expect("JSON");
-        let params = PluginParams::from_json(params.as_object().expect("a map").clone());
-        let asked = Txt2ImgParams { plugins: [((*name).to_owned(), params)].into(), ..request() };
-        let drawn = pixels(&here, &asked).await;
+        let (mut without, mut asked) = (request(), request());
+        change(&mut without, false);
+        change(&mut asked, true);
+        if !params.is_empty() {
+            let params: Json = serde_json::from_str(params).expect("JSON");
+            let params = PluginParams::from_json(params.as_object().expect("a map").clone());
+            asked.plugins = [((*name).to_owned(), params)].into();
+        }
+        let (plain, drawn) = (pixels(&here, &without).await, pixels(&here, &asked).await);
         assert!(drawn.iter().zip(&plain).all(|(a, b)| a != b), "{name} changes pictures");
         assert!(pixels(&there, &asked).await == drawn, "{name} draws other bytes on the device");
+        assert!(pixels(&there, &without).await == plain, "without {name}");
     }
-    assert!(pixels(&there, &request()).await == plain, "without plugins");
 }

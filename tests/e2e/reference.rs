@@ -2,9 +2,11 @@
 
 use std::fs;
 
-use latentd_client::protocol::{OutputFormat, OutputParams, PluginParams, Precision, Txt2ImgParams};
+use latentd_client::protocol::{
+    ImageIn, Img2ImgParams, OutputFormat, OutputParams, PluginParams, Precision, Txt2ImgParams,
+};
 use latentd_models::image::Picture;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::harness::{Daemon, fixtures, small, within};
 
@@ -15,6 +17,16 @@ pub(crate) const LEAST_DECIBELS: f64 = 60.0;
 /// Pixels of all pictures of a request that asks for them raw.
 pub(crate) async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<Vec<u8>> {
     let drawn = within(daemon.client().await.txt2img(params)).await.expect("drawn");
+    assert_eq!(drawn.notices, Vec::<String>::new());
+    drawn.images.into_iter().map(|image| image.raw.expect("pixels").0).collect()
+}
+
+/// The same of one that begins with a picture of the size that is drawn.
+async fn pixels_from(daemon: &Daemon, drawing: Txt2ImgParams, init: &[u8]) -> Vec<Vec<u8>> {
+    let (width, height) = (drawing.width.expect("a width"), drawing.height.expect("a height"));
+    let init_images = vec![ImageIn::raw(init.to_vec(), width, height, 3)];
+    let params = Img2ImgParams { drawing, init_images, ..Img2ImgParams::default() };
+    let drawn = within(daemon.client().await.img2img(&params)).await.expect("drawn");
     assert_eq!(drawn.notices, Vec::<String>::new());
     drawn.images.into_iter().map(|image| image.raw.expect("pixels").0).collect()
 }
@@ -41,7 +53,28 @@ pub(crate) fn request(row: &Json) -> Txt2ImgParams {
         batch_size: number("batch_size").expect("a size"),
         precision: Precision::F32,
         output: OutputParams { format: OutputFormat::Raw, dir: None },
+        denoising_strength: row["denoising_strength"].as_f64(),
+        enable_hr: row["hr_scale"].is_number(),
+        hr_scale: row["hr_scale"].as_f64().unwrap_or(2.0),
+        hr_second_pass_steps: number("hr_steps").unwrap_or_default(),
         ..small(row["seed"].as_i64().expect("a seed"))
+    }
+}
+
+/// Parameters whose masks are files beside those that tell of them.
+fn located(params: &Json) -> Json {
+    match params {
+        Json::Object(map) => {
+            let located = |(name, value): (&String, &Json)| {
+                let mask = value.as_str().filter(|_| name == "mask");
+                let path = |mask| fixtures().join("../plugins").join(mask).with_extension("png");
+                let value = mask.map_or_else(|| located(value), |mask| json!({"path": path(mask)}));
+                (name.clone(), value)
+            };
+            Json::Object(map.iter().map(located).collect())
+        }
+        Json::Array(list) => list.iter().map(located).collect(),
+        other => other.clone(),
     }
 }
 
@@ -66,11 +99,19 @@ pub(crate) fn rows(file: &str) -> (Vec<Json>, Vec<u8>) {
 pub(crate) async fn reaches(daemon: &Daemon, file: &str) {
     let (rows, all) = rows(file);
     let (mut rest, mut worst) = (&all[..], (f64::INFINITY, String::new()));
+    let mut before: Vec<&[u8]> = vec![];
     for row in rows {
-        let plugin = row["plugin"].as_str().unwrap_or(file);
-        for found in pixels(daemon, &with(plugin, &row["params"], request(&row))).await {
+        let of_file = file.replace('_', "-");
+        let plugin = row["plugin"].as_str().unwrap_or(&of_file);
+        let asked = with(plugin, &located(&row["params"]), request(&row));
+        let drawn = match row["init"].as_u64() {
+            Some(init) => pixels_from(daemon, asked, before[init as usize]).await,
+            None => pixels(daemon, &asked).await,
+        };
+        for found in drawn {
             let wanted;
             (wanted, rest) = rest.split_at(found.len());
+            before.push(wanted);
             let reached = decibels(&found, wanted);
             eprintln!("{reached:5.1} dB: {row}");
             if reached < worst.0 {
