@@ -725,19 +725,22 @@ typedef struct latentd_site {
     uint32_t index;
 } latentd_site;
 
-/* Pictures, all of one pass at once. */
+/* Pictures, all of one pass at once; in LATENTD_BATCH_POST all that are drawn together, of every `n_iter`. */
 typedef struct latentd_pictures {
     /* sizeof of it, as the host knows it. */
     uint32_t size;
     /* 0. */
     uint32_t reserved;
-    /* Whose they are. */
+    /* Whose they are; null in LATENTD_BATCH_POST. */
     const struct latentd_pass *pass;
-    /* latentd_picture. */
+    /*
+     latentd_picture. Their number, order and seeds stay: of a hires fix those of its last pass; each loop, and each part of
+     what is continued, comes by itself, and a part keeps its size.
+     */
     struct latentd_list pictures;
 } latentd_pictures;
 
-/* LATENTD_IMAGE_POST. */
+/* LATENTD_IMAGE_POST, LATENTD_BATCH_POST. */
 typedef struct latentd_pictures_stage {
     /* sizeof of it, as the plugin knows it. */
     uint32_t size;
@@ -1477,6 +1480,8 @@ typedef struct latentd_engine_result {
 #define LATENTD_DENOISE_COMBINE "denoise.combine/draft-1"
 /* Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's. Slot i: pixels of pictures[i], of the same size. */
 #define LATENTD_IMAGE_POST "image.post/draft-1"
+/* Stage, latentd_pictures_stage: pictures as they are given back, after they are laid over the user's; all of a drawing in one call. Slot i: pixels of pictures[i], of any size up to 16384, with or without opacity. */
+#define LATENTD_BATCH_POST "batch.post/draft-1"
 /* Extension of the plugin, latentd_engine_stage: what the manifest's [engines.KIND] name. */
 #define LATENTD_ENGINES "engines/draft-1"
 /* Service, latentd_jobs. */

@@ -17,7 +17,9 @@ use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
-use crate::stages::{self, Block, Combine, Conds, Declaring, Denoising, Latents, Pictures, Rewrite, Wrap};
+use crate::stages::{
+    self, Batch, Block, Combine, Conds, Declaring, Denoising, Latents, Pictures, Rewrite, Wrap,
+};
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
 /// from the source file; each stage is a trait of this crate that the type has.
@@ -177,6 +179,8 @@ stage!(/// The table of [`stages::UNetBlock`].
     UNetBlock: latentd_unet_block_stage, latentd_block as Block, LATENTD_UNET_BLOCK, unet_block);
 stage!(/// The table of [`stages::ImagePost`].
     ImagePost: latentd_pictures_stage, latentd_pictures as Pictures, LATENTD_IMAGE_POST, image_post);
+stage!(/// The table of [`stages::BatchPost`].
+    BatchPost: latentd_pictures_stage, latentd_pictures as Batch, LATENTD_BATCH_POST, batch_post);
 
 /// The table of [`stages::RequestRewrite`].
 pub struct RequestRewrite<P>(PhantomData<P>);

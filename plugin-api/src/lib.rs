@@ -60,9 +60,9 @@ pub use networks::Network;
 pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
-    Ask, Attention, Block, Combine, Cond, Conditioning, Conds, Declaring, DenoiseBefore, DenoiseCombine,
-    DenoiseWrap, Denoising, Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part,
-    Pass, PassKind, Patch, Picture, Pictures, PromptText, RequestRewrite, Rewrite, Role, Row, Token,
-    UNetBlock, Where, Wrap,
+    Ask, Attention, Batch, BatchPost, Block, Combine, Cond, Conditioning, Conds, Declaring, DenoiseBefore,
+    DenoiseCombine, DenoiseWrap, Denoising, Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents,
+    NoiseInit, Part, Pass, PassKind, Patch, Picture, Pictures, PromptText, RequestRewrite, Rewrite, Role,
+    Row, Token, UNetBlock, Where, Wrap,
 };
 pub use tensor::{Kept, NewTensor, Tensor};

@@ -2,6 +2,7 @@
 
 mod addons;
 mod attention_couple;
+mod batch_post;
 mod cancel;
 mod command_line;
 mod conditioning;

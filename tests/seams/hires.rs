@@ -8,8 +8,8 @@ use latentd_models::model::Model;
 use latentd_models::nn::Precision;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::pipeline::{
-    BatchPost, DenoiseBefore, Handles, Hires, HiresSize, HiresUpscaler, ImagePost, LatentFinal, NoStages,
-    NoiseInit, PassBegin, PassKind, Phase, Progress, RegionPrompt, Stages, Txt2Img, Wants, Watch, txt2img,
+    DenoiseBefore, Handles, Hires, HiresSize, HiresUpscaler, ImagePost, LatentFinal, NoStages, NoiseInit,
+    PassBegin, PassKind, Phase, Progress, RegionPrompt, Stages, Txt2Img, Wants, Watch, txt2img,
 };
 use latentd_models::sampling::{Sampler, Variation};
 use latentd_models::{Error, Result, Tensor};
@@ -59,13 +59,9 @@ impl Stages for Log {
     }
 
     fn image_post(&mut self, stage: &mut ImagePost) -> Result<()> {
-        self.0.push(format!("images {}", stage.pictures.len()));
-        Ok(())
-    }
-
-    fn batch_post(&mut self, stage: &mut BatchPost) -> Result<()> {
         let first = &stage.pictures[0];
-        self.0.push(format!("batch {} {}x{}", first.index, first.image.width, first.image.height));
+        let (count, image) = (stage.pictures.len(), &first.image);
+        self.0.push(format!("images {count} from {} {}x{}", first.index, image.width, image.height));
         Ok(())
     }
 }
@@ -89,8 +85,7 @@ fn stages_are_told_of_both_passes() {
             format!("Hires {index} 0/2 (96, 88)"),
             format!("Hires {index} 1/2 (96, 88)"),
             "final [2, 4, 11, 12]".into(),
-            "images 2".into(),
-            format!("batch {first} 96x88"),
+            format!("images 2 from {first} 96x88"),
         ]
     };
     assert_eq!(log.0, [passes(0, 0), passes(1, 2)].concat());

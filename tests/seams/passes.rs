@@ -9,8 +9,8 @@ use latentd_models::networks::vae::Vae;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Patch, Precision};
 use latentd_models::pipeline::{
-    BatchPost, Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handle,
-    Handles, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Role, Stages, Txt2Img, Wants,
+    Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handle, Handles,
+    ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Role, Stages, Txt2Img, Wants,
 };
 use latentd_models::prompt::Conditioning;
 use latentd_models::{Error, Result, Tensor};
@@ -84,13 +84,8 @@ impl Stages for Log {
     }
 
     fn image_post(&mut self, stage: &mut ImagePost) -> Result<()> {
-        self.lines.push(format!("images {}", stage.pictures.len()));
-        Ok(())
-    }
-
-    fn batch_post(&mut self, stage: &mut BatchPost) -> Result<()> {
         let seeds: Vec<u64> = stage.pictures.iter().map(|picture| picture.seed).collect();
-        self.lines.push(format!("batch {seeds:?}"));
+        self.lines.push(format!("images {seeds:?}"));
         Ok(())
     }
 }
@@ -113,7 +108,7 @@ fn stages_come_in_order_and_say_what_they_are_of() {
         }
         lines.push("noise [2, 4, 8, 9]".into());
         lines.extend(call(0).into_iter().chain(call(1)));
-        lines.extend(["final [2, 4, 8, 9]".into(), "images 2".into(), format!("batch [{a}, {b}]")]);
+        lines.extend(["final [2, 4, 8, 9]".into(), format!("images [{a}, {b}]")]);
         lines
     };
     assert_eq!(log.lines, [pass(0, 0), pass(1, 2)].concat());
@@ -190,14 +185,6 @@ impl Stages for Change {
         }
         Ok(())
     }
-
-    fn batch_post(&mut self, stage: &mut BatchPost) -> Result<()> {
-        if self.0 == 10 {
-            // One goes, and the other stays with its seed.
-            stage.pictures.remove(0);
-        }
-        Ok(())
-    }
 }
 
 #[test]
@@ -214,9 +201,7 @@ fn each_stage_can_change_the_picture_or_end_it() {
     for number in [3, 4, 5, 7] {
         assert!(matches!(changed(number), Err(Error::Stage(_))), "{number}");
     }
-    let one = changed(10).expect("draws");
-    assert_eq!(one, plain[1..], "picture, seed and infotext stay together");
-    assert_eq!(changed(11).expect("draws"), plain, "and nothing is left behind");
+    assert_eq!(changed(10).expect("draws"), plain, "and nothing is left behind");
 }
 
 /// Each pass has the next UNet.

@@ -69,6 +69,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/services.rs",
     "src/stages/conditioning.rs",
     "src/stages/attention.rs",
+    "src/stages/batch.rs",
     "src/stages/mod.rs",
     "src/stages/wrap.rs",
     "src/stages/rewrite.rs",

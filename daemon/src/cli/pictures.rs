@@ -112,7 +112,7 @@ fn encoded(image: ImageOut, wanted: Option<PictureFormat>) -> Result<(Vec<u8>, P
     if let Some(raw) = image.raw {
         let picture = Picture::from_raw(raw.0, image.width, image.height, image.channels.unwrap_or(3));
         let format = wanted.unwrap_or(PictureFormat::Png);
-        let bytes = picture.and_then(|picture| picture.into_rgb().encode(format, &infotext));
+        let bytes = picture.and_then(|picture| picture.encode(format, &infotext));
         return bytes.map(|bytes| (bytes, format)).map_err(Failure::new);
     }
     let bytes = match (image.png.or(image.jpeg).or(image.webp), image.path) {
@@ -129,7 +129,7 @@ fn encoded(image: ImageOut, wanted: Option<PictureFormat>) -> Result<(Vec<u8>, P
     }
     let anew = || {
         let infotext = read_infotext(&bytes)?.unwrap_or(infotext);
-        Picture::decode(&bytes, MOST_BYTES)?.into_rgb().encode(format, &infotext)
+        Picture::decode(&bytes, MOST_BYTES)?.encode(format, &infotext)
     };
     anew().map(|bytes| (bytes, format)).map_err(Failure::new)
 }

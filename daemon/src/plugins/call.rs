@@ -105,7 +105,7 @@ pub(super) trait Model {
     fn evaluate(&self, asked: Asked) -> Result<Tensor, (u32, String)>;
 }
 
-/// What a stage has for its services to work on.
+/// What a stage has for its services to work on, and what it takes.
 #[derive(Clone, Copy, Default)]
 pub(super) struct AtHand<'a> {
     pub model: Option<&'a dyn Model>,
@@ -115,6 +115,8 @@ pub(super) struct AtHand<'a> {
     pub coding: Option<&'a dyn ImageCoding>,
     /// Where attention is declared.
     pub attention: Option<&'a Declared>,
+    /// Whether other images of any size may be given in the place of those that are lent.
+    pub any_size: bool,
 }
 
 /// What a plugin declares of a pass's attention.

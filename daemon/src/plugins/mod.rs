@@ -56,7 +56,7 @@ pub(crate) use resources::{HeldPicture, Resources};
 pub(crate) use rewrite::{MOST_REQUESTS, PromptText, Rewriter, Rewriting};
 pub(crate) use search::Folder;
 use search::{Found, Search};
-pub(crate) use stages::JobStages;
+pub(crate) use stages::{JobStages, Whole};
 pub(crate) use validate::{Checked, Options, Outcome, Program, run_child, validate};
 
 /// All plugins that are installed.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use latentd_client::protocol::{ImageIn, ImageOut, Timings, Txt2ImgResult};
+use latentd_models::image::Picture;
 use latentd_models::image::outpaint::Job;
-use latentd_models::image::{Picture, RgbImage};
 use latentd_models::model::PictureSize;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline::{self, MaskedContent};
@@ -15,6 +15,7 @@ use latentd_models::pipeline::{self, MaskedContent};
 use super::beside::Beside;
 use super::continuation::Draws;
 use super::draw::{Draw, check_fits, in_field};
+use super::finished::{Finished, Finishing, finished};
 use super::from_pictures::{FromPictures, Ready, Way};
 use super::given::{Given, Sources};
 use super::hooks::RunHooks;
@@ -74,20 +75,19 @@ impl Draw {
                 let from = from.as_ref().zip(ready.as_ref()).map(|(from, ready)| (from, ready, from.way()));
                 let drawn = self.round(&self.drawing, from, run, &mut course)?;
                 course.beside.pack(packing, |image| first + image)?;
-                let images = drawn.into_iter().enumerate().map(|(index, drawn)| {
-                    if cancelled() {
-                        let text = "cancelled while its pictures were put together";
-                        return Err(Error::new(Class::Cancelled, text));
-                    }
-                    let told = self.told.clone().of_image(drawn.index);
-                    let infotext = self.infotext(&drawn, &told, &course.known, run)?;
-                    let (seed, subseed) = (drawn.seed, drawn.subseed);
-                    let image = match ready.as_ref().and_then(|ready| ready.of(drawn.index)) {
-                        Some(begun) => begun.finish(drawn.image, drawn.seen.as_ref())?,
-                        None => drawn.image,
-                    };
-                    Ok(ImageOut { subseed, ..packing.pack(image, seed, infotext, first + index)? })
-                });
+                let images =
+                    drawn.into_iter().enumerate().map(|(index, Finished { picture, drawn, room })| {
+                        if cancelled() {
+                            let text = "cancelled while its pictures were put together";
+                            return Err(Error::new(Class::Cancelled, text));
+                        }
+                        let told = self.told.clone().of_image(drawn.index);
+                        let infotext = self.infotext(&drawn, &told, &course.known, run)?;
+                        let (seed, subseed) = (drawn.seed, drawn.subseed);
+                        let packed = packing.pack(picture, seed, infotext, first + index)?;
+                        drop(room);
+                        Ok(ImageOut { subseed, ..packed })
+                    });
                 images.collect::<Result<Vec<_>>>()?
             }
         };
@@ -139,17 +139,12 @@ impl Draw {
                 // What is drawn of a loop becomes the next image, be it at once or after other loops.
                 course.beside.pack(packing, |_| before + images.len())?;
                 let drawn = drawn.into_iter().next();
-                let mut drawn = drawn.ok_or_else(|| Error::internal("a loop drew nothing"))?;
+                let Finished { picture, drawn, room } =
+                    drawn.ok_or_else(|| Error::internal("a loop drew nothing"))?;
                 told.request.denoising_strength = Some(way.strength);
                 let infotext = self.infotext(&drawn, &told, &course.known, run)?;
-                let blank = RgbImage { width: 0, height: 0, pixels: vec![] };
-                let image = std::mem::replace(&mut drawn.image, blank);
-                let image = match ready.of(0) {
-                    Some(begun) => begun.finish(image, drawn.seen.as_ref())?,
-                    None => image,
-                };
                 if number + 1 < loopback.loops {
-                    let given = Given::of_image(&image)?;
+                    let given = Given::of_picture(&picture)?;
                     ready = from.looped(&given, batch, &self.studio)?;
                     if let Some(begun) = &mut told.begun {
                         begun.init_images = vec![ImageIn::blob(given.keep(&sources))];
@@ -157,7 +152,8 @@ impl Draw {
                     }
                 }
                 if batches == 1 || number + 1 == loopback.loops {
-                    let packed = packing.pack(image, drawn.seed, infotext, before + images.len())?;
+                    let packed = packing.pack(picture, drawn.seed, infotext, before + images.len())?;
+                    drop(room);
                     images.push(ImageOut { subseed: drawn.subseed, ..packed });
                 }
             }
@@ -191,7 +187,7 @@ impl Draw {
             let drawn = pipeline::Output { seed: drawing.seed, ..drawn };
             let told = self.told.clone().of_image(0);
             let infotext = self.infotext(&drawn, &told, &course.known, run)?;
-            let packed = packing.pack(made.into_rgb(), drawn.seed, infotext, before + images.len())?;
+            let packed = packing.pack(made, drawn.seed, infotext, before + images.len())?;
             images.push(ImageOut { subseed: drawn.subseed, ..packed });
         }
         Ok(images)
@@ -204,7 +200,7 @@ impl Draw {
         from: Option<(&FromPictures, &Ready, Way)>,
         run: &Run<'_>,
         course: &mut Course,
-    ) -> Result<Vec<pipeline::Output>> {
+    ) -> Result<Vec<Finished>> {
         let cancelled = || run.watch.is_cancelled();
         let memory = &run.device.memory;
         loop {
@@ -235,12 +231,22 @@ impl Draw {
                 Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, &mut called),
                 None => pipeline::txt2img(facts, &mut lent, &drawing, &mut hooks, &mut called),
             };
-            let failure = stages.failure().or(lent.failure.take());
+            // What drew is needed no longer, and plugins may need its room.
+            let short = lent.failure.take();
+            drop(lent);
+            let finishing = Finishing {
+                ready: from.map(|(_, ready, _)| ready),
+                watch: run.watch,
+                is_part: self.from.as_ref().is_some_and(|from| from.continuation.is_some()),
+                most_bytes: self.studio.settings.get().result_bytes,
+            };
+            let drawn = drawn.and_then(|drawn| finished(drawn, &finishing, &stages));
+            let failure = stages.failure().or(short);
             let (said, artifacts) = (stages.notices(), stages.artifacts());
             for (plugin, seconds) in stages.spent() {
                 *course.spent.entry(plugin).or_default() += seconds;
             }
-            drop((stages, lent));
+            drop(stages);
             match drawn {
                 Ok(drawn) => {
                     course.steps = hooks.steps_done();
@@ -322,15 +328,9 @@ impl Draws for Parts<'_, '_> {
         let ready = from.part(job)?;
         let drawn = draw.round(&drawing, Some((from, &ready, from.way())), run, self.course)?;
         let drawn = drawn.into_iter().next();
-        let mut drawn = drawn.ok_or_else(|| Error::internal("a part was not drawn"))?;
-        let blank = RgbImage { width: 0, height: 0, pixels: vec![] };
-        let image = std::mem::replace(&mut drawn.image, blank);
-        let image = match ready.of(0) {
-            Some(begun) => begun.finish(image, drawn.seen.as_ref())?,
-            None => image,
-        };
-        self.last = Some(drawn);
-        Ok(image.into())
+        let drawn = drawn.ok_or_else(|| Error::internal("a part was not drawn"))?;
+        self.last = Some(drawn.drawn);
+        Ok(drawn.picture)
     }
 }
 

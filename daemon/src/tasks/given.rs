@@ -7,9 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use latentd_client::protocol::{Blob, BlobPutParams, Bytes, ImageIn};
-use latentd_models::image::{
-    Orientation, Picture, PictureFormat, PictureHeader, RgbImage, encode_png, read_encoded,
-};
+use latentd_models::image::{Orientation, Picture, PictureFormat, PictureHeader, read_encoded};
 
 use super::decoding::Decoding;
 use super::studio::Studio;
@@ -96,8 +94,8 @@ impl Given {
     }
 
     /// A picture that was made here.
-    pub(super) fn of_image(image: &RgbImage) -> Result<Self> {
-        Ok(Self { bytes: encode_png(image, "")?.into(), is_file: false })
+    pub(super) fn of_picture(picture: &Picture) -> Result<Self> {
+        Ok(Self { bytes: picture.to_png()?.into(), is_file: false })
     }
 
     /// The file, if it was given as one.

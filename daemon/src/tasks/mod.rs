@@ -12,6 +12,7 @@ mod draw;
 mod drawn;
 mod draws;
 mod embeddings;
+mod finished;
 mod from_pictures;
 mod given;
 mod hires;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use latentd_client::protocol::{Bytes, ImageOut};
-use latentd_models::image::{Picture, PictureFormat, RgbImage, encode_png};
+use latentd_models::image::{Picture, PictureFormat};
 use tracing::warn;
 
 use super::output::Output;
@@ -43,10 +43,10 @@ impl<'a> Packing<'a> {
         Self { output, own, folders, job, cancelled, failed, written, moved, sent: 0 }
     }
 
-    /// Packs image number `index`.
+    /// Packs image number `index`, with its opacity if it has any and the format does.
     pub(super) fn pack(
         &mut self,
-        image: RgbImage,
+        image: Picture,
         seed: u64,
         infotext: String,
         index: usize,
@@ -67,11 +67,11 @@ impl<'a> Packing<'a> {
                 }
             }
             Output::Raw => {
+                packed.channels = Some(image.channels.count() as u32);
                 packed.raw = Some(Bytes(image.pixels));
-                packed.channels = Some(3);
             }
             Output::Files(dir) | Output::OwnFiles(dir) => {
-                let png = Arc::new(encode_png(&image, &infotext)?);
+                let png = Arc::new(image.encode(PictureFormat::Png, &infotext)?);
                 match self.write(dir, &png, &index.to_string())? {
                     Some(path) => packed.path = Some(path.display().to_string()),
                     None => packed.png = Some(Bytes(Arc::unwrap_or_clone(png))),
@@ -181,10 +181,12 @@ impl Drop for Packing<'_> {
 mod tests {
     use std::fs;
 
+    use latentd_models::image::Channels;
+
     use super::*;
 
-    fn image() -> RgbImage {
-        RgbImage { width: 1, height: 1, pixels: vec![0; 3] }
+    fn image() -> Picture {
+        Picture { width: 1, height: 1, channels: Channels::Rgb, pixels: vec![0; 3] }
     }
 
     fn names(folder: &Path) -> Vec<String> {

@@ -6,7 +6,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::{Channels, PictureFormat, PictureHeader, RgbImage, exif};
+use super::{Channels, PictureFormat, PictureHeader, exif};
 use crate::Result;
 
 const FORMAT: PictureFormat = PictureFormat::Jpeg;
@@ -18,13 +18,14 @@ const QUALITY: u8 = 80;
 /// UTF-16 units of text that an EXIF segment holds: 64 KiB without what stands around it.
 pub(super) const LONGEST_INFOTEXT: usize = (65_533 - 64) / 2;
 
-pub(super) fn encode(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
+/// Writes RGB.
+pub(super) fn encode((width, height): (usize, usize), pixels: &[u8], infotext: &str) -> Result<Vec<u8>> {
     FORMAT.check_infotext(infotext.encode_utf16().count())?;
     let side = |pixels: usize| {
         u16::try_from(pixels)
             .map_err(|_| FORMAT.error(format!("{pixels} pixels are too many in a row or column")))
     };
-    let (width, height) = (side(image.width)?, side(image.height)?);
+    let (width, height) = (side(width)?, side(height)?);
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, QUALITY);
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
@@ -33,7 +34,7 @@ pub(super) fn encode(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
         let segment = [b"Exif\0\0".to_vec(), exif::with_comment(infotext)].concat();
         encoder.add_app_segment(EXIF_SEGMENT, segment).map_err(|error| FORMAT.error(error))?;
     }
-    encoder.encode(&image.pixels, width, height, ColorType::Rgb).map_err(|error| FORMAT.error(error))?;
+    encoder.encode(pixels, width, height, ColorType::Rgb).map_err(|error| FORMAT.error(error))?;
     Ok(bytes)
 }
 

@@ -83,6 +83,25 @@ fn infotexts_are_found_wherever_they_are() {
 }
 
 #[test]
+fn opacity_is_written_where_the_format_has_it() {
+    let pixels: Vec<u8> = (0..=255).flat_map(|at: u8| [at, 7, 90, at]).collect();
+    let picture = Picture { width: 16, height: 16, channels: Channels::Rgba, pixels };
+    for format in [PictureFormat::Png, PictureFormat::WebP] {
+        let bytes = picture.encode(format, "a cat").expect("encodes");
+        assert_eq!(Picture::decode(&bytes, MOST).expect("decodes"), picture, "{format:?}");
+        assert_eq!(read_infotext(&bytes).expect("read").as_deref(), Some("a cat"));
+    }
+    let white = picture.over_colour([255; 3]).expect("laid over").into_rgb();
+    let jpeg = picture.encode(PictureFormat::Jpeg, "").expect("encodes");
+    assert_eq!(jpeg, white.encode(PictureFormat::Jpeg, "").expect("encodes"));
+    let grey = Picture { width: 16, height: 16, channels: Channels::Grey, pixels: (0..=255).collect() };
+    let png = grey.encode(PictureFormat::Png, "").expect("encodes");
+    assert_eq!(Picture::decode(&png, MOST).expect("decodes"), grey);
+    let webp = grey.encode(PictureFormat::WebP, "").expect("encodes");
+    assert_eq!(Picture::decode(&webp, MOST).expect("decodes").into_rgb(), grey.into_rgb());
+}
+
+#[test]
 fn what_is_written_says_how_it_was_made_in_every_format() {
     let side = 40;
     let pixels =

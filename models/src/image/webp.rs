@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image_webp::{ColorType, WebPDecoder, WebPEncoder};
 
-use super::{Channels, PictureFormat, PictureHeader, RgbImage, exif};
+use super::{Channels, PictureFormat, PictureHeader, exif};
 use crate::Result;
 
 const FORMAT: PictureFormat = PictureFormat::WebP;
@@ -15,14 +15,23 @@ const FRAME_HEADER: usize = 16;
 /// Bytes for ICC profile and the like.
 const SMALL: usize = 1 << 20;
 
-pub(super) fn encode(image: &RgbImage, infotext: &str) -> Result<Vec<u8>> {
+pub(super) fn encode(
+    (width, height): (usize, usize),
+    channels: Channels,
+    pixels: &[u8],
+    infotext: &str,
+) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = WebPEncoder::new(&mut bytes);
     if !infotext.is_empty() {
         encoder.set_exif_metadata(exif::with_comment(infotext));
     }
-    let (width, height) = (image.width as u32, image.height as u32);
-    encoder.encode(&image.pixels, width, height, ColorType::Rgb8).map_err(|error| FORMAT.error(error))?;
+    let colours = match channels {
+        Channels::Grey => ColorType::L8,
+        Channels::Rgb => ColorType::Rgb8,
+        Channels::Rgba => ColorType::Rgba8,
+    };
+    encoder.encode(pixels, width as u32, height as u32, colours).map_err(|error| FORMAT.error(error))?;
     Ok(bytes)
 }
 

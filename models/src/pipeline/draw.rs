@@ -20,7 +20,7 @@ use super::previews::Previews;
 use super::request::Txt2Img;
 use super::sampling_options::Skipped;
 use super::second_pass::{FirstPass, SecondPass};
-use super::stages::{BatchPost, ImagePost, PassBegin, Picture, Stages, Wants};
+use super::stages::{ImagePost, PassBegin, Picture, Stages, Wants};
 use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
@@ -381,9 +381,6 @@ impl Drawing<'_> {
                 rng,
             };
             self.stages.image_post(&mut ImagePost { pictures: &mut pictures, coding: &coding })?;
-        }
-        if wants.batch_post {
-            self.stages.batch_post(&mut BatchPost { pictures: &mut pictures })?;
         }
         let mut outputs = self.outputs(pictures, pass.kind, sampled.refined);
         let first = self.images(index).start;

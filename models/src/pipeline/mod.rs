@@ -57,9 +57,9 @@ pub use request::Txt2Img;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{
-    AttentionStage, BatchPost, Cond, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine,
-    DenoiseWrap, Evaluate, ImageCoding, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture,
-    Stages, TextEncoding, UNetBlock, Wants,
+    AttentionStage, Cond, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap,
+    Evaluate, ImageCoding, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages,
+    TextEncoding, UNetBlock, Wants,
 };
 pub use start::Start;
 pub use texts::Texts;

@@ -38,8 +38,6 @@ pub struct Wants {
     pub latent_final: bool,
     /// [`Stages::image_post`].
     pub image_post: bool,
-    /// [`Stages::batch_post`].
-    pub batch_post: bool,
 }
 
 impl Wants {
@@ -56,7 +54,6 @@ impl Wants {
         denoise_combine: true,
         latent_final: true,
         image_post: true,
-        batch_post: true,
     };
 }
 
@@ -237,13 +234,6 @@ pub struct ImagePost<'a> {
     pub coding: &'a dyn ImageCoding,
 }
 
-/// All pictures of a pass, finished: some may go, others come, each with its seed.
-#[derive(Debug)]
-pub struct BatchPost<'a> {
-    /// To be changed.
-    pub pictures: &'a mut Vec<Picture>,
-}
-
 /// Who evaluates the model for a stage around it.
 pub trait Evaluate {
     /// Samples, that is predictions of the noise-free latents, `(rows, channels, height, width)`, of noisy latents `x` of
@@ -347,11 +337,6 @@ pub trait Stages {
 
     /// All pictures of a pass are decoded.
     fn image_post(&mut self, _stage: &mut ImagePost) -> Result<()> {
-        Ok(())
-    }
-
-    /// All pictures of a pass are finished.
-    fn batch_post(&mut self, _stage: &mut BatchPost) -> Result<()> {
         Ok(())
     }
 }

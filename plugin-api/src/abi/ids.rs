@@ -41,6 +41,9 @@ ids! {
     /// Stage, latentd_pictures_stage: all pictures of a pass as decoded, before they are laid over the user's.
     /// Slot i: pixels of pictures\[i\], of the same size.
     LATENTD_IMAGE_POST = "image.post/draft-1";
+    /// Stage, latentd_pictures_stage: pictures as they are given back, after they are laid over the user's; all of a drawing in
+    /// one call. Slot i: pixels of pictures\[i\], of any size up to 16384, with or without opacity.
+    LATENTD_BATCH_POST = "batch.post/draft-1";
     /// Extension of the plugin, latentd_engine_stage: what the manifest's \[engines.KIND\] name.
     LATENTD_ENGINES = "engines/draft-1";
     /// Service, latentd_jobs.

@@ -119,7 +119,7 @@ pub struct latentd_unet_block_stage {
     >,
 }
 
-/// Pictures, all of one pass at once.
+/// Pictures, all of one pass at once; in LATENTD_BATCH_POST all that are drawn together, of every `n_iter`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct latentd_pictures {
@@ -127,13 +127,14 @@ pub struct latentd_pictures {
     pub size: u32,
     /// 0.
     pub reserved: u32,
-    /// Whose they are.
+    /// Whose they are; null in LATENTD_BATCH_POST.
     pub pass: *const latentd_pass,
-    /// latentd_picture.
+    /// latentd_picture. Their number, order and seeds stay: of a hires fix those of its last pass; each loop, and each part of
+    /// what is continued, comes by itself, and a part keeps its size.
     pub pictures: latentd_list,
 }
 
-/// LATENTD_IMAGE_POST.
+/// LATENTD_IMAGE_POST, LATENTD_BATCH_POST.
 #[repr(C)]
 pub struct latentd_pictures_stage {
     /// sizeof of it, as the plugin knows it.

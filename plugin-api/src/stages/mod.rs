@@ -2,6 +2,7 @@
 //! left.
 
 mod attention;
+mod batch;
 mod conditioning;
 mod rewrite;
 mod wrap;
@@ -19,6 +20,7 @@ use crate::image::Image;
 use crate::job::Plugin;
 use crate::tensor::Tensor;
 pub use attention::{Attention, Declaring, Where};
+pub use batch::{Batch, BatchPost};
 pub use conditioning::{Cond, Conditioning, Conds, Encoded, Token};
 pub use rewrite::{Patch, PromptText, RequestRewrite, Rewrite};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
@@ -287,7 +289,7 @@ pub struct Picture<'a> {
 }
 
 impl<'a> Picture<'a> {
-    /// Puts another image of the same size in its place.
+    /// Puts another image in its place; in [`ImagePost`] of the same size and channels.
     pub fn replace(&self, new: impl Into<HandedOver<'a>>) -> Result<()> {
         hand_over(&self.image.call, self.slot, new)
     }
@@ -451,12 +453,18 @@ impl<'a> Pictures<'a> {
         // SAFETY: as the caller says.
         let given = unsafe { lent(given) }?;
         // SAFETY: as the caller says.
-        let (pass, pictures) = unsafe { (pass(given.pass)?, items::<latentd_picture>(given.pictures)?) };
-        let picture = |(slot, picture): (usize, &latentd_picture)| {
-            let image = Image::of(call, picture.pixels)?;
-            Ok(Picture { index: picture.image as usize, seed: picture.seed, image, slot: slot as u32 })
-        };
-        let all = pictures.into_iter().enumerate().map(picture).collect::<Result<_>>()?;
+        let (pass, all) = unsafe { (pass(given.pass)?, pictures(call, given.pictures)?) };
         Ok(Self { call, pass, all })
     }
+}
+
+/// As `items` says.
+unsafe fn pictures(call: Call<'_>, list: latentd_list) -> Result<Vec<Picture<'_>>> {
+    // SAFETY: as the caller says.
+    let pictures = unsafe { items::<latentd_picture>(list) }?;
+    let picture = |(slot, picture): (usize, &latentd_picture)| {
+        let image = Image::of(call, picture.pixels)?;
+        Ok(Picture { index: picture.image as usize, seed: picture.seed, image, slot: slot as u32 })
+    };
+    pictures.into_iter().enumerate().map(picture).collect()
 }

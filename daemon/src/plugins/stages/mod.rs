@@ -2,13 +2,14 @@
 //! left.
 
 mod attention;
+mod batch;
 pub(in crate::plugins) mod conditioning;
+mod replacing;
 mod told;
 mod upscale;
 mod wrap;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ use crate::plugins::lending::{Lending, Made};
 use crate::plugins::library::Tables;
 use crate::plugins::objects::{Content, Image, Objects};
 use crate::plugins::opened::Opened;
+pub(crate) use batch::Whole;
+use replacing::replace_all;
 use told::list;
 pub(in crate::plugins) use told::{kind, masks, pictures, place, rows, told};
 
@@ -347,53 +350,9 @@ pub(in crate::plugins) fn call(
         return Ok(Left::default());
     }
     let is_changed =
-        replace_all(&mut objects.borrow_mut(), state.replaced, contents, slots).map_err(wrong)?;
+        replace_all(&mut objects.borrow_mut(), state.replaced, (contents, slots), at_hand.any_size)
+            .map_err(wrong)?;
     Ok(Left { notices: state.notices, artifacts: state.artifacts, is_changed })
-}
-
-/// Puts what a plugin gave in the places of its slots; whether there was something.
-fn replace_all(
-    objects: &mut Objects,
-    replaced: BTreeMap<u32, u64>,
-    contents: &mut [Content],
-    slots: usize,
-) -> Result<bool, String> {
-    let changed = !replaced.is_empty();
-    for (slot, handle) in replaced {
-        let place = contents.get_mut(..slots).and_then(|contents| contents.get_mut(slot as usize));
-        let place = place.ok_or_else(|| format!("slot {slot} is none of its slots"))?;
-        let given = objects.content(handle).map_err(|misuse| misuse.to_string())?;
-        check(place, given).map_err(|text| format!("slot {slot}: {text}"))?;
-        place.clone_from(given);
-    }
-    Ok(changed)
-}
-
-/// Whether what a plugin gives may take a place.
-fn check(place: &Content, given: &Content) -> Result<(), String> {
-    match (place, given) {
-        (Content::Tensor(old), Content::Tensor(new)) if old.dims() == new.dims() => {
-            match new.values().iter().position(|value| !value.is_finite()) {
-                Some(index) => Err(format!("number {index} of {:?} is {}", new.dims(), new.values()[index])),
-                None => Ok(()),
-            }
-        }
-        (Content::Image(old), Content::Image(new))
-            if (old.width, old.height, old.channels) == (new.width, new.height, new.channels) =>
-        {
-            Ok(())
-        }
-        (old, _) if old.dims() == [0] => Err("there is nothing to be replaced".to_owned()),
-        _ => {
-            let kind = |content: &Content| match content {
-                Content::Tensor(_) => "a tensor",
-                Content::Image(_) => "an image",
-                Content::Bytes(_) => "a file",
-            };
-            let (old, new) = (kind(place), kind(given));
-            Err(format!("{new} {:?} in the place of {old} {:?}", given.dims(), place.dims()))
-        }
-    }
 }
 
 fn replace<const N: usize>(

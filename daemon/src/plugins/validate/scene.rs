@@ -13,8 +13,9 @@ use latentd_models::pipeline::{
 };
 use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
-    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
-    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
+    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
+    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
+    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
 };
 
 use super::coding::Coding;
@@ -22,7 +23,7 @@ use super::conds::{Conds, Counts};
 use super::inputs::{Random, Values};
 use crate::error::Result;
 use crate::plugins::objects::Content;
-use crate::plugins::stages::JobStages;
+use crate::plugins::stages::{JobStages, Whole};
 
 /// Of latents.
 const CHANNELS: usize = 4;
@@ -255,6 +256,18 @@ impl Scene {
                 let mut pictures = self.pictures.clone();
                 stages.image_post(&mut ImagePost { pictures: &mut pictures, coding: &Coding })?;
                 let pixels = pictures.iter().flat_map(|picture| &picture.image.pixels);
+                return Ok(Made(pixels.map(|value| f32::from(*value)).collect()));
+            }
+            LATENTD_BATCH_POST => {
+                let whole = |picture: Picture| Whole {
+                    picture: picture.image.into(),
+                    seed: picture.seed,
+                    index: picture.index,
+                    is_last: true,
+                };
+                let mut pictures: Vec<Whole> = self.pictures.iter().cloned().map(whole).collect();
+                stages.batch_post(&mut pictures, false, u64::MAX)?;
+                let pixels = pictures.iter().flat_map(|whole| &whole.picture.pixels);
                 return Ok(Made(pixels.map(|value| f32::from(*value)).collect()));
             }
             LATENTD_DENOISE_WRAP => {

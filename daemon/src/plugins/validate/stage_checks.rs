@@ -7,9 +7,9 @@ use latentd_client::protocol::PluginParams;
 use latentd_models::files::Prediction;
 use latentd_models::pipeline::PassKind;
 use latentd_plugin_api::abi::{
-    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
-    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER,
-    LATENTD_PREDICTS_FLOW, LATENTD_PREDICTS_SAMPLE, LATENTD_UNET_BLOCK,
+    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
+    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
+    LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PREDICTS_FLOW, LATENTD_PREDICTS_SAMPLE, LATENTD_UNET_BLOCK,
 };
 
 use super::bench::{Bench, Looked, Ready, begin, fail, may, must};
@@ -79,12 +79,14 @@ pub(super) fn of(stage: &'static str) -> impl Iterator<Item = (&'static str, Che
         LATENTD_DENOISE_WRAP,
         LATENTD_LATENT_FINAL,
         LATENTD_IMAGE_POST,
+        LATENTD_BATCH_POST,
         LATENTD_UNET_BLOCK,
     ]
     .contains(&stage);
     let has_rows =
         [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_WRAP, LATENTD_DENOISE_COMBINE, LATENTD_UNET_BLOCK]
             .contains(&stage);
+    let has_pictures = [LATENTD_IMAGE_POST, LATENTD_BATCH_POST].contains(&stage);
     let all = [
         (is_known, "usual", Check::Usual),
         (is_known, "later-images", Check::LaterImages),
@@ -97,7 +99,7 @@ pub(super) fn of(stage: &'static str) -> impl Iterator<Item = (&'static str, Che
         (has_rows, "steps", Check::Steps),
         (has_rows, "predictions", Check::Predictions),
         (is_known, "unknown-pass", Check::UnknownPass),
-        (stage == LATENTD_IMAGE_POST, "channels", Check::Channels),
+        (has_pictures, "channels", Check::Channels),
         (is_known, "larger-structs", Check::LargerStructs),
         (is_known, "strides", Check::Strides),
         (is_known, "repeat", Check::Repeat),
@@ -181,7 +183,8 @@ impl StageOf<'_> {
     }
 
     fn sizes(&self, random: &mut Random) -> Looked {
-        let shapes: Vec<Shape> = if self.stage == LATENTD_IMAGE_POST {
+        let has_pictures = [LATENTD_IMAGE_POST, LATENTD_BATCH_POST].contains(&self.stage);
+        let shapes: Vec<Shape> = if has_pictures {
             let sizes = [(1, 1), (1, 300), (300, 1), (64, 64), (17, 23)];
             sizes.map(|size| Shape { pixels: Some(size), batch: 2, ..Shape::USUAL }).to_vec()
         } else {

@@ -7,9 +7,10 @@ use latentd_models::Tensor;
 use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::Stages as _;
 use latentd_plugin_api::abi::{
-    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
-    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block,
-    latentd_denoise, latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
+    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
+    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_NOISE_INIT,
+    LATENTD_UNET_BLOCK, latentd_block, latentd_denoise, latentd_latents, latentd_list, latentd_pass,
+    latentd_picture, latentd_pictures,
 };
 
 use super::bench::Bench;
@@ -97,7 +98,8 @@ impl Scene {
             return self.run_conds_wider(stages, job, wider);
         }
         let mut contents = self.contents(wider)?;
-        let slots = if self.stage == LATENTD_IMAGE_POST { contents.len() } else { 1 };
+        let is_whole = self.stage == LATENTD_BATCH_POST;
+        let slots = if is_whole || self.stage == LATENTD_IMAGE_POST { contents.len() } else { 1 };
         let has_steps = [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE].contains(&self.stage);
         let (step, steps) = (self.evaluation.step, self.evaluation.steps);
         let is_turn = |want: &Want| !has_steps || want.has(step, steps);
@@ -106,7 +108,7 @@ impl Scene {
             instance.filter(|instance| instance.member.want(self.stage).is_some_and(is_turn))
         {
             let function = |called: &Called<'_>| self.call_wider(called, wider);
-            let at_hand = AtHand { coding: Some(&Coding), ..AtHand::default() };
+            let at_hand = AtHand { coding: Some(&Coding), any_size: is_whole, ..AtHand::default() };
             stages::call(instance, job, self.stage, (&mut contents, slots), at_hand, &function)?;
         }
         Ok(Made::of(contents.get(..slots).unwrap_or_default()))
@@ -192,7 +194,9 @@ impl Scene {
     fn contents(&self, wider: &Wider) -> Result<Vec<Content>> {
         let tensor = |tensor: &Tensor| Content::Tensor(tensor.clone());
         let mut contents = match self.stage {
-            LATENTD_IMAGE_POST => self.pictures.iter().map(|picture| Self::picture(picture, wider)).collect(),
+            LATENTD_IMAGE_POST | LATENTD_BATCH_POST => {
+                self.pictures.iter().map(|picture| Self::picture(picture, wider)).collect()
+            }
             LATENTD_DENOISE_COMBINE => vec![tensor(&self.guided), tensor(&self.x), tensor(&self.outputs)],
             _ => vec![tensor(&self.x)],
         };
@@ -236,17 +240,19 @@ impl Scene {
         let handle = |place: usize| called.handles.get(place).copied().unwrap_or_default();
         let tables = called.tables;
         match self.stage {
-            LATENTD_IMAGE_POST => {
+            LATENTD_IMAGE_POST | LATENTD_BATCH_POST => {
+                let is_whole = self.stage == LATENTD_BATCH_POST;
                 let pictures = stages::pictures(first, &self.pass.seeds, called.handles);
                 let pictures = Roomy::new::<latentd_picture>(&pictures, between);
                 let args = latentd_pictures {
                     size: 0,
                     reserved: 0,
-                    pass: pass.pointer(),
+                    pass: if is_whole { std::ptr::null() } else { pass.pointer() },
                     pictures: pictures.list(),
                 };
                 let args = Roomy::of(&args, more);
-                tables.image_post.and_then(|table| table.run).map_or(0, |run| {
+                let table = if is_whole { tables.batch_post } else { tables.image_post };
+                table.and_then(|table| table.run).map_or(0, |run| {
                     // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
                     unsafe { run(called.instance, called.call, args.pointer()) }
                 })

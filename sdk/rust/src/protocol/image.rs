@@ -88,7 +88,7 @@ pub struct ImageOut {
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// Bytes per pixel of `raw`: 3, RGB; of artifacts also 1, grey, or 4, RGBA.
+    /// Bytes per pixel of `raw`: 3, RGB; 4, RGBA, where a plugin gave opacity; of artifacts also 1, grey.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<u32>,
     /// The seed that draws this picture alone.

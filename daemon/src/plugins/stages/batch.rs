@@ -1,0 +1,103 @@
+//! Pictures as they are given back, all of a drawing in one call.
+
+use std::sync::Arc;
+
+use latentd_models::image::{Channels, Picture};
+use latentd_plugin_api::abi::{LATENTD_BATCH_POST, latentd_picture, latentd_pictures};
+
+use super::told::list;
+use super::{Called, JobStages};
+use crate::error::{Class, Error};
+use crate::memory::Lease;
+use crate::plugins::call::AtHand;
+use crate::plugins::objects::{Content, Image};
+
+/// A picture that is laid over what it was drawn from, and nothing more is done to.
+pub(crate) struct Whole {
+    pub picture: Picture,
+    /// What draws it alone.
+    pub seed: u64,
+    /// Its place in the drawing.
+    pub index: usize,
+    /// Whether it is of the last pass; others are left as they are.
+    pub is_last: bool,
+}
+
+impl JobStages<'_> {
+    /// All pictures of a drawing are whole, and may have so many bytes together; sizes and channels stay if each becomes part
+    /// of another. Gives what each takes beyond what it took.
+    pub(crate) fn batch_post(
+        &self,
+        pictures: &mut [Whole],
+        is_part: bool,
+        most_bytes: u64,
+    ) -> latentd_models::Result<Vec<Option<Lease>>> {
+        let mut rooms: Vec<Option<Lease>> = pictures.iter().map(|_| None).collect();
+        if !self.has(LATENTD_BATCH_POST) {
+            return Ok(rooms);
+        }
+        let mut told: Vec<(&mut Whole, &mut Option<Lease>)> =
+            pictures.iter_mut().zip(&mut rooms).filter(|(whole, _)| whole.is_last).collect();
+        let whose: Vec<(usize, u64)> = told.iter().map(|(whole, _)| (whole.index, whole.seed)).collect();
+        let mut contents: Vec<Content> = told.iter_mut().map(|(whole, _)| lent(&mut whole.picture)).collect();
+        let slots = contents.len();
+        let at_hand = AtHand { any_size: !is_part, ..AtHand::default() };
+        let function = |called: &Called<'_>| called.batch_post(&whose);
+        self.chain_with(LATENTD_BATCH_POST, |_| true, &mut contents, slots, at_hand, function)?;
+        let bytes = contents.iter().map(|content| content.dims().iter().product::<usize>() as u64);
+        let bytes: u64 = bytes.sum();
+        if bytes > most_bytes {
+            let text = format!(
+                "{LATENTD_BATCH_POST}: plugins leave pictures of {bytes} bytes, {most_bytes} are allowed"
+            );
+            return Err(self.fail(Error::new(Class::Plugin, text)));
+        }
+        for ((whole, room), content) in told.iter_mut().zip(contents) {
+            let Content::Image(image) = content else { continue };
+            let before = whole.picture.width * whole.picture.height * whole.picture.channels.count();
+            if let Some(more) = image.pixels.len().checked_sub(before).filter(|more| *more > 0) {
+                let lease = self.job.reserve(more as u64, LATENTD_BATCH_POST);
+                **room = Some(lease.map_err(|error| self.fail(error))?);
+            }
+            let (width, height) = (image.width, image.height);
+            let channels = Channels::from_count(image.channels as u32)?;
+            let pixels = Arc::unwrap_or_clone(image.pixels);
+            whole.picture = Picture { width, height, channels, pixels };
+            if channels == Channels::Grey {
+                // Who asked expects colours.
+                whole.picture = whole.picture.over_colour([255; 3])?;
+            }
+        }
+        Ok(rooms)
+    }
+}
+
+/// A picture's pixels, which are taken out of it.
+fn lent(picture: &mut Picture) -> Content {
+    let pixels = Arc::new(std::mem::take(&mut picture.pixels));
+    let (width, height, channels) = (picture.width, picture.height, picture.channels.count());
+    Content::Image(Image { width, height, channels, pixels })
+}
+
+impl Called<'_> {
+    /// Calls one plugin with pictures of these places and seeds.
+    pub(in crate::plugins) fn batch_post(&self, whose: &[(usize, u64)]) -> u32 {
+        let picture = |((image, seed), pixels): (&(usize, u64), &u64)| latentd_picture {
+            image: *image as u32,
+            reserved: 0,
+            seed: *seed,
+            pixels: *pixels,
+        };
+        let pictures: Vec<latentd_picture> = whose.iter().zip(self.handles).map(picture).collect();
+        let args = latentd_pictures {
+            size: size_of::<latentd_pictures>() as u32,
+            reserved: 0,
+            pass: std::ptr::null(),
+            pictures: list(&pictures),
+        };
+        self.tables.batch_post.and_then(|table| table.run).map_or(0, |run| {
+            // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
+            unsafe { run(self.instance, self.call, &raw const args) }
+        })
+    }
+}
