@@ -374,12 +374,16 @@ typedef struct latentd_job {
     uint32_t size;
     /* 0, or how deep a job within jobs this is. */
     uint32_t depth;
-    /* "txt2img", "img2img", "outpaint". */
+    /* "txt2img", "img2img", "outpaint"; of a method of the plugin's own "NAME.method". */
     struct latentd_text method;
-    /* The request as it was resolved: a map of txt2img's fields, seed drawn, sizes and samplers settled, without pictures. */
+    /*
+     The request as it was resolved: a map of txt2img's fields, seed drawn, sizes and samplers settled, without pictures. Of a
+     method of the plugin's own its parameters, pictures by their SHA-256.
+     */
     struct latentd_bytes request;
     /*
-     The plugin's own part of it: a map, valid by the manifest's schema, with the schema's defaults put in. Where the schema
+     The plugin's own part of it: a map, valid by the manifest's schema (of a method of its own by the method's), with the
+     schema's defaults put in. Where the schema
      says `x-image` or `x-mask` there is an ext of type LATENTD_EXT_HANDLE, where it says `x-library` one of type
      LATENTD_EXT_FILE. A picture's handle is valid as long as the instance; in job.plan `info` tells its size, and nothing else
      can be asked of it. A file's number is the same in job.plan and in the instances that are made after it.
@@ -1313,6 +1317,39 @@ typedef struct latentd_attention_stage {
     latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_attention *args);
 } latentd_attention_stage;
 
+/* A method that is called. */
+typedef struct latentd_method {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* What the manifest calls it, without the plugin's name. */
+    struct latentd_text name;
+    /* MessagePack, a map: valid by the method's schema, with its defaults; pictures as ext 1, library files as ext 2. */
+    struct latentd_bytes params;
+} latentd_method;
+
+/*
+ The extension LATENTD_RPC_METHODS: what the manifest's [methods.NAME] name. Reply 0 of both: the result, a map in MessagePack.
+ In it an ext 1 is an image, which goes to the client as a PNG, or a tensor, which goes as its numbers.
+ */
+typedef struct latentd_methods_extension {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     A method of kind "quick": it is called at once, without an instance, several at a time, and has 5 seconds. It has
+     tensors, images and files, but no networks. May be null if there is none. [control]
+     */
+    latentd_status (*quick)(struct latentd_call *call, const struct latentd_method *method);
+    /*
+     A method of kind "job": job.plan is told of it under its whole name, it waits for its turn, and has an instance of its own.
+     May be null if there is none. [job]
+     */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_method *method);
+} latentd_methods_extension;
+
 /* What an engine is to do. */
 typedef struct latentd_engine_run {
     /* sizeof of it, as its writer knows it. */
@@ -1482,6 +1519,8 @@ typedef struct latentd_engine_result {
 #define LATENTD_IMAGE_POST "image.post/draft-1"
 /* Stage, latentd_pictures_stage: pictures as they are given back, after they are laid over the user's; all of a drawing in one call. Slot i: pixels of pictures[i], of any size up to 16384, with or without opacity. */
 #define LATENTD_BATCH_POST "batch.post/draft-1"
+/* Extension of the plugin, latentd_methods_extension: what the manifest's [methods.NAME] name. */
+#define LATENTD_RPC_METHODS "rpc.methods/draft-1"
 /* Extension of the plugin, latentd_engine_stage: what the manifest's [engines.KIND] name. */
 #define LATENTD_ENGINES "engines/draft-1"
 /* Service, latentd_jobs. */

@@ -10,13 +10,15 @@ use crate::abi::{
     self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_FAILED, LATENTD_OK, LATENTD_SKIP, latentd_attention,
     latentd_attention_stage, latentd_block, latentd_call, latentd_conditioning_stage, latentd_conds,
     latentd_denoise, latentd_denoise_stage, latentd_job, latentd_latents, latentd_latents_stage,
-    latentd_pictures, latentd_pictures_stage, latentd_plan, latentd_plan_extension, latentd_plugin_entry,
-    latentd_rewrite, latentd_rewrite_stage, latentd_status, latentd_text, latentd_unet_block_stage,
+    latentd_method, latentd_methods_extension, latentd_pictures, latentd_pictures_stage, latentd_plan,
+    latentd_plan_extension, latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage, latentd_status,
+    latentd_text, latentd_unet_block_stage,
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
+use crate::methods::{self, MethodCall};
 use crate::stages::{
     self, Batch, Block, Combine, Conds, Declaring, Denoising, Latents, Pictures, Rewrite, Wrap,
 };
@@ -200,6 +202,44 @@ impl<P: stages::RequestRewrite> RequestRewrite<P> {
         run(call, |call| {
             // SAFETY: as the ABI says.
             P::request_rewrite(&unsafe { Rewrite::of(call, rewrite) }?)?;
+            Ok(LATENTD_OK)
+        })
+    }
+}
+
+/// The table of [`methods::Methods`].
+pub struct Methods<P>(PhantomData<P>);
+
+/// cbindgen:ignore
+impl<P: methods::Methods> Methods<P> {
+    /// The extension's id.
+    pub const ID: &'static str = abi::LATENTD_RPC_METHODS;
+    /// Its table.
+    pub const TABLE: latentd_methods_extension = latentd_methods_extension {
+        size: size_of::<latentd_methods_extension>() as u32,
+        reserved: 0,
+        quick: Some(Self::quick),
+        run: Some(Self::run),
+    };
+
+    unsafe extern "C" fn quick(call: *mut latentd_call, method: *const latentd_method) -> latentd_status {
+        run(call, |call| {
+            // SAFETY: as the ABI says.
+            P::quick(&unsafe { MethodCall::of(call, method) }?)?;
+            Ok(LATENTD_OK)
+        })
+    }
+
+    unsafe extern "C" fn run(
+        given: *mut c_void,
+        call: *mut latentd_call,
+        method: *const latentd_method,
+    ) -> latentd_status {
+        run(call, |call| {
+            // SAFETY: as the ABI says.
+            let plugin: &P = unsafe { instance(given) }?;
+            // SAFETY: as the ABI says.
+            plugin.method(&unsafe { MethodCall::of(call, method) }?)?;
             Ok(LATENTD_OK)
         })
     }

@@ -39,7 +39,7 @@ impl<'a> Job<'a> {
         told.map(|told| Self { call, told }).ok_or_else(|| Error::failed("the host tells no job"))
     }
 
-    /// "txt2img", "img2img", "outpaint".
+    /// "txt2img", "img2img", "outpaint"; of a method of the plugin's own `NAME.method`.
     pub fn method(&self) -> &'a str {
         // SAFETY: lent until the call ends.
         unsafe { text(self.told.method) }

@@ -38,6 +38,7 @@ mod plugin_devices;
 mod plugin_files;
 mod plugin_guide;
 mod plugin_library;
+mod plugin_methods;
 mod plugin_ops;
 mod plugin_parity;
 mod plugin_services;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod call;
 mod convert;
 mod doctor;
 mod failure;
@@ -72,6 +73,8 @@ enum Command {
     Styles(styles::StylesArgs),
     /// List plugins, and say what parameters they take
     Plugins(plugins::PluginsArgs),
+    /// Call any method by its name, such as one that a plugin has
+    Call(call::CallArgs),
     /// Look at jobs, wait for them, cancel them
     Jobs(jobs::JobsArgs),
     /// Look at the library and at single files, convert and merge them, bring models into memory and out of it
@@ -112,6 +115,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Prompt(args) => block_on(prompt::run(&cli.global, args)),
             Command::Styles(args) => block_on(styles::run(&cli.global, args)),
             Command::Plugins(args) => block_on(plugins::run(&cli.global, args)),
+            Command::Call(args) => block_on(call::run(&cli.global, args)),
             Command::Jobs(args) => block_on(jobs::run(&cli.global, args)),
             Command::Models(args) => block_on(models::run(&cli.global, args)),
             Command::Doctor(args) => block_on(doctor::run(&cli.global, args)),

@@ -103,6 +103,13 @@ impl Meter {
                 // What was told before was of something else.
                 self.shown_tenths = 0;
             }
+            // Of what is one step the plugin alone tells how far it is.
+            EventKind::Progress { plugin: Some(plugin), steps: 1, .. } => {
+                let words = if plugin.what.is_empty() { &plugin.name } else { &plugin.what };
+                self.bar.set_message(visible(words).into_owned());
+                self.bar.set_length(100);
+                self.bar.set_position((plugin.share * 100.0) as u64);
+            }
             EventKind::Progress { stage, step, steps, eta_s, .. } => {
                 self.bar.set_message(visible(stage.as_deref().unwrap_or_default()).into_owned());
                 self.bar.set_length(u64::from(*steps));

@@ -55,11 +55,12 @@ enum PluginsCommand {
 
 /// A plugin, as lines.
 fn lines(plugin: &PluginEntry) -> String {
-    let PluginEntry { name, version, path, state, reason, stages, engines, .. } = plugin;
+    let PluginEntry { name, version, path, state, reason, stages, methods, engines, .. } = plugin;
     let cell = |text: &Option<String>| text.as_deref().map_or("-".into(), |text| visible(text).into_owned());
     let engines =
         engines.iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind} '{name}'")));
-    let parts: Vec<String> = stages.iter().cloned().chain(engines).collect();
+    let methods = methods.keys().map(|method| format!("{}.{method}", name.as_deref().unwrap_or("-")));
+    let parts: Vec<String> = stages.iter().cloned().chain(methods).chain(engines).collect();
     let stages = if parts.is_empty() { "-".into() } else { visible(&parts.join(", ")).into_owned() };
     let reason = reason.as_ref().map_or_else(String::new, |why| format!("  {}\n", visible(why)));
     let (name, version, path) = (cell(name), cell(version), visible(path));
@@ -117,7 +118,7 @@ pub(super) async fn run(global: &GlobalArgs, args: PluginsArgs) -> Result<ExitCo
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use latentd_client::protocol::PluginState;
+    use latentd_client::protocol::{PluginMethod, PluginState};
 
     use super::*;
 
@@ -135,10 +136,11 @@ mod tests {
             path: "/p/vignette.so".into(),
             state: PluginState::Ready,
             stages: vec!["image.post".into(), "job.plan".into()],
+            methods: [("fit".to_owned(), PluginMethod::default())].into(),
             engines: [("upscaler".to_owned(), vec!["2x".to_owned(), "4x".to_owned()])].into(),
             ..PluginEntry::default()
         };
-        let shown = "vignette                 1.0.0      ready     image.post, job.plan, upscaler '2x', upscaler '4x'  \
+        let shown = "vignette                 1.0.0      ready     image.post, job.plan, vignette.fit, upscaler '2x', upscaler '4x'  \
                      /p/vignette.so\n";
         assert_eq!(lines(&plugin), shown);
         let refused = PluginEntry {

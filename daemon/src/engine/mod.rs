@@ -25,7 +25,7 @@ pub(crate) fn start(jobs: Arc<Jobs>, device: Arc<Device>) -> std::io::Result<Joi
 
 fn take_jobs(jobs: &Jobs, device: &Device) {
     while let Some(job) = jobs.next(device.id) {
-        info!(job = job.id, method = job.request.method, "started");
+        info!(job = job.id, method = &*job.request.method, "started");
         let outcome = contain(|| run(jobs, &job, device));
         jobs.finish(&job, outcome);
     }

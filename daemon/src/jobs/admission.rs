@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn request(digest: u8, bytes: u64) -> Request {
-        Request { method: "nothing", digest: [digest; 32], bytes }
+        Request { method: "nothing".into(), digest: [digest; 32], bytes }
     }
 
     fn reserve(jobs: &Jobs, id: &str, digest: u8) -> Arc<Job> {

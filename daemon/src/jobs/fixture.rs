@@ -41,7 +41,7 @@ pub(crate) fn jobs(folder: &Path, limits: JobLimits) -> Jobs {
 
 /// A new job that waits for its turn, if it is taken.
 pub(crate) fn queue(jobs: &Jobs, id: &str, answer: Answer) -> Result<Arc<Job>> {
-    let request = Request { method: "nothing", digest: [1; 32], bytes: 1 };
+    let request = Request { method: "nothing".into(), digest: [1; 32], bytes: 1 };
     let Reserved::New(job) = jobs.reserve(request, Some(id.into()), answer, None)? else {
         panic!("'{id}' is known");
     };

@@ -266,7 +266,7 @@ impl Job {
         JobView {
             job: self.id.clone(),
             state: standing.state,
-            method: self.request.method.to_owned(),
+            method: self.request.method.to_string(),
             created_at: self.created_at,
             started_at: standing.started_at,
             finished_at: standing.finished_at,

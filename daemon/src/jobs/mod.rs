@@ -323,7 +323,7 @@ impl Jobs {
             }
             let bytes = inner.standing.result_bytes;
             drop(inner);
-            return self.read_result(id, job.request.method, bytes);
+            return self.read_result(id, &job.request.method, bytes);
         }
         let stored = self.stored(id)?;
         match stored.error {

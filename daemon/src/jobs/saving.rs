@@ -74,7 +74,7 @@ impl Jobs {
     fn write_result(&self, job: &Job, bytes: &[u8]) -> io::Result<()> {
         // The folder may have been removed, and another daemon have made its own there.
         self.state_dir.keep().map_err(io::Error::other)?;
-        self.results.write(&job.id, job.request.method, bytes)
+        self.results.write(&job.id, &job.request.method, bytes)
     }
 
     /// Stores all jobs that are in memory: the history was begun anew.
@@ -464,7 +464,7 @@ mod tests {
         }
         assert!(results.join("damaged.msgpack").exists());
         // The same request is known by its id.
-        let request = crate::tasks::Request { method: "nothing", digest: [9; 32], bytes: 1 };
+        let request = crate::tasks::Request { method: "nothing".into(), digest: [9; 32], bytes: 1 };
         let Ok(crate::jobs::Reserved::New(job)) = jobs.reserve(request, Some("a".into()), Answer::Id, None)
         else {
             panic!("looked up later");

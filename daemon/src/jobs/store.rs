@@ -258,7 +258,7 @@ impl Store {
             )?
             .execute(params![
                 job.id,
-                job.request.method,
+                &*job.request.method,
                 stored_digest(&job.request),
                 job.created_at,
                 standing.state.name(),
@@ -367,7 +367,7 @@ impl StoredJob {
     /// nothing of one as it was sent; of what was adopted there is none. Such a job is known by its id and method alone.
     pub(super) fn is_of(&self, request: &Request) -> bool {
         let is_unknown = self.digest.is_empty() || self.digest.len() == request.digest.len();
-        self.view.method == request.method && (is_unknown || self.digest == stored_digest(request))
+        self.view.method == *request.method && (is_unknown || self.digest == stored_digest(request))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a plugin's parameters stand for: pictures, held as they were given until a job begins, and library files, held open.
 
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use latentd_client::protocol::PluginParams;
@@ -10,7 +11,7 @@ use serde_json::Value as Json;
 use super::call::Job;
 use super::keywords::{Place, places};
 use super::manifest::Manifest;
-use super::objects::Image;
+use super::objects::{Content, Image, Objects};
 use super::parameters::{self, kind_of};
 use super::prompts::{self, Lists, ParamPrompt};
 use super::resources::{HeldPicture, Resources};
@@ -73,14 +74,14 @@ impl GivenPicture {
 
 impl Given {
     /// Settles parameters as they were sent: the schema's defaults are put in, the whole is held against it, and what stands for
-    /// something is found.
+    /// something is found. `field` is where they stand, for errors.
     pub(super) fn settle(
-        name: &str,
+        field: &str,
         schema: Option<&Json>,
         params: &PluginParams,
         resources: &dyn Resources,
     ) -> Result<Self> {
-        let wrong = |text: String| Error::invalid(format!("plugins.{name}: {text}"));
+        let wrong = |text: String| Error::invalid(format!("{field}: {text}"));
         let mut bytes_at = vec![];
         let whole = Value::from(params.clone());
         let mut settled = to_json(&whole, &mut String::new(), &mut bytes_at);
@@ -95,7 +96,7 @@ impl Given {
             None => (),
         }
         let all = schema.map(|schema| places(schema, &settled)).transpose();
-        let mut finding = Finding { name, resources, whole: &whole, given: Found::default(), bytes: 0 };
+        let mut finding = Finding { field, resources, whole: &whole, given: Found::default(), bytes: 0 };
         for place in all.map_err(wrong)?.into_iter().flatten() {
             finding.find(&place, &mut settled)?;
         }
@@ -156,6 +157,23 @@ impl Given {
         packed
     }
 
+    /// Gives an instance the pictures; what keeps them, and their handles.
+    pub(super) fn give(
+        &self,
+        plugin: &str,
+        objects: &RefCell<Objects>,
+        job: &dyn Job,
+    ) -> Result<(Vec<Arc<Decoded>>, Vec<u64>)> {
+        let (mut kept, mut handles) = (vec![], vec![]);
+        for picture in &self.pictures {
+            let decoded = picture.decoded(job, plugin)?;
+            let handle = objects.borrow_mut().give(Content::Image(decoded.image.clone()));
+            handles.push(handle.map_err(|misuse| Error::internal(misuse.to_string()))?);
+            kept.push(decoded);
+        }
+        Ok((kept, handles))
+    }
+
     /// As a plan is told: pictures by handles that stand for their sizes alone.
     pub(super) fn packed_for_plan(&self) -> Vec<u8> {
         self.packed(&(1..=self.pictures.len() as u64).collect::<Vec<_>>())
@@ -172,7 +190,8 @@ struct Found {
 }
 
 struct Finding<'a> {
-    name: &'a str,
+    /// Where they stand.
+    field: &'a str,
     resources: &'a dyn Resources,
     /// As they were sent.
     whole: &'a Value,
@@ -191,7 +210,7 @@ impl Finding<'_> {
         if self.given.places.iter().any(|(other, _)| is_within(pointer, other)) {
             return Ok(());
         }
-        let field = format!("plugins.{}{pointer}", self.name);
+        let field = format!("{}{pointer}", self.field);
         match *keyword {
             "x-image" | "x-mask" => {
                 let sent = at(self.whole, pointer).cloned();
@@ -260,10 +279,10 @@ fn is_within(pointer: &str, place: &str) -> bool {
 }
 
 /// What JSON does not have, by its place.
-type Strange = Vec<(String, &'static str)>;
+pub(super) type Strange = Vec<(String, &'static str)>;
 
 /// As JSON, for the schema to look at. What JSON does not have is told by its place, and stands there as its name.
-fn to_json(value: &Value, pointer: &mut String, strange: &mut Strange) -> Json {
+pub(super) fn to_json(value: &Value, pointer: &mut String, strange: &mut Strange) -> Json {
     let what = match value {
         Value::Nil => return Json::Null,
         Value::Boolean(value) => return (*value).into(),
@@ -463,7 +482,7 @@ mod tests {
         let resources = Pictures { decoded: Arc::default(), budget: Budget::new(1000) };
         let settle = |params: &[(&str, Value)]| {
             let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-            Given::settle("paste", Some(&schema), &PluginParams(params), &resources)
+            Given::settle("plugins.paste", Some(&schema), &PluginParams(params), &resources)
         };
         let given =
             settle(&[("image", png(5)), ("masks", Value::Array(vec![png(2), png(3)]))]).expect("valid");

@@ -20,7 +20,7 @@ use crate::error::{Class, Error, Result};
 
 /// What plugins are told of a request.
 pub(crate) struct JobFacts<'a> {
-    pub method: &'static str,
+    pub method: &'a str,
     /// The request as it was resolved, as MessagePack.
     pub request: &'a [u8],
     pub pictures: u32,
@@ -58,8 +58,9 @@ impl Settled {
     /// Looks at the parameters of each.
     pub(super) fn of(asked: Vec<(Arc<Plugin>, &PluginParams)>, job: &dyn Job) -> Result<Self> {
         let settled = asked.into_iter().map(|(plugin, params)| {
-            let (name, schema) = (&plugin.manifest.name, plugin.manifest.parameters.as_ref());
-            let given = Given::settle(name, schema, params, job.resources())?;
+            let field = format!("plugins.{}", plugin.manifest.name);
+            let schema = plugin.manifest.parameters.as_ref();
+            let given = Given::settle(&field, schema, params, job.resources())?;
             Ok((plugin, given))
         });
         settled.collect::<Result<_>>().map(Self)
@@ -91,7 +92,7 @@ pub(crate) struct JobPlugins {
     pub(crate) engines: Vec<Engine>,
     /// For each stage whose turn it is, one after the other.
     pub(super) chains: BTreeMap<&'static str, Vec<usize>>,
-    pub(super) method: &'static str,
+    pub(super) method: String,
     pub(super) request: Vec<u8>,
     pub(super) pictures: u32,
     pub(super) batch: u32,
@@ -139,7 +140,7 @@ impl JobPlugins {
             members,
             engines: vec![],
             chains,
-            method: facts.method,
+            method: facts.method.to_owned(),
             request: facts.request.to_vec(),
             pictures: facts.pictures,
             batch: facts.batch,
@@ -196,14 +197,14 @@ impl JobPlugins {
 
     /// What instances are told that are made for engines.
     pub(super) fn of_engines(&self) -> JobOf<'_> {
-        let Self { method, pictures, batch, .. } = *self;
-        JobOf { method, request: &self.request, pictures, batch }
+        let Self { method, request, pictures, batch, .. } = self;
+        JobOf { method, request, pictures: *pictures, batch: *batch }
     }
 
     /// What a plugin is told as it makes an instance; `params` are its own, with the handles of the instance.
     pub(super) fn described(&self, member: &Member, params: &[u8]) -> latentd_job {
         let facts = JobFacts {
-            method: self.method,
+            method: &self.method,
             request: &self.request,
             pictures: self.pictures,
             batch: self.batch,

@@ -12,9 +12,10 @@ use latentd_plugin_api::abi::{
     ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING,
     LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_ENGINES,
     LATENTD_IMAGE_POST, LATENTD_JOB_PLAN, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_REQUEST_REWRITE,
-    LATENTD_UNET_BLOCK, latentd_attention_stage, latentd_conditioning_stage, latentd_denoise_stage,
-    latentd_engine_stage, latentd_latents_stage, latentd_pictures_stage, latentd_plan_extension,
-    latentd_plugin_entry, latentd_rewrite_stage, latentd_unet_block_stage,
+    LATENTD_RPC_METHODS, LATENTD_UNET_BLOCK, latentd_attention_stage, latentd_conditioning_stage,
+    latentd_denoise_stage, latentd_engine_stage, latentd_latents_stage, latentd_methods_extension,
+    latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite_stage,
+    latentd_unet_block_stage,
 };
 
 use libloading::Library;
@@ -23,6 +24,7 @@ use tracing::warn;
 
 use super::host::{self, SERVICES, text};
 use super::manifest::Manifest;
+use super::method_rows::MethodKind;
 use super::status::name_of;
 use crate::error::{Class, Error, Result};
 use crate::library::hex;
@@ -44,6 +46,7 @@ macro_rules! stages {
         pub(super) struct Tables {
             pub entry: &'static latentd_plugin_entry,
             pub plan: Option<&'static latentd_plan_extension>,
+            pub methods: Option<&'static latentd_methods_extension>,
             pub engines: Option<&'static latentd_engine_stage>,
             $(pub $field: Option<&'static $table>),*
         }
@@ -53,14 +56,19 @@ macro_rules! stages {
             fn of(
                 entry: &'static latentd_plugin_entry,
                 plan: *const c_void,
-                engines: Option<*const c_void>,
+                (methods, engines): (Option<*const c_void>, Option<*const c_void>),
                 table: impl Fn(&'static str) -> Result<Option<*const c_void>, String>,
             ) -> Result<Self, String> {
                 let plan = kept(Some(plan).filter(|table| !table.is_null()));
                 let engines: Option<&'static latentd_engine_stage> = kept(engines);
-                let tables = Self { entry, plan, engines, $($field: kept(table($id)?)),* };
+                let methods: Option<&'static latentd_methods_extension> = kept(methods);
+                let tables = Self { entry, plan, methods, engines, $($field: kept(table($id)?)),* };
                 let lacks = [
                     (LATENTD_JOB_PLAN, tables.plan.is_some_and(|table| table.plan.is_none())),
+                    (
+                        LATENTD_RPC_METHODS,
+                        tables.methods.is_some_and(|table| table.quick.is_none() && table.run.is_none()),
+                    ),
                     (LATENTD_ENGINES, tables.engines.is_some_and(|table| table.run.is_none())),
                     $(($id, tables.$field.is_some_and(|table| table.$function.is_none()))),*
                 ];
@@ -170,7 +178,8 @@ fn check(manifest: &Manifest) -> Result<(), String> {
         return Err(foreign(major, minor));
     }
     let has = |id: &str| {
-        SERVICES.contains(&id) || STAGES.contains(&id) || [LATENTD_JOB_PLAN, LATENTD_ENGINES].contains(&id)
+        let extensions = [LATENTD_JOB_PLAN, LATENTD_RPC_METHODS, LATENTD_ENGINES];
+        SERVICES.contains(&id) || STAGES.contains(&id) || extensions.contains(&id)
     };
     match manifest.requires.iter().find(|id| !has(id)) {
         Some(id) => Err(format!("it requires {id}, which this latentd does not have")),
@@ -249,7 +258,19 @@ pub(super) fn tables(entry: &'static latentd_plugin_entry, manifest: &Manifest) 
     };
     let stage = |id| named(id, manifest.stages.iter().any(|stage| stage.id == id));
     let engines = named(LATENTD_ENGINES, !manifest.engines.is_empty())?;
-    Tables::of(entry, table(LATENTD_JOB_PLAN), engines, stage)
+    let methods = named(LATENTD_RPC_METHODS, !manifest.methods.is_empty())?;
+    let tables = Tables::of(entry, table(LATENTD_JOB_PLAN), (methods, engines), stage)?;
+    let of_kind = |kind| manifest.methods.iter().any(|row| row.kind == kind);
+    let lacks = [
+        ("quick", of_kind(MethodKind::Quick) && tables.methods.is_some_and(|table| table.quick.is_none())),
+        ("run", of_kind(MethodKind::Job) && tables.methods.is_some_and(|table| table.run.is_none())),
+    ];
+    match lacks.into_iter().find(|(_, lacks)| *lacks) {
+        Some((function, _)) => {
+            Err(format!("its table {LATENTD_RPC_METHODS} has no function {function}, or too small a size"))
+        }
+        None => Ok(tables),
+    }
 }
 
 /// A table as the type that its id says. It stays, as the library does.

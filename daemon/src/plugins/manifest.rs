@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::engine_kinds::{self, Named};
+use super::method_rows::{self, MethodRow};
 use super::parameters::read_parameters;
 use super::section::{self, Unread};
 use crate::schema::shorten;
@@ -22,16 +23,17 @@ const TAKEN: [&str; 10] =
     ["jobs", "library", "models", "plugins", "styles", "image", "prompt", "blobs", "latentd", "server"];
 
 /// Keys of a manifest that the design has and this version does not.
-const NOT_YET: [&str; 3] = ["methods", "capabilities", "settings"];
+const NOT_YET: [&str; 2] = ["capabilities", "settings"];
 
 /// Keys that are read, of a manifest and of a stage.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "name",
     "version",
     "abi",
     "license",
     "description",
     "stages",
+    "methods",
     "engines",
     "requires",
     "uses",
@@ -50,6 +52,8 @@ pub(crate) struct Manifest {
     pub description: Option<String>,
     /// Sorted by id.
     pub stages: Vec<Stage>,
+    /// What clients may call, sorted by name.
+    pub methods: Vec<MethodRow>,
     /// What others may have it compute, by kind.
     pub engines: Vec<Named>,
     /// Ids of what the host must have, and of what it may have.
@@ -103,6 +107,8 @@ struct Written {
     #[serde(default)]
     stages: BTreeMap<String, WrittenStage>,
     #[serde(default)]
+    methods: BTreeMap<String, method_rows::Written>,
+    #[serde(default)]
     engines: BTreeMap<String, engine_kinds::Written>,
 }
 
@@ -141,6 +147,7 @@ fn parse(section: &[u8]) -> Result<Manifest, String> {
     let manifest = Manifest {
         abi: read_abi(&written.abi)?,
         stages: stages.collect::<Result<_, _>>()?,
+        methods: method_rows::read(written.methods)?,
         engines: engine_kinds::read(written.engines)?,
         parameters: parameters.map_err(|error| format!("parameters: {error}"))?,
         name: written.name,
@@ -333,6 +340,7 @@ entries = ["face"]
                 stage("batch.post/1", Place::Usual, &[], &[]),
                 stage("image.post/draft-1", Place::Innermost, &["controlnet"], &["upscaler"]),
             ],
+            methods: vec![],
             engines: vec![Named { kind: Kind::Detector, entries: vec!["face".into()] }],
             requires: vec!["subjob.run/draft-1".into()],
             uses: vec!["tensor.ops/2".into()],

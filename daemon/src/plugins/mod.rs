@@ -2,7 +2,7 @@
 //!
 //! [`search`], [`section`] and [`manifest`] look, [`parameters`] checks what requests say, [`given`] finds the pictures and files
 //! that they name, [`library`] loads, [`rewrite`] has a request made anew, [`job`] settles what the plugins of a request do,
-//! [`stages`] calls them, [`engines`] runs what requests name of others. What they may call is in [`host`]; [`call`] and
+//! [`stages`] calls them, [`methods`] calls methods of their own, [`engines`] runs what requests name of others. What they may call is in [`host`]; [`call`] and
 //! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here
 //! knows the wire; where pictures and files come from is behind [`resources`].
 
@@ -14,9 +14,12 @@ mod given;
 mod host;
 mod job;
 mod keywords;
+mod known_methods;
 mod lending;
 mod library;
 mod manifest;
+mod method_rows;
+mod methods;
 mod objects;
 mod opened;
 mod order;
@@ -35,7 +38,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use latentd_client::protocol::{PluginEntry, PluginList, PluginParams, PluginSchema, PluginState};
+use latentd_client::protocol::{
+    PluginEntry, PluginList, PluginMethod, PluginMethodSchema, PluginParams, PluginSchema, PluginState,
+};
 use tracing::info;
 
 use crate::error::{Class, Error, Result};
@@ -47,9 +52,13 @@ pub(crate) use engine_kinds::Kind;
 pub(crate) use engines::Engine;
 use engines::Unknown;
 pub(crate) use job::{JobFacts, JobPlugins, Settled};
+use known_methods::Known;
 use library::{Libraries, Plugin};
 use manifest::Manifest;
 pub(crate) use manifest::check_name;
+pub(crate) use method_rows::MethodKind;
+use method_rows::MethodRow;
+pub(crate) use methods::{Listed, Method, Returned, WITHIN, may_be};
 pub(crate) use objects::Image;
 pub(crate) use prompts::PromptLists;
 pub(crate) use resources::{HeldPicture, Resources};
@@ -64,6 +73,8 @@ pub(crate) struct Plugins {
     folders: Vec<Folder>,
     search: Mutex<Search>,
     libraries: Libraries,
+    /// The methods that were there as it was searched last.
+    known: Known,
     /// Where each has a folder of its own.
     own: PathBuf,
 }
@@ -72,7 +83,13 @@ impl Plugins {
     /// Those in these folders, in the order of their precedence. Copies of what is loaded lie in `copies`, and in `own` each has
     /// a folder that it may write to.
     pub(crate) fn new(folders: Vec<Folder>, copies: PathBuf, own: PathBuf) -> Self {
-        Self { folders, search: Mutex::default(), libraries: Libraries::new(copies), own }
+        Self {
+            folders,
+            search: Mutex::default(),
+            libraries: Libraries::new(copies),
+            known: Known::default(),
+            own,
+        }
     }
 
     /// A plugin's own folder, which only we can look into; made if it is not there.
@@ -84,7 +101,9 @@ impl Plugins {
     }
 
     fn found(&self) -> Vec<Found> {
-        self.search.lock().unwrap_or_else(PoisonError::into_inner).search(&self.folders)
+        let found = self.search.lock().unwrap_or_else(PoisonError::into_inner).search(&self.folders);
+        self.known.note(usable(&found).map(|(_, (manifest, _))| manifest));
+        found
     }
 
     /// What is installed. Loads nothing.
@@ -125,6 +144,7 @@ impl Plugins {
             license: manifest.license,
             description: manifest.description,
             stages: manifest.stages.into_iter().map(|stage| stage.id).collect(),
+            methods: manifest.methods.into_iter().map(|row| (row.name.clone(), told_method(row))).collect(),
             engines: manifest
                 .engines
                 .into_iter()
@@ -138,10 +158,16 @@ impl Plugins {
         let (_, (manifest, _)) = named(name, &self.found())?;
         let nothing =
             || serde_json::json!({"type": "object", "properties": {}, "additionalProperties": false});
+        let methods = manifest.methods.iter().map(|row| {
+            let params = row.params.clone().unwrap_or_else(nothing);
+            (row.name.clone(), PluginMethodSchema { params, result: row.result.clone() })
+        });
+        let methods = methods.collect();
         Ok(PluginSchema {
             name: manifest.name,
             version: manifest.version,
             parameters: manifest.parameters.unwrap_or_else(nothing),
+            methods,
         })
     }
 
@@ -174,6 +200,12 @@ impl Plugins {
         }
         self.libraries.load(&path, &identity.sha256, &manifest)
     }
+}
+
+/// A method as lists have it.
+fn told_method(row: MethodRow) -> PluginMethod {
+    let MethodRow { kind, since, description, .. } = row;
+    PluginMethod { kind: kind.told(), since, description }
 }
 
 /// Those that are used, with their files.

@@ -108,7 +108,8 @@ impl Plugins {
 
 /// A plugin's parameters, settled.
 pub(super) fn given(manifest: &Manifest, params: &PluginParams, job: &dyn Job) -> Result<Given> {
-    Given::settle(&manifest.name, manifest.parameters.as_ref(), params, job.resources())
+    let field = format!("plugins.{}", manifest.name);
+    Given::settle(&field, manifest.parameters.as_ref(), params, job.resources())
 }
 
 /// A plugin's part in it.

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::methods::{Methods, Run, Session};
+use super::methods::{Answered, Methods, Run, Session};
 use super::session::{Activity, Daemon, Frame, Outbox, PIECE, Phase, Share};
 use crate::error::{Class, Error, Result};
 use crate::jobs::Ended;
@@ -233,9 +233,9 @@ impl Connection<'_> {
         }
     }
 
-    fn request(&mut self, id: u32, method: &str, params: Value) {
+    fn request(&mut self, id: u32, name: &str, params: Value) {
         let methods = Arc::clone(&self.session.methods);
-        let found = methods.find(method).and_then(|found| Ok((found, only_map(params)?)));
+        let found = methods.find(name).and_then(|found| Ok((found, only_map(params)?)));
         let (method, params) = match found {
             Ok(found) => found,
             Err(error) => return self.outbox.respond(id, Err(error)),
@@ -264,12 +264,21 @@ impl Connection<'_> {
             Run::Wait(run) => {
                 let ended = run(self.session.clone(), params);
                 let daemon = Arc::clone(self.daemon);
+                self.requests.spawn(async move { answer_of_job(&daemon, &outbox, id, ended.await).await });
+            }
+            Run::OfPlugin(run) => {
+                let answered = run(self.session.clone(), name, params);
+                let daemon = Arc::clone(self.daemon);
                 self.requests.spawn(async move {
-                    let ended = ended.await;
-                    let _turn = outbox.turn().await;
-                    let bytes = ended.as_ref().map_or(0, |ended| daemon.jobs.result_bytes(ended));
-                    let room = daemon.buffers.room(bytes).await;
-                    outbox.respond_shared(id, result(&daemon, ended).await, room);
+                    match answered.await {
+                        Ok(Answered::Now(bytes)) => {
+                            let _turn = outbox.turn().await;
+                            let room = daemon.buffers.room(bytes.len() as u64).await;
+                            outbox.respond_shared(id, Ok(Arc::new(bytes)), room);
+                        }
+                        Ok(Answered::Ended(ended)) => answer_of_job(&daemon, &outbox, id, Ok(ended)).await,
+                        Err(error) => outbox.respond(id, Err(error)),
+                    }
                 });
             }
         }
@@ -280,6 +289,14 @@ impl Connection<'_> {
         self.outbox.last_words(reason);
         self.ending = true;
     }
+}
+
+/// Answers with a job's result, once there is room for it.
+async fn answer_of_job(daemon: &Daemon, outbox: &Outbox, id: u32, ended: Result<Ended>) {
+    let _turn = outbox.turn().await;
+    let bytes = ended.as_ref().map_or(0, |ended| daemon.jobs.result_bytes(ended));
+    let room = daemon.buffers.room(bytes).await;
+    outbox.respond_shared(id, result(daemon, ended).await, room);
 }
 
 /// Reads a job's result, where that holds up nobody.

@@ -14,7 +14,7 @@ use crate::error::Result;
 /// A request as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
-    pub method: &'static str,
+    pub method: Arc<str>,
     /// SHA-256 of its parameters as they were sent, without defaults: tells a repeated request from another.
     pub digest: [u8; 32],
     /// Bytes that its parameters take.

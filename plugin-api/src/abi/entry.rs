@@ -60,11 +60,13 @@ pub struct latentd_job {
     pub size: u32,
     /// 0, or how deep a job within jobs this is.
     pub depth: u32,
-    /// "txt2img", "img2img", "outpaint".
+    /// "txt2img", "img2img", "outpaint"; of a method of the plugin's own "NAME.method".
     pub method: latentd_text,
-    /// The request as it was resolved: a map of txt2img's fields, seed drawn, sizes and samplers settled, without pictures.
+    /// The request as it was resolved: a map of txt2img's fields, seed drawn, sizes and samplers settled, without pictures. Of a
+    /// method of the plugin's own its parameters, pictures by their SHA-256.
     pub request: latentd_bytes,
-    /// The plugin's own part of it: a map, valid by the manifest's schema, with the schema's defaults put in. Where the schema
+    /// The plugin's own part of it: a map, valid by the manifest's schema (of a method of its own by the method's), with the
+    /// schema's defaults put in. Where the schema
     /// says `x-image` or `x-mask` there is an ext of type LATENTD_EXT_HANDLE, where it says `x-library` one of type
     /// LATENTD_EXT_FILE. A picture's handle is valid as long as the instance; in job.plan `info` tells its size, and nothing else
     /// can be asked of it. A file's number is the same in job.plan and in the instances that are made after it.

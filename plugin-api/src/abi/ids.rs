@@ -44,6 +44,8 @@ ids! {
     /// Stage, latentd_pictures_stage: pictures as they are given back, after they are laid over the user's; all of a drawing in
     /// one call. Slot i: pixels of pictures\[i\], of any size up to 16384, with or without opacity.
     LATENTD_BATCH_POST = "batch.post/draft-1";
+    /// Extension of the plugin, latentd_methods_extension: what the manifest's \[methods.NAME\] name.
+    LATENTD_RPC_METHODS = "rpc.methods/draft-1";
     /// Extension of the plugin, latentd_engine_stage: what the manifest's \[engines.KIND\] name.
     LATENTD_ENGINES = "engines/draft-1";
     /// Service, latentd_jobs.

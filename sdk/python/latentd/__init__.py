@@ -27,7 +27,7 @@ from .errors import (
     Timeout,
     Unsupported,
 )
-from .plugins import PluginEntry, PluginList, PluginSchema
+from .plugins import PluginEntry, PluginList, PluginMethod, PluginSchema
 from .prompts import (
     PromptNetwork,
     PromptPart,
@@ -94,6 +94,7 @@ __all__ = [
     "PluginEntry",
     "PluginError",
     "PluginList",
+    "PluginMethod",
     "PluginProgress",
     "PluginSchema",
     "Preview",

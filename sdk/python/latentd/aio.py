@@ -532,7 +532,7 @@ class AsyncJobs:
 
     async def wait(self, job: str, *, timeout: Optional[float] = None) -> Any:
         """Waits for a job of this or another client: a :class:`~latentd.Result`, or a :class:`~latentd.MergeResult` of
-        ``models.merge``. A ``timeout`` leaves the job running."""
+        ``models.merge``, what a plugin's method answers as a dict. A ``timeout`` leaves the job running."""
         return await self._client._run_for(calls.wait_any(job), timeout)
 
     async def get(self, job: str) -> Dict[str, Any]:

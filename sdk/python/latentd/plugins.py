@@ -10,6 +10,17 @@ from .members import member
 
 
 @dataclass(frozen=True)
+class PluginMethod:
+    """A method of a plugin's own, which ``client.call("NAME.method", {…})`` calls."""
+
+    kind: str
+    """``"quick"``: it answers at once; ``"job"``: it becomes a job, as ``txt2img`` does."""
+    since: Optional[str] = None
+    """The plugin's version that first had it."""
+    description: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class PluginEntry:
     """A plugin's file, and what became of it."""
 
@@ -29,6 +40,8 @@ class PluginEntry:
     description: Optional[str] = None
     stages: List[str] = field(default_factory=list)
     """Where it takes part."""
+    methods: Dict[str, PluginMethod] = field(default_factory=dict)
+    """Methods of its own by their names, without the plugin's."""
     engines: Dict[str, List[str]] = field(default_factory=dict)
     """What requests and other plugins may have it compute: names by kind (``"upscaler"``, ``"restorer"``,
     ``"preprocessor"``, ``"detector"``, ``"tagger"``)."""
@@ -50,6 +63,8 @@ class PluginSchema:
     version: str
     parameters: Dict[str, Any] = field(repr=False)
     """The JSON Schema of its parameters, with their defaults."""
+    methods: Dict[str, Dict[str, Any]] = field(default_factory=dict, repr=False)
+    """Of its own methods by their names: the JSON Schemas ``params`` and, where the plugin says it, ``result``."""
 
 
 def parse_plugin_list(value: Any) -> PluginList:
@@ -63,6 +78,7 @@ def parse_plugin_schema(value: Any) -> PluginSchema:
         name=member(value, "name", str),
         version=member(value, "version", str),
         parameters=member(value, "parameters", dict),
+        methods={str(name): dict(schemas) for name, schemas in member(value, "methods", dict).items()},
     )
 
 
@@ -77,5 +93,14 @@ def _plugin(value: Any) -> PluginEntry:
         license=value.get("license"),
         description=value.get("description"),
         stages=[str(stage) for stage in member(value, "stages", list)],
+        methods={str(name): _method(method) for name, method in member(value, "methods", dict).items()},
         engines={str(kind): [str(name) for name in names] for kind, names in member(value, "engines", dict).items()},
+    )
+
+
+def _method(value: Any) -> PluginMethod:
+    return PluginMethod(
+        kind=member(value, "kind", str),
+        since=value.get("since"),
+        description=value.get("description"),
     )

@@ -701,8 +701,10 @@ def parse_merge_result(value: Any) -> MergeResult:
     )
 
 
-def parse_any_result(value: Any) -> Union[Result, MergeResult]:
-    """The result of ``jobs.wait``, whatever the job's method."""
+def parse_any_result(value: Any) -> Union[Result, MergeResult, Dict[str, Any]]:
+    """The result of ``jobs.wait``, whatever the job's method: that of a plugin's is a map which names it."""
+    if isinstance(value, dict) and isinstance(value.get("method"), str):
+        return value
     if isinstance(value, dict) and "images" not in value and "path" in value:
         return parse_merge_result(value)
     return parse_result(value)

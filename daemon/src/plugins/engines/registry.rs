@@ -90,6 +90,7 @@ mod tests {
             license: None,
             description: None,
             stages: vec![],
+            methods: vec![],
             engines: vec![Named { kind, entries: entries.iter().map(|entry| (*entry).to_owned()).collect() }],
             requires: vec![],
             uses: vec![],

@@ -106,7 +106,7 @@ impl<'a> JobStages<'a> {
         for member in &plugins.members {
             let objects = RefCell::<Objects>::default();
             let opened = RefCell::new(member.opened.clone());
-            let (given, handles) = give(member, &objects, job)?;
+            let (given, handles) = member.given.give(member.name(), &objects, job)?;
             let params = member.given.packed(&handles);
             let since = Instant::now();
             let told = plugins.described(member, &params);
@@ -286,18 +286,6 @@ impl<'a> JobStages<'a> {
         }
         Ok(())
     }
-}
-
-/// Gives an instance the pictures of its parameters; what keeps them, and their handles.
-fn give(member: &Member, objects: &RefCell<Objects>, job: &dyn Job) -> Result<(Vec<Arc<Decoded>>, Vec<u64>)> {
-    let (mut kept, mut handles) = (vec![], vec![]);
-    for picture in &member.given.pictures {
-        let decoded = picture.decoded(job, member.name())?;
-        let handle = objects.borrow_mut().give(Content::Image(decoded.image.clone()));
-        handles.push(handle.map_err(|misuse| Error::internal(misuse.to_string()))?);
-        kept.push(decoded);
-    }
-    Ok((kept, handles))
 }
 
 /// A struct that is lent, with what its lists point to.

@@ -14,7 +14,7 @@ use super::value::read;
 use crate::error::Result;
 use crate::jobs::{Answer, Job, Jobs, Reserved, Wanted};
 use crate::schema;
-use crate::tasks::{self, DeviceId, JobMethod, Request, Task, Watch};
+use crate::tasks::{self, DeviceId, JobMethod, Request, Studio, Task, Watch};
 
 /// How long a submit waits for its request to be resolved. What is refused by then never was a job.
 const RESOLVED_WITHIN: Duration = Duration::from_millis(100);
@@ -63,16 +63,29 @@ fn reserve<M: JobMethod>(
     schema::check(check, &value)?;
     let (digest, bytes) = digest::of(&value);
     let params: M::Params = read(value)?;
-    let request = Request { method: M::NAME, digest, bytes };
+    let request = Request { method: M::NAME.into(), digest, bytes };
+    let wishes = Wishes { on_disconnect: wishes.on_disconnect.max(M::on_disconnect(&params)), ..wishes };
+    let resolve = move |studio: &Arc<Studio>, watch: &dyn Watch| -> Result<Arc<dyn Task>> {
+        Ok(Arc::new(Resolved(M::resolve(params, studio, watch)?)))
+    };
+    place(session, request, (wishes, answer), resolve)
+}
+
+/// Gives a request its place in the queue, and has it resolved. Its result is kept while the second part is held.
+pub(super) fn place(
+    session: &Session,
+    request: Request,
+    (wishes, answer): (Wishes, Answer),
+    resolve: impl FnOnce(&Arc<Studio>, &dyn Watch) -> Result<Arc<dyn Task>> + Send + 'static,
+) -> Result<(Arc<Job>, Wanted)> {
     let daemon = &session.daemon;
     let follower = session.follows_own.load(Ordering::Relaxed).then(|| session.watcher());
-    let on_disconnect = wishes.on_disconnect.max(M::on_disconnect(&params));
     let (job, is_new) = match daemon.jobs.reserve(request, wishes.id, answer, follower.as_ref())? {
         Reserved::Known(job) => (job, false),
         Reserved::New(job) => (job, true),
     };
     // Here, where the connection still reads: its end comes after.
-    daemon.holders.note(&job, &session.outbox, on_disconnect);
+    daemon.holders.note(&job, &session.outbox, wishes.on_disconnect);
     // Before it can end.
     let wanted = daemon.jobs.want(&job.id);
     if !is_new {
@@ -81,7 +94,7 @@ fn reserve<M: JobMethod>(
     let (jobs, studio, ours) = (Arc::clone(&daemon.jobs), Arc::clone(&daemon.studio), Arc::clone(&job));
     daemon.resolvers.run(move || {
         let watch = Resolving { jobs: &jobs, job: &ours };
-        jobs.resolve(&ours, || Ok(Arc::new(Resolved(M::resolve(params, &studio, &watch)?))));
+        jobs.resolve(&ours, || resolve(&studio, &watch));
     });
     // Not with the connection, which may end before.
     let (daemon, late) = (Arc::clone(daemon), Arc::clone(&job));

@@ -9,6 +9,7 @@ use rmpv::Value;
 use schemars::SchemaGenerator;
 use serde_json::{Value as Json, json};
 
+use super::plugin_calls;
 use super::row::{Method, Promise, Run, Session, Wishes, encode, method, quick};
 use super::value::{decode, read};
 use crate::error::{Error, Result};
@@ -38,7 +39,13 @@ fn books(daemon: &Daemon) -> &Workers {
 fn any_result(methods: &[Method]) -> Json {
     let mut generator = SchemaGenerator::default();
     let rows = methods.iter().filter_map(|method| method.job.as_ref());
-    let any: Vec<_> = rows.map(|row| (row.result)(&mut generator)).collect();
+    let mut any: Vec<_> = rows.map(|row| (row.result)(&mut generator).to_value()).collect();
+    any.push(json!({
+        "type": "object",
+        "required": ["job", "method"],
+        "properties": {"job": {"type": "string"}, "method": {"type": "string"}},
+        "description": "What a method of a plugin gives: api_info says it under the method's name.",
+    }));
     json!({ "anyOf": any, "$defs": generator.take_definitions(true) })
 }
 
@@ -49,9 +56,15 @@ fn submit() -> Run {
             // Apart, as it was sent: it is checked and counted by its own method.
             let of_method = take_entry(&mut value, "params");
             let params: SubmitParams = read(value)?;
-            let row = session.methods.find_job(&params.method).ok_or_else(|| not_a_job(&session, &params))?;
             let wishes = Wishes { id: params.id, on_disconnect: params.on_disconnect };
-            Ok((row.submit)(&session, of_method.unwrap_or(params.params), wishes))
+            let of_method = of_method.unwrap_or(params.params);
+            match session.methods.find_job(&params.method) {
+                Some(row) => Ok((row.submit)(&session, of_method, wishes)),
+                None if session.methods.may_be_of_plugin(&params.method) => {
+                    Ok(plugin_calls::submit(&session, &params.method, of_method, wishes))
+                }
+                None => Err(not_a_job(&session, &params.method)),
+            }
         });
         Box::pin(async move { encode(&JobRef { job: outcome?.await? }) })
     }))
@@ -67,9 +80,9 @@ fn take_entry(map: &mut Value, wanted: &str) -> Option<Value> {
     again.is_none().then(|| entries.swap_remove(place).1)
 }
 
-fn not_a_job(session: &Session, params: &SubmitParams) -> Error {
-    let shown = schema::shorten(&params.method);
-    let advice = advice(&params.method, session.methods.jobs());
+fn not_a_job(session: &Session, method: &str) -> Error {
+    let shown = schema::shorten(method);
+    let advice = advice(method, session.methods.jobs());
     let listed = session.methods.jobs().collect::<Vec<_>>().join(", ");
     Error::not_found(format!("method: '{shown}' cannot be submitted; those that can: {listed}{advice}"))
 }

@@ -8,6 +8,7 @@ mod job;
 mod jobs;
 mod library;
 mod models;
+mod plugin_calls;
 mod plugins;
 mod row;
 mod server;
@@ -15,7 +16,7 @@ mod styles;
 mod value;
 
 use crate::tasks::{self, Img2Img, Merge, Outpaint, Txt2Img};
-pub(super) use row::{Methods, Run, Session};
+pub(super) use row::{Answered, Methods, Run, Session};
 
 /// All methods.
 pub(super) fn all() -> Methods {
@@ -49,5 +50,5 @@ pub(super) fn all() -> Methods {
         plugins::methods(),
         styles::methods(),
     ];
-    Methods::new(groups.into_iter().flatten())
+    Methods::new(groups.into_iter().flatten(), plugin_calls::method())
 }

@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 use super::value::decode;
 use crate::error::{Error, Result};
 use crate::jobs::{Ended, Watcher};
+use crate::plugins::may_be;
 use crate::rpc::session::{Daemon, Outbox};
 use crate::schema;
 use crate::suggest::advice;
@@ -47,6 +48,8 @@ type Now = Box<dyn Fn(&Session, Value) -> Reply + Send + Sync>;
 /// What will be there.
 pub(super) type Promise<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 type Start<T> = Box<dyn Fn(Session, Value) -> Promise<T> + Send + Sync>;
+/// From a method's name and parameters to what it answers.
+pub(super) type CallByName = Box<dyn Fn(Session, &str, Value) -> Promise<Answered> + Send + Sync>;
 /// From the parameters of a request to a job's id.
 pub(super) type Submit = dyn Fn(&Session, Value, Wishes) -> Promise<String> + Send + Sync;
 
@@ -68,6 +71,16 @@ pub(crate) enum Run {
     Submit(Start<Vec<u8>>),
     /// Waits for a job; the job's result is the answer.
     Wait(Start<Ended>),
+    /// One of the methods that plugins have, by its name: what it is is found first.
+    OfPlugin(CallByName),
+}
+
+/// What a plugin's method answers.
+pub(crate) enum Answered {
+    /// A quick one.
+    Now(Vec<u8>),
+    /// A job.
+    Ended(Ended),
 }
 
 /// One method.
@@ -92,20 +105,36 @@ pub(crate) struct JobRow {
 /// All methods by name.
 pub(crate) struct Methods {
     by_name: BTreeMap<&'static str, Method>,
+    /// What those of plugins are called by.
+    of_plugins: Method,
 }
 
 impl Methods {
-    pub(super) fn new(methods: impl Iterator<Item = Method>) -> Self {
-        Self { by_name: methods.map(|method| (method.name, method)).collect() }
+    pub(super) fn new(methods: impl Iterator<Item = Method>, of_plugins: Method) -> Self {
+        Self { by_name: methods.map(|method| (method.name, method)).collect(), of_plugins }
     }
 
-    /// The method of this name, or an error with the nearest one.
+    /// The method of this name, or an error with the nearest one. What a plugin may have is told by its name alone.
     pub(crate) fn find(&self, name: &str) -> Result<&Method> {
-        self.by_name.get(name).ok_or_else(|| {
-            let advice = advice(name, self.by_name.keys().copied());
-            let shown = schema::shorten(name);
-            Error::not_found(format!("no method '{shown}'; api_info lists all{advice}"))
-        })
+        match self.by_name.get(name) {
+            Some(method) => Ok(method),
+            None if may_be(name) => Ok(&self.of_plugins),
+            None => {
+                let shown = schema::shorten(name);
+                let advice = self.advice(name);
+                Err(Error::not_found(format!("no method '{shown}'; api_info lists all{advice}")))
+            }
+        }
+    }
+
+    /// Which of ours may be meant.
+    pub(super) fn advice(&self, name: &str) -> String {
+        advice(name, self.by_name.keys().copied())
+    }
+
+    /// Whether a name that is none of ours may be a plugin's.
+    pub(super) fn may_be_of_plugin(&self, name: &str) -> bool {
+        !self.by_name.contains_key(name) && may_be(name)
     }
 
     /// How the method of this name is submitted.

@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::row::{Method, Session, now, quick};
 use crate::error::{Error, Result};
+use crate::plugins::{Listed, MethodKind};
 use crate::rpc::session::Phase;
 use crate::{machine, schema};
 
@@ -68,9 +69,20 @@ fn api_info(session: &Session, _: Empty) -> Result<ApiInfo> {
             deprecated: None,
             params: method.params.clone(),
             result: method.result.clone(),
+            job: method.job.is_some(),
+            plugin: None,
+            description: None,
         };
         (method.name.to_owned(), info)
     });
+    let of_plugins = session.daemon.studio.plugins.methods().into_iter().map(|listed| {
+        let Listed { name, plugin, kind, description, params, result, .. } = listed;
+        let job = kind == MethodKind::Job;
+        let (since, deprecated, plugin) = (PROTOCOL, None, Some(plugin));
+        (name, MethodInfo { since, deprecated, params, result, job, plugin, description })
+    });
+    // Names of ours are none of theirs.
+    let methods = methods.chain(of_plugins);
     let notifications = [
         (DEFAULT_EVENT_METHOD.to_owned(), schema::of::<Event>()),
         (LIBRARY_EVENT_METHOD.to_owned(), schema::of::<LibraryEvent>()),

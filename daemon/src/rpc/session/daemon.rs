@@ -44,6 +44,8 @@ pub(crate) struct Daemon {
     pub books: Workers,
     /// Look at the library.
     pub lookers: Workers,
+    /// Call quick methods of plugins, any of which may get stuck.
+    pub callers: Workers,
     /// Bring models into memory.
     pub loaders: Workers,
     results: Arc<CountedFolder>,
@@ -75,6 +77,7 @@ impl Daemon {
             resolvers: Workers::growing("resolve", 8),
             books: Workers::new("jobs", 4),
             lookers: Workers::growing("look", 8),
+            callers: Workers::growing("call", 4),
             loaders: Workers::new("load", 4),
             results: CountedFolder::new(state_dir.results()),
             outputs: CountedFolder::new(state_dir.outputs()),

@@ -94,7 +94,8 @@ impl Client {
         Ok(Self { shared, messages, tasks })
     }
 
-    /// Calls any method.
+    /// Calls any method, such as `NAME.method` of a plugin. Of a job this waits for the result; [`Self::submit`] and
+    /// [`Self::wait_for`] do so apart.
     pub async fn call<P, R>(&self, method: &str, params: &P) -> Result<R, Error>
     where
         P: Serialize + ?Sized,
@@ -104,7 +105,7 @@ impl Client {
         decode_value(value).map_err(|error| Error::Protocol(format!("the result of {method}: {error}")))
     }
 
-    /// Calls any method and gives the result undecoded.
+    /// As [`Self::call`], and gives the result undecoded.
     pub async fn call_value<P: Serialize + ?Sized>(&self, method: &str, params: &P) -> Result<Value, Error> {
         let (id, answer) = self.shared.expect_answer()?;
         let bytes = encode_request(id, method, params)?;

@@ -71,7 +71,10 @@ pub use library::{
 pub use merge::{MergeParams, MergeResult, WeightType};
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
 pub use outpaint::{OutpaintMethod, OutpaintParams};
-pub use plugins::{PluginEntry, PluginList, PluginParams, PluginSchema, PluginSchemaParams, PluginState};
+pub use plugins::{
+    PluginEntry, PluginList, PluginMethod, PluginMethodKind, PluginMethodSchema, PluginParams, PluginSchema,
+    PluginSchemaParams, PluginState,
+};
 pub use prompt::{Emphasis, Prompt};
 pub use prompt_tokens::{
     PromptNetwork, PromptPart, PromptStretch, PromptText, PromptToken, PromptTokens, PromptTokensParams,

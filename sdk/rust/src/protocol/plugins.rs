@@ -47,10 +47,53 @@ pub struct PluginEntry {
     /// Where it takes part.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<String>,
+    /// Methods of its own by their names, which clients call as `NAME.method`; `api_info` has their schemas.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub methods: BTreeMap<String, PluginMethod>,
     /// What requests and other plugins may have it compute: names by kind (`upscaler`, `restorer`, `preprocessor`, `detector`,
     /// `tagger`).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub engines: BTreeMap<String, Vec<String>>,
+}
+
+/// A method of a plugin's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PluginMethod {
+    /// How it is called.
+    pub kind: PluginMethodKind,
+    /// The plugin's version that first had it, as it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// What it does, as the plugin says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// How a plugin's method is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginMethodKind {
+    /// It answers at once.
+    Quick,
+    /// It becomes a job, as `txt2img` does.
+    Job,
+    /// Something that a newer daemon knows.
+    #[default]
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+impl PluginMethodKind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Job => "job",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// What became of a plugin's file.
@@ -113,6 +156,21 @@ pub struct PluginSchema {
     /// The JSON Schema of its parameters, with their defaults.
     #[schemars(with = "JsonMap<String, Json>")]
     pub parameters: Json,
+    /// Those of its own methods, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub methods: BTreeMap<String, PluginMethodSchema>,
+}
+
+/// What a method of a plugin takes and gives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PluginMethodSchema {
+    /// The JSON Schema of its parameters, with their defaults.
+    #[schemars(with = "JsonMap<String, Json>")]
+    pub params: Json,
+    /// The JSON Schema of its result; absent if the plugin does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<JsonMap<String, Json>>")]
+    pub result: Option<Json>,
 }
 
 /// A plugin's parameters: names, and values of whatever kind MessagePack has, bytes among them. The plugin's own schema says which.

@@ -125,6 +125,15 @@ pub struct MethodInfo {
     pub params: serde_json::Value,
     /// JSON Schema of the result.
     pub result: serde_json::Value,
+    /// Whether its requests become jobs, which `jobs.submit` takes.
+    #[serde(default)]
+    pub job: bool,
+    /// The plugin that has it; absent of latentd's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// What it does, as the plugin says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }
 
 /// What `status` answers.

@@ -1,0 +1,206 @@
+//! A method with its parameters settled, and its call.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use latentd_client::protocol::PluginParams;
+use latentd_plugin_api::abi::{LATENTD_SKIP, latentd_method};
+use rmpv::Value;
+
+use super::result;
+use crate::error::{Class, Error, Result};
+use crate::plugins::Plugins;
+use crate::plugins::artifact::Artifact;
+use crate::plugins::call::{Answer, Call, Job};
+use crate::plugins::given::{Given, GivenPicture};
+use crate::plugins::host::{self, bytes, text};
+use crate::plugins::job::{JobFacts, described};
+use crate::plugins::lending::{Lending, Made};
+use crate::plugins::library::Plugin;
+use crate::plugins::method_rows::{MethodKind, MethodRow};
+use crate::plugins::objects::Objects;
+use crate::plugins::opened::Opened;
+
+/// What a quick method has. Within the daemon it cannot be ended, only be told of it.
+pub(crate) const WITHIN: Duration = Duration::from_secs(5);
+
+/// A method that is called with these parameters.
+pub(crate) struct Method {
+    plugin: Arc<Plugin>,
+    row: MethodRow,
+    /// With the plugin's.
+    name: String,
+    given: Given,
+    /// The parameters as MessagePack, pictures by their SHA-256.
+    request: Vec<u8>,
+    opened: Opened,
+    answer: Answer,
+    /// What was said while it was planned.
+    notices: Vec<String>,
+}
+
+/// What it gave.
+pub(crate) struct Returned {
+    /// A map's entries, as they are sent.
+    pub result: Vec<(Value, Value)>,
+    /// What the plugin wants to be told, its name before.
+    pub notices: Vec<String>,
+    /// Pictures that it leaves beside.
+    pub artifacts: Vec<Artifact>,
+}
+
+impl Method {
+    /// Settles the parameters of a method; a job is planned. Its plugin is loaded if it is not in memory.
+    pub(crate) fn settle(
+        plugins: &Plugins,
+        (name, kind): (&str, MethodKind),
+        params: &PluginParams,
+        job: &dyn Job,
+    ) -> Result<Self> {
+        let (plugin, row) = plugins.method(name)?;
+        if row.kind != kind {
+            // Another version came just now.
+            let text = format!("method '{name}' is another one than it was; ask again");
+            return Err(Error::new(Class::Plugin, text));
+        }
+        let given = Given::settle(name, row.params.as_ref(), params, job.resources())?;
+        let mut request = vec![];
+        // Writing to memory does not fail.
+        rmpv::encode::write_value(&mut request, &given.told.clone().into()).ok();
+        let sizes = given.pictures.iter().map(GivenPicture::size).collect();
+        let opened = Opened::new(given.files.clone(), sizes);
+        let (name, answer, notices) = (name.to_owned(), Answer::default(), vec![]);
+        let method = Self { plugin, row, name, given, request, opened, answer, notices };
+        if kind == MethodKind::Job { method.planned(job) } else { Ok(method) }
+    }
+
+    /// Bytes that its networks take.
+    pub(crate) fn network_bytes(&self) -> u64 {
+        self.answer.network_bytes()
+    }
+
+    /// Its name, with the plugin's.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its name, without the plugin's.
+    pub(crate) fn short_name(&self) -> &str {
+        &self.row.name
+    }
+
+    fn facts(&self) -> JobFacts<'_> {
+        JobFacts { method: &self.name, request: &self.request, pictures: 0, batch: 0, strict: false }
+    }
+
+    fn wrong(&self, at: &str, text: &str) -> Error {
+        Error::new(Class::Plugin, format!("plugin '{}', {at}: {text}", self.plugin.manifest.name))
+    }
+
+    /// What job.plan says of it.
+    fn planned(mut self, job: &dyn Job) -> Result<Self> {
+        let Some(plan) = self.plugin.tables.plan.and_then(|table| table.plan) else { return Ok(self) };
+        let params = self.given.packed_for_plan();
+        let told = described(&self.facts(), 0, &params, &[]);
+        let opened = RefCell::new(self.opened.clone());
+        let call = Call::new(&self.plugin.manifest, job, None, Some(Answer::default())).with_opened(&opened);
+        // SAFETY: what is lent lives until the function returns; the call is this one.
+        let status = unsafe { plan(call.pointer(), &raw const told, &raw const host::PLAN) };
+        let state = call.end(status, "job.plan")?;
+        let answer = state.plan.unwrap_or_default();
+        let notices = state.notices;
+        if status != LATENTD_SKIP {
+            if let Some(want) = answer.wants.first() {
+                let text = format!("it wants {} in '{}', which draws nothing", want.stage, self.name);
+                return Err(self.wrong("job.plan", &text));
+            }
+            self.answer = answer;
+        }
+        self.notices = notices;
+        self.opened = opened.into_inner();
+        Ok(self)
+    }
+
+    /// Calls it.
+    pub(crate) fn call(&self, job: &dyn Job) -> Result<Returned> {
+        let Self { plugin, row, given, .. } = self;
+        let (manifest, at) = (&plugin.manifest, format!("method '{}'", row.name));
+        let wrong = |text: &str| self.wrong(&at, text);
+        given.files.iter().try_for_each(|file| file.check())?;
+        let objects = RefCell::<Objects>::default();
+        let opened = RefCell::new(self.opened.for_instance());
+        let (_kept, handles) = given.give(&manifest.name, &objects, job)?;
+        let params = given.packed(&handles);
+        let mut returned = Returned { result: vec![], notices: vec![], artifacts: vec![] };
+        self.hear(&mut returned, self.notices.clone());
+        let made = match row.kind {
+            MethodKind::Quick => None,
+            MethodKind::Job => {
+                let told = described(&self.facts(), 0, &params, &self.answer.note);
+                let (made, said) = Made::by(plugin, &told, job, (&objects, &opened))?;
+                self.hear(&mut returned, said.notices);
+                returned.artifacts.extend(said.artifacts);
+                Some(made)
+            }
+        };
+        let told = latentd_method {
+            size: size_of::<latentd_method>() as u32,
+            reserved: 0,
+            name: text(&row.name),
+            params: bytes(&params),
+        };
+        let _ends = Lending::begin(&objects);
+        let call = Call::new(manifest, job, Some(&objects), None).with_opened(&opened);
+        let table = plugin.tables.methods.ok_or_else(|| wrong("it has no table of methods"))?;
+        let begun = Instant::now();
+        let status = match &made {
+            None => {
+                let quick = table.quick.ok_or_else(|| wrong("its table has no function quick"))?;
+                // SAFETY: what is lent lives until the function returns; the call is this one.
+                unsafe { quick(call.pointer(), &raw const told) }
+            }
+            Some(made) => {
+                let run = table.run.ok_or_else(|| wrong("its table has no function run"))?;
+                // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
+                unsafe { run(made.pointer(), call.pointer(), &raw const told) }
+            }
+        };
+        let took = begun.elapsed();
+        if made.is_none() && took > WITHIN {
+            let (took, most) = (took.as_secs_f64(), WITHIN.as_secs());
+            return Err(wrong(&format!(
+                "it took {took:.1} s, {most} are allowed; what takes longer is a job"
+            )));
+        }
+        let state = call.end(status, &at)?;
+        if job.is_cancelled() {
+            return Err(Error::new(Class::Cancelled, format!("cancelled in '{}'", self.name)));
+        }
+        if status == LATENTD_SKIP {
+            return Err(wrong("it answered SKIP, which plans and stages may"));
+        }
+        if !state.replaced.is_empty() {
+            return Err(wrong("it replaces what no stage gave it; a method answers by reply 0"));
+        }
+        if let Some(slot) = state.replies.keys().find(|slot| **slot != 0) {
+            return Err(wrong(&format!("reply {slot} is none of a method's; it answers by reply 0")));
+        }
+        self.hear(&mut returned, state.notices);
+        returned.artifacts.extend(state.artifacts);
+        let reply = state.replies.get(&0).ok_or_else(|| wrong("it gave no result; it answers by reply 0"))?;
+        let most = job.resources().most_picture_bytes();
+        returned.result = result::read(reply, row.result.as_ref(), &mut objects.borrow_mut(), most)
+            .map_err(|text| wrong(&format!("its result {text}")))?;
+        Ok(returned)
+    }
+
+    fn hear(&self, returned: &mut Returned, notices: Vec<String>) {
+        for text in notices {
+            let text = format!("plugin '{}': {text}", self.plugin.manifest.name);
+            if !returned.notices.contains(&text) {
+                returned.notices.push(text);
+            }
+        }
+    }
+}
