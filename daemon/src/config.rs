@@ -1,7 +1,7 @@
 //! Settings: one TOML file, the environment over it, flags over both.
 //!
 //! Each setting is a field of [`Config`], documented where it is declared; its range is an attribute there. The
-//! environment variable of a setting is `LATENTD_` and its name in capitals. A path may begin with `~`; a relative one
+//! environment variable of a setting is `LATENTD_` and its name in capitals; what is said of plugins has none. A path may begin with `~`; a relative one
 //! begins in the file's folder, or for the environment and flags where the program was started. At SIGHUP a daemon reads
 //! all of it again; [`Config::NEEDS_RESTART`] are the settings that it does not change while it runs.
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::library::{AUTOMATIC_VAE, Root};
-use crate::plugins::Folder;
+use crate::plugins::{Folder, PluginConfigs};
 use crate::schema::{Tree, View};
 use crate::{machine, paths, schema, threads};
 
@@ -32,6 +32,8 @@ pub(crate) struct Config {
     /// always searched, in this order.
     #[schemars(extend("format" = "path"))]
     pub plugins_dirs: Vec<PathBuf>,
+    /// What is said of plugins by name: whether each is used (`enabled`), and what it takes as `settings`.
+    pub plugins: PluginConfigs,
     /// More folders of checkpoints. As in all of these a file is of that kind unless its content says otherwise, and is named by
     /// its path in the folder.
     #[schemars(extend("format" = "path"))]
@@ -190,6 +192,7 @@ impl Default for Config {
         Self {
             models_dirs: vec![Self::default_models_dir()],
             plugins_dirs: Vec::new(),
+            plugins: PluginConfigs::new(),
             ckpt_dirs: Vec::new(),
             vae_dirs: Vec::new(),
             lora_dirs: Vec::new(),
@@ -548,6 +551,9 @@ fn environment(schema: &Json, read: impl Fn(&str) -> Option<OsString>) -> Result
     let fields = schema.get("properties").and_then(Json::as_object);
     for (name, field) in fields.into_iter().flatten() {
         let variable = variable(name);
+        if field.get("type").and_then(Json::as_str) == Some("object") {
+            continue;
+        }
         let Some(given) = read(&variable).filter(|given| !given.is_empty()) else {
             continue;
         };
@@ -671,6 +677,7 @@ mod tests {
                 (_, toml::Value::Integer(number)) => toml::Value::Integer(number + 1),
                 (_, toml::Value::Boolean(value)) => toml::Value::Boolean(!*value),
                 (_, toml::Value::Array(_)) => toml::Value::Array(vec!["/other".into()]),
+                ("plugins", _) => toml::Value::Table(toml::toml! { ant = { enabled = false } }),
                 _ => "other".into(),
             };
         }

@@ -32,7 +32,8 @@
  *
  * MANIFEST. TOML text, the whole of section ".latentd" ("__DATA,__latentd" on macOS); zero bytes at its end are
  * ignored. Keys: name (the key under a request's `plugins`), version, abi, license, description; requires = [ids],
- * uses = [ids]; parameters = JSON Schema 2020-12 as text; [stages."ID"] place = "outermost" | "innermost",
+ * uses = [ids]; parameters, settings = JSON Schema 2020-12 as text; [capabilities] save = [kinds of library files];
+ * [stages."ID"] place = "outermost" | "innermost",
  * after = [names], before = [names]. A stage that is not listed is not called; job.plan need not be listed.
  */
 #ifndef LATENTD_H
@@ -790,6 +791,12 @@ typedef struct latentd_jobs {
      for. [job]
      */
     latentd_status (*folder)(struct latentd_call *call, struct latentd_text *path);
+    /*
+     What `[plugins.NAME.settings]` of the configuration file says: a map as MessagePack, valid by the manifest's schema of
+     settings, with its defaults; lent until this function of the plugin returns. As the file is now: it may be read again
+     while the daemon runs. [control] [job]
+     */
+    latentd_status (*settings)(struct latentd_call *call, struct latentd_bytes *map);
 } latentd_jobs;
 
 /* What the model is asked. */
@@ -1022,6 +1029,22 @@ typedef struct latentd_file_info {
     struct latentd_bytes metadata;
 } latentd_file_info;
 
+/* A file that a plugin saves. */
+typedef struct latentd_save {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 1: a file of this name is replaced. 0: there must be none. */
+    uint32_t replace;
+    /* One of those that the manifest asks for: `[capabilities] save = ["face"]`. */
+    struct latentd_text kind;
+    /* Without folder and extension, as requests will call it. */
+    struct latentd_text name;
+    /* At least one: latentd_saved_tensor, each of another name, at most 256 MiB together. */
+    struct latentd_list tensors;
+    /* What the file says of itself: a map of texts, as MessagePack; may be empty. */
+    struct latentd_bytes metadata;
+} latentd_save;
+
 /*
  LATENTD_LIBRARY: the library of models, by kinds and names. Files are held open as they are found, until the job ends: one
  that is replaced meanwhile is read as it was, one that is written to is an error.
@@ -1044,6 +1067,14 @@ typedef struct latentd_library {
     latentd_status (*tensor)(struct latentd_call *call, latentd_file file, struct latentd_text name, latentd_handle *tensor);
     /* The whole file as bytes: a tensor of one dimension, u8, read only. [job] */
     latentd_status (*open)(struct latentd_call *call, latentd_file file, latentd_handle *bytes);
+    /*
+     Writes a safetensors file into the folder for its kind, whole or not at all; it may be named from then on. INVALID if the
+     manifest does not ask for the kind, or there is such a file and `replace` is 0. What is already written stays if the job
+     fails later. [job]
+     */
+    latentd_status (*save)(struct latentd_call *call, const struct latentd_save *save, latentd_file *file);
+    /* Removes a file of a kind that the manifest asks to save. Who holds it open goes on with it. [job] */
+    latentd_status (*remove)(struct latentd_call *call, latentd_file file);
 } latentd_library;
 
 /* An opened network or ONNX graph. 0 is none. */
@@ -1457,6 +1488,14 @@ typedef struct latentd_engine_result {
     /* MessagePack, a map of more; may be empty. */
     struct latentd_bytes data;
 } latentd_engine_result;
+
+/* A tensor of a file that a plugin saves. */
+typedef struct latentd_saved_tensor {
+    /* Its name in the file. */
+    struct latentd_text name;
+    /* The tensor: f32. */
+    latentd_handle tensor;
+} latentd_saved_tensor;
 
 /* Success. */
 #define LATENTD_OK 0

@@ -56,7 +56,7 @@ pub use handed_over::HandedOver;
 pub use image::{Image, NewImage};
 pub use inputs::{Input, Outputs};
 pub use job::{Job, JobPlan, Plan, Plugin};
-pub use library::FileInfo;
+pub use library::{FileInfo, SaveFile};
 pub use methods::{MethodCall, Methods, Sent};
 pub use networks::Network;
 pub use onnx::Graph;

@@ -1,6 +1,11 @@
 //! Files of the library of models.
 
-use crate::abi::{LATENTD_LIBRARY, latentd_file_info, latentd_library, latentd_list, latentd_text};
+use std::collections::BTreeMap;
+
+use crate::abi::{
+    LATENTD_LIBRARY, latentd_bytes, latentd_file_info, latentd_library, latentd_list, latentd_save,
+    latentd_saved_tensor, latentd_text,
+};
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
 use crate::given::File;
@@ -24,7 +29,49 @@ pub struct FileInfo<'a> {
     pub metadata: &'a [u8],
 }
 
+/// A file to save into the library.
+#[derive(Clone, Copy)]
+pub struct SaveFile<'s, 'a> {
+    /// One of those that the manifest asks for: `[capabilities] save = ["face"]`.
+    pub kind: &'s str,
+    /// Without folder and extension.
+    pub name: &'s str,
+    /// Its tensors by their names: at least one.
+    pub tensors: &'s [(&'s str, Tensor<'a>)],
+    /// What it says of itself.
+    pub metadata: &'s BTreeMap<String, String>,
+    /// Whether a file of this name is replaced; else there must be none.
+    pub replace: bool,
+}
+
 impl<'a> Call<'a> {
+    /// Writes a safetensors file into the library, whole or not at all.
+    pub fn save_file(&self, what: &SaveFile<'_, 'a>) -> Result<File> {
+        let save = self.library()?.save.ok_or_else(lacks)?;
+        let tensors: Vec<latentd_saved_tensor> = what
+            .tensors
+            .iter()
+            .map(|(name, tensor)| latentd_saved_tensor { name: lend(name), tensor: tensor.handle })
+            .collect();
+        let metadata = rmp_serde::to_vec(what.metadata).map_err(|error| Error::failed(error.to_string()))?;
+        let told = latentd_save {
+            size: size_of::<latentd_save>() as u32,
+            replace: u32::from(what.replace),
+            kind: lend(what.kind),
+            name: lend(what.name),
+            tensors: latentd_list {
+                items: tensors.as_ptr().cast(),
+                count: tensors.len() as u32,
+                stride: size_of::<latentd_saved_tensor>() as u32,
+            },
+            metadata: latentd_bytes { data: metadata.as_ptr().cast(), length: metadata.len() as u64 },
+        };
+        let mut file = 0;
+        // SAFETY: the call is under way; all is lent, the number is ours.
+        Error::of_service(unsafe { save(self.pointer, &raw const told, &raw mut file) })?;
+        Ok(File(file))
+    }
+
     fn library(&self) -> Result<&'static latentd_library> {
         self.host.service(LATENTD_LIBRARY)
     }
@@ -85,6 +132,13 @@ impl File {
         // SAFETY: the call is under way; the text is lent, the number is ours.
         Error::of_service(unsafe { tensor(call.pointer, self.0, lend(name), &raw mut handle) })?;
         Ok(Tensor { call: *call, handle })
+    }
+
+    /// Removes it from the library; of a kind that the manifest asks to save.
+    pub fn remove(&self, call: &Call<'_>) -> Result<()> {
+        let remove = call.library()?.remove.ok_or_else(lacks)?;
+        // SAFETY: the call is under way.
+        Error::of_service(unsafe { remove(call.pointer, self.0) })
     }
 
     /// All of its bytes.

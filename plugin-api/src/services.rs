@@ -1,6 +1,9 @@
-//! What a call may ask the host for beside tensors: progress, previews, pictures beside the results, memory, a folder, a cache.
+//! What a call may ask the host for beside tensors: progress, previews, pictures beside the results, memory, a folder,
+//! settings, a cache.
 
 use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
 
 use crate::abi::{
     LATENTD_ANY, LATENTD_FAILED, LATENTD_NOT_FOUND, LATENTD_UNSUPPORTED, latentd_bytes, latentd_handle,
@@ -9,7 +12,7 @@ use crate::abi::{
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::handed_over::HandedOver;
-use crate::host::{lend, text};
+use crate::host::{bytes, lend, text};
 use crate::image::Image;
 use crate::tensor::Tensor;
 
@@ -67,6 +70,19 @@ impl<'a> Call<'a> {
         } else {
             Ok(path.into())
         }
+    }
+
+    /// The plugin's settings, as the configuration file has them now, with their defaults.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+        let settings = self.host.jobs.settings.ok_or_else(older)?;
+        let mut map = latentd_bytes { data: std::ptr::null(), length: 0 };
+        // SAFETY: the call is under way; the map is ours.
+        Error::of_service(unsafe { settings(self.pointer, &raw mut map) })?;
+        // SAFETY: lent until the call ends.
+        let map = unsafe { bytes(map.data, map.length) };
+        rmp_serde::from_slice(map).map_err(|error| {
+            Error::new(LATENTD_FAILED, format!("its settings are not what it takes for them: {error}"))
+        })
     }
 
     /// SHA-256 of a tensor's sizes and numbers, or of an image's: for keys of [`Call::cache`].

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use latentd_client::Client;
-use latentd_client::protocol::{FolderStatus, LibraryListParams, Status};
+use latentd_client::protocol::{FolderStatus, LibraryListParams, PluginEntry, Status};
 use latentd_models::nn::{self, Precision};
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use super::output::{print, print_json, size, visible};
 use crate::config::{Config, DefaultPrecision};
 use crate::demo::{self, DemoModel};
 use crate::machine;
+use crate::plugins;
 use crate::threads;
 
 /// Flags of `doctor`.
@@ -50,6 +51,10 @@ struct Report {
     compute_threads: usize,
     memory_budget_bytes: u64,
     models_dirs: Vec<Folder>,
+    /// Plugins that are there, by their manifests alone; those too that cannot be used.
+    plugins: Vec<PluginEntry>,
+    /// What the settings say of plugins that are not there.
+    plugin_problems: Vec<String>,
     /// Whether this program carries the demo model.
     demo_model: bool,
     daemon: Option<Status>,
@@ -76,6 +81,7 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
     }
     let config_file = global.config_file()?.unwrap_or_else(Config::default_file);
     let (auto_precision, auto_precision_reason) = Precision::best_and_why();
+    let plugins = plugins::look(&config.plugin_folders(), &config.plugins);
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         cpu: machine::cpu_name(),
@@ -91,6 +97,8 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
         compute_threads: config.compute_threads(),
         memory_budget_bytes: config.memory_budget(),
         models_dirs: config.models_roots().iter().map(|root| folder(&root.path)).collect(),
+        plugin_problems: plugins::configured_in_vain(&config.plugins, &plugins),
+        plugins: plugins.plugins,
         demo_model: DemoModel::find().is_some(),
         settings: config,
         daemon: None,
@@ -137,6 +145,14 @@ fn folder(path: &Path) -> Folder {
     Folder { path: path.to_owned(), found: path.is_dir(), safetensors_files: count(path, 4) }
 }
 
+/// A plugin and its settings, as a line.
+fn of_plugin(plugin: &PluginEntry) -> String {
+    let PluginEntry { name, version, path, state, reason, .. } = plugin;
+    let named = name.as_ref().zip(version.as_ref()).map(|(name, version)| format!("{name} {version}, "));
+    let why = reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    format!("{}{path}: {state}{why}", named.unwrap_or_default())
+}
+
 fn text(report: &Report) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: String| {
@@ -168,6 +184,12 @@ fn text(report: &Report) -> String {
             "not there".into()
         };
         line("models folder", format!("{}: {what}", folder.path.display()));
+    }
+    for plugin in &report.plugins {
+        line("plugin", of_plugin(plugin));
+    }
+    for problem in &report.plugin_problems {
+        line("unused", problem.clone());
     }
     let demo = match DemoModel::find() {
         Some(demo) => format!("{}, built in ({} of this program)", demo::NAME, size(demo.packed_size)),

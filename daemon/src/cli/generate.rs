@@ -17,7 +17,7 @@ use super::init_pictures::{self, InitArgs};
 use super::one_job::{done, submit};
 use super::output::{say, visible};
 use super::pictures::Target;
-use super::plugins::plugin;
+use super::plugins::{plugin, plugin_version};
 use super::regions::RegionArgs;
 use super::sampling::SamplingArgs;
 use super::stopped::Stopped;
@@ -75,6 +75,9 @@ pub(super) struct GenerateArgs {
     /// A plugin that takes part, and its parameters as a JSON object; may be given several times
     #[arg(long = "plugin", value_name = "NAME[=JSON]", value_parser = plugin)]
     plugins: Vec<(String, PluginParams)>,
+    /// A plugin's version that is wanted instead of the highest; may be given several times
+    #[arg(long = "plugin-version", value_name = "NAME=VERSION", value_parser = plugin_version)]
+    plugin_versions: Vec<(String, String)>,
     /// Let no plugin rewrite the request
     #[arg(long)]
     no_rewrite: bool,
@@ -270,6 +273,11 @@ impl GenerateArgs {
                 default.plugins
             } else {
                 self.plugins.iter().cloned().collect()
+            },
+            plugin_versions: if self.plugin_versions.is_empty() {
+                default.plugin_versions
+            } else {
+                self.plugin_versions.iter().cloned().collect()
             },
             rewrite: default.rewrite && !self.no_rewrite,
             strict: self.strict,

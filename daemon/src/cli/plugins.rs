@@ -46,6 +46,9 @@ enum PluginsCommand {
     Schema {
         /// Its name
         name: String,
+        /// That of its settings in the configuration file
+        #[arg(long)]
+        settings: bool,
     },
     /// Run a plugin's library with made-up inputs, and say what it does wrong; needs no daemon
     Validate(ValidateArgs),
@@ -55,12 +58,13 @@ enum PluginsCommand {
 
 /// A plugin, as lines.
 fn lines(plugin: &PluginEntry) -> String {
-    let PluginEntry { name, version, path, state, reason, stages, methods, engines, .. } = plugin;
+    let PluginEntry { name, version, path, state, reason, stages, methods, engines, saves, .. } = plugin;
     let cell = |text: &Option<String>| text.as_deref().map_or("-".into(), |text| visible(text).into_owned());
     let engines =
         engines.iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind} '{name}'")));
     let methods = methods.keys().map(|method| format!("{}.{method}", name.as_deref().unwrap_or("-")));
-    let parts: Vec<String> = stages.iter().cloned().chain(methods).chain(engines).collect();
+    let saves = saves.iter().map(|kind| format!("may write {kind} files"));
+    let parts: Vec<String> = stages.iter().cloned().chain(methods).chain(engines).chain(saves).collect();
     let stages = if parts.is_empty() { "-".into() } else { visible(&parts.join(", ")).into_owned() };
     let reason = reason.as_ref().map_or_else(String::new, |why| format!("  {}\n", visible(why)));
     let (name, version, path) = (cell(name), cell(version), visible(path));
@@ -81,6 +85,16 @@ pub(super) fn plugin(text: &str) -> Result<(String, PluginParams), String> {
         Err(error) => return Err(format!("what is behind {name}= is no JSON: {error}; give {EXAMPLE}")),
     };
     Err(format!("what is behind {name}= is {is}, and an object is wanted; give {EXAMPLE}"))
+}
+
+/// Reads `NAME=VERSION`.
+pub(super) fn plugin_version(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, version)) if !name.trim().is_empty() && !version.trim().is_empty() => {
+            Ok((name.to_owned(), version.to_owned()))
+        }
+        _ => Err("give NAME=VERSION, such as vignette=1.0.0; `latentd plugins list` has them".to_owned()),
+    }
 }
 
 /// What a shell is given.
@@ -105,9 +119,14 @@ pub(super) async fn run(global: &GlobalArgs, args: PluginsArgs) -> Result<ExitCo
             print(&list.plugins.iter().map(lines).collect::<String>())?;
         }
         PluginsCommand::New { name, lang, folder } => new_plugin::run(&name, lang, folder)?,
-        PluginsCommand::Schema { name } => {
+        PluginsCommand::Schema { name, settings } => {
             let request = async |client: &Client| client.plugin_schema(&name).await;
-            print_json(&ask(global, &config, &[], request).await?.1.parameters)?;
+            let schema = ask(global, &config, &[], request).await?.1;
+            match (settings, schema.settings) {
+                (false, _) => print_json(&schema.parameters)?,
+                (true, Some(settings)) => print_json(&settings)?,
+                (true, None) => say(&format!("latentd: plugin '{}' has no settings", visible(&name))),
+            }
         }
         PluginsCommand::Validate(args) => return validate::run(args),
         PluginsCommand::ValidateChild(args) => return validate::run_child(args),
@@ -161,7 +180,7 @@ mod tests {
         assert!(matches!(command(&["list", "--json"]), Some(PluginsCommand::List { json: true })));
         assert!(matches!(command(&["list"]), Some(PluginsCommand::List { json: false })));
         assert!(
-            matches!(command(&["schema", "vignette"]), Some(PluginsCommand::Schema { name }) if name == "vignette")
+            matches!(command(&["schema", "vignette"]), Some(PluginsCommand::Schema { name, settings: false }) if name == "vignette")
         );
         assert!(command(&["schema"]).is_none());
     }

@@ -60,6 +60,7 @@ impl Reload {
         }
         daemon.jobs.set_limits(job_limits(&applied));
         daemon.studio.settings.set(drawing(&applied));
+        daemon.studio.plugins.configure(applied.plugins.clone());
         daemon.config.set(applied);
         // Fewer may be kept now.
         daemon.jobs.purge();

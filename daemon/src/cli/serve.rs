@@ -185,6 +185,8 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
     let (device, budget) = device::open(Arc::new(pool), config.memory_budget()).map_err(Failure::usage)?;
     let memory = Memory::new(device, budget);
     memory.keep_at_most(config.plugin_cache_budget(budget));
+    let plugins = Plugins::new(config.plugin_folders(), state_dir.plugins(), state_dir.plugin_folders());
+    plugins.configure(config.plugins.clone());
     let studio = Studio {
         library: Arc::new(library),
         device: Arc::new(Device { id: DeviceId(0), threads, memory }),
@@ -193,7 +195,7 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
         blobs: Blobs::default(),
         decoding: Decoding::default(),
         styles: Styles::new(state_dir.styles()),
-        plugins: Plugins::new(config.plugin_folders(), state_dir.plugins(), state_dir.plugin_folders()),
+        plugins,
         outputs_dir: state_dir.outputs(),
         told_built_in: Once::new(),
     };

@@ -7,24 +7,21 @@ use latentd_client::protocol::LibraryKind;
 
 use super::item::Item;
 use super::layout::parts;
-use super::places::{Root, folder_kind, root_of};
+use super::places::{Root, folder_kind, folder_of, root_of};
 use super::{Library, NO_FOLDER};
 use crate::contain::contain;
 use crate::error::{Class, Error, Result};
 
-/// A1111's folder of checkpoints.
-const CHECKPOINTS: &str = "Stable-diffusion";
-
 impl Library {
-    /// Where a new checkpoint belongs: the folder of checkpoints in the first models folder, be it there or not.
-    pub(crate) fn checkpoints_folder(&self) -> Result<PathBuf> {
-        let holds = |root: &&Root| root.kind.is_none_or(|kind| kind == LibraryKind::Checkpoint);
+    /// Where a new file of a kind belongs: the folder for it in the first models folder, be it there or not.
+    pub(crate) fn folder_for(&self, kind: LibraryKind) -> Result<PathBuf> {
+        let holds = |root: &&Root| root.kind.is_none_or(|of| of == kind);
         let Some(root) = self.roots.iter().find(holds).cloned() else {
             let text = "dir: there is no models folder; give one, or start the daemon with --models-dir";
             return Err(Error::invalid(text));
         };
         let (path, asked) = (root.path.clone(), root.clone());
-        self.askers.ask(&root, move |_| checkpoints_in(&asked)).unwrap_or_else(|| {
+        self.askers.ask(&root, move |_| folder_in(&asked, kind)).unwrap_or_else(|| {
             let text = format!("dir: {} does not answer; give another folder", path.display());
             Err(Error::new(Class::Busy, text))
         })
@@ -39,7 +36,7 @@ impl Library {
     }
 }
 
-fn checkpoints_in(root: &Root) -> Result<PathBuf> {
+fn folder_in(root: &Root, kind: LibraryKind) -> Result<PathBuf> {
     if !root.path.is_dir() {
         return Err(Error::invalid(format!("dir: {} {NO_FOLDER}", root.path.display())));
     }
@@ -49,8 +46,8 @@ fn checkpoints_in(root: &Root) -> Result<PathBuf> {
     let part = parts(root).into_iter().find(|part| part.kind.is_none());
     let folder = part.map_or_else(|| root.path.clone(), |part| part.path);
     let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let of_checkpoints = |path: &PathBuf| folder_kind(path) == Some(LibraryKind::Checkpoint) && path.is_dir();
-    Ok(entries.filter(of_checkpoints).min().unwrap_or_else(|| folder.join(CHECKPOINTS)))
+    let is_of_kind = |path: &PathBuf| folder_kind(path) == Some(kind) && path.is_dir();
+    Ok(entries.filter(is_of_kind).min().unwrap_or_else(|| folder.join(folder_of(kind))))
 }
 
 #[cfg(test)]
@@ -69,13 +66,14 @@ mod tests {
             for folder in folders {
                 fs::create_dir_all(root.path().join(folder)).expect("made");
             }
-            let found = checkpoints_in(&Root::of_models(root.path().to_owned())).expect("a folder");
+            let found = folder_in(&Root::of_models(root.path().to_owned()), LibraryKind::Checkpoint)
+                .expect("a folder");
             assert_eq!(found, root.path().join(expected), "{folders:?}");
         }
         let root = tempfile::tempdir().expect("a folder");
         let of_kind = Root { path: root.path().to_owned(), kind: Some(LibraryKind::Checkpoint) };
-        assert_eq!(checkpoints_in(&of_kind).expect("a folder"), root.path());
-        let none = checkpoints_in(&Root::of_models(root.path().join("none")));
+        assert_eq!(folder_in(&of_kind, LibraryKind::Checkpoint).expect("a folder"), root.path());
+        let none = folder_in(&Root::of_models(root.path().join("none")), LibraryKind::Checkpoint);
         assert!(none.is_err_and(|error| error.class == Class::InvalidParams));
     }
 }

@@ -75,6 +75,20 @@ impl From<PathBuf> for Root {
     }
 }
 
+/// How A1111 calls the folder that new files of a kind belong in.
+pub(super) fn folder_of(kind: LibraryKind) -> &'static str {
+    match kind {
+        LibraryKind::Checkpoint => "Stable-diffusion",
+        LibraryKind::Vae => "VAE",
+        LibraryKind::Taesd => "VAE-approx",
+        LibraryKind::Lora => "Lora",
+        LibraryKind::Controlnet => "ControlNet",
+        LibraryKind::Upscaler => "ESRGAN",
+        LibraryKind::Restorer => "GFPGAN",
+        other => FOLDERS.iter().find(|(_, kind)| *kind == other).map_or("models", |(name, _)| *name),
+    }
+}
+
 /// The kind that a folder of this name stands for.
 pub(super) fn folder_kind(folder: &Path) -> Option<LibraryKind> {
     let name = folder.file_name()?.to_str()?;

@@ -4,20 +4,24 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
+use latentd_client::protocol::LibraryKind;
 use latentd_models::Tensor;
 use latentd_models::image::Picture;
 use latentd_models::pipeline::{AttentionStage, ImageCoding, Region, Role, Rule};
 use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
+use serde_json::Value as Json;
 
 use super::artifact::Artifact;
 use super::manifest::Manifest;
 use super::objects::Objects;
 use super::opened::Opened;
 use super::resources::{Nothing, Resources};
+use super::settings::PluginConfigs;
 use super::status::name_of;
 use super::texts::Texts;
 use crate::error::{Class, Error, Result};
@@ -25,6 +29,17 @@ use crate::memory::{CacheKey, Cached, Lease};
 
 /// The share of a plugin's work that is worth to be told.
 const LEAST_ADVANCE: f64 = 0.01;
+
+/// What a plugin did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Recorded<'a> {
+    /// So many of its functions ran, in so much time.
+    Ran { calls: u64, spent: Duration },
+    /// One of them failed.
+    Failed(&'a str),
+    /// It logged a line.
+    Logged { level: &'static str, text: &'a str },
+}
 
 /// What of a job its plugins may ask for.
 pub(crate) trait Job: Sync {
@@ -65,6 +80,20 @@ pub(crate) trait Job: Sync {
     fn folder(&self, plugin: &str) -> Result<PathBuf> {
         Err(Error::internal(format!("there is no folder for plugin '{plugin}' here")))
     }
+
+    /// What the configuration says of plugins.
+    fn configs(&self) -> Arc<PluginConfigs> {
+        Arc::default()
+    }
+
+    /// Versions of plugins that the request wants, by name, where they are not the highest.
+    fn versions(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        &NONE
+    }
+
+    /// Takes note of what a plugin did. \[any thread\]
+    fn record(&self, _plugin: &str, _version: &str, _event: &Recorded<'_>) {}
 
     /// What was kept under a key.
     fn cached(&self, _key: &CacheKey) -> Option<Cached> {
@@ -132,6 +161,10 @@ pub(super) struct Call<'a> {
     pub plugin: &'a str,
     /// The plugin's.
     pub version: &'a str,
+    /// Kinds of library files that it may write and remove.
+    pub saves: &'a [LibraryKind],
+    /// The schema of its settings.
+    pub settings: Option<&'a Json>,
     thread: ThreadId,
     /// How much of its work was told to be done.
     done: Mutex<f64>,
@@ -253,6 +286,8 @@ impl<'a> Call<'a> {
         Self {
             plugin: &manifest.name,
             version: &manifest.version,
+            saves: &manifest.saves,
+            settings: manifest.settings.as_ref(),
             thread: thread::current().id(),
             // Also that nothing is done yet can be told.
             done: Mutex::new(-1.0),

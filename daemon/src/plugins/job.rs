@@ -16,6 +16,7 @@ use super::manifest::Stage;
 use super::opened::Opened;
 use super::order;
 use super::prompts::PromptLists;
+use super::records::recorded;
 use crate::error::{Class, Error, Result};
 
 /// What plugins are told of a request.
@@ -246,10 +247,12 @@ fn planned(
     let Some(plan) = plugin.tables.plan.and_then(|table| table.plan) else {
         return Ok(Some((all(), vec![])));
     };
-    let call = Call::new(manifest, job, None, Some(Answer::default())).with_opened(opened);
-    // SAFETY: `told` and the table live until the function returns; the call is this one.
-    let status = unsafe { plan(call.pointer(), told, &raw const host::PLAN) };
-    let state = call.end(status, "job.plan")?;
+    let (state, status) = recorded(job, manifest, || {
+        let call = Call::new(manifest, job, None, Some(Answer::default())).with_opened(opened);
+        // SAFETY: `told` and the table live until the function returns; the call is this one.
+        let status = unsafe { plan(call.pointer(), told, &raw const host::PLAN) };
+        Ok((call.end(status, "job.plan")?, status))
+    })?;
     let mut answer = state.plan.unwrap_or_default();
     answer.wants.retain(|want| is_of_jobs(&want.stage));
     if status == LATENTD_SKIP || answer.wants.is_empty() {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use latentd_client::protocol::LibraryKind;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
@@ -12,6 +13,7 @@ use super::engine_kinds::{self, Named};
 use super::method_rows::{self, MethodRow};
 use super::parameters::read_parameters;
 use super::section::{self, Unread};
+use super::settings;
 use crate::schema::shorten;
 use crate::suggest::advice;
 
@@ -23,10 +25,7 @@ const TAKEN: [&str; 10] =
     ["jobs", "library", "models", "plugins", "styles", "image", "prompt", "blobs", "latentd", "server"];
 
 /// Keys of a manifest that the design has and this version does not.
-const NOT_YET: [&str; 2] = ["capabilities", "settings"];
-
-/// Keys that are read, of a manifest and of a stage.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "name",
     "version",
     "abi",
@@ -38,11 +37,13 @@ const KEYS: [&str; 11] = [
     "requires",
     "uses",
     "parameters",
+    "settings",
+    "capabilities",
 ];
 const STAGE_KEYS: [&str; 3] = ["place", "after", "before"];
 
 /// What a plugin says of itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Manifest {
     pub name: String,
     pub version: String,
@@ -61,6 +62,10 @@ pub(crate) struct Manifest {
     pub uses: Vec<String>,
     /// A JSON Schema of what a request may give it, which can be compiled.
     pub parameters: Option<Json>,
+    /// The same of what the configuration file may.
+    pub settings: Option<Json>,
+    /// Kinds of library files that it may write and remove.
+    pub saves: Vec<LibraryKind>,
 }
 
 /// A stage that a plugin takes part in.
@@ -104,12 +109,22 @@ struct Written {
     #[serde(default)]
     uses: Vec<String>,
     parameters: Option<String>,
+    settings: Option<String>,
+    #[serde(default)]
+    capabilities: WrittenCapabilities,
     #[serde(default)]
     stages: BTreeMap<String, WrittenStage>,
     #[serde(default)]
     methods: BTreeMap<String, method_rows::Written>,
     #[serde(default)]
     engines: BTreeMap<String, engine_kinds::Written>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCapabilities {
+    #[serde(default)]
+    save: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -143,6 +158,7 @@ fn parse(section: &[u8]) -> Result<Manifest, String> {
     check_keys(&table)?;
     let written: Written = toml::from_str(text).map_err(|error| said(text, &error))?;
     let parameters = written.parameters.map(|text| read_parameters(&text)).transpose();
+    let settings = written.settings.map(|text| settings::read_schema(&text)).transpose();
     let stages = written.stages.into_iter().map(|(id, stage)| read_stage(id, stage, &written.name));
     let manifest = Manifest {
         abi: read_abi(&written.abi)?,
@@ -150,6 +166,8 @@ fn parse(section: &[u8]) -> Result<Manifest, String> {
         methods: method_rows::read(written.methods)?,
         engines: engine_kinds::read(written.engines)?,
         parameters: parameters.map_err(|error| format!("parameters: {error}"))?,
+        saves: written.capabilities.save.iter().map(|kind| read_kind(kind)).collect::<Result<_, _>>()?,
+        settings: settings.map_err(|error| format!("settings: {error}"))?,
         name: written.name,
         version: written.version,
         license: written.license,
@@ -171,9 +189,6 @@ fn said(text: &str, error: &toml::de::Error) -> String {
 }
 
 fn check_keys(table: &toml::Table) -> Result<(), String> {
-    if let Some(key) = NOT_YET.iter().find(|key| table.contains_key(**key)) {
-        return Err(format!("declares {key}, which this version of latentd does not have yet"));
-    }
     let unknown = |table: &toml::Table, known: &[&str]| {
         let key = table.keys().find(|key| !known.contains(&key.as_str()))?;
         let advice = match advice(key, known.iter().copied()) {
@@ -200,6 +215,14 @@ fn read_abi(abi: &str) -> Result<(u32, u32), String> {
     };
     let parts = abi.split_once('.').and_then(|(major, minor)| Some((number(major)?, number(minor)?)));
     parts.ok_or_else(|| format!("abi '{}' must be major and minor, such as '0.1'", shorten(abi)))
+}
+
+fn read_kind(name: &str) -> Result<LibraryKind, String> {
+    let kind = LibraryKind::ALL.iter().find(|(_, own)| *own == name).map(|(kind, _)| *kind);
+    kind.ok_or_else(|| {
+        let advice = advice(name, LibraryKind::ALL.map(|(_, name)| name));
+        format!("capabilities: save: '{}' is no kind of library file{advice}", shorten(name))
+    })
 }
 
 fn read_stage(id: String, stage: WrittenStage, plugin: &str) -> Result<Stage, String> {
@@ -301,6 +324,10 @@ description = "Mends faces.\nSlowly."
 requires = ["subjob.run/draft-1"]
 uses = ["tensor.ops/2"]
 parameters = """{"type": "object", "properties": {"strength": {"type": "number", "default": 0.5}}}"""
+settings = """{"type": "object", "properties": {"limit": {"type": "integer"}}}"""
+
+[capabilities]
+save = ["face", "embedding"]
 
 [stages."image.post/draft-1"]
 place = "innermost"
@@ -347,6 +374,8 @@ entries = ["face"]
             parameters: Some(
                 json!({"type": "object", "properties": {"strength": {"type": "number", "default": 0.5}}}),
             ),
+            saves: vec![LibraryKind::Face, LibraryKind::Embedding],
+            settings: Some(json!({"type": "object", "properties": {"limit": {"type": "integer"}}})),
         };
         assert_eq!(whole, expected);
         let small = parse(format!("{SMALL}\0\0").as_bytes()).expect("a manifest");
@@ -422,10 +451,11 @@ entries = ["face"]
         check(&format!("{SMALL}[stages.x]"), "stage: 'x' must be a name and a revision");
         check(&format!("{SMALL}[stages.'x/1']\nafter = ['B']"), "stage 'x/1': after: 'B' is no name");
         check(&format!("{SMALL}[stages.'x/1']\nbefore = ['a']"), "before: 'a' is this plugin itself");
-        for key in NOT_YET {
-            let expected = format!("declares {key}, which this version of latentd does not have yet");
-            check(&format!("{SMALL}[{key}.x]\ny = 1"), &expected);
-        }
+        check(
+            &format!("{SMALL}capabilities.save = ['fase']"),
+            "capabilities: save: 'fase' is no kind of library file",
+        );
+        check(&format!("{SMALL}settings = '{{}}'"), "settings: its type is missing");
         for id in ["x", "x/", "/1", "x/one", "x/draft-", "X/1", "x/1/2", "x y/1", "x/0000000001"] {
             check(&format!("{SMALL}requires = ['{id}']"), "requires: '");
             check(&format!("{SMALL}uses = ['{id}']"), "uses: '");

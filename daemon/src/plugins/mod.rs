@@ -17,6 +17,7 @@ mod keywords;
 mod known_methods;
 mod lending;
 mod library;
+mod listing;
 mod manifest;
 mod method_rows;
 mod methods;
@@ -25,10 +26,12 @@ mod opened;
 mod order;
 mod parameters;
 mod prompts;
+mod records;
 mod resources;
 mod rewrite;
 mod search;
 mod section;
+mod settings;
 mod stages;
 mod status;
 mod texts;
@@ -38,33 +41,36 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use latentd_client::protocol::{
-    PluginEntry, PluginList, PluginMethod, PluginMethodSchema, PluginParams, PluginSchema, PluginState,
-};
+use latentd_client::protocol::{PluginList, PluginMethodSchema, PluginParams, PluginSchema};
 use tracing::info;
 
 use crate::error::{Class, Error, Result};
+use crate::live::Live;
+use crate::schema::shorten;
 use crate::state_dir::make_private;
 use crate::suggest::nearest;
 pub(crate) use artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
-pub(crate) use call::Job;
+pub(crate) use call::{Job, Recorded};
 pub(crate) use engine_kinds::Kind;
 pub(crate) use engines::Engine;
 use engines::Unknown;
 pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use known_methods::Known;
 use library::{Libraries, Plugin};
+pub(crate) use listing::{configured_in_vain, look};
+use listing::{disabled, entry};
 use manifest::Manifest;
 pub(crate) use manifest::check_name;
 pub(crate) use method_rows::MethodKind;
-use method_rows::MethodRow;
 pub(crate) use methods::{Listed, Method, Returned, WITHIN, may_be};
 pub(crate) use objects::Image;
 pub(crate) use prompts::PromptLists;
-pub(crate) use resources::{HeldPicture, Resources};
+pub(crate) use records::{Records, line};
+pub(crate) use resources::{FileToSave, HeldPicture, Resources};
 pub(crate) use rewrite::{MOST_REQUESTS, PromptText, Rewriter, Rewriting};
 pub(crate) use search::Folder;
 use search::{Found, Search};
+pub(crate) use settings::PluginConfigs;
 pub(crate) use stages::{JobStages, Whole};
 pub(crate) use validate::{Checked, Options, Outcome, Program, run_child, validate};
 
@@ -77,6 +83,10 @@ pub(crate) struct Plugins {
     known: Known,
     /// Where each has a folder of its own.
     own: PathBuf,
+    /// What the configuration says of each.
+    configs: Live<PluginConfigs>,
+    /// What they did.
+    pub(crate) records: Records,
 }
 
 impl Plugins {
@@ -89,7 +99,19 @@ impl Plugins {
             libraries: Libraries::new(copies),
             known: Known::default(),
             own,
+            configs: Live::new(PluginConfigs::new()),
+            records: Records::default(),
         }
+    }
+
+    /// Takes what the configuration says of them from now on.
+    pub(crate) fn configure(&self, configs: PluginConfigs) {
+        self.configs.set(configs);
+    }
+
+    /// What the configuration says of them.
+    pub(crate) fn configs(&self) -> Arc<PluginConfigs> {
+        self.configs.get()
     }
 
     /// A plugin's own folder, which only we can look into; made if it is not there.
@@ -102,60 +124,36 @@ impl Plugins {
 
     fn found(&self) -> Vec<Found> {
         let found = self.search.lock().unwrap_or_else(PoisonError::into_inner).search(&self.folders);
-        self.known.note(usable(&found).map(|(_, (manifest, _))| manifest));
+        self.known.note(usable(&found, &HIGHEST).map(|(_, (manifest, _))| manifest));
         found
     }
 
     /// What is installed. Loads nothing.
     pub(crate) fn list(&self) -> PluginList {
-        let plugins = self.found().into_iter().map(|found| self.entry(found)).collect();
-        PluginList { plugins }
+        let (found, configs) = (self.found(), self.configs());
+        let plugins = found.into_iter().map(|found| entry(found, &configs, Some(&self.libraries)));
+        PluginList { plugins: plugins.collect() }
     }
 
-    fn entry(&self, found: Found) -> PluginEntry {
-        let path = found.path.to_string_lossy().into_owned();
-        let Found { outcome, set_aside, .. } = found;
-        let (manifest, identity) = match outcome {
-            Ok(read) => read,
-            Err(reason) => {
-                return PluginEntry {
-                    path,
-                    state: PluginState::Refused,
-                    reason: Some(reason),
-                    ..PluginEntry::default()
-                };
-            }
-        };
-        let failure = self.libraries.failure(&identity.sha256);
-        let state = match (&set_aside, &failure) {
-            (Some(_), _) => PluginState::SetAside,
-            (None, Some(_)) => PluginState::Refused,
-            (None, None) if self.libraries.is_loaded(&identity.sha256) => PluginState::Loaded,
-            (None, None) => PluginState::Ready,
-        };
-        let (major, minor) = manifest.abi;
-        PluginEntry {
-            name: Some(manifest.name),
-            version: Some(manifest.version),
-            path,
-            state,
-            reason: set_aside.or(failure),
-            abi: Some(format!("{major}.{minor}")),
-            license: manifest.license,
-            description: manifest.description,
-            stages: manifest.stages.into_iter().map(|stage| stage.id).collect(),
-            methods: manifest.methods.into_iter().map(|row| (row.name.clone(), told_method(row))).collect(),
-            engines: manifest
-                .engines
-                .into_iter()
-                .map(|named| (named.kind.name().to_owned(), named.entries))
-                .collect(),
+    /// Of plugins with their versions those that are there still, but are not used unless they are asked for by version.
+    pub(crate) fn still_there(&self, mut versions: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        if versions.is_empty() {
+            return versions;
         }
+        let found = self.found();
+        let is_set_aside = |(name, version): (&String, &mut String)| {
+            let mut there = found.iter().filter_map(|found| Some((found, &found.outcome.as_ref().ok()?.0)));
+            let is_it = |of: &Manifest| of.name == *name && of.version == *version;
+            there.clone().any(|(_, of)| is_it(of))
+                && there.all(|(found, of)| !is_it(of) || found.set_aside.is_some())
+        };
+        versions.retain(|name, version| is_set_aside((name, version)));
+        versions
     }
 
     /// What a plugin's parameters may be.
     pub(crate) fn schema(&self, name: &str) -> Result<PluginSchema> {
-        let (_, (manifest, _)) = named(name, &self.found())?;
+        let (_, (manifest, _)) = named(name, &HIGHEST, &self.found())?;
         let nothing =
             || serde_json::json!({"type": "object", "properties": {}, "additionalProperties": false});
         let methods = manifest.methods.iter().map(|row| {
@@ -168,13 +166,15 @@ impl Plugins {
             version: manifest.version,
             parameters: manifest.parameters.unwrap_or_else(nothing),
             methods,
+            settings: manifest.settings,
         })
     }
 
     /// Settles the parameters of a request's plugins; loads those that are not in memory.
     pub(crate) fn settle(&self, asked: &BTreeMap<String, PluginParams>, job: &dyn Job) -> Result<Settled> {
         let found = self.found();
-        let loaded = asked.iter().map(|(name, params)| Ok((self.load(name, &found)?, params)));
+        let loaded =
+            asked.iter().map(|(name, params)| Ok((self.load(name, job.versions(), &found)?, params)));
         Settled::of(loaded.collect::<Result<_>>()?, job)
     }
 
@@ -188,13 +188,19 @@ impl Plugins {
         job: &dyn Job,
     ) -> Result<Engine> {
         let found = self.found();
-        let manifests = usable(&found).map(|(_, (manifest, _))| manifest);
+        let manifests = usable(&found, job.versions()).map(|(_, (manifest, _))| manifest);
         let manifest = engines::find(kind, name, manifests, &Unknown { field, beside })?;
-        Engine::describe(self.load(&manifest.name, &found)?, kind, name, job)
+        Engine::describe(self.load(&manifest.name, job.versions(), &found)?, kind, name, job)
     }
 
-    fn load(&self, name: &str, found: &[Found]) -> Result<Arc<Plugin>> {
-        let (path, (manifest, identity)) = named(name, found)?;
+    fn load(&self, name: &str, versions: &Versions, found: &[Found]) -> Result<Arc<Plugin>> {
+        let (path, (manifest, identity)) = named(name, versions, found)?;
+        let configs = self.configs();
+        let wrong = disabled(name, &configs)
+            .or_else(|| settings::settled(name, manifest.settings.as_ref(), &configs).err());
+        if let Some(why) = wrong {
+            return Err(Error::new(Class::Plugin, format!("plugin '{name}': {why}")));
+        }
         if !self.libraries.is_loaded(&identity.sha256) {
             info!(plugin = name, version = manifest.version, path = %path.display(), "loading a plugin");
         }
@@ -202,23 +208,49 @@ impl Plugins {
     }
 }
 
-/// A method as lists have it.
-fn told_method(row: MethodRow) -> PluginMethod {
-    let MethodRow { kind, since, description, .. } = row;
-    PluginMethod { kind: kind.told(), since, description }
+/// Versions that are wanted, by the plugins' names.
+type Versions = BTreeMap<String, String>;
+
+/// Where none is wanted but the highest.
+static HIGHEST: Versions = BTreeMap::new();
+
+/// Those that are used, with their files: of those whose version is wanted that one, of others the highest.
+fn usable<'a>(
+    found: &'a [Found],
+    versions: &'a Versions,
+) -> impl Iterator<Item = (&'a PathBuf, &'a (Manifest, search::Identity))> + Clone {
+    let read = found.iter().filter_map(|found| Some((found, found.outcome.as_ref().ok()?)));
+    let used = read.filter(|(found, (manifest, _))| match versions.get(&manifest.name) {
+        Some(version) => manifest.version == *version,
+        None => found.set_aside.is_none(),
+    });
+    used.map(|(found, read)| (&found.path, read))
 }
 
-/// Those that are used, with their files.
-fn usable(found: &[Found]) -> impl Iterator<Item = (&PathBuf, &(Manifest, search::Identity))> + Clone {
-    let used = found.iter().filter(|found| found.set_aside.is_none());
-    used.filter_map(|found| Some((&found.path, found.outcome.as_ref().ok()?)))
+/// Why a version that is wanted cannot be had.
+fn no_version(name: &str, version: &str, found: &[Found]) -> Error {
+    let manifests = found.iter().filter_map(|found| Some(&found.outcome.as_ref().ok()?.0));
+    let there: Vec<&str> = manifests.filter(|of| of.name == name).map(|of| of.version.as_str()).collect();
+    let there = there.join(", ");
+    let shown = shorten(version);
+    Error::not_found(format!("plugin_versions.{name}: there is no version '{shown}'; there is {there}"))
 }
 
 /// The plugin of this name that is used.
-fn named(name: &str, found: &[Found]) -> Result<(PathBuf, (Manifest, search::Identity))> {
-    let usable: Vec<_> = usable(found).collect();
+fn named(
+    name: &str,
+    versions: &Versions,
+    found: &[Found],
+) -> Result<(PathBuf, (Manifest, search::Identity))> {
+    let usable: Vec<_> = usable(found, versions).collect();
     if let Some((path, read)) = usable.iter().find(|(_, (manifest, _))| manifest.name == name) {
         return Ok(((*path).clone(), (*read).clone()));
+    }
+    let is_there = |found: &Found| found.outcome.as_ref().is_ok_and(|(manifest, _)| manifest.name == name);
+    if let Some(version) = versions.get(name)
+        && found.iter().any(is_there)
+    {
+        return Err(no_version(name, version, found));
     }
     // Somebody may have put it there, and it is not taken.
     let mut refused = found.iter().filter(|found| {

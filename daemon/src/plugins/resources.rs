@@ -11,6 +11,18 @@ use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
 use crate::onnx::Graph;
 
+/// A file that a plugin saves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileToSave<'a> {
+    pub kind: LibraryKind,
+    /// Without folder and extension, as the plugin gives it.
+    pub name: &'a str,
+    /// A safetensors file.
+    pub bytes: &'a [u8],
+    /// Whether one of this name is replaced.
+    pub replace: bool,
+}
+
 /// Where pictures and files come from.
 pub(crate) trait Resources: Sync {
     /// Takes the picture that a field's value is, in one of the forms of the wire. Its header is checked, nothing is decoded.
@@ -21,6 +33,18 @@ pub(crate) trait Resources: Sync {
 
     /// The file of a kind that a name means, held open as it is now.
     fn file(&self, kind: LibraryKind, name: &str) -> Result<Arc<Pinned>>;
+
+    /// Writes a file into the folder for its kind; it may be named from then on.
+    fn save(&self, file: &FileToSave<'_>) -> Result<Arc<Pinned>> {
+        let text = format!("{} '{}': there is no library here", file.kind.name(), file.name);
+        Err(Error::new(Class::Unsupported, text))
+    }
+
+    /// Removes a file.
+    fn remove(&self, file: &Pinned) -> Result<()> {
+        let text = format!("'{}': there is no library here", file.item().name);
+        Err(Error::new(Class::Unsupported, text))
+    }
 
     /// The ONNX graph of a file, whose memory is counted as long as somebody has it.
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>>;

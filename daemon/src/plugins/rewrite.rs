@@ -21,6 +21,7 @@ use super::manifest::{Manifest, Stage};
 use super::opened::Opened;
 use super::order;
 use super::prompts::ParamPrompt;
+use super::records::recorded;
 use super::{Plugins, named};
 use crate::error::{Class, Error, Result};
 
@@ -67,13 +68,17 @@ pub(crate) struct Rewriter {
 
 impl Plugins {
     /// Those of a request that rewrite it, in their order; they are loaded.
-    pub(crate) fn rewriters(&self, asked: &BTreeMap<String, PluginParams>) -> Result<Vec<Rewriter>> {
+    pub(crate) fn rewriters(
+        &self,
+        asked: &BTreeMap<String, PluginParams>,
+        job: &dyn Job,
+    ) -> Result<Vec<Rewriter>> {
         let found = self.found();
         let (mut rewriters, mut manifests) = (vec![], vec![]);
         for name in asked.keys() {
-            let (_, (manifest, _)) = named(name, &found)?;
+            let (_, (manifest, _)) = named(name, job.versions(), &found)?;
             if stage(&manifest).is_some() {
-                rewriters.push(Rewriter { plugin: self.load(name, &found)? });
+                rewriters.push(Rewriter { plugin: self.load(name, job.versions(), &found)? });
                 manifests.push(manifest);
             }
         }
@@ -96,7 +101,7 @@ impl Plugins {
     ) -> Result<BTreeMap<String, (PluginParams, Vec<ParamPrompt>)>> {
         let found = self.found();
         let of_plugin = |(name, params): (&String, &PluginParams)| {
-            let (_, (manifest, _)) = named(name, &found)?;
+            let (_, (manifest, _)) = named(name, job.versions(), &found)?;
             let given = given(&manifest, params, job)?;
             let prompts = manifest.parameters.as_ref().map(|schema| given.prompts(schema)).transpose();
             let prompts = prompts.map_err(|text| Error::invalid(format!("plugins.{name}: {text}")))?;
@@ -167,6 +172,15 @@ impl Rewriter {
 
     /// Asks it with what is lent until it returns.
     pub(super) fn call(
+        &self,
+        job: &dyn Job,
+        opened: &RefCell<Opened>,
+        args: *const latentd_rewrite,
+    ) -> Result<Answer> {
+        recorded(job, &self.plugin.manifest, || self.answer(job, opened, args))
+    }
+
+    fn answer(
         &self,
         job: &dyn Job,
         opened: &RefCell<Opened>,

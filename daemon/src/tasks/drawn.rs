@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use latentd_client::protocol::{ImageIn, ImageOut, Timings, Txt2ImgResult};
+use latentd_client::protocol::{ImageIn, ImageOut, PluginLine, Timings, Txt2ImgResult};
 use latentd_models::image::Picture;
 use latentd_models::image::outpaint::Job;
 use latentd_models::model::PictureSize;
@@ -20,7 +20,7 @@ use super::from_pictures::{FromPictures, Ready, Way};
 use super::given::{Given, Sources};
 use super::hooks::RunHooks;
 use super::packing::Packing;
-use super::plugins::Asking;
+use super::plugins::{Asking, MOST_LOGGED};
 use super::task::Run;
 use crate::error::{Class, Error, Result};
 use crate::memory::{HiresWish, Known, Lent, Wishes};
@@ -57,6 +57,7 @@ impl Draw {
             timings,
             notices: self.notices.clone(),
             spent: BTreeMap::new(),
+            log: vec![],
             beside: Beside::after(beside),
             steps: 0,
         };
@@ -91,7 +92,8 @@ impl Draw {
                 images.collect::<Result<Vec<_>>>()?
             }
         };
-        let Course { known, mut timings, mut notices, spent, beside, .. } = course;
+        let Course { known, mut timings, mut notices, spent, mut log, beside, .. } = course;
+        log.truncate(MOST_LOGGED);
         notices.extend(beside.left_out());
         timings.total_s = started.elapsed().as_secs_f64();
         Ok(Txt2ImgResult {
@@ -100,6 +102,7 @@ impl Draw {
             precision: known.precision.name().to_owned(),
             timings,
             plugin_timings: spent,
+            plugin_log: log,
             artifacts: beside.packed,
             notices,
         })
@@ -247,6 +250,7 @@ impl Draw {
                 *course.spent.entry(plugin).or_default() += seconds;
             }
             drop(stages);
+            course.log.extend(asking.log());
             match drawn {
                 Ok(drawn) => {
                     course.steps = hooks.steps_done();
@@ -345,6 +349,8 @@ struct Course {
     notices: Vec<String>,
     /// Seconds of each plugin.
     spent: BTreeMap<String, f64>,
+    /// What plugins logged.
+    log: Vec<PluginLine>,
     /// Pictures of plugins beside the results.
     beside: Beside,
     /// Steps that are done.

@@ -11,6 +11,7 @@ use super::device::DeviceId;
 use super::draw::{Begun, Draw};
 use super::given::{Given, Sources};
 use super::packing::Packing;
+use super::plugins::MOST_LOGGED;
 use super::rewriting::{Rewritten, rewritten};
 use super::studio::Studio;
 use super::task::{Run, Watch};
@@ -98,7 +99,10 @@ impl Draws {
 
 /// Adds what was drawn next.
 fn join(all: &mut Txt2ImgResult, drawn: Txt2ImgResult) {
-    let Txt2ImgResult { images, job: _, precision, timings, plugin_timings, artifacts, notices } = drawn;
+    let Txt2ImgResult { images, job: _, precision, timings, plugin_timings, plugin_log, artifacts, notices } =
+        drawn;
+    all.plugin_log.extend(plugin_log);
+    all.plugin_log.truncate(MOST_LOGGED);
     all.images.extend(images);
     all.artifacts.extend(artifacts);
     all.precision = precision;

@@ -309,6 +309,7 @@ fn upscaler(
     let all: Vec<HiresUpscaler> = HiresUpscaler::all().collect();
     let beside: Vec<&str> = all.iter().map(HiresUpscaler::name).collect();
     let asking = Asking::new(watch, &studio.device.memory, studio, names::noise_source(params.rng));
+    let asking = asking.with_versions(params.plugin_versions.clone());
     let engine = studio.plugins.engine(Kind::Upscaler, name, ("hr_upscaler", &beside), &asking)?;
     Ok((HiresUpscaler::Named(name.to_owned()), Some(engine)))
 }

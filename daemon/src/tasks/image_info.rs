@@ -18,7 +18,8 @@ pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<Ima
     let infotext = infotext::infotext(&texts, (header.width, header.height));
     let mut info = ImageInfo { infotext, ..ImageInfo::default() };
     if let Some(text) = &info.infotext {
-        let (told, others) = infotext::read(text);
+        let (mut told, others) = infotext::read(text);
+        told.request.plugin_versions = studio.plugins.still_there(told.versions_of_plugins());
         let is_known = |kind| move |hash: &str| studio.library.find(kind, hash).is_ok();
         info.request = Some(told.into_request(is_known(LibraryKind::Checkpoint), is_known(LibraryKind::Vae)));
         info.others = others.into_iter().collect();

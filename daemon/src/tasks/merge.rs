@@ -237,7 +237,7 @@ impl Lora {
 
 /// Where those are put that say nothing of it. What is not there yet is made once there is something to put there.
 fn own_folder(studio: &Studio) -> Result<PathBuf> {
-    let dir = studio.library.checkpoints_folder()?;
+    let dir = studio.library.folder_for(LibraryKind::Checkpoint)?;
     let there = dir.to_str().filter(|_| dir.is_dir());
     Ok(there.map(|dir| folder("dir", dir, true, &studio.folders)).transpose()?.unwrap_or(dir))
 }

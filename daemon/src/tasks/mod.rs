@@ -41,6 +41,7 @@ mod refiner;
 mod regions;
 mod rewriting;
 mod sampling;
+mod saving_files;
 mod studio;
 mod task;
 mod told_picture;

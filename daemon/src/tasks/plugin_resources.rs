@@ -9,12 +9,13 @@ use latentd_models::nn::Precision;
 use rmpv::Value;
 
 use super::given::{Given, Sources, wrong};
+use super::saving_files;
 use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Error, Result};
 use crate::library::Pinned;
 use crate::onnx::Graph;
-use crate::plugins::{HeldPicture, Image, Resources};
+use crate::plugins::{FileToSave, HeldPicture, Image, Resources};
 
 /// What a studio has, for a request that is watched.
 pub(super) struct StudioResources<'a> {
@@ -59,6 +60,14 @@ impl Resources for StudioResources<'_> {
 
     fn file(&self, kind: LibraryKind, name: &str) -> Result<Arc<Pinned>> {
         self.studio.library.pin_addon(kind, name)
+    }
+
+    fn save(&self, file: &FileToSave<'_>) -> Result<Arc<Pinned>> {
+        saving_files::save(self.studio, file)
+    }
+
+    fn remove(&self, file: &Pinned) -> Result<()> {
+        saving_files::remove(self.studio, file)
     }
 
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {

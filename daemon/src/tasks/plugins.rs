@@ -1,9 +1,10 @@
 //! The plugins that a request names: resolved with it, and told of in its pictures.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use latentd_client::protocol::{Bytes, ImageOut, PluginProgress, Txt2ImgParams};
+use latentd_client::protocol::{Bytes, ImageOut, PluginLine, PluginProgress, Txt2ImgParams};
 use latentd_models::image::Picture;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline;
@@ -17,7 +18,13 @@ use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Class, Error, Result};
 use crate::memory::{CacheKey, Cached, Lease, Memory};
-use crate::plugins::{Engine, Job, JobFacts, JobPlugins, PromptLists, Resources};
+use crate::plugins::{
+    Engine, Job, JobFacts, JobPlugins, PluginConfigs, PromptLists, Recorded, Resources, line,
+};
+use crate::schema::shorten;
+
+/// Lines that plugins logged, in a result.
+pub(super) const MOST_LOGGED: usize = 100;
 
 /// What plugins may ask for of the job that they are part of.
 pub(super) struct Asking<'a> {
@@ -29,6 +36,10 @@ pub(super) struct Asking<'a> {
     pictures: u32,
     /// Whether previews are asked for.
     previews: bool,
+    /// Versions of plugins that the request wants.
+    versions: BTreeMap<String, String>,
+    /// What plugins logged.
+    log: Mutex<Vec<PluginLine>>,
 }
 
 impl<'a> Asking<'a> {
@@ -39,7 +50,18 @@ impl<'a> Asking<'a> {
         rng: NoiseSource,
     ) -> Self {
         let resources = StudioResources { studio, watch, precision: Precision::F32 };
-        Self { watch, memory, rng, resources, pictures: 0, previews: false }
+        let (versions, log) = Default::default();
+        Self { watch, memory, rng, resources, pictures: 0, previews: false, versions, log }
+    }
+
+    /// The same, with versions of plugins that the request wants.
+    pub(super) fn with_versions(self, versions: BTreeMap<String, String>) -> Self {
+        Self { versions, ..self }
+    }
+
+    /// What plugins logged since it was asked last.
+    pub(super) fn log(&self) -> Vec<PluginLine> {
+        std::mem::take(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The same, for networks that compute in this precision.
@@ -103,6 +125,24 @@ impl Job for Asking<'_> {
         self.resources.studio.plugins.own_folder(plugin)
     }
 
+    fn versions(&self) -> &BTreeMap<String, String> {
+        &self.versions
+    }
+
+    fn record(&self, plugin: &str, version: &str, event: &Recorded<'_>) {
+        self.resources.studio.plugins.records.record(plugin, version, event);
+        if let Some(line) = line(plugin, event) {
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            if log.len() < MOST_LOGGED {
+                log.push(line);
+            }
+        }
+    }
+
+    fn configs(&self) -> Arc<PluginConfigs> {
+        self.resources.studio.plugins.configs()
+    }
+
     fn cached(&self, key: &CacheKey) -> Option<Cached> {
         self.memory.cached(key)
     }
@@ -120,10 +160,20 @@ pub(super) fn resolve(
     (studio, watch): (&Arc<Studio>, &dyn Watch),
     notices: &mut Notices,
 ) -> Result<JobPlugins> {
+    let mut versions = params.plugin_versions.keys();
+    let is_asked = |name: &String| {
+        params.plugins.contains_key(name) || engines.iter().any(|engine| engine.plugin() == name)
+    };
+    if let Some(name) = versions.find(|name| !is_asked(name)) {
+        let name = shorten(name);
+        let text = format!("plugin_versions.{name}: the request names no such plugin; remove it");
+        return Err(Error::invalid(text));
+    }
     if params.plugins.is_empty() && engines.is_empty() {
         return Ok(JobPlugins::default());
     }
     let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng);
+    let asking = asking.with_versions(params.plugin_versions.clone());
     let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
     let asked = studio.plugins.settle(&params.plugins, &asking)?.with_lists(lists, pictures)?;
     // As it will be drawn, with the texts as they were written.
@@ -142,6 +192,7 @@ pub(super) fn resolve(
         tiling_x: params.tiling_x,
         tiling_y: params.tiling_y,
         plugins: asked.told(),
+        plugin_versions: params.plugin_versions.clone(),
         ..settled.clone()
     };
     let request = rmp_serde::to_vec_named(&request)

@@ -106,7 +106,10 @@ pub(super) fn rewritten(
     if params.plugins.is_empty() || !params.rewrite {
         return Ok((vec![Rewritten::plain(params)], vec![]));
     }
-    let rewriters = studio.plugins.rewriters(&params.plugins)?;
+    let rng = names::noise_source(params.rng);
+    let versions = params.plugin_versions.clone();
+    let asking = Asking::new(watch, &studio.device.memory, studio, rng).with_versions(versions);
+    let rewriters = studio.plugins.rewriters(&params.plugins, &asking)?;
     if rewriters.is_empty() {
         return Ok((vec![Rewritten::plain(params)], vec![]));
     }
@@ -121,8 +124,6 @@ pub(super) fn rewritten(
         region.mask =
             ImageIn::blob(Given::new(&format!("regions[{place}].mask"), mask, &sources)?.keep(&sources));
     }
-    let rng = names::noise_source(params.rng);
-    let asking = Asking::new(watch, &studio.device.memory, studio, rng);
     let mut prompts_of_plugins = vec![];
     for (name, (params_of, prompts)) in studio.plugins.prompts(&params.plugins, &asking)? {
         for prompt in prompts {

@@ -42,4 +42,5 @@ pub(crate) use prediction::METADATA as PREDICTION_METADATA;
 pub use prediction::{Prediction, ToldBy, config_beside};
 pub(crate) use resolution::native_size;
 pub use tensors::{StoredScale, StoredTensor, Tensors};
+pub use write::to_safetensors;
 pub(crate) use write::{Planned, write};

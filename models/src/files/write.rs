@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::container::ElementType;
-use crate::{Error, Result};
+use crate::{Error, Result, Tensor};
 
 /// A tensor that will be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,29 @@ impl Planned {
         })?;
         Ok(self.shape.iter().product::<usize>() as u64 * size)
     }
+}
+
+/// A safetensors file of these tensors, as f32, and what it says of itself.
+///
+/// # Errors
+/// If two have one name.
+pub fn to_safetensors(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let planned: Vec<_> = tensors
+        .iter()
+        .map(|(name, tensor)| Planned {
+            name: name.clone(),
+            dtype: ElementType::F32,
+            shape: tensor.dims().to_vec(),
+        })
+        .collect();
+    let planned: Vec<_> = planned.iter().collect();
+    let elements = |place: usize| {
+        let values = tensors.get(place).map_or(&[][..], |(_, tensor)| tensor.values());
+        Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into())
+    };
+    let mut out = vec![];
+    write(&mut out, Path::new("the file"), &planned, metadata, elements)?;
+    Ok(out)
 }
 
 /// Writes a file of `tensors`; `elements` gives those of the one at this place in the list. Errors call the file `path`.

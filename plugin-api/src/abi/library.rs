@@ -26,6 +26,34 @@ pub struct latentd_file_info {
     pub metadata: latentd_bytes,
 }
 
+/// A tensor of a file that a plugin saves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct latentd_saved_tensor {
+    /// Its name in the file.
+    pub name: latentd_text,
+    /// The tensor: f32.
+    pub tensor: latentd_handle,
+}
+
+/// A file that a plugin saves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct latentd_save {
+    /// sizeof of it, as the plugin knows it.
+    pub size: u32,
+    /// 1: a file of this name is replaced. 0: there must be none.
+    pub replace: u32,
+    /// One of those that the manifest asks for: `[capabilities] save = ["face"]`.
+    pub kind: latentd_text,
+    /// Without folder and extension, as requests will call it.
+    pub name: latentd_text,
+    /// At least one: latentd_saved_tensor, each of another name, at most 256 MiB together.
+    pub tensors: latentd_list,
+    /// What the file says of itself: a map of texts, as MessagePack; may be empty.
+    pub metadata: latentd_bytes,
+}
+
 /// LATENTD_LIBRARY: the library of models, by kinds and names. Files are held open as they are found, until the job ends: one
 /// that is replaced meanwhile is read as it was, one that is written to is an error.
 #[repr(C)]
@@ -77,4 +105,16 @@ pub struct latentd_library {
             bytes: *mut latentd_handle,
         ) -> latentd_status,
     >,
+    /// Writes a safetensors file into the folder for its kind, whole or not at all; it may be named from then on. INVALID if the
+    /// manifest does not ask for the kind, or there is such a file and `replace` is 0. What is already written stays if the job
+    /// fails later. \[job\]
+    pub save: Option<
+        unsafe extern "C" fn(
+            call: *mut latentd_call,
+            save: *const latentd_save,
+            file: *mut latentd_file,
+        ) -> latentd_status,
+    >,
+    /// Removes a file of a kind that the manifest asks to save. Who holds it open goes on with it. \[job\]
+    pub remove: Option<unsafe extern "C" fn(call: *mut latentd_call, file: latentd_file) -> latentd_status>,
 }

@@ -44,6 +44,11 @@ pub struct latentd_jobs {
     /// for. \[job\]
     pub folder:
         Option<unsafe extern "C" fn(call: *mut latentd_call, path: *mut latentd_text) -> latentd_status>,
+    /// What `[plugins.NAME.settings]` of the configuration file says: a map as MessagePack, valid by the manifest's schema of
+    /// settings, with its defaults; lent until this function of the plugin returns. As the file is now: it may be read again
+    /// while the daemon runs. \[control\] \[job\]
+    pub settings:
+        Option<unsafe extern "C" fn(call: *mut latentd_call, map: *mut latentd_bytes) -> latentd_status>,
 }
 
 /// A tensor: NCHW logical; latents and samples in the model's scale.

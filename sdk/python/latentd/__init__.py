@@ -27,7 +27,7 @@ from .errors import (
     Timeout,
     Unsupported,
 )
-from .plugins import PluginEntry, PluginList, PluginMethod, PluginSchema
+from .plugins import PluginEntry, PluginLine, PluginList, PluginMethod, PluginSchema
 from .prompts import (
     PromptNetwork,
     PromptPart,
@@ -93,6 +93,7 @@ __all__ = [
     "Output",
     "PluginEntry",
     "PluginError",
+    "PluginLine",
     "PluginList",
     "PluginMethod",
     "PluginProgress",

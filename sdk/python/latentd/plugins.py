@@ -28,7 +28,7 @@ class PluginEntry:
     """Where it is."""
     state: str
     """``"ready"``: it may be asked for; ``"loaded"``: it is in memory; ``"set-aside"``: another version or copy of it is
-    used; ``"refused"``: it cannot be used."""
+    used; ``"disabled"``: the configuration says that it is not used; ``"refused"``: it cannot be used."""
     name: Optional[str] = None
     """What requests call it in ``plugins``; ``None`` if the file could not be read."""
     version: Optional[str] = None
@@ -45,6 +45,21 @@ class PluginEntry:
     engines: Dict[str, List[str]] = field(default_factory=dict)
     """What requests and other plugins may have it compute: names by kind (``"upscaler"``, ``"restorer"``,
     ``"preprocessor"``, ``"detector"``, ``"tagger"``)."""
+    saves: List[str] = field(default_factory=list)
+    """Kinds of library files that it may write and remove."""
+
+
+@dataclass(frozen=True)
+class PluginLine:
+    """A line that a plugin logged."""
+
+    plugin: str
+    """The plugin's name."""
+    time: float
+    """When; seconds since 1970."""
+    level: str
+    """``"error"``, ``"warn"`` or ``"info"``."""
+    text: str
 
 
 @dataclass(frozen=True)
@@ -65,11 +80,23 @@ class PluginSchema:
     """The JSON Schema of its parameters, with their defaults."""
     methods: Dict[str, Dict[str, Any]] = field(default_factory=dict, repr=False)
     """Of its own methods by their names: the JSON Schemas ``params`` and, where the plugin says it, ``result``."""
+    settings: Optional[Dict[str, Any]] = field(default=None, repr=False)
+    """The same of its settings in the configuration file; ``None`` if it has none."""
 
 
 def parse_plugin_list(value: Any) -> PluginList:
     """The result of ``plugins.list``."""
     return PluginList([_plugin(plugin) for plugin in member(value, "plugins", list)])
+
+
+def parse_plugin_line(value: Any) -> PluginLine:
+    """A line of a result's ``plugin_log``."""
+    return PluginLine(
+        plugin=member(value, "plugin", str),
+        time=member(value, "time", float),
+        level=member(value, "level", str),
+        text=member(value, "text", str),
+    )
 
 
 def parse_plugin_schema(value: Any) -> PluginSchema:
@@ -79,6 +106,7 @@ def parse_plugin_schema(value: Any) -> PluginSchema:
         version=member(value, "version", str),
         parameters=member(value, "parameters", dict),
         methods={str(name): dict(schemas) for name, schemas in member(value, "methods", dict).items()},
+        settings=value.get("settings"),
     )
 
 
@@ -94,6 +122,7 @@ def _plugin(value: Any) -> PluginEntry:
         description=value.get("description"),
         stages=[str(stage) for stage in member(value, "stages", list)],
         methods={str(name): _method(method) for name, method in member(value, "methods", dict).items()},
+        saves=[str(kind) for kind in member(value, "saves", list)],
         engines={str(kind): [str(name) for name in names] for kind, names in member(value, "engines", dict).items()},
     )
 

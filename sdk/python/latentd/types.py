@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, TypedDict, Union
 
 from .errors import ProtocolError
+from .plugins import PluginLine, parse_plugin_line
 from .whole_file import write_whole
 
 
@@ -178,6 +179,8 @@ class Txt2ImgFields(TypedDict, total=False):
     plugins: Mapping[str, Mapping[str, Any]]
     """Plugins that take part, by name (:meth:`~latentd.Client.plugins`), each with its parameters
     (:meth:`~latentd.Client.plugin_schema`), at most 32: ``{"vignette": {"strength": 0.5}}``."""
+    plugin_versions: Mapping[str, str]
+    """Versions of plugins that it wants, by name, where it does not want the highest that is there."""
     rewrite: bool
     """Whether plugins may rewrite the request before it is resolved, as they may by default; ``image_info`` says false where
     one of a picture's plugins would do it again."""
@@ -472,6 +475,8 @@ class Result:
     """Seconds that each plugin took, within those of ``timings``."""
     artifacts: List[Artifact] = field(default_factory=list)
     """What plugins left beside the images."""
+    plugin_log: List[PluginLine] = field(default_factory=list)
+    """What plugins logged while it was drawn, at most 100 lines."""
 
 
 @dataclass(frozen=True)
@@ -728,6 +733,7 @@ def parse_result(value: Any) -> Result:
         precision=precision,
         plugin_timings=plugins,
         artifacts=artifacts,
+        plugin_log=[parse_plugin_line(line) for line in value.get("plugin_log") or []],
     )
 
 

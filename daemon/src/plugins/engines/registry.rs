@@ -87,14 +87,8 @@ mod tests {
             name: name.to_owned(),
             version: "1".to_owned(),
             abi: (0, 1),
-            license: None,
-            description: None,
-            stages: vec![],
-            methods: vec![],
             engines: vec![Named { kind, entries: entries.iter().map(|entry| (*entry).to_owned()).collect() }],
-            requires: vec![],
-            uses: vec![],
-            parameters: None,
+            ..Manifest::default()
         }
     }
 

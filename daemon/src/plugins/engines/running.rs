@@ -16,6 +16,7 @@ use crate::plugins::host::{bytes, text};
 use crate::plugins::lending::{Lending, Made, Said};
 use crate::plugins::objects::{Content, Objects};
 use crate::plugins::opened::Opened;
+use crate::plugins::records::recorded;
 
 /// An empty map in MessagePack.
 const NOTHING: &[u8] = &[0x80];
@@ -104,7 +105,8 @@ impl<'a> Engines<'a> {
     /// Runs an engine that makes one of a picture.
     pub(super) fn run(&self, engine: &Engine, image: &Content) -> Result<Content> {
         let begun = Instant::now();
-        let made = self.instance(engine).and_then(|instance| self.run_with(&instance, engine, image));
+        let run = || self.run_with(&*self.instance(engine)?, engine, image);
+        let made = recorded(self.job, &engine.plugin.manifest, run);
         *self.spent.borrow_mut().entry(engine.plugin().to_owned()).or_default() += begun.elapsed();
         made
     }

@@ -3,15 +3,16 @@
 use latentd_models::image::Picture;
 use latentd_plugin_api::abi::{
     LATENTD_ANY, LATENTD_CANCELLED, LATENTD_FAILED, LATENTD_INVALID, LATENTD_MISUSE, LATENTD_OK,
-    latentd_call, latentd_handle, latentd_jobs, latentd_status, latentd_text,
+    latentd_bytes, latentd_call, latentd_handle, latentd_jobs, latentd_status, latentd_text,
 };
 
 use super::serving::{
-    Failure, Served, call_of, misuse, objects, on_one_line, read_text, reserve, serve, text,
+    Failure, Served, bytes, call_of, misuse, objects, on_one_line, read_text, reserve, serve, text,
 };
 use crate::plugins::artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::{Content, Image};
+use crate::plugins::settings::settled;
 
 /// Notices of one call.
 const MOST_NOTICES: usize = 64;
@@ -28,6 +29,7 @@ pub(super) static JOBS: latentd_jobs = latentd_jobs {
     artifact: Some(artifact),
     reserve: Some(more_memory),
     folder: Some(folder),
+    settings: Some(settings),
 };
 
 unsafe extern "C" fn cancelled(call: *mut latentd_call) -> u32 {
@@ -180,6 +182,25 @@ unsafe extern "C" fn folder(call: *mut latentd_call, path: *mut latentd_text) ->
         // SAFETY: it is not null, and the plugin's own. The text stays where it is until the call ends.
         unsafe { path.write(text(&folder)) };
         state.lent.push(Box::new(folder));
+        Ok(())
+    };
+    // SAFETY: the plugin names a call.
+    unsafe { serve(call, work) }
+}
+
+unsafe extern "C" fn settings(call: *mut latentd_call, map: *mut latentd_bytes) -> latentd_status {
+    let work = |call: &Call<'_>, state: &mut State<'_>| {
+        if map.is_null() {
+            return misuse("map is null");
+        }
+        let configs = call.job.configs();
+        let failed = |text| Failure(LATENTD_FAILED, text);
+        let settings = settled(call.plugin, call.settings, &configs).map_err(failed)?;
+        let packed = rmp_serde::to_vec_named(&settings).map_err(|error| failed(error.to_string()))?;
+        let packed: Box<[u8]> = packed.into();
+        // SAFETY: it is not null, and the plugin's own. The bytes stay where they are until the call ends.
+        unsafe { map.write(bytes(&packed)) };
+        state.lent.push(Box::new(packed));
         Ok(())
     };
     // SAFETY: the plugin names a call.

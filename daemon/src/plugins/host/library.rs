@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use latentd_client::protocol::LibraryKind;
 use latentd_plugin_api::abi::{
-    LATENTD_INVALID, LATENTD_NOT_FOUND, latentd_call, latentd_file, latentd_file_info, latentd_handle,
-    latentd_library, latentd_list, latentd_status, latentd_text,
+    LATENTD_NOT_FOUND, latentd_call, latentd_file, latentd_file_info, latentd_handle, latentd_library,
+    latentd_list, latentd_status, latentd_text,
 };
 use rmpv::Value;
 
-use super::named::{file, lend_bytes, opened};
-use super::serving::{Failure, Served, give_back, misuse, objects, read_text, reserve, serve, taken, text};
+use super::named::{file, kind, lend_bytes, opened};
+use super::saving;
+use super::serving::{Failure, give_back, misuse, objects, read_text, reserve, serve, taken, text};
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::Content;
-use crate::plugins::parameters::kind_of;
 use crate::schema::shorten;
 use crate::suggest::advice;
 
@@ -28,15 +27,9 @@ pub(super) static LIBRARY: latentd_library = latentd_library {
     info: Some(info),
     tensor: Some(tensor),
     open: Some(open),
+    save: Some(saving::save),
+    remove: Some(saving::remove),
 };
-
-/// The kind of this name; an error names the nearest.
-fn kind(name: &str) -> Served<LibraryKind> {
-    kind_of(name).ok_or_else(|| {
-        let advice = advice(name, LibraryKind::ALL.map(|(_, name)| name));
-        Failure(LATENTD_INVALID, format!("'{}' is no kind of file{advice}", shorten(name)))
-    })
-}
 
 unsafe extern "C" fn find(
     call: *mut latentd_call,

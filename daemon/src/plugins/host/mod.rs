@@ -13,6 +13,7 @@ mod networks;
 mod onnx;
 mod ops;
 mod plan;
+mod saving;
 mod serving;
 mod tensors;
 mod texts;
@@ -28,7 +29,7 @@ use latentd_plugin_api::abi::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::call::{Call, State};
+use super::call::{Call, Recorded, State};
 pub(super) use attention::add_rule;
 pub(super) use plan::PLAN;
 pub(super) use serving::{bytes, taken, text};
@@ -91,6 +92,16 @@ unsafe extern "C" fn log(call: *mut latentd_call, level: u32, line: latentd_text
     let (line, call) = unsafe { (read_text(line), call_of(call)) };
     let plugin = call.map_or("?", |call| call.plugin);
     let line = on_one_line(&line);
+    let name = match level {
+        LATENTD_ERROR => "error",
+        LATENTD_WARN => "warn",
+        _ => "info",
+    };
+    if let Some(call) = call
+        && level != LATENTD_DEBUG
+    {
+        call.job.record(call.plugin, call.version, &Recorded::Logged { level: name, text: &line });
+    }
     match level {
         LATENTD_ERROR => error!(plugin, "{line}"),
         LATENTD_WARN => warn!(plugin, "{line}"),

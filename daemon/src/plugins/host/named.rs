@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use latentd_client::protocol::LibraryKind;
 use latentd_plugin_api::abi::{
-    latentd_bytes, latentd_file, latentd_handle, latentd_input, latentd_list, latentd_net,
+    LATENTD_INVALID, latentd_bytes, latentd_file, latentd_handle, latentd_input, latentd_list, latentd_net,
 };
 
 use super::serving::{Failure, Served, bytes, misuse, objects, read_text, reserve, text};
@@ -11,6 +12,9 @@ use crate::library::Pinned;
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::Content;
 use crate::plugins::opened::{Net, Opened};
+use crate::plugins::parameters::kind_of;
+use crate::schema::shorten;
+use crate::suggest::advice;
 
 /// Inputs of one run.
 const MOST_INPUTS: u32 = 256;
@@ -23,6 +27,14 @@ pub(super) fn opened<'a>(state: &State<'a>) -> Served<&'a std::cell::RefCell<Ope
         Some(opened) => Ok(opened),
         None => misuse("there are no files and networks here"),
     }
+}
+
+/// The kind of this name; an error names the nearest.
+pub(super) fn kind(name: &str) -> Served<LibraryKind> {
+    kind_of(name).ok_or_else(|| {
+        let advice = advice(name, LibraryKind::ALL.map(|(_, name)| name));
+        Failure(LATENTD_INVALID, format!("'{}' is no kind of file{advice}", shorten(name)))
+    })
 }
 
 /// A file by its number.

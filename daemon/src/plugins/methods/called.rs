@@ -21,6 +21,7 @@ use crate::plugins::library::Plugin;
 use crate::plugins::method_rows::{MethodKind, MethodRow};
 use crate::plugins::objects::Objects;
 use crate::plugins::opened::Opened;
+use crate::plugins::records::recorded;
 
 /// What a quick method has. Within the daemon it cannot be ended, only be told of it.
 pub(crate) const WITHIN: Duration = Duration::from_secs(5);
@@ -124,6 +125,10 @@ impl Method {
 
     /// Calls it.
     pub(crate) fn call(&self, job: &dyn Job) -> Result<Returned> {
+        recorded(job, &self.plugin.manifest, || self.returned(job))
+    }
+
+    fn returned(&self, job: &dyn Job) -> Result<Returned> {
         let Self { plugin, row, given, .. } = self;
         let (manifest, at) = (&plugin.manifest, format!("method '{}'", row.name));
         let wrong = |text: &str| self.wrong(&at, text);

@@ -9,7 +9,7 @@ use crate::error::{Class, Error, Result};
 use crate::plugins::library::Plugin;
 use crate::plugins::manifest::{Manifest, check_name};
 use crate::plugins::method_rows::{MethodKind, MethodRow, is_method};
-use crate::plugins::{Plugins, named, usable};
+use crate::plugins::{HIGHEST, Plugins, named, usable};
 use crate::schema::shorten;
 use crate::suggest::nearest;
 
@@ -69,7 +69,7 @@ impl Plugins {
     pub(crate) fn method_kind(&self, name: &str) -> Result<MethodKind> {
         let found = self.found();
         let (plugin, method) = parts(name)?;
-        let (_, (manifest, _)) = named(plugin, &found).map_err(|error| no_method(name, &error))?;
+        let (_, (manifest, _)) = named(plugin, &HIGHEST, &found).map_err(|error| no_method(name, &error))?;
         Ok(row(&manifest, method)?.kind)
     }
 
@@ -77,15 +77,15 @@ impl Plugins {
     pub(in crate::plugins) fn method(&self, name: &str) -> Result<(Arc<Plugin>, MethodRow)> {
         let found = self.found();
         let (plugin, method) = parts(name)?;
-        let (_, (manifest, _)) = named(plugin, &found).map_err(|error| no_method(name, &error))?;
+        let (_, (manifest, _)) = named(plugin, &HIGHEST, &found).map_err(|error| no_method(name, &error))?;
         let row = row(&manifest, method)?.clone();
-        Ok((self.load(plugin, &found)?, row))
+        Ok((self.load(plugin, &HIGHEST, &found)?, row))
     }
 
     /// All methods, by their names.
     pub(crate) fn methods(&self) -> Vec<Listed> {
         let found = self.found();
-        let manifests = usable(&found).map(|(_, (manifest, _))| manifest);
+        let manifests = usable(&found, &HIGHEST).map(|(_, (manifest, _))| manifest);
         let mut all: Vec<Listed> = manifests
             .flat_map(|manifest| manifest.methods.iter().map(move |row| Listed::of(manifest, row)))
             .collect();

@@ -32,7 +32,7 @@ use latentd_plugin_api::abi::{
 use crate::error::{Class, Error, Result};
 use crate::memory::Lease;
 use crate::plugins::artifact::Artifact;
-use crate::plugins::call::{AtHand, Call, Job, Want};
+use crate::plugins::call::{AtHand, Call, Job, Recorded, Want};
 use crate::plugins::engines::Engines;
 use crate::plugins::given::Decoded;
 use crate::plugins::job::{JobPlugins, Member};
@@ -67,6 +67,15 @@ pub(crate) struct JobStages<'a> {
     leases: RefCell<Vec<Lease>>,
 }
 
+impl Drop for JobStages<'_> {
+    fn drop(&mut self) {
+        for instance in &self.instances {
+            let (calls, spent) = (instance.calls.get(), instance.spent.get());
+            self.record(instance, &Recorded::Ran { calls, spent });
+        }
+    }
+}
+
 /// What a plugin made for this drawing.
 pub(in crate::plugins) struct Instance<'a> {
     pub(in crate::plugins) member: &'a Member,
@@ -78,6 +87,8 @@ pub(in crate::plugins) struct Instance<'a> {
     _given: Vec<Arc<Decoded>>,
     /// What it took, without what it waited for.
     spent: Cell<Duration>,
+    /// How often it was called.
+    calls: Cell<u64>,
 }
 
 /// What a stage's function is called with.
@@ -110,9 +121,21 @@ impl<'a> JobStages<'a> {
             let params = member.given.packed(&handles);
             let since = Instant::now();
             let told = plugins.described(member, &params);
-            let (made, said) = Made::by(&member.plugin, &told, job, (&objects, &opened))?;
+            let created = Made::by(&member.plugin, &told, job, (&objects, &opened));
+            let (made, said) = created.inspect_err(|error| {
+                let manifest = &member.plugin.manifest;
+                job.record(&manifest.name, &manifest.version, &Recorded::Failed(&error.text));
+            })?;
             let spent = Cell::new(since.elapsed());
-            begun.instances.push(Instance { member, made, objects, opened, _given: given, spent });
+            begun.instances.push(Instance {
+                member,
+                made,
+                objects,
+                opened,
+                _given: given,
+                spent,
+                calls: Cell::new(1),
+            });
             begun.artifacts.borrow_mut().extend(said.artifacts);
             begun.hear(member.name(), said.notices)?;
         }
@@ -192,6 +215,7 @@ impl<'a> JobStages<'a> {
         let begun = Instant::now();
         let called = call(instance, self.job, stage, (contents, slots), at_hand, &function);
         instance.spent.set(instance.spent.get() + begun.elapsed());
+        instance.calls.set(instance.calls.get() + 1);
         match called {
             Ok(left) => {
                 self.artifacts.borrow_mut().extend(left.artifacts);
@@ -206,8 +230,18 @@ impl<'a> JobStages<'a> {
                 );
                 Err(latentd_models::Error::NotFinite(reason))
             }
-            Err(error) => Err(self.fail(error)),
+            Err(error) => {
+                if error.class != Class::Cancelled {
+                    self.record(instance, &Recorded::Failed(&error.text));
+                }
+                Err(self.fail(error))
+            }
         }
+    }
+
+    fn record(&self, instance: &Instance<'_>, event: &Recorded<'_>) {
+        let manifest = &instance.member.plugin.manifest;
+        self.job.record(&manifest.name, &manifest.version, event);
     }
 
     /// Keeps what a plugin wants to be told, each once; an error if nothing may be.

@@ -109,6 +109,7 @@ fn status(session: &Session, _: &Empty) -> Result<Status> {
         models: daemon.studio.device.memory.list(),
         queue: daemon.jobs.queue_status(),
         storage: daemon.storage(),
+        plugins: daemon.studio.plugins.records.list(),
         connections: daemon.connections.load(Ordering::Relaxed),
         stopping: daemon.jobs.is_stopping(),
         config: daemon.reloaded.borrow().clone(),

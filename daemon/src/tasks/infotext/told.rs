@@ -165,6 +165,12 @@ impl Told {
         self.version.as_ref().is_some_and(|version| version.starts_with(OURS))
     }
 
+    /// Versions of the plugins that its request names, in whatever way.
+    pub(in crate::tasks) fn versions_of_plugins(&self) -> BTreeMap<String, String> {
+        let engines = self.engines.iter().map(|engine| (engine.plugin.clone(), engine.version.clone()));
+        self.plugin_versions.clone().into_iter().chain(engines).collect()
+    }
+
     /// The request that repeats the picture, where the library knows the hashes of which is said so. A picture of ours that
     /// names no VAE was drawn with the checkpoint's own, whatever lies beside that by now.
     pub(in crate::tasks) fn into_request(

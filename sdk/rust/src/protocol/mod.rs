@@ -72,8 +72,8 @@ pub use merge::{MergeParams, MergeResult, WeightType};
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
 pub use outpaint::{OutpaintMethod, OutpaintParams};
 pub use plugins::{
-    PluginEntry, PluginList, PluginMethod, PluginMethodKind, PluginMethodSchema, PluginParams, PluginSchema,
-    PluginSchemaParams, PluginState,
+    PluginEntry, PluginLine, PluginList, PluginMethod, PluginMethodKind, PluginMethodSchema, PluginParams,
+    PluginSchema, PluginSchemaParams, PluginState, PluginStatus,
 };
 pub use prompt::{Emphasis, Prompt};
 pub use prompt_tokens::{

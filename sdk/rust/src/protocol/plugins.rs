@@ -54,6 +54,9 @@ pub struct PluginEntry {
     /// `tagger`).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub engines: BTreeMap<String, Vec<String>>,
+    /// Kinds of library files that it may write and remove.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub saves: Vec<String>,
 }
 
 /// A method of a plugin's own.
@@ -106,6 +109,8 @@ pub enum PluginState {
     Loaded,
     /// Another version or copy of it is used.
     SetAside,
+    /// The configuration says that it is not used.
+    Disabled,
     /// It cannot be used.
     Refused,
     /// Something that a newer daemon knows.
@@ -117,10 +122,11 @@ pub enum PluginState {
 
 impl PluginState {
     /// All that are known, with their names.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 5] = [
         (Self::Ready, "ready"),
         (Self::Loaded, "loaded"),
         (Self::SetAside, "set-aside"),
+        (Self::Disabled, "disabled"),
         (Self::Refused, "refused"),
     ];
 
@@ -135,6 +141,42 @@ impl fmt::Display for PluginState {
         // With the width that is asked for: lists have columns.
         f.pad(self.name())
     }
+}
+
+/// What a plugin did since the daemon started (`status`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PluginStatus {
+    /// The plugin's name.
+    pub name: String,
+    /// Its version: each has an entry of its own.
+    pub version: String,
+    /// Calls of its functions.
+    pub calls: u64,
+    /// Seconds that they took, without what they waited for.
+    pub seconds: f64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// Why the last of those did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<String>,
+    /// The last lines that it logged, at most 20.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<PluginLine>,
+}
+
+/// A line that a plugin logged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PluginLine {
+    /// The plugin's name.
+    pub plugin: String,
+    /// When; seconds since 1970.
+    pub time: f64,
+    /// "error", "warn" or "info".
+    pub level: String,
+    /// The line, at most 1000 characters of it.
+    pub text: String,
 }
 
 /// `plugins.schema`.
@@ -159,6 +201,10 @@ pub struct PluginSchema {
     /// Those of its own methods, by their names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub methods: BTreeMap<String, PluginMethodSchema>,
+    /// The same of its settings in the configuration file, `[plugins.NAME.settings]`; absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<JsonMap<String, Json>>")]
+    pub settings: Option<Json>,
 }
 
 /// What a method of a plugin takes and gives.

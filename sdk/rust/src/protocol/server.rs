@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ResidentModel;
+use super::{PluginStatus, ResidentModel};
 
 /// Nothing, as an empty map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -156,6 +156,9 @@ pub struct Status {
     /// What lies on the disk.
     #[serde(default)]
     pub storage: StorageStatus,
+    /// Plugins that were called since it started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<PluginStatus>,
     /// Open connections.
     pub connections: u32,
     /// It finishes what runs and takes nothing new.

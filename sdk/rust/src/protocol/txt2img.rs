@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Emphasis, ImageOut, NoiseSchedule, OnDisconnect, PluginParams, Prompt, RegionParams, UniPcSkipType,
-    UniPcVariant, plugins,
+    Emphasis, ImageOut, NoiseSchedule, OnDisconnect, PluginLine, PluginParams, Prompt, RegionParams,
+    UniPcSkipType, UniPcVariant, plugins,
 };
 
 /// What to draw. Names, meaning and defaults are A1111's.
@@ -189,6 +189,10 @@ pub struct Txt2ImgParams {
     #[serde(deserialize_with = "plugins::by_name", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub plugins: BTreeMap<String, PluginParams>,
+    /// Versions of plugins that it wants, by name, where it does not want the highest that is there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub plugin_versions: BTreeMap<String, String>,
     /// Whether plugins may rewrite the request before it is resolved (stage `request.rewrite`). `image.info` says false of a
     /// picture whose request was rewritten, if one of its plugins would do it again.
     #[serde(skip_serializing_if = "is_true")]
@@ -334,6 +338,7 @@ impl Default for Txt2ImgParams {
             sd_vae_decode_method: VaeDecodeMethod::Full,
             loras: Vec::new(),
             plugins: BTreeMap::new(),
+            plugin_versions: BTreeMap::new(),
             rewrite: true,
             strict: false,
             refiner_checkpoint: None,
@@ -581,6 +586,9 @@ pub struct Txt2ImgResult {
     /// Seconds that each plugin took, of those that took part; within those of `timings`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub plugin_timings: BTreeMap<String, f64>,
+    /// What plugins logged while it was drawn, at most 100 lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugin_log: Vec<PluginLine>,
     /// Pictures that plugins left beside the results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<Artifact>,

@@ -1,0 +1,87 @@
+//! What is installed, as lists have it.
+
+use latentd_client::protocol::{PluginEntry, PluginList, PluginMethod, PluginState};
+
+use super::library::Libraries;
+use super::method_rows::MethodRow;
+use super::search::{Folder, Found, Search};
+use super::settings::{PluginConfigs, settled};
+use crate::suggest::advice;
+
+/// A method as lists have it.
+fn told_method(row: MethodRow) -> PluginMethod {
+    let MethodRow { kind, since, description, .. } = row;
+    PluginMethod { kind: kind.told(), since, description }
+}
+
+/// What is installed in these folders, looked at by itself.
+pub(crate) fn look(folders: &[Folder], configs: &PluginConfigs) -> PluginList {
+    let found = Search::default().search(folders);
+    PluginList { plugins: found.into_iter().map(|found| entry(found, configs, None)).collect() }
+}
+
+/// What the configuration says of plugins that are not there.
+pub(crate) fn configured_in_vain(configs: &PluginConfigs, list: &PluginList) -> Vec<String> {
+    let names: Vec<&str> = list.plugins.iter().filter_map(|plugin| plugin.name.as_deref()).collect();
+    let others = configs.keys().filter(|name| !names.contains(&name.as_str()));
+    let text = |name: &String| {
+        let advice = advice(name, names.iter().copied());
+        format!("[plugins.{name}] of the configuration file: no plugin of this name is there{advice}")
+    };
+    others.map(text).collect()
+}
+
+/// A library as it is listed; of none that is loaded if there are no `libraries`.
+pub(super) fn entry(found: Found, configs: &PluginConfigs, libraries: Option<&Libraries>) -> PluginEntry {
+    let path = found.path.to_string_lossy().into_owned();
+    let Found { outcome, set_aside, .. } = found;
+    let (manifest, identity) = match outcome {
+        Ok(read) => read,
+        Err(reason) => {
+            return PluginEntry {
+                path,
+                state: PluginState::Refused,
+                reason: Some(reason),
+                ..PluginEntry::default()
+            };
+        }
+    };
+    let failure = libraries.and_then(|libraries| libraries.failure(&identity.sha256));
+    let disabled = disabled(&manifest.name, configs);
+    let wrong = settled(&manifest.name, manifest.settings.as_ref(), configs).err();
+    let state = match (&set_aside, &disabled, failure.as_ref().or(wrong.as_ref())) {
+        (Some(_), _, _) => PluginState::SetAside,
+        (None, Some(_), _) => PluginState::Disabled,
+        (None, None, Some(_)) => PluginState::Refused,
+        (None, None, None) if libraries.is_some_and(|all| all.is_loaded(&identity.sha256)) => {
+            PluginState::Loaded
+        }
+        (None, None, None) => PluginState::Ready,
+    };
+    let (major, minor) = manifest.abi;
+    PluginEntry {
+        name: Some(manifest.name),
+        version: Some(manifest.version),
+        path,
+        state,
+        reason: set_aside.or(disabled).or(failure).or(wrong),
+        abi: Some(format!("{major}.{minor}")),
+        license: manifest.license,
+        description: manifest.description,
+        stages: manifest.stages.into_iter().map(|stage| stage.id).collect(),
+        methods: manifest.methods.into_iter().map(|row| (row.name.clone(), told_method(row))).collect(),
+        engines: manifest
+            .engines
+            .into_iter()
+            .map(|named| (named.kind.name().to_owned(), named.entries))
+            .collect(),
+        saves: manifest.saves.into_iter().map(|kind| kind.name().to_owned()).collect(),
+    }
+}
+
+/// Why the configuration keeps a plugin from being used, if so.
+pub(super) fn disabled(name: &str, configs: &PluginConfigs) -> Option<String> {
+    let is_enabled = configs.get(name).is_none_or(|config| config.enabled);
+    let text = || format!("the configuration file says so: [plugins.{name}] enabled = false");
+    (!is_enabled).then(text)
+}
