@@ -71,6 +71,18 @@
 #define LATENTD_EXT_FILE 2
 
 /*
+ To the output of an input block, before it is stored as a skip: both ways go on with it (T2I-Adapter). Block 0 is the first
+ convolution.
+ */
+#define LATENTD_AT_ENCODER 1
+
+/* To a skip, in the order in which they are stored, once the way down has ended (ControlNet). */
+#define LATENTD_AT_SKIP 2
+
+/* To the output of the middle block (ControlNet). */
+#define LATENTD_AT_MIDDLE 3
+
+/*
  Image → image `scale` times as large. The host cuts the picture into tiles and upscales alpha apart: an upscaler sees three
  colours, of any size down to a pixel.
  */
@@ -1497,6 +1509,121 @@ typedef struct latentd_saved_tensor {
     latentd_handle tensor;
 } latentd_saved_tensor;
 
+/* Something that is added. Several at one place add up. */
+typedef struct latentd_residual {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* LATENTD_AT_ENCODER, LATENTD_AT_SKIP or LATENTD_AT_MIDDLE. */
+    uint32_t at;
+    /* Which input block or skip, from 0; of LATENTD_AT_MIDDLE 0. */
+    uint32_t index;
+    /* How many `rows` there are. */
+    uint32_t row_count;
+    /*
+     The rows of the evaluation that the tensor's entries are for, each once; null: all of them. Others stay as they are, to the
+     bit.
+     */
+    const uint32_t *rows;
+    /* (rows, channels, h, w) f32, of the place's size; or (1, channels, h, w), for all of these rows. */
+    latentd_handle tensor;
+    /*
+     How much of it counts where, over the canvas: an image of one channel, or a tensor (1, 1, h, w) f32 of 0…1; of any size,
+     resized (bilinear) to the place; of a tile its part counts. 0: all of it everywhere.
+     */
+    latentd_handle mask;
+    /* What it is multiplied by. 1 is as it is; of zero nothing is added. */
+    double scale;
+} latentd_residual;
+
+/* The UNet is about to be asked. */
+typedef struct latentd_control {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* What it is of, whoever asked for it: all its rows, with what the model is told. */
+    const struct latentd_eval *eval;
+    /* (rows, channels, h, w) f32, as the UNet takes it: x / √(sigma² + 1). What some models are shown behind it is not among it. */
+    latentd_handle x;
+    /*
+     Adds something in this evaluation. The tensor is the host's from then on. INVALID with a text: there is no such place or
+     row, or a size or number that is none there. [job]
+     */
+    latentd_status (*add)(struct latentd_call *call, const struct latentd_residual *residual);
+} latentd_control;
+
+/* LATENTD_CONTROL_RESIDUALS. */
+typedef struct latentd_control_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* [job] */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_control *args);
+} latentd_control_stage;
+
+/* A model. */
+typedef struct latentd_model_info {
+    /* sizeof of it, as the plugin knows it; stays. */
+    uint32_t size;
+    /* LATENTD_PREDICTS_… */
+    uint32_t prediction;
+    /* "sd1", and so on. */
+    struct latentd_text family;
+    /* Channels of latents. */
+    uint32_t latent_channels;
+    /* Channels that the UNet takes: those, and what it is shown behind them. */
+    uint32_t in_channels;
+    /* Pixels to a latent, each way. Pictures are multiples of it. */
+    uint32_t latent_down;
+    /* Of what the model is told: (tokens, width). */
+    uint32_t context_width;
+    /* Of the pooled text; 0 of models that take none. */
+    uint32_t pooled_width;
+    /* Skips, which are input blocks, and places of LATENTD_AT_ENCODER and LATENTD_AT_SKIP. */
+    uint32_t skips;
+    /* What the VAE's own latents are multiplied by. */
+    double latent_scale;
+    /*
+     latentd_model_site, in the order in which they run: skip i is stored by LATENTD_INPUT i, and taken by LATENTD_OUTPUT
+     skips − 1 − i.
+     */
+    struct latentd_list sites;
+} latentd_model_info;
+
+/* LATENTD_MODELS: what the job's model is made of. */
+typedef struct latentd_model_describe {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Fills `info` as far as its size goes: of the job's own checkpoint while it is planned; of the one whose turn it is in
+     stages, which another pass or a refiner may change. UNSUPPORTED where there is none. [control] [job]
+     */
+    latentd_status (*describe)(struct latentd_call *call, struct latentd_model_info *info);
+} latentd_model_describe;
+
+/* A block of the UNet. */
+typedef struct latentd_model_site {
+    /* LATENTD_INPUT, LATENTD_MIDDLE or LATENTD_OUTPUT. */
+    uint32_t part;
+    /* Which block of that part; LATENTD_INPUT 0 is the first convolution. */
+    uint32_t index;
+    /* Of h: after an input or middle block, before an output block. */
+    uint32_t channels;
+    /* Of the skip that joins it, in LATENTD_OUTPUT; else 0. */
+    uint32_t skip_channels;
+    /* What the latents' size is divided by there, rounded up. */
+    uint32_t down;
+    /* Transformer layers in the block. */
+    uint32_t attentions;
+    /* Attention heads of each. */
+    uint32_t heads;
+    /* Channels of those layers; 0 without. */
+    uint32_t width;
+} latentd_model_site;
+
 /* Success. */
 #define LATENTD_OK 0
 
@@ -1548,6 +1675,8 @@ typedef struct latentd_saved_tensor {
 #define LATENTD_DENOISE_BEFORE "denoise.before/draft-1"
 /* Stage, latentd_denoise_stage: the model is about to be asked; x has one entry per row. Slot 0: outputs, one per row, as samples: ask whoever lies inside with LATENTD_EVALS, as often as you like, of any rows. Replacing nothing, or SKIP, leaves it to them. */
 #define LATENTD_DENOISE_WRAP "denoise.wrap/draft-1"
+/* Stage, latentd_control_stage: the UNet is about to be asked, once for all rows of an evaluation; what is added within it is told. */
+#define LATENTD_CONTROL_RESIDUALS "control.residuals/draft-1"
 /* Stage, latentd_unet_block_stage: something goes by in the UNet. Slots: 0 h, 1 the skip, each of the same size. */
 #define LATENTD_UNET_BLOCK "unet.block/draft-1"
 /* Stage, latentd_attention_stage: a pass's model is ready; what rows look up otherwise is declared. */
@@ -1564,6 +1693,8 @@ typedef struct latentd_saved_tensor {
 #define LATENTD_ENGINES "engines/draft-1"
 /* Service, latentd_jobs. */
 #define LATENTD_JOBS "job/draft-1"
+/* Service, latentd_model_describe. */
+#define LATENTD_MODELS "model.describe/draft-1"
 /* Service, latentd_evals. */
 #define LATENTD_EVALS "model.eval/draft-1"
 /* Service, latentd_tensors. */

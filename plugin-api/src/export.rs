@@ -9,10 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::abi::{
     self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_FAILED, LATENTD_OK, LATENTD_SKIP, latentd_attention,
     latentd_attention_stage, latentd_block, latentd_call, latentd_conditioning_stage, latentd_conds,
-    latentd_denoise, latentd_denoise_stage, latentd_job, latentd_latents, latentd_latents_stage,
-    latentd_method, latentd_methods_extension, latentd_pictures, latentd_pictures_stage, latentd_plan,
-    latentd_plan_extension, latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage, latentd_status,
-    latentd_text, latentd_unet_block_stage,
+    latentd_control, latentd_control_stage, latentd_denoise, latentd_denoise_stage, latentd_job,
+    latentd_latents, latentd_latents_stage, latentd_method, latentd_methods_extension, latentd_pictures,
+    latentd_pictures_stage, latentd_plan, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite,
+    latentd_rewrite_stage, latentd_status, latentd_text, latentd_unet_block_stage,
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
 use crate::methods::{self, MethodCall};
 use crate::stages::{
-    self, Batch, Block, Combine, Conds, Declaring, Denoising, Latents, Pictures, Rewrite, Wrap,
+    self, Batch, Block, Combine, Conds, Controlling, Declaring, Denoising, Latents, Pictures, Rewrite, Wrap,
 };
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
@@ -177,6 +177,8 @@ stage!(/// The table of [`stages::DenoiseWrap`].
     DenoiseWrap: latentd_denoise_stage, latentd_denoise as Wrap, LATENTD_DENOISE_WRAP, denoise_wrap);
 stage!(/// The table of [`stages::Attention`].
     Attention: latentd_attention_stage, latentd_attention as Declaring, LATENTD_ATTENTION, attention);
+stage!(/// The table of [`stages::ControlResiduals`].
+    ControlResiduals: latentd_control_stage, latentd_control as Controlling, LATENTD_CONTROL_RESIDUALS, control_residuals);
 stage!(/// The table of [`stages::UNetBlock`].
     UNetBlock: latentd_unet_block_stage, latentd_block as Block, LATENTD_UNET_BLOCK, unet_block);
 stage!(/// The table of [`stages::ImagePost`].

@@ -40,7 +40,9 @@ mod image;
 mod inputs;
 mod job;
 mod library;
+mod mask;
 mod methods;
+mod models;
 mod networks;
 mod onnx;
 mod ops;
@@ -57,14 +59,16 @@ pub use image::{Image, NewImage};
 pub use inputs::{Input, Outputs};
 pub use job::{Job, JobPlan, Plan, Plugin};
 pub use library::{FileInfo, SaveFile};
+pub use mask::Mask;
 pub use methods::{MethodCall, Methods, Sent};
+pub use models::{Model, ModelSite};
 pub use networks::Network;
 pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
-    Ask, Attention, Batch, BatchPost, Block, Combine, Cond, Conditioning, Conds, Declaring, DenoiseBefore,
-    DenoiseCombine, DenoiseWrap, Denoising, Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents,
-    NoiseInit, Part, Pass, PassKind, Patch, Picture, Pictures, PromptText, RequestRewrite, Rewrite, Role,
-    Row, Token, UNetBlock, Where, Wrap,
+    Ask, Attention, Batch, BatchPost, Block, Combine, Cond, Conditioning, Conds, ControlResiduals,
+    Controlling, Declaring, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising, Encoded, Evaluation,
+    ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Patch, Picture, Pictures,
+    PromptText, RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Token, UNetBlock, Where, Wrap,
 };
 pub use tensor::{Kept, NewTensor, Tensor};

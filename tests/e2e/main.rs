@@ -52,6 +52,7 @@ mod reference;
 mod refiner;
 mod regions;
 mod reload;
+mod residuals;
 mod rewrite;
 mod rust_plugin;
 mod same_bytes;

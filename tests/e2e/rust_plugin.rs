@@ -56,6 +56,7 @@ async fn each_stage_is_had_through_the_wrapper_and_a_panic_costs_one_job() {
         "conditioning/draft-1",
         "noise.init/draft-1",
         "denoise.before/draft-1",
+        "control.residuals/draft-1",
         "unet.block/draft-1",
         "denoise.combine/draft-1",
         "latent.final/draft-1",

@@ -142,7 +142,7 @@ fn unet_refuses_residuals_that_do_not_fit() {
     assert!(error.contains("6 residuals were given, 7 are needed"), "{error}");
     residuals.push(golden.get("case5.res_0").clone());
     let error = run(&residuals).expect_err("wrong shape");
-    assert!(error.contains("residual 6 is"), "{error}");
+    assert!(error.contains("the residual of the middle is"), "{error}");
 }
 
 /// Some thirty layers, each of which rounds by 2⁻⁹ of what it gives: √30 · 2⁻⁹ ≈ 1.1e-2, and as much again where

@@ -90,7 +90,7 @@ fn a_unets_sets_do_what_they_say() {
     let extra = Arc::new(unet.context(&tokens(5.0, 4), &[], &Run::WHOLE).expect("context"));
     let run = |rules: &[&[AttentionRule]]| {
         let contexts: Vec<RowContext> = rules.iter().map(|rules| RowContext { own: &own, rules }).collect();
-        let call = UNetCall { times: &times, contexts: &contexts, residuals: None, transforms: &[] };
+        let call = UNetCall { times: &times, contexts: &contexts, residuals: &[], transforms: &[] };
         unet.denoise(&x, &call, &Run::WHOLE).expect("runs")
     };
     let plain = run(&[&[], &[]]);
@@ -112,7 +112,7 @@ fn a_unets_sets_do_what_they_say() {
     assert!(close(&run(&[&[set(0.7, Some(1.0))], &[]]), &found), "everywhere is everywhere");
     let flat = [of_context(0.7, Some(Tensor::full(1.0, [72])))];
     let contexts = [RowContext { own: &own, rules: &flat }, RowContext::own(&own)];
-    let call = UNetCall { times: &times, contexts: &contexts, residuals: None, transforms: &[] };
+    let call = UNetCall { times: &times, contexts: &contexts, residuals: &[], transforms: &[] };
     assert!(unet.denoise(&x, &call, &Run::WHOLE).is_err(), "a mask without rows");
     // The network's own at no weight, and the same tokens as a set of their own.
     let own_again = Arc::new(unet.context(&tokens(1.0, 77), &[], &Run::WHOLE).expect("context"));
@@ -143,7 +143,7 @@ fn a_unets_sets_do_what_they_say() {
         let context =
             unet.context(&Tensor::cat(&[&a, &b], 1).expect("joined"), &[], &Run::WHOLE).expect("context");
         let rows = [RowContext::own(&context), RowContext::own(&context)];
-        let call = UNetCall { times: &times, contexts: &rows, residuals: None, transforms: &[] };
+        let call = UNetCall { times: &times, contexts: &rows, residuals: &[], transforms: &[] };
         unet.denoise(&x, &call, &Run::WHOLE).expect("runs")
     };
     let appended = joined(tokens(1.0, 77), tokens(5.0, 4));

@@ -236,7 +236,7 @@ fn what_is_counted_beforehand_is_what_is_taken() {
             let call = UNetCall {
                 times: &vec![&time[0]; samples],
                 contexts: &of_rows,
-                residuals: None,
+                residuals: &[],
                 transforms: &[],
             };
             unet.denoise(&x, &call, &Run::WHOLE).expect("runs");

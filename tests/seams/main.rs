@@ -12,5 +12,6 @@ mod hires;
 mod hypernetworks;
 mod passes;
 mod regions;
+mod residuals;
 mod sampling;
 mod unet_blocks;

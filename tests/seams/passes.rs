@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use latentd_models::model::{Model, Network, TextEncoder};
 use latentd_models::networks::unet::UNet;
+use latentd_models::networks::unet_residuals::ResidualPlace;
 use latentd_models::networks::vae::Vae;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Patch, Precision};
 use latentd_models::pipeline::{
-    Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handle, Handles,
-    ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Role, Stages, Txt2Img, Wants,
+    Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handles, ImagePost,
+    LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Residual, Role, Stages, Txt2Img, Wants,
 };
 use latentd_models::prompt::Conditioning;
 use latentd_models::{Error, Result, Tensor};
@@ -65,7 +66,11 @@ impl Stages for Log {
         Ok(())
     }
 
-    fn control_residuals(&mut self, stage: &ControlResiduals, tensors: &mut Handles) -> Result<Vec<Handle>> {
+    fn control_residuals(
+        &mut self,
+        stage: &ControlResiduals,
+        tensors: &mut Handles,
+    ) -> Result<Vec<Residual>> {
         let rows = tensors.read(stage.latents)?.dim(0);
         assert_eq!(rows, stage.evaluation.rows.len());
         self.lines.push(format!("control {rows}"));
@@ -150,15 +155,18 @@ impl Stages for Change {
         Ok(())
     }
 
-    fn control_residuals(&mut self, stage: &ControlResiduals, tensors: &mut Handles) -> Result<Vec<Handle>> {
+    fn control_residuals(&mut self, stage: &ControlResiduals, _: &mut Handles) -> Result<Vec<Residual>> {
         let rows = stage.evaluation.rows.len();
-        match self.0 {
-            // Of a number or shape that the network does not have.
-            3 => Ok(vec![tensors.insert(Tensor::full(1.0, [rows, 1, 1, 1]))]),
-            4 => Ok(vec![tensors.insert(Tensor::full(1.0, [rows + 1, 1, 1, 1]))]),
-            5 => Ok(vec![Handle::from(12345)]),
-            _ => Ok(vec![]),
-        }
+        let [channels, height, width] = stage.sizes.at(ResidualPlace::Middle).expect("a size");
+        let (place, dims) = match self.0 {
+            // Of a shape that the network does not have, of too many rows, and nowhere.
+            3 => (ResidualPlace::Middle, [rows, 1, 1, 1]),
+            4 => (ResidualPlace::Middle, [rows + 1, channels, height, width]),
+            5 => (ResidualPlace::Skip(99), [rows, channels, height, width]),
+            _ => return Ok(vec![]),
+        };
+        let tensor = Tensor::full(1.0, dims);
+        Ok(vec![Residual { owner: "a".into(), place, rows: None, tensor, mask: None, scale: 1.0 }])
     }
 
     fn denoise_combine(&mut self, stage: &DenoiseCombine, tensors: &mut Handles) -> Result<()> {

@@ -334,7 +334,7 @@ fn another_shape_is_refused_by_name() {
     let context = unet.context(&context, &[], &Run::WHOLE).expect("context");
     let times = unet.time_embeddings(&[500.0]).expect("embeds");
     let contexts = [RowContext::own(&context)];
-    let call = UNetCall { times: &[&times[0]], contexts: &contexts, residuals: None, transforms: &[] };
+    let call = UNetCall { times: &[&times[0]], contexts: &contexts, residuals: &[], transforms: &[] };
     let x = Tensor::full(0.5, [1, 4, 16, 16]);
     for (of_h, name) in [(true, "h became"), (false, "the skip became")] {
         let refused = unet.denoise_visited(&x, &call, &Run::WHOLE, &mut Smaller(of_h));

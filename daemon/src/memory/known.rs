@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use latentd_models::adapters::Targets;
-use latentd_models::model::{ComponentKind, Estimate, ModelFacts};
+use latentd_models::model::{ComponentKind, Estimate, ModelFacts, ModelShape};
 use latentd_models::nn::Precision;
 use sha2::{Digest, Sha256};
 
@@ -23,6 +23,8 @@ pub(crate) struct Known {
     pub identity: FilesIdentity,
     pub precision: Precision,
     pub facts: ModelFacts,
+    /// What it is made of.
+    pub shape: Arc<ModelShape>,
     /// Width and height of the pictures it was made to draw.
     pub native_size: (usize, usize),
     /// The type most of its weights are stored in.
@@ -43,17 +45,19 @@ impl Known {
     fn read(files: &ModelFiles, precision: Precision) -> Result<Self> {
         let checkpoint = files.open()?;
         let tensors = |kind| checkpoint.file_of(kind).map_or(0, |file| file.names().count());
+        let facts = ModelFacts {
+            family: checkpoint.family,
+            prediction: checkpoint.prediction,
+            unet_input: checkpoint.unet_input(),
+            zero_terminal_snr: checkpoint.zero_terminal_snr,
+            precision,
+            text_layers: checkpoint.clip().layers,
+        };
         Ok(Self {
             identity: files.identity(),
             precision,
-            facts: ModelFacts {
-                family: checkpoint.family,
-                prediction: checkpoint.prediction,
-                unet_input: checkpoint.unet_input(),
-                zero_terminal_snr: checkpoint.zero_terminal_snr,
-                precision,
-                text_layers: checkpoint.clip().layers,
-            },
+            facts,
+            shape: Arc::new(ModelShape { facts, unet: checkpoint.unet().clone() }),
             native_size: checkpoint.native_size,
             dtype: checkpoint.dtype.clone(),
             estimate: Estimate::new(&checkpoint, precision)?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use latentd_models::model::{ComponentKind, ModelFacts, Network, PictureSize, TextEncoder};
+use latentd_models::model::{ComponentKind, ModelFacts, ModelShape, Network, PictureSize, TextEncoder};
 use latentd_models::networks::taesd::Taesd;
 use latentd_models::networks::unet::UNet;
 use latentd_models::networks::vae::Vae;
@@ -313,6 +313,12 @@ impl Components for Lent<'_> {
         self.is_refined = true;
         self.room = None;
         Ok(facts)
+    }
+
+    fn shape(&self) -> Option<Arc<ModelShape>> {
+        let of_hires = self.hires.as_ref().filter(|_| self.is_hires);
+        let refiner = self.refiner.as_ref().filter(|_| self.is_refined);
+        Some(Arc::clone(&refiner.or(of_hires).unwrap_or(&self.own).known.shape))
     }
 
     fn transforms(&mut self) -> latentd_models::Result<Vec<Arc<dyn KeyValueTransform>>> {

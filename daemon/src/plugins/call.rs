@@ -11,7 +11,9 @@ use std::time::Duration;
 use latentd_client::protocol::LibraryKind;
 use latentd_models::Tensor;
 use latentd_models::image::Picture;
-use latentd_models::pipeline::{AttentionStage, ImageCoding, Region, Role, Rule};
+use latentd_models::model::ModelShape;
+use latentd_models::networks::unet_residuals::ResidualSizes;
+use latentd_models::pipeline::{AttentionStage, ImageCoding, Region, Residual, Role, Rule};
 use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 use serde_json::Value as Json;
@@ -59,6 +61,14 @@ pub(crate) trait Job: Sync {
     fn resources(&self) -> &dyn Resources {
         &Nothing
     }
+
+    /// The model whose turn it is, or that it will be first.
+    fn model(&self) -> Option<Arc<ModelShape>> {
+        None
+    }
+
+    /// It is the turn of this model.
+    fn model_is(&self, _model: &Arc<ModelShape>) {}
 
     /// How many pictures are drawn.
     fn pictures(&self) -> u32 {
@@ -146,6 +156,8 @@ pub(super) struct AtHand<'a> {
     pub attention: Option<&'a Declared>,
     /// Whether other images of any size may be given in the place of those that are lent.
     pub any_size: bool,
+    /// Where something is added in the UNet.
+    pub adding: Option<&'a Adding>,
 }
 
 /// What a plugin declares of a pass's attention.
@@ -153,6 +165,16 @@ pub(super) struct Declared {
     pub stage: AttentionStage,
     pub rules: RefCell<Vec<Rule>>,
     /// What is counted for what the model makes of them.
+    pub leases: RefCell<Vec<Lease>>,
+}
+
+/// What a plugin adds in one evaluation.
+pub(super) struct Adding {
+    pub sizes: ResidualSizes,
+    /// Of the evaluation.
+    pub rows: usize,
+    pub residuals: RefCell<Vec<Residual>>,
+    /// What is counted for it.
     pub leases: RefCell<Vec<Lease>>,
 }
 

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_plugin_api::abi::{
     ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING,
-    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_ENGINES,
-    LATENTD_IMAGE_POST, LATENTD_JOB_PLAN, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_REQUEST_REWRITE,
-    LATENTD_RPC_METHODS, LATENTD_UNET_BLOCK, latentd_attention_stage, latentd_conditioning_stage,
-    latentd_denoise_stage, latentd_engine_stage, latentd_latents_stage, latentd_methods_extension,
-    latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite_stage,
-    latentd_unet_block_stage,
+    LATENTD_CONTROL_RESIDUALS, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
+    LATENTD_ENGINES, LATENTD_IMAGE_POST, LATENTD_JOB_PLAN, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT,
+    LATENTD_REQUEST_REWRITE, LATENTD_RPC_METHODS, LATENTD_UNET_BLOCK, latentd_attention_stage,
+    latentd_conditioning_stage, latentd_control_stage, latentd_denoise_stage, latentd_engine_stage,
+    latentd_latents_stage, latentd_methods_extension, latentd_pictures_stage, latentd_plan_extension,
+    latentd_plugin_entry, latentd_rewrite_stage, latentd_unet_block_stage,
 };
 
 use libloading::Library;
@@ -88,6 +88,7 @@ stages! {
     denoise_before: latentd_denoise_stage.run = LATENTD_DENOISE_BEFORE,
     denoise_wrap: latentd_denoise_stage.run = LATENTD_DENOISE_WRAP,
     attention: latentd_attention_stage.run = LATENTD_ATTENTION,
+    control_residuals: latentd_control_stage.run = LATENTD_CONTROL_RESIDUALS,
     unet_block: latentd_unet_block_stage.run = LATENTD_UNET_BLOCK,
     denoise_combine: latentd_denoise_stage.run = LATENTD_DENOISE_COMBINE,
     latent_final: latentd_latents_stage.run = LATENTD_LATENT_FINAL,

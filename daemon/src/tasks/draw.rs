@@ -269,7 +269,8 @@ impl Draw {
         };
         let engines = hires.as_mut().and_then(HiresFields::take_engine).into_iter().collect();
         let (asked, asking) = ((&params, &lists), (studio, watch));
-        let plugins = plugins::resolve(asked, &told, (&drawing, method, engines), asking, &mut notices)?;
+        let of = (&drawing, &known.shape);
+        let plugins = plugins::resolve(asked, &told, of, (method, engines), asking, &mut notices)?;
         let told = plugins::told(told, &plugins);
         let outpaint = outpaint.map(|outpaint| Box::new(infotext::told_outpaint(&outpaint)));
         // It is of what began with a picture, or of a second pass.

@@ -227,7 +227,7 @@ impl Draw {
             let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
             let asking = Asking::new(run.watch, memory, &self.studio, drawing.rng);
             let asking = asking.showing(pictures, self.preview_every.is_some());
-            let asking = asking.in_precision(known.precision);
+            let asking = asking.in_precision(known.precision).of_model(&known.shape);
             let (facts, stages) = (&known.facts, JobStages::begin(&self.plugins, &asking)?);
             let mut called = &stages;
             let drawn = match &begun {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_client::protocol::{Bytes, ImageOut, PluginLine, PluginProgress, Txt2ImgParams};
 use latentd_models::image::Picture;
+use latentd_models::model::ModelShape;
 use latentd_models::nn::Precision;
 use latentd_models::pipeline;
 use latentd_models::sampling::NoiseSource;
@@ -32,6 +33,8 @@ pub(super) struct Asking<'a> {
     pub memory: &'a Memory,
     pub rng: NoiseSource,
     pub resources: StudioResources<'a>,
+    /// Whose turn it is.
+    model: Mutex<Option<Arc<ModelShape>>>,
     /// How many pictures are drawn.
     pictures: u32,
     /// Whether previews are asked for.
@@ -50,8 +53,8 @@ impl<'a> Asking<'a> {
         rng: NoiseSource,
     ) -> Self {
         let resources = StudioResources { studio, watch, precision: Precision::F32 };
-        let (versions, log) = Default::default();
-        Self { watch, memory, rng, resources, pictures: 0, previews: false, versions, log }
+        let (model, versions, log) = Default::default();
+        Self { watch, memory, rng, resources, model, pictures: 0, previews: false, versions, log }
     }
 
     /// The same, with versions of plugins that the request wants.
@@ -68,6 +71,11 @@ impl<'a> Asking<'a> {
     pub(super) fn in_precision(mut self, precision: Precision) -> Self {
         self.resources.precision = precision;
         self
+    }
+
+    /// The same, of a job that begins with this model.
+    pub(super) fn of_model(self, model: &Arc<ModelShape>) -> Self {
+        Self { model: Mutex::new(Some(Arc::clone(model))), ..self }
     }
 
     /// While so many pictures are drawn, of which previews may be asked for.
@@ -95,6 +103,14 @@ impl Job for Asking<'_> {
 
     fn resources(&self) -> &dyn Resources {
         &self.resources
+    }
+
+    fn model(&self) -> Option<Arc<ModelShape>> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn model_is(&self, model: &Arc<ModelShape>) {
+        *self.model.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(model));
     }
 
     fn pictures(&self) -> u32 {
@@ -156,7 +172,8 @@ impl Job for Asking<'_> {
 pub(super) fn resolve(
     (params, lists): (&Txt2ImgParams, &PromptLists),
     settled: &Txt2ImgParams,
-    (drawing, method, engines): (&pipeline::Txt2Img, &'static str, Vec<Engine>),
+    (drawing, model): (&pipeline::Txt2Img, &Arc<ModelShape>),
+    (method, engines): (&'static str, Vec<Engine>),
     (studio, watch): (&Arc<Studio>, &dyn Watch),
     notices: &mut Notices,
 ) -> Result<JobPlugins> {
@@ -172,7 +189,7 @@ pub(super) fn resolve(
     if params.plugins.is_empty() && engines.is_empty() {
         return Ok(JobPlugins::default());
     }
-    let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng);
+    let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng).of_model(model);
     let asking = asking.with_versions(params.plugin_versions.clone());
     let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
     let asked = studio.plugins.settle(&params.plugins, &asking)?.with_lists(lists, pictures)?;

@@ -10,7 +10,7 @@ use super::family::Family;
 use super::unet_input::UNetInput;
 use crate::files::Prediction;
 use crate::networks::clip::ClipText;
-use crate::networks::unet::UNet;
+use crate::networks::unet::{UNet, UNetConfig};
 use crate::networks::vae::Vae;
 use crate::nn::backend::cpu::cpu;
 use crate::nn::{Device, Precision};
@@ -32,6 +32,31 @@ pub struct ModelFacts {
     pub precision: Precision,
     /// Layers of its text encoder.
     pub text_layers: usize,
+}
+
+/// What a model is made of, without its weights.
+#[derive(Clone, Debug)]
+pub struct ModelShape {
+    /// What is known of it.
+    pub facts: ModelFacts,
+    /// Its UNet.
+    pub unet: UNetConfig,
+}
+
+impl ModelShape {
+    /// Stable Diffusion 1.5, in f32.
+    pub fn sd15() -> Self {
+        let of = Checkpoint::synthetic_sd15();
+        let facts = ModelFacts {
+            family: of.family,
+            prediction: of.prediction,
+            unet_input: UNetInput::Latents,
+            zero_terminal_snr: of.zero_terminal_snr,
+            precision: Precision::F32,
+            text_layers: of.clip().layers,
+        };
+        Self { facts, unet: of.unet().clone() }
+    }
 }
 
 /// A checkpoint whose networks are all in memory. All methods take `&self`, and a model can be shared between threads.

@@ -20,7 +20,7 @@ pub use convert::{Conversion, Conversions, WeightDtype};
 pub use estimate::{Estimate, PictureSize};
 pub use family::Family;
 pub use interpolation::Interpolation;
-pub use loaded::{Model, ModelFacts, ModelSummary};
+pub use loaded::{Model, ModelFacts, ModelShape, ModelSummary};
 pub use merge::{Merge, MergeLora, MergeSources};
 pub use merged::Merged;
 pub use unet_input::UNetInput;

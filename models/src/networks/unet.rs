@@ -8,13 +8,14 @@ pub use super::unet_call::{
 };
 use super::unet_call::{AttentionPlace, Call};
 use super::unet_layers::{Residual, Transformer};
+use super::unet_residuals::{ResidualPlace, ResidualSizes, add_at};
 use super::unet_sites::{NoVisitor, Site, SitePart, Visited, Visitor, put, shown};
 use crate::Error;
 use crate::error::{Result, bail};
 use crate::files::Tensors;
 use crate::nn::{
     Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, KeyValueTransform, Keys, Linear, Loader,
-    Precision, Run, Wrap, add, cat_channels, keys, resized_nearest, upload,
+    Precision, Run, Wrap, cat_channels, keys, resized_nearest, upload,
 };
 use crate::tensor::Tensor;
 
@@ -98,6 +99,20 @@ impl UNetConfig {
         let middle =
             self.widths().last().copied().unwrap_or_default() * self.middle_depth.unwrap_or_default();
         of_blocks.sum::<usize>() + middle
+    }
+
+    /// Sizes of what residuals are added to, for latents `(height, width)`.
+    pub fn residual_sizes(&self, (mut height, mut width): (usize, usize)) -> ResidualSizes {
+        let mut channels = self.channels;
+        let mut sizes = vec![[channels, height, width]];
+        for block in &self.input_blocks {
+            match block {
+                Block::Residual { channels: out, .. } => channels = *out,
+                Block::Downsample => (height, width) = (height.div_ceil(2), width.div_ceil(2)),
+            }
+            sizes.push([channels, height, width]);
+        }
+        ResidualSizes::new(sizes)
     }
 
     /// Channels of every level, more than once where blocks share them.
@@ -303,7 +318,8 @@ impl UNet {
     /// Predicts from noisy latents `x (batch, in_channels, height, width)`, one timestep per sample (fractional
     /// ones are fine) and conditioning `(batch, tokens, context_width)` → `(batch, out_channels, height, width)`.
     ///
-    /// Any height and width will do. `residuals` are as in [`UNetCall`].
+    /// Any height and width will do. `residuals` are as a ControlNet makes them, `(batch, channels, height, width)`: one per skip
+    /// in the order in which they are stored, then one for the middle; another number is an error.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -316,12 +332,19 @@ impl UNet {
             let (count, context, x) = (timesteps.len(), context.dims(), x.dims());
             bail!("unet: {count} timesteps and conditioning {context:?} for latents {x:?}");
         }
+        let residuals = residuals.unwrap_or_default();
+        let places: Vec<_> = self.config.residual_sizes((x.dim(2), x.dim(3))).of_control().collect();
+        if !residuals.is_empty() && residuals.len() != places.len() {
+            let (given, needed) = (residuals.len(), places.len());
+            return Err(Error::Stage(format!("unet: {given} residuals were given, {needed} are needed")));
+        }
+        let residuals: Vec<_> = places.into_iter().zip(residuals.iter().cloned()).collect();
         let times = self.time_embeddings(timesteps)?;
         let context = self.context(context, &[], &Run::WHOLE)?;
         let call = UNetCall {
             times: &times.iter().collect::<Vec<_>>(),
             contexts: &[RowContext::own(&context)],
-            residuals,
+            residuals: &residuals,
             transforms: &[],
         };
         self.denoise(x, &call, &Run::WHOLE)
@@ -392,7 +415,7 @@ impl UNet {
         let call = UNetCall {
             times: &vec![time; samples],
             contexts: &rows.map(RowContext::own).collect::<Vec<_>>(),
-            residuals: None,
+            residuals: &[],
             transforms: &[],
         };
         let x = device.upload(&[], &[samples, height, width, self.config.in_channels])?;
@@ -516,7 +539,7 @@ enum Step {
     /// This one of the input blocks behind it.
     In(usize),
     Middle,
-    /// Those of a ControlNet.
+    /// What is added to skips and the middle.
     Residuals,
     /// An output block with the skip that it takes.
     Out(usize),
@@ -546,6 +569,7 @@ impl<'a> Way<'a> {
             Step::First => {
                 run.enter(device, format_args!("unet.in.0"))?;
                 *h = device.convert(&network.conv_in.forward(h)?, network.precision)?;
+                add_at(device, call.of.residuals, ResidualPlace::Encoder(0), h)?;
             }
             Step::Store => skips.push(h.clone()),
             Step::In(index) => {
@@ -559,6 +583,7 @@ impl<'a> Way<'a> {
                     Some(InputBlock::Downsample(conv)) => *h = conv.forward(h)?,
                     None => bail!("unet: no input block {}", index + 1),
                 }
+                add_at(device, call.of.residuals, ResidualPlace::Encoder(index + 1), h)?;
             }
             Step::Middle => {
                 call.place = AttentionPlace { part: SitePart::Middle, index: 0, layer: 0 };
@@ -569,9 +594,10 @@ impl<'a> Way<'a> {
                 *h = last.forward(h, call)?;
             }
             Step::Residuals => {
-                if let Some(residuals) = call.of.residuals {
-                    *h = add_residuals(device, residuals, skips, h.clone())?;
+                for (index, skip) in skips.iter_mut().enumerate() {
+                    add_at(device, call.of.residuals, ResidualPlace::Skip(index), skip)?;
                 }
+                add_at(device, call.of.residuals, ResidualPlace::Middle, h)?;
             }
             Step::Out(index) => {
                 call.place = AttentionPlace { part: SitePart::Output, index, layer: 0 };
@@ -622,33 +648,4 @@ fn transform(transformer: Option<&Transformer>, h: &mut Activations, call: &mut 
         *h = transformer.forward(h, call)?;
     }
     Ok(())
-}
-
-/// Adds a ControlNet's residuals to the skip connections and the middle.
-fn add_residuals(
-    device: &Device,
-    residuals: &[Tensor],
-    skips: &mut [Activations],
-    middle: Activations,
-) -> Result<Activations> {
-    let Some((last, rest)) = residuals.split_last() else {
-        return Ok(middle);
-    };
-    if rest.len() != skips.len() {
-        let (given, needed) = (residuals.len(), skips.len() + 1);
-        return Err(Error::Stage(format!("unet: {given} residuals were given, {needed} are needed")));
-    }
-    let plus = |to: &Activations, residual: &Tensor, index: usize| -> Result<Activations> {
-        let (batch, height, width, channels) = to.dims4()?;
-        if residual.dims() != [batch, channels, height, width] {
-            let wanted = [batch, channels, height, width];
-            let given = residual.dims();
-            return Err(Error::Stage(format!("unet: residual {index} is {given:?}, {wanted:?} is needed")));
-        }
-        add(device, to, &upload(device, &residual.to_channels_last()?)?)
-    };
-    for (index, (skip, residual)) in skips.iter_mut().zip(rest).enumerate() {
-        *skip = plus(skip, residual, index)?;
-    }
-    plus(&middle, last, rest.len())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::unet_residuals::ResidualPlace;
 use super::unet_sites::SitePart;
 use crate::error::{Result, bail};
 use crate::nn::{Activations, Device, KeySet, KeyValueTransform, Keys, RowKeys, attention_of_rows};
@@ -114,9 +115,8 @@ pub struct UNetCall<'a> {
     pub times: &'a [&'a TimeEmbedding],
     /// What samples attend to: their batches make up that of the latents one after the other.
     pub contexts: &'a [RowContext<'a>],
-    /// As a ControlNet makes them, `(batch, channels, height, width)`: one per skip connection in the order of the way
-    /// down, then one for the middle; another number or shape is an error.
-    pub residuals: Option<&'a [Tensor]>,
+    /// What is added, `(batch, channels, height, width)` each; another shape than the place's is an error.
+    pub residuals: &'a [(ResidualPlace, Tensor)],
     /// What changes tokens on the way to keys and values of self-attention; the contexts have had theirs.
     pub transforms: &'a [Arc<dyn KeyValueTransform>],
 }
@@ -234,7 +234,7 @@ impl<'a> Changed<'a> {
 }
 
 /// A mask `(height, width)` over a block's positions, bilinear, sampled at their centres.
-fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Result<Vec<f32>> {
+pub(crate) fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Result<Vec<f32>> {
     let &[height, width] = mask.dims() else { bail!("unet: a mask {:?} is not one of rows", mask.dims()) };
     let place = |to: usize, size: usize, from: usize| {
         let centre = (to as f32 + 0.5) * from as f32 / size.max(1) as f32 - 0.5;

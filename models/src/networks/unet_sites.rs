@@ -12,7 +12,7 @@ pub enum SitePart {
     Input,
     /// After it was stored: only the way down goes on with it.
     InputStored,
-    /// After the middle block, before a ControlNet's residuals are added.
+    /// After the middle block, before residuals are added to it and to the skips.
     Middle,
     /// Before an output block, with the skip that will be joined, residuals added.
     Output,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Model, ModelFacts, TextEncoder};
+use crate::model::{Model, ModelFacts, ModelShape, TextEncoder};
 use crate::networks::taesd::Taesd;
 use crate::networks::unet::UNet;
 use crate::networks::vae::Vae;
@@ -29,6 +29,11 @@ pub trait Components: Send {
     /// If there is none.
     fn refine(&mut self) -> Result<ModelFacts> {
         Err(Error::Request("there is no refiner to go on with".to_owned()))
+    }
+
+    /// What the checkpoint is made of whose networks are lent now; `None` if nobody keeps that.
+    fn shape(&self) -> Option<Arc<ModelShape>> {
+        None
     }
 
     /// For the time in which prompts are encoded.

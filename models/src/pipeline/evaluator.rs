@@ -5,9 +5,10 @@ use std::ops::Range;
 use super::attention::{Prepared, rules_of};
 use super::contexts::Contexts;
 use super::evaluation::{Evaluation, Region, Row};
-use super::handles::{Handle, Handles};
+use super::handles::Handles;
 use super::image_conditioning::Channels;
 use super::networks::PassNetworks;
+use super::residuals::{self, Residual};
 use super::stages::{ControlResiduals, Evaluate, NoStages, Stages, Wants};
 use super::time_embeddings::TimeEmbeddings;
 use super::unet_blocks::BlockStages;
@@ -15,6 +16,7 @@ use super::watch::Watch;
 use crate::files::Prediction;
 use crate::model::UNetInput;
 use crate::networks::unet::{AttentionRule, RowContext, UNetCall};
+use crate::networks::unet_residuals::ResidualSizes;
 use crate::nn::Run;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -79,8 +81,9 @@ impl Evaluator<'_> {
     ) -> Result<Vec<Tensor>> {
         let sigma = evaluation.sigma;
         let latents: Vec<Tensor> = x.iter().map(|x| x.scaled(1.0 / (sigma * sigma + 1.0).sqrt())).collect();
-        let residuals = self.residuals(stages, evaluation, &latents)?;
         let networks = self.networks;
+        let sizes = networks.unet.config().residual_sizes(evaluation.latents);
+        let residuals = self.residuals(stages, evaluation, &latents, &sizes)?;
         let latents = self.with_channels(&evaluation.rows, latents)?;
         let rules: Vec<Vec<AttentionRule>> = evaluation
             .rows
@@ -107,14 +110,11 @@ impl Evaluator<'_> {
                     Ok(RowContext { own, rules })
                 })
                 .collect::<Result<_>>()?;
-            let residuals: Option<Vec<Tensor>> = residuals
-                .as_ref()
-                .map(|all| all.iter().map(|each| each.narrow(0, range.start, range.len())).collect())
-                .transpose()?;
+            let residuals = residuals::of_rows(&residuals, &evaluation.rows, range.clone(), &sizes)?;
             let call = UNetCall {
                 times: &vec![time; rows.len()],
                 contexts: &contexts,
-                residuals: residuals.as_deref(),
+                residuals: &residuals,
                 transforms: &networks.transforms,
             };
             let x = Tensor::cat(&latents[range.clone()].iter().collect::<Vec<_>>(), 0)?;
@@ -186,21 +186,16 @@ impl Evaluator<'_> {
         stages: &mut dyn Stages,
         evaluation: &Evaluation,
         latents: &[Tensor],
-    ) -> Result<Option<Vec<Tensor>>> {
+        sizes: &ResidualSizes,
+    ) -> Result<Vec<Residual>> {
         if !self.wants.control_residuals {
-            return Ok(None);
+            return Ok(vec![]);
         }
         let latents = self.handles.insert(Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?);
-        let stage = ControlResiduals { evaluation, latents };
-        let given: Vec<Handle> = stages.control_residuals(&stage, self.handles)?;
-        let residuals: Vec<Tensor> =
-            given.into_iter().map(|handle| self.handles.read(handle).cloned()).collect::<Result<_>>()?;
+        let stage = ControlResiduals { evaluation, latents, sizes };
+        let residuals = stages.control_residuals(&stage, self.handles)?;
         self.handles.end_call();
-        let rows = evaluation.rows.len();
-        if let Some(wrong) = residuals.iter().find(|residual| residual.dim(0) != rows) {
-            return Err(Error::Stage(format!("residuals {:?} for {rows} rows", wrong.dims())));
-        }
-        Ok((!residuals.is_empty()).then_some(residuals))
+        Ok(residuals)
     }
 }
 

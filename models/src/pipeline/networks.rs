@@ -53,6 +53,9 @@ pub(super) struct Surroundings<'a> {
 impl Surroundings<'_> {
     /// What these images are told, by the text encoder that is lent now.
     pub(super) fn guidance(&mut self, images: Range<usize>, is_refiner: bool) -> Result<Vec<Guidance>> {
+        if let Some(model) = self.components.shape() {
+            self.stages.model(&model);
+        }
         let encoder = self.components.text_encoder()?;
         let _memory = FreedAtTheEnd(encoder.clip.device().clone());
         let cancelled = || self.watch.cancelled();

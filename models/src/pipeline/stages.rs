@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::attention_rules::Rule;
 use super::evaluation::{Evaluation, PassKind, Role};
 use super::handles::{Handle, Handles};
+use super::residuals::Residual;
 use crate::image::{self, RgbImage};
+use crate::model::ModelShape;
+use crate::networks::unet_residuals::ResidualSizes;
 use crate::networks::unet_sites::Site;
 use crate::prompt::{Chunk, Conditioning};
 use crate::tensor::Tensor;
@@ -144,8 +147,10 @@ pub struct DenoiseWrap<'a> {
 pub struct ControlResiduals<'a> {
     /// What the evaluation is of: one row per sample of `latents`.
     pub evaluation: &'a Evaluation,
-    /// `(rows, channels, height, width)`, scaled as the UNet sees them.
+    /// `(rows, channels, height, width)`, scaled as the UNet sees them, without what it is shown behind them.
     pub latents: Handle,
+    /// Of what residuals are added to.
+    pub sizes: &'a ResidualSizes,
 }
 
 /// A pass's model is ready.
@@ -266,6 +271,10 @@ pub trait Stages {
         Ok(())
     }
 
+    /// The networks of this model draw from now on: as each pass begins, before its images are told something, and when
+    /// another checkpoint goes on with it.
+    fn model(&mut self, _model: &Arc<ModelShape>) {}
+
     /// What a pass's images are told is there.
     fn conditioning(&mut self, _stage: &mut ConditioningStage) -> Result<()> {
         Ok(())
@@ -288,13 +297,12 @@ pub trait Stages {
         Ok(None)
     }
 
-    /// Residuals to add in the UNet, as a ControlNet makes them: one per skip connection, then the middle block's, each
-    /// `(rows, channels, height, width)`; none to add nothing.
+    /// What to add in the UNet, as ControlNets and T2I-Adapters make it; several at one place add up in their order.
     fn control_residuals(
         &mut self,
         _stage: &ControlResiduals,
         _tensors: &mut Handles,
-    ) -> Result<Vec<Handle>> {
+    ) -> Result<Vec<Residual>> {
         Ok(vec![])
     }
 

@@ -32,6 +32,9 @@ ids! {
     /// samples: ask whoever lies inside with LATENTD_EVALS, as often as you like, of any rows. Replacing nothing, or SKIP,
     /// leaves it to them.
     LATENTD_DENOISE_WRAP = "denoise.wrap/draft-1";
+    /// Stage, latentd_control_stage: the UNet is about to be asked, once for all rows of an evaluation; what is added within it
+    /// is told.
+    LATENTD_CONTROL_RESIDUALS = "control.residuals/draft-1";
     /// Stage, latentd_unet_block_stage: something goes by in the UNet. Slots: 0 h, 1 the skip, each of the same size.
     LATENTD_UNET_BLOCK = "unet.block/draft-1";
     /// Stage, latentd_attention_stage: a pass's model is ready; what rows look up otherwise is declared.
@@ -50,6 +53,8 @@ ids! {
     LATENTD_ENGINES = "engines/draft-1";
     /// Service, latentd_jobs.
     LATENTD_JOBS = "job/draft-1";
+    /// Service, latentd_model_describe.
+    LATENTD_MODELS = "model.describe/draft-1";
     /// Service, latentd_evals.
     LATENTD_EVALS = "model.eval/draft-1";
     /// Service, latentd_tensors.

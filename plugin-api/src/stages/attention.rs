@@ -10,6 +10,7 @@ use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
 use crate::host::lend;
 use crate::job::Plugin;
+use crate::mask::Mask;
 use crate::tensor::Tensor;
 
 /// `attention`: a pass's model is ready, or another one goes on in it.
@@ -56,8 +57,8 @@ impl<'a> Declaring<'a> {
         self.add(LATENTD_SELF, LATENTD_ATTENTION_IDENTITY, places, 1.0, None, None)
     }
 
-    /// What the model's own keys find counts so much, and where: a tensor `(1, 1, height, width)` of 0 to 1 over the canvas.
-    pub fn own(&self, is_self: bool, places: Where<'_>, weight: f64, mask: Option<Tensor<'_>>) -> Result<()> {
+    /// What the model's own keys find counts so much, and where.
+    pub fn own(&self, is_self: bool, places: Where<'_>, weight: f64, mask: Option<Mask<'_>>) -> Result<()> {
         let which = if is_self { LATENTD_SELF } else { LATENTD_CROSS };
         self.add(which, LATENTD_ATTENTION_OWN, places, weight, mask, None)
     }
@@ -69,7 +70,7 @@ impl<'a> Declaring<'a> {
         places: Where<'_>,
         context: Tensor<'_>,
         weight: f64,
-        mask: Option<Tensor<'_>>,
+        mask: Option<Mask<'_>>,
     ) -> Result<()> {
         self.add(LATENTD_CROSS, LATENTD_ATTENTION_SET, places, weight, mask, Some(context))
     }
@@ -80,7 +81,7 @@ impl<'a> Declaring<'a> {
         kind: u32,
         places: Where<'_>,
         weight: f64,
-        mask: Option<Tensor<'_>>,
+        mask: Option<Mask<'_>>,
         context: Option<Tensor<'_>>,
     ) -> Result<()> {
         let any = |number: Option<usize>| number.map_or(LATENTD_ANY, |number| number as u32);
@@ -112,7 +113,7 @@ impl<'a> Declaring<'a> {
             context: context.map_or(0, |context| context.handle),
             key: 0,
             value: 0,
-            mask: mask.map_or(0, |mask| mask.handle),
+            mask: Mask::handle(mask),
         };
         let add = self.table.add.ok_or_else(lacks)?;
         // SAFETY: the call is under way; the struct and its text are lent.

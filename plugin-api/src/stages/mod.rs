@@ -4,6 +4,7 @@
 mod attention;
 mod batch;
 mod conditioning;
+mod control;
 mod rewrite;
 mod wrap;
 
@@ -22,6 +23,7 @@ use crate::tensor::Tensor;
 pub use attention::{Attention, Declaring, Where};
 pub use batch::{Batch, BatchPost};
 pub use conditioning::{Cond, Conditioning, Conds, Encoded, Token};
+pub use control::{ControlResiduals, Controlling, Residual, ResidualAt};
 pub use rewrite::{Patch, PromptText, RequestRewrite, Rewrite};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
 
@@ -303,7 +305,7 @@ fn hand_over<'a>(call: &Call<'a>, slot: u32, new: impl Into<HandedOver<'a>>) -> 
 ///
 /// # Safety
 /// The list is as the ABI says, of elements that begin as `T` does, until the call ends.
-unsafe fn items<'a, T>(list: latentd_list) -> Result<Vec<&'a T>> {
+pub(crate) unsafe fn items<'a, T>(list: latentd_list) -> Result<Vec<&'a T>> {
     if list.count > 0 && (list.items.is_null() || (list.stride as usize) < size_of::<T>()) {
         return Err(Error::failed("a list whose elements are too short"));
     }

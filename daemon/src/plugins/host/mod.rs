@@ -8,11 +8,14 @@ mod cache;
 mod evals;
 mod jobs;
 mod library;
+mod models;
 mod named;
 mod networks;
+mod numbers;
 mod onnx;
 mod ops;
 mod plan;
+mod residuals;
 mod saving;
 mod serving;
 mod tensors;
@@ -23,15 +26,16 @@ use std::ffi::c_void;
 
 use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_CACHE, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS,
-    LATENTD_JOBS, LATENTD_LIBRARY, LATENTD_NETWORKS, LATENTD_ONNX, LATENTD_OPS, LATENTD_TENSORS,
-    LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle, latentd_host,
-    latentd_status, latentd_text,
+    LATENTD_JOBS, LATENTD_LIBRARY, LATENTD_MODELS, LATENTD_NETWORKS, LATENTD_ONNX, LATENTD_OPS,
+    LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle,
+    latentd_host, latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
 use super::call::{Call, Recorded, State};
 pub(super) use attention::add_rule;
 pub(super) use plan::PLAN;
+pub(super) use residuals::add_residual;
 pub(super) use serving::{bytes, taken, text};
 use serving::{call_of, misuse, objects, on_one_line, read_bytes, read_text, serve};
 
@@ -56,6 +60,7 @@ macro_rules! services {
 
 services! {
     LATENTD_JOBS => jobs::JOBS,
+    LATENTD_MODELS => models::MODELS,
     LATENTD_EVALS => evals::EVALS,
     LATENTD_TENSORS => tensors::TENSORS,
     LATENTD_OPS => ops::OPS,

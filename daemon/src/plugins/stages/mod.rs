@@ -5,6 +5,7 @@ mod attention;
 mod batch;
 pub(in crate::plugins) mod conditioning;
 mod replacing;
+mod residuals;
 mod told;
 mod upscale;
 mod wrap;
@@ -17,16 +18,18 @@ use std::time::{Duration, Instant};
 
 use latentd_models::Tensor;
 use latentd_models::image::{Picture, RgbImage};
+use latentd_models::model::ModelShape;
 use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::{
-    AttentionStage, ConditioningStage, DenoiseBefore, DenoiseCombine, DenoiseWrap, Evaluate, Evaluation,
-    Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, Rule, Stages, UNetBlock, Wants,
+    AttentionStage, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap,
+    Evaluate, Evaluation, Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, Residual, Rule,
+    Stages, UNetBlock, Wants,
 };
 use latentd_plugin_api::abi::{
-    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE,
-    LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
-    latentd_block, latentd_call, latentd_denoise, latentd_latents, latentd_pass, latentd_picture,
-    latentd_pictures,
+    LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS, LATENTD_DENOISE_BEFORE,
+    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
+    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise, latentd_latents,
+    latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use crate::error::{Class, Error, Result};
@@ -43,7 +46,7 @@ use crate::plugins::opened::Opened;
 pub(crate) use batch::Whole;
 use replacing::replace_all;
 use told::list;
-pub(in crate::plugins) use told::{kind, masks, pictures, place, rows, told};
+pub(in crate::plugins) use told::{contexts, kind, masks, pictures, place, rows, tell_contexts, told};
 
 /// What one plugin may want to be told of a drawing.
 const MOST_NOTICES: usize = 64;
@@ -65,6 +68,8 @@ pub(crate) struct JobStages<'a> {
     artifacts: RefCell<Vec<Artifact>>,
     /// What is counted for rules of attention.
     leases: RefCell<Vec<Lease>>,
+    /// What is counted for what is added in the UNet.
+    residual_leases: RefCell<Vec<Lease>>,
 }
 
 impl Drop for JobStages<'_> {
@@ -113,6 +118,7 @@ impl<'a> JobStages<'a> {
             notices: RefCell::default(),
             artifacts: RefCell::default(),
             leases: RefCell::default(),
+            residual_leases: RefCell::default(),
         };
         for member in &plugins.members {
             let objects = RefCell::<Objects>::default();
@@ -438,12 +444,12 @@ impl Stages for &JobStages<'_> {
             noise_init: self.has(LATENTD_NOISE_INIT),
             denoise_before: self.has(LATENTD_DENOISE_BEFORE),
             denoise_wrap: self.has(LATENTD_DENOISE_WRAP),
+            control_residuals: self.has(LATENTD_CONTROL_RESIDUALS),
             attention: self.has(LATENTD_ATTENTION),
             unet_block: self.has(LATENTD_UNET_BLOCK),
             denoise_combine: self.has(LATENTD_DENOISE_COMBINE),
             latent_final: self.has(LATENTD_LATENT_FINAL),
             image_post: self.has(LATENTD_IMAGE_POST),
-            ..Wants::default()
         }
     }
 
@@ -486,8 +492,20 @@ impl Stages for &JobStages<'_> {
         self.wrapped(0, stage.evaluation, stage.x, &RefCell::new(model))
     }
 
+    fn model(&mut self, model: &Arc<ModelShape>) {
+        self.job.model_is(model);
+    }
+
     fn attention(&mut self, stage: &AttentionStage) -> latentd_models::Result<Vec<Rule>> {
         self.rules(stage)
+    }
+
+    fn control_residuals(
+        &mut self,
+        stage: &ControlResiduals,
+        tensors: &mut Handles,
+    ) -> latentd_models::Result<Vec<Residual>> {
+        self.residuals(stage, tensors)
     }
 
     fn wants_site(&self, evaluation: &Evaluation, site: Site) -> bool {

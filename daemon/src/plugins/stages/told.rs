@@ -4,6 +4,7 @@ use latentd_models::Tensor;
 use latentd_models::files::Prediction;
 use latentd_models::networks::unet_sites::{Site, SitePart};
 use latentd_models::pipeline::{Evaluation, PassKind, Role};
+use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
     LATENTD_BASE, LATENTD_COND, LATENTD_HIRES, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_MIDDLE,
     LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY, LATENTD_UNCOND,
@@ -84,6 +85,23 @@ pub(in crate::plugins) fn masks(evaluation: &Evaluation) -> latentd_models::Resu
         mask.clone().reshaped([1, 1, height, width]).map(Content::Tensor)
     };
     masks.map(as_image).collect()
+}
+
+/// What rows are told: two each, of which the second is nothing where a model has no such.
+pub(in crate::plugins) fn contexts(evaluation: &Evaluation) -> impl Iterator<Item = Content> {
+    evaluation.rows.iter().flat_map(|row| {
+        let Conditioning { tokens, pooled } = &*row.conditioning;
+        [tokens.clone(), pooled.clone().unwrap_or_else(|| Tensor::full(0.0, [1, 1]))].map(Content::Tensor)
+    })
+}
+
+/// Has rows tell it; `handles` stand for [`contexts`].
+pub(in crate::plugins) fn tell_contexts(rows: &mut [latentd_row], evaluation: &Evaluation, handles: &[u64]) {
+    let has_pooled = evaluation.rows.iter().any(|row| row.conditioning.pooled.is_some());
+    for (row, [context, pooled]) in rows.iter_mut().zip(handles.as_chunks().0) {
+        row.context = *context;
+        row.pooled = if has_pooled { *pooled } else { 0 };
+    }
 }
 
 pub(in crate::plugins) fn told(evaluation: &Evaluation, rows: &[latentd_row]) -> latentd_eval {

@@ -12,7 +12,8 @@ use latentd_plugin_api::abi::{
     LATENTD_UNWRAPPED, latentd_denoise, latentd_list,
 };
 
-use super::{AtHand, Called, Instance, JobStages, masks, rows, told};
+use super::told::{contexts, masks, rows, tell_contexts, told};
+use super::{AtHand, Called, Instance, JobStages};
 use crate::plugins::call::{Asked, AskedRow, Model};
 use crate::plugins::objects::Content;
 
@@ -77,11 +78,7 @@ impl Inside<'_, '_> {
         let function = |called: &Called<'_>| {
             let lent = |from: usize| called.handles.get(from..).unwrap_or_default();
             let mut rows = rows(evaluation, lent(of_masks));
-            for (row, [context, pooled]) in rows.iter_mut().zip(lent(of_contexts).as_chunks().0) {
-                row.context = *context;
-                let has_pooled = evaluation.rows.iter().any(|row| row.conditioning.pooled.is_some());
-                row.pooled = if has_pooled { *pooled } else { 0 };
-            }
+            tell_contexts(&mut rows, evaluation, lent(of_contexts));
             let eval = told(evaluation, &rows);
             let args = latentd_denoise {
                 size: size_of::<latentd_denoise>() as u32,
@@ -149,14 +146,6 @@ impl Inside<'_, '_> {
         evaluation.latents = (x.dim(2), x.dim(3));
         Ok(evaluation)
     }
-}
-
-/// What rows are told: two each, of which the second is nothing where a model has no such.
-fn contexts(evaluation: &Evaluation) -> impl Iterator<Item = Content> {
-    evaluation.rows.iter().flat_map(|row| {
-        let Conditioning { tokens, pooled } = &*row.conditioning;
-        [tokens.clone(), pooled.clone().unwrap_or_else(|| Tensor::full(0.0, [1, 1]))].map(Content::Tensor)
-    })
 }
 
 /// A context that a plugin gives, for a model whose own are like `own`.

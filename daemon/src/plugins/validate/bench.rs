@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_client::protocol::{LibraryKind, PluginParams, Txt2ImgParams};
+use latentd_models::model::ModelShape;
 use latentd_models::networks::standalone::Standalone;
 use latentd_models::sampling::NoiseSource;
 use rmpv::Value;
@@ -100,6 +101,10 @@ impl Job for Bench {
 
     fn pictures(&self) -> u32 {
         u32::MAX
+    }
+
+    fn model(&self) -> Option<Arc<ModelShape>> {
+        Some(Arc::new(ModelShape::sd15()))
     }
 
     fn wants_preview(&self) -> bool {

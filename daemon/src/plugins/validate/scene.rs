@@ -13,9 +13,9 @@ use latentd_models::pipeline::{
 };
 use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
-    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
-    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
-    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
+    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS,
+    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
+    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
 };
 
 use super::coding::Coding;
@@ -281,6 +281,7 @@ impl Scene {
                 let stage = AttentionStage { images, context_width: WIDTH, bytes_per_token: 8 * WIDTH };
                 return Ok(Made(declared(&stages.attention(&stage)?)));
             }
+            LATENTD_CONTROL_RESIDUALS => return self.call_residuals(stages),
             LATENTD_UNET_BLOCK => return self.call_blocks(stages),
             LATENTD_CONDITIONING => {
                 let Conds { mut conds, encoder } = self.conds.clone();

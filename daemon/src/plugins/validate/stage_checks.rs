@@ -7,9 +7,10 @@ use latentd_client::protocol::PluginParams;
 use latentd_models::files::Prediction;
 use latentd_models::pipeline::PassKind;
 use latentd_plugin_api::abi::{
-    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
-    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
-    LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PREDICTS_FLOW, LATENTD_PREDICTS_SAMPLE, LATENTD_UNET_BLOCK,
+    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS,
+    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
+    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PREDICTS_FLOW, LATENTD_PREDICTS_SAMPLE,
+    LATENTD_UNET_BLOCK,
 };
 
 use super::bench::{Bench, Looked, Ready, begin, fail, may, must};
@@ -77,15 +78,21 @@ pub(super) fn of(stage: &'static str) -> impl Iterator<Item = (&'static str, Che
         LATENTD_DENOISE_BEFORE,
         LATENTD_DENOISE_COMBINE,
         LATENTD_DENOISE_WRAP,
+        LATENTD_CONTROL_RESIDUALS,
         LATENTD_LATENT_FINAL,
         LATENTD_IMAGE_POST,
         LATENTD_BATCH_POST,
         LATENTD_UNET_BLOCK,
     ]
     .contains(&stage);
-    let has_rows =
-        [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_WRAP, LATENTD_DENOISE_COMBINE, LATENTD_UNET_BLOCK]
-            .contains(&stage);
+    let has_rows = [
+        LATENTD_DENOISE_BEFORE,
+        LATENTD_DENOISE_WRAP,
+        LATENTD_DENOISE_COMBINE,
+        LATENTD_CONTROL_RESIDUALS,
+        LATENTD_UNET_BLOCK,
+    ]
+    .contains(&stage);
     let has_pictures = [LATENTD_IMAGE_POST, LATENTD_BATCH_POST].contains(&stage);
     let all = [
         (is_known, "usual", Check::Usual),

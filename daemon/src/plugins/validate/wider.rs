@@ -7,10 +7,10 @@ use latentd_models::Tensor;
 use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::Stages as _;
 use latentd_plugin_api::abi::{
-    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_DENOISE_BEFORE,
-    LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_NOISE_INIT,
-    LATENTD_UNET_BLOCK, latentd_block, latentd_denoise, latentd_latents, latentd_list, latentd_pass,
-    latentd_picture, latentd_pictures,
+    LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS,
+    LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
+    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_denoise, latentd_latents, latentd_list,
+    latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use super::bench::Bench;
@@ -79,8 +79,8 @@ impl Roomy {
 }
 
 /// An evaluation with the rows that it points to.
-struct Eval {
-    of: Roomy,
+pub(super) struct Eval {
+    pub(super) of: Roomy,
     _rows: Roomy,
 }
 
@@ -93,6 +93,9 @@ impl Scene {
         if [LATENTD_DENOISE_WRAP, LATENTD_ATTENTION].contains(&self.stage) {
             // What it asks or declares is taken by the stage itself.
             return self.run(stages);
+        }
+        if self.stage == LATENTD_CONTROL_RESIDUALS {
+            return self.run_residuals_wider(stages, job, wider);
         }
         if self.stage == LATENTD_CONDITIONING {
             return self.run_conds_wider(stages, job, wider);
@@ -153,7 +156,7 @@ impl Scene {
     ) -> u32 {
         let slots = 1 + usize::from(skip.is_some());
         let masks = called.handles.get(slots..).unwrap_or_default();
-        let eval = self.eval(wider, masks);
+        let eval = self.eval(wider, masks, None);
         let (part, index) = stages::place(site);
         let channels = |tensor: Option<&Tensor>| tensor.map_or(0, |tensor| tensor.dim(1) as u32);
         let args = latentd_block {
@@ -175,8 +178,11 @@ impl Scene {
     }
 
     /// What the evaluation is of.
-    fn eval(&self, wider: &Wider, masks: &[u64]) -> Eval {
+    pub(super) fn eval(&self, wider: &Wider, masks: &[u64], contexts: Option<&[u64]>) -> Eval {
         let mut rows = stages::rows(&self.evaluation, masks);
+        if let Some(contexts) = contexts {
+            stages::tell_contexts(&mut rows, &self.evaluation, contexts);
+        }
         for (at, role, tag) in &wider.rows {
             if let Some(row) = rows.get_mut(*at) {
                 (row.role, row.tag) = (*role, text(tag));
@@ -260,7 +266,7 @@ impl Scene {
             LATENTD_DENOISE_BEFORE | LATENTD_DENOISE_COMBINE => {
                 let is_combine = self.stage == LATENTD_DENOISE_COMBINE;
                 let masks = called.handles.get(if is_combine { 3 } else { 1 }..).unwrap_or_default();
-                let eval = self.eval(wider, masks);
+                let eval = self.eval(wider, masks, None);
                 let (x, outputs, guided) =
                     if is_combine { (handle(1), handle(2), handle(0)) } else { (handle(0), 0, 0) };
                 let cfg_scale = if is_combine { self.scale } else { 0.0 };

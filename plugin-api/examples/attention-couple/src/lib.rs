@@ -141,10 +141,10 @@ impl Attention for Couple {
             }
             let places = Where { role: Some(role), ..Where::default() };
             if of_role().next().is_some() {
-                stage.own(false, places, 1.0, Some(mask(&base)?))?;
+                stage.own(false, places, 1.0, Some(mask(&base)?.into()))?;
             }
             for Told { region, image, context, .. } in of_role() {
-                stage.context(Where { image: *image, ..places }, context.tensor(&call), 1.0, Some(masks[*region]))?;
+                stage.context(Where { image: *image, ..places }, context.tensor(&call), 1.0, Some(masks[*region].into()))?;
             }
         }
         Ok(())
