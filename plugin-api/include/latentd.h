@@ -535,8 +535,22 @@ typedef struct latentd_pass {
     uint32_t width;
     /* Pixels. */
     uint32_t height;
-    /* latentd_picture, without pixels. */
+    /* latentd_picture, without pixels but in LATENTD_PASS_BEGIN. */
     struct latentd_list pictures;
+    /* Its steps. */
+    uint32_t steps;
+    /* 1 if it begins with pictures or latents, 0 with noise alone. */
+    uint32_t has_init;
+    /* Pixels of the request's own pass. */
+    uint32_t base_w;
+    /* As `base_w`. */
+    uint32_t base_h;
+    /* Pixels of the second pass of a hires fix; 0 without. */
+    uint32_t hires_w;
+    /* As `hires_w`. */
+    uint32_t hires_h;
+    /* How far it goes from what it begins with; 1 without. */
+    double denoising_strength;
 } latentd_pass;
 
 /* What the pictures of a pass are told. */
@@ -1179,18 +1193,6 @@ typedef struct latentd_input {
     int64_t shape[8];
 } latentd_input;
 
-/* One picture with what belongs to it. */
-typedef struct latentd_picture {
-    /* Which of the job's. */
-    uint32_t image;
-    /* 0. */
-    uint32_t reserved;
-    /* What draws it alone. */
-    uint64_t seed;
-    /* An image, or 0 where there is none yet. */
-    latentd_handle pixels;
-} latentd_picture;
-
 /*
  Part of a canvas, in pixels of the pass. x and y may be negative and x + w beyond `canvas_w`: a tile that hangs over. What is
  no tile has the whole canvas.
@@ -1209,6 +1211,28 @@ typedef struct latentd_region {
     /* Of the whole. */
     uint32_t canvas_h;
 } latentd_region;
+
+/* One picture with what belongs to it. */
+typedef struct latentd_picture {
+    /* Which of the job's. */
+    uint32_t image;
+    /* 0. */
+    uint32_t reserved;
+    /* What draws it alone. */
+    uint64_t seed;
+    /*
+     An image, or 0 where there is none yet. In LATENTD_PASS_BEGIN what it is drawn from: RGB as it will be encoded, filled in
+     already where it is drawn if the request says so; 0 if that is noise, or what another pass drew.
+     */
+    latentd_handle pixels;
+    /* In LATENTD_PASS_BEGIN where it is drawn anew, an image of one channel of the pass's size, white for anew; 0 for everywhere. */
+    latentd_handle mask;
+    /*
+     In LATENTD_PASS_BEGIN the part of the user's picture, in its pixels, that `pixels` are of; all of it unless only what is
+     masked is drawn.
+     */
+    struct latentd_region crop;
+} latentd_picture;
 
 /* One row of a batch. Rows come in any order and company: tell them by these fields, never by index. */
 typedef struct latentd_row {
@@ -1624,6 +1648,21 @@ typedef struct latentd_model_site {
     uint32_t width;
 } latentd_model_site;
 
+/* LATENTD_PASS_BEGIN. */
+typedef struct latentd_pass_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Base and hires, each of every `n_iter`, before anything of it is encoded. Pictures that are replaced are drawn from, and a
+     mask says where: on latents, to an inpainting checkpoint, and where the user's picture lies over what was drawn, which
+     stays the user's, as do the colours that are corrected to. The part that only what is masked is drawn of stays too.
+     [job]
+     */
+    latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_pass *pass);
+} latentd_pass_stage;
+
 /* Success. */
 #define LATENTD_OK 0
 
@@ -1667,6 +1706,8 @@ typedef struct latentd_model_site {
 #define LATENTD_CONDITIONING "conditioning/draft-1"
 /* Stage, latentd_rewrite_stage: the request before it is resolved. Slot i: a patch that makes the i-th of it. */
 #define LATENTD_REQUEST_REWRITE "request.rewrite/draft-1"
+/* Stage, latentd_pass_stage: a pass begins. Slots: 2·i pixels, 2·i + 1 mask of pictures[i], each of the same size; a mask may be given where there is none. */
+#define LATENTD_PASS_BEGIN "pass.begin/draft-1"
 /* Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise. */
 #define LATENTD_NOISE_INIT "noise.init/draft-1"
 /* Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents. */

@@ -10,9 +10,10 @@ use crate::abi::{
     self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_FAILED, LATENTD_OK, LATENTD_SKIP, latentd_attention,
     latentd_attention_stage, latentd_block, latentd_call, latentd_conditioning_stage, latentd_conds,
     latentd_control, latentd_control_stage, latentd_denoise, latentd_denoise_stage, latentd_job,
-    latentd_latents, latentd_latents_stage, latentd_method, latentd_methods_extension, latentd_pictures,
-    latentd_pictures_stage, latentd_plan, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite,
-    latentd_rewrite_stage, latentd_status, latentd_text, latentd_unet_block_stage,
+    latentd_latents, latentd_latents_stage, latentd_method, latentd_methods_extension, latentd_pass,
+    latentd_pass_stage, latentd_pictures, latentd_pictures_stage, latentd_plan, latentd_plan_extension,
+    latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage, latentd_status, latentd_text,
+    latentd_unet_block_stage,
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
@@ -20,7 +21,8 @@ use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
 use crate::methods::{self, MethodCall};
 use crate::stages::{
-    self, Batch, Block, Combine, Conds, Controlling, Declaring, Denoising, Latents, Pictures, Rewrite, Wrap,
+    self, Batch, Block, Combine, Conds, Controlling, Declaring, Denoising, Latents, Passing, Pictures,
+    Rewrite, Wrap,
 };
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
@@ -165,6 +167,8 @@ macro_rules! stage {
 
 stage!(/// The table of [`stages::Conditioning`].
     Conditioning: latentd_conditioning_stage, latentd_conds as Conds, LATENTD_CONDITIONING, conditioning);
+stage!(/// The table of [`stages::PassBegin`].
+    PassBegin: latentd_pass_stage, latentd_pass as Passing, LATENTD_PASS_BEGIN, pass_begin);
 stage!(/// The table of [`stages::NoiseInit`].
     NoiseInit: latentd_latents_stage, latentd_latents as Latents, LATENTD_NOISE_INIT, noise_init);
 stage!(/// The table of [`stages::LatentFinal`].

@@ -66,9 +66,10 @@ pub use networks::Network;
 pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
-    Ask, Attention, Batch, BatchPost, Block, Combine, Cond, Conditioning, Conds, ControlResiduals,
-    Controlling, Declaring, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising, Encoded, Evaluation,
-    ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassKind, Patch, Picture, Pictures,
-    PromptText, RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Token, UNetBlock, Where, Wrap,
+    Ask, Attention, Batch, BatchPost, Begun, Block, Combine, Cond, Conditioning, Conds, ControlResiduals,
+    Controlling, Crop, Declaring, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising, Encoded, Evaluation,
+    ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassBegin, PassKind, Passing, Patch,
+    Picture, Pictures, PromptText, RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Token,
+    UNetBlock, Where, Wrap,
 };
 pub use tensor::{Kept, NewTensor, Tensor};

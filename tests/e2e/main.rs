@@ -33,6 +33,7 @@ mod networks;
 mod noise;
 mod outpaint;
 mod pag;
+mod pass_begin;
 mod pictures;
 mod plugin_devices;
 mod plugin_files;

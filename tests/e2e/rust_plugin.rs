@@ -54,6 +54,7 @@ async fn each_stage_is_had_through_the_wrapper_and_a_panic_costs_one_job() {
         "request.rewrite/draft-1",
         "create",
         "conditioning/draft-1",
+        "pass.begin/draft-1",
         "noise.init/draft-1",
         "denoise.before/draft-1",
         "control.residuals/draft-1",

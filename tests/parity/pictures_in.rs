@@ -230,7 +230,7 @@ fn pictures_are_prepared_and_finished_as_a1111_does() {
                 blur: (sigma(0), sigma(1)),
                 fills: switch("fills"),
                 only_masked: case["padding"].as_u64().map(|padding| padding as usize),
-                soft: false,
+                keeps_original: false,
             },
         };
         let mask = (!case["mask"].is_null()).then(|| source(&case["mask"]));

@@ -8,8 +8,8 @@ use latentd_models::model::Model;
 use latentd_models::nn::Precision;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::pipeline::{
-    DenoiseBefore, Handles, Hires, HiresSize, HiresUpscaler, ImagePost, LatentFinal, NoStages, NoiseInit,
-    PassBegin, PassKind, Phase, Progress, RegionPrompt, Stages, Txt2Img, Wants, Watch, txt2img,
+    DenoiseBefore, Exchanged, Handles, Hires, HiresSize, HiresUpscaler, ImagePost, LatentFinal, NoStages,
+    NoiseInit, PassBegin, PassKind, Phase, Progress, RegionPrompt, Stages, Txt2Img, Wants, Watch, txt2img,
 };
 use latentd_models::sampling::{Sampler, Variation};
 use latentd_models::{Error, Result, Tensor};
@@ -34,10 +34,12 @@ impl Stages for Log {
         Wants { control_residuals: false, conditioning: false, denoise_combine: false, ..Wants::ALL }
     }
 
-    fn pass_begin(&mut self, stage: &PassBegin) -> Result<()> {
-        let PassBegin { pass, index, first_image, seeds, size } = stage;
-        self.0.push(format!("{pass:?} {index} from {first_image} seeds {seeds:?} {size:?}"));
-        Ok(())
+    fn pass_begin(&mut self, stage: &PassBegin) -> Result<Vec<Exchanged>> {
+        let PassBegin { pass, index, first_image, seeds, size, steps, strength, .. } = stage;
+        assert_eq!((stage.base, stage.hires), ((72, 64), Some((96, 88))));
+        let of = format!("{size:?}, {steps} steps of {strength:?}");
+        self.0.push(format!("{pass:?} {index} from {first_image} seeds {seeds:?} {of}"));
+        Ok(vec![])
     }
 
     fn noise_init(&mut self, stage: &NoiseInit, tensors: &mut Handles) -> Result<()> {
@@ -76,11 +78,11 @@ fn stages_are_told_of_both_passes() {
     let passes = |index: usize, first: u64| {
         let seeds = format!("seeds [{}, {}]", 11 + first, 12 + first);
         [
-            format!("Base {index} from {first} {seeds} (72, 64)"),
+            format!("Base {index} from {first} {seeds} (72, 64), 1 steps of None"),
             "noise [2, 4, 8, 9]".into(),
             format!("Base {index} 0/1 (72, 64)"),
             "final [2, 4, 8, 9]".into(),
-            format!("Hires {index} from {first} {seeds} (96, 88)"),
+            format!("Hires {index} from {first} {seeds} (96, 88), 2 steps of Some(0.75)"),
             "noise [2, 4, 11, 12]".into(),
             format!("Hires {index} 0/2 (96, 88)"),
             format!("Hires {index} 1/2 (96, 88)"),

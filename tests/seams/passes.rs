@@ -10,8 +10,8 @@ use latentd_models::networks::vae::Vae;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Patch, Precision};
 use latentd_models::pipeline::{
-    Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Handles, ImagePost,
-    LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Residual, Role, Stages, Txt2Img, Wants,
+    Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Exchanged, Handles,
+    ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Residual, Role, Stages, Txt2Img, Wants,
 };
 use latentd_models::prompt::Conditioning;
 use latentd_models::{Error, Result, Tensor};
@@ -30,12 +30,12 @@ impl Stages for Log {
         Wants::ALL
     }
 
-    fn pass_begin(&mut self, stage: &PassBegin) -> Result<()> {
+    fn pass_begin(&mut self, stage: &PassBegin) -> Result<Vec<Exchanged>> {
         self.lines.push(format!(
             "pass {} from {} seeds {:?} {:?}",
             stage.index, stage.first_image, stage.seeds, stage.size
         ));
-        Ok(())
+        Ok(vec![])
     }
 
     fn conditioning(&mut self, stage: &mut ConditioningStage) -> Result<()> {

@@ -78,6 +78,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/stages/batch.rs",
     "src/stages/control.rs",
     "src/stages/mod.rs",
+    "src/stages/pass_begin.rs",
     "src/stages/wrap.rs",
     "src/stages/rewrite.rs",
     "src/tensor.rs",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use latentd_client::protocol::PluginParams;
-use latentd_plugin_api::abi::{LATENTD_REQUEST_REWRITE, LATENTD_SKIP, latentd_job};
+use latentd_plugin_api::abi::{LATENTD_PASS_BEGIN, LATENTD_REQUEST_REWRITE, LATENTD_SKIP, latentd_job};
 
 use super::call::{Answer, Call, Job, Want};
 use super::engines::{Engine, JobOf};
@@ -167,6 +167,11 @@ impl JobPlugins {
         }
         let told = |member: &Member| (member.name().to_owned(), member.given.told_of(picture));
         Some(self.members.iter().map(told).collect())
+    }
+
+    /// Whether one of them may exchange what passes begin with.
+    pub(crate) fn may_exchange(&self) -> bool {
+        self.chains.contains_key(LATENTD_PASS_BEGIN)
     }
 
     /// Whether one of them would rewrite the request, were it not for what it says of that.

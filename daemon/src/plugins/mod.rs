@@ -71,7 +71,7 @@ pub(crate) use rewrite::{MOST_REQUESTS, PromptText, Rewriter, Rewriting};
 pub(crate) use search::Folder;
 use search::{Found, Search};
 pub(crate) use settings::PluginConfigs;
-pub(crate) use stages::{JobStages, Whole};
+pub(crate) use stages::{JobStages, PassSources, Whole};
 pub(crate) use validate::{Checked, Options, Outcome, Program, run_child, validate};
 
 /// All plugins that are installed.

@@ -332,6 +332,8 @@ impl Draw {
         };
         check_fits(studio, &wishes, &known, &picture)?;
         let preview_every = params.preview.map(|preview| preview.every);
+        let exchanges = plugins.may_exchange();
+        let from = from.map(|from| if exchanges { from.keeping_originals() } else { from });
         Ok(Self {
             studio: Arc::clone(studio),
             files,

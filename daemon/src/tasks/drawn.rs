@@ -228,7 +228,9 @@ impl Draw {
             let asking = Asking::new(run.watch, memory, &self.studio, drawing.rng);
             let asking = asking.showing(pictures, self.preview_every.is_some());
             let asking = asking.in_precision(known.precision).of_model(&known.shape);
-            let (facts, stages) = (&known.facts, JobStages::begin(&self.plugins, &asking)?);
+            let sources = from.map(|(from, ready, _)| from.sources(ready));
+            let stages = JobStages::begin(&self.plugins, &asking)?.beginning_with(sources);
+            let facts = &known.facts;
             let mut called = &stages;
             let drawn = match &begun {
                 Some(begun) => pipeline::img2img(facts, &mut lent, begun, &mut hooks, &mut called),

@@ -45,7 +45,9 @@ pub(super) fn finished(
         }
         let blank = RgbImage { width: 0, height: 0, pixels: vec![] };
         let image = std::mem::replace(&mut output.image, blank);
-        let image = match ready.and_then(|ready| ready.of(output.index)) {
+        let exchanged = stages.exchanged(output.index);
+        let begun = exchanged.as_ref().or_else(|| ready.and_then(|ready| ready.of(output.index)));
+        let image = match begun {
             Some(begun) => begun.finish(image, output.seen.as_ref())?,
             None => image,
         };

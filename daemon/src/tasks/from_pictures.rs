@@ -15,6 +15,7 @@ use super::loopback::Loopback;
 use super::notices::Notices;
 use super::studio::Studio;
 use crate::error::{Class, Error, Result};
+use crate::plugins::PassSources;
 
 /// A1111's `denoising_strength`.
 const USUAL_STRENGTH: f64 = 0.75;
@@ -111,7 +112,7 @@ impl FromPictures {
         let inpaint = Inpaint {
             inverted: params.inpainting_mask_invert == 1,
             round: params.mask_round,
-            soft: params.soft_inpainting.is_some(),
+            keeps_original: params.soft_inpainting.is_some(),
             blur: (params.mask_blur_x, params.mask_blur_y),
             fills: params.inpainting_fill != 1,
             only_masked: params.inpaint_full_res.then_some(params.inpaint_full_res_padding as usize),
@@ -168,6 +169,17 @@ impl FromPictures {
         let planned = |continuation: Continuation| continuation.planned(self.first_size, size, notices);
         self.continuation = self.continuation.map(planned).transpose()?;
         Ok(self)
+    }
+
+    /// The same where masks may be exchanged as it is drawn.
+    pub(super) fn keeping_originals(mut self) -> Self {
+        self.preparation.inpaint.keeps_original = true;
+        self
+    }
+
+    /// What of the pictures plugins may exchange.
+    pub(super) fn sources<'a>(&self, ready: &'a Ready) -> PassSources<'a> {
+        PassSources { prepared: &ready.prepared, rounds: self.round }
     }
 
     /// `(width, height)` of the largest that is drawn.
@@ -290,8 +302,8 @@ impl FromPictures {
 
     /// A part of a continued picture.
     pub(super) fn part(&self, job: &Job) -> Result<Ready> {
-        let Inpaint { fills, soft, .. } = self.preparation.inpaint;
-        Ok(Ready { prepared: vec![job.prepare(fills, soft)?], notices: vec![] })
+        let Inpaint { fills, keeps_original, .. } = self.preparation.inpaint;
+        Ok(Ready { prepared: vec![job.prepare(fills, keeps_original)?], notices: vec![] })
     }
 
     /// The pipeline's request.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::components::Components;
 use super::contexts::Contexts;
@@ -20,7 +21,7 @@ use super::previews::Previews;
 use super::request::Txt2Img;
 use super::sampling_options::Skipped;
 use super::second_pass::{FirstPass, SecondPass};
-use super::stages::{ImagePost, PassBegin, Picture, Stages, Wants};
+use super::stages::{Exchanged, ImagePost, PassBegin, Picture, Stages, Wants};
 use super::start::Start;
 use super::time_embeddings::TimeEmbeddings;
 use super::watch::{Phase, Progress, Watch};
@@ -52,18 +53,32 @@ pub struct Output {
     pub pass: PassKind,
 }
 
+/// What images begin with, and what they are shown if their checkpoint sees a picture.
+pub(super) type Begun = (Start, Option<Arc<ImageConditioning>>);
+
+/// Has images something to begin with.
+pub(super) trait Begin {
+    /// Of these, counted over the request, whose pictures may be exchanged: one for each, or none.
+    fn begin(
+        &self,
+        images: Range<usize>,
+        exchanged: Vec<Exchanged>,
+        components: &mut dyn Components,
+        watch: &mut dyn Watch,
+    ) -> Result<Begun>;
+}
+
 /// What the passes of a request begin with.
 pub(super) struct Origin<'a> {
-    /// What these images, counted over the request, begin with.
-    pub start: &'a dyn Fn(Range<usize>) -> Result<Start>,
+    pub from: &'a dyn Begin,
+    /// How far they go from there; `None` from noise alone.
+    pub strength: Option<f64>,
     /// All levels of the request, over which a Brownian motion goes.
     pub sigmas: &'a Sigmas,
     /// Those that are visited, falling.
     pub visited: &'a [f32],
     /// Model calls as A1111 counts them, which shares of them are shares of.
     pub calls: usize,
-    /// What images are shown, if the checkpoint sees a picture.
-    pub shown: Option<&'a ImageConditioning>,
     /// How much the picture counts that is edited, if that is said.
     pub image_cfg_scale: Option<f64>,
 }
@@ -79,13 +94,14 @@ pub(super) fn draw(
 ) -> Result<Vec<Output>> {
     let second = request.second_pass()?;
     let of_second = second.as_ref().map(|second| second.levels(facts)).transpose()?;
-    let steps = |levels: &[f32]| levels.len().saturating_sub(1);
+    let second_steps = of_second.map_or(0, |levels| steps_of(&levels.beginning.sigmas.levels));
     let mut drawing = Drawing {
         facts,
         request,
         origin,
         second: second.as_ref(),
-        steps: steps(origin.visited) + of_second.map_or(0, |levels| steps(&levels.beginning.sigmas.levels)),
+        second_steps,
+        steps: steps_of(origin.visited) + second_steps,
         components,
         watch,
         stages,
@@ -101,12 +117,18 @@ pub(super) fn draw(
     Ok(outputs)
 }
 
+fn steps_of(levels: &[f32]) -> usize {
+    levels.len().saturating_sub(1)
+}
+
 /// A request while it is drawn, and what is kept from pass to pass.
 struct Drawing<'a> {
     facts: &'a ModelFacts,
     request: &'a Txt2Img,
     origin: &'a Origin<'a>,
     second: Option<&'a SecondPass<'a>>,
+    /// Of a batch in its second pass.
+    second_steps: usize,
     /// Of a batch, in all of its passes.
     steps: usize,
     components: &'a mut dyn Components,
@@ -152,7 +174,7 @@ struct Sampled {
 
 impl Pass<'_> {
     fn steps(&self) -> usize {
-        self.visited.len().saturating_sub(1)
+        steps_of(self.visited)
     }
 
     /// Where the request stands as it ends.
@@ -165,8 +187,14 @@ impl Drawing<'_> {
     /// Draws the images of one batch.
     fn batch(&mut self, index: usize) -> Result<Vec<Output>> {
         let Self { request, origin, facts, second, steps, .. } = *self;
+        let kind = PassKind::Base;
+        let (wants, exchanged) =
+            self.begin(kind, index, request, (steps_of(origin.visited), origin.strength))?;
+        let images = self.images(index);
+        let (start, shown) = origin.from.begin(images, exchanged, self.components, self.watch)?;
+        self.components.begin_pass();
         let pass = Pass {
-            kind: PassKind::Base,
+            kind,
             facts,
             is_other: false,
             request,
@@ -174,7 +202,7 @@ impl Drawing<'_> {
             sigmas: origin.sigmas,
             visited: origin.visited,
             calls: origin.calls,
-            shown: origin.shown,
+            shown: shown.as_deref(),
             image_cfg_scale: origin.image_cfg_scale,
             refiner_switch_at: request.refiner_switch_at.filter(|_| second.is_none()),
             progress: Progress {
@@ -184,10 +212,7 @@ impl Drawing<'_> {
                 steps: request.n_iter * steps,
             },
         };
-        let wants = self.begin(pass.kind, index, request)?;
-        self.components.begin_pass();
-        let images = self.images(index);
-        let sampled = self.sample(&pass, index, wants, || (origin.start)(images))?;
+        let sampled = self.sample(&pass, index, wants, &start)?;
         match second {
             Some(second) => self.batch_again(second, index, &sampled.latents, pass.end()),
             None => self.finished(&pass, index, wants, &sampled),
@@ -210,7 +235,8 @@ impl Drawing<'_> {
         } else {
             vec![]
         };
-        let wants = self.begin(PassKind::Hires, index, &second.drawing)?;
+        let told = (self.second_steps, Some(second.strength()));
+        let (wants, _) = self.begin(PassKind::Hires, index, &second.drawing, told)?;
         let other = self.components.begin_hires_pass()?;
         let facts = other.as_ref().unwrap_or(self.facts);
         second.check_other(self.facts, facts)?;
@@ -237,7 +263,7 @@ impl Drawing<'_> {
             progress: Progress { phase: Phase::Conditioning, pass: PassKind::Hires, ..progress },
         };
         let start = Start::Latents { latents, mask: None, soft: None, beginning };
-        let sampled = self.sample(&pass, index, wants, || Ok(start))?;
+        let sampled = self.sample(&pass, index, wants, &start)?;
         outputs.extend(self.finished(&pass, index, wants, &sampled)?);
         Ok(outputs)
     }
@@ -252,29 +278,36 @@ impl Drawing<'_> {
         self.images(index).map(|image| self.request.noise(image)).collect()
     }
 
-    /// Tells that a pass begins, in which this is drawn.
-    fn begin(&mut self, kind: PassKind, index: usize, request: &Txt2Img) -> Result<Wants> {
+    /// Tells that a pass begins, in which this is drawn in so many steps, so far from what it begins with. What is exchanged of
+    /// that.
+    fn begin(
+        &mut self,
+        kind: PassKind,
+        index: usize,
+        request: &Txt2Img,
+        (steps, strength): (usize, Option<f64>),
+    ) -> Result<(Wants, Vec<Exchanged>)> {
         let wants = self.stages.wants();
+        let size = |drawn: &Txt2Img| (drawn.width, drawn.height);
+        let mut exchanged = vec![];
         if wants.pass_begin {
-            self.stages.pass_begin(&PassBegin {
+            exchanged = self.stages.pass_begin(&PassBegin {
                 pass: kind,
                 index,
                 first_image: self.images(index).start,
                 seeds: self.noises(index).iter().map(|noise| noise.seed).collect(),
-                size: (request.width, request.height),
+                size: size(request),
+                steps,
+                base: size(self.request),
+                hires: self.second.map(|second| size(&second.drawing)),
+                strength,
             })?;
         }
-        if self.watch.cancelled() { Err(Error::Cancelled) } else { Ok(wants) }
+        if self.watch.cancelled() { Err(Error::Cancelled) } else { Ok((wants, exchanged)) }
     }
 
     /// From what a pass begins with to latents, with the networks that are lent now.
-    fn sample(
-        &mut self,
-        pass: &Pass,
-        index: usize,
-        wants: Wants,
-        start: impl FnOnce() -> Result<Start>,
-    ) -> Result<Sampled> {
+    fn sample(&mut self, pass: &Pass, index: usize, wants: Wants, start: &Start) -> Result<Sampled> {
         let (facts, request) = (pass.facts, pass.request);
         let (images, noises) = (self.images(index), self.noises(index));
         let model_sigmas = facts.sigmas(request.sampling.zero_terminal_snr);
@@ -341,8 +374,7 @@ impl Drawing<'_> {
         };
         context.prepare()?;
         context.around.watch.progress(pass.progress);
-        let start = start()?;
-        let latents = pass::run(&plan, &start, &mut context)?;
+        let latents = pass::run(&plan, start, &mut context)?;
         let networks = context.networks.as_ref().ok_or_else(nobodys_turn)?;
         let seen = start.seen(&latents, networks.unet.device())?;
         Ok(Sampled { latents, refined: networks.is_refiner, seen })

@@ -1,18 +1,20 @@
 //! Image to image: from pictures, or their latents, with noise on them.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::components::Components;
-use super::draw::{Origin, Output, draw};
+use super::draw::{Begin, Begun, Origin, Output, draw};
 use super::encode::{ENCODING, encode, sampled};
 use super::guidance::{masked, several_are_wanted};
 use super::image_conditioning::{Covered, ImageConditioning, Source};
 use super::request::Txt2Img;
 use super::soft_inpainting::SoftInpainting;
-use super::stages::Stages;
+use super::stages::{Exchanged, Stages};
 use super::start::Start;
 use super::watch::Watch;
+use crate::error::{Error, Result, bail};
 use crate::image::{LatentFilter, resize_latents};
 use crate::model::{ModelFacts, UNetInput};
 use crate::networks::vae::Posterior;
@@ -20,7 +22,6 @@ use crate::sampling::{
     Beginning, ImageNoise, NoiseGenerator, PartOfSteps, Sigmas, levels, levels_from_latents,
 };
 use crate::tensor::Tensor;
-use crate::{Error, Result};
 
 /// What is drawn anew. Fields have A1111's meaning.
 #[derive(Clone, Debug, PartialEq)]
@@ -244,57 +245,152 @@ pub fn img2img(
     request.check(facts)?;
     let drawing = &request.drawing;
     let beginning = request.beginning(facts)?;
-    let init: Vec<Encoded> = request
-        .init
-        .iter()
-        .map(|init| match init {
-            InitImage::Latents(latents) => Ok(Encoded::Latents(latents)),
-            InitImage::Picture(pixels) | InitImage::Stretched(pixels) => {
-                let posterior = encode(components, pixels, drawing.tiling, watch)?;
-                Ok(Encoded::Picture { pixels, posterior })
-            }
-        })
-        .collect::<Result<_>>()?;
-    let covered =
-        Covered { masks: request.conditioning_mask.as_ref(), weight: request.inpainting_mask_weight };
-    let sources: Vec<Source> = init.iter().map(Encoded::source).collect();
-    let shown = ImageConditioning::of_pictures(facts, components, &sources, covered, drawing.tiling, watch)?;
-    let start = |images: Range<usize>| {
-        let first = images.start;
+    let sigmas = request.all_levels(facts)?;
+    let origin = Origin {
+        from: &FromImages { facts, request, beginning: &beginning, encodings: OnceCell::new() },
+        strength: Some(request.denoising_strength),
+        sigmas: &sigmas,
+        visited: &beginning.sigmas.levels,
+        calls: drawing.sampler.foreseen_calls(request.part()?.kept + 1),
+        image_cfg_scale: request.image_cfg_scale,
+    };
+    draw(facts, components, drawing, &origin, watch, stages)
+}
+
+/// What a request's images begin with.
+struct FromImages<'a> {
+    facts: &'a ModelFacts,
+    request: &'a Img2Img,
+    beginning: &'a Beginning,
+    /// As they are given, once that is needed.
+    encodings: OnceCell<Encodings<'a>>,
+}
+
+impl Begin for FromImages<'_> {
+    fn begin(
+        &self,
+        images: Range<usize>,
+        exchanged: Vec<Exchanged>,
+        components: &mut dyn Components,
+        watch: &mut dyn Watch,
+    ) -> Result<Begun> {
+        let Self { facts, request, beginning, encodings } = self;
+        if exchanged.iter().any(|exchanged| *exchanged != Exchanged::default()) {
+            let request = request.exchanged(&images, exchanged)?;
+            request.check(facts)?;
+            let own = request.encoded(facts, components, watch)?;
+            return Ok((request.start(facts, &own, beginning, images)?, own.shown));
+        }
+        if encodings.get().is_none() {
+            let made = request.encoded(facts, components, watch)?;
+            encodings.set(made).ok();
+        }
+        let Some(encodings) = encodings.get() else { bail!("what images begin with is gone") };
+        Ok((request.start(facts, encodings, beginning, images)?, encodings.shown.clone()))
+    }
+}
+
+/// What images begin with, encoded.
+struct Encodings<'a> {
+    init: Vec<Encoded<'a>>,
+    shown: Option<Arc<ImageConditioning>>,
+}
+
+impl Img2Img {
+    fn encoded(
+        &self,
+        facts: &ModelFacts,
+        components: &mut dyn Components,
+        watch: &mut dyn Watch,
+    ) -> Result<Encodings<'_>> {
+        let wrap = self.drawing.tiling;
+        let init: Vec<Encoded> = self
+            .init
+            .iter()
+            .map(|init| match init {
+                InitImage::Latents(latents) => Ok(Encoded::Latents(latents)),
+                InitImage::Picture(pixels) | InitImage::Stretched(pixels) => {
+                    let posterior = encode(components, pixels, wrap, watch)?;
+                    Ok(Encoded::Picture { pixels, posterior })
+                }
+            })
+            .collect::<Result<_>>()?;
+        let covered = Covered { masks: self.conditioning_mask.as_ref(), weight: self.inpainting_mask_weight };
+        let sources: Vec<Source> = init.iter().map(Encoded::source).collect();
+        let shown = ImageConditioning::of_pictures(facts, components, &sources, covered, wrap, watch)?;
+        Ok(Encodings { init, shown: shown.map(Arc::new) })
+    }
+
+    /// What the loop of these images begins with.
+    fn start(
+        &self,
+        facts: &ModelFacts,
+        encodings: &Encodings<'_>,
+        beginning: &Beginning,
+        images: Range<usize>,
+    ) -> Result<Start> {
+        let (first, init) = (images.start, &encodings.init);
         let latents: Vec<Tensor> = images
             .map(|image| {
                 let of = init.get(image % init.len().max(1));
                 let of = of.ok_or_else(|| Error::Compute("an image without a beginning".to_owned()))?;
                 let mut latents = of.latents(facts.family.latent_scale, || {
-                    let noise = drawing.noise(image);
+                    let noise = self.drawing.noise(image);
                     NoiseGenerator::new(noise.source, noise.seed ^ ENCODING)
                 })?;
-                let [rows, columns] = drawing.latents();
+                let [rows, columns] = self.drawing.latents();
                 if (latents.dim(2), latents.dim(3)) != (rows, columns) {
                     latents = resize_latents(&latents, rows, columns, LatentFilter::Bilinear)?;
                 }
-                request.with_content(latents, image)
+                self.with_content(latents, image)
             })
             .collect::<Result<_>>()?;
         let latents = Tensor::cat(&latents.iter().collect::<Vec<_>>(), 0)?;
-        let mask = match &request.latent_mask {
+        let mask = match &self.latent_mask {
             Some(mask) if mask.dim(0) > 1 => {
                 Some(Arc::new(mask.narrow(0, first % mask.dim(0), latents.dim(0))?))
             }
             mask => mask.clone().map(Arc::new),
         };
-        Ok(Start::Latents { latents, mask, soft: request.soft_inpainting, beginning: beginning.clone() })
-    };
-    let sigmas = request.all_levels(facts)?;
-    let origin = Origin {
-        sigmas: &sigmas,
-        start: &start,
-        visited: &beginning.sigmas.levels,
-        calls: drawing.sampler.foreseen_calls(request.part()?.kept + 1),
-        shown: shown.as_ref(),
-        image_cfg_scale: request.image_cfg_scale,
-    };
-    draw(facts, components, drawing, &origin, watch, stages)
+        Ok(Start::Latents { latents, mask, soft: self.soft_inpainting, beginning: beginning.clone() })
+    }
+
+    /// The request of one batch alone, as somebody exchanges what its images begin with.
+    fn exchanged(&self, images: &Range<usize>, all: Vec<Exchanged>) -> Result<Self> {
+        if all.len() != images.len() {
+            bail!("{} images are exchanged of a batch of {}", all.len(), images.len());
+        }
+        let own = |masks: &Option<Tensor>, image: usize| {
+            let own = |masks: &Tensor| masks.narrow(0, image % masks.dim(0).max(1), 1);
+            masks.as_ref().map(own).transpose()
+        };
+        let (mut init, mut latent_masks, mut conditioning_masks) = (vec![], vec![], vec![]);
+        for (image, Exchanged { init: new, latent_mask, conditioning_mask }) in images.clone().zip(all) {
+            let Some(old) = self.init.get(image % self.init.len().max(1)) else {
+                bail!("image {image} has no beginning that could be exchanged")
+            };
+            init.push(match (new, old) {
+                (None, old) => old.clone(),
+                (Some(picture), InitImage::Stretched(_)) => InitImage::Stretched(picture),
+                (Some(picture), _) => InitImage::Picture(picture),
+            });
+            latent_masks
+                .push(latent_mask.map_or_else(|| own(&self.latent_mask, image), |mask| Ok(Some(mask)))?);
+            let mask = conditioning_mask
+                .map_or_else(|| own(&self.conditioning_mask, image), |mask| Ok(Some(mask)))?;
+            conditioning_masks.push(mask);
+        }
+        let (latent_mask, conditioning_mask) = (together(latent_masks)?, together(conditioning_masks)?);
+        Ok(Self { init, latent_mask, conditioning_mask, ..self.clone() })
+    }
+}
+
+/// Masks of all images, `(images, rows, columns)`: 1 where an image has none. None if none has.
+fn together(masks: Vec<Option<Tensor>>) -> Result<Option<Tensor>> {
+    let Some(dims) = masks.iter().flatten().next().map(|mask| mask.dims().to_vec()) else { return Ok(None) };
+    let masks: Vec<Tensor> =
+        masks.into_iter().map(|mask| mask.unwrap_or_else(|| Tensor::full(1.0, dims.clone()))).collect();
+    Tensor::cat(&masks.iter().collect::<Vec<_>>(), 0).map(Some)
 }
 
 /// What a picture became.

@@ -61,8 +61,8 @@ pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{
     AttentionStage, Cond, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap,
-    Evaluate, ImageCoding, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture, Stages,
-    TextEncoding, UNetBlock, Wants,
+    Evaluate, Exchanged, ImageCoding, ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, Picture,
+    Stages, TextEncoding, UNetBlock, Wants,
 };
 pub use start::Start;
 pub use texts::Texts;

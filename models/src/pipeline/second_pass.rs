@@ -99,6 +99,11 @@ impl SecondPass<'_> {
         Ok(())
     }
 
+    /// How far it goes from what the first pass drew.
+    pub(super) fn strength(&self) -> f64 {
+        self.hires.denoising_strength
+    }
+
     /// Whether pictures of the first pass come out too.
     pub(super) fn keeps_first(&self) -> bool {
         self.hires.keeps_first

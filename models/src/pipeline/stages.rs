@@ -21,6 +21,8 @@ use crate::{Error, Result};
 pub struct Wants {
     /// [`Stages::pass_begin`].
     pub pass_begin: bool,
+    /// That pictures which passes begin with may be exchanged there: then each pass encodes its own.
+    pub exchanges: bool,
     /// [`Stages::conditioning`].
     pub conditioning: bool,
     /// [`Stages::noise_init`].
@@ -47,6 +49,7 @@ impl Wants {
     /// All of them.
     pub const ALL: Self = Self {
         pass_begin: true,
+        exchanges: true,
         conditioning: true,
         noise_init: true,
         denoise_before: true,
@@ -73,6 +76,25 @@ pub struct PassBegin {
     pub seeds: Vec<u64>,
     /// Pixels in a row, and rows.
     pub size: (usize, usize),
+    /// Its steps.
+    pub steps: usize,
+    /// As `size`, of the request's own pass.
+    pub base: (usize, usize),
+    /// As `size`, of a second one if there is any.
+    pub hires: Option<(usize, usize)>,
+    /// How far it goes from what it begins with; `None` from noise alone.
+    pub strength: Option<f64>,
+}
+
+/// What somebody puts in the place of what one image begins with; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exchanged {
+    /// A picture in [−1, 1] of the shape of the one that it takes the place of.
+    pub init: Option<Tensor>,
+    /// Where latents are drawn, `(1, height / 8, width / 8)`, from 1 for anew to 0.
+    pub latent_mask: Option<Tensor>,
+    /// The same of pixels, `(1, height, width)`, for an inpainting checkpoint.
+    pub conditioning_mask: Option<Tensor>,
 }
 
 /// One text that a branch of an image's guidance is told.
@@ -266,9 +288,10 @@ pub trait Stages {
         Wants::default()
     }
 
-    /// A pass begins.
-    fn pass_begin(&mut self, _stage: &PassBegin) -> Result<()> {
-        Ok(())
+    /// A pass begins. What its images begin with instead, one for each; or nothing at all. Only of pictures, and only with
+    /// [`Wants::exchanges`].
+    fn pass_begin(&mut self, _stage: &PassBegin) -> Result<Vec<Exchanged>> {
+        Ok(vec![])
     }
 
     /// The networks of this model draw from now on: as each pass begins, before its images are told something, and when

@@ -1,6 +1,8 @@
 //! What a model evaluation is of, and the pictures and passes around it.
 
-use super::basic::{latentd_handle, latentd_list, latentd_text};
+use std::ffi::c_void;
+
+use super::basic::{latentd_call, latentd_handle, latentd_list, latentd_status, latentd_text};
 
 /// A row's prediction is what is wanted.
 pub const LATENTD_COND: u32 = 1;
@@ -117,8 +119,14 @@ pub struct latentd_picture {
     pub reserved: u32,
     /// What draws it alone.
     pub seed: u64,
-    /// An image, or 0 where there is none yet.
+    /// An image, or 0 where there is none yet. In LATENTD_PASS_BEGIN what it is drawn from: RGB as it will be encoded, filled in
+    /// already where it is drawn if the request says so; 0 if that is noise, or what another pass drew.
     pub pixels: latentd_handle,
+    /// In LATENTD_PASS_BEGIN where it is drawn anew, an image of one channel of the pass's size, white for anew; 0 for everywhere.
+    pub mask: latentd_handle,
+    /// In LATENTD_PASS_BEGIN the part of the user's picture, in its pixels, that `pixels` are of; all of it unless only what is
+    /// masked is drawn.
+    pub crop: latentd_region,
 }
 
 /// A pass.
@@ -137,6 +145,40 @@ pub struct latentd_pass {
     pub width: u32,
     /// Pixels.
     pub height: u32,
-    /// latentd_picture, without pixels.
+    /// latentd_picture, without pixels but in LATENTD_PASS_BEGIN.
     pub pictures: latentd_list,
+    /// Its steps.
+    pub steps: u32,
+    /// 1 if it begins with pictures or latents, 0 with noise alone.
+    pub has_init: u32,
+    /// Pixels of the request's own pass.
+    pub base_w: u32,
+    /// As `base_w`.
+    pub base_h: u32,
+    /// Pixels of the second pass of a hires fix; 0 without.
+    pub hires_w: u32,
+    /// As `hires_w`.
+    pub hires_h: u32,
+    /// How far it goes from what it begins with; 1 without.
+    pub denoising_strength: f64,
+}
+
+/// LATENTD_PASS_BEGIN.
+#[repr(C)]
+pub struct latentd_pass_stage {
+    /// sizeof of it, as the plugin knows it.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Base and hires, each of every `n_iter`, before anything of it is encoded. Pictures that are replaced are drawn from, and a
+    /// mask says where: on latents, to an inpainting checkpoint, and where the user's picture lies over what was drawn, which
+    /// stays the user's, as do the colours that are corrected to. The part that only what is masked is drawn of stays too.
+    /// \[job\]
+    pub run: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            call: *mut latentd_call,
+            pass: *const latentd_pass,
+        ) -> latentd_status,
+    >,
 }

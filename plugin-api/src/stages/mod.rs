@@ -5,6 +5,7 @@ mod attention;
 mod batch;
 mod conditioning;
 mod control;
+mod pass_begin;
 mod rewrite;
 mod wrap;
 
@@ -24,6 +25,7 @@ pub use attention::{Attention, Declaring, Where};
 pub use batch::{Batch, BatchPost};
 pub use conditioning::{Cond, Conditioning, Conds, Encoded, Token};
 pub use control::{ControlResiduals, Controlling, Residual, ResidualAt};
+pub use pass_begin::{Begun, Crop, PassBegin, Passing};
 pub use rewrite::{Patch, PromptText, RequestRewrite, Rewrite};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
 
@@ -86,7 +88,7 @@ impl PassKind {
 }
 
 /// A pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
     /// What it is for.
     pub kind: PassKind,
@@ -96,6 +98,14 @@ pub struct Pass {
     pub size: (usize, usize),
     /// Its pictures: which of the job's, and the seed that draws it alone.
     pub pictures: Vec<(usize, u64)>,
+    /// Its steps.
+    pub steps: usize,
+    /// As `size`, of the request's own pass.
+    pub base: (usize, usize),
+    /// As `size`, of the second one of a hires fix.
+    pub hires: Option<(usize, usize)>,
+    /// How far it goes from the pictures or latents that it begins with; `None` from noise alone.
+    pub strength: Option<f64>,
 }
 
 /// What a row's prediction is taken for.
@@ -343,6 +353,10 @@ unsafe fn pass(given: *const latentd_pass) -> Result<Pass> {
         index: given.index as usize,
         size: (given.width as usize, given.height as usize),
         pictures,
+        steps: given.steps as usize,
+        base: (given.base_w as usize, given.base_h as usize),
+        hires: (given.hires_w > 0).then_some((given.hires_w as usize, given.hires_h as usize)),
+        strength: (given.has_init != 0).then_some(given.denoising_strength),
     })
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use latentd_models::image::{Channels, Picture};
-use latentd_plugin_api::abi::{LATENTD_BATCH_POST, latentd_picture, latentd_pictures};
+use latentd_plugin_api::abi::{LATENTD_BATCH_POST, latentd_pictures};
 
-use super::told::list;
+use super::told::{list, with_pixels};
 use super::{Called, JobStages};
 use crate::error::{Class, Error};
 use crate::memory::Lease;
@@ -82,13 +82,7 @@ fn lent(picture: &mut Picture) -> Content {
 impl Called<'_> {
     /// Calls one plugin with pictures of these places and seeds.
     pub(in crate::plugins) fn batch_post(&self, whose: &[(usize, u64)]) -> u32 {
-        let picture = |((image, seed), pixels): (&(usize, u64), &u64)| latentd_picture {
-            image: *image as u32,
-            reserved: 0,
-            seed: *seed,
-            pixels: *pixels,
-        };
-        let pictures: Vec<latentd_picture> = whose.iter().zip(self.handles).map(picture).collect();
+        let pictures = with_pixels(whose, self.handles);
         let args = latentd_pictures {
             size: size_of::<latentd_pictures>() as u32,
             reserved: 0,

@@ -4,32 +4,36 @@
 mod attention;
 mod batch;
 pub(in crate::plugins) mod conditioning;
+mod pass_begin;
 mod replacing;
 mod residuals;
+mod sources;
 mod told;
 mod upscale;
 mod wrap;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_models::Tensor;
+use latentd_models::image::inpaint::Prepared;
 use latentd_models::image::{Picture, RgbImage};
 use latentd_models::model::ModelShape;
 use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::{
     AttentionStage, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap,
-    Evaluate, Evaluation, Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, Residual, Rule,
-    Stages, UNetBlock, Wants,
+    Evaluate, Evaluation, Exchanged, Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, Residual,
+    Rule, Stages, UNetBlock, Wants,
 };
 use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS, LATENTD_DENOISE_BEFORE,
     LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
-    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise, latentd_latents,
-    latentd_pass, latentd_picture, latentd_pictures,
+    LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise,
+    latentd_latents, latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use crate::error::{Class, Error, Result};
@@ -44,9 +48,11 @@ use crate::plugins::library::Tables;
 use crate::plugins::objects::{Content, Image, Objects};
 use crate::plugins::opened::Opened;
 pub(crate) use batch::Whole;
+pub(in crate::plugins) use pass_begin::{begun_contents, begun_pictures};
 use replacing::replace_all;
+pub(crate) use sources::PassSources;
 use told::list;
-pub(in crate::plugins) use told::{contexts, kind, masks, pictures, place, rows, tell_contexts, told};
+pub(in crate::plugins) use told::{contexts, masks, pass, pictures, place, rows, tell_contexts, told};
 
 /// What one plugin may want to be told of a drawing.
 const MOST_NOTICES: usize = 64;
@@ -60,6 +66,9 @@ pub(crate) struct JobStages<'a> {
     engines: Engines<'a>,
     /// The pass that goes on.
     pass: RefCell<Option<PassBegin>>,
+    /// What its pictures begin with, and what plugins put in the place of that, by the pictures' places.
+    sources: Option<PassSources<'a>>,
+    exchanged: RefCell<BTreeMap<usize, Prepared>>,
     /// Why the request ended, if a plugin ended it.
     failure: RefCell<Option<Error>>,
     /// What plugins want to be told.
@@ -114,6 +123,8 @@ impl<'a> JobStages<'a> {
             instances: vec![],
             engines: Engines::new(plugins.of_engines(), job),
             pass: RefCell::default(),
+            sources: None,
+            exchanged: RefCell::default(),
             failure: RefCell::default(),
             notices: RefCell::default(),
             artifacts: RefCell::default(),
@@ -286,15 +297,7 @@ impl<'a> JobStages<'a> {
         let pass = self.pass.borrow();
         let pass = pass.as_ref();
         let pictures = pass.map_or_else(Vec::new, |pass| pictures(pass.first_image, &pass.seeds, &[]));
-        let told = latentd_pass {
-            size: size_of::<latentd_pass>() as u32,
-            kind: pass.map_or(0, |pass| kind(pass.pass)),
-            index: pass.map_or(0, |pass| pass.index as u32),
-            depth: 0,
-            width: pass.map_or(0, |pass| pass.size.0 as u32),
-            height: pass.map_or(0, |pass| pass.size.1 as u32),
-            pictures: list(&pictures),
-        };
+        let told = told::pass(pass, &pictures);
         Told { told, _parts: pictures }
     }
 
@@ -440,6 +443,7 @@ impl Stages for &JobStages<'_> {
     fn wants(&self) -> Wants {
         Wants {
             pass_begin: !self.plugins.is_empty(),
+            exchanges: self.has(LATENTD_PASS_BEGIN),
             conditioning: self.has(LATENTD_CONDITIONING),
             noise_init: self.has(LATENTD_NOISE_INIT),
             denoise_before: self.has(LATENTD_DENOISE_BEFORE),
@@ -453,9 +457,9 @@ impl Stages for &JobStages<'_> {
         }
     }
 
-    fn pass_begin(&mut self, stage: &PassBegin) -> latentd_models::Result<()> {
+    fn pass_begin(&mut self, stage: &PassBegin) -> latentd_models::Result<Vec<Exchanged>> {
         *self.pass.borrow_mut() = Some(stage.clone());
-        Ok(())
+        self.pass_begun(stage, self.sources)
     }
 
     fn conditioning(&mut self, stage: &mut ConditioningStage) -> latentd_models::Result<()> {
@@ -599,13 +603,7 @@ impl Stages for &JobStages<'_> {
         let whose: Vec<(usize, u64)> =
             stage.pictures.iter().map(|picture| (picture.index, picture.seed)).collect();
         let function = |called: &Called<'_>| {
-            let picture = |((image, seed), pixels): (&(usize, u64), &u64)| latentd_picture {
-                image: *image as u32,
-                reserved: 0,
-                seed: *seed,
-                pixels: *pixels,
-            };
-            let pictures: Vec<latentd_picture> = whose.iter().zip(called.handles).map(picture).collect();
+            let pictures = told::with_pixels(&whose, called.handles);
             let args = latentd_pictures {
                 size: size_of::<latentd_pictures>() as u32,
                 reserved: 0,

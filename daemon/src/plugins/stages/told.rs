@@ -3,12 +3,12 @@
 use latentd_models::Tensor;
 use latentd_models::files::Prediction;
 use latentd_models::networks::unet_sites::{Site, SitePart};
-use latentd_models::pipeline::{Evaluation, PassKind, Role};
+use latentd_models::pipeline::{Evaluation, PassBegin, PassKind, Role};
 use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
     LATENTD_BASE, LATENTD_COND, LATENTD_HIRES, LATENTD_INPUT, LATENTD_INPUT_STORED, LATENTD_MIDDLE,
     LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_PREDICTS_NOISE, LATENTD_PREDICTS_VELOCITY, LATENTD_UNCOND,
-    latentd_eval, latentd_list, latentd_picture, latentd_region, latentd_row,
+    latentd_eval, latentd_list, latentd_pass, latentd_picture, latentd_region, latentd_row,
 };
 
 use crate::plugins::host::text;
@@ -18,7 +18,7 @@ pub(super) fn list<T>(items: &[T]) -> latentd_list {
     latentd_list { items: items.as_ptr().cast(), count: items.len() as u32, stride: size_of::<T>() as u32 }
 }
 
-pub(in crate::plugins) fn kind(pass: PassKind) -> u32 {
+fn kind(pass: PassKind) -> u32 {
     match pass {
         PassKind::Base => LATENTD_BASE,
         PassKind::Hires => LATENTD_HIRES,
@@ -36,15 +36,47 @@ pub(in crate::plugins) fn place(site: Site) -> (u32, u32) {
     (part, site.index as u32)
 }
 
+/// No part of anything.
+const NOWHERE: latentd_region = latentd_region { x: 0, y: 0, w: 0, h: 0, canvas_w: 0, canvas_h: 0 };
+
+fn picture(image: usize, seed: u64, pixels: u64) -> latentd_picture {
+    latentd_picture { image: image as u32, reserved: 0, seed, pixels, mask: 0, crop: NOWHERE }
+}
+
 /// Pictures from `first` on; their pixels where there are handles.
 pub(in crate::plugins) fn pictures(first: usize, seeds: &[u64], pixels: &[u64]) -> Vec<latentd_picture> {
-    let picture = |(index, seed): (usize, &u64)| latentd_picture {
-        image: (first + index) as u32,
-        reserved: 0,
-        seed: *seed,
-        pixels: pixels.get(index).copied().unwrap_or_default(),
+    let picture = |(index, seed): (usize, &u64)| {
+        picture(first + index, *seed, pixels.get(index).copied().unwrap_or_default())
     };
     seeds.iter().enumerate().map(picture).collect()
+}
+
+/// Pictures of these places and seeds.
+pub(super) fn with_pixels(whose: &[(usize, u64)], pixels: &[u64]) -> Vec<latentd_picture> {
+    let picture = |((image, seed), pixels): (&(usize, u64), &u64)| picture(*image, *seed, *pixels);
+    whose.iter().zip(pixels).map(picture).collect()
+}
+
+/// A pass, if there is one, with its pictures.
+pub(in crate::plugins) fn pass(pass: Option<&PassBegin>, pictures: &[latentd_picture]) -> latentd_pass {
+    let side = |side: Option<usize>| side.map_or(0, |side| side as u32);
+    let hires = pass.and_then(|pass| pass.hires);
+    latentd_pass {
+        size: size_of::<latentd_pass>() as u32,
+        kind: pass.map_or(0, |pass| kind(pass.pass)),
+        index: side(pass.map(|pass| pass.index)),
+        depth: 0,
+        width: side(pass.map(|pass| pass.size.0)),
+        height: side(pass.map(|pass| pass.size.1)),
+        pictures: list(pictures),
+        steps: side(pass.map(|pass| pass.steps)),
+        has_init: u32::from(pass.is_some_and(|pass| pass.strength.is_some())),
+        base_w: side(pass.map(|pass| pass.base.0)),
+        base_h: side(pass.map(|pass| pass.base.1)),
+        hires_w: side(hires.map(|(width, _)| width)),
+        hires_h: side(hires.map(|(_, height)| height)),
+        denoising_strength: pass.and_then(|pass| pass.strength).unwrap_or(1.0),
+    }
 }
 
 /// An evaluation's rows; `masks` stand for those that have one, in their order.

@@ -14,6 +14,7 @@ mod library_checks;
 mod list;
 mod outcome;
 mod parent;
+mod passes;
 mod residuals;
 mod rewrite_checks;
 mod scene;

@@ -15,7 +15,7 @@ use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS,
     LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
-    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK,
+    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_UNET_BLOCK,
 };
 
 use super::coding::Coding;
@@ -190,7 +190,17 @@ impl Scene {
             prediction: shape.prediction,
             latents: (height, width),
         };
-        let pass = PassBegin { pass: shape.pass, index: 0, first_image, seeds, size: (wide, high) };
+        let pass = PassBegin {
+            pass: shape.pass,
+            index: 0,
+            first_image,
+            seeds,
+            size: (wide, high),
+            steps: shape.steps,
+            base: (wide, high),
+            hires: None,
+            strength: None,
+        };
         Ok(Self { stage, pass, evaluation, scale: shape.scale, x, outputs, guided, pictures, blocks, conds })
     }
 
@@ -224,6 +234,9 @@ impl Scene {
 
     fn call(&self, mut stages: &JobStages<'_>) -> latentd_models::Result<Made> {
         let mut handles = Handles::default();
+        if self.stage == LATENTD_PASS_BEGIN {
+            return self.begin_pass(stages);
+        }
         stages.pass_begin(&self.pass)?;
         let images = self.pass.first_image..self.pass.first_image + self.pass.seeds.len();
         let (evaluation, seeds) = (&self.evaluation, &self.pass.seeds[..]);

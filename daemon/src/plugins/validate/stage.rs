@@ -2,6 +2,7 @@
 
 use latentd_plugin_api::abi::{
     LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT,
+    LATENTD_PASS_BEGIN,
 };
 
 use super::bench::{Bench, Looked, Ready, begin, may, must};
@@ -129,6 +130,9 @@ pub(super) fn place(scene: &Scene) -> String {
     }
     let (height, width) = scene.evaluation.latents;
     let of = format!("{pictures} of {width} × {height} latents");
+    if scene.stage == LATENTD_PASS_BEGIN {
+        return format!("a pass of {pictures} of {} × {}", scene.pass.size.0, scene.pass.size.1);
+    }
     if scene.stage == LATENTD_NOISE_INIT || scene.stage == LATENTD_LATENT_FINAL {
         return of;
     }

@@ -9,8 +9,8 @@ use latentd_models::pipeline::Stages as _;
 use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS,
     LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
-    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_denoise, latentd_latents, latentd_list,
-    latentd_pass, latentd_picture, latentd_pictures,
+    LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_UNET_BLOCK, latentd_block, latentd_denoise,
+    latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use super::bench::Bench;
@@ -96,6 +96,9 @@ impl Scene {
         }
         if self.stage == LATENTD_CONTROL_RESIDUALS {
             return self.run_residuals_wider(stages, job, wider);
+        }
+        if self.stage == LATENTD_PASS_BEGIN {
+            return self.begin_pass_wider(stages, job, wider);
         }
         if self.stage == LATENTD_CONDITIONING {
             return self.run_conds_wider(stages, job, wider);
@@ -227,15 +230,8 @@ impl Scene {
     }
 
     pub(super) fn pass_wider(&self, wider: &Wider, pictures: &Roomy) -> latentd_pass {
-        latentd_pass {
-            size: 0,
-            kind: wider.pass.unwrap_or_else(|| stages::kind(self.pass.pass)),
-            index: self.pass.index as u32,
-            depth: 0,
-            width: self.pass.size.0 as u32,
-            height: self.pass.size.1 as u32,
-            pictures: pictures.list(),
-        }
+        let pass = stages::pass(Some(&self.pass), &[]);
+        latentd_pass { kind: wider.pass.unwrap_or(pass.kind), pictures: pictures.list(), ..pass }
     }
 
     fn call_wider(&self, called: &Called<'_>, wider: &Wider) -> u32 {

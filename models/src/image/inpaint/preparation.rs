@@ -37,8 +37,9 @@ pub struct Inpaint {
     pub fills: bool,
     /// Draws only the box around the mask, with so many pixels around it (`inpaint_full_res`, `inpaint_full_res_padding`).
     pub only_masked: Option<usize>,
-    /// Whether the original is kept, so that what hardly changed can be it again: for soft inpainting, which does not round.
-    pub soft: bool,
+    /// Whether the original is kept: for soft inpainting, after which what hardly changed is it again, and for masks that are
+    /// [exchanged](Prepared::exchanged).
+    pub keeps_original: bool,
 }
 
 /// A mask that was brought to the sizes where it is needed.
@@ -60,7 +61,7 @@ pub struct Prepared {
     overlay: Option<Overlay>,
     region: Option<Region>,
     correction: Option<ColourCorrection>,
-    /// What the overlay is of, for soft inpainting.
+    /// What the overlay is of, if that is kept.
     original: Option<Picture>,
 }
 
@@ -84,7 +85,7 @@ impl Preparation {
         };
         let original = overlaid.as_ref().unwrap_or(&fitted);
         let overlay = ready.as_ref().map(|ready| Overlay::new(original, &ready.overlay)).transpose()?;
-        let original = (self.inpaint.soft && overlay.is_some()).then(|| original.clone());
+        let original = (self.inpaint.keeps_original && overlay.is_some()).then(|| original.clone());
         if let Some(ready) = ready.as_ref().filter(|_| self.inpaint.fills) {
             fitted = fill_from_surroundings(&fitted, &ready.drawn)?;
         }
@@ -125,6 +126,43 @@ impl Prepared {
         Self { correction: Some(picture.clone()), ..self }
     }
 
+    /// The same where somebody puts another `picture` of the same size in the place of the one that is encoded, or another `mask`
+    /// of the size that is drawn at in that of what is drawn. What lies around what is drawn stays the user's picture, and so do
+    /// its colours; it is seen where the new mask is not. An error if there was a mask and the original was not kept.
+    pub fn exchanged(mut self, picture: Option<Picture>, mask: Option<Mask>) -> Result<Self> {
+        if let Some(mask) = mask {
+            let original = match (&self.original, &self.overlay) {
+                (Some(original), _) => original.clone(),
+                (None, None) => self.picture.clone(),
+                (None, Some(_)) => {
+                    return Err(Error::Request("mask: the picture that it was of is not kept".to_owned()));
+                }
+            };
+            let over = match self.region {
+                None => mask.clone().doubled(),
+                Some(region) => {
+                    let part = mask.picture().fitted(Fit::Crop, region.width(), region.height())?;
+                    let (width, height) = (original.width, original.height);
+                    let mut whole = Picture { width, height, pixels: vec![0; width * height], ..part };
+                    whole.paste(&part, region.left, region.top);
+                    Mask::of(&whole, false)?
+                }
+            };
+            self.overlay = Some(Overlay::new(&original, &over)?);
+            self.mask = Some(mask);
+        }
+        if let Some(picture) = picture {
+            self.picture = picture;
+        }
+        Ok(self)
+    }
+
+    /// Where in the user's picture, and of which size that is, if only a part of it is drawn.
+    pub fn part(&self) -> Option<(Region, (usize, usize))> {
+        let overlay = self.overlay.as_ref().map(Overlay::picture)?;
+        self.region.map(|region| (region, (overlay.width, overlay.height)))
+    }
+
     /// RGB at the size that is drawn at, with two masks of that size: where the overlay is not, once it was doubled, and where
     /// latents are drawn, which the picture is filled in by if it `fills`. A1111's `image_mask`, softened, and `latent_mask`.
     pub(in crate::image) fn with_masks(
@@ -132,7 +170,7 @@ impl Prepared {
         mask: Mask,
         latent_mask: &Mask,
         fills: bool,
-        soft: bool,
+        keeps_original: bool,
     ) -> Result<Self> {
         let overlay = Overlay::new(picture, &mask.doubled())?;
         let filled = if fills { fill_from_surroundings(picture, latent_mask)? } else { picture.clone() };
@@ -142,7 +180,7 @@ impl Prepared {
             overlay: Some(overlay),
             region: None,
             correction: None,
-            original: soft.then(|| picture.clone()),
+            original: keeps_original.then(|| picture.clone()),
         })
     }
 
@@ -203,7 +241,7 @@ mod tests {
     /// What is seen goes by what changed, not by the mask, and only within what was drawn.
     #[test]
     fn soft_inpainting_shows_what_changed_of_the_region() {
-        let inpaint = Inpaint { only_masked: Some(0), soft: true, ..Inpaint::default() };
+        let inpaint = Inpaint { only_masked: Some(0), keeps_original: true, ..Inpaint::default() };
         let preparation = Preparation {
             size: (64, 64),
             fit: Some(Fit::Stretch),
@@ -224,7 +262,7 @@ mod tests {
             assert_eq!(pixel, [if (40..72).contains(&(at % 96)) { 200 } else { 7 }; 3], "{at}");
         }
         // Without it the mask alone counts.
-        let hard = Preparation { inpaint: Inpaint { soft: false, ..inpaint }, ..preparation };
+        let hard = Preparation { inpaint: Inpaint { keeps_original: false, ..inpaint }, ..preparation };
         let hard = hard.prepare(&original, Some(&mask)).expect("prepares");
         let told = hard.finish(drawn(), seen(0).as_ref()).expect("finishes");
         assert_eq!(told, hard.finish(drawn(), None).expect("finishes"));

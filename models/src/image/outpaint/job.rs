@@ -22,10 +22,10 @@ pub struct Job {
 impl Job {
     /// What image to image draws from, and what finishes it. `fills` says whether masked content begins with the colours around it
     /// (`inpainting_fill` 0, and 2 and 3 as A1111 has them), `soft` whether it is soft inpainting.
-    pub fn prepare(&self, fills: bool, soft: bool) -> Result<Prepared> {
+    pub fn prepare(&self, fills: bool, keeps_original: bool) -> Result<Prepared> {
         let sigma = self.mask_blur as f64;
         let mask = self.mask.clone().blurred(sigma, sigma)?;
-        Prepared::with_masks(&self.picture, mask, &self.latent_mask, fills, soft)
+        Prepared::with_masks(&self.picture, mask, &self.latent_mask, fills, keeps_original)
     }
 }
 
