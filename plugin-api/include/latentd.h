@@ -1663,6 +1663,39 @@ typedef struct latentd_pass_stage {
     latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_pass *pass);
 } latentd_pass_stage;
 
+/* A tag of a prompt: `<NAME:ARGUMENT:…>`. */
+typedef struct latentd_tag {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* "lora", or the name of a tag that the host does not know. */
+    struct latentd_text name;
+    /* latentd_text: what stands between colons behind the name, as it is written. */
+    struct latentd_list arguments;
+    /* Of a LoRA its file, or 0 if there is none of its name; of others 0. */
+    latentd_file file;
+    /* The plugin's own parameters of the request, with their defaults. */
+    struct latentd_bytes params;
+} latentd_tag;
+
+/* A stage with one function. [control] */
+typedef struct latentd_tags_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     At submit, for each tag of a request's first prompt that the host does not know, and each LoRA with arguments that it does not know, once each; no
+     instance is there. `reply` in slot 0: a map. `claimed: true`: it is this plugin's, and nobody is told that it was left
+     out; the tag stays in the picture's text, so that the request read back says it again. `parameters`: a merge patch over
+     the plugin's own, which are then looked at as if the request had said so. `scales: [[prefix, factor], …]`, of a LoRA:
+     its strength times `factor` (-1000 to 1000) in tensors whose names begin so, the longest prefix going before; names are LDM's, as in
+     "model.diffusion_model.input_blocks.4." and "cond_stage_model.". Without a reply it is not this plugin's, and the next is asked. Within 5 seconds.
+     */
+    latentd_status (*run)(struct latentd_call *call, const struct latentd_tag *tag);
+} latentd_tags_stage;
+
 /* Success. */
 #define LATENTD_OK 0
 
@@ -1708,6 +1741,8 @@ typedef struct latentd_pass_stage {
 #define LATENTD_REQUEST_REWRITE "request.rewrite/draft-1"
 /* Stage, latentd_pass_stage: a pass begins. Slots: 2·i pixels, 2·i + 1 mask of pictures[i], each of the same size; a mask may be given where there is none. */
 #define LATENTD_PASS_BEGIN "pass.begin/draft-1"
+/* Stage, latentd_tags_stage: a tag of the prompt that the host does not know. Slot 0: whose it is. */
+#define LATENTD_PROMPT_TAGS "prompt.tags/draft-1"
 /* Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise. */
 #define LATENTD_NOISE_INIT "noise.init/draft-1"
 /* Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents. */

@@ -12,8 +12,8 @@ use crate::abi::{
     latentd_control, latentd_control_stage, latentd_denoise, latentd_denoise_stage, latentd_job,
     latentd_latents, latentd_latents_stage, latentd_method, latentd_methods_extension, latentd_pass,
     latentd_pass_stage, latentd_pictures, latentd_pictures_stage, latentd_plan, latentd_plan_extension,
-    latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage, latentd_status, latentd_text,
-    latentd_unet_block_stage,
+    latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage, latentd_status, latentd_tag,
+    latentd_tags_stage, latentd_text, latentd_unet_block_stage,
 };
 use crate::call::Call;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::job::{self, Job, Plan, Plugin};
 use crate::methods::{self, MethodCall};
 use crate::stages::{
     self, Batch, Block, Combine, Conds, Controlling, Declaring, Denoising, Latents, Passing, Pictures,
-    Rewrite, Wrap,
+    Rewrite, Tag, Wrap,
 };
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
@@ -208,6 +208,32 @@ impl<P: stages::RequestRewrite> RequestRewrite<P> {
         run(call, |call| {
             // SAFETY: as the ABI says.
             P::request_rewrite(&unsafe { Rewrite::of(call, rewrite) }?)?;
+            Ok(LATENTD_OK)
+        })
+    }
+}
+
+/// The table of [`stages::PromptTags`].
+pub struct PromptTags<P>(PhantomData<P>);
+
+/// cbindgen:ignore
+impl<P: stages::PromptTags> PromptTags<P> {
+    /// The stage's id.
+    pub const ID: &'static str = abi::LATENTD_PROMPT_TAGS;
+    /// Its table.
+    pub const TABLE: latentd_tags_stage = latentd_tags_stage {
+        size: size_of::<latentd_tags_stage>() as u32,
+        reserved: 0,
+        run: Some(Self::run),
+    };
+
+    unsafe extern "C" fn run(call: *mut latentd_call, tag: *const latentd_tag) -> latentd_status {
+        run(call, |call| {
+            // SAFETY: as the ABI says.
+            let tag = unsafe { Tag::of(call, tag) }?;
+            if let Some(answer) = P::prompt_tags(&tag)? {
+                tag.reply(&answer)?;
+            }
             Ok(LATENTD_OK)
         })
     }

@@ -69,7 +69,7 @@ pub use stages::{
     Ask, Attention, Batch, BatchPost, Begun, Block, Combine, Cond, Conditioning, Conds, ControlResiduals,
     Controlling, Crop, Declaring, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising, Encoded, Evaluation,
     ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassBegin, PassKind, Passing, Patch,
-    Picture, Pictures, PromptText, RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Token,
-    UNetBlock, Where, Wrap,
+    Picture, Pictures, PromptTags, PromptText, RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Tag,
+    TagAnswer, Token, UNetBlock, Where, Wrap,
 };
 pub use tensor::{Kept, NewTensor, Tensor};

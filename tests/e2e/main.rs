@@ -60,6 +60,7 @@ mod same_bytes;
 mod samplers;
 mod state;
 mod submit;
+mod tags;
 mod vae;
 mod validate;
 mod weight_files;

@@ -52,6 +52,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/abi/ops.rs",
     "src/abi/plan.rs",
     "src/abi/rewrite.rs",
+    "src/abi/tags.rs",
     "src/abi/services.rs",
     "src/abi/stages.rs",
     "src/abi/vae.rs",
@@ -81,6 +82,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/stages/pass_begin.rs",
     "src/stages/wrap.rs",
     "src/stages/rewrite.rs",
+    "src/stages/tags.rs",
     "src/tensor.rs",
     "src/vae.rs",
 ];

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use latentd_client::protocol::PluginParams;
-use latentd_plugin_api::abi::{LATENTD_PASS_BEGIN, LATENTD_REQUEST_REWRITE, LATENTD_SKIP, latentd_job};
+use latentd_plugin_api::abi::{
+    LATENTD_PASS_BEGIN, LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE, LATENTD_SKIP, latentd_job,
+};
 
 use super::call::{Answer, Call, Job, Want};
 use super::engines::{Engine, JobOf};
@@ -222,7 +224,7 @@ impl JobPlugins {
 
 /// Whether a stage is one of a drawing: others have no instance.
 pub(super) fn is_of_jobs(stage: &str) -> bool {
-    stage != LATENTD_REQUEST_REWRITE
+    ![LATENTD_REQUEST_REWRITE, LATENTD_PROMPT_TAGS].contains(&stage)
 }
 
 /// What is lent to a plugin of a job.

@@ -12,11 +12,11 @@ use latentd_plugin_api::abi::{
     ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING,
     LATENTD_CONTROL_RESIDUALS, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
     LATENTD_ENGINES, LATENTD_IMAGE_POST, LATENTD_JOB_PLAN, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT,
-    LATENTD_PASS_BEGIN, LATENTD_REQUEST_REWRITE, LATENTD_RPC_METHODS, LATENTD_UNET_BLOCK,
-    latentd_attention_stage, latentd_conditioning_stage, latentd_control_stage, latentd_denoise_stage,
-    latentd_engine_stage, latentd_latents_stage, latentd_methods_extension, latentd_pass_stage,
-    latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite_stage,
-    latentd_unet_block_stage,
+    LATENTD_PASS_BEGIN, LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE, LATENTD_RPC_METHODS,
+    LATENTD_UNET_BLOCK, latentd_attention_stage, latentd_conditioning_stage, latentd_control_stage,
+    latentd_denoise_stage, latentd_engine_stage, latentd_latents_stage, latentd_methods_extension,
+    latentd_pass_stage, latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry,
+    latentd_rewrite_stage, latentd_tags_stage, latentd_unet_block_stage,
 };
 
 use libloading::Library;
@@ -86,6 +86,7 @@ stages! {
     conditioning: latentd_conditioning_stage.run = LATENTD_CONDITIONING,
     request_rewrite: latentd_rewrite_stage.run = LATENTD_REQUEST_REWRITE,
     pass_begin: latentd_pass_stage.run = LATENTD_PASS_BEGIN,
+    prompt_tags: latentd_tags_stage.run = LATENTD_PROMPT_TAGS,
     noise_init: latentd_latents_stage.run = LATENTD_NOISE_INIT,
     denoise_before: latentd_denoise_stage.run = LATENTD_DENOISE_BEFORE,
     denoise_wrap: latentd_denoise_stage.run = LATENTD_DENOISE_WRAP,

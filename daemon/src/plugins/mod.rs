@@ -34,6 +34,7 @@ mod section;
 mod settings;
 mod stages;
 mod status;
+mod tags;
 mod texts;
 mod validate;
 
@@ -72,6 +73,7 @@ pub(crate) use search::Folder;
 use search::{Found, Search};
 pub(crate) use settings::PluginConfigs;
 pub(crate) use stages::{JobStages, PassSources, Whole};
+pub(crate) use tags::Tag;
 pub(crate) use validate::{Checked, Options, Outcome, Program, run_child, validate};
 
 /// All plugins that are installed.

@@ -25,8 +25,8 @@ use super::records::recorded;
 use super::{Plugins, named};
 use crate::error::{Class, Error, Result};
 
-/// What a plugin has to rewrite a request. Within the daemon it cannot be ended, only be told of it.
-const WITHIN: Duration = Duration::from_secs(5);
+/// What a plugin has to answer a request as it comes. Within the daemon it cannot be ended, only be told of it.
+pub(super) const WITHIN: Duration = Duration::from_secs(5);
 
 /// Requests that one may become.
 pub(crate) const MOST_REQUESTS: usize = 256;
@@ -73,24 +73,35 @@ impl Plugins {
         asked: &BTreeMap<String, PluginParams>,
         job: &dyn Job,
     ) -> Result<Vec<Rewriter>> {
+        let plugins = self.of_stage(LATENTD_REQUEST_REWRITE, asked, job)?;
+        Ok(plugins.into_iter().map(Rewriter::of).collect())
+    }
+
+    /// The plugins of a request that take part in a stage, in their order there; they are loaded.
+    pub(super) fn of_stage(
+        &self,
+        id: &str,
+        asked: &BTreeMap<String, PluginParams>,
+        job: &dyn Job,
+    ) -> Result<Vec<Arc<Plugin>>> {
         let found = self.found();
-        let (mut rewriters, mut manifests) = (vec![], vec![]);
+        let mut plugins = vec![];
         for name in asked.keys() {
             let (_, (manifest, _)) = named(name, job.versions(), &found)?;
-            if stage(&manifest).is_some() {
-                rewriters.push(Rewriter { plugin: self.load(name, job.versions(), &found)? });
-                manifests.push(manifest);
+            if manifest.stages.iter().any(|stage| stage.id == id) {
+                plugins.push(self.load(name, job.versions(), &found)?);
             }
         }
-        let placed = manifests.iter().filter_map(|manifest| {
-            let Stage { place, after, before, .. } = stage(manifest)?;
-            Some(order::Member { name: &manifest.name, place: *place, after, before })
+        let placed = plugins.iter().filter_map(|plugin| {
+            let stages = &plugin.manifest.stages;
+            let Stage { place, after, before, .. } = stages.iter().find(|stage| stage.id == id)?;
+            Some(order::Member { name: &plugin.manifest.name, place: *place, after, before })
         });
         let names = order::order(&placed.collect::<Vec<_>>())
-            .map_err(|cycle| Error::new(Class::Plugin, format!("{LATENTD_REQUEST_REWRITE}: {cycle}")))?;
-        let place = |rewriter: &Rewriter| names.iter().position(|name| *name == rewriter.name());
-        rewriters.sort_by_key(place);
-        Ok(rewriters)
+            .map_err(|cycle| Error::new(Class::Plugin, format!("{id}: {cycle}")))?;
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        plugins.sort_by_key(|plugin| names.iter().position(|name| *name == plugin.manifest.name));
+        Ok(plugins)
     }
 
     /// The parameters of a request's plugins with their defaults, and which of them are prompts.
@@ -115,11 +126,6 @@ impl Plugins {
 pub(super) fn given(manifest: &Manifest, params: &PluginParams, job: &dyn Job) -> Result<Given> {
     let field = format!("plugins.{}", manifest.name);
     Given::settle(&field, manifest.parameters.as_ref(), params, job.resources())
-}
-
-/// A plugin's part in it.
-fn stage(manifest: &Manifest) -> Option<&Stage> {
-    manifest.stages.iter().find(|stage| stage.id == LATENTD_REQUEST_REWRITE)
 }
 
 impl Rewriter {

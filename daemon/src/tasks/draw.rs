@@ -31,6 +31,7 @@ use super::regions;
 use super::rewriting::{Rewritten, Templates};
 use super::sampling;
 use super::studio::Studio;
+use super::tag_questions::ask_tags;
 use super::task::Watch;
 use super::told_prompt::with_prompts;
 use crate::error::{Class, Error, Result};
@@ -129,12 +130,17 @@ impl Draw {
         studio.built_in_notice(name, files.checkpoint.item()).into_iter().for_each(|text| notices.tell(text));
         let known = studio.device.memory.known(&files, precision)?;
         let library = &studio.library;
-        let loras = Loras::resolve(prompts.first()?, &params.loras, &known, library, &mut notices)?;
+        let hires_prompts = hires.as_ref().and_then(HiresFields::prompts);
+        let own = [Some(prompts.first()?), hires_prompts.map(RequestPrompts::first).transpose()?];
+        let own: Vec<_> = own.into_iter().flatten().collect();
+        let tags = ask_tags(&mut params, &own, (studio, watch), &mut notices)?;
+        let files_of = (&**library, &tags);
+        let loras = Loras::resolve(prompts.first()?, &params.loras, &known, files_of, &mut notices)?;
         let hypernetworks = Hypernetworks::resolve(prompts.first()?, &known, library, &mut notices)?;
         let hashing = Hashing::new(watch);
         let networks = |hires: &HiresFields| {
             let (own, first) = ((&files, &known), (precision, prompts.first()?));
-            hires.networks(&params, own, first, (studio, &hashing), &mut notices)
+            hires.networks(&params, own, first, (studio, &hashing, &tags), &mut notices)
         };
         let (hires_networks, hires_wish) = hires.as_ref().map(networks).transpose()?.unwrap_or_default();
         let last_prompts = hires.as_ref().and_then(HiresFields::prompts).unwrap_or(&prompts);
@@ -143,8 +149,7 @@ impl Draw {
             (&files, &known),
             precision,
             last_prompts.first()?,
-            studio,
-            &hashing,
+            (studio, &hashing, &tags),
             &mut notices,
         )?;
         let native = from.as_ref().and_then(FromPictures::usual_size).unwrap_or(known.native_size);
@@ -190,9 +195,9 @@ impl Draw {
         if let Some(wish) = hires_wish.as_ref().filter(|wish| wish.is_other) {
             embeddings.tell_misfits("hr_checkpoint_name", &wish.known, &mut notices)?;
         }
-        prompts.tell_unapplied(&mut notices)?;
+        prompts.tell_unapplied(&tags, &mut notices)?;
         if let Some(second) = hires.as_ref().and_then(HiresFields::prompts) {
-            second.tell_unapplied(&mut notices)?;
+            second.tell_unapplied(&tags, &mut notices)?;
         }
         let wants_taesd_previews = params.preview.is_some_and(|preview| preview.kind == PreviewKind::Taesd);
         let taesd = match params.sd_vae_decode_method {

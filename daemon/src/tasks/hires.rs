@@ -21,6 +21,7 @@ use super::plugins::Asking;
 use super::prompts::RequestPrompts;
 use super::sampling;
 use super::studio::Studio;
+use super::tags::Tags;
 use super::task::Watch;
 use crate::error::{Class, Error, Result};
 use crate::library::ModelFiles;
@@ -132,7 +133,7 @@ impl HiresFields {
         params: &Txt2ImgParams,
         (own_files, own_known): (&ModelFiles, &Arc<Known>),
         (precision, first): (Precision, &Wording),
-        (studio, hashing): (&Studio, &Hashing),
+        (studio, hashing, tags): (&Studio, &Hashing, &Tags),
         notices: &mut Notices,
     ) -> Result<(HiresNetworks, Option<HiresWish>)> {
         let mut other = None;
@@ -155,7 +156,7 @@ impl HiresFields {
         }
         let is_other = other.is_some();
         let (files, known) = other.unwrap_or_else(|| (own_files.clone(), Arc::clone(own_known)));
-        let loras = Loras::resolve(wording, &params.loras, &known, &studio.library, notices)?;
+        let loras = Loras::resolve(wording, &params.loras, &known, (&studio.library, tags), notices)?;
         let hypernetworks = Hypernetworks::resolve(wording, &known, &studio.library, notices)?;
         let wish = (is_other || wording.networks != first.networks).then(|| HiresWish {
             files,

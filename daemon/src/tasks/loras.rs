@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use latentd_client::protocol::{LibraryKind, LoraParams};
-use latentd_models::adapters::{Adapter, Network};
+use latentd_models::adapters::{Adapter, Network, Scales};
 use latentd_models::files::open_without_waiting;
 use latentd_models::nn::Patch;
 use latentd_models::prompt::{NamedNetwork, Wording};
@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
 use super::notices::Notices;
+use super::tags::Tags;
 use crate::error::{Class, Error, Result};
 use crate::library::{Library, Pinned};
 use crate::memory::{Changes, Known};
@@ -20,6 +21,10 @@ use crate::schema::shorten;
 
 /// What a prompt calls it: A1111 takes both for the same.
 const KINDS: [&str; 2] = ["lora", "lyco"];
+
+/// What is known of its tag: arguments by name, and how many others, its own name first.
+const NAMED: [&str; 3] = ["te", "unet", "dyn"];
+const POSITIONAL: usize = 4;
 
 /// Bytes of a configuration of PEFT's that are read.
 const LONGEST_CONFIG: u64 = 1 << 20;
@@ -36,6 +41,8 @@ struct Wanted {
     dynamic: Option<usize>,
     /// Which of the prompt's networks it is; none of them if `None`.
     place: Option<usize>,
+    /// Where its strength is another, and what tells that from other such.
+    scales: (Scales, String),
 }
 
 /// One that changes something.
@@ -50,6 +57,8 @@ struct Applied {
 pub(super) struct Loras {
     applied: Vec<Applied>,
     pub changes: Changes,
+    /// Which of the prompt's tags are a plugin's.
+    claimed: Vec<usize>,
 }
 
 /// Whether it is for this file to apply.
@@ -63,13 +72,15 @@ impl Loras {
         prompt: &Wording,
         more: &[LoraParams],
         known: &Known,
-        library: &Library,
+        (library, tags): (&Library, &Tags),
         notices: &mut Notices,
     ) -> Result<Self> {
-        let mut loras = Self::default();
+        let all = prompt.networks.iter().enumerate();
+        let claimed = all.filter(|(_, network)| !is_lora(network) && tags.has(network));
+        let mut loras = Self { claimed: claimed.map(|(place, _)| place).collect(), ..Self::default() };
         let mut all = vec![];
         for (place, network) in prompt.networks.iter().enumerate().filter(|(_, network)| is_lora(network)) {
-            match Wanted::of_prompt(network, place, notices)? {
+            match Wanted::of_prompt(network, place, tags, notices)? {
                 Ok(wanted) => all.push(wanted),
                 Err(why) => {
                     let text = format!("{}: {why}; it was left out", shorten(&network.written));
@@ -129,8 +140,9 @@ impl Loras {
             (Network::UNet, wanted.unet, &mut self.changes.unet),
         ] {
             let strength = strength as f32;
-            let digest = digest(&file, network, strength, wanted.dynamic, config.as_deref());
-            if let Some(patch) = adapter.patch(network, strength, digest) {
+            let (scales, key) = &wanted.scales;
+            let digest = digest(&file, network, (strength, key), wanted.dynamic, config.as_deref());
+            if let Some(patch) = adapter.patch_scaled(network, strength, scales, digest) {
                 patches.push(Arc::new(patch) as Arc<dyn Patch>);
                 does = true;
             }
@@ -142,9 +154,10 @@ impl Loras {
         Ok(())
     }
 
-    /// Whether one of the prompt's networks is among them.
+    /// Whether one of the prompt's networks is among them, or a plugin's.
     pub(super) fn has(&self, place: usize) -> bool {
-        self.applied.iter().any(|applied| applied.wanted.place == Some(place))
+        self.claimed.contains(&place)
+            || self.applied.iter().any(|applied| applied.wanted.place == Some(place))
     }
 
     /// Those that the request had beside its prompt, as a request has them.
@@ -159,7 +172,8 @@ impl Loras {
             let written = wanted.written();
             let read = Wording::of_prompt(&written).networks;
             let [network] = &read[..] else { return None };
-            let again = Wanted::of_prompt(network, 0, &mut Notices::new(true)).ok()?.ok()?;
+            let again =
+                Wanted::of_prompt(network, 0, &Tags::default(), &mut Notices::new(true)).ok()?.ok()?;
             if (Wanted { place: None, ..again }) != *wanted {
                 return None;
             }
@@ -193,12 +207,15 @@ impl Wanted {
     fn of_prompt(
         network: &NamedNetwork,
         place: usize,
+        tags: &Tags,
         notices: &mut Notices,
     ) -> Result<std::result::Result<Self, String>> {
         let named =
             |name: &str| network.named.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value);
         let given = |at: usize, name: &str| named(name).or(network.positional.get(at));
-        tell_unknown(network, &["te", "unet", "dyn"], 4, notices)?;
+        if !tags.has(network) {
+            tell_unknown(network, &NAMED, POSITIONAL, notices)?;
+        }
         Ok((|| {
             let te = given(1, "te").map_or(Ok(1.0), |text| number(text))?;
             let unet = given(2, "unet").map_or(Ok(te), |text| number(text))?;
@@ -215,6 +232,7 @@ impl Wanted {
                 unet,
                 dynamic: dynamic.transpose()?,
                 place: Some(place),
+                scales: tags.scales(network),
             })
         })())
     }
@@ -227,6 +245,7 @@ impl Wanted {
             unet,
             dynamic: lora.dynamic.map(|ranks| ranks as usize),
             place: None,
+            scales: Default::default(),
         }
     }
 
@@ -266,13 +285,7 @@ pub(super) fn tell_unknown(
     positional: usize,
     notices: &mut Notices,
 ) -> Result<()> {
-    let unknown: Vec<String> = network
-        .named
-        .iter()
-        .filter(|(name, _)| !named.contains(&name.as_str()))
-        .map(|(name, value)| format!("{name}={value}"))
-        .chain(network.positional.iter().skip(positional).cloned())
-        .collect();
+    let unknown = unknown(network, named, positional);
     if unknown.is_empty() {
         return Ok(());
     }
@@ -280,16 +293,32 @@ pub(super) fn tell_unknown(
     notices.not_applied(Class::Unsupported, format!("{written}: {unknown} is not known and was left out"))
 }
 
+/// Whether a LoRA's tag has arguments that nobody knows.
+pub(super) fn has_unknown(network: &NamedNetwork) -> bool {
+    !unknown(network, &NAMED, POSITIONAL).is_empty()
+}
+
+fn unknown(network: &NamedNetwork, named: &[&str], positional: usize) -> Vec<String> {
+    network
+        .named
+        .iter()
+        .filter(|(name, _)| !named.contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain(network.positional.iter().skip(positional).cloned())
+        .collect()
+}
+
 /// Equal for what does the same to a network.
 fn digest(
     file: &Pinned,
     network: Network,
-    strength: f32,
+    (strength, scales): (f32, &str),
     dynamic: Option<usize>,
     config: Option<&str>,
 ) -> [u8; 32] {
     let (identity, strength) = (file.identity(), strength.to_bits());
-    Sha256::digest(format!("{identity:?}\0{network:?}\0{strength:x}\0{dynamic:?}\0{config:?}")).into()
+    let all = format!("{identity:?}\0{network:?}\0{strength:x}\0{dynamic:?}\0{config:?}\0{scales}");
+    Sha256::digest(all).into()
 }
 
 /// What PEFT saved beside a file of its own name: the scales, which the file itself lacks.
@@ -313,7 +342,7 @@ mod tests {
         let wording = Wording::of_prompt(prompt);
         let mut notices = Notices::new(false);
         let network = wording.networks.first().expect("a network");
-        let wanted = Wanted::of_prompt(network, 0, &mut notices).expect("not strict");
+        let wanted = Wanted::of_prompt(network, 0, &Tags::default(), &mut notices).expect("not strict");
         (wanted.map(|wanted| (wanted.te, wanted.unet, wanted.dynamic)), notices.into_texts())
     }
 
@@ -355,7 +384,8 @@ mod tests {
             let wanted = Wanted::of_field(&lora);
             assert_eq!(wanted.written(), written);
             let again = Wording::of_prompt(written);
-            let again = Wanted::of_prompt(&again.networks[0], 0, &mut Notices::new(true)).expect("known");
+            let again = Wanted::of_prompt(&again.networks[0], 0, &Tags::default(), &mut Notices::new(true))
+                .expect("known");
             assert_eq!(again, Ok(Wanted { place: Some(0), ..wanted }));
         }
     }

@@ -43,6 +43,8 @@ mod rewriting;
 mod sampling;
 mod saving_files;
 mod studio;
+mod tag_questions;
+mod tags;
 mod task;
 mod told_picture;
 mod told_prompt;

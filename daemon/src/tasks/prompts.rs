@@ -11,6 +11,7 @@ use super::hypernetworks::{Hypernetworks, is_hypernetwork};
 use super::loras::{Loras, is_lora};
 use super::notices::Notices;
 use super::output::Output;
+use super::tags::Tags;
 use super::told_prompt::{ToldPrompt, whole};
 use super::unapplied;
 use crate::error::{Class, Error, Result};
@@ -57,7 +58,7 @@ impl RequestPrompts {
     }
 
     /// Tells what they ask for that is not applied.
-    pub(super) fn tell_unapplied(&self, notices: &mut Notices) -> Result<()> {
+    pub(super) fn tell_unapplied(&self, tags: &Tags, notices: &mut Notices) -> Result<()> {
         let first = self.first()?;
         if first.networks.len() > MOST_NETWORKS {
             return Err(Error::invalid(format!(
@@ -65,7 +66,9 @@ impl RequestPrompts {
                 first.networks.len()
             )));
         }
-        let others = unapplied::other_networks(first, |network| is_lora(network) || is_hypernetwork(network));
+        let others = unapplied::other_networks(first, |network| {
+            is_lora(network) || is_hypernetwork(network) || tags.has(network)
+        });
         let later = self.wanted.iter().skip(1).flat_map(|wording| &wording.networks);
         let later = unapplied::later_networks(later.filter(|network| !first.networks.contains(network)));
         let negative =

@@ -8,6 +8,7 @@ use super::hooks::Hashing;
 use super::loras::Loras;
 use super::notices::Notices;
 use super::studio::Studio;
+use super::tags::Tags;
 use crate::error::{Class, Error, Result};
 use crate::library::ModelFiles;
 use crate::memory::{Known, RefinerWish};
@@ -22,8 +23,7 @@ pub(super) fn resolve(
     own: (&ModelFiles, &Known),
     precision: Precision,
     prompt: &Wording,
-    studio: &Studio,
-    hashing: &Hashing,
+    (studio, hashing, tags): (&Studio, &Hashing, &Tags),
     notices: &mut Notices,
 ) -> Result<Option<(RefinerWish, f64)>> {
     let (own_files, own_known) = own;
@@ -48,6 +48,6 @@ pub(super) fn resolve(
         );
         return Err(Error::new(Class::Model, text));
     }
-    let changes = Loras::resolve(prompt, &params.loras, &known, &studio.library, notices)?.changes;
+    let changes = Loras::resolve(prompt, &params.loras, &known, (&studio.library, tags), notices)?.changes;
     Ok(Some((RefinerWish { files, known, changes }, params.refiner_switch_at.unwrap_or(SWITCH_AT))))
 }

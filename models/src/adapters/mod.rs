@@ -32,5 +32,5 @@ pub use adapter::{Adapter, Unapplied};
 pub use embedding::{Embedding, MOST_VECTORS};
 pub use embedding_picture::{LARGEST_PICTURE, PictureEmbedding, embedding_of_picture};
 pub use hypernetwork::Hypernetwork;
-pub use patch::AdapterPatch;
+pub use patch::{AdapterPatch, Scales};
 pub use targets::{Network, Targets};

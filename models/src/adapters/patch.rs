@@ -12,7 +12,24 @@ pub struct AdapterPatch {
     adapter: Arc<Adapter>,
     network: Network,
     strength: f32,
+    scales: Scales,
     digest: [u8; 32],
+}
+
+/// How many times its strength an adapter has in tensors whose names begin so; of several the longest counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scales(Vec<(String, f32)>);
+
+impl Scales {
+    /// Of prefixes of names in LDM's layout; of one that comes twice the first counts.
+    pub fn new(mut scales: Vec<(String, f32)>) -> Self {
+        scales.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        Self(scales)
+    }
+
+    fn of(&self, name: &str) -> f32 {
+        self.0.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(1.0, |(_, factor)| *factor)
+    }
 }
 
 impl Adapter {
@@ -24,14 +41,32 @@ impl Adapter {
         strength: f32,
         digest: [u8; 32],
     ) -> Option<AdapterPatch> {
-        let does = strength != 0.0 && self.changes(network);
-        does.then(|| AdapterPatch { adapter: Arc::clone(self), network, strength, digest })
+        self.patch_scaled(network, strength, &Scales::default(), digest)
+    }
+
+    /// The same, with other strengths in some tensors; `digest` tells them, too.
+    pub fn patch_scaled(
+        self: &Arc<Self>,
+        network: Network,
+        strength: f32,
+        scales: &Scales,
+        digest: [u8; 32],
+    ) -> Option<AdapterPatch> {
+        let (adapter, scales) = (Arc::clone(self), scales.clone());
+        let patch = AdapterPatch { adapter, network, strength, scales, digest };
+        let does = strength != 0.0 && self.changes.keys().any(|name| patch.matched(name).is_some());
+        does.then_some(patch)
     }
 }
 
 impl AdapterPatch {
     fn matched(&self, name: &str) -> Option<&Matched> {
-        self.adapter.changes.get(name).filter(|matched| matched.network == self.network)
+        let matched = self.adapter.changes.get(name).filter(|matched| matched.network == self.network);
+        matched.filter(|_| self.scales.of(name) != 0.0)
+    }
+
+    fn strength(&self, name: &str) -> f32 {
+        self.strength * self.scales.of(name)
     }
 }
 
@@ -46,16 +81,16 @@ impl Patch for AdapterPatch {
 
     fn apply(&self, name: &str, _shape: &[usize], weights: &mut [f32]) -> Result<()> {
         let Some(Matched { change, sizes, .. }) = self.matched(name) else { return Ok(()) };
-        let file = &self.adapter.file;
+        let (file, strength) = (&self.adapter.file, self.strength(name));
         let (columns, outputs) = (sizes.columns(), sizes.outputs.max(1));
         let all = weights.len() / outputs;
         if all == columns {
-            change.apply(file, *sizes, self.strength, weights)?;
+            change.apply(file, *sizes, strength, weights)?;
         } else {
             // The first channels of more than it knows.
             let rows = weights.chunks_exact(all.max(1));
             let mut part: Vec<f32> = rows.flat_map(|row| row.iter().take(columns)).copied().collect();
-            change.apply(file, *sizes, self.strength, &mut part)?;
+            change.apply(file, *sizes, strength, &mut part)?;
             for (row, part) in weights.chunks_exact_mut(all.max(1)).zip(part.chunks_exact(columns.max(1))) {
                 row.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
             }
@@ -72,13 +107,13 @@ impl Patch for AdapterPatch {
         if !whole {
             return Ok(None);
         }
-        change.product(&self.adapter.file, *sizes, self.strength)
+        change.product(&self.adapter.file, *sizes, self.strength(name))
     }
 
     fn not_finite(&self, name: &str) -> Error {
         let reason = format!(
             "makes {name} infinite at a strength of {}; use a smaller one, or another file",
-            self.strength
+            self.strength(name)
         );
         Error::model(self.adapter.file.path(), reason)
     }

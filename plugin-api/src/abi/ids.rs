@@ -25,6 +25,8 @@ ids! {
     /// Stage, latentd_pass_stage: a pass begins. Slots: 2·i pixels, 2·i + 1 mask of pictures\[i\], each of the same size; a mask
     /// may be given where there is none.
     LATENTD_PASS_BEGIN = "pass.begin/draft-1";
+    /// Stage, latentd_tags_stage: a tag of the prompt that the host does not know. Slot 0: whose it is.
+    LATENTD_PROMPT_TAGS = "prompt.tags/draft-1";
     /// Stage, latentd_latents_stage: initial noise of unit variance, before it is scaled. Slot 0: the noise.
     LATENTD_NOISE_INIT = "noise.init/draft-1";
     /// Stage, latentd_latents_stage: what the sampler ended with. Slot 0: the latents.

@@ -26,6 +26,7 @@ mod plan;
 mod rewrite;
 mod services;
 mod stages;
+mod tags;
 mod vae;
 
 pub use attention::*;
@@ -48,4 +49,5 @@ pub use plan::*;
 pub use rewrite::*;
 pub use services::*;
 pub use stages::*;
+pub use tags::*;
 pub use vae::*;

@@ -7,6 +7,7 @@ mod conditioning;
 mod control;
 mod pass_begin;
 mod rewrite;
+mod tags;
 mod wrap;
 
 use crate::abi::{
@@ -27,6 +28,7 @@ pub use conditioning::{Cond, Conditioning, Conds, Encoded, Token};
 pub use control::{ControlResiduals, Controlling, Residual, ResidualAt};
 pub use pass_begin::{Begun, Crop, PassBegin, Passing};
 pub use rewrite::{Patch, PromptText, RequestRewrite, Rewrite};
+pub use tags::{PromptTags, Tag, TagAnswer};
 pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
 
 /// `noise.init`: initial noise of unit variance, before it is scaled.

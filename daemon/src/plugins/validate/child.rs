@@ -18,7 +18,7 @@ use super::bench::{Looked, Ready};
 use super::inputs::Random;
 use super::list::{Check, What, checks};
 use super::outcome::{Line, Outcome};
-use super::{library_checks, rewrite_checks, stage_checks};
+use super::{library_checks, rewrite_checks, stage_checks, tags_checks};
 use crate::plugins::{library, manifest, manifest::Manifest};
 
 /// Does what it is told to with a library, until it is told to end.
@@ -99,6 +99,10 @@ impl Session<'_> {
             What::Rewrite(what) => {
                 let ready = self.ready()?;
                 Err(rewrite_checks::run(ready, what, &mut Random::of(self.seed, &check.name)))
+            }
+            What::Tags(what) => {
+                let ready = self.ready()?;
+                Err(tags_checks::run(ready, what, &mut Random::of(self.seed, &check.name)))
             }
             What::Exit => Ok(()),
         }

@@ -1,8 +1,8 @@
 //! What there is to look at in a plugin.
 
-use latentd_plugin_api::abi::LATENTD_REQUEST_REWRITE;
+use latentd_plugin_api::abi::{LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE};
 
-use super::{library_checks, rewrite_checks, stage_checks};
+use super::{library_checks, rewrite_checks, stage_checks, tags_checks};
 use crate::plugins::library::STAGES;
 use crate::plugins::manifest::Manifest;
 
@@ -23,6 +23,7 @@ pub(super) enum What {
     Library(library_checks::Check),
     Stage(&'static str, stage_checks::Check),
     Rewrite(rewrite_checks::Check),
+    Tags(tags_checks::Check),
     /// The process ends, and with it what the library began.
     Exit,
 }
@@ -51,6 +52,11 @@ pub(super) fn checks(manifest: &Manifest) -> Vec<Check> {
                 let all = rewrite_checks::ALL.iter();
                 checks
                     .extend(all.map(|(name, what)| check(&format!("{short}/{name}"), What::Rewrite(*what))));
+                continue;
+            }
+            if stage == LATENTD_PROMPT_TAGS {
+                let all = tags_checks::ALL.iter();
+                checks.extend(all.map(|(name, what)| check(&format!("{short}/{name}"), What::Tags(*what))));
                 continue;
             }
             let of_stage = stage_checks::of(stage);

@@ -21,6 +21,7 @@ mod scene;
 mod schema;
 mod stage;
 mod stage_checks;
+mod tags_checks;
 mod wider;
 mod wider_conds;
 
