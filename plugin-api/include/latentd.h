@@ -88,7 +88,10 @@
  */
 #define LATENTD_UPSCALER 1
 
-/* Whole picture → whole picture of the same size; `strength` 0…1 says how far to go. */
+/*
+ Whole picture → whole picture of the same size; `strength` 0…1 says how far to go. Like all that follow it sees three colours;
+ alpha stays as it is.
+ */
 #define LATENTD_RESTORER 2
 
 /* Image → control image of width × height; what a preprocessor takes beside, such as thresholds, is in `params`. */
@@ -491,6 +494,22 @@ typedef struct latentd_need {
     double runs;
 } latentd_need;
 
+/* An engine that will be run. */
+typedef struct latentd_engine_need {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* LATENTD_UPSCALER, …. */
+    uint32_t kind;
+    /* Its name. */
+    struct latentd_text entry;
+    /* How often it will be run, about; 0: once. */
+    uint32_t runs;
+    /* 0. */
+    uint32_t reserved;
+    /* MessagePack, a map of what it will be given; may be empty. */
+    struct latentd_bytes params;
+} latentd_engine_need;
+
 /* Calls that collect an answer. Nothing of it holds before job.plan returns OK. [control] */
 typedef struct latentd_plan {
     /* sizeof of it, as the host knows it. */
@@ -506,6 +525,11 @@ typedef struct latentd_plan {
      that this host knows, and no ONNX graph. What is not named here may find no room.
      */
     latentd_status (*network)(struct latentd_call *call, const struct latentd_need *need);
+    /*
+     An engine that the job will run, or that one describes which runs it: looked for, and described, as soon as the plan is
+     made. Without it, and without an `x-engine` that names it, it cannot be run.
+     */
+    latentd_status (*engine)(struct latentd_call *call, const struct latentd_engine_need *need);
 } latentd_plan;
 
 /* The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names. */
@@ -1505,7 +1529,8 @@ typedef struct latentd_engine_stage {
      */
     latentd_status (*describe)(struct latentd_call *call, const struct latentd_engine_run *run, const struct latentd_plan *plan, struct latentd_engine_facts *facts);
     /*
-     Slot 0: the image, of kinds that have one. `detected` takes one thing found, which is copied. Reply 0: a map of more.
+     Slot 0: the image, of kinds that have one: of a preprocessor of `width` × `height` where they are not 0, with 1, 3 or 4
+     channels. `detected`, which is null for kinds that find nothing, takes one thing found, which is copied. Reply 0: a map of more.
      The instance is made for engines alone: its parameters are empty. [job]
      */
     latentd_status (*run)(void *instance, struct latentd_call *call, const struct latentd_engine_run *run, latentd_status (*detected)(struct latentd_call *call, const struct latentd_detection *detection));
@@ -1696,6 +1721,26 @@ typedef struct latentd_tags_stage {
     latentd_status (*run)(struct latentd_call *call, const struct latentd_tag *tag);
 } latentd_tags_stage;
 
+/*
+ LATENTD_REGISTRY. Engines that are run are planned before: by `engine` of latentd_plan, or as names that parameters have by
+ `x-engine`. Engines may run others, four deep.
+ */
+typedef struct latentd_registry {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* latentd_text: the names of a kind, sorted. [control] [job] */
+    latentd_status (*names)(struct latentd_call *call, uint32_t kind, struct latentd_list *names);
+    /*
+     Runs an engine on a whole picture: `image` is an image, of which the engine sees three colours; a mask is one of one
+     channel as large; `file` is 0. Fills `result`, whose handles are the plugin's own. NOT_FOUND: it was not planned.
+     Upscalers are run tile by tile, alpha apart; restorers leave alpha as it is. While it waits, engines of the same plugin
+     may be called on that thread, with another instance. [job]
+     */
+    latentd_status (*run)(struct latentd_call *call, const struct latentd_engine_run *run, struct latentd_engine_result *result);
+} latentd_registry;
+
 /* Success. */
 #define LATENTD_OK 0
 
@@ -1787,6 +1832,8 @@ typedef struct latentd_tags_stage {
 #define LATENTD_NETWORKS "network/draft-1"
 /* Service, latentd_onnx. */
 #define LATENTD_ONNX "onnx/draft-1"
+/* Service, latentd_registry. */
+#define LATENTD_REGISTRY "engine/draft-1"
 /* Service, latentd_cache. */
 #define LATENTD_CACHE "cache/draft-1"
 /* The one symbol of a plugin. */

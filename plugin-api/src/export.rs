@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::abi::{
-    self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_FAILED, LATENTD_OK, LATENTD_SKIP, latentd_attention,
+    self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_OK, LATENTD_SKIP, latentd_attention,
     latentd_attention_stage, latentd_block, latentd_call, latentd_conditioning_stage, latentd_conds,
     latentd_control, latentd_control_stage, latentd_denoise, latentd_denoise_stage, latentd_job,
     latentd_latents, latentd_latents_stage, latentd_method, latentd_methods_extension, latentd_pass,
@@ -15,21 +15,21 @@ use crate::abi::{
     latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage, latentd_status, latentd_tag,
     latentd_tags_stage, latentd_text, latentd_unet_block_stage,
 };
-use crate::call::Call;
-use crate::error::{Error, Result};
 use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
 use crate::methods::{self, MethodCall};
+use crate::running::{instance, run};
 use crate::stages::{
     self, Batch, Block, Combine, Conds, Controlling, Declaring, Denoising, Latents, Passing, Pictures,
     Rewrite, Tag, Wrap,
 };
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
-/// from the source file; each stage is a trait of this crate that the type has.
+/// from the source file; each stage is a trait of this crate that the type has. Kinds of engines stand behind:
+/// `export!(TYPE, "MANIFEST.toml", [STAGE, …], engines: [Detector, …])`.
 #[macro_export]
 macro_rules! export {
-    ($plugin:ty, $manifest:literal, [$($stage:ident),* $(,)?]) => {
+    ($plugin:ty, $manifest:literal, [$($stage:ident),* $(,)?] $(, engines: [$($kind:ident),+ $(,)?])?) => {
         const _: () = {
             // Exported, so that no linker drops it.
             #[unsafe(no_mangle)]
@@ -45,6 +45,35 @@ macro_rules! export {
                         return (&raw const *(&$crate::export::$stage::<$plugin>::TABLE)).cast();
                     }
                 )*
+                $(
+                    if $crate::export::is(id, $crate::abi::LATENTD_ENGINES) {
+                        const KINDS: &[$crate::engine_tables::Of<$plugin>] =
+                            &[$($crate::engine_tables::$kind::<$plugin>::OF),+];
+                        unsafe extern "C" fn describe(
+                            call: *mut $crate::abi::latentd_call,
+                            run: *const $crate::abi::latentd_engine_run,
+                            plan: *const $crate::abi::latentd_plan,
+                            facts: *mut $crate::abi::latentd_engine_facts,
+                        ) -> $crate::abi::latentd_status {
+                            // SAFETY: as the ABI says.
+                            unsafe { $crate::engine_tables::describe(KINDS, call, run, plan, facts) }
+                        }
+                        unsafe extern "C" fn run(
+                            instance: *mut ::std::ffi::c_void,
+                            call: *mut $crate::abi::latentd_call,
+                            run: *const $crate::abi::latentd_engine_run,
+                            detected: ::std::option::Option<$crate::engine_tables::DetectedFn>,
+                        ) -> $crate::abi::latentd_status {
+                            // SAFETY: as the ABI says.
+                            unsafe {
+                                $crate::engine_tables::run_engine(KINDS, instance, call, run, detected)
+                            }
+                        }
+                        static ENGINES: $crate::abi::latentd_engine_stage =
+                            $crate::engine_tables::table(describe, run);
+                        return (&raw const ENGINES).cast();
+                    }
+                )?
                 let _ = id;
                 ::std::ptr::null()
             }
@@ -83,24 +112,6 @@ unsafe extern "C" fn init(given: *const abi::latentd_host) -> latentd_status {
     unsafe { host::init(given) }
 }
 
-/// Does what a function of the plugin does; leaves why it fails with the host.
-fn run(call: *mut latentd_call, work: impl FnOnce(Call<'_>) -> Result<latentd_status>) -> latentd_status {
-    let Ok(called) = Call::of(call) else { return LATENTD_FAILED };
-    let done = catch_unwind(AssertUnwindSafe(|| work(called)));
-    let done = done.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic");
-        let error = Error::failed(format!("it panicked: {text}"));
-        // A payload may panic as it goes.
-        std::mem::forget(panic);
-        Err(error)
-    });
-    match done {
-        Ok(status) => status,
-        Err(error) => called.fail(&error),
-    }
-}
-
 unsafe extern "C" fn create<P: Plugin>(
     call: *mut latentd_call,
     job: *const latentd_job,
@@ -125,15 +136,6 @@ unsafe extern "C" fn destroy<P: Plugin>(instance: *mut c_void) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(plugin))) {
         std::mem::forget(panic);
     }
-}
-
-/// An instance that `create` made.
-///
-/// # Safety
-/// As the ABI says: it was made by `create`, and not destroyed.
-unsafe fn instance<'a, P>(instance: *mut c_void) -> Result<&'a P> {
-    // SAFETY: as the caller says.
-    unsafe { instance.cast::<P>().as_ref() }.ok_or_else(|| Error::failed("called without an instance"))
 }
 
 macro_rules! stage {

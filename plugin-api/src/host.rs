@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::abi::{
     LATENTD_CACHE, LATENTD_EVALS, LATENTD_FAILED, LATENTD_JOBS, LATENTD_OK, LATENTD_OPS, LATENTD_TENSORS,
-    LATENTD_UNSUPPORTED, latentd_cache, latentd_evals, latentd_host, latentd_jobs, latentd_ops,
+    LATENTD_UNSUPPORTED, latentd_cache, latentd_evals, latentd_host, latentd_jobs, latentd_list, latentd_ops,
     latentd_status, latentd_tensors, latentd_text,
 };
 use crate::error::{Error, Result};
@@ -63,6 +63,22 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: u64) -> &'a [u8] {
     }
     // SAFETY: as the caller says.
     unsafe { std::slice::from_raw_parts(data.cast(), length as usize) }
+}
+
+/// The elements of a list, as far as we know them.
+///
+/// # Safety
+/// The list is as the ABI says, of elements that begin as `T` does, until the call ends.
+pub(crate) unsafe fn items<'a, T>(list: latentd_list) -> Result<Vec<&'a T>> {
+    if list.count > 0 && (list.items.is_null() || (list.stride as usize) < size_of::<T>()) {
+        return Err(Error::failed("a list whose elements are too short"));
+    }
+    let item = |index: u32| {
+        let at = index as usize * list.stride as usize;
+        // SAFETY: as the caller says.
+        unsafe { &*list.items.cast::<u8>().add(at).cast::<T>() }
+    };
+    Ok((0..list.count).map(item).collect())
 }
 
 /// A table of the host's as ours: functions that it does not have yet lack.

@@ -31,6 +31,10 @@
 
 pub mod abi;
 mod call;
+mod engine_calls;
+#[doc(hidden)]
+pub mod engine_tables;
+mod engines;
 mod error;
 pub mod export;
 mod given;
@@ -46,12 +50,17 @@ mod models;
 mod networks;
 mod onnx;
 mod ops;
+mod running;
 mod services;
 mod stages;
 mod tensor;
 mod vae;
 
 pub use call::Call;
+pub use engine_calls::{Detected, EngineCall, EngineKind, EngineResult};
+pub use engines::{
+    Detector, EngineRun, Entry, Found, Preprocessor, Restorer, Tagger, Upscaler, UpscalerFacts, Upscaling,
+};
 pub use error::{Error, Result};
 pub use given::{File, GivenImage};
 pub use handed_over::HandedOver;

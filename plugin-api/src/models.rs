@@ -76,7 +76,7 @@ impl Call<'_> {
         // SAFETY: the call is under way; the struct is ours.
         Error::of_service(unsafe { describe(self.pointer, &raw mut info) })?;
         // SAFETY: the host lends it until the call ends.
-        let sites = unsafe { crate::stages::items::<latentd_model_site>(info.sites) }?;
+        let sites = unsafe { crate::host::items::<latentd_model_site>(info.sites) }?;
         Ok(Model {
             // SAFETY: likewise.
             family: unsafe { text(info.family) }.to_owned(),

@@ -36,6 +36,7 @@ mod pag;
 mod pass_begin;
 mod pictures;
 mod plugin_devices;
+mod plugin_engines;
 mod plugin_files;
 mod plugin_guide;
 mod plugin_library;

@@ -19,6 +19,8 @@ use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 use serde_json::Value as Json;
 
 use super::artifact::Artifact;
+use super::engine_calls::{Detection, Needed, RunsEngines};
+use super::engine_kinds::Kind;
 use super::manifest::Manifest;
 use super::objects::Objects;
 use super::opened::Opened;
@@ -105,6 +107,11 @@ pub(crate) trait Job: Sync {
     /// Takes note of what a plugin did. \[any thread\]
     fn record(&self, _plugin: &str, _version: &str, _event: &Recorded<'_>) {}
 
+    /// The names of a kind of engines, sorted.
+    fn engine_names(&self, _kind: Kind) -> Vec<String> {
+        vec![]
+    }
+
     /// What was kept under a key.
     fn cached(&self, _key: &CacheKey) -> Option<Cached> {
         None
@@ -154,6 +161,8 @@ pub(super) struct AtHand<'a> {
     pub coding: Option<&'a dyn ImageCoding>,
     /// Where attention is declared.
     pub attention: Option<&'a Declared>,
+    /// Engines of all plugins: where an instance is at work.
+    pub engines: Option<&'a dyn RunsEngines>,
     /// Whether other images of any size may be given in the place of those that are lent.
     pub any_size: bool,
     /// Where something is added in the UNet.
@@ -220,6 +229,8 @@ pub(super) struct State<'a> {
     pub artifacts: Vec<Artifact>,
     /// What was reserved until the call ends.
     pub reserved: Vec<Lease>,
+    /// What an engine found, of a kind that finds things.
+    pub detections: Option<Vec<Detection>>,
 }
 
 /// What a plugin answers to a plan.
@@ -228,6 +239,8 @@ pub(super) struct Answer {
     pub wants: Vec<Want>,
     pub note: Vec<u8>,
     pub networks: Vec<Need>,
+    /// Engines that it will run.
+    pub engines: Vec<Needed>,
 }
 
 /// A network that a plugin will run.
@@ -303,6 +316,7 @@ impl<'a> Call<'a> {
             lent: vec![],
             artifacts: vec![],
             reserved: vec![],
+            detections: None,
         };
         let at_hand = AtHand::default();
         Self {

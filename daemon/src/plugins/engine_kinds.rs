@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use latentd_client::protocol::LibraryKind;
 use latentd_plugin_api::abi::{
     LATENTD_DETECTOR, LATENTD_PREPROCESSOR, LATENTD_RESTORER, LATENTD_TAGGER, LATENTD_UPSCALER,
 };
 use serde::Deserialize;
 
 use crate::schema::shorten;
+use crate::suggest::advice;
 
 /// Entries of one kind.
 const MOST: usize = 256;
@@ -44,6 +46,11 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// Whether its engines find things, instead of making a picture.
+    pub(super) fn finds(self) -> bool {
+        matches!(self, Self::Detector | Self::Tagger)
+    }
+
     /// The ABI's number for it.
     pub(super) fn code(self) -> u32 {
         match self {
@@ -62,26 +69,37 @@ pub(super) struct Named {
     pub kind: Kind,
     /// In the manifest's order.
     pub entries: Vec<String>,
+    /// The kind of library files each of which is an entry, too.
+    pub library: Option<LibraryKind>,
 }
 
 /// As it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
+    #[serde(default)]
     entries: Vec<String>,
+    library: Option<String>,
 }
 
 /// What is written, by kinds; why it cannot be meant.
 pub(super) fn read(written: BTreeMap<String, Written>) -> Result<Vec<Named>, String> {
-    written.into_iter().map(|(kind, written)| read_kind(&kind, written.entries)).collect()
+    written.into_iter().map(|(kind, written)| read_kind(&kind, written)).collect()
 }
 
-fn read_kind(kind: &str, entries: Vec<String>) -> Result<Named, String> {
+fn read_kind(kind: &str, Written { entries, library }: Written) -> Result<Named, String> {
     let known = Kind::ALL.map(Kind::name).join(", ");
     let kind = Kind::from_name(kind)
         .ok_or_else(|| format!("engines: no engine is a '{}'; known: {known}", shorten(kind)))?;
     let wrong = |text: String| Err(format!("engines.{}: {text}", kind.name()));
-    if entries.is_empty() || entries.len() > MOST {
+    let all = LibraryKind::ALL;
+    let found = library.as_ref().map(|name| all.iter().find(|(_, own)| own == name).map(|(kind, _)| *kind));
+    if let (Some(name), Some(None)) = (&library, found) {
+        let advice = advice(name, all.map(|(_, name)| name));
+        return wrong(format!("library '{}' is no kind of file{advice}", shorten(name)));
+    }
+    let library = found.flatten();
+    if (entries.is_empty() && library.is_none()) || entries.len() > MOST {
         return wrong(format!("it has {} entries; 1 to {MOST} are possible", entries.len()));
     }
     let mut seen = BTreeSet::new();
@@ -97,7 +115,7 @@ fn read_kind(kind: &str, entries: Vec<String>) -> Result<Named, String> {
             return wrong(format!("'{}' is there twice; keep one", shorten(entry)));
         }
     }
-    Ok(Named { kind, entries })
+    Ok(Named { kind, entries, library })
 }
 
 #[cfg(test)]
@@ -115,7 +133,10 @@ mod tests {
         let named = |kind, entries: &[&str]| Named {
             kind,
             entries: entries.iter().map(|entry| (*entry).to_owned()).collect(),
+            library: None,
         };
+        let of_files = read_text("[upscaler]\nlibrary = 'upscaler'\n").expect("read");
+        assert_eq!(of_files, [Named { library: Some(LibraryKind::Upscaler), ..named(Kind::Upscaler, &[]) }]);
         let expected = [named(Kind::Tagger, &["wd"]), named(Kind::Upscaler, &["R-ESRGAN 4x+", "b"])];
         assert_eq!(found.expect("read"), expected);
         for (text, expected) in [
@@ -126,6 +147,10 @@ mod tests {
             ("[upscaler]\nentries = [\"a\\u0007\"]", "control characters"),
             ("[upscaler]\nentries = ['a', 'b', 'a']", "'a' is there twice"),
             ("[upscaler]\nnames = ['a']", "unknown field `names`"),
+            (
+                "[upscaler]\nlibrary = 'upscalers'",
+                "library 'upscalers' is no kind of file; did you mean 'upscaler'",
+            ),
         ] {
             let error = read_text(text).expect_err(text);
             assert!(error.contains(expected), "{text}: {error}");

@@ -9,6 +9,8 @@ use rmpv::Value;
 use serde_json::Value as Json;
 
 use super::call::Job;
+use super::engine_calls::Needed;
+use super::engine_kinds::Kind;
 use super::keywords::{Place, places};
 use super::manifest::Manifest;
 use super::objects::{Content, Image, Objects};
@@ -32,6 +34,8 @@ pub(super) struct Given {
     pub lists: Lists,
     pub pictures: Vec<GivenPicture>,
     pub files: Vec<Arc<Pinned>>,
+    /// Engines that they name.
+    pub engines: Vec<Needed>,
 }
 
 /// A picture that parameters name.
@@ -100,7 +104,7 @@ impl Given {
         for place in all.map_err(wrong)?.into_iter().flatten() {
             finding.find(&place, &mut settled)?;
         }
-        let Found { pictures, files, places } = finding.given;
+        let Found { pictures, files, engines, places } = finding.given;
         let is_in = |pointer: &String| places.iter().any(|(place, _)| is_within(pointer, place));
         if let Some((pointer, what)) = bytes_at.iter().find(|(pointer, _)| !is_in(pointer)) {
             return Err(wrong(format!("{pointer}: {what} is not taken")));
@@ -112,7 +116,7 @@ impl Given {
                 *place = value;
             }
         }
-        Ok(Self { params, told, lists: Lists::new(), pictures, files })
+        Ok(Self { params, told, lists: Lists::new(), pictures, files, engines })
     }
 
     /// Has prompts with a text for each of so many pictures, if those of each are valid.
@@ -185,6 +189,7 @@ impl Given {
 struct Found {
     pictures: Vec<GivenPicture>,
     files: Vec<Arc<Pinned>>,
+    engines: Vec<Needed>,
     /// What takes the places of values.
     places: Vec<(String, Value)>,
 }
@@ -243,6 +248,19 @@ impl Finding<'_> {
                 }
                 self.given.files.push(file);
                 self.put(pointer, LATENTD_EXT_FILE, self.given.files.len());
+            }
+            "x-engine" => {
+                let kind = of.as_str().and_then(Kind::from_name);
+                let kind = kind.ok_or_else(|| Error::internal(format!("{field}: {of} is no kind")))?;
+                let Some(wanted) = value.as_str() else {
+                    return Err(Error::invalid(format!("{field}: give the name of a {}", kind.name())));
+                };
+                if self.given.engines.len() >= MOST {
+                    return Err(Error::invalid(format!("{field}: more than {MOST} engines")));
+                }
+                self.resources.check_engine(kind, wanted, &field)?;
+                let (name, by) = (wanted.to_owned(), field);
+                self.given.engines.push(Needed { kind, name, by });
             }
             _ => (),
         }

@@ -10,6 +10,7 @@ use latentd_plugin_api::abi::{
 };
 
 use super::call::{Answer, Call, Job, Want};
+use super::engine_calls::Needed;
 use super::engines::{Engine, JobOf};
 use super::given::{Decoded, Given, GivenPicture};
 use super::host::{self, bytes, text};
@@ -91,8 +92,10 @@ impl Settled {
 #[derive(Default)]
 pub(crate) struct JobPlugins {
     pub(super) members: Vec<Member>,
-    /// What the request names of plugins that need not take part themselves.
+    /// Engines of plugins, which need not take part themselves.
     pub(crate) engines: Vec<Engine>,
+    /// How many of them, the first, the request itself names; plugins run the others.
+    pub(crate) named: usize,
     /// For each stage whose turn it is, one after the other.
     pub(super) chains: BTreeMap<&'static str, Vec<usize>>,
     pub(super) method: String,
@@ -142,6 +145,7 @@ impl JobPlugins {
         Ok(Self {
             members,
             engines: vec![],
+            named: 0,
             chains,
             method: facts.method.to_owned(),
             request: facts.request.to_vec(),
@@ -150,6 +154,12 @@ impl JobPlugins {
             strict: facts.strict,
             notices,
         })
+    }
+
+    /// Engines that the plugins that take part will run: those of their plans, and those that parameters name.
+    pub(crate) fn needed_engines(&self) -> Vec<Needed> {
+        let of = |member: &Member| [&member.answer.engines[..], &member.given.engines].concat();
+        self.members.iter().flat_map(of).collect()
     }
 
     /// Whether nobody takes part.
@@ -183,7 +193,9 @@ impl JobPlugins {
 
     /// Bytes that the networks of all of them take.
     pub(crate) fn network_bytes(&self) -> u64 {
-        self.members.iter().map(|member| member.answer.network_bytes()).fold(0, u64::saturating_add)
+        let of_members = self.members.iter().map(|member| member.answer.network_bytes());
+        let of_engines = self.engines.iter().map(|engine| engine.network_bytes);
+        of_members.chain(of_engines).fold(0, u64::saturating_add)
     }
 
     /// Their versions, by name.
@@ -206,7 +218,7 @@ impl JobPlugins {
     /// What instances are told that are made for engines.
     pub(super) fn of_engines(&self) -> JobOf<'_> {
         let Self { method, request, pictures, batch, .. } = self;
-        JobOf { method, request, pictures: *pictures, batch: *batch }
+        JobOf { method, request, pictures: *pictures, batch: *batch, engines: &self.engines }
     }
 
     /// What a plugin is told as it makes an instance; `params` are its own, with the handles of the instance.

@@ -2,6 +2,7 @@
 
 use latentd_client::protocol::{PluginEntry, PluginList, PluginMethod, PluginState};
 
+use super::engines::{Files, own_names};
 use super::library::Libraries;
 use super::method_rows::MethodRow;
 use super::search::{Folder, Found, Search};
@@ -17,7 +18,7 @@ fn told_method(row: MethodRow) -> PluginMethod {
 /// What is installed in these folders, looked at by itself.
 pub(crate) fn look(folders: &[Folder], configs: &PluginConfigs) -> PluginList {
     let found = Search::default().search(folders);
-    PluginList { plugins: found.into_iter().map(|found| entry(found, configs, None)).collect() }
+    PluginList { plugins: found.into_iter().map(|found| entry(found, configs, None, &|_| vec![])).collect() }
 }
 
 /// What the configuration says of plugins that are not there.
@@ -32,7 +33,12 @@ pub(crate) fn configured_in_vain(configs: &PluginConfigs, list: &PluginList) -> 
 }
 
 /// A library as it is listed; of none that is loaded if there are no `libraries`.
-pub(super) fn entry(found: Found, configs: &PluginConfigs, libraries: Option<&Libraries>) -> PluginEntry {
+pub(super) fn entry(
+    found: Found,
+    configs: &PluginConfigs,
+    libraries: Option<&Libraries>,
+    files: Files<'_>,
+) -> PluginEntry {
     let path = found.path.to_string_lossy().into_owned();
     let Found { outcome, set_aside, .. } = found;
     let (manifest, identity) = match outcome {
@@ -59,6 +65,8 @@ pub(super) fn entry(found: Found, configs: &PluginConfigs, libraries: Option<&Li
         (None, None, None) => PluginState::Ready,
     };
     let (major, minor) = manifest.abi;
+    let kinds = manifest.engines.iter().map(|named| named.kind);
+    let engines = kinds.map(|kind| (kind.name().to_owned(), own_names(kind, &manifest, files))).collect();
     PluginEntry {
         name: Some(manifest.name),
         version: Some(manifest.version),
@@ -70,11 +78,7 @@ pub(super) fn entry(found: Found, configs: &PluginConfigs, libraries: Option<&Li
         description: manifest.description,
         stages: manifest.stages.into_iter().map(|stage| stage.id).collect(),
         methods: manifest.methods.into_iter().map(|row| (row.name.clone(), told_method(row))).collect(),
-        engines: manifest
-            .engines
-            .into_iter()
-            .map(|named| (named.kind.name().to_owned(), named.entries))
-            .collect(),
+        engines,
         saves: manifest.saves.into_iter().map(|kind| kind.name().to_owned()).collect(),
     }
 }

@@ -368,7 +368,7 @@ entries = ["face"]
                 stage("image.post/draft-1", Place::Innermost, &["controlnet"], &["upscaler"]),
             ],
             methods: vec![],
-            engines: vec![Named { kind: Kind::Detector, entries: vec!["face".into()] }],
+            engines: vec![Named { kind: Kind::Detector, entries: vec!["face".into()], library: None }],
             requires: vec!["subjob.run/draft-1".into()],
             uses: vec!["tensor.ops/2".into()],
             parameters: Some(

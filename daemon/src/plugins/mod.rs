@@ -8,7 +8,10 @@
 
 mod artifact;
 mod call;
+mod choices;
+mod engine_calls;
 mod engine_kinds;
+mod engine_plans;
 mod engines;
 mod given;
 mod host;
@@ -52,9 +55,10 @@ use crate::state_dir::make_private;
 use crate::suggest::nearest;
 pub(crate) use artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
 pub(crate) use call::{Job, Recorded};
+use choices::with_choices;
 pub(crate) use engine_kinds::Kind;
 pub(crate) use engines::Engine;
-use engines::Unknown;
+use engines::{Files, Unknown};
 pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use known_methods::Known;
 use library::{Libraries, Plugin};
@@ -131,9 +135,9 @@ impl Plugins {
     }
 
     /// What is installed. Loads nothing.
-    pub(crate) fn list(&self) -> PluginList {
+    pub(crate) fn list(&self, files: Files<'_>) -> PluginList {
         let (found, configs) = (self.found(), self.configs());
-        let plugins = found.into_iter().map(|found| entry(found, &configs, Some(&self.libraries)));
+        let plugins = found.into_iter().map(|found| entry(found, &configs, Some(&self.libraries), files));
         PluginList { plugins: plugins.collect() }
     }
 
@@ -154,19 +158,26 @@ impl Plugins {
     }
 
     /// What a plugin's parameters may be.
-    pub(crate) fn schema(&self, name: &str) -> Result<PluginSchema> {
-        let (_, (manifest, _)) = named(name, &HIGHEST, &self.found())?;
+    pub(crate) fn schema(&self, name: &str, files: Files<'_>) -> Result<PluginSchema> {
+        let found = self.found();
+        let (_, (manifest, _)) = named(name, &HIGHEST, &found)?;
+        let names =
+            |kind| engines::names(kind, usable(&found, &HIGHEST).map(|(_, (manifest, _))| manifest), files);
+        let shown = |mut schema| {
+            with_choices(&mut schema, &names);
+            schema
+        };
         let nothing =
             || serde_json::json!({"type": "object", "properties": {}, "additionalProperties": false});
         let methods = manifest.methods.iter().map(|row| {
-            let params = row.params.clone().unwrap_or_else(nothing);
+            let params = shown(row.params.clone().unwrap_or_else(nothing));
             (row.name.clone(), PluginMethodSchema { params, result: row.result.clone() })
         });
         let methods = methods.collect();
         Ok(PluginSchema {
             name: manifest.name,
             version: manifest.version,
-            parameters: manifest.parameters.unwrap_or_else(nothing),
+            parameters: shown(manifest.parameters.unwrap_or_else(nothing)),
             methods,
             settings: manifest.settings,
         })
@@ -191,8 +202,23 @@ impl Plugins {
     ) -> Result<Engine> {
         let found = self.found();
         let manifests = usable(&found, job.versions()).map(|(_, (manifest, _))| manifest);
-        let manifest = engines::find(kind, name, manifests, &Unknown { field, beside })?;
-        Engine::describe(self.load(&manifest.name, job.versions(), &found)?, kind, name, job)
+        let resources = job.resources();
+        let files = |kind| resources.names(kind);
+        let (manifest, library) = engines::find(kind, name, manifests, &files, &Unknown { field, beside })?;
+        let file = library.map(|kind| resources.file(kind, name)).transpose()?;
+        Engine::describe(self.load(&manifest.name, job.versions(), &found)?, kind, (name, file), job)
+    }
+
+    /// That there is an engine of this name, which stands in a `field`.
+    pub(crate) fn check_engine(&self, kind: Kind, name: &str, field: &str, files: Files<'_>) -> Result<()> {
+        let found = self.found();
+        let manifests = usable(&found, &HIGHEST).map(|(_, (manifest, _))| manifest);
+        engines::find(kind, name, manifests, files, &Unknown { field, beside: &[] }).map(drop)
+    }
+
+    /// The names of a kind of engines, sorted.
+    pub(crate) fn engine_names(&self, kind: Kind, files: Files<'_>) -> Vec<String> {
+        engines::names(kind, usable(&self.found(), &HIGHEST).map(|(_, (manifest, _))| manifest), files)
     }
 
     fn load(&self, name: &str, versions: &Versions, found: &[Found]) -> Result<Arc<Plugin>> {

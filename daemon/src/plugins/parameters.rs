@@ -11,6 +11,7 @@ use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use latentd_client::protocol::LibraryKind;
 use serde_json::Value as Json;
 
+use super::engine_kinds::Kind;
 use crate::schema::{article, shorten};
 use crate::suggest::advice;
 
@@ -29,12 +30,9 @@ const MOST_SCHEMAS: u64 = 100_000;
 /// What defaults may add to parameters: values, and bytes of texts.
 const MOST_DEFAULTS: usize = 1 << 20;
 
-/// Keywords of [`super::keywords`] that this version does not resolve yet.
-const KEYWORDS_NOT_YET: [&str; 1] = ["x-engine"];
-
 /// Keywords of a schema whose values are no schemas; and those that hold schemas by name.
-const DATA_KEYWORDS: [&str; 5] = ["default", "const", "enum", "examples", "required"];
-const NAMED_SCHEMAS: [&str; 5] =
+pub(super) const DATA_KEYWORDS: [&str; 5] = ["default", "const", "enum", "examples", "required"];
+pub(super) const NAMED_SCHEMAS: [&str; 5] =
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
 
 /// The draft that schemas are written in, where they say it.
@@ -92,11 +90,6 @@ fn check_keywords(schema: &Json, is_root: bool) -> Result<(), String> {
     };
     for (keyword, value) in map {
         match (keyword.as_str(), value) {
-            (keyword, _) if KEYWORDS_NOT_YET.contains(&keyword) => {
-                return Err(format!(
-                    "uses the schema keyword {keyword}, which this version of latentd does not have yet"
-                ));
-            }
             ("x-image" | "x-mask", value) if !value.is_boolean() => {
                 return Err(format!("has {keyword}: {}; it may be true or false", show(value)));
             }
@@ -106,6 +99,12 @@ fn check_keywords(schema: &Json, is_root: bool) -> Result<(), String> {
                 let kinds = LibraryKind::ALL.map(|(_, name)| name);
                 let advice = advice(kind.as_str().unwrap_or_default(), kinds);
                 return Err(format!("has x-library: {}, which is no kind of file{advice}", show(kind)));
+            }
+            ("x-engine", kind)
+                if kind.as_str().and_then(Kind::from_name).is_none() && *kind != Json::Bool(false) =>
+            {
+                let advice = advice(kind.as_str().unwrap_or_default(), Kind::ALL.map(Kind::name));
+                return Err(format!("has x-engine: {}, which is no kind of engine{advice}", show(kind)));
             }
             ("$ref", Json::String(to)) if to != "#" && !to.starts_with("#/") => {
                 return Err(format!(
@@ -412,14 +411,14 @@ mod tests {
         check(&field(json!({"$ref": "#/$defs/none"})), "which it does not have");
         check(&field(json!({"$dynamicRef": "#x"})), "uses $dynamicRef");
         check(&field(json!({"$id": "x"})), "uses $id within");
-        for keyword in KEYWORDS_NOT_YET {
-            let expected =
-                format!("uses the schema keyword {keyword}, which this version of latentd does not have yet");
-            check(&field(json!({keyword: true})), &expected);
-            check(&field(json!({"anyOf": [{"enum": ["None"]}, {keyword: "x"}]})), &expected);
-            check(&json!({"type": "object", "$defs": {"a": {"items": {keyword: "x"}}}}), &expected);
+        for (kind, advice) in
+            [(json!("detectr"), "did you mean 'detector'?"), (json!(true), ""), (json!(1), "")]
+        {
+            let text = format!("has x-engine: {}, which is no kind of engine", show(&kind));
+            check(&field(json!({"x-engine": kind})), &text);
+            check(&field(json!({"anyOf": [{"enum": ["None"]}, {"x-engine": kind}]})), advice);
             // A field may be called so.
-            let named = json!({"type": "object", "properties": {keyword: {"default": {keyword: 1}}}});
+            let named = json!({"type": "object", "properties": {"x-engine": {"default": {"x-engine": 1}}}});
             read_parameters(&named.to_string()).expect("a schema");
         }
         check(

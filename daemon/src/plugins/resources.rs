@@ -6,6 +6,7 @@ use latentd_client::protocol::LibraryKind;
 use latentd_models::networks::standalone::Standalone;
 use rmpv::Value;
 
+use super::engine_kinds::Kind;
 use super::objects::Image;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
@@ -51,6 +52,11 @@ pub(crate) trait Resources: Sync {
 
     /// The network of a file, in the job's precision; its memory is counted as the graphs'.
     fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>>;
+
+    /// That there is an engine of this name, which stands in a field.
+    fn check_engine(&self, _kind: Kind, _name: &str, _field: &str) -> Result<()> {
+        Ok(())
+    }
 
     /// The names of a kind, as they are listed.
     fn names(&self, kind: LibraryKind) -> Vec<String>;

@@ -282,12 +282,13 @@ impl Draw {
         let told = if begun.is_some() { told } else { hires::without(told) };
         let second_told = hires.as_ref().map(|hires| hires.told(told.clone(), &params, &drawing));
         let plugin_versions = plugins.versions();
-        let first_told = Told { begun, outpaint, plugin_versions, ..Told::of(told) };
+        let engines = plugins::told_engines(&plugins, false);
+        let first_told = Told { begun, outpaint, plugin_versions, engines, ..Told::of(told) };
         let told = second_told.map_or_else(
             || first_told.clone(),
             |told| {
                 let plugin_versions = first_told.plugin_versions.clone();
-                Told { plugin_versions, engines: plugins::told_engines(&plugins), ..Told::of(told) }
+                Told { plugin_versions, engines: plugins::told_engines(&plugins, true), ..Told::of(told) }
             },
         );
         let hires = hires.map(|fields| SecondPass { fields, networks: hires_networks, first: first_told });

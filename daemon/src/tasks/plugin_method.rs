@@ -18,7 +18,7 @@ use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
 use crate::memory::{CacheKey, Cached, Lease};
 use crate::onnx::Graph;
-use crate::plugins::{HeldPicture, Job, Method, MethodKind, Resources, Returned, WITHIN};
+use crate::plugins::{HeldPicture, Job, Kind, Method, MethodKind, Resources, Returned, WITHIN};
 
 /// A method's job with everything settled.
 pub(crate) struct PluginMethod {
@@ -164,6 +164,10 @@ impl Job for Quick<'_> {
         self.asking.folder(plugin)
     }
 
+    fn engine_names(&self, kind: Kind) -> Vec<String> {
+        self.asking.engine_names(kind)
+    }
+
     fn cached(&self, key: &CacheKey) -> Option<Cached> {
         self.asking.cached(key)
     }
@@ -198,6 +202,10 @@ impl Resources for Quick<'_> {
 
     fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
         no_networks(file)
+    }
+
+    fn check_engine(&self, kind: Kind, name: &str, field: &str) -> Result<()> {
+        self.asking.resources().check_engine(kind, name, field)
     }
 
     fn names(&self, kind: LibraryKind) -> Vec<String> {

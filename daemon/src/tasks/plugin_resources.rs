@@ -15,7 +15,7 @@ use super::task::Watch;
 use crate::error::{Error, Result};
 use crate::library::Pinned;
 use crate::onnx::Graph;
-use crate::plugins::{FileToSave, HeldPicture, Image, Resources};
+use crate::plugins::{FileToSave, HeldPicture, Image, Kind, Resources};
 
 /// What a studio has, for a request that is watched.
 pub(super) struct StudioResources<'a> {
@@ -76,6 +76,11 @@ impl Resources for StudioResources<'_> {
 
     fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
         self.studio.device.memory.network(file, self.precision, &|| self.watch.is_cancelled())
+    }
+
+    fn check_engine(&self, kind: Kind, name: &str, field: &str) -> Result<()> {
+        let files = |kind| self.studio.library.names(kind);
+        self.studio.plugins.check_engine(kind, name, field, &files)
     }
 
     fn names(&self, kind: LibraryKind) -> Vec<String> {

@@ -20,7 +20,7 @@ use super::task::Watch;
 use crate::error::{Class, Error, Result};
 use crate::memory::{CacheKey, Cached, Lease, Memory};
 use crate::plugins::{
-    Engine, Job, JobFacts, JobPlugins, PluginConfigs, PromptLists, Recorded, Resources, line,
+    Engine, Job, JobFacts, JobPlugins, Kind, PluginConfigs, PromptLists, Recorded, Resources, line,
 };
 use crate::schema::shorten;
 
@@ -159,6 +159,11 @@ impl Job for Asking<'_> {
         self.resources.studio.plugins.configs()
     }
 
+    fn engine_names(&self, kind: Kind) -> Vec<String> {
+        let studio = self.resources.studio;
+        studio.plugins.engine_names(kind, &|kind| studio.library.names(kind))
+    }
+
     fn cached(&self, key: &CacheKey) -> Option<Cached> {
         self.memory.cached(key)
     }
@@ -222,7 +227,10 @@ pub(super) fn resolve(
         strict: params.strict,
     };
     let mut plugins = JobPlugins::resolve(asked, &facts, &asking)?;
+    plugins.named = engines.len();
     plugins.engines = engines;
+    let needed = plugins.needed_engines();
+    studio.plugins.plan_engines(&needed, &asking, &mut plugins.engines)?;
     for text in &plugins.notices {
         notices.not_applied(Class::Plugin, text.clone())?;
     }
@@ -235,13 +243,14 @@ pub(super) fn told(told: Txt2ImgParams, plugins: &JobPlugins) -> Txt2ImgParams {
     Txt2ImgParams { plugins: plugins.told(), rewrite: !plugins.may_rewrite(), ..told }
 }
 
-/// What pictures tell of engines that had a hand in them.
-pub(super) fn told_engines(plugins: &JobPlugins) -> Vec<ToldEngine> {
+/// What pictures tell of engines that had a hand in them; those that the request itself names only if `all` did.
+pub(super) fn told_engines(plugins: &JobPlugins, all: bool) -> Vec<ToldEngine> {
     let told = |engine: &Engine| ToldEngine {
         kind: engine.kind.name().to_owned(),
         name: engine.entry.clone(),
         plugin: engine.plugin().to_owned(),
         version: engine.version().to_owned(),
     };
-    plugins.engines.iter().map(told).collect()
+    let left_out = if all { 0 } else { plugins.named };
+    plugins.engines.iter().skip(left_out).map(told).collect()
 }

@@ -10,7 +10,8 @@ use super::plan::latentd_plan;
 /// Image → image `scale` times as large. The host cuts the picture into tiles and upscales alpha apart: an upscaler sees three
 /// colours, of any size down to a pixel.
 pub const LATENTD_UPSCALER: u32 = 1;
-/// Whole picture → whole picture of the same size; `strength` 0…1 says how far to go.
+/// Whole picture → whole picture of the same size; `strength` 0…1 says how far to go. Like all that follow it sees three colours;
+/// alpha stays as it is.
 pub const LATENTD_RESTORER: u32 = 2;
 /// Image → control image of width × height; what a preprocessor takes beside, such as thresholds, is in `params`.
 pub const LATENTD_PREPROCESSOR: u32 = 3;
@@ -134,7 +135,8 @@ pub struct latentd_engine_stage {
             facts: *mut latentd_engine_facts,
         ) -> latentd_status,
     >,
-    /// Slot 0: the image, of kinds that have one. `detected` takes one thing found, which is copied. Reply 0: a map of more.
+    /// Slot 0: the image, of kinds that have one: of a preprocessor of `width` × `height` where they are not 0, with 1, 3 or 4
+    /// channels. `detected`, which is null for kinds that find nothing, takes one thing found, which is copied. Reply 0: a map of more.
     /// The instance is made for engines alone: its parameters are empty. \[job\]
     pub run: Option<
         unsafe extern "C" fn(

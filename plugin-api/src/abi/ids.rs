@@ -76,6 +76,8 @@ ids! {
     LATENTD_NETWORKS = "network/draft-1";
     /// Service, latentd_onnx.
     LATENTD_ONNX = "onnx/draft-1";
+    /// Service, latentd_registry.
+    LATENTD_REGISTRY = "engine/draft-1";
     /// Service, latentd_cache.
     LATENTD_CACHE = "cache/draft-1";
 }

@@ -1,6 +1,7 @@
 //! job.plan: what of a job a plugin takes part in, told as the request is resolved.
 
 use super::basic::{latentd_bytes, latentd_call, latentd_list, latentd_status, latentd_text};
+use super::engine_needs::latentd_engine_need;
 use super::entry::latentd_job;
 use super::networks::latentd_need;
 
@@ -60,6 +61,11 @@ pub struct latentd_plan {
     /// that this host knows, and no ONNX graph. What is not named here may find no room.
     pub network:
         Option<unsafe extern "C" fn(call: *mut latentd_call, need: *const latentd_need) -> latentd_status>,
+    /// An engine that the job will run, or that one describes which runs it: looked for, and described, as soon as the plan is
+    /// made. Without it, and without an `x-engine` that names it, it cannot be run.
+    pub engine: Option<
+        unsafe extern "C" fn(call: *mut latentd_call, need: *const latentd_engine_need) -> latentd_status,
+    >,
 }
 
 /// The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names.

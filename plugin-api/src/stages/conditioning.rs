@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Pass, Role, hand_over, items, lent, pass};
+use super::{Pass, Role, hand_over, lent, pass};
 use crate::abi::{
     LATENTD_ANY, LATENTD_COND, LATENTD_TEXTS, LATENTD_UNCOND, latentd_cond, latentd_conds, latentd_list,
     latentd_span, latentd_texts, latentd_token,
@@ -10,7 +10,7 @@ use crate::abi::{
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
 use crate::handed_over::HandedOver;
-use crate::host::{lend, text};
+use crate::host::{items, lend, text};
 use crate::job::Plugin;
 use crate::tensor::Tensor;
 

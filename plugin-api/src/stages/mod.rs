@@ -18,7 +18,7 @@ use crate::abi::{
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::handed_over::HandedOver;
-use crate::host::text;
+use crate::host::{items, text};
 use crate::image::Image;
 use crate::job::Plugin;
 use crate::tensor::Tensor;
@@ -311,22 +311,6 @@ impl<'a> Picture<'a> {
 
 fn hand_over<'a>(call: &Call<'a>, slot: u32, new: impl Into<HandedOver<'a>>) -> Result<()> {
     call.replace(slot, new.into().into_handle(call)?)
-}
-
-/// The elements of a list, as far as we know them.
-///
-/// # Safety
-/// The list is as the ABI says, of elements that begin as `T` does, until the call ends.
-pub(crate) unsafe fn items<'a, T>(list: latentd_list) -> Result<Vec<&'a T>> {
-    if list.count > 0 && (list.items.is_null() || (list.stride as usize) < size_of::<T>()) {
-        return Err(Error::failed("a list whose elements are too short"));
-    }
-    let item = |index: u32| {
-        let at = index as usize * list.stride as usize;
-        // SAFETY: as the caller says.
-        unsafe { &*list.items.cast::<u8>().add(at).cast::<T>() }
-    };
-    Ok((0..list.count).map(item).collect())
 }
 
 /// A struct that is lent, if it is as large as its first version was.

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::{items, lent};
+use super::lent;
 use crate::abi::{LATENTD_ANY, LATENTD_NEGATIVE, latentd_prompt, latentd_rewrite};
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::host::text;
+use crate::host::{items, text};
 use crate::job::{Job, Plugin};
 
 /// `request.rewrite`: at submit, seeds drawn, before anything else of the request is looked at. No instance is made for it.

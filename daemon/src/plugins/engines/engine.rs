@@ -1,15 +1,19 @@
 //! An engine that a request names: its plugin in memory, and what it says of itself.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use latentd_models::image::Tiling;
 use latentd_plugin_api::abi::{LATENTD_SKIP, latentd_engine_facts, latentd_engine_run};
 
 use crate::error::{Class, Error, Result};
+use crate::library::Pinned;
 use crate::plugins::call::{Answer, Call, Job};
+use crate::plugins::engine_calls::Needed;
 use crate::plugins::engine_kinds::Kind;
 use crate::plugins::host::{PLAN, bytes, text};
 use crate::plugins::library::Plugin;
+use crate::plugins::opened::Opened;
 
 /// How many times as large an upscaler may make a picture.
 const MOST_SCALE: u32 = 16;
@@ -28,6 +32,12 @@ pub(crate) struct Engine {
     pub(in crate::plugins) tiling: Tiling,
     /// Whether pictures come and go as f32.
     pub(in crate::plugins) as_float: bool,
+    /// The library file that it is, if it is one.
+    pub(in crate::plugins) file: Option<Arc<Pinned>>,
+    /// Bytes that its networks take.
+    pub(in crate::plugins) network_bytes: u64,
+    /// Others that it will run.
+    pub(in crate::plugins) needed: Vec<Needed>,
 }
 
 impl Engine {
@@ -35,7 +45,7 @@ impl Engine {
     pub(in crate::plugins) fn describe(
         plugin: Arc<Plugin>,
         kind: Kind,
-        entry: &str,
+        (entry, file): (&str, Option<Arc<Pinned>>),
         job: &dyn Job,
     ) -> Result<Self> {
         let mut facts = latentd_engine_facts {
@@ -51,21 +61,28 @@ impl Engine {
         let at = format!("{} '{entry}'", kind.name());
         let name = &plugin.manifest.name;
         let wrong = |text: String| Error::new(Class::Plugin, format!("plugin '{name}', {at}: {text}"));
+        let (mut network_bytes, mut needed) = (0, vec![]);
         if let Some(describe) = plugin.tables.engines.and_then(|table| table.describe) {
-            let run = asked(kind, entry);
+            let opened = RefCell::new(Opened::new(file.iter().cloned().collect(), vec![]));
+            let run = latentd_engine_run { file: u64::from(file.is_some()), ..asked(kind, entry) };
             let call = Call::new(&plugin.manifest, job, None, Some(Answer::default()));
+            let call = call.with_opened(&opened);
             // SAFETY: what is lent lives until the function returns; the call is this one.
             let status = unsafe { describe(call.pointer(), &raw const run, &raw const PLAN, &raw mut facts) };
             let state = call.end(status, &at)?;
             if status == LATENTD_SKIP {
                 return Err(wrong("describe answered SKIP, which plans and stages may".to_owned()));
             }
-            if state.plan.is_some_and(|plan| !plan.wants.is_empty() || !plan.note.is_empty()) {
+            let plan = state.plan.unwrap_or_default();
+            if !plan.wants.is_empty() || !plan.note.is_empty() {
                 return Err(wrong("describe wants stages or leaves a note, which are job.plan's".to_owned()));
             }
+            network_bytes = plan.network_bytes();
+            needed = plan.engines;
         }
         let (tiling, as_float) = checked(kind, &facts).map_err(wrong)?;
-        Ok(Self { plugin, kind, entry: entry.to_owned(), tiling, as_float })
+        let entry = entry.to_owned();
+        Ok(Self { plugin, kind, entry, tiling, as_float, file, network_bytes, needed })
     }
 
     /// The plugin's name.

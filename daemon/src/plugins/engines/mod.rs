@@ -1,14 +1,17 @@
 //! Engines: what plugins compute for whoever names one of their entries, such as `hr_upscaler`.
 //!
 //! [`registry`] finds an entry in the manifests; [`engine`] is one that is described and may be run, [`running`] runs it with an
-//! instance of its plugin and checks what comes of it; [`upscale`] makes whole pictures larger, tile by tile.
+//! instance of its plugin, [`results`] checks what comes of it; [`upscale`] makes whole pictures larger, tile by tile; [`service`]
+//! runs what was planned for whoever asks.
 
 mod engine;
 mod registry;
+mod results;
 mod running;
+mod service;
 mod upscale;
 
 pub(crate) use engine::Engine;
-pub(super) use registry::{Unknown, find};
+pub(super) use registry::{Files, Unknown, find, names, own_names};
 pub(super) use running::{Engines, JobOf};
 pub(super) use upscale::upscale;

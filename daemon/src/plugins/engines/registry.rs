@@ -1,5 +1,7 @@
 //! Which engines there are: the entries of all plugins that may be used, each name once.
 
+use latentd_client::protocol::LibraryKind;
+
 use crate::error::{Class, Error, Result};
 use crate::plugins::engine_kinds::Kind;
 use crate::plugins::manifest::Manifest;
@@ -9,22 +11,39 @@ use crate::suggest::nearest;
 /// Names that an error lists.
 const MOST_LISTED: usize = 40;
 
+/// The names of the library files of a kind.
+pub(in crate::plugins) type Files<'a> = &'a dyn Fn(LibraryKind) -> Vec<String>;
+
 /// The names of a kind, sorted, each once.
-fn names<'a>(kind: Kind, manifests: impl Iterator<Item = &'a Manifest>) -> Vec<&'a str> {
-    let mut names: Vec<&str> = of_kind(kind, manifests).map(|(_, entry)| entry).collect();
+pub(in crate::plugins) fn names<'a>(
+    kind: Kind,
+    manifests: impl Iterator<Item = &'a Manifest>,
+    files: Files<'_>,
+) -> Vec<String> {
+    let mut names: Vec<String> = manifests.flat_map(|manifest| own_names(kind, manifest, files)).collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
-fn of_kind<'a>(
-    kind: Kind,
-    manifests: impl Iterator<Item = &'a Manifest>,
-) -> impl Iterator<Item = (&'a Manifest, &'a str)> {
-    manifests.flat_map(move |manifest| {
-        let named = manifest.engines.iter().filter(move |named| named.kind == kind);
-        named.flat_map(|named| &named.entries).map(move |entry| (manifest, entry.as_str()))
-    })
+/// Those of one plugin.
+pub(in crate::plugins) fn own_names(kind: Kind, manifest: &Manifest, files: Files<'_>) -> Vec<String> {
+    let named = manifest.engines.iter().filter(|named| named.kind == kind);
+    named
+        .flat_map(|named| named.entries.iter().cloned().chain(named.library.into_iter().flat_map(files)))
+        .collect()
+}
+
+/// Whether a plugin has an entry of this name; `Some` is the kind of library file that it is, if it is one.
+fn entry(kind: Kind, name: &str, manifest: &Manifest, files: Files<'_>) -> (bool, Option<LibraryKind>) {
+    let Some(named) = manifest.engines.iter().find(|named| named.kind == kind) else {
+        return (false, None);
+    };
+    if named.entries.iter().any(|entry| entry == name) {
+        return (true, None);
+    }
+    let library = named.library.filter(|library| files(*library).iter().any(|file| file == name));
+    (library.is_some(), library)
 }
 
 /// Where a name stands that is not known, and what else it might have meant.
@@ -35,17 +54,22 @@ pub(in crate::plugins) struct Unknown<'a> {
     pub beside: &'a [&'a str],
 }
 
-/// The plugin that has an entry of this name.
+/// The plugin that has an entry of this name, and the kind of library file that it is, if it is one.
 pub(in crate::plugins) fn find<'a>(
     kind: Kind,
     name: &str,
     manifests: impl Iterator<Item = &'a Manifest> + Clone,
+    files: Files<'_>,
     unknown: &Unknown<'_>,
-) -> Result<&'a Manifest> {
+) -> Result<(&'a Manifest, Option<LibraryKind>)> {
     let Unknown { field, beside } = unknown;
-    let mut found = of_kind(kind, manifests.clone()).filter(|(_, entry)| *entry == name);
+    let all = manifests.clone();
+    let mut found = all.filter_map(|manifest| {
+        let (is_there, library) = entry(kind, name, manifest, files);
+        is_there.then_some((manifest, library))
+    });
     match (found.next(), found.next()) {
-        (Some((manifest, _)), None) => Ok(manifest),
+        (Some(found), None) => Ok(found),
         (Some((one, _)), Some((other, _))) => {
             let (kind, one, other) = (kind.name(), &one.name, &other.name);
             let text = format!(
@@ -55,7 +79,8 @@ pub(in crate::plugins) fn find<'a>(
             Err(Error::new(Class::Plugin, text))
         }
         (None, _) => {
-            let all: Vec<&str> = beside.iter().copied().chain(names(kind, manifests)).collect();
+            let there = names(kind, manifests, files);
+            let all: Vec<&str> = beside.iter().copied().chain(there.iter().map(String::as_str)).collect();
             let kind = kind.name();
             let known = match all.len() {
                 0 => String::new(),
@@ -87,20 +112,32 @@ mod tests {
             name: name.to_owned(),
             version: "1".to_owned(),
             abi: (0, 1),
-            engines: vec![Named { kind, entries: entries.iter().map(|entry| (*entry).to_owned()).collect() }],
+            engines: vec![Named {
+                kind,
+                entries: entries.iter().map(|entry| (*entry).to_owned()).collect(),
+                library: None,
+            }],
             ..Manifest::default()
         }
     }
 
     #[test]
     fn names_are_found_once_or_it_is_said_why_not() {
+        let mut of_files = manifest("four", Kind::Detector, &["any"]);
+        of_files.engines[0].library = Some(LibraryKind::Detector);
+        let files = |kind| if kind == LibraryKind::Detector { vec!["face".to_owned()] } else { vec![] };
         let all = [
+            of_files,
             manifest("one", Kind::Upscaler, &["2x", "4x"]),
             manifest("two", Kind::Upscaler, &["4x", "8x"]),
             manifest("three", Kind::Restorer, &["2x"]),
         ];
         let unknown = Unknown { field: "hr_upscaler", beside: &["Lanczos"] };
-        let find = |kind, name: &str| find(kind, name, all.iter(), &unknown).map(|found| &found.name[..]);
+        let find_any = |kind, name: &str| find(kind, name, all.iter(), &files, &unknown);
+        let find = |kind, name: &str| find_any(kind, name).map(|(found, _)| &found.name[..]);
+        let file = find_any(Kind::Detector, "face").map(|(found, library)| (&found.name[..], library));
+        assert_eq!(file, Ok(("four", Some(LibraryKind::Detector))));
+        assert_eq!(find_any(Kind::Detector, "any").map(|(_, library)| library), Ok(None));
         assert_eq!(find(Kind::Upscaler, "2x"), Ok("one"));
         assert_eq!(find(Kind::Upscaler, "8x"), Ok("two"));
         assert_eq!(find(Kind::Restorer, "2x"), Ok("three"));
@@ -112,6 +149,7 @@ mod tests {
         let text = "hr_upscaler: 'Lanzcos' is not known; known: Lanczos, 2x, 4x, 8x; did you mean 'Lanczos'?; a plugin with \
                     engines of kind 'upscaler' brings more: see `latentd plugins list`";
         assert_eq!(none.text, text);
-        assert_eq!(names(Kind::Upscaler, all.iter()), ["2x", "4x", "8x"]);
+        assert_eq!(names(Kind::Upscaler, all.iter(), &files), ["2x", "4x", "8x"]);
+        assert_eq!(names(Kind::Detector, all.iter(), &files), ["any", "face"]);
     }
 }

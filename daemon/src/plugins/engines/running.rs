@@ -1,18 +1,20 @@
 //! Engines while a job runs: each plugin has one instance for all of its own, made when the first of them is run.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use latentd_plugin_api::abi::{LATENTD_SKIP, latentd_job};
+use latentd_plugin_api::abi::{
+    LATENTD_SKIP, latentd_call, latentd_detection, latentd_engine_run, latentd_job, latentd_status,
+};
 
-use super::engine::{Engine, asked};
+use super::engine::{Engine, asked as described};
+use super::results;
 use crate::error::{Class, Error, Result};
 use crate::plugins::artifact::Artifact;
-use crate::plugins::call::{Call, Job};
-use crate::plugins::engine_kinds::Kind;
-use crate::plugins::host::{bytes, text};
+use crate::plugins::call::{AtHand, Call, Job};
+use crate::plugins::host::{bytes, detected, text};
 use crate::plugins::lending::{Lending, Made, Said};
 use crate::plugins::objects::{Content, Objects};
 use crate::plugins::opened::Opened;
@@ -20,6 +22,11 @@ use crate::plugins::records::recorded;
 
 /// An empty map in MessagePack.
 const NOTHING: &[u8] = &[0x80];
+/// Engines that run one within the other.
+const DEEPEST: usize = 4;
+
+type DetectedFn =
+    unsafe extern "C" fn(call: *mut latentd_call, detection: *const latentd_detection) -> latentd_status;
 
 /// What instances are told of the job that they are made for.
 #[derive(Clone, Copy)]
@@ -28,11 +35,13 @@ pub(in crate::plugins) struct JobOf<'a> {
     pub request: &'a [u8],
     pub pictures: u32,
     pub batch: u32,
+    /// Those that were found as the request came.
+    pub engines: &'a [Engine],
 }
 
 /// The engines of a job.
 pub(in crate::plugins) struct Engines<'a> {
-    of: JobOf<'a>,
+    pub(super) of: JobOf<'a>,
     pub(super) job: &'a dyn Job,
     /// By the plugins' names.
     instances: RefCell<BTreeMap<String, Rc<Instance>>>,
@@ -42,6 +51,8 @@ pub(in crate::plugins) struct Engines<'a> {
     notices: RefCell<Vec<(String, String)>>,
     /// What they leave beside the results.
     artifacts: RefCell<Vec<Artifact>>,
+    /// How many run now, one within the other.
+    depth: Cell<usize>,
 }
 
 /// What a plugin made for its engines.
@@ -53,8 +64,8 @@ struct Instance {
 
 impl<'a> Engines<'a> {
     pub(in crate::plugins) fn new(of: JobOf<'a>, job: &'a dyn Job) -> Self {
-        let (instances, spent, notices, artifacts) = Default::default();
-        Self { of, job, instances, spent, notices, artifacts }
+        let (instances, spent, notices, artifacts, depth) = Default::default();
+        Self { of, job, instances, spent, notices, artifacts, depth }
     }
 
     /// Seconds that each plugin has taken.
@@ -88,7 +99,13 @@ impl<'a> Engines<'a> {
             pictures: self.of.pictures,
             batch: self.of.batch,
         };
-        let (objects, opened) = Default::default();
+        let (objects, opened) = (RefCell::default(), RefCell::<Opened>::default());
+        // All entries of the plugin that are files, under numbers that stay.
+        for engine in self.of.engines.iter().filter(|engine| engine.plugin() == name) {
+            if let Some(file) = &engine.file {
+                opened.borrow_mut().number(file);
+            }
+        }
         let (made, said) = Made::by(&engine.plugin, &told, self.job, (&objects, &opened))?;
         self.hear(name, said);
         let made = Rc::new(Instance { made, objects, opened });
@@ -102,67 +119,90 @@ impl<'a> Engines<'a> {
         self.artifacts.borrow_mut().extend(said.artifacts);
     }
 
-    /// Runs an engine that makes one of a picture.
-    pub(super) fn run(&self, engine: &Engine, image: &Content) -> Result<Content> {
+    /// Runs an engine on tiles of 0…1, or an image of three colours, that it makes another one of.
+    pub(super) fn run_content(&self, engine: &Engine, image: &Content) -> Result<Content> {
+        let asked = described(engine.kind, &engine.entry);
+        let left = self.call(engine, image, None, &asked)?;
+        left.image.ok_or_else(|| Error::internal("an engine without an image"))
+    }
+
+    /// Calls an engine once.
+    pub(super) fn call(
+        &self,
+        engine: &Engine,
+        image: &Content,
+        mask: Option<&Content>,
+        asked: &latentd_engine_run,
+    ) -> Result<results::Left> {
+        if self.job.is_cancelled() {
+            return Err(Error::new(Class::Cancelled, format!("cancelled in {}", engine.at())));
+        }
+        if self.depth.get() >= DEEPEST {
+            let text = format!("{}: engines run more than {DEEPEST} deep one within the other", engine.at());
+            return Err(Error::new(Class::Unsupported, text));
+        }
+        self.depth.set(self.depth.get() + 1);
         let begun = Instant::now();
-        let run = || self.run_with(&*self.instance(engine)?, engine, image);
+        let run = || self.call_with(&*self.instance(engine)?, engine, (image, mask, asked));
         let made = recorded(self.job, &engine.plugin.manifest, run);
         *self.spent.borrow_mut().entry(engine.plugin().to_owned()).or_default() += begun.elapsed();
+        self.depth.set(self.depth.get() - 1);
         made
     }
 
-    fn run_with(&self, instance: &Instance, engine: &Engine, image: &Content) -> Result<Content> {
+    fn call_with(
+        &self,
+        instance: &Instance,
+        engine: &Engine,
+        (image, mask, asked): (&Content, Option<&Content>, &latentd_engine_run),
+    ) -> Result<results::Left> {
         let Instance { made, objects, opened } = instance;
         let (name, at) = (engine.plugin(), engine.at());
         let wrong = |text: String| Error::new(Class::Plugin, format!("plugin '{name}', {at}: {text}"));
         let run = engine.plugin.tables.engines.and_then(|table| table.run);
         let run = run.ok_or_else(|| wrong("it has no function".to_owned()))?;
         let _ends = Lending::begin(objects);
-        let mut told = asked(engine.kind, &engine.entry);
-        told.image = objects.borrow_mut().lend(image.clone()).map_err(|misuse| wrong(misuse.to_string()))?;
-        told.params = bytes(NOTHING);
+        let lend = |content: &Content| {
+            objects.borrow_mut().lend(content.clone()).map_err(|misuse| wrong(misuse.to_string()))
+        };
+        let file = engine.file.as_ref().map(|file| opened.borrow_mut().number(file));
+        let told = latentd_engine_run {
+            image: lend(image)?,
+            mask: mask.map_or(Ok(0), lend)?,
+            file: file.flatten().unwrap_or_default(),
+            params: if asked.params.length == 0 { bytes(NOTHING) } else { asked.params },
+            ..*asked
+        };
         let call = Call::new(&engine.plugin.manifest, self.job, Some(objects), None).with_opened(opened);
+        let call = call.with_at_hand(AtHand { engines: Some(self), ..AtHand::default() });
+        let finds = engine.kind.finds();
+        call.with(|state| state.detections = finds.then(Vec::new));
+        let found: Option<DetectedFn> = if finds { Some(detected) } else { None };
         // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
-        let status = unsafe { run(made.pointer(), call.pointer(), &raw const told, None) };
+        let status = unsafe { run(made.pointer(), call.pointer(), &raw const told, found) };
         let state = call.end(status, &at)?;
         if status == LATENTD_SKIP {
             return Err(wrong("it answered SKIP, which plans and stages may".to_owned()));
         }
         self.hear(name, Said { notices: state.notices, artifacts: state.artifacts });
-        if let Some(slot) = state.replaced.keys().find(|slot| **slot != 0) {
+        if let Some(slot) = state.replaced.keys().find(|slot| **slot != 0 || finds) {
             return Err(wrong(format!("slot {slot} is none of its slots")));
         }
-        let handle = state.replaced.get(&0).ok_or_else(|| wrong("it gave no image in slot 0".to_owned()))?;
-        let mut objects = objects.borrow_mut();
-        let given = objects.content(*handle).map_err(|misuse| wrong(misuse.to_string()))?;
-        check(engine, image, given).map_err(wrong)?;
-        Ok(given.clone())
-    }
-}
-
-/// Whether an engine made of a picture what its kind makes.
-fn check(engine: &Engine, of: &Content, made: &Content) -> Result<(), String> {
-    let mut wanted = of.dims();
-    if engine.kind == Kind::Upscaler {
-        wanted.iter_mut().skip(2).for_each(|side| *side *= engine.tiling.scale);
-    }
-    let kind = |content: &Content| match content {
-        Content::Tensor(_) => "a tensor",
-        Content::Image(_) => "an image",
-        Content::Bytes(_) => "a file",
-    };
-    if kind(of) != kind(made) || made.dims() != wanted {
-        let (old, new) = (kind(of), kind(made));
-        return Err(format!("{new} {:?} where {old} {wanted:?} was wanted", made.dims()));
-    }
-    match made {
-        Content::Tensor(tensor) => match tensor.values().iter().position(|value| !value.is_finite()) {
-            Some(index) => {
-                let value = tensor.values().get(index).copied().unwrap_or_default();
-                Err(format!("number {index} of {wanted:?} is {value}"))
+        let made = match state.replaced.get(&0) {
+            Some(handle) => {
+                let mut objects = objects.borrow_mut();
+                Some(objects.content(*handle).map_err(|misuse| wrong(misuse.to_string()))?.clone())
             }
-            None => Ok(()),
-        },
-        Content::Image(_) | Content::Bytes(_) => Ok(()),
+            None if finds => None,
+            None => return Err(wrong("it gave no image in slot 0".to_owned())),
+        };
+        let data = state.replies.into_iter().find(|(slot, _)| *slot == 0).map(|(_, data)| data);
+        let left = results::Left {
+            image: made,
+            detections: state.detections.unwrap_or_default(),
+            data: data.unwrap_or_default(),
+        };
+        left.check(engine, image, &told).map_err(wrong)?;
+        Ok(left)
     }
 }

@@ -76,6 +76,14 @@ pub(in crate::plugins) fn upscale(
     Ok(Picture { width: wide, height: high, channels, pixels })
 }
 
+/// The same of an image.
+pub(super) fn upscale_image(engines: &Engines<'_>, engine: &Engine, image: &Image) -> Result<Image> {
+    let (width, height) = (image.width as u32, image.height as u32);
+    let picture = Picture::from_raw(image.pixels.to_vec(), width, height, image.channels as u32)?;
+    let Picture { width, height, channels, pixels } = upscale(engines, engine, &picture, &mut |_, _| ())?;
+    Ok(Image { width, height, channels: channels.count(), pixels: Arc::new(pixels) })
+}
+
 fn rounded(value: f32) -> u8 {
     (value.clamp(0.0, 1.0) * 255.0).round() as u8
 }
@@ -86,7 +94,7 @@ fn run(engines: &Engines<'_>, engine: &Engine, tiles: Tensor) -> Result<Tensor> 
         return Err(Error::new(Class::Cancelled, format!("cancelled in {}", engine.at())));
     }
     if engine.as_float {
-        return match engines.run(engine, &Content::Tensor(tiles))? {
+        return match engines.run_content(engine, &Content::Tensor(tiles))? {
             Content::Tensor(made) => Ok(made),
             _ => Err(Error::internal("no tensor where one was")),
         };
@@ -96,7 +104,7 @@ fn run(engines: &Engines<'_>, engine: &Engine, tiles: Tensor) -> Result<Tensor> 
     let value = |at: usize| tiles.values().get(at % 3 * plane + at / 3).copied().unwrap_or_default();
     let pixels = (0..3 * plane).map(|at| rounded(value(at))).collect();
     let image = Image { width, height, channels: 3, pixels: Arc::new(pixels) };
-    let Content::Image(made) = engines.run(engine, &Content::Image(image))? else {
+    let Content::Image(made) = engines.run_content(engine, &Content::Image(image))? else {
         return Err(Error::internal("no image where one was"));
     };
     let plane = made.width * made.height;

@@ -5,6 +5,7 @@
 
 mod attention;
 mod cache;
+mod engines;
 mod evals;
 mod jobs;
 mod library;
@@ -27,13 +28,14 @@ use std::ffi::c_void;
 use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_CACHE, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS,
     LATENTD_JOBS, LATENTD_LIBRARY, LATENTD_MODELS, LATENTD_NETWORKS, LATENTD_ONNX, LATENTD_OPS,
-    LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN, latentd_bytes, latentd_call, latentd_handle,
-    latentd_host, latentd_status, latentd_text,
+    LATENTD_REGISTRY, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN, latentd_bytes, latentd_call,
+    latentd_handle, latentd_host, latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
 use super::call::{Call, Recorded, State};
 pub(super) use attention::add_rule;
+pub(super) use engines::detected;
 pub(super) use plan::PLAN;
 pub(super) use residuals::add_residual;
 pub(super) use serving::{bytes, taken, text};
@@ -69,6 +71,7 @@ services! {
     LATENTD_LIBRARY => library::LIBRARY,
     LATENTD_NETWORKS => networks::NETWORKS,
     LATENTD_ONNX => onnx::ONNX,
+    LATENTD_REGISTRY => engines::REGISTRY,
     LATENTD_CACHE => cache::CACHE,
 }
 

@@ -5,6 +5,7 @@ use latentd_plugin_api::abi::{
     latentd_status, latentd_want,
 };
 
+use super::engines::plan_engine;
 use super::networks::plan_network;
 use super::serving::{Served, misuse, read_bytes, read_text, serve, taken};
 use crate::plugins::call::{Call, State, Want};
@@ -21,6 +22,7 @@ pub(in crate::plugins) static PLAN: latentd_plan = latentd_plan {
     stage: Some(plan_stage),
     note: Some(plan_note),
     network: Some(plan_network),
+    engine: Some(plan_engine),
 };
 
 unsafe extern "C" fn plan_stage(call: *mut latentd_call, want: *const latentd_want) -> latentd_status {

@@ -12,7 +12,9 @@ use super::result;
 use crate::error::{Class, Error, Result};
 use crate::plugins::Plugins;
 use crate::plugins::artifact::Artifact;
-use crate::plugins::call::{Answer, Call, Job};
+use crate::plugins::call::{Answer, AtHand, Call, Job};
+use crate::plugins::engine_calls::RunsEngines;
+use crate::plugins::engines::{Engine, Engines, JobOf};
 use crate::plugins::given::{Given, GivenPicture};
 use crate::plugins::host::{self, bytes, text};
 use crate::plugins::job::{JobFacts, described};
@@ -37,6 +39,8 @@ pub(crate) struct Method {
     request: Vec<u8>,
     opened: Opened,
     answer: Answer,
+    /// Those that it will run.
+    engines: Vec<Engine>,
     /// What was said while it was planned.
     notices: Vec<String>,
 }
@@ -71,14 +75,22 @@ impl Method {
         rmpv::encode::write_value(&mut request, &given.told.clone().into()).ok();
         let sizes = given.pictures.iter().map(GivenPicture::size).collect();
         let opened = Opened::new(given.files.clone(), sizes);
-        let (name, answer, notices) = (name.to_owned(), Answer::default(), vec![]);
-        let method = Self { plugin, row, name, given, request, opened, answer, notices };
-        if kind == MethodKind::Job { method.planned(job) } else { Ok(method) }
+        let (name, answer) = (name.to_owned(), Answer::default());
+        let (engines, notices) = (vec![], vec![]);
+        let method = Self { plugin, row, name, given, request, opened, answer, engines, notices };
+        if kind == MethodKind::Quick {
+            return Ok(method);
+        }
+        let mut method = method.planned(job)?;
+        let needed = [&method.answer.engines[..], &method.given.engines].concat();
+        plugins.plan_engines(&needed, job, &mut method.engines)?;
+        Ok(method)
     }
 
     /// Bytes that its networks take.
     pub(crate) fn network_bytes(&self) -> u64 {
-        self.answer.network_bytes()
+        let of_engines = self.engines.iter().map(|engine| engine.network_bytes);
+        of_engines.fold(self.answer.network_bytes(), u64::saturating_add)
     }
 
     /// Its name, with the plugin's.
@@ -155,8 +167,19 @@ impl Method {
             name: text(&row.name),
             params: bytes(&params),
         };
+        let of = JobOf {
+            method: &self.name,
+            request: &self.request,
+            pictures: 0,
+            batch: 0,
+            engines: &self.engines,
+        };
+        let engines = Engines::new(of, job);
         let _ends = Lending::begin(&objects);
         let call = Call::new(manifest, job, Some(&objects), None).with_opened(&opened);
+        // They want an instance, as networks do.
+        let at_hand: Option<&dyn RunsEngines> = if made.is_some() { Some(&engines) } else { None };
+        let call = call.with_at_hand(AtHand { engines: at_hand, ..AtHand::default() });
         let table = plugin.tables.methods.ok_or_else(|| wrong("it has no table of methods"))?;
         let begun = Instant::now();
         let status = match &made {
@@ -193,6 +216,13 @@ impl Method {
         }
         self.hear(&mut returned, state.notices);
         returned.artifacts.extend(state.artifacts);
+        for (plugin, text) in engines.notices() {
+            let text = format!("plugin '{plugin}': {text}");
+            if !returned.notices.contains(&text) {
+                returned.notices.push(text);
+            }
+        }
+        returned.artifacts.extend(engines.artifacts());
         let reply = state.replies.get(&0).ok_or_else(|| wrong("it gave no result; it answers by reply 0"))?;
         let most = job.resources().most_picture_bytes();
         returned.result = result::read(reply, row.result.as_ref(), &mut objects.borrow_mut(), most)

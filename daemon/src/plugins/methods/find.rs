@@ -6,6 +6,8 @@ use serde_json::{Value as Json, json};
 
 use super::result::OWN;
 use crate::error::{Class, Error, Result};
+use crate::plugins::choices::with_choices;
+use crate::plugins::engines::{self, Files};
 use crate::plugins::library::Plugin;
 use crate::plugins::manifest::{Manifest, check_name};
 use crate::plugins::method_rows::{MethodKind, MethodRow, is_method};
@@ -83,12 +85,17 @@ impl Plugins {
     }
 
     /// All methods, by their names.
-    pub(crate) fn methods(&self) -> Vec<Listed> {
+    pub(crate) fn methods(&self, files: Files<'_>) -> Vec<Listed> {
         let found = self.found();
         let manifests = usable(&found, &HIGHEST).map(|(_, (manifest, _))| manifest);
+        let names = |kind| engines::names(kind, manifests.clone(), files);
         let mut all: Vec<Listed> = manifests
+            .clone()
             .flat_map(|manifest| manifest.methods.iter().map(move |row| Listed::of(manifest, row)))
             .collect();
+        for listed in &mut all {
+            with_choices(&mut listed.params, &names);
+        }
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }

@@ -230,9 +230,11 @@ impl<'a> JobStages<'a> {
         function: impl Fn(&Called<'_>) -> u32,
     ) -> latentd_models::Result<bool> {
         let begun = Instant::now();
+        let at_hand = AtHand { engines: Some(&self.engines), ..at_hand };
         let called = call(instance, self.job, stage, (contents, slots), at_hand, &function);
         instance.spent.set(instance.spent.get() + begun.elapsed());
         instance.calls.set(instance.calls.get() + 1);
+        self.hear_engines()?;
         match called {
             Ok(left) => {
                 self.artifacts.borrow_mut().extend(left.artifacts);

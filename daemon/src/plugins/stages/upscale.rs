@@ -18,10 +18,16 @@ impl JobStages<'_> {
         let engine = engines.find(|engine| engine.kind == Kind::Upscaler && engine.entry == name);
         let engine = engine.ok_or_else(|| Error::internal(format!("the upscaler '{name}' was not planned")));
         let made = engine.and_then(|engine| upscale(&self.engines, engine, picture, told));
+        self.hear_engines()?;
+        made.map_err(|error| self.fail(error))
+    }
+
+    /// Takes what engines left, and want to be told.
+    pub(super) fn hear_engines(&self) -> latentd_models::Result<()> {
         self.artifacts.borrow_mut().extend(self.engines.artifacts());
         for (plugin, text) in self.engines.notices() {
             self.hear(&plugin, vec![text]).map_err(|error| self.fail(error))?;
         }
-        made.map_err(|error| self.fail(error))
+        Ok(())
     }
 }

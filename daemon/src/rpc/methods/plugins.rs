@@ -13,9 +13,11 @@ pub(super) fn methods() -> Vec<Method> {
 }
 
 fn list(session: &Session, _: Empty) -> Result<PluginList> {
-    Ok(session.daemon.studio.plugins.list())
+    let studio = &session.daemon.studio;
+    Ok(studio.plugins.list(&|kind| studio.library.names(kind)))
 }
 
 fn schema(session: &Session, params: PluginSchemaParams) -> Result<PluginSchema> {
-    session.daemon.studio.plugins.schema(&params.name)
+    let studio = &session.daemon.studio;
+    studio.plugins.schema(&params.name, &|kind| studio.library.names(kind))
 }

@@ -75,7 +75,8 @@ fn api_info(session: &Session, _: Empty) -> Result<ApiInfo> {
         };
         (method.name.to_owned(), info)
     });
-    let of_plugins = session.daemon.studio.plugins.methods().into_iter().map(|listed| {
+    let studio = &session.daemon.studio;
+    let of_plugins = studio.plugins.methods(&|kind| studio.library.names(kind)).into_iter().map(|listed| {
         let Listed { name, plugin, kind, description, params, result, .. } = listed;
         let job = kind == MethodKind::Job;
         let (since, deprecated, plugin) = (PROTOCOL, None, Some(plugin));

@@ -1,0 +1,65 @@
+//! What an engine is asked and what it answers, between those who ask and those who have it.
+
+use super::engine_kinds::Kind;
+use super::objects::{Content, Image};
+use crate::error::Result;
+
+/// An engine that somebody will run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Needed {
+    pub kind: Kind,
+    pub name: String,
+    /// Who says so, for errors.
+    pub by: String,
+}
+
+/// What an engine is to do.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub kind: Kind,
+    pub entry: String,
+    pub image: Image,
+    /// Of one channel, as large.
+    pub mask: Option<Image>,
+    /// Wanted; 0 if it is the engine's choice.
+    pub width: u32,
+    pub height: u32,
+    pub strength: f64,
+    pub threshold: f64,
+    /// MessagePack.
+    pub params: Vec<u8>,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug)]
+pub(super) struct Detection {
+    pub label: String,
+    pub class_id: u32,
+    pub score: f32,
+    /// Left, top, right and bottom in pixels, half open; zeros if there is no box.
+    pub bounds: [f32; 4],
+    /// x, y, x, y, ….
+    pub points: Vec<f32>,
+    /// Of one channel.
+    pub mask: Option<Image>,
+    /// A tensor (width).
+    pub embedding: Option<Content>,
+    /// MessagePack, a map; or nothing.
+    pub data: Vec<u8>,
+}
+
+/// What an engine answered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answered {
+    /// Of kinds that have one.
+    pub image: Option<Image>,
+    pub detections: Vec<Detection>,
+    /// MessagePack, a map; or nothing.
+    pub data: Vec<u8>,
+}
+
+/// Who has engines, or finds them.
+pub(super) trait RunsEngines {
+    /// Runs one on a whole picture, tile by tile where it is to be.
+    fn run(&self, asked: &Asked) -> Result<Answered>;
+}
