@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use serde_json::Value as Json;
 
 use crate::harness::program;
-use crate::plugin_library::build;
+use crate::plugin_library::{build, build_crate};
 
 /// A library in a folder of its own.
 struct Library {
@@ -215,4 +215,44 @@ fn what_is_no_plugin_is_said_as_a_search_says_it() {
     assert!(text.contains("FAILED   manifest: not a shared library"), "{text}");
     let output = library.validate(&["--params", "[]"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn engines_and_methods_are_looked_at_too() {
+    let library = Library::new(&build_crate("plugin-api/examples/bright-spots"));
+    let flags = ["--seed", "7", "--limit", "60"];
+    let output = library.validate(&flags);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains(" 0 warned, 0 failed, 0 skipped\n"), "{text}");
+    for check in ["preprocessor/wishes", "detector/no-image", "outline/usual", "brightness/params"] {
+        assert!(text.contains(&format!("ok       {check}\n")), "{check}: {text}");
+    }
+    assert_eq!(library.validate(&flags).stdout, output.stdout);
+    // Of each kind the first entry that does what it must not is told.
+    let library = Library::new(&build("tests/fixtures/plugins/finders.c", &["-std=gnu99"]));
+    let (code, found) = library.found(&[]);
+    for (check, words) in [
+        ("detector/usual", "detector 'no number': a box [NaN"),
+        ("preprocessor/usual", "preprocessor 'nan': number 0 of [1, 3, 40, 72] is NaN"),
+        (
+            "preprocessor/wishes",
+            "preprocessor 'good': an image [1, 3, 24, 40] where an image [1, 3, 64, 40] was wanted",
+        ),
+        (
+            "restorer/usual",
+            "restorer 'small': an image [1, 3, 4, 4] where an image [1, 3, 40, 72] was wanted",
+        ),
+        ("tagger/usual", "a tagger's things have no boxes"),
+    ] {
+        let line = found.iter().find(|line| line.starts_with(&format!("failed {check}: ")));
+        assert!(line.is_some_and(|line| line.contains(words)), "{check}: {found:?}");
+    }
+    assert!(code == Some(1) && !found.iter().any(|line| line.contains(" upscaler/")), "{found:?}");
+    assert!(!found.iter().any(|line| line.contains(" image.post/")), "{found:?}");
+    let library = Library::new(&build("tests/fixtures/plugins/methods.c", &["-std=gnu99"]));
+    let (_, found) = library.found(&[]);
+    assert!(
+        !found.iter().any(|line| line.contains("at-once/usual") || line.contains("work/usual")),
+        "{found:?}"
+    );
 }

@@ -107,7 +107,7 @@ impl Engine {
 }
 
 /// What a run is of that has no picture yet. It lives as long as `entry`.
-pub(super) fn asked(kind: Kind, entry: &str) -> latentd_engine_run {
+pub(in crate::plugins) fn asked(kind: Kind, entry: &str) -> latentd_engine_run {
     latentd_engine_run {
         size: size_of::<latentd_engine_run>() as u32,
         kind: kind.code(),

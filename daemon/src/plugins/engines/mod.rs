@@ -12,6 +12,8 @@ mod service;
 mod upscale;
 
 pub(crate) use engine::Engine;
+pub(super) use engine::asked as described;
 pub(super) use registry::{Files, Unknown, find, names, own_names};
+pub(super) use results::coloured;
 pub(super) use running::{Engines, JobOf};
 pub(super) use upscale::upscale;

@@ -98,7 +98,7 @@ fn check_found(kind: Kind, of: &Content, found: &Detection) -> Result<(), String
 }
 
 /// A picture as engines see it: three colours, without alpha; as f32 of 0…1 if `as_float`.
-pub(super) fn coloured(image: &Image, as_float: bool) -> Result<Content> {
+pub(in crate::plugins) fn coloured(image: &Image, as_float: bool) -> Result<Content> {
     let Image { width, height, channels, pixels } = image;
     let pixels = match channels {
         1 => Arc::new(pixels.iter().flat_map(|grey| [*grey; 3]).collect()),

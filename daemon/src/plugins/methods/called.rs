@@ -13,7 +13,7 @@ use crate::error::{Class, Error, Result};
 use crate::plugins::Plugins;
 use crate::plugins::artifact::Artifact;
 use crate::plugins::call::{Answer, AtHand, Call, Job};
-use crate::plugins::engine_calls::RunsEngines;
+use crate::plugins::engine_calls::{Needed, RunsEngines};
 use crate::plugins::engines::{Engine, Engines, JobOf};
 use crate::plugins::given::{Given, GivenPicture};
 use crate::plugins::host::{self, bytes, text};
@@ -40,7 +40,7 @@ pub(crate) struct Method {
     opened: Opened,
     answer: Answer,
     /// Those that it will run.
-    engines: Vec<Engine>,
+    pub(in crate::plugins) engines: Vec<Engine>,
     /// What was said while it was planned.
     notices: Vec<String>,
 }
@@ -69,6 +69,19 @@ impl Method {
             let text = format!("method '{name}' is another one than it was; ask again");
             return Err(Error::new(Class::Plugin, text));
         }
+        let mut method = Self::of((plugin, row), name, params, job)?;
+        plugins.plan_engines(&method.needed(), job, &mut method.engines)?;
+        Ok(method)
+    }
+
+    /// The same of one that was found, before its engines are.
+    pub(in crate::plugins) fn of(
+        (plugin, row): (Arc<Plugin>, MethodRow),
+        name: &str,
+        params: &PluginParams,
+        job: &dyn Job,
+    ) -> Result<Self> {
+        let kind = row.kind;
         let given = Given::settle(name, row.params.as_ref(), params, job.resources())?;
         let mut request = vec![];
         // Writing to memory does not fail.
@@ -78,19 +91,21 @@ impl Method {
         let (name, answer) = (name.to_owned(), Answer::default());
         let (engines, notices) = (vec![], vec![]);
         let method = Self { plugin, row, name, given, request, opened, answer, engines, notices };
-        if kind == MethodKind::Quick {
-            return Ok(method);
-        }
-        let mut method = method.planned(job)?;
-        let needed = [&method.answer.engines[..], &method.given.engines].concat();
-        plugins.plan_engines(&needed, job, &mut method.engines)?;
-        Ok(method)
+        if kind == MethodKind::Job { method.planned(job) } else { Ok(method) }
     }
 
     /// Bytes that its networks take.
     pub(crate) fn network_bytes(&self) -> u64 {
         let of_engines = self.engines.iter().map(|engine| engine.network_bytes);
         of_engines.fold(self.answer.network_bytes(), u64::saturating_add)
+    }
+
+    /// Engines that it will run: a quick one runs none.
+    pub(in crate::plugins) fn needed(&self) -> Vec<Needed> {
+        match self.row.kind {
+            MethodKind::Quick => vec![],
+            MethodKind::Job => [&self.answer.engines[..], &self.given.engines].concat(),
+        }
     }
 
     /// Its name, with the plugin's.

@@ -63,7 +63,7 @@ pub(crate) struct JobStages<'a> {
     plugins: &'a JobPlugins,
     job: &'a dyn Job,
     pub(in crate::plugins) instances: Vec<Instance<'a>>,
-    engines: Engines<'a>,
+    pub(in crate::plugins) engines: Engines<'a>,
     /// The pass that goes on.
     pass: RefCell<Option<PassBegin>>,
     /// What its pictures begin with, and what plugins put in the place of that, by the pictures' places.

@@ -22,6 +22,8 @@ use crate::library::Pinned;
 use crate::memory::{Budget, Lease};
 use crate::onnx::Graph;
 use crate::plugins::call::Job;
+use crate::plugins::engine_calls::Needed;
+use crate::plugins::engines::Engine;
 use crate::plugins::job::{JobFacts, JobPlugins, Settled};
 use crate::plugins::library::Plugin;
 use crate::plugins::objects::Image;
@@ -253,7 +255,22 @@ impl Ready {
         let facts =
             JobFacts { method: "txt2img", request: &self.request, pictures: 4, batch: 4, strict: false };
         let settled = Settled::of(vec![(Arc::clone(&self.plugin), params)], job)?;
-        JobPlugins::resolve(settled, &facts, job)
+        let mut plugins = JobPlugins::resolve(settled, &facts, job)?;
+        for needed in plugins.needed_engines() {
+            plugins.engines.push(self.own_engine(&needed, job)?);
+        }
+        Ok(plugins)
+    }
+
+    /// An engine that the plugin runs, if it is its own: there are no others here.
+    pub(super) fn own_engine(&self, needed: &Needed, job: &Bench) -> Result<Engine> {
+        let named = self.plugin.manifest.engines.iter().find(|named| named.kind == needed.kind);
+        if !named.is_some_and(|named| named.entries.contains(&needed.name)) {
+            let (kind, name) = (needed.kind.name(), &needed.name);
+            let text = format!("it runs the {kind} '{name}', which is not its own");
+            return Err(Error::new(Class::Unsupported, text));
+        }
+        Engine::describe(Arc::clone(&self.plugin), needed.kind, (&needed.name, None), job)
     }
 
     /// The usual parameters.

@@ -151,8 +151,8 @@ pub(super) fn tables(entry: &latentd_plugin_entry, manifest: &Manifest) -> Looke
         Some(stage) => {
             Err(Outcome::Warned(format!("its manifest names {}, which this latentd does not have", stage.id)))
         }
-        None if manifest.stages.is_empty() && manifest.engines.is_empty() => {
-            Err(Outcome::Warned("its manifest names neither stages nor engines".to_owned()))
+        None if manifest.stages.is_empty() && manifest.engines.is_empty() && manifest.methods.is_empty() => {
+            Err(Outcome::Warned("its manifest names neither stages nor engines nor methods".to_owned()))
         }
         None => Ok(()),
     }

@@ -2,7 +2,8 @@
 
 use latentd_plugin_api::abi::{LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE};
 
-use super::{library_checks, rewrite_checks, stage_checks, tags_checks};
+use super::{engine_checks, library_checks, method_checks, rewrite_checks, stage_checks, tags_checks};
+use crate::plugins::engine_kinds::Kind;
 use crate::plugins::library::STAGES;
 use crate::plugins::manifest::Manifest;
 
@@ -24,6 +25,9 @@ pub(super) enum What {
     Stage(&'static str, stage_checks::Check),
     Rewrite(rewrite_checks::Check),
     Tags(tags_checks::Check),
+    Engine(Kind, engine_checks::Check),
+    /// Of the manifest's methods the one in this place.
+    Method(usize, method_checks::Check),
     /// The process ends, and with it what the library began.
     Exit,
 }
@@ -64,6 +68,18 @@ pub(super) fn checks(manifest: &Manifest) -> Vec<Check> {
                 of_stage.map(|(name, what)| check(&format!("{short}/{name}"), What::Stage(stage, what))),
             );
         }
+    }
+    for kind in manifest.engines.iter().map(|named| named.kind) {
+        let all = engine_checks::ALL.iter();
+        checks.extend(
+            all.map(|(name, what)| check(&format!("{}/{name}", kind.name()), What::Engine(kind, *what))),
+        );
+    }
+    for (place, row) in manifest.methods.iter().enumerate() {
+        let all = method_checks::ALL.iter();
+        checks.extend(
+            all.map(|(name, what)| check(&format!("{}/{name}", row.name), What::Method(place, *what))),
+        );
     }
     checks.push(check("exit", What::Exit));
     checks

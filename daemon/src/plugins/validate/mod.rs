@@ -2,16 +2,17 @@
 //!
 //! [`parent`] has a child process do it, so that a crash or a hang of the plugin is a failed check; [`child`] does one check
 //! after the other, those of the library as a whole in [`library_checks`], those of each stage in [`stage_checks`]
-//! and [`rewrite_checks`]. Inputs come
-//! from a seed alone ([`inputs`], [`schema`]): the same seed gives the same report.
+//! and [`rewrite_checks`], of engines and methods of its own in [`engine_checks`] and [`method_checks`]. Inputs come from a seed alone ([`inputs`], [`schema`]): the same seed gives the same report.
 
 mod bench;
 mod child;
 mod coding;
 mod conds;
+mod engine_checks;
 mod inputs;
 mod library_checks;
 mod list;
+mod method_checks;
 mod outcome;
 mod parent;
 mod passes;

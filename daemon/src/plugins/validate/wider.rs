@@ -114,7 +114,12 @@ impl Scene {
             instance.filter(|instance| instance.member.want(self.stage).is_some_and(is_turn))
         {
             let function = |called: &Called<'_>| self.call_wider(called, wider);
-            let at_hand = AtHand { coding: Some(&Coding), any_size: is_whole, ..AtHand::default() };
+            let at_hand = AtHand {
+                coding: Some(&Coding),
+                any_size: is_whole,
+                engines: Some(&stages.engines),
+                ..AtHand::default()
+            };
             stages::call(instance, job, self.stage, (&mut contents, slots), at_hand, &function)?;
         }
         Ok(Made::of(contents.get(..slots).unwrap_or_default()))
