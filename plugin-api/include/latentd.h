@@ -510,6 +510,35 @@ typedef struct latentd_engine_need {
     struct latentd_bytes params;
 } latentd_engine_need;
 
+/*
+ A sub-job that a plan tells of. It is resolved with the request, and all that it names is held: what is wrong in it refuses
+ the request, its memory is looked at, and its steps count in the job's progress.
+ */
+typedef struct latentd_subplan {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* The plugin's number for it, not 0: latentd_subjob names it. 64 are possible. */
+    uint32_t key;
+    /* "txt2img" or "img2img". */
+    struct latentd_text method;
+    /*
+     A merge patch over the job's own request as it was resolved, without its pictures: maps merge, all else replaces, nil takes
+     away; a key that begins with "/" is a JSON pointer, the only way to one element of a list. Fields that the method does not
+     have are dropped. How many pictures there are, and what they begin with, is said where it is run.
+     */
+    struct latentd_bytes patch;
+    /* Runs in the whole job, about. */
+    uint32_t expected;
+    /* Runs in the whole job, at most; 0: as many as are expected. */
+    uint32_t most;
+    /* Pictures of one run, at most; 0: 1. */
+    uint32_t batch;
+    /* 0. */
+    uint32_t reserved;
+    /* latentd_text: plugins of the request that stay out of it. The planner does, unless the patch names it. */
+    struct latentd_list without;
+} latentd_subplan;
+
 /* Calls that collect an answer. Nothing of it holds before job.plan returns OK. [control] */
 typedef struct latentd_plan {
     /* sizeof of it, as the host knows it. */
@@ -530,6 +559,11 @@ typedef struct latentd_plan {
      made. Without it, and without an `x-engine` that names it, it cannot be run.
      */
     latentd_status (*engine)(struct latentd_call *call, const struct latentd_engine_need *need);
+    /*
+     A job that will be drawn within this one, by LATENTD_SUBJOBS. What is wrong with it refuses the request once job.plan
+     returned OK.
+     */
+    latentd_status (*subjob)(struct latentd_call *call, const struct latentd_subplan *subplan);
 } latentd_plan;
 
 /* The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names. */
@@ -539,8 +573,8 @@ typedef struct latentd_plan_extension {
     /* 0. */
     uint32_t reserved;
     /*
-     At submit, for jobs whose request names the plugin. SKIP: not for me. INVALID with a text refuses the request.
-     [control]
+     At submit, for jobs whose request names the plugin, and for their sub-jobs; for these again as they are run. SKIP: not for
+     me. INVALID with a text refuses the request. [control]
      */
     latentd_status (*plan)(struct latentd_call *call, const struct latentd_job *job, const struct latentd_plan *plan);
 } latentd_plan_extension;
@@ -1058,6 +1092,92 @@ typedef struct latentd_cache {
      */
     latentd_status (*put)(struct latentd_call *call, struct latentd_bytes key, latentd_handle handle);
 } latentd_cache;
+
+/* A sub-job that is run. */
+typedef struct latentd_subjob {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* The plan's; 0: one that was not planned. It is resolved now, and there may be no room for it. */
+    uint32_t key;
+    /* With key 0: as in latentd_subplan. */
+    struct latentd_text method;
+    /*
+     Over the planned request. Of a planned one only what names nothing and takes no more memory may change: denoising_strength,
+     steps (as many as planned at most), cfg_scale, subseed_strength, eta, s_churn, s_tmin, s_tmax, s_noise,
+     eta_noise_seed_delta, mask_blur, mask_blur_x, mask_blur_y, mask_round, inpainting_fill, inpainting_mask_invert,
+     inpaint_full_res_padding, initial_noise_multiplier, img2img_extra_noise, img2img_color_correction,
+     img2img_background_color, inpainting_mask_weight. With key 0: over the job's own, as in latentd_subplan.
+     */
+    struct latentd_bytes patch;
+    /* latentd_subimage: one picture each. */
+    struct latentd_list images;
+    /* Which share of what this call does it is, 0…1: told as `progress` of latentd_jobs is. 0: nothing is told. */
+    double share;
+} latentd_subjob;
+
+/* What became of a sub-job. */
+typedef struct latentd_subresult {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* OK, or why it failed: the job goes on. */
+    latentd_status status;
+    /* In words. */
+    struct latentd_text error;
+    /* latentd_subpicture, in the order of the images, unless another plugin changed their number. */
+    struct latentd_list pictures;
+    /*
+     latentd_text: what it has to tell; it is not passed on by itself. Pictures that its plugins leave beside the results are
+     dropped.
+     */
+    struct latentd_list notices;
+} latentd_subresult;
+
+/*
+ LATENTD_SUBJOBS. At hand where no network is at work: in LATENTD_IMAGE_POST and LATENTD_BATCH_POST; elsewhere UNSUPPORTED. Its plugins have instances
+ of their own. Jobs lie 3 deep within one another at most. The job's own networks may leave memory for the time if there is no
+ room for both.
+ */
+typedef struct latentd_subjobs {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     Draws one, and waits for it. Its failure is told in `result`. INVALID: it was not planned so, or was run as often as it
+     may be; CANCELLED: the job was. [job]
+     */
+    latentd_status (*run)(struct latentd_call *call, const struct latentd_subjob *subjob, struct latentd_subresult *result);
+} latentd_subjobs;
+
+/* A picture of a sub-job. */
+typedef struct latentd_subimage {
+    /* Its prompt, with the networks of the planned one: others are planned with a key of their own. Data null: the plan's. */
+    struct latentd_text prompt;
+    /* The same of its negative prompt. */
+    struct latentd_text negative;
+    /* Its seed. */
+    uint64_t seed;
+    /* Its variation's, where the request has a subseed_strength. */
+    uint64_t subseed;
+    /* img2img: the image that it begins with, (1, 1 | 3 | 4, h, w). */
+    latentd_handle init;
+    /* img2img: where to draw, an image as large as `init`; 0: everywhere. All images have one, or none. */
+    latentd_handle mask;
+    /* The job's picture that it is for: of prompts that are lists the plan's is that one's. */
+    uint32_t image;
+    /* 0. */
+    uint32_t reserved;
+} latentd_subimage;
+
+/* A picture that a sub-job drew. */
+typedef struct latentd_subpicture {
+    /* What draws it alone. */
+    uint64_t seed;
+    /* (1, 3 | 4, h, w). */
+    latentd_handle pixels;
+    /* What its file would tell. */
+    struct latentd_text infotext;
+} latentd_subpicture;
 
 /* What is known of a library file. */
 typedef struct latentd_file_info {
@@ -1836,6 +1956,8 @@ typedef struct latentd_registry {
 #define LATENTD_REGISTRY "engine/draft-1"
 /* Service, latentd_cache. */
 #define LATENTD_CACHE "cache/draft-1"
+/* Service, latentd_subjobs. */
+#define LATENTD_SUBJOBS "subjob/draft-1"
 /* The one symbol of a plugin. */
 #ifdef _WIN32
 #define LATENTD_EXPORT __declspec(dllexport)

@@ -63,6 +63,11 @@ impl<'a> Job<'a> {
         unsafe { bytes(self.told.note.data, self.told.note.length) }
     }
 
+    /// How deep it lies within other jobs; 0 if it is none of a plugin's.
+    pub fn depth(&self) -> u32 {
+        self.told.depth
+    }
+
     /// Pictures in all.
     pub fn pictures(&self) -> usize {
         self.told.pictures as usize

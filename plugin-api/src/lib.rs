@@ -53,6 +53,7 @@ mod ops;
 mod running;
 mod services;
 mod stages;
+mod subjobs;
 mod tensor;
 mod vae;
 
@@ -81,4 +82,5 @@ pub use stages::{
     Picture, Pictures, PromptTags, PromptText, RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Tag,
     TagAnswer, Token, UNetBlock, Where, Wrap,
 };
+pub use subjobs::{SubImage, SubJob, SubPicture, SubPlan, SubResult};
 pub use tensor::{Kept, NewTensor, Tensor};

@@ -60,6 +60,7 @@ mod rust_plugin;
 mod same_bytes;
 mod samplers;
 mod state;
+mod subjobs;
 mod submit;
 mod tags;
 mod vae;

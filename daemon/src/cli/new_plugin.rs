@@ -57,6 +57,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/abi/tags.rs",
     "src/abi/services.rs",
     "src/abi/stages.rs",
+    "src/abi/subjobs.rs",
     "src/abi/vae.rs",
     "src/call.rs",
     "src/engine_calls.rs",
@@ -89,6 +90,7 @@ const WRAPPER: &[(&str, &str)] = sources![
     "src/stages/wrap.rs",
     "src/stages/rewrite.rs",
     "src/stages/tags.rs",
+    "src/subjobs.rs",
     "src/tensor.rs",
     "src/vae.rs",
 ];

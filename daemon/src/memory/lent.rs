@@ -293,6 +293,10 @@ fn other_kind<T>() -> latentd_models::Result<T> {
 }
 
 impl Components for Lent<'_> {
+    fn rest(&mut self) {
+        (self.room, self.taesd_room) = (None, None);
+    }
+
     fn begin_pass(&mut self) {
         (self.is_hires, self.is_refined) = (false, false);
     }

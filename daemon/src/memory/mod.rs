@@ -8,6 +8,7 @@ mod budget;
 mod cache;
 mod changes;
 mod content;
+mod expected;
 #[cfg(test)]
 mod fixture;
 mod hypernetworks;
@@ -24,6 +25,7 @@ mod taesd;
 pub(crate) use budget::{Budget, Lease};
 pub(crate) use cache::{CacheKey, Cached};
 pub(crate) use changes::Changes;
+pub(crate) use expected::Expected;
 pub(crate) use hypernetworks::HypernetworkWish;
 pub(crate) use known::Known;
 pub(crate) use lent::{HiresWish, Lent, RefinerWish, Wishes};

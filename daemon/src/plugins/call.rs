@@ -27,6 +27,7 @@ use super::opened::Opened;
 use super::resources::{Nothing, Resources};
 use super::settings::PluginConfigs;
 use super::status::name_of;
+use super::subjobs::{SubJobs, SubPlan};
 use super::texts::Texts;
 use crate::error::{Class, Error, Result};
 use crate::memory::{CacheKey, Cached, Lease};
@@ -119,6 +120,16 @@ pub(crate) trait Job: Sync {
 
     /// Keeps something under a key while there is room.
     fn cache(&self, _key: CacheKey, _cached: Cached) {}
+
+    /// Who draws jobs within it; none where nothing is drawn.
+    fn subjobs(&self) -> Option<&dyn SubJobs> {
+        None
+    }
+
+    /// How long it has waited for those.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// What one row is that a plugin asks the model of.
@@ -167,6 +178,8 @@ pub(super) struct AtHand<'a> {
     pub any_size: bool,
     /// Where something is added in the UNet.
     pub adding: Option<&'a Adding>,
+    /// Whether no network is at work, so that another job may be drawn.
+    pub is_between: bool,
 }
 
 /// What a plugin declares of a pass's attention.
@@ -241,6 +254,7 @@ pub(super) struct Answer {
     pub networks: Vec<Need>,
     /// Engines that it will run.
     pub engines: Vec<Needed>,
+    pub subjobs: Vec<SubPlan>,
 }
 
 /// A network that a plugin will run.
@@ -351,12 +365,19 @@ impl<'a> Call<'a> {
 
     /// Whether more of its work is done than was told before; it is told then.
     pub(super) fn advances_to(&self, done: f64) -> bool {
-        let mut told = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        let advances = done >= *told + LEAST_ADVANCE || (done == 1.0 && *told < 1.0);
-        if advances {
-            *told = done;
+        advances(&self.done, done)
+    }
+
+    /// Tells which share is done of something that is such a share of its work; from any thread.
+    pub(super) fn telling(&self, share: f64) -> impl Fn(f64) + Sync {
+        let Self { plugin, job, done, .. } = self;
+        let begun = done.lock().unwrap_or_else(PoisonError::into_inner).max(0.0);
+        move |of_it: f64| {
+            let now = (begun + share * of_it).min(1.0);
+            if share > 0.0 && advances(done, now) {
+                job.progress(plugin, now, "");
+            }
         }
-        advances
     }
 
     /// Whether this is the thread that the plugin was called on.
@@ -377,6 +398,16 @@ impl<'a> Call<'a> {
         }
         Err(failed(plugin, at, status, &state, job.is_cancelled()))
     }
+}
+
+/// Whether more is done than was told before; it is told then.
+fn advances(told: &Mutex<f64>, done: f64) -> bool {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let advances = done >= *told + LEAST_ADVANCE || (done == 1.0 && *told < 1.0);
+    if advances {
+        *told = done;
+    }
+    advances
 }
 
 /// The error that a plugin's answer is.

@@ -25,6 +25,7 @@ use crate::memory::Lease;
 const MOST: usize = 128;
 
 /// Parameters that are valid, with what they stand for.
+#[derive(Clone)]
 pub(super) struct Given {
     /// With the schema's defaults. Pictures and files are the numbers of their places in what follows.
     params: Value,
@@ -38,11 +39,12 @@ pub(super) struct Given {
     pub engines: Vec<Needed>,
 }
 
-/// A picture that parameters name.
+/// A picture that parameters name; its clones are decoded with it.
+#[derive(Clone)]
 pub(super) struct GivenPicture {
     held: Arc<dyn HeldPicture>,
     is_mask: bool,
-    decoded: Mutex<Weak<Decoded>>,
+    decoded: Arc<Mutex<Weak<Decoded>>>,
 }
 
 /// Its pixels, and the memory that is counted for them.
@@ -272,7 +274,7 @@ impl Finding<'_> {
             return Err(Error::invalid(format!("{field}: more than {MOST} pictures")));
         }
         let held = self.resources.picture(field, sent)?;
-        let picture = GivenPicture { held, is_mask, decoded: Mutex::default() };
+        let picture = GivenPicture { held, is_mask, decoded: Arc::default() };
         self.bytes += picture.size().into_iter().map(|size| size as u64).product::<u64>();
         let most = self.resources.most_picture_bytes();
         if self.bytes > most {

@@ -20,6 +20,7 @@ use super::opened::Opened;
 use super::order;
 use super::prompts::PromptLists;
 use super::records::recorded;
+use super::subjobs::SubPlan;
 use crate::error::{Class, Error, Result};
 
 /// What plugins are told of a request.
@@ -31,6 +32,8 @@ pub(crate) struct JobFacts<'a> {
     pub batch: u32,
     /// What plugins want to be told is an error.
     pub strict: bool,
+    /// How deep it lies within other jobs.
+    pub depth: u32,
 }
 
 /// A plugin that takes part.
@@ -61,13 +64,25 @@ pub(crate) struct Settled(Vec<(Arc<Plugin>, Given)>);
 impl Settled {
     /// Looks at the parameters of each.
     pub(super) fn of(asked: Vec<(Arc<Plugin>, &PluginParams)>, job: &dyn Job) -> Result<Self> {
-        let settled = asked.into_iter().map(|(plugin, params)| {
-            let field = format!("plugins.{}", plugin.manifest.name);
-            let schema = plugin.manifest.parameters.as_ref();
-            let given = Given::settle(&field, schema, params, job.resources())?;
-            Ok((plugin, given))
-        });
+        let settled = asked.into_iter().map(|(plugin, params)| Self::one(plugin, params, job));
         settled.collect::<Result<_>>().map(Self)
+    }
+
+    /// Those that were looked at.
+    pub(super) fn all(settled: Vec<(Arc<Plugin>, Given)>) -> Self {
+        Self(settled)
+    }
+
+    /// Looks at the parameters of one.
+    pub(super) fn one(
+        plugin: Arc<Plugin>,
+        params: &PluginParams,
+        job: &dyn Job,
+    ) -> Result<(Arc<Plugin>, Given)> {
+        let field = format!("plugins.{}", plugin.manifest.name);
+        let schema = plugin.manifest.parameters.as_ref();
+        let given = Given::settle(&field, schema, params, job.resources())?;
+        Ok((plugin, given))
     }
 
     /// The same with the prompts in them that have a text for each of so many pictures.
@@ -103,6 +118,7 @@ pub(crate) struct JobPlugins {
     pub(super) pictures: u32,
     pub(super) batch: u32,
     pub(super) strict: bool,
+    pub(super) depth: u32,
     /// What was said while they planned.
     pub(crate) notices: Vec<String>,
 }
@@ -116,7 +132,7 @@ impl JobPlugins {
                 continue;
             }
             let params = given.packed_for_plan();
-            let described = described(facts, 0, &params, &[]);
+            let described = described(facts, &params, &[]);
             let sizes = given.pictures.iter().map(GivenPicture::size).collect();
             let opened = RefCell::new(Opened::new(given.files.clone(), sizes));
             if let Some((answer, more)) = planned(&plugin, &described, job, &opened)? {
@@ -152,6 +168,7 @@ impl JobPlugins {
             pictures: facts.pictures,
             batch: facts.batch,
             strict: facts.strict,
+            depth: facts.depth,
             notices,
         })
     }
@@ -198,6 +215,26 @@ impl JobPlugins {
         of_members.chain(of_engines).fold(0, u64::saturating_add)
     }
 
+    /// The jobs that they will draw within this one, with the names of those who planned them.
+    pub(crate) fn subplans(&self) -> impl Iterator<Item = (&str, &SubPlan)> {
+        self.members
+            .iter()
+            .flat_map(|member| member.answer.subjobs.iter().map(move |plan| (member.name(), plan)))
+    }
+
+    /// The request that they were told, as MessagePack.
+    pub(crate) fn request(&self) -> &[u8] {
+        &self.request
+    }
+
+    /// What a plugin was given here, if that is what these parameters say.
+    pub(super) fn settled(&self, name: &str, params: &PluginParams) -> Option<(Arc<Plugin>, Given)> {
+        let member = self.members.iter().find(|member| member.name() == name)?;
+        let Member { plugin, given, .. } = member;
+        let is_same = given.told == *params && given.lists.is_empty();
+        is_same.then(|| (Arc::clone(plugin), given.clone()))
+    }
+
     /// Their versions, by name.
     pub(crate) fn versions(&self) -> BTreeMap<String, String> {
         let version = |member: &Member| (member.name().to_owned(), member.plugin.manifest.version.clone());
@@ -217,8 +254,8 @@ impl JobPlugins {
 
     /// What instances are told that are made for engines.
     pub(super) fn of_engines(&self) -> JobOf<'_> {
-        let Self { method, request, pictures, batch, .. } = self;
-        JobOf { method, request, pictures: *pictures, batch: *batch, engines: &self.engines }
+        let Self { method, request, pictures, batch, depth, engines, .. } = self;
+        JobOf { method, request, pictures: *pictures, batch: *batch, engines, depth: *depth }
     }
 
     /// What a plugin is told as it makes an instance; `params` are its own, with the handles of the instance.
@@ -229,8 +266,9 @@ impl JobPlugins {
             pictures: self.pictures,
             batch: self.batch,
             strict: self.strict,
+            depth: self.depth,
         };
-        described(&facts, 0, params, &member.answer.note)
+        described(&facts, params, &member.answer.note)
     }
 }
 
@@ -240,10 +278,10 @@ pub(super) fn is_of_jobs(stage: &str) -> bool {
 }
 
 /// What is lent to a plugin of a job.
-pub(super) fn described(facts: &JobFacts<'_>, depth: u32, params: &[u8], note: &[u8]) -> latentd_job {
+pub(super) fn described(facts: &JobFacts<'_>, params: &[u8], note: &[u8]) -> latentd_job {
     latentd_job {
         size: size_of::<latentd_job>() as u32,
-        depth,
+        depth: facts.depth,
         method: text(facts.method),
         request: bytes(facts.request),
         params: bytes(params),

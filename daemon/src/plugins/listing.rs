@@ -79,6 +79,7 @@ pub(super) fn entry(
         stages: manifest.stages.into_iter().map(|stage| stage.id).collect(),
         methods: manifest.methods.into_iter().map(|row| (row.name.clone(), told_method(row))).collect(),
         engines,
+        uses: manifest.requires.into_iter().chain(manifest.uses).collect(),
         saves: manifest.saves.into_iter().map(|kind| kind.name().to_owned()).collect(),
     }
 }

@@ -37,6 +37,7 @@ mod section;
 mod settings;
 mod stages;
 mod status;
+mod subjobs;
 mod tags;
 mod texts;
 mod validate;
@@ -77,6 +78,7 @@ pub(crate) use search::Folder;
 use search::{Found, Search};
 pub(crate) use settings::PluginConfigs;
 pub(crate) use stages::{JobStages, PassSources, Whole};
+pub(crate) use subjobs::{MOST_DEPTH, SubImage, SubJob, SubJobs, SubPicture, SubPictures, SubPlan};
 pub(crate) use tags::Tag;
 pub(crate) use validate::{Checked, Options, Outcome, Program, run_child, validate};
 
@@ -183,12 +185,20 @@ impl Plugins {
         })
     }
 
-    /// Settles the parameters of a request's plugins; loads those that are not in memory.
-    pub(crate) fn settle(&self, asked: &BTreeMap<String, PluginParams>, job: &dyn Job) -> Result<Settled> {
+    /// Settles the parameters of a request's plugins; loads those that are not in memory. What was settled `before` stays so.
+    pub(crate) fn settle(
+        &self,
+        asked: &BTreeMap<String, PluginParams>,
+        before: Option<&JobPlugins>,
+        job: &dyn Job,
+    ) -> Result<Settled> {
         let found = self.found();
-        let loaded =
-            asked.iter().map(|(name, params)| Ok((self.load(name, job.versions(), &found)?, params)));
-        Settled::of(loaded.collect::<Result<_>>()?, job)
+        let settled =
+            asked.iter().map(|(name, params)| match before.and_then(|before| before.settled(name, params)) {
+                Some(settled) => Ok(settled),
+                None => Settled::one(self.load(name, job.versions(), &found)?, params, job),
+            });
+        settled.collect::<Result<_>>().map(Settled::all)
     }
 
     /// The engine of this name that a request's `field` names, described; its plugin is loaded if it is not in memory. `beside`

@@ -163,8 +163,9 @@ impl Rewriter {
             pictures: rewriting.seeds.len() as u32,
             batch: rewriting.batch,
             strict: false,
+            depth: 0,
         };
-        let described = described(&facts, 0, &params, &[]);
+        let described = described(&facts, &params, &[]);
         let prompts: Vec<latentd_prompt> = rewriting.prompts.iter().map(told).collect();
         let args = latentd_rewrite {
             size: size_of::<latentd_rewrite>() as u32,

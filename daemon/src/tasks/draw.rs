@@ -31,6 +31,7 @@ use super::regions;
 use super::rewriting::{Rewritten, Templates};
 use super::sampling;
 use super::studio::Studio;
+use super::subrequest::SubRequest;
 use super::tag_questions::ask_tags;
 use super::task::Watch;
 use super::told_prompt::with_prompts;
@@ -68,6 +69,41 @@ pub(super) struct Draw {
     pub(super) hypernetworks: Hypernetworks,
     pub(super) plugins: JobPlugins,
     pub(super) notices: Vec<String>,
+    /// How deep it lies within other requests.
+    pub(super) depth: u32,
+    /// What its plugins draw within it.
+    pub(super) subjobs: Vec<Planned>,
+}
+
+/// A request that a plugin will draw within another one.
+pub(super) struct Planned {
+    pub(super) plugin: String,
+    /// The plugin's number for it.
+    pub(super) key: u32,
+    /// What is run over with the pictures of each time.
+    pub(super) request: SubRequest,
+    /// How often: about, and at most.
+    pub(super) expected: u32,
+    pub(super) most: u32,
+    /// Pictures of one run, at most.
+    pub(super) batch: u32,
+    /// The same with everything settled, of as many pictures that are nothing yet.
+    pub(super) draw: Draw,
+}
+
+/// What a request has of those that it is drawn within.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Within<'a> {
+    /// How deep it lies.
+    pub(super) depth: u32,
+    /// Bytes that are taken beside it.
+    pub(super) beside: u64,
+    /// The plugins around it: what they were given stays as it was settled.
+    pub(super) around: Option<&'a JobPlugins>,
+    /// The same request as it was planned: what it names stays what it was.
+    pub(super) planned: Option<&'a Draw>,
+    /// Seed and subseed of each of its pictures.
+    pub(super) seeds: Option<&'a [(u64, u64)]>,
 }
 
 /// What pictures tell of a second pass.
@@ -85,7 +121,9 @@ impl Draw {
         begun: Option<Begun>,
         studio: &Arc<Studio>,
         watch: &dyn Watch,
+        within: Within<'_>,
     ) -> Result<Self> {
+        let planned = within.planned;
         let Rewritten { mut params, lists, notices: said, templates, .. } = rewritten;
         let settings = studio.settings.get();
         let (sampler, schedule) = names::sampler_and_schedule(&params.sampler_name, &params.scheduler)?;
@@ -126,7 +164,10 @@ impl Draw {
         let mut hires = HiresFields::resolve(&mut params, &styles, &output, (studio, watch))?;
 
         let name = params.checkpoint.as_deref();
-        let files = studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?;
+        let files = match planned {
+            Some(planned) => planned.files.clone(),
+            None => studio.files(name, params.vae.as_deref(), &Hashing::new(watch))?,
+        };
         studio.built_in_notice(name, files.checkpoint.item()).into_iter().for_each(|text| notices.tell(text));
         let known = studio.device.memory.known(&files, precision)?;
         let library = &studio.library;
@@ -135,23 +176,37 @@ impl Draw {
         let own: Vec<_> = own.into_iter().flatten().collect();
         let tags = ask_tags(&mut params, &own, (studio, watch), &mut notices)?;
         let files_of = (&**library, &tags);
-        let loras = Loras::resolve(prompts.first()?, &params.loras, &known, files_of, &mut notices)?;
-        let hypernetworks = Hypernetworks::resolve(prompts.first()?, &known, library, &mut notices)?;
+        let (loras, hypernetworks) = match planned {
+            Some(planned) => (planned.loras.clone(), planned.hypernetworks.clone()),
+            None => (
+                Loras::resolve(prompts.first()?, &params.loras, &known, files_of, &mut notices)?,
+                Hypernetworks::resolve(prompts.first()?, &known, library, &mut notices)?,
+            ),
+        };
         let hashing = Hashing::new(watch);
         let networks = |hires: &HiresFields| {
             let (own, first) = ((&files, &known), (precision, prompts.first()?));
             hires.networks(&params, own, first, (studio, &hashing, &tags), &mut notices)
         };
-        let (hires_networks, hires_wish) = hires.as_ref().map(networks).transpose()?.unwrap_or_default();
+        let (hires_networks, hires_wish) = match planned {
+            Some(planned) => {
+                let networks = planned.hires.as_ref().map(|hires| hires.networks.clone());
+                (networks.unwrap_or_default(), planned.wishes.hires.clone())
+            }
+            None => hires.as_ref().map(networks).transpose()?.unwrap_or_default(),
+        };
         let last_prompts = hires.as_ref().and_then(HiresFields::prompts).unwrap_or(&prompts);
-        let refiner = refiner::resolve(
-            &params,
-            (&files, &known),
-            precision,
-            last_prompts.first()?,
-            (studio, &hashing, &tags),
-            &mut notices,
-        )?;
+        let refiner = match planned {
+            Some(planned) => planned.wishes.refiner.clone().zip(planned.drawing.refiner_switch_at),
+            None => refiner::resolve(
+                &params,
+                (&files, &known),
+                precision,
+                last_prompts.first()?,
+                (studio, &hashing, &tags),
+                &mut notices,
+            )?,
+        };
         let native = from.as_ref().and_then(FromPictures::usual_size).unwrap_or(known.native_size);
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
@@ -168,7 +223,10 @@ impl Draw {
             hires.as_ref().map_or(Ok(()), |hires| hires.check_engine(size, second))?;
         }
         let asked = std::mem::take(&mut params.regions);
-        let (regions, told_regions) = regions::resolve(asked, size, &sources, &mut notices)?;
+        let (regions, told_regions) = match planned {
+            Some(planned) => (planned.drawing.regions.clone(), planned.told.request.regions.clone()),
+            None => regions::resolve(asked, size, &sources, &mut notices)?,
+        };
         let reading = names::reading(&params);
         let [prompt, negative_prompt] = prompts.texts();
         let foreseen = sampler.foreseen_calls(params.steps as usize);
@@ -201,6 +259,9 @@ impl Draw {
         }
         let wants_taesd_previews = params.preview.is_some_and(|preview| preview.kind == PreviewKind::Taesd);
         let taesd = match params.sd_vae_decode_method {
+            _ if planned.is_some() => {
+                planned.and_then(|planned| planned.wishes.taesd.as_ref().map(|taesd| Arc::clone(&taesd.file)))
+            }
             VaeDecodeMethod::Taesd => Some(studio.library.pin_taesd()?),
             VaeDecodeMethod::Full if wants_taesd_previews => {
                 let found = studio.library.pin_taesd();
@@ -219,6 +280,7 @@ impl Draw {
             reading,
             embeddings: Arc::clone(&embeddings.found),
             seed: noise.seed,
+            seeds: within.seeds.map(Arc::from),
             variation: noise.variation,
             seed_resize_from: noise.resized_from,
             steps: params.steps as usize,
@@ -247,6 +309,7 @@ impl Draw {
             hires: second,
             tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
             samples_at_once: None,
+            depth: within.depth,
         };
         match &from {
             Some(from) => from.check(&drawing, &known.facts)?,
@@ -274,7 +337,8 @@ impl Draw {
         };
         let engines = hires.as_mut().and_then(HiresFields::take_engine).into_iter().collect();
         let (asked, asking) = ((&params, &lists), (studio, watch));
-        let of = (&drawing, &known.shape);
+        let before = planned.map(|planned| &planned.plugins).or(within.around);
+        let (of, asking) = ((&drawing, &known.shape), (asking, before));
         let plugins = plugins::resolve(asked, &told, of, (method, engines), asking, &mut notices)?;
         let told = plugins::told(told, &plugins);
         let outpaint = outpaint.map(|outpaint| Box::new(infotext::told_outpaint(&outpaint)));
@@ -334,7 +398,7 @@ impl Draw {
             hypernetworks: hypernetworks.wishes.clone(),
             refiner: refiner.map(|(wish, _)| wish),
             hires: hires_wish,
-            plugins: plugins.network_bytes(),
+            plugins: plugins.network_bytes().saturating_add(within.beside),
         };
         check_fits(studio, &wishes, &known, &picture)?;
         let preview_every = params.preview.map(|preview| preview.every);
@@ -360,6 +424,8 @@ impl Draw {
             embeddings,
             plugins,
             notices: notices.into_texts(),
+            depth: within.depth,
+            subjobs: vec![],
         })
     }
 
@@ -367,7 +433,14 @@ impl Draw {
         self.studio.device.id
     }
 
+    /// With those of what is drawn within it.
     pub(super) fn steps(&self) -> u32 {
+        let within = self.subjobs.iter();
+        let within = within.map(|planned| planned.draw.steps().saturating_mul(planned.expected));
+        within.fold(self.own_steps(), u32::saturating_add)
+    }
+
+    fn own_steps(&self) -> u32 {
         let steps = self.drawing.steps;
         let second = match &self.drawing.hires {
             Some(hires) if hires.denoising_strength > 0.0 => {

@@ -21,6 +21,8 @@ use super::given::{Given, Sources};
 use super::hooks::RunHooks;
 use super::packing::Packing;
 use super::plugins::{Asking, MOST_LOGGED};
+use super::subcourse::Along;
+use super::subruns::{Drawn, SubRuns};
 use super::task::Run;
 use crate::error::{Class, Error, Result};
 use crate::memory::{HiresWish, Known, Lent, Wishes};
@@ -60,7 +62,9 @@ impl Draw {
             log: vec![],
             beside: Beside::after(beside),
             steps: 0,
+            within: Drawn::default(),
         };
+        let _expected = self.expected(&run.device.memory);
         // Each is decoded once, however often it is drawn.
         let asking = Asking::new(run.watch, &run.device.memory, &self.studio, self.drawing.rng);
         let _pictures = self.plugins.ready(&asking)?;
@@ -222,12 +226,16 @@ impl Draw {
                 course.timings.load_s = course.started.elapsed().as_secs_f64();
             }
             let steps = (course.steps, self.steps());
+            let along = Along::new(run.watch, self.steps(), course.within.steps);
+            let run = &Run { watch: &along, ..*run };
             let mut hooks = RunHooks::new(run, self.preview_every, course.timings, steps);
             let begun = from.map(|(from, ready, way)| from.begun(drawing.clone(), ready, way)).transpose()?;
             let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
             let asking = Asking::new(run.watch, memory, &self.studio, drawing.rng);
             let asking = asking.showing(pictures, self.preview_every.is_some());
             let asking = asking.in_precision(known.precision).of_model(&known.shape);
+            let subjobs = SubRuns::new(self, run, &along, &course.within);
+            let asking = asking.with_subjobs(&subjobs);
             let sources = from.map(|(from, ready, _)| from.sources(ready));
             let stages = JobStages::begin(&self.plugins, &asking)?.beginning_with(sources);
             let facts = &known.facts;
@@ -253,9 +261,15 @@ impl Draw {
             }
             drop(stages);
             course.log.extend(asking.log());
+            let mut within = subjobs.drawn();
+            course.log.append(&mut within.log);
+            for (plugin, seconds) in &within.spent {
+                *course.spent.entry(plugin.clone()).or_default() += seconds;
+            }
             match drawn {
                 Ok(drawn) => {
                     course.steps = hooks.steps_done();
+                    course.within = within;
                     course.timings = hooks.timings;
                     course.tell(hooks.notices);
                     course.tell(said);
@@ -357,6 +371,8 @@ struct Course {
     beside: Beside,
     /// Steps that are done.
     steps: u32,
+    /// What plugins drew on the way.
+    within: Drawn,
 }
 
 impl Course {

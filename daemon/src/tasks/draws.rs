@@ -8,7 +8,7 @@ use latentd_client::protocol::{
 };
 
 use super::device::DeviceId;
-use super::draw::{Begun, Draw};
+use super::draw::{Begun, Draw, Within};
 use super::given::{Given, Sources};
 use super::packing::Packing;
 use super::plugins::MOST_LOGGED;
@@ -39,7 +39,9 @@ impl Draws {
         };
         let resolve = |request: Rewritten, begun: Option<Begun>| {
             let made = request.made;
-            Draw::resolve(request, begun, studio, watch).map_err(|error| made.error(error, &by))
+            let draw = Draw::resolve(request, begun, studio, watch, Within::default());
+            draw.and_then(|draw| draw.with_subjobs(studio, watch, None))
+                .map_err(|error| made.error(error, &by))
         };
         let mut requests = requests.into_iter();
         let first = requests.next().ok_or_else(|| Error::internal("nothing is to be drawn"))?;

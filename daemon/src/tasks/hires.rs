@@ -52,7 +52,7 @@ pub(super) struct HiresFields {
 }
 
 /// With what it is drawn, as far as pictures tell of that.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct HiresNetworks {
     loras: Loras,
     hypernetworks: Hypernetworks,

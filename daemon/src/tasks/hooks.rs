@@ -51,8 +51,9 @@ pub(super) struct RunHooks<'a> {
     run: &'a Run<'a>,
     /// Steps from one preview to the next; none if `None`.
     preview_every: Option<u32>,
-    /// When the last stage or step was done.
+    /// When the last stage or step was done, and how long the run had waited for jobs within it by then.
     last: Instant,
+    waited: Duration,
     /// Steps done, over all passes.
     step: u32,
     pass: Pass,
@@ -76,6 +77,7 @@ impl<'a> RunHooks<'a> {
             run,
             preview_every,
             last: Instant::now(),
+            waited: run.watch.waited(),
             step: before,
             pass: Pass::Base,
             before,
@@ -99,8 +101,9 @@ impl Watch for RunHooks<'_> {
     }
 
     fn progress(&mut self, progress: Progress) {
-        let elapsed = self.last.elapsed().as_secs_f64();
-        self.last = Instant::now();
+        let waited = self.run.watch.waited();
+        let elapsed = self.last.elapsed().saturating_sub(waited.saturating_sub(self.waited)).as_secs_f64();
+        (self.last, self.waited) = (Instant::now(), waited);
         let (stage, spent) = match progress.phase {
             Phase::Conditioning => ("conditioning", &mut self.timings.conditioning_s),
             Phase::Denoising => ("denoising", &mut self.timings.denoise_s),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use latentd_client::protocol::{Bytes, ImageOut, PluginLine, PluginProgress, Txt2ImgParams};
 use latentd_models::image::Picture;
@@ -20,7 +21,7 @@ use super::task::Watch;
 use crate::error::{Class, Error, Result};
 use crate::memory::{CacheKey, Cached, Lease, Memory};
 use crate::plugins::{
-    Engine, Job, JobFacts, JobPlugins, Kind, PluginConfigs, PromptLists, Recorded, Resources, line,
+    Engine, Job, JobFacts, JobPlugins, Kind, PluginConfigs, PromptLists, Recorded, Resources, SubJobs, line,
 };
 use crate::schema::shorten;
 
@@ -43,6 +44,8 @@ pub(super) struct Asking<'a> {
     versions: BTreeMap<String, String>,
     /// What plugins logged.
     log: Mutex<Vec<PluginLine>>,
+    /// Who draws jobs within it.
+    subjobs: Option<&'a dyn SubJobs>,
 }
 
 impl<'a> Asking<'a> {
@@ -54,7 +57,18 @@ impl<'a> Asking<'a> {
     ) -> Self {
         let resources = StudioResources { studio, watch, precision: Precision::F32 };
         let (model, versions, log) = Default::default();
-        Self { watch, memory, rng, resources, model, pictures: 0, previews: false, versions, log }
+        Self {
+            watch,
+            memory,
+            rng,
+            resources,
+            model,
+            pictures: 0,
+            previews: false,
+            versions,
+            log,
+            subjobs: None,
+        }
     }
 
     /// The same, with versions of plugins that the request wants.
@@ -65,6 +79,11 @@ impl<'a> Asking<'a> {
     /// What plugins logged since it was asked last.
     pub(super) fn log(&self) -> Vec<PluginLine> {
         std::mem::take(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The same, where jobs may be drawn within it.
+    pub(super) fn with_subjobs(self, subjobs: &'a dyn SubJobs) -> Self {
+        Self { subjobs: Some(subjobs), ..self }
     }
 
     /// The same, for networks that compute in this precision.
@@ -171,15 +190,23 @@ impl Job for Asking<'_> {
     fn cache(&self, key: CacheKey, cached: Cached) {
         self.memory.cache(key, cached);
     }
+
+    fn subjobs(&self) -> Option<&dyn SubJobs> {
+        self.subjobs
+    }
+
+    fn waited(&self) -> Duration {
+        self.watch.waited()
+    }
 }
 
-/// Settles what each does.
+/// Settles what each does; what was settled `before` stays so.
 pub(super) fn resolve(
     (params, lists): (&Txt2ImgParams, &PromptLists),
     settled: &Txt2ImgParams,
     (drawing, model): (&pipeline::Txt2Img, &Arc<ModelShape>),
     (method, engines): (&'static str, Vec<Engine>),
-    (studio, watch): (&Arc<Studio>, &dyn Watch),
+    ((studio, watch), before): ((&Arc<Studio>, &dyn Watch), Option<&JobPlugins>),
     notices: &mut Notices,
 ) -> Result<JobPlugins> {
     let mut versions = params.plugin_versions.keys();
@@ -197,7 +224,7 @@ pub(super) fn resolve(
     let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng).of_model(model);
     let asking = asking.with_versions(params.plugin_versions.clone());
     let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
-    let asked = studio.plugins.settle(&params.plugins, &asking)?.with_lists(lists, pictures)?;
+    let asked = studio.plugins.settle(&params.plugins, before, &asking)?.with_lists(lists, pictures)?;
     // As it will be drawn, with the texts as they were written.
     let request = Txt2ImgParams {
         prompt: params.prompt.clone(),
@@ -225,6 +252,7 @@ pub(super) fn resolve(
         pictures: u32::try_from(pictures).unwrap_or(u32::MAX),
         batch: u32::try_from(drawing.batch_size).unwrap_or(u32::MAX),
         strict: params.strict,
+        depth: drawing.depth,
     };
     let mut plugins = JobPlugins::resolve(asked, &facts, &asking)?;
     plugins.named = engines.len();

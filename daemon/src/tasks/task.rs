@@ -1,6 +1,7 @@
 //! What a job is made of, whatever its method.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use latentd_client::protocol::{ImageOut, OnDisconnect, Pass, PluginProgress};
 use schemars::JsonSchema;
@@ -65,6 +66,11 @@ pub(crate) trait Watch: Sync {
 
     /// A plugin's picture of the way there.
     fn plugin_preview(&self, _plugin: &str, _image: ImageOut) {}
+
+    /// How long the run has waited for jobs within it.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A method whose requests become jobs: what resolves its parameters, and does what was resolved. Implementing this is

@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// Lends a request's networks, one phase at a time: what is not asked for need not be in memory, and may leave it while
 /// another is at work.
 pub trait Components: Send {
+    /// Somebody else may need the room: what is lent is asked for again before it is used.
+    fn rest(&mut self) {}
+
     /// A pass begins, with the request's own checkpoint.
     fn begin_pass(&mut self) {}
 

@@ -181,7 +181,7 @@ impl Denoiser<'_, '_> {
         });
         Ok(Evaluation {
             rows: rows.collect::<Result<_>>()?,
-            depth: 0,
+            depth: self.plan.depth,
             pass: self.plan.kind,
             pass_index: self.plan.index,
             step: self.step,

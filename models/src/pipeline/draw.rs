@@ -291,6 +291,7 @@ impl Drawing<'_> {
         let size = |drawn: &Txt2Img| (drawn.width, drawn.height);
         let mut exchanged = vec![];
         if wants.pass_begin {
+            self.components.rest();
             exchanged = self.stages.pass_begin(&PassBegin {
                 pass: kind,
                 index,
@@ -301,6 +302,7 @@ impl Drawing<'_> {
                 base: size(self.request),
                 hires: self.second.map(|second| size(&second.drawing)),
                 strength,
+                depth: request.depth,
             })?;
         }
         if self.watch.cancelled() { Err(Error::Cancelled) } else { Ok((wants, exchanged)) }
@@ -328,6 +330,7 @@ impl Drawing<'_> {
             calls: pass.calls,
             cfg_scale: request.cfg_scale,
             samples_at_once: request.samples_at_once.unwrap_or(usize::MAX),
+            depth: request.depth,
         };
         let guide = |encoder: &TextEncoder,
                      images: Range<usize>,

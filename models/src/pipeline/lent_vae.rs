@@ -70,4 +70,11 @@ impl ImageCoding for LentVae<'_> {
         decode(&mut **components, latents, &self.plan, &mut **watch, |_, image| made = Some(image))?;
         made.ok_or_else(|| Error::Compute("no picture of latents".to_owned()))
     }
+
+    fn rest(&self) {
+        // Whoever is at work needs it.
+        if let Ok(mut components) = self.components.try_borrow_mut() {
+            components.rest();
+        }
+    }
 }

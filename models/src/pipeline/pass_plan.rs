@@ -37,6 +37,8 @@ pub(super) struct PassPlan<'a> {
     /// Latents that go through the UNet together. Kernels give each the same bits whatever stands beside it, so this
     /// never shows in the picture.
     pub samples_at_once: usize,
+    /// How deep the request lies within others.
+    pub depth: u32,
 }
 
 impl PassPlan<'_> {

@@ -31,6 +31,8 @@ pub struct Txt2Img {
     pub embeddings: Arc<Embeddings>,
     /// Seed of the first image; image `i` of the whole request has `seed + i`, unless it has a variation.
     pub seed: u64,
+    /// Of each image of the whole request its seed, and its variation's, if they are not counted up from the first.
+    pub seeds: Option<Arc<[(u64, u64)]>>,
     /// Turns the noise of the seed towards another seed's: then all images have the same seed, and image `i` the variation
     /// `subseed + i`.
     pub variation: Option<Variation>,
@@ -78,6 +80,8 @@ pub struct Txt2Img {
     /// Latents that go through the UNet at once: fewer take less memory. All of a batch with all branches of guidance if
     /// `None`. Never changes the picture.
     pub samples_at_once: Option<usize>,
+    /// How deep this request lies within others, for those who take part.
+    pub depth: u32,
 }
 
 /// What the protocol draws if nothing is said: 512×512 in 20 steps of Euler a, guided by 7.
@@ -90,6 +94,7 @@ impl Default for Txt2Img {
             reading: Reading::default(),
             embeddings: Arc::default(),
             seed: 0,
+            seeds: None,
             variation: None,
             seed_resize_from: None,
             steps: 20,
@@ -111,6 +116,7 @@ impl Default for Txt2Img {
             hires: None,
             tiling: Wrap::default(),
             samples_at_once: None,
+            depth: 0,
         }
     }
 }
@@ -180,8 +186,13 @@ impl Txt2Img {
 
     /// What image number `index` of the whole request begins with.
     pub(super) fn noise(&self, index: usize) -> ImageNoise {
+        let own = self.seeds.as_ref().and_then(|seeds| seeds.get(index)).copied();
         let index = index as u64;
         let variation = self.variation.filter(|variation| variation.strength != 0.0);
+        if let Some((seed, subseed)) = own {
+            let variation = variation.map(|variation| Variation { subseed, ..variation });
+            return ImageNoise { source: self.rng, seed, variation, resized_from: self.seed_resize_from };
+        }
         ImageNoise {
             source: self.rng,
             seed: if variation.is_some() { self.seed } else { self.seed.wrapping_add(index) },

@@ -84,6 +84,8 @@ pub struct PassBegin {
     pub hires: Option<(usize, usize)>,
     /// How far it goes from what it begins with; `None` from noise alone.
     pub strength: Option<f64>,
+    /// How deep the request lies within others.
+    pub depth: u32,
 }
 
 /// What somebody puts in the place of what one image begins with; what is `None` stays.
@@ -251,6 +253,9 @@ pub trait ImageCoding {
 
     /// The picture of latents `(1, channels, height, width)` in the model's scale.
     fn decode(&self, latents: &Tensor) -> Result<RgbImage>;
+
+    /// Somebody else may need the room that it works in: it has it again once it is asked.
+    fn rest(&self) {}
 }
 
 /// All pictures of a pass, before anything is composed over them.

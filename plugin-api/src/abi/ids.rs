@@ -80,4 +80,6 @@ ids! {
     LATENTD_REGISTRY = "engine/draft-1";
     /// Service, latentd_cache.
     LATENTD_CACHE = "cache/draft-1";
+    /// Service, latentd_subjobs.
+    LATENTD_SUBJOBS = "subjob/draft-1";
 }

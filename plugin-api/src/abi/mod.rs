@@ -28,6 +28,7 @@ mod registry;
 mod rewrite;
 mod services;
 mod stages;
+mod subjobs;
 mod tags;
 mod vae;
 
@@ -53,5 +54,6 @@ pub use registry::*;
 pub use rewrite::*;
 pub use services::*;
 pub use stages::*;
+pub use subjobs::*;
 pub use tags::*;
 pub use vae::*;

@@ -4,6 +4,7 @@ use super::basic::{latentd_bytes, latentd_call, latentd_list, latentd_status, la
 use super::engine_needs::latentd_engine_need;
 use super::entry::latentd_job;
 use super::networks::latentd_need;
+use super::subjobs::latentd_subplan;
 
 /// After an input block, before its output is stored as a skip: both ways go on with it. Block 0 is the first convolution.
 pub const LATENTD_INPUT: u32 = 1;
@@ -66,6 +67,11 @@ pub struct latentd_plan {
     pub engine: Option<
         unsafe extern "C" fn(call: *mut latentd_call, need: *const latentd_engine_need) -> latentd_status,
     >,
+    /// A job that will be drawn within this one, by LATENTD_SUBJOBS. What is wrong with it refuses the request once job.plan
+    /// returned OK.
+    pub subjob: Option<
+        unsafe extern "C" fn(call: *mut latentd_call, subplan: *const latentd_subplan) -> latentd_status,
+    >,
 }
 
 /// The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names.
@@ -75,8 +81,8 @@ pub struct latentd_plan_extension {
     pub size: u32,
     /// 0.
     pub reserved: u32,
-    /// At submit, for jobs whose request names the plugin. SKIP: not for me. INVALID with a text refuses the request.
-    /// \[control\]
+    /// At submit, for jobs whose request names the plugin, and for their sub-jobs; for these again as they are run. SKIP: not for
+    /// me. INVALID with a text refuses the request. \[control\]
     pub plan: Option<
         unsafe extern "C" fn(
             call: *mut latentd_call,

@@ -94,7 +94,7 @@ impl Patch {
     }
 
     /// As MessagePack: a map.
-    pub(super) fn encoded(&self) -> Vec<u8> {
+    pub(crate) fn encoded(&self) -> Vec<u8> {
         let mut bytes = vec![0xdf];
         bytes.extend((self.entries.len() as u32).to_be_bytes());
         for (place, value) in &self.entries {

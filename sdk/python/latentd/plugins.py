@@ -47,6 +47,9 @@ class PluginEntry:
     ``"preprocessor"``, ``"detector"``, ``"tagger"``)."""
     saves: List[str] = field(default_factory=list)
     """Kinds of library files that it may write and remove."""
+    uses: List[str] = field(default_factory=list)
+    """What of the daemon it works with: services such as ``"network/draft-1"``, or ``"subjob/draft-1"`` of those that draw on
+    their own."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def _plugin(value: Any) -> PluginEntry:
         methods={str(name): _method(method) for name, method in member(value, "methods", dict).items()},
         saves=[str(kind) for kind in member(value, "saves", list)],
         engines={str(kind): [str(name) for name in names] for kind, names in member(value, "engines", dict).items()},
+        uses=[str(service) for service in member(value, "uses", list)],
     )
 
 

@@ -37,6 +37,8 @@ pub(in crate::plugins) struct JobOf<'a> {
     pub batch: u32,
     /// Those that were found as the request came.
     pub engines: &'a [Engine],
+    /// How deep it lies within other jobs.
+    pub depth: u32,
 }
 
 /// The engines of a job.
@@ -91,7 +93,7 @@ impl<'a> Engines<'a> {
         }
         let told = latentd_job {
             size: size_of::<latentd_job>() as u32,
-            depth: 0,
+            depth: self.of.depth,
             method: text(self.of.method),
             request: bytes(self.of.request),
             params: bytes(NOTHING),

@@ -19,6 +19,7 @@ mod plan;
 mod residuals;
 mod saving;
 mod serving;
+mod subjobs;
 mod tensors;
 mod texts;
 mod vae;
@@ -28,8 +29,8 @@ use std::ffi::c_void;
 use latentd_plugin_api::abi::{
     LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_CACHE, LATENTD_DEBUG, LATENTD_ERROR, LATENTD_EVALS,
     LATENTD_JOBS, LATENTD_LIBRARY, LATENTD_MODELS, LATENTD_NETWORKS, LATENTD_ONNX, LATENTD_OPS,
-    LATENTD_REGISTRY, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN, latentd_bytes, latentd_call,
-    latentd_handle, latentd_host, latentd_status, latentd_text,
+    LATENTD_REGISTRY, LATENTD_SUBJOBS, LATENTD_TENSORS, LATENTD_TEXTS, LATENTD_VAE, LATENTD_WARN,
+    latentd_bytes, latentd_call, latentd_handle, latentd_host, latentd_status, latentd_text,
 };
 use tracing::{debug, error, info, warn};
 
@@ -73,6 +74,7 @@ services! {
     LATENTD_ONNX => onnx::ONNX,
     LATENTD_REGISTRY => engines::REGISTRY,
     LATENTD_CACHE => cache::CACHE,
+    LATENTD_SUBJOBS => subjobs::SUBJOBS,
 }
 
 /// The table that every plugin is given.

@@ -8,6 +8,7 @@ use latentd_plugin_api::abi::{
 use super::engines::plan_engine;
 use super::networks::plan_network;
 use super::serving::{Served, misuse, read_bytes, read_text, serve, taken};
+use super::subjobs::plan_subjob;
 use crate::plugins::call::{Call, State, Want};
 
 /// Bytes that a plan may leave for its instances.
@@ -23,6 +24,7 @@ pub(in crate::plugins) static PLAN: latentd_plan = latentd_plan {
     note: Some(plan_note),
     network: Some(plan_network),
     engine: Some(plan_engine),
+    subjob: Some(plan_subjob),
 };
 
 unsafe extern "C" fn plan_stage(call: *mut latentd_call, want: *const latentd_want) -> latentd_status {

@@ -119,7 +119,14 @@ impl Method {
     }
 
     fn facts(&self) -> JobFacts<'_> {
-        JobFacts { method: &self.name, request: &self.request, pictures: 0, batch: 0, strict: false }
+        JobFacts {
+            method: &self.name,
+            request: &self.request,
+            pictures: 0,
+            batch: 0,
+            strict: false,
+            depth: 0,
+        }
     }
 
     fn wrong(&self, at: &str, text: &str) -> Error {
@@ -130,7 +137,7 @@ impl Method {
     fn planned(mut self, job: &dyn Job) -> Result<Self> {
         let Some(plan) = self.plugin.tables.plan.and_then(|table| table.plan) else { return Ok(self) };
         let params = self.given.packed_for_plan();
-        let told = described(&self.facts(), 0, &params, &[]);
+        let told = described(&self.facts(), &params, &[]);
         let opened = RefCell::new(self.opened.clone());
         let call = Call::new(&self.plugin.manifest, job, None, Some(Answer::default())).with_opened(&opened);
         // SAFETY: what is lent lives until the function returns; the call is this one.
@@ -169,7 +176,7 @@ impl Method {
         let made = match row.kind {
             MethodKind::Quick => None,
             MethodKind::Job => {
-                let told = described(&self.facts(), 0, &params, &self.answer.note);
+                let told = described(&self.facts(), &params, &self.answer.note);
                 let (made, said) = Made::by(plugin, &told, job, (&objects, &opened))?;
                 self.hear(&mut returned, said.notices);
                 returned.artifacts.extend(said.artifacts);
@@ -188,6 +195,7 @@ impl Method {
             pictures: 0,
             batch: 0,
             engines: &self.engines,
+            depth: 0,
         };
         let engines = Engines::new(of, job);
         let _ends = Lending::begin(&objects);

@@ -41,7 +41,7 @@ impl JobStages<'_> {
         let whose: Vec<(usize, u64)> = told.iter().map(|(whole, _)| (whole.index, whole.seed)).collect();
         let mut contents: Vec<Content> = told.iter_mut().map(|(whole, _)| lent(&mut whole.picture)).collect();
         let slots = contents.len();
-        let at_hand = AtHand { any_size: !is_part, ..AtHand::default() };
+        let at_hand = AtHand { any_size: !is_part, is_between: true, ..AtHand::default() };
         let function = |called: &Called<'_>| called.batch_post(&whose);
         self.chain_with(LATENTD_BATCH_POST, |_| true, &mut contents, slots, at_hand, function)?;
         let bytes = contents.iter().map(|content| content.dims().iter().product::<usize>() as u64);

@@ -229,10 +229,12 @@ impl<'a> JobStages<'a> {
         at_hand: AtHand<'_>,
         function: impl Fn(&Called<'_>) -> u32,
     ) -> latentd_models::Result<bool> {
-        let begun = Instant::now();
+        let (begun, waited) = (Instant::now(), self.job.waited());
         let at_hand = AtHand { engines: Some(&self.engines), ..at_hand };
         let called = call(instance, self.job, stage, (contents, slots), at_hand, &function);
-        instance.spent.set(instance.spent.get() + begun.elapsed());
+        // What others drew for it is not its own time.
+        let own = begun.elapsed().saturating_sub(self.job.waited().saturating_sub(waited));
+        instance.spent.set(instance.spent.get() + own);
         instance.calls.set(instance.calls.get() + 1);
         self.hear_engines()?;
         match called {
@@ -618,7 +620,7 @@ impl Stages for &JobStages<'_> {
             })
         };
         let slots = contents.len();
-        let at_hand = AtHand { coding: Some(stage.coding), ..AtHand::default() };
+        let at_hand = AtHand { coding: Some(stage.coding), is_between: true, ..AtHand::default() };
         if self.chain_with(LATENTD_IMAGE_POST, |_| true, &mut contents, slots, at_hand, function)? {
             for (picture, content) in stage.pictures.iter_mut().zip(contents) {
                 if let Content::Image(Image { width, height, pixels, .. }) = content {

@@ -65,7 +65,7 @@ pub(in crate::plugins) fn pass(pass: Option<&PassBegin>, pictures: &[latentd_pic
         size: size_of::<latentd_pass>() as u32,
         kind: pass.map_or(0, |pass| kind(pass.pass)),
         index: side(pass.map(|pass| pass.index)),
-        depth: 0,
+        depth: pass.map_or(0, |pass| pass.depth),
         width: side(pass.map(|pass| pass.size.0)),
         height: side(pass.map(|pass| pass.size.1)),
         pictures: list(pictures),

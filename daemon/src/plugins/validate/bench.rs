@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use super::inputs::{Random, Values};
 use super::outcome::{Line, Outcome};
 use super::schema;
+use super::within::Within;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
 use crate::memory::{Budget, Lease};
@@ -30,6 +31,7 @@ use crate::plugins::objects::Image;
 use crate::plugins::parameters;
 use crate::plugins::resources::{HeldPicture, Nothing, Resources};
 use crate::plugins::stages::JobStages;
+use crate::plugins::subjobs::SubJobs;
 
 /// Bytes that all tensors and images of a plugin may have at once.
 const MOST_BYTES: u64 = 2 << 30;
@@ -45,6 +47,7 @@ pub(super) struct Bench {
     budget: Arc<Budget>,
     /// The plugin's own, once it asks for it.
     folder: Mutex<Option<TempDir>>,
+    within: Within,
 }
 
 impl Bench {
@@ -55,11 +58,13 @@ impl Bench {
             refused: AtomicU32::new(0),
             budget: Budget::new(MOST_BYTES),
             folder: Mutex::default(),
+            within: Within::default(),
         }
     }
 
     pub(super) fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
+        self.within.cancel();
     }
 
     /// Grants so many allocations from now on.
@@ -111,6 +116,10 @@ impl Job for Bench {
 
     fn wants_preview(&self) -> bool {
         true
+    }
+
+    fn subjobs(&self) -> Option<&dyn SubJobs> {
+        Some(&self.within)
     }
 
     fn folder(&self, _plugin: &str) -> Result<PathBuf> {
@@ -252,13 +261,20 @@ impl Ready {
 
     /// Plans, as at submit.
     pub(super) fn resolve(&self, params: &PluginParams, job: &Bench) -> Result<JobPlugins> {
-        let facts =
-            JobFacts { method: "txt2img", request: &self.request, pictures: 4, batch: 4, strict: false };
+        let facts = JobFacts {
+            method: "txt2img",
+            request: &self.request,
+            pictures: 4,
+            batch: 4,
+            strict: false,
+            depth: 0,
+        };
         let settled = Settled::of(vec![(Arc::clone(&self.plugin), params)], job)?;
         let mut plugins = JobPlugins::resolve(settled, &facts, job)?;
         for needed in plugins.needed_engines() {
             plugins.engines.push(self.own_engine(&needed, job)?);
         }
+        job.within.plan(&plugins)?;
         Ok(plugins)
     }
 

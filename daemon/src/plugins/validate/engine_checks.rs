@@ -122,8 +122,14 @@ impl Entry<'_> {
     /// Runs it as the host does.
     fn made(&self, asked: &Asked, job: &Bench) -> Looked<Result<Answered>> {
         let all = [self.engine(job)?];
-        let of =
-            JobOf { method: "txt2img", request: &self.ready.request, pictures: 1, batch: 1, engines: &all };
+        let of = JobOf {
+            method: "txt2img",
+            request: &self.ready.request,
+            pictures: 1,
+            batch: 1,
+            engines: &all,
+            depth: 0,
+        };
         Ok(Engines::new(of, job).run(asked))
     }
 
@@ -193,7 +199,8 @@ impl Entry<'_> {
                 let asked = self.asked(usual, Values::Usual, random);
                 let all = [self.engine(&job)?];
                 job.grant(count);
-                let of = JobOf { method: "txt2img", request: &[], pictures: 1, batch: 1, engines: &all };
+                let of =
+                    JobOf { method: "txt2img", request: &[], pictures: 1, batch: 1, engines: &all, depth: 0 };
                 match Engines::new(of, &job).run(&asked) {
                     Err(_) if job.refused() > 0 => Ok(()),
                     answer => {

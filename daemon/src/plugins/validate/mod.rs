@@ -25,6 +25,7 @@ mod stage_checks;
 mod tags_checks;
 mod wider;
 mod wider_conds;
+mod within;
 
 use std::path::Path;
 

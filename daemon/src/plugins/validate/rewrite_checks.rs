@@ -96,9 +96,15 @@ impl Asked {
         let sizes = given.pictures.iter().map(GivenPicture::size).collect();
         let opened = RefCell::new(Opened::new(given.files.clone(), sizes));
         let pictures = self.seeds.len() as u32;
-        let facts =
-            JobFacts { method: "txt2img", request: &ready.request, pictures, batch: pictures, strict: false };
-        let of_job = Roomy::of(&described(&facts, 0, &params, &[]), self.behind);
+        let facts = JobFacts {
+            method: "txt2img",
+            request: &ready.request,
+            pictures,
+            batch: pictures,
+            strict: false,
+            depth: 0,
+        };
+        let of_job = Roomy::of(&described(&facts, &params, &[]), self.behind);
         let kind = |prompt| latentd_prompt { kind: self.kind.unwrap_or(told(prompt).kind), ..told(prompt) };
         let prompts =
             Roomy::new::<latentd_prompt>(&self.prompts.iter().map(kind).collect::<Vec<_>>(), self.between);

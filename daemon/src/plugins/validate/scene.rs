@@ -200,6 +200,7 @@ impl Scene {
             base: (wide, high),
             hires: None,
             strength: None,
+            depth: 0,
         };
         Ok(Self { stage, pass, evaluation, scale: shape.scale, x, outputs, guided, pictures, blocks, conds })
     }

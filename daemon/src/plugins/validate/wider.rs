@@ -117,6 +117,7 @@ impl Scene {
             let at_hand = AtHand {
                 coding: Some(&Coding),
                 any_size: is_whole,
+                is_between: true,
                 engines: Some(&stages.engines),
                 ..AtHand::default()
             };

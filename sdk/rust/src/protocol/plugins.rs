@@ -57,6 +57,9 @@ pub struct PluginEntry {
     /// Kinds of library files that it may write and remove.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub saves: Vec<String>,
+    /// What of the daemon it works with: services such as `network/draft-1`, or `subjob/draft-1` of those that draw on their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uses: Vec<String>,
 }
 
 /// A method of a plugin's own.
