@@ -58,6 +58,33 @@
 /* Every place finds its own value; in LATENTD_SELF, whatever else holds there. */
 #define LATENTD_ATTENTION_IDENTITY 3
 
+/*
+ Further keys and values in the softmax of the model's own, behind them; weight multiplies their values, and of zero there are
+ none.
+ */
+#define LATENTD_ATTENTION_APPEND 4
+
+/*
+ Numbers added to the scores of the model's own keys before the softmax, the same for all heads. Of several rules they add up;
+ nothing is added to keys that were appended. Computed on the host: for few keys or small pictures.
+ */
+#define LATENTD_ATTENTION_BIAS 5
+
+/* In LATENTD_SELF: what keys and values are made of is kept in `bank`, of each picture what it was last. */
+#define LATENTD_ATTENTION_CAPTURE 6
+
+/*
+ In LATENTD_SELF: what `bank` has of the row's picture (of another one, if nothing of it) is appended, through the attention's own
+ projections; weight as of APPEND. Nothing, where nothing was kept yet.
+ */
+#define LATENTD_ATTENTION_BANK 7
+
+/*
+ The attention that each key receives is kept in `bank`, of each picture what it was last: the mean over heads, summed over
+ queries. Computed on the host, as BIAS is.
+ */
+#define LATENTD_ATTENTION_RECEIVED 8
+
 /* Major version of the ABI: 0 while it is a draft, when ids decide alone; from 1 on the same major is needed, any minor does. */
 #define LATENTD_ABI_MAJOR 0
 
@@ -913,6 +940,11 @@ typedef struct latentd_evals {
      the job, whatever is answered then. UNSUPPORTED in other stages. [job]
      */
     latentd_status (*eval)(struct latentd_call *call, const struct latentd_eval_args *args, latentd_handle *outputs);
+    /*
+     All that a bank of the plugin's rules of attention has, latentd_kept; nothing before the first evaluation. NOT_FOUND: no
+     rule of this pass names it. [job]
+     */
+    latentd_status (*bank)(struct latentd_call *call, struct latentd_text name, struct latentd_list *kept);
 } latentd_evals;
 
 /* What a tensor is. Types and devices are in DLPack's codes; strides count elements. */
@@ -1464,7 +1496,7 @@ typedef struct latentd_prompt {
 typedef struct latentd_attention_rule {
     /* sizeof of it, as the plugin knows it. */
     uint32_t size;
-    /* LATENTD_ATTENTION_SET, LATENTD_ATTENTION_OWN or LATENTD_ATTENTION_IDENTITY. */
+    /* LATENTD_ATTENTION_SET, LATENTD_ATTENTION_OWN, … */
     uint32_t kind;
     /* LATENTD_SELF or LATENTD_CROSS. */
     uint32_t which;
@@ -1488,14 +1520,14 @@ typedef struct latentd_attention_rule {
     double from;
     /* As `from`; not included. */
     double until;
-    /* Of SET and OWN. 1 is as it is; zero means zero. */
+    /* Of SET, OWN, APPEND and BANK. 1 is as it is; zero means zero. */
     double weight;
     /*
-     SET, in LATENTD_CROSS: (n, tokens, width) f32, as the model is told it, through each block's own projections; n is 1, or as
+     SET and APPEND, in LATENTD_CROSS: (n, tokens, width) f32, as the model is told it, through each block's own projections; n is 1, or as
      many as the pass has pictures. 0 with `key` and `value`.
      */
     latentd_handle context;
-    /* SET: (n, tokens, channels) f32, of exactly one attention, which part, index and layer name. */
+    /* SET and APPEND: (n, tokens, channels) f32, of exactly one attention, which part, index and layer name. */
     latentd_handle key;
     /* As `key`, of the same sizes. */
     latentd_handle value;
@@ -1504,6 +1536,16 @@ typedef struct latentd_attention_rule {
      (bilinear) to each block; of a tile its part counts. 0: everywhere.
      */
     latentd_handle mask;
+    /*
+     BIAS: (1, keys) f32, or (queries, keys) of exactly one attention, which part, index and layer name. There must be as many as
+     the row has when it is evaluated: tokens of what it is told, or places of its picture there.
+     */
+    latentd_handle bias;
+    /*
+     CAPTURE, BANK and RECEIVED: a name of the plugin's own, 1 to 64 bytes. It has what it has as long as the pass and its model
+     last; `bank` of latentd_evals reads it.
+     */
+    struct latentd_text bank;
 } latentd_attention_rule;
 
 /* A pass begins, or another model goes on in it. */
@@ -1860,6 +1902,24 @@ typedef struct latentd_registry {
      */
     latentd_status (*run)(struct latentd_call *call, const struct latentd_engine_run *run, struct latentd_engine_result *result);
 } latentd_registry;
+
+/* What a rule of attention kept. */
+typedef struct latentd_kept {
+    /* LATENTD_SELF or LATENTD_CROSS. */
+    uint32_t which;
+    /* LATENTD_INPUT, LATENTD_MIDDLE or LATENTD_OUTPUT. */
+    uint32_t part;
+    /* Which block of that part. */
+    uint32_t index;
+    /* Which transformer layer within the block. */
+    uint32_t layer;
+    /* Which of the job's pictures. */
+    uint32_t image;
+    /* 0. */
+    uint32_t reserved;
+    /* (1, tokens, channels) of CAPTURE; (1, keys) of RECEIVED. f32. */
+    latentd_handle tensor;
+} latentd_kept;
 
 /* Success. */
 #define LATENTD_OK 0

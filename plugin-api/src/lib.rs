@@ -76,11 +76,11 @@ pub use networks::Network;
 pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
-    Ask, Attention, Batch, BatchPost, Begun, Block, Combine, Cond, Conditioning, Conds, ControlResiduals,
-    Controlling, Crop, Declaring, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising, Encoded, Evaluation,
-    ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassBegin, PassKind, Passing, Patch,
-    Picture, Pictures, PromptTags, PromptText, RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Tag,
-    TagAnswer, Token, UNetBlock, Where, Wrap,
+    Ask, Attention, BankKept, Batch, BatchPost, Begun, Block, Combine, Cond, Conditioning, Conds,
+    ControlResiduals, Controlling, Crop, Declaring, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising,
+    Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassBegin, PassKind,
+    Passing, Patch, Picture, Pictures, PromptTags, PromptText, RequestRewrite, Residual, ResidualAt, Rewrite,
+    Role, Row, Tag, TagAnswer, Token, UNetBlock, Where, Wrap,
 };
 pub use subjobs::{SubImage, SubJob, SubPicture, SubPlan, SubResult};
 pub use tensor::{Kept, NewTensor, Tensor};

@@ -1,6 +1,7 @@
 //! A real daemon process, driven through its real socket. Every wait has an end; nothing sleeps and hopes.
 
 mod addons;
+mod attends;
 mod attention_couple;
 mod batch_post;
 mod cancel;

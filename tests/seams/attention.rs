@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use latentd_models::Tensor;
 use latentd_models::model::Network;
+use latentd_models::networks::attention_bank::Bank;
 use latentd_models::networks::unet::{
-    AttentionChange, AttentionPlaces, AttentionRule, RowContext, SetKeys, UNet, UNetCall,
+    AppendedKeys, AttentionChange, AttentionPlaces, AttentionRule, RowContext, SetKeys, UNet, UNetCall,
 };
 use latentd_models::nn::backend::cpu::cpu;
-use latentd_models::nn::{Activations, Device, KeySet, Precision, RowKeys, Run, attention_of_rows, keys};
+use latentd_models::nn::{
+    Activations, Device, KeySet, Precision, RowKeys, Run, attention, attention_of_rows, attention_with_bias,
+    behind, keys, received,
+};
 
 use crate::drawing::{checkpoint, components};
 
@@ -41,6 +45,7 @@ fn sets_are_added_by_weight_and_mask() {
     let mask: Vec<f32> = (0..QUERIES).map(|query| query as f32 / 5.0).collect();
     let with = RowKeys {
         own: KeySet { keys: &own, weight: 0.25, mask: None },
+        found: None,
         sets: vec![KeySet { keys: &other, weight: 0.5, mask: Some(&mask) }],
     };
     // The first row has a second set, the second row has none.
@@ -62,6 +67,7 @@ fn sets_are_added_by_weight_and_mask() {
     let (own_pair, other_pair) = (pair(1.0, 5), pair(2.0, 9));
     let masked = |own, other, mask| RowKeys {
         own: KeySet { keys: own, weight: 0.25, mask: None },
+        found: None,
         sets: vec![KeySet { keys: other, weight: 0.5, mask: Some(mask) }],
     };
     let apart = found(&[masked(&own, &other, &mask[..]), masked(&own, &other, &mask[..])]);
@@ -69,6 +75,46 @@ fn sets_are_added_by_weight_and_mask() {
     assert!(attention_of_rows(&device, &q, &[masked(&own_pair, &other_pair, &mask[1..])]).is_err());
     let short = sequence(&device, 3.0, 1, QUERIES);
     assert!(attention_of_rows(&device, &short, &[RowKeys::own(&own), RowKeys::own(&own)]).is_err());
+}
+
+#[test]
+fn what_is_looked_at_score_by_score_is_what_the_kernels_find() {
+    let device = cpu();
+    for (queries, count, heads) in [(6, 9, 4), (1, 1, 1), (5, 300, 8)] {
+        let (q, k, v) = (
+            sequence(&device, 0.1, 2, queries),
+            sequence(&device, 1.0, 2, count),
+            sequence(&device, 2.0, 2, count),
+        );
+        let packed = keys(&device, &k, &v, heads).expect("keys");
+        let download = |x: &Activations| device.download(x).expect("downloads");
+        let kernels = download(&attention(&device, &q, &packed, false).expect("attends"));
+        let biased = |bias: &Tensor| attention_with_bias(&device, &q, (&k, &v), heads, bias);
+        let none = download(&biased(&Tensor::full(0.0, [1, count])).expect("attends"));
+        let off = kernels.iter().zip(&none).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(off < 1e-5, "{queries} {count} {heads}: {off}");
+        // One key alone: its value.
+        let only: Vec<f32> = (0..queries * count)
+            .map(|at| if at % count == at / count % count { 0.0 } else { f32::NEG_INFINITY })
+            .collect();
+        let found = download(&biased(&Tensor::new(only, [queries, count]).expect("fits")).expect("attends"));
+        let values = download(&v);
+        for (at, found) in found.iter().enumerate() {
+            let (row, channel) = (at / CHANNELS, at % CHANNELS);
+            let key = row / queries * count + row % queries % count;
+            assert!((found - values[key * CHANNELS + channel]).abs() < 1e-6);
+        }
+        let sums = received(&device, &q, &k, heads).expect("sums");
+        assert_eq!(sums.dims(), [2, count]);
+        let sum: f32 = sums.values().iter().sum();
+        assert!((sum - 2.0 * queries as f32).abs() < 1e-3);
+        assert!(biased(&Tensor::full(0.0, [1, count + 1])).is_err());
+        assert!(biased(&Tensor::full(0.0, [queries + 1, count])).is_err());
+        let one = device.part(&k, 0, 1).expect("part");
+        let both = behind(&device, &[&one, &one]).expect("joined");
+        assert_eq!(both.dims(), [1, 2 * count, CHANNELS]);
+        assert!(behind(&device, &[&k]).is_err(), "of one sequence at a time");
+    }
 }
 
 fn unet() -> (Arc<UNet>, usize) {
@@ -147,5 +193,50 @@ fn a_unets_sets_do_what_they_say() {
         unet.denoise(&x, &call, &Run::WHOLE).expect("runs")
     };
     let appended = joined(tokens(1.0, 77), tokens(5.0, 4));
+    let rule = |places: AttentionPlaces, change| [AttentionRule { places, change }];
+    let append = |weight| {
+        let keys = AppendedKeys::Context(tokens(5.0, 4));
+        rule(AttentionPlaces::default(), AttentionChange::Append { keys, weight, owner: "a".into() })
+    };
+    let with = run(&[&append(1.0), &[]]);
+    assert!(with.get(0).expect("row").values() == appended.get(0).expect("row").values(), "to the bit");
+    assert!(with.get(1).expect("row") == plain.get(1).expect("row"), "to its own row only");
+    assert!(!close(&run(&[&append(0.5), &[]]), &with));
+    // A bias is for all heads: zeros are nothing, and what is far below is as if it were not there.
+    let bias = |values: Vec<f32>| {
+        let bias = Tensor::new(values, [1, 77]).expect("fits");
+        rule(AttentionPlaces::default(), AttentionChange::Bias { bias: Arc::new(bias), owner: "a".into() })
+    };
+    assert!(close(&run(&[&bias(vec![0.0; 77]), &[]]), &plain));
+    let first = |key: usize| if key < 40 { 0.0 } else { -1e4 };
+    let short =
+        unet.context(&tokens(1.0, 77).narrow(1, 0, 40).expect("part"), &[], &Run::WHOLE).expect("context");
+    let rows = [RowContext::own(&short), RowContext::own(&own)];
+    let call = UNetCall { times: &times, contexts: &rows, residuals: &[], transforms: &[] };
+    let expected = unet.denoise(&x, &call, &Run::WHOLE).expect("runs");
+    assert!(close(&run(&[&bias((0..77).map(first).collect()), &[]]), &expected) && !close(&expected, &plain));
+    // What self-attention is made of, appended to itself, is twice the same: nothing changes but the last bits.
+    let bank = Arc::new(Bank::default());
+    let in_self = AttentionPlaces { is_self: true, ..AttentionPlaces::default() };
+    let capture = rule(in_self, AttentionChange::Capture { bank: Arc::clone(&bank), picture: 0 });
+    let use_it =
+        |weight| rule(in_self, AttentionChange::FromBank { bank: Arc::clone(&bank), picture: 0, weight });
+    assert!(run(&[&use_it(1.0), &[]]) == plain, "nothing was kept yet");
+    assert!(run(&[&capture, &[]]) == plain, "who only keeps changes nothing");
+    let places: Vec<_> = bank.all().into_iter().map(|(place, ..)| (place.part, place.index)).collect();
+    assert!(
+        !places.is_empty() && bank.all().iter().all(|(place, picture, _)| place.is_self && *picture == 0)
+    );
+    assert!(close(&run(&[&use_it(1.0), &[]]), &plain));
+    assert!(!close(&run(&[&use_it(0.5), &[]]), &plain));
+    let received = Arc::new(Bank::default());
+    let change = AttentionChange::Received { bank: Arc::clone(&received), picture: 3 };
+    assert!(close(&run(&[&rule(in_self, change), &[]]), &plain));
+    for (_, picture, sums) in received.all() {
+        let places = sums.dim(1) as f32;
+        let sum: f32 = sums.values().iter().sum();
+        assert!(picture == 3 && (sum - places).abs() < 1e-3 * places, "{sum} of {places} queries");
+    }
+    assert_eq!(received.all().len(), places.len());
     assert!(close(&appended, &joined(tokens(5.0, 4), tokens(1.0, 77))) && !close(&appended, &plain));
 }

@@ -12,6 +12,7 @@ use latentd_client::protocol::LibraryKind;
 use latentd_models::Tensor;
 use latentd_models::image::Picture;
 use latentd_models::model::ModelShape;
+use latentd_models::networks::attention_bank::Bank;
 use latentd_models::networks::unet_residuals::ResidualSizes;
 use latentd_models::pipeline::{AttentionStage, ImageCoding, Region, Residual, Role, Rule};
 use latentd_models::sampling::NoiseSource;
@@ -160,6 +161,9 @@ pub(super) struct Asked {
 pub(super) trait Model {
     /// Samples of these rows; else what the service answers, with why.
     fn evaluate(&self, asked: Asked) -> Result<Tensor, (u32, String)>;
+
+    /// What a plugin's rules of attention keep under a name; `None` if none of them names it.
+    fn bank(&self, plugin: &str, name: &str) -> Option<Arc<Bank>>;
 }
 
 /// What a stage has for its services to work on, and what it takes.

@@ -1,5 +1,6 @@
 //! The networks, one file each, with the configuration that is read from a checkpoint's tensors.
 
+pub mod attention_bank;
 pub mod clip;
 mod detect;
 pub mod known;
@@ -8,6 +9,7 @@ pub mod taesd;
 pub mod unet;
 pub(crate) mod unet_call;
 mod unet_layers;
+mod unet_own;
 pub mod unet_residuals;
 pub mod unet_sites;
 pub mod vae;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::detect::{MOST_IN_A_ROW, count, dim};
 pub use super::unet_call::{
-    AttentionChange, AttentionPlaces, AttentionRule, Context, RowContext, SetKeys, TimeEmbedding, UNetCall,
+    AppendedKeys, AttentionChange, AttentionPlaces, AttentionRule, Context, RowContext, SetKeys,
+    TimeEmbedding, UNetCall,
 };
 use super::unet_call::{AttentionPlace, Call};
 use super::unet_layers::{Residual, Transformer};
@@ -113,6 +114,21 @@ impl UNetConfig {
             sizes.push([channels, height, width]);
         }
         ResidualSizes::new(sizes)
+    }
+
+    /// Numbers that the self-attentions of all blocks together are made of, for one row of latents `(height, width)`.
+    pub fn attention_source_values(&self, latents: (usize, usize)) -> usize {
+        let sizes = self.residual_sizes(latents);
+        let at = |index: usize| sizes.at(ResidualPlace::Skip(index)).unwrap_or_default();
+        let of = |block: &Block, [_, height, width]: [usize; 3]| match block {
+            Block::Residual { channels, depth, .. } => channels * depth * height * width,
+            Block::Downsample => 0,
+        };
+        let input = self.input_blocks.iter().enumerate().map(|(index, block)| of(block, at(index + 1)));
+        let output = self.output_blocks.iter().rev().enumerate().map(|(index, block)| of(block, at(index)));
+        let [channels, height, width] = at(self.input_blocks.len());
+        let middle = self.middle_depth.unwrap_or_default() * channels * height * width;
+        input.chain(output).sum::<usize>() + middle
     }
 
     /// Channels of every level, more than once where blocks share them.
@@ -456,7 +472,9 @@ impl UNet {
         transforms: &[Arc<dyn KeyValueTransform>],
         run: &Run,
     ) -> Result<Context> {
-        run.on(&self.device, || self.context_of(&upload(&self.device, context)?, transforms, run))
+        let made =
+            run.on(&self.device, || self.context_of(&upload(&self.device, context)?, transforms, run))?;
+        Ok(Context { tokens: Some(context.clone()), ..made })
     }
 
     fn context_of(
@@ -471,7 +489,7 @@ impl UNet {
             run.enter(&self.device, format_args!("unet.context.{index}"))?;
             block.attention_2.keys(&self.device, &context, transforms)
         });
-        keys.collect::<Result<_>>().map(Context)
+        Ok(Context { keys: keys.collect::<Result<_>>()?, tokens: None })
     }
 
     /// Timesteps, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32

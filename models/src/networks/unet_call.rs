@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
+use super::attention_bank::{Bank, BankPlace};
 use super::unet_residuals::ResidualPlace;
 use super::unet_sites::SitePart;
 use crate::error::{Result, bail};
-use crate::nn::{Activations, Device, KeySet, KeyValueTransform, Keys, RowKeys, attention_of_rows};
+use crate::nn::{Activations, Device, KeySet, KeyValueTransform, Keys, Own, RowKeys, attention_of_rows};
 use crate::tensor::Tensor;
 
 /// One timestep as every residual block takes it, for any number of calls.
 pub struct TimeEmbedding(pub(super) Vec<Activations>);
 
 /// Conditioning as every cross-attention takes it, for any number of calls.
-pub struct Context(pub(super) Vec<Keys>);
+pub struct Context {
+    pub(super) keys: Vec<Keys>,
+    /// What they were made of; nothing on a device that only counts.
+    pub(super) tokens: Option<Tensor>,
+}
 
 /// Which attentions of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +59,15 @@ pub enum SetKeys {
     Keys(Arc<Keys>),
 }
 
+/// Keys and values that share the softmax of a network's own.
+#[derive(Clone, Debug)]
+pub enum AppendedKeys {
+    /// Tokens `(1, tokens, width)`, through each attention's own projections: for attentions to the conditioning.
+    Context(Tensor),
+    /// Those of one attention alone, each `(1, tokens, channels)`.
+    KeyValue(Tensor, Tensor),
+}
+
 /// What a rule does to the attentions that it is for.
 #[derive(Clone)]
 pub enum AttentionChange {
@@ -76,6 +90,55 @@ pub enum AttentionChange {
     },
     /// Every place finds its own value, of self-attention.
     Identity,
+    /// Further keys and values in the softmax of the network's own.
+    Append {
+        /// Its keys and values.
+        keys: AppendedKeys,
+        /// What its values are multiplied by.
+        weight: f32,
+        /// Who says so, for errors.
+        owner: Arc<str>,
+    },
+    /// Added to the scores of the network's own keys before the softmax, for all heads: `(1 or queries, keys)`.
+    Bias {
+        /// The numbers.
+        bias: Arc<Tensor>,
+        /// Who says so, for errors.
+        owner: Arc<str>,
+    },
+    /// What keys and values are made of is kept, of self-attention.
+    Capture {
+        /// Where.
+        bank: Arc<Bank>,
+        /// Of which picture it is.
+        picture: usize,
+    },
+    /// What is kept is appended, through each attention's own projections; nothing where nothing is.
+    FromBank {
+        /// Where.
+        bank: Arc<Bank>,
+        /// Of which picture; of another one, if nothing is kept of it.
+        picture: usize,
+        /// What its values are multiplied by.
+        weight: f32,
+    },
+    /// The attention that each key receives is kept, `(1, keys)`: the mean over heads, summed over queries.
+    Received {
+        /// Where.
+        bank: Arc<Bank>,
+        /// Of which picture it is.
+        picture: usize,
+    },
+}
+
+impl AttentionChange {
+    /// Whether the network's own keys are others, or their scores are looked at.
+    pub(super) fn is_of_own(&self) -> bool {
+        matches!(
+            self,
+            Self::Append { .. } | Self::Bias { .. } | Self::FromBank { .. } | Self::Received { .. }
+        )
+    }
 }
 
 /// What a row's samples look up otherwise than the network says.
@@ -104,7 +167,7 @@ impl<'a> RowContext<'a> {
 
     /// How many samples it is for.
     pub(super) fn batch(&self) -> usize {
-        self.own.0.first().map_or(1, |keys| keys.batch)
+        self.own.keys.first().map_or(1, |keys| keys.batch)
     }
 }
 
@@ -120,6 +183,9 @@ pub struct UNetCall<'a> {
     /// What changes tokens on the way to keys and values of self-attention; the contexts have had theirs.
     pub transforms: &'a [Arc<dyn KeyValueTransform>],
 }
+
+/// What a row's queries `(1, queries, channels)` find in its own tokens, with what changes it.
+pub(super) type OfOwn<'a> = dyn Fn(&Activations, &Tensor, &[&AttentionChange]) -> Result<Own> + 'a;
 
 /// A call under way.
 pub(super) struct Call<'a> {
@@ -154,26 +220,53 @@ impl<'a> Call<'a> {
         here.map(|rule| &rule.change).collect()
     }
 
-    /// What the next cross-attention, over a picture of this size, finds its queries' answers in.
-    pub(super) fn attend(&mut self, q: &Activations, size: (usize, usize)) -> Result<Activations> {
+    /// Where it is, for banks.
+    pub(super) fn bank_place(&self, is_self: bool) -> BankPlace {
+        let AttentionPlace { part, index, layer } = self.place;
+        BankPlace { part, index, layer, is_self }
+    }
+
+    /// What the next cross-attention, over a picture of this size, finds its queries' answers in. `own` says what a row finds in
+    /// its own tokens where they are not as the network says.
+    pub(super) fn attend(
+        &mut self,
+        q: &Activations,
+        size: (usize, usize),
+        own: &OfOwn<'_>,
+    ) -> Result<Activations> {
         let index = self.cross_attention;
         self.cross_attention += 1;
-        let of_rows: Vec<Changed> = self
-            .of
-            .contexts
-            .iter()
-            .map(|row| Changed::of(&self.changes(row, false), index, size))
-            .collect::<Result<_>>()?;
+        let changes: Vec<_> = self.of.contexts.iter().map(|row| self.changes(row, false)).collect();
+        let (mut of_rows, mut owns, mut start) = (vec![], vec![], 0);
+        for (row, changes) in self.of.contexts.iter().zip(&changes) {
+            let count = row.batch();
+            of_rows.push(Changed::of(changes, index, size)?);
+            owns.push(if changes.iter().any(|change| change.is_of_own()) {
+                let Some(tokens) = &row.own.tokens else { bail!("unet: a context without its tokens") };
+                Some(own(&self.device.part(q, start, count)?, tokens, changes)?)
+            } else {
+                None
+            });
+            start += count;
+        }
         let mut all = vec![];
-        for (row, changed) in self.of.contexts.iter().zip(&of_rows) {
-            all.push(changed.keys(of_block(row.own, index)?));
+        for ((row, changed), own) in self.of.contexts.iter().zip(&of_rows).zip(&owns) {
+            let keys = match own {
+                Some(Own::Keys(keys)) => keys,
+                Some(Own::Found(_)) | None => of_block(row.own, index)?,
+            };
+            let mut keys = changed.keys(keys);
+            if let Some(Own::Found(found)) = own {
+                keys.found = Some(found);
+            }
+            all.push(keys);
         }
         attention_of_rows(self.device, q, &all)
     }
 }
 
 fn of_block(context: &Context, index: usize) -> Result<&Keys> {
-    match context.0.get(index) {
+    match context.keys.get(index) {
         Some(keys) => Ok(keys),
         None => bail!("unet: a context of another network"),
     }
@@ -214,7 +307,12 @@ impl<'a> Changed<'a> {
                     };
                     changed.sets.push((keys, *weight, fitted(mask)?));
                 }
-                AttentionChange::Identity => (),
+                AttentionChange::Identity
+                | AttentionChange::Append { .. }
+                | AttentionChange::Bias { .. }
+                | AttentionChange::Capture { .. }
+                | AttentionChange::FromBank { .. }
+                | AttentionChange::Received { .. } => (),
             }
         }
         Ok(changed)
@@ -229,7 +327,7 @@ impl<'a> Changed<'a> {
             mask: mask.as_deref(),
         };
         let own = KeySet { keys: own, weight: *weight, mask: mask.as_deref() };
-        RowKeys { own, sets: self.sets.iter().map(set).collect() }
+        RowKeys { own, found: None, sets: self.sets.iter().map(set).collect() }
     }
 }
 

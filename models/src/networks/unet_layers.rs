@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::attention_bank::BankPlace;
 use super::unet_call::{AttentionChange, Call, Changed};
+use super::unet_own::{Projections, capture};
 use crate::error::Result;
 use crate::nn::{
     Activations, Conv2d, ConvConfig, Device, Epilogue, GatedLinear, GroupNorm, KeyValueTransform, Keys,
-    LayerNorm, Linear, Loader, Wrap, attention, attention_of_rows, keys,
+    LayerNorm, Linear, Loader, Own, RowKeys, Wrap, attention, attention_of_rows, keys, upload,
 };
 
 /// Two convolutions with the time embedding between them, and a way around.
@@ -154,7 +156,11 @@ impl TransformerBlock {
         drop(x);
         let x = h;
         let q = self.attention_2.query.forward(&self.norm_2.forward(&x, precision)?)?;
-        let h = call.attend(&q, size)?;
+        let (device, place) = (call.device, call.bank_place(false));
+        let projections = self.attention_2.projections(device, call.of.transforms, place);
+        let h = call.attend(&q, size, &|q, tokens, changes| {
+            projections.own(q, &device.convert(&upload(device, tokens)?, precision)?, changes)
+        })?;
         let x = self.attention_2.out.forward_with(&h, &Epilogue::add(&x))?;
         let h = self.feed_in.forward(&self.norm_3.forward(&x, precision)?)?;
         self.feed_out.forward_with(&h, &Epilogue::add(&x))
@@ -217,6 +223,16 @@ impl Attention {
         self.value.forward(&of_values)
     }
 
+    /// What makes its keys and values.
+    fn projections<'a>(
+        &'a self,
+        device: &'a Device,
+        transforms: &'a [Arc<dyn KeyValueTransform>],
+        place: BankPlace,
+    ) -> Projections<'a> {
+        Projections { device, key: &self.key, value: &self.value, heads: self.heads, transforms, place }
+    }
+
     /// What places of a picture of this size find in each other, `h (batch, height · width, channels)`.
     fn attend(&self, h: &Activations, size: (usize, usize), call: &Call) -> Result<Activations> {
         let (device, transforms) = (call.device, call.of.transforms);
@@ -233,6 +249,11 @@ impl Attention {
             let Some((_, changes)) = rows.first() else { continue };
             let count = rows.iter().map(|(row, _)| row.batch()).sum();
             let part = device.part(h, start, count)?;
+            let mut at = 0;
+            for (row, changes) in rows {
+                capture(device, call.bank_place(true), changes, || device.part(&part, at, row.batch()))?;
+                at += row.batch();
+            }
             start += count;
             found.push(match kind(changes) {
                 Kind::Identity => self.values(device, &part, transforms)?,
@@ -241,9 +262,25 @@ impl Attention {
                     attention(device, &self.query.forward(&part)?, &keys, false)?
                 }
                 Kind::Changed => {
-                    let keys = self.keys(device, &part, transforms)?;
+                    let q = self.query.forward(&part)?;
                     let changed = Changed::of(changes, usize::MAX, size)?;
-                    attention_of_rows(device, &self.query.forward(&part)?, &[changed.keys(&keys)])?
+                    let own = if changes.iter().any(|change| change.is_of_own()) {
+                        let projections = self.projections(device, transforms, call.bank_place(true));
+                        projections.own(&q, &part, changes)?
+                    } else {
+                        Own::Keys(self.keys(device, &part, transforms)?)
+                    };
+                    match own {
+                        Own::Keys(keys) => attention_of_rows(device, &q, &[changed.keys(&keys)])?,
+                        Own::Found(found) => {
+                            let keys = self.keys(device, &part, transforms)?;
+                            attention_of_rows(
+                                device,
+                                &q,
+                                &[RowKeys { found: Some(&found), ..changed.keys(&keys) }],
+                            )?
+                        }
+                    }
                 }
             });
         }
@@ -264,5 +301,6 @@ fn kind(changes: &[&AttentionChange]) -> Kind {
     if changes.iter().any(|change| matches!(change, AttentionChange::Identity)) {
         return Kind::Identity;
     }
-    if changes.is_empty() { Kind::Plain } else { Kind::Changed }
+    let is_kept = |change: &&AttentionChange| matches!(change, AttentionChange::Capture { .. });
+    if changes.iter().all(is_kept) { Kind::Plain } else { Kind::Changed }
 }

@@ -2,7 +2,6 @@
 
 use super::backend::{Activations, Device, Keys};
 use crate::error::{Result, bail};
-use crate::tensor::Tensor;
 
 /// Keys and values beside the model's own, with a softmax of their own: what the queries find there is added, times a
 /// weight and a mask.
@@ -20,6 +19,8 @@ pub struct KeySet<'a> {
 pub struct RowKeys<'a> {
     /// The model's own keys and values: the first set.
     pub own: KeySet<'a>,
+    /// What is found there, if that is known already.
+    pub found: Option<&'a Activations>,
     /// Further sets.
     pub sets: Vec<KeySet<'a>>,
 }
@@ -27,27 +28,23 @@ pub struct RowKeys<'a> {
 impl<'a> RowKeys<'a> {
     /// The model's own alone.
     pub fn own(keys: &'a Keys) -> Self {
-        Self { own: KeySet { keys, weight: 1.0, mask: None }, sets: vec![] }
+        Self { own: KeySet { keys, weight: 1.0, mask: None }, found: None, sets: vec![] }
     }
 
     fn is_plain(&self) -> bool {
-        self.sets.is_empty() && self.own.mask.is_none() && self.own.weight.to_bits() == 1f32.to_bits()
+        self.found.is_none()
+            && self.sets.is_empty()
+            && self.own.mask.is_none()
+            && self.own.weight.to_bits() == 1f32.to_bits()
     }
 }
 
-/// A number added to each score before the softmax, for all heads: `(keys)` or `(queries, keys)`. The kernels take
-/// none yet: nothing that stands asks for it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttentionBias(pub Tensor);
-
-/// What an attention hands out and takes in beside its keys: the tokens its keys were made of, kept for a later
-/// evaluation and appended there; or how much attention each key received. The kernels keep none yet.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AttentionBank {
-    /// Tokens `(batch, tokens, channels)` that share the softmax of the model's own.
-    Appended(Tensor),
-    /// The sum of each key's weights over queries and heads, `(batch, keys)`.
-    Received(Tensor),
+/// What a row finds its own answers in, where they are not as the network says.
+pub enum Own {
+    /// These keys and values.
+    Keys(Keys),
+    /// This is what it finds.
+    Found(Activations),
 }
 
 /// Packs keys and values: `k` and `v` are `(batch, keys, channels)`; `channels` is a multiple of `heads`.
@@ -74,15 +71,22 @@ pub fn attention(device: &Device, q: &Activations, keys: &Keys, causal: bool) ->
 pub fn attention_of_rows(device: &Device, q: &Activations, rows: &[RowKeys]) -> Result<Activations> {
     let own: Vec<&Keys> = rows.iter().map(|row| row.own.keys).collect();
     check(q, &own)?;
-    let found = device.attention(q, &own, false)?;
-    if rows.iter().all(RowKeys::is_plain) {
-        return Ok(found);
+    let is_known = rows.iter().any(|row| row.found.is_some());
+    let found = if is_known { None } else { Some(device.attention(q, &own, false)?) };
+    if let Some(found) = &found
+        && rows.iter().all(RowKeys::is_plain)
+    {
+        return Ok(found.clone());
     }
     let mut parts = vec![];
     let mut start = 0;
     for row in rows {
         let count = row.own.keys.batch;
-        let mut sum = device.part(&found, start, count)?;
+        let mut sum = match (row.found, &found) {
+            (Some(known), _) => known.clone(),
+            (None, Some(found)) => device.part(found, start, count)?,
+            (None, None) => device.attention(&device.part(q, start, count)?, &[row.own.keys], false)?,
+        };
         if !row.is_plain() {
             let q = device.part(q, start, count)?;
             let queries = q.dims3()?.1;

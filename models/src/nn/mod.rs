@@ -5,6 +5,7 @@
 //! sequences, so that one is the other reshaped; f32 or bf16, see [`Precision`].
 
 mod attention;
+mod attention_whole;
 pub mod backend;
 mod conv2d;
 mod linear;
@@ -17,7 +18,8 @@ mod patch;
 mod run;
 mod transform;
 
-pub use attention::{AttentionBank, AttentionBias, KeySet, RowKeys, attention, attention_of_rows, keys};
+pub use attention::{KeySet, Own, RowKeys, attention, attention_of_rows, keys};
+pub use attention_whole::{attention_with_bias, behind, received};
 pub use backend::{
     Activations, Backend, ConvConfig, Device, Epilogue, Keys, Matrix, Pointwise, Precision, Vector,
 };

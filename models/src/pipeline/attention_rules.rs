@@ -34,6 +34,26 @@ pub enum RuleChange {
     },
     /// Every place finds its own value; of self-attention.
     Identity,
+    /// Further keys and values in the softmax of the model's own.
+    Append {
+        /// Its keys and values.
+        keys: RuleKeys,
+        /// What its values are multiplied by.
+        weight: f64,
+    },
+    /// Added to the scores of the model's own keys, for all heads: `(1 or queries, keys)`.
+    Bias(Tensor),
+    /// What keys and values are made of is kept under this name, until it is again; of self-attention.
+    Capture(String),
+    /// What is kept under this name is appended, through each block's own projections.
+    FromBank {
+        /// The name.
+        bank: String,
+        /// What its values are multiplied by.
+        weight: f64,
+    },
+    /// The attention that each key receives is kept under this name, `(1, keys)`: the mean over heads, summed over queries.
+    Received(String),
 }
 
 /// Something that rows of a pass look up otherwise.

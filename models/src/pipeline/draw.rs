@@ -372,6 +372,7 @@ impl Drawing<'_> {
             times: &mut self.times,
             previews: previews.as_ref(),
             refiner_switch_at: pass.refiner_switch_at,
+            latents: plan.latents(),
             progress: pass.progress,
             skipped: &mut self.skipped,
         };

@@ -1,8 +1,9 @@
 //! One call of the model: latents of any rows to samples, with the stages within the UNet.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::attention::{Prepared, rules_of};
+use super::attention::{Prepared, bank_of, rules_of};
 use super::contexts::Contexts;
 use super::evaluation::{Evaluation, Region, Row};
 use super::handles::Handles;
@@ -15,6 +16,7 @@ use super::unet_blocks::BlockStages;
 use super::watch::Watch;
 use crate::files::Prediction;
 use crate::model::UNetInput;
+use crate::networks::attention_bank::Bank;
 use crate::networks::unet::{AttentionRule, RowContext, UNetCall};
 use crate::networks::unet_residuals::ResidualSizes;
 use crate::nn::Run;
@@ -202,6 +204,10 @@ impl Evaluator<'_> {
 impl Evaluate for Evaluator<'_> {
     fn timestep(&self, sigma: f64) -> f32 {
         self.networks.sigmas.sigma_to_t(sigma)
+    }
+
+    fn bank(&self, owner: &str, name: &str) -> Option<Arc<Bank>> {
+        bank_of(self.attention, owner, name)
     }
 
     fn evaluate(

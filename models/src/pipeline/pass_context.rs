@@ -41,6 +41,8 @@ pub(super) struct PassContext<'a> {
     pub previews: Option<&'a Previews>,
     /// The share of the way after which the refiner goes on; none does if `None`.
     pub refiner_switch_at: Option<f64>,
+    /// Rows and columns of latents of a picture.
+    pub latents: (usize, usize),
     /// Where the request stands as the pass begins.
     pub progress: Progress,
     /// Why what is steered away from was left out.
@@ -64,6 +66,7 @@ impl PassContext<'_> {
                 images: self.images.clone(),
                 context_width: config.context_width,
                 bytes_per_token: 2 * size_of::<f32>() * config.context_channels(),
+                bytes_of_sources: size_of::<f32>() * config.attention_source_values(self.latents),
             };
             let rules = self.around.stages.attention(&stage)?;
             self.attention = prepared(rules, networks, &run)?;

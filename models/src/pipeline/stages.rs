@@ -9,6 +9,7 @@ use super::handles::{Handle, Handles};
 use super::residuals::Residual;
 use crate::image::{self, RgbImage};
 use crate::model::ModelShape;
+use crate::networks::attention_bank::Bank;
 use crate::networks::unet_residuals::ResidualSizes;
 use crate::networks::unet_sites::Site;
 use crate::prompt::{Chunk, Conditioning};
@@ -186,6 +187,8 @@ pub struct AttentionStage {
     pub context_width: usize,
     /// What the model makes of one of them: keys and values for each cross-attention.
     pub bytes_per_token: usize,
+    /// What all self-attentions together are made of, for one row of the pass's size.
+    pub bytes_of_sources: usize,
 }
 
 /// Something goes by in the UNet, of the rows that are evaluated together.
@@ -284,6 +287,11 @@ pub trait Evaluate {
 
     /// The timestep of a noise level, fractional.
     fn timestep(&self, sigma: f64) -> f32;
+
+    /// What somebody's rules of attention keep under a name; `None` if none of them names it.
+    fn bank(&self, _owner: &str, _name: &str) -> Option<Arc<Bank>> {
+        None
+    }
 }
 
 /// What takes part in drawing. Every method has a default that does nothing. An error from any of them ends the request.

@@ -16,6 +16,20 @@ pub const LATENTD_ATTENTION_SET: u32 = 1;
 pub const LATENTD_ATTENTION_OWN: u32 = 2;
 /// Every place finds its own value; in LATENTD_SELF, whatever else holds there.
 pub const LATENTD_ATTENTION_IDENTITY: u32 = 3;
+/// Further keys and values in the softmax of the model's own, behind them; weight multiplies their values, and of zero there are
+/// none.
+pub const LATENTD_ATTENTION_APPEND: u32 = 4;
+/// Numbers added to the scores of the model's own keys before the softmax, the same for all heads. Of several rules they add up;
+/// nothing is added to keys that were appended. Computed on the host: for few keys or small pictures.
+pub const LATENTD_ATTENTION_BIAS: u32 = 5;
+/// In LATENTD_SELF: what keys and values are made of is kept in `bank`, of each picture what it was last.
+pub const LATENTD_ATTENTION_CAPTURE: u32 = 6;
+/// In LATENTD_SELF: what `bank` has of the row's picture (of another one, if nothing of it) is appended, through the attention's own
+/// projections; weight as of APPEND. Nothing, where nothing was kept yet.
+pub const LATENTD_ATTENTION_BANK: u32 = 7;
+/// The attention that each key receives is kept in `bank`, of each picture what it was last: the mean over heads, summed over
+/// queries. Computed on the host, as BIAS is.
+pub const LATENTD_ATTENTION_RECEIVED: u32 = 8;
 
 /// Something that rows look up otherwise. Several rules on one attention all hold.
 #[repr(C)]
@@ -23,7 +37,7 @@ pub const LATENTD_ATTENTION_IDENTITY: u32 = 3;
 pub struct latentd_attention_rule {
     /// sizeof of it, as the plugin knows it.
     pub size: u32,
-    /// LATENTD_ATTENTION_SET, LATENTD_ATTENTION_OWN or LATENTD_ATTENTION_IDENTITY.
+    /// LATENTD_ATTENTION_SET, LATENTD_ATTENTION_OWN, …
     pub kind: u32,
     /// LATENTD_SELF or LATENTD_CROSS.
     pub which: u32,
@@ -47,18 +61,24 @@ pub struct latentd_attention_rule {
     pub from: f64,
     /// As `from`; not included.
     pub until: f64,
-    /// Of SET and OWN. 1 is as it is; zero means zero.
+    /// Of SET, OWN, APPEND and BANK. 1 is as it is; zero means zero.
     pub weight: f64,
-    /// SET, in LATENTD_CROSS: (n, tokens, width) f32, as the model is told it, through each block's own projections; n is 1, or as
+    /// SET and APPEND, in LATENTD_CROSS: (n, tokens, width) f32, as the model is told it, through each block's own projections; n is 1, or as
     /// many as the pass has pictures. 0 with `key` and `value`.
     pub context: latentd_handle,
-    /// SET: (n, tokens, channels) f32, of exactly one attention, which part, index and layer name.
+    /// SET and APPEND: (n, tokens, channels) f32, of exactly one attention, which part, index and layer name.
     pub key: latentd_handle,
     /// As `key`, of the same sizes.
     pub value: latentd_handle,
     /// SET and OWN: where, over the canvas: an image of one channel, or a tensor (1, 1, h, w) f32 of 0…1; of any size, resized
     /// (bilinear) to each block; of a tile its part counts. 0: everywhere.
     pub mask: latentd_handle,
+    /// BIAS: (1, keys) f32, or (queries, keys) of exactly one attention, which part, index and layer name. There must be as many as
+    /// the row has when it is evaluated: tokens of what it is told, or places of its picture there.
+    pub bias: latentd_handle,
+    /// CAPTURE, BANK and RECEIVED: a name of the plugin's own, 1 to 64 bytes. It has what it has as long as the pass and its model
+    /// last; `bank` of latentd_evals reads it.
+    pub bank: latentd_text,
 }
 
 /// A pass begins, or another model goes on in it.

@@ -1,6 +1,6 @@
 //! The model of the pass, for stages around it.
 
-use super::basic::{latentd_call, latentd_handle, latentd_list, latentd_status};
+use super::basic::{latentd_call, latentd_handle, latentd_list, latentd_status, latentd_text};
 
 /// Whoever lies inside of the stage that asks.
 pub const LATENTD_NEXT: u32 = 0;
@@ -27,6 +27,26 @@ pub struct latentd_eval_args {
     pub rows: latentd_list,
 }
 
+/// What a rule of attention kept.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct latentd_kept {
+    /// LATENTD_SELF or LATENTD_CROSS.
+    pub which: u32,
+    /// LATENTD_INPUT, LATENTD_MIDDLE or LATENTD_OUTPUT.
+    pub part: u32,
+    /// Which block of that part.
+    pub index: u32,
+    /// Which transformer layer within the block.
+    pub layer: u32,
+    /// Which of the job's pictures.
+    pub image: u32,
+    /// 0.
+    pub reserved: u32,
+    /// (1, tokens, channels) of CAPTURE; (1, keys) of RECEIVED. f32.
+    pub tensor: latentd_handle,
+}
+
 /// LATENTD_EVALS: what evaluates, in LATENTD_DENOISE_WRAP.
 #[repr(C)]
 pub struct latentd_evals {
@@ -42,6 +62,15 @@ pub struct latentd_evals {
             call: *mut latentd_call,
             args: *const latentd_eval_args,
             outputs: *mut latentd_handle,
+        ) -> latentd_status,
+    >,
+    /// All that a bank of the plugin's rules of attention has, latentd_kept; nothing before the first evaluation. NOT_FOUND: no
+    /// rule of this pass names it. \[job\]
+    pub bank: Option<
+        unsafe extern "C" fn(
+            call: *mut latentd_call,
+            name: latentd_text,
+            kept: *mut latentd_list,
         ) -> latentd_status,
     >,
 }

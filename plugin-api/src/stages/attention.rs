@@ -2,9 +2,10 @@
 
 use super::{Part, Pass, Role, lent, pass};
 use crate::abi::{
-    LATENTD_ANY, LATENTD_ATTENTION_IDENTITY, LATENTD_ATTENTION_OWN, LATENTD_ATTENTION_SET, LATENTD_COND,
-    LATENTD_CROSS, LATENTD_INPUT, LATENTD_MIDDLE, LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_SELF,
-    LATENTD_UNCOND, latentd_attention, latentd_attention_rule,
+    LATENTD_ANY, LATENTD_ATTENTION_APPEND, LATENTD_ATTENTION_BANK, LATENTD_ATTENTION_BIAS,
+    LATENTD_ATTENTION_CAPTURE, LATENTD_ATTENTION_IDENTITY, LATENTD_ATTENTION_OWN, LATENTD_ATTENTION_RECEIVED,
+    LATENTD_ATTENTION_SET, LATENTD_COND, LATENTD_CROSS, LATENTD_INPUT, LATENTD_MIDDLE, LATENTD_OTHER,
+    LATENTD_OUTPUT, LATENTD_SELF, LATENTD_UNCOND, latentd_attention, latentd_attention_rule,
 };
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
@@ -54,13 +55,13 @@ pub struct Where<'a> {
 impl<'a> Declaring<'a> {
     /// Every place finds its own value in self-attention.
     pub fn identity(&self, places: Where<'_>) -> Result<()> {
-        self.add(LATENTD_SELF, LATENTD_ATTENTION_IDENTITY, places, 1.0, None, None)
+        self.add(&Self::rule(true, LATENTD_ATTENTION_IDENTITY, places, 1.0)?)
     }
 
     /// What the model's own keys find counts so much, and where.
     pub fn own(&self, is_self: bool, places: Where<'_>, weight: f64, mask: Option<Mask<'_>>) -> Result<()> {
-        let which = if is_self { LATENTD_SELF } else { LATENTD_CROSS };
-        self.add(which, LATENTD_ATTENTION_OWN, places, weight, mask, None)
+        let rule = Self::rule(is_self, LATENTD_ATTENTION_OWN, places, weight)?;
+        self.add(&latentd_attention_rule { mask: Mask::handle(mask), ..rule })
     }
 
     /// What is found in further tokens `(1 or pictures, tokens, width)` is added, times a weight and a mask as of
@@ -72,23 +73,60 @@ impl<'a> Declaring<'a> {
         weight: f64,
         mask: Option<Mask<'_>>,
     ) -> Result<()> {
-        self.add(LATENTD_CROSS, LATENTD_ATTENTION_SET, places, weight, mask, Some(context))
+        let rule = Self::rule(false, LATENTD_ATTENTION_SET, places, weight)?;
+        self.add(&latentd_attention_rule { context: context.handle, mask: Mask::handle(mask), ..rule })
     }
 
-    fn add(
+    /// Further tokens, as of [`Self::context`], in the softmax of the model's own; their values times a weight.
+    pub fn append(&self, places: Where<'_>, context: Tensor<'_>, weight: f64) -> Result<()> {
+        let rule = Self::rule(false, LATENTD_ATTENTION_APPEND, places, weight)?;
+        self.add(&latentd_attention_rule { context: context.handle, ..rule })
+    }
+
+    /// Keys and values `(1 or pictures, tokens, channels)` in the softmax of those of one attention, which `places` names by part,
+    /// index and layer; the values times a weight.
+    pub fn append_keys(
         &self,
-        which: u32,
-        kind: u32,
+        is_self: bool,
         places: Where<'_>,
+        (key, value): (Tensor<'_>, Tensor<'_>),
         weight: f64,
-        mask: Option<Mask<'_>>,
-        context: Option<Tensor<'_>>,
     ) -> Result<()> {
+        let rule = Self::rule(is_self, LATENTD_ATTENTION_APPEND, places, weight)?;
+        self.add(&latentd_attention_rule { key: key.handle, value: value.handle, ..rule })
+    }
+
+    /// `(1, keys)` is added to the scores of the model's own keys, or of one attention `(queries, keys)`.
+    pub fn bias(&self, is_self: bool, places: Where<'_>, bias: Tensor<'_>) -> Result<()> {
+        let rule = Self::rule(is_self, LATENTD_ATTENTION_BIAS, places, 1.0)?;
+        self.add(&latentd_attention_rule { bias: bias.handle, ..rule })
+    }
+
+    /// What keys and values of self-attention are made of is kept in a bank of this name.
+    pub fn capture(&self, places: Where<'_>, bank: &str) -> Result<()> {
+        let rule = Self::rule(true, LATENTD_ATTENTION_CAPTURE, places, 1.0)?;
+        self.add(&latentd_attention_rule { bank: lend(bank), ..rule })
+    }
+
+    /// What a bank has is appended to self-attention; its values times a weight.
+    pub fn from_bank(&self, places: Where<'_>, bank: &str, weight: f64) -> Result<()> {
+        let rule = Self::rule(true, LATENTD_ATTENTION_BANK, places, weight)?;
+        self.add(&latentd_attention_rule { bank: lend(bank), ..rule })
+    }
+
+    /// The attention that each key receives is kept in a bank of this name.
+    pub fn received(&self, is_self: bool, places: Where<'_>, bank: &str) -> Result<()> {
+        let rule = Self::rule(is_self, LATENTD_ATTENTION_RECEIVED, places, 1.0)?;
+        self.add(&latentd_attention_rule { bank: lend(bank), ..rule })
+    }
+
+    /// A rule without tensors.
+    fn rule(is_self: bool, kind: u32, places: Where<'_>, weight: f64) -> Result<latentd_attention_rule> {
         let any = |number: Option<usize>| number.map_or(LATENTD_ANY, |number| number as u32);
-        let rule = latentd_attention_rule {
+        Ok(latentd_attention_rule {
             size: size_of::<latentd_attention_rule>() as u32,
             kind,
-            which,
+            which: if is_self { LATENTD_SELF } else { LATENTD_CROSS },
             part: match places.part {
                 None => LATENTD_ANY,
                 Some(Part::Input) => LATENTD_INPUT,
@@ -110,14 +148,20 @@ impl<'a> Declaring<'a> {
             from: places.span.0,
             until: places.span.1,
             weight,
-            context: context.map_or(0, |context| context.handle),
+            context: 0,
             key: 0,
             value: 0,
-            mask: Mask::handle(mask),
-        };
+            mask: 0,
+            bias: 0,
+            bank: lend(""),
+        })
+    }
+
+    /// The texts of a rule live as long as what was given to make it.
+    fn add(&self, rule: &latentd_attention_rule) -> Result<()> {
         let add = self.table.add.ok_or_else(lacks)?;
-        // SAFETY: the call is under way; the struct and its text are lent.
-        Error::of_service(unsafe { add(self.call.pointer, &raw const rule) })
+        // SAFETY: the call is under way; the struct and its texts are lent.
+        Error::of_service(unsafe { add(self.call.pointer, std::ptr::from_ref(rule)) })
     }
 
     /// # Safety

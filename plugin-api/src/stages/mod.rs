@@ -29,7 +29,7 @@ pub use control::{ControlResiduals, Controlling, Residual, ResidualAt};
 pub use pass_begin::{Begun, Crop, PassBegin, Passing};
 pub use rewrite::{Patch, PromptText, RequestRewrite, Rewrite};
 pub use tags::{PromptTags, Tag, TagAnswer};
-pub use wrap::{Ask, DenoiseWrap, Inside, Wrap};
+pub use wrap::{Ask, DenoiseWrap, Inside, Kept as BankKept, Wrap};
 
 /// `noise.init`: initial noise of unit variance, before it is scaled.
 pub trait NoiseInit: Plugin {

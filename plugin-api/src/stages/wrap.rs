@@ -1,9 +1,10 @@
 //! `denoise.wrap`: around the model, one sample per row.
 
-use super::{Evaluation, Role, Row, evaluation, hand_over, lent};
+use super::{Evaluation, Part, Role, Row, evaluation, hand_over, items, lent};
 use crate::abi::{
-    LATENTD_BARE, LATENTD_COND, LATENTD_NEXT, LATENTD_OTHER, LATENTD_UNCOND, LATENTD_UNWRAPPED,
-    latentd_denoise, latentd_eval_args, latentd_list, latentd_region, latentd_row,
+    LATENTD_BARE, LATENTD_COND, LATENTD_INPUT, LATENTD_MIDDLE, LATENTD_NEXT, LATENTD_OTHER, LATENTD_OUTPUT,
+    LATENTD_SELF, LATENTD_UNCOND, LATENTD_UNWRAPPED, latentd_denoise, latentd_eval_args, latentd_kept,
+    latentd_list, latentd_region, latentd_row,
 };
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
@@ -38,6 +39,23 @@ pub enum Inside {
     Unwrapped,
     /// The model alone: no plugin takes part.
     Bare,
+}
+
+/// What a rule of attention kept.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    /// Whether of a picture's places to each other.
+    pub is_self: bool,
+    /// In which part.
+    pub part: Part,
+    /// Which block of it.
+    pub index: usize,
+    /// Which transformer layer of that.
+    pub layer: usize,
+    /// Of which of the job's pictures.
+    pub image: usize,
+    /// `(1, tokens, channels)` of what was captured; `(1, keys)` of what was received.
+    pub tensor: Tensor<'a>,
 }
 
 /// One row that the model is asked of.
@@ -116,6 +134,33 @@ impl<'a> Wrap<'a> {
         // SAFETY: the call is under way; what is lent lives until it returns.
         Error::of_service(unsafe { eval(self.call.pointer, &raw const args, &raw mut outputs) })?;
         Ok(Tensor { call: self.call, handle: outputs })
+    }
+
+    /// All that a bank of the plugin's rules of attention has.
+    ///
+    /// # Errors
+    /// If no rule of this pass names it.
+    pub fn bank(&self, name: &str) -> Result<Vec<Kept<'a>>> {
+        let bank = self.call.host.evals.and_then(|evals| evals.bank).ok_or_else(lacks)?;
+        let mut kept = latentd_list { items: std::ptr::null(), count: 0, stride: 0 };
+        // SAFETY: the call is under way; the text is lent, and the list is ours.
+        Error::of_service(unsafe { bank(self.call.pointer, lend(name), &raw mut kept) })?;
+        // SAFETY: the host lends it until the call ends.
+        let kept = unsafe { items::<latentd_kept>(kept) }?;
+        let one = |kept: &latentd_kept| Kept {
+            is_self: kept.which == LATENTD_SELF,
+            part: match kept.part {
+                LATENTD_INPUT => Part::Input,
+                LATENTD_MIDDLE => Part::Middle,
+                LATENTD_OUTPUT => Part::Output,
+                _ => Part::Other,
+            },
+            index: kept.index as usize,
+            layer: kept.layer as usize,
+            image: kept.image as usize,
+            tensor: Tensor { call: self.call, handle: kept.tensor },
+        };
+        Ok(kept.into_iter().map(one).collect())
     }
 
     /// Answers with these samples, one per row.

@@ -1,12 +1,15 @@
 //! What plugins declare of a pass's attention.
 
+use latentd_models::Tensor;
 use latentd_models::networks::unet::AttentionPlaces;
 use latentd_models::networks::unet_sites::SitePart;
 use latentd_models::pipeline::{Role, Rule, RuleChange, RuleKeys};
 use latentd_plugin_api::abi::{
-    LATENTD_ANY, LATENTD_ATTENTION_IDENTITY, LATENTD_ATTENTION_OWN, LATENTD_ATTENTION_SET, LATENTD_COND,
-    LATENTD_CROSS, LATENTD_INPUT, LATENTD_INVALID, LATENTD_MIDDLE, LATENTD_OTHER, LATENTD_OUTPUT,
-    LATENTD_SELF, LATENTD_UNCOND, latentd_attention_rule, latentd_call, latentd_status,
+    LATENTD_ANY, LATENTD_ATTENTION_APPEND, LATENTD_ATTENTION_BANK, LATENTD_ATTENTION_BIAS,
+    LATENTD_ATTENTION_CAPTURE, LATENTD_ATTENTION_IDENTITY, LATENTD_ATTENTION_OWN, LATENTD_ATTENTION_RECEIVED,
+    LATENTD_ATTENTION_SET, LATENTD_COND, LATENTD_CROSS, LATENTD_INPUT, LATENTD_INVALID, LATENTD_MIDDLE,
+    LATENTD_OTHER, LATENTD_OUTPUT, LATENTD_SELF, LATENTD_UNCOND, latentd_attention_rule, latentd_call,
+    latentd_status,
 };
 
 use super::numbers::{mask, tensor};
@@ -16,6 +19,8 @@ use crate::plugins::objects::Objects;
 
 /// Rules that a plugin may declare of a pass.
 const MOST_RULES: usize = 4096;
+/// Bytes of a bank's name.
+const BANK_BYTES: usize = 64;
 /// Tokens of a set.
 const MOST_TOKENS: usize = 77 * 16;
 
@@ -31,23 +36,45 @@ pub(in crate::plugins) unsafe extern "C" fn add_rule(
         if count >= MOST_RULES {
             return wrong(format!("more than {MOST_RULES} rules"));
         }
-        // SAFETY: the plugin lends a text.
-        let tag = unsafe { read_text(given.tag) };
+        // SAFETY: the plugin lends texts.
+        let (tag, bank) = unsafe { (read_text(given.tag), read_text(given.bank)) };
         let mut objects = objects(state)?;
-        let rule = read(call.plugin, &given, tag, declared, &mut objects)
+        let rule = read(call.plugin, &given, (tag, bank), declared, &mut objects)
             .map_err(|Failure(status, text)| Failure(status, format!("rule {count}: {text}")))?;
-        if let RuleChange::Set { keys, .. } = &rule.change {
-            let bytes = match keys {
-                RuleKeys::Context(tokens) => tokens.dim(0) * tokens.dim(1) * declared.stage.bytes_per_token,
-                RuleKeys::KeyValue(key, value) => size_of_val(key.values()) + size_of_val(value.values()),
-            };
+        let bytes = bytes_of(&rule.change, declared);
+        if bytes > 0 {
             declared.leases.borrow_mut().push(reserve(call, bytes)?);
+        }
+        // What is multiplied by zero is not there.
+        if matches!(
+            rule.change,
+            RuleChange::Append { weight: 0.0, .. } | RuleChange::FromBank { weight: 0.0, .. }
+        ) {
+            return Ok(());
         }
         declared.rules.borrow_mut().push(rule);
         Ok(())
     };
     // SAFETY: the plugin names a call.
     unsafe { serve(call, work) }
+}
+
+/// What is kept for a rule.
+fn bytes_of(change: &RuleChange, declared: &Declared) -> usize {
+    let pictures = declared.stage.images.len();
+    match change {
+        RuleChange::Set { keys: RuleKeys::Context(tokens), .. } => {
+            tokens.dim(0) * tokens.dim(1) * declared.stage.bytes_per_token
+        }
+        RuleChange::Append { keys: RuleKeys::Context(tokens), .. } => size_of_val(tokens.values()),
+        RuleChange::Set { keys: RuleKeys::KeyValue(key, value), .. }
+        | RuleChange::Append { keys: RuleKeys::KeyValue(key, value), .. } => {
+            size_of_val(key.values()) + size_of_val(value.values())
+        }
+        RuleChange::Bias(bias) => size_of_val(bias.values()),
+        RuleChange::Capture(_) | RuleChange::Received(_) => declared.stage.bytes_of_sources * pictures,
+        RuleChange::Own { .. } | RuleChange::Identity | RuleChange::FromBank { .. } => 0,
+    }
 }
 
 fn wrong<T>(text: impl Into<String>) -> Served<T> {
@@ -57,7 +84,7 @@ fn wrong<T>(text: impl Into<String>) -> Served<T> {
 fn read(
     plugin: &str,
     given: &latentd_attention_rule,
-    tag: String,
+    (tag, bank): (String, String),
     declared: &Declared,
     objects: &mut Objects,
 ) -> Served<Rule> {
@@ -97,12 +124,13 @@ fn read(
         image,
         tag,
         span: (given.from, given.until),
-        change: change(given, &places, declared, objects)?,
+        change: change(given, bank, &places, declared, objects)?,
     })
 }
 
 fn change(
     given: &latentd_attention_rule,
+    bank: String,
     places: &AttentionPlaces,
     declared: &Declared,
     objects: &mut Objects,
@@ -115,17 +143,17 @@ fn change(
     match given.kind {
         LATENTD_ATTENTION_OWN => Ok(RuleChange::Own { weight, mask }),
         LATENTD_ATTENTION_SET => {
-            let mut tensor = |handle: u64, what: &str| tensor(objects.content(handle)?, what);
-            let keys = match (given.context, given.key, given.value) {
-                (context, 0, 0) if context != 0 => RuleKeys::Context(tensor(context, "context")?),
-                (0, key, value) if key != 0 && value != 0 => {
-                    RuleKeys::KeyValue(tensor(key, "key")?, tensor(value, "value")?)
-                }
-                _ => return wrong("a set has a context, or else a key and a value"),
-            };
-            check_keys(&keys, places, declared)?;
-            Ok(RuleChange::Set { keys, weight, mask })
+            Ok(RuleChange::Set { keys: keys(given, places, declared, objects)?, weight, mask })
         }
+        _ if mask.is_some() => wrong("masks are of SET and OWN"),
+        LATENTD_ATTENTION_APPEND => {
+            Ok(RuleChange::Append { keys: keys(given, places, declared, objects)?, weight })
+        }
+        LATENTD_ATTENTION_BIAS => bias(given, places, objects).map(RuleChange::Bias),
+        LATENTD_ATTENTION_CAPTURE if places.is_self => named(bank).map(RuleChange::Capture),
+        LATENTD_ATTENTION_BANK if places.is_self => Ok(RuleChange::FromBank { bank: named(bank)?, weight }),
+        LATENTD_ATTENTION_CAPTURE | LATENTD_ATTENTION_BANK => wrong("banks of tokens are of LATENTD_SELF"),
+        LATENTD_ATTENTION_RECEIVED => named(bank).map(RuleChange::Received),
         LATENTD_ATTENTION_IDENTITY if places.is_self => Ok(RuleChange::Identity),
         LATENTD_ATTENTION_IDENTITY => wrong("identity is of LATENTD_SELF"),
         other => Err(Failure(
@@ -133,6 +161,46 @@ fn change(
             format!("this latentd has no rule of kind {other}"),
         )),
     }
+}
+
+/// A bank's name.
+fn named(bank: String) -> Served<String> {
+    if bank.is_empty() || bank.len() > BANK_BYTES {
+        return wrong(format!("a bank's name has 1 to {BANK_BYTES} bytes, '{bank}' has {}", bank.len()));
+    }
+    Ok(bank)
+}
+
+/// A bias `(1 or queries, keys)`.
+fn bias(given: &latentd_attention_rule, places: &AttentionPlaces, objects: &mut Objects) -> Served<Tensor> {
+    let bias = tensor(objects.content(given.bias)?, "the bias")?;
+    let is_one = places.part.is_some() && places.index.is_some() && places.layer.is_some();
+    match *bias.dims() {
+        [0, _] | [_, 0] => wrong("the bias is empty"),
+        [1, _] => Ok(bias),
+        [_, _] if is_one => Ok(bias),
+        [_, _] => wrong("a bias of queries is of one attention: name its part, index and layer"),
+        _ => wrong(format!("the bias is {:?}; (1 or queries, keys) is needed", bias.dims())),
+    }
+}
+
+/// What a set or what is appended has.
+fn keys(
+    given: &latentd_attention_rule,
+    places: &AttentionPlaces,
+    declared: &Declared,
+    objects: &mut Objects,
+) -> Served<RuleKeys> {
+    let mut tensor = |handle: u64, what: &str| tensor(objects.content(handle)?, what);
+    let keys = match (given.context, given.key, given.value) {
+        (context, 0, 0) if context != 0 => RuleKeys::Context(tensor(context, "context")?),
+        (0, key, value) if key != 0 && value != 0 => {
+            RuleKeys::KeyValue(tensor(key, "key")?, tensor(value, "value")?)
+        }
+        _ => return wrong("it has a context, or else a key and a value"),
+    };
+    check_keys(&keys, places, declared)?;
+    Ok(keys)
 }
 
 fn check_keys(keys: &RuleKeys, places: &AttentionPlaces, declared: &Declared) -> Served {

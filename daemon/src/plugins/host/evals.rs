@@ -1,12 +1,15 @@
 //! The model of the pass, for stages around it.
 
+use latentd_models::networks::unet_sites::SitePart;
 use latentd_models::pipeline::{Region, Role};
 use latentd_plugin_api::abi::{
-    LATENTD_COND, LATENTD_EVALS, LATENTD_INVALID, LATENTD_UNCOND, LATENTD_UNSUPPORTED, latentd_call,
-    latentd_eval_args, latentd_evals, latentd_handle, latentd_list, latentd_row, latentd_status,
+    LATENTD_COND, LATENTD_CROSS, LATENTD_EVALS, LATENTD_INPUT, LATENTD_INVALID, LATENTD_MIDDLE,
+    LATENTD_NOT_FOUND, LATENTD_OUTPUT, LATENTD_SELF, LATENTD_UNCOND, LATENTD_UNSUPPORTED, latentd_call,
+    latentd_eval_args, latentd_evals, latentd_handle, latentd_kept, latentd_list, latentd_row,
+    latentd_status, latentd_text,
 };
 
-use super::serving::{Failure, Served, misuse, objects, read_text, reserve, serve_nested, taken};
+use super::serving::{Failure, Served, misuse, objects, read_text, reserve, serve, serve_nested, taken};
 use crate::plugins::call::{Asked, AskedRow, Call, State};
 use crate::plugins::objects::Content;
 
@@ -15,8 +18,12 @@ const MOST_ROWS: u32 = 1024;
 /// Bytes of a row's tag.
 const TAG_BYTES: usize = 128;
 
-pub(super) static EVALS: latentd_evals =
-    latentd_evals { size: size_of::<latentd_evals>() as u32, reserved: 0, eval: Some(eval) };
+pub(super) static EVALS: latentd_evals = latentd_evals {
+    size: size_of::<latentd_evals>() as u32,
+    reserved: 0,
+    eval: Some(eval),
+    bank: Some(bank),
+};
 
 unsafe extern "C" fn eval(
     call: *mut latentd_call,
@@ -46,6 +53,54 @@ unsafe extern "C" fn eval(
     };
     // SAFETY: the plugin names a call.
     unsafe { serve_nested(call, work) }
+}
+
+unsafe extern "C" fn bank(
+    call: *mut latentd_call,
+    name: latentd_text,
+    kept: *mut latentd_list,
+) -> latentd_status {
+    let work = |call: &Call<'_>, state: &mut State<'_>| {
+        let Some(model) = call.at_hand.model else {
+            return Err(Failure(LATENTD_UNSUPPORTED, "banks are read in denoise.wrap alone".to_owned()));
+        };
+        if kept.is_null() {
+            return misuse("kept is null");
+        }
+        // SAFETY: the plugin lends a text.
+        let name = unsafe { read_text(name) };
+        let Some(bank) = model.bank(call.plugin, &name) else {
+            return Err(Failure(LATENTD_NOT_FOUND, format!("no rule of this pass names a bank '{name}'")));
+        };
+        let mut told = vec![];
+        for (at, picture, tensor) in bank.all() {
+            let lease = reserve(call, size_of_val(tensor.values()))?;
+            told.push(latentd_kept {
+                which: if at.is_self { LATENTD_SELF } else { LATENTD_CROSS },
+                part: match at.part {
+                    SitePart::Input | SitePart::InputStored => LATENTD_INPUT,
+                    SitePart::Middle => LATENTD_MIDDLE,
+                    SitePart::Output => LATENTD_OUTPUT,
+                },
+                index: at.index as u32,
+                layer: at.layer as u32,
+                image: picture as u32,
+                reserved: 0,
+                tensor: objects(state)?.allocate(Content::Tensor(tensor), Some(lease))?,
+            });
+        }
+        let list = latentd_list {
+            items: told.as_ptr().cast(),
+            count: told.len() as u32,
+            stride: size_of::<latentd_kept>() as u32,
+        };
+        state.lent.push(Box::new(told));
+        // SAFETY: it is not null, and the plugin's own.
+        unsafe { kept.write(list) };
+        Ok(())
+    };
+    // SAFETY: the plugin names a call.
+    unsafe { serve(call, work) }
 }
 
 /// What a plugin asks.

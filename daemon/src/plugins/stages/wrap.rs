@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latentd_models::Tensor;
+use latentd_models::networks::attention_bank::Bank;
 use latentd_models::pipeline::{Evaluate, Evaluation, Row};
 use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
@@ -192,9 +193,17 @@ impl Model for Inside<'_, '_> {
             (status, text)
         })
     }
+
+    fn bank(&self, plugin: &str, name: &str) -> Option<Arc<Bank>> {
+        self.bank_of(plugin, name)
+    }
 }
 
 impl Inside<'_, '_> {
+    fn bank_of(&self, plugin: &str, name: &str) -> Option<Arc<Bank>> {
+        self.model.try_borrow().ok()?.bank(plugin, name)
+    }
+
     fn samples(&self, evaluation: &Evaluation, x: &Tensor, inside: u32) -> latentd_models::Result<Tensor> {
         if inside == LATENTD_NEXT
             && let Some(samples) = self.stages.wrapped(self.next, evaluation, x, self.model)?

@@ -292,7 +292,12 @@ impl Scene {
                 return Ok(Made(self.in_order(&samples.unwrap_or(x))?));
             }
             LATENTD_ATTENTION => {
-                let stage = AttentionStage { images, context_width: WIDTH, bytes_per_token: 8 * WIDTH };
+                let stage = AttentionStage {
+                    images,
+                    context_width: WIDTH,
+                    bytes_per_token: 8 * WIDTH,
+                    bytes_of_sources: 1 << 20,
+                };
                 return Ok(Made(declared(&stages.attention(&stage)?)));
             }
             LATENTD_CONTROL_RESIDUALS => return self.call_residuals(stages),
@@ -350,7 +355,20 @@ fn declared(rules: &[Rule]) -> Vec<f32> {
                 made.extend(tensors.into_iter().flat_map(Tensor::values));
                 (*weight, mask)
             }
-            RuleChange::Identity => (1.0, &None),
+            RuleChange::Append { weight, keys } => {
+                let tensors = match keys {
+                    RuleKeys::Context(context) => vec![context],
+                    RuleKeys::KeyValue(key, value) => vec![key, value],
+                };
+                made.extend(tensors.into_iter().flat_map(Tensor::values));
+                (*weight, &None)
+            }
+            RuleChange::Bias(bias) => {
+                made.extend(bias.values());
+                (1.0, &None)
+            }
+            RuleChange::FromBank { weight, .. } => (*weight, &None),
+            RuleChange::Identity | RuleChange::Capture(_) | RuleChange::Received(_) => (1.0, &None),
         };
         made.push(weight as f32);
         made.extend(mask.iter().flat_map(Tensor::values));
