@@ -243,6 +243,23 @@ async fn a_fault_costs_one_call_which_names_plugin_and_method() {
 }
 
 #[tokio::test]
+async fn quick_ones_that_get_stuck_leave_room_for_others() {
+    let daemon = installed();
+    let client = daemon.client().await;
+    let late = json!({"act": "late"});
+    let call = || within(client.call_value("methods.at-once", &late));
+    let (a, b, c, d, e, f, g, h, i) =
+        tokio::join!(call(), call(), call(), call(), call(), call(), call(), call(), call());
+    let names = [a, b, c, d, e, f, g, h, i].map(|answer| {
+        let error = answer.expect_err("refused");
+        error.wire().expect("from the daemon").name
+    });
+    assert_eq!(names.iter().filter(|name| **name == ErrorName::Busy).count(), 1, "{names:?}");
+    assert_eq!(names.iter().filter(|name| **name == ErrorName::Plugin).count(), 8, "{names:?}");
+    called(&client, "methods.at-once", &json!({})).await;
+}
+
+#[tokio::test]
 async fn a_job_is_cancelled_within_a_method() {
     let daemon = installed();
     let client = daemon.client().await;

@@ -2,24 +2,28 @@
 
 use std::path::Path;
 
-use latentd_client::protocol::{ErrorName, PluginParams, Precision, Txt2ImgParams};
+use latentd_client::protocol::{ErrorName, ImageIn, PluginParams, Precision, Txt2ImgParams};
 use latentd_models::image::Picture;
+use rmpv::Value;
+use serde::Serialize;
+use serde_json::json;
 
 use crate::harness::{Daemon, refused, small, within};
 use crate::plugin_library::{build_rust, install};
 
-/// Builds it; gives the library's bytes.
-fn built() -> Vec<u8> {
+/// Builds one of the fixtures; gives the library's bytes.
+fn built(name: &str) -> Vec<u8> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let folder = tempfile::tempdir().expect("a folder");
     let sources = repository.join("tests/fixtures/plugins");
-    for file in ["every_stage.rs", "every_stage.toml"] {
-        std::fs::copy(sources.join(file), folder.path().join(file)).expect("copied");
+    for file in [format!("{name}.rs"), format!("{name}.toml")] {
+        std::fs::copy(sources.join(&file), folder.path().join(&file)).expect("copied");
     }
     let api = repository.join("plugin-api");
+    let package = name.replace('_', "-");
     let manifest = format!(
-        "[package]\nname = \"every-stage\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n\
-         path = \"every_stage.rs\"\n\n[dependencies]\nlatentd-plugin-api = {{ path = '{}' }}\n\
+        "[package]\nname = \"{package}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n\
+         path = \"{name}.rs\"\n\n[dependencies]\nlatentd-plugin-api = {{ path = '{}' }}\nrmp-serde = \"1.3\"\n\
          serde = {{ version = \"1\", features = [\"derive\"] }}\n\n[workspace]\n",
         api.display()
     );
@@ -48,7 +52,7 @@ async fn each_stage_is_had_through_the_wrapper_and_a_panic_costs_one_job() {
         png.map(|png| Picture::decode(png, 1 << 24).expect("decodes").into_rgb().into()).collect()
     };
     let expected = pixels(&plain()).await;
-    install(&daemon, "libevery_stage.so", &built());
+    install(&daemon, "libevery_stage.so", &built("every_stage"));
     assert_eq!(pixels(&request("")).await, expected);
     for stage in [
         "request.rewrite/draft-1",
@@ -68,4 +72,57 @@ async fn each_stage_is_had_through_the_wrapper_and_a_panic_costs_one_job() {
         assert_eq!(text, format!("plugin 'every-stage', {stage}: it panicked: as asked"));
         assert_eq!(pixels(&request("")).await, expected, "{stage}");
     }
+}
+
+#[derive(Serialize)]
+struct Ask {
+    kind: &'static str,
+    name: &'static str,
+    image: ImageIn,
+}
+
+/// A picture of 6 by 5.
+fn ask(kind: &'static str, name: &'static str) -> Ask {
+    let png = Picture::from_raw(vec![10; 90], 6, 5, 3).and_then(|picture| picture.to_png()).expect("a PNG");
+    Ask { kind, name, image: ImageIn::png(png) }
+}
+
+#[tokio::test]
+async fn each_kind_of_engine_and_method_is_had_through_the_wrapper_and_a_panic_costs_one_call() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    install(&daemon, "libevery_engine.so", &built("every_engine"));
+    let call = async |ask: &Ask| within(client.call_value("every-engine.ask", ask)).await;
+    let image = |answer: &Value| {
+        let Value::Binary(png) = &answer["image"]["png"] else { panic!("no PNG: {answer}") };
+        Picture::decode(png, 1 << 20).expect("a picture")
+    };
+    let good = async |kind: &'static str| call(&ask(kind, "good")).await.expect(kind);
+    let larger = image(&good("upscaler").await);
+    assert_eq!((larger.width, larger.height, larger.pixels[0]), (18, 15, 128));
+    for kind in ["restorer", "preprocessor"] {
+        assert_eq!(image(&good(kind).await).pixels, [245; 90], "{kind}");
+    }
+    let found = good("detector").await;
+    assert_eq!(found["labels"], Value::Array(vec!["whole".into()]));
+    assert_eq!(found["embedding"]["shape"], Value::Array(vec![2.into()]));
+    assert_eq!(found["points"][0][1].as_f64(), Some(2.0));
+    let tagged = good("tagger").await;
+    assert_eq!((&tagged["labels"][0], &tagged["caption"]), (&"picture".into(), &"a picture".into()));
+    for kind in ["upscaler", "restorer", "preprocessor", "detector", "tagger"] {
+        let text = refused(call(&ask(kind, "panic")).await, ErrorName::Plugin);
+        let expected = format!(
+            "plugin 'every-engine', method 'ask': plugin 'every-engine', {kind} 'panic': it panicked: as asked"
+        );
+        assert_eq!(text, expected);
+        good(kind).await;
+    }
+    let text = refused(call(&ask("detector", "panic as it is named")).await, ErrorName::Plugin);
+    assert_eq!(text, "plugin 'every-engine', detector 'panic as it is named': it panicked: as asked");
+    for method in ["work", "at-once"] {
+        let called = within(client.call_value(&format!("every-engine.{method}"), &json!({}))).await;
+        let text = refused(called, ErrorName::Plugin);
+        assert_eq!(text, format!("plugin 'every-engine', method '{method}': it panicked: as asked"));
+    }
+    good("detector").await;
 }
