@@ -1921,6 +1921,42 @@ typedef struct latentd_kept {
     latentd_handle tensor;
 } latentd_kept;
 
+/* A picture's text. */
+typedef struct latentd_infotext {
+    /* sizeof of it, as the host knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /* latentd_pair: those of which no field of a request says anything, in their order. */
+    struct latentd_list pairs;
+    /* The prompt. */
+    struct latentd_text prompt;
+    /* The negative one. */
+    struct latentd_text negative_prompt;
+} latentd_infotext;
+
+/* LATENTD_INFOTEXT_PARSE. [control] */
+typedef struct latentd_infotext_stage {
+    /* sizeof of it, as the plugin knows it. */
+    uint32_t size;
+    /* 0. */
+    uint32_t reserved;
+    /*
+     As somebody asks how a picture was made; no instance is there, and no job. `reply` in slot 0: MessagePack, a map: what this
+     plugin would be given to do the same, by its schema. Without a reply the text says nothing of it. Not called where the
+     text names the plugin already, as texts of this host do. Within 5 seconds; what is wrong is a notice.
+     */
+    latentd_status (*run)(struct latentd_call *call, const struct latentd_infotext *text);
+} latentd_infotext_stage;
+
+/* `KEY: VALUE` of a picture's text. */
+typedef struct latentd_pair {
+    /* As it stands there. */
+    struct latentd_text key;
+    /* Without the quotes that it had there. */
+    struct latentd_text value;
+} latentd_pair;
+
 /* Success. */
 #define LATENTD_OK 0
 
@@ -1990,6 +2026,10 @@ typedef struct latentd_kept {
 #define LATENTD_BATCH_POST "batch.post/draft-1"
 /* Extension of the plugin, latentd_methods_extension: what the manifest's [methods.NAME] name. */
 #define LATENTD_RPC_METHODS "rpc.methods/draft-1"
+/* Stage, latentd_pictures_stage: pictures are finished, and their texts are written. `reply` in slot i: MessagePack, a map of texts: pairs for the text of pictures[i], in the map's order. */
+#define LATENTD_INFOTEXT_WRITE "infotext.write/draft-1"
+/* Stage, latentd_infotext_stage: a picture's text is read. */
+#define LATENTD_INFOTEXT_PARSE "infotext.parse/draft-1"
 /* Extension of the plugin, latentd_engine_stage: what the manifest's [engines.KIND] name. */
 #define LATENTD_ENGINES "engines/draft-1"
 /* Service, latentd_jobs. */

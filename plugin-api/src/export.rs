@@ -9,11 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::abi::{
     self, LATENTD_ABI_MAJOR, LATENTD_ABI_MINOR, LATENTD_OK, LATENTD_SKIP, latentd_attention,
     latentd_attention_stage, latentd_block, latentd_call, latentd_conditioning_stage, latentd_conds,
-    latentd_control, latentd_control_stage, latentd_denoise, latentd_denoise_stage, latentd_job,
-    latentd_latents, latentd_latents_stage, latentd_method, latentd_methods_extension, latentd_pass,
-    latentd_pass_stage, latentd_pictures, latentd_pictures_stage, latentd_plan, latentd_plan_extension,
-    latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage, latentd_status, latentd_tag,
-    latentd_tags_stage, latentd_text, latentd_unet_block_stage,
+    latentd_control, latentd_control_stage, latentd_denoise, latentd_denoise_stage, latentd_infotext,
+    latentd_infotext_stage, latentd_job, latentd_latents, latentd_latents_stage, latentd_method,
+    latentd_methods_extension, latentd_pass, latentd_pass_stage, latentd_pictures, latentd_pictures_stage,
+    latentd_plan, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite, latentd_rewrite_stage,
+    latentd_status, latentd_tag, latentd_tags_stage, latentd_text, latentd_unet_block_stage,
 };
 use crate::host;
 use crate::job::{self, Job, Plan, Plugin};
@@ -21,7 +21,7 @@ use crate::methods::{self, MethodCall};
 use crate::running::{instance, run};
 use crate::stages::{
     self, Batch, Block, Combine, Conds, Controlling, Declaring, Denoising, Latents, Passing, Pictures,
-    Rewrite, Tag, Wrap,
+    Reading, Rewrite, Tag, Wrap, Writing,
 };
 
 /// Makes a library of a type that is a [`Plugin`]: `export!(TYPE, "MANIFEST.toml", [STAGE, …])`. The manifest's path counts
@@ -191,6 +191,32 @@ stage!(/// The table of [`stages::ImagePost`].
     ImagePost: latentd_pictures_stage, latentd_pictures as Pictures, LATENTD_IMAGE_POST, image_post);
 stage!(/// The table of [`stages::BatchPost`].
     BatchPost: latentd_pictures_stage, latentd_pictures as Batch, LATENTD_BATCH_POST, batch_post);
+
+stage!(/// The table of [`stages::InfotextWrite`].
+    InfotextWrite: latentd_pictures_stage, latentd_pictures as Writing, LATENTD_INFOTEXT_WRITE, infotext_write);
+
+/// The table of [`stages::InfotextParse`].
+pub struct InfotextParse<P>(PhantomData<P>);
+
+/// cbindgen:ignore
+impl<P: stages::InfotextParse> InfotextParse<P> {
+    /// The stage's id.
+    pub const ID: &'static str = abi::LATENTD_INFOTEXT_PARSE;
+    /// Its table.
+    pub const TABLE: latentd_infotext_stage = latentd_infotext_stage {
+        size: size_of::<latentd_infotext_stage>() as u32,
+        reserved: 0,
+        run: Some(Self::run),
+    };
+
+    unsafe extern "C" fn run(call: *mut latentd_call, text: *const latentd_infotext) -> latentd_status {
+        run(call, |call| {
+            // SAFETY: as the ABI says.
+            P::infotext_parse(&unsafe { Reading::of(call, text) }?)?;
+            Ok(LATENTD_OK)
+        })
+    }
+}
 
 /// The table of [`stages::RequestRewrite`].
 pub struct RequestRewrite<P>(PhantomData<P>);

@@ -78,9 +78,10 @@ pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{
     Ask, Attention, BankKept, Batch, BatchPost, Begun, Block, Combine, Cond, Conditioning, Conds,
     ControlResiduals, Controlling, Crop, Declaring, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising,
-    Encoded, Evaluation, ImagePost, Inside, LatentFinal, Latents, NoiseInit, Part, Pass, PassBegin, PassKind,
-    Passing, Patch, Picture, Pictures, PromptTags, PromptText, RequestRewrite, Residual, ResidualAt, Rewrite,
-    Role, Row, Tag, TagAnswer, Token, UNetBlock, Where, Wrap,
+    Encoded, Evaluation, ImagePost, InfotextParse, InfotextWrite, Inside, LatentFinal, Latents, NoiseInit,
+    Part, Pass, PassBegin, PassKind, Passing, Patch, Picture, Pictures, PromptTags, PromptText, Reading,
+    RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Tag, TagAnswer, Token, UNetBlock, Where, Wrap,
+    Writing,
 };
 pub use subjobs::{SubImage, SubJob, SubPicture, SubPlan, SubResult};
 pub use tensor::{Kept, NewTensor, Tensor};

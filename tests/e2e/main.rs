@@ -47,6 +47,7 @@ mod plugin_parity;
 mod plugin_saves;
 mod plugin_services;
 mod plugin_settings;
+mod plugin_texts;
 mod plugin_vae;
 mod plugins;
 mod prompt_grammar;

@@ -67,6 +67,7 @@ async fn each_stage_is_had_through_the_wrapper_and_a_panic_costs_one_job() {
         "latent.final/draft-1",
         "image.post/draft-1",
         "batch.post/draft-1",
+        "infotext.write/draft-1",
     ] {
         let text = refused(within(client.txt2img(&request(stage))).await, ErrorName::Plugin);
         assert_eq!(text, format!("plugin 'every-stage', {stage}: it panicked: as asked"));

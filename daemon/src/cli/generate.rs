@@ -345,6 +345,7 @@ async fn told(
 ) -> Result<RepeatRequest, Failure> {
     let info = info::of(global, config, models_dirs, picture).await?;
     let shown = picture.display();
+    info.notices.iter().for_each(|notice| say(&format!("latentd: {}", visible(notice))));
     let request = info.request.ok_or_else(|| {
         let advice = if info.texts.is_empty() {
             "give a prompt"

@@ -10,7 +10,7 @@ use latentd_client::protocol::{ImageIn, ImageInfo};
 use super::failure::Failure;
 use super::global::GlobalArgs;
 use super::launch::ask;
-use super::output::{print, print_json};
+use super::output::{print, print_json, say, visible};
 use crate::config::Config;
 
 /// Flags of `info`.
@@ -53,6 +53,7 @@ pub(super) async fn run(global: &GlobalArgs, args: InfoArgs) -> Result<ExitCode,
         print_json(&info)?;
         return Ok(ExitCode::SUCCESS);
     }
+    info.notices.iter().for_each(|notice| say(&format!("latentd: {}", visible(notice))));
     let text = match info.infotext {
         Some(text) => format!("{text}\n"),
         // As the programs have it that wrote it.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use latentd_client::protocol::PluginParams;
 use latentd_plugin_api::abi::{
-    LATENTD_PASS_BEGIN, LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE, LATENTD_SKIP, latentd_job,
+    LATENTD_INFOTEXT_PARSE, LATENTD_PASS_BEGIN, LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE, LATENTD_SKIP,
+    latentd_job,
 };
 
 use super::call::{Answer, Call, Job, Want};
@@ -274,7 +275,7 @@ impl JobPlugins {
 
 /// Whether a stage is one of a drawing: others have no instance.
 pub(super) fn is_of_jobs(stage: &str) -> bool {
-    ![LATENTD_REQUEST_REWRITE, LATENTD_PROMPT_TAGS].contains(&stage)
+    ![LATENTD_REQUEST_REWRITE, LATENTD_PROMPT_TAGS, LATENTD_INFOTEXT_PARSE].contains(&stage)
 }
 
 /// What is lent to a plugin of a job.

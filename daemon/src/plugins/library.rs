@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use latentd_plugin_api::abi::{
     ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING,
     LATENTD_CONTROL_RESIDUALS, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
-    LATENTD_ENGINES, LATENTD_IMAGE_POST, LATENTD_JOB_PLAN, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT,
-    LATENTD_PASS_BEGIN, LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE, LATENTD_RPC_METHODS,
-    LATENTD_UNET_BLOCK, latentd_attention_stage, latentd_conditioning_stage, latentd_control_stage,
-    latentd_denoise_stage, latentd_engine_stage, latentd_latents_stage, latentd_methods_extension,
-    latentd_pass_stage, latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry,
-    latentd_rewrite_stage, latentd_tags_stage, latentd_unet_block_stage,
+    LATENTD_ENGINES, LATENTD_IMAGE_POST, LATENTD_INFOTEXT_PARSE, LATENTD_INFOTEXT_WRITE, LATENTD_JOB_PLAN,
+    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_PROMPT_TAGS,
+    LATENTD_REQUEST_REWRITE, LATENTD_RPC_METHODS, LATENTD_UNET_BLOCK, latentd_attention_stage,
+    latentd_conditioning_stage, latentd_control_stage, latentd_denoise_stage, latentd_engine_stage,
+    latentd_infotext_stage, latentd_latents_stage, latentd_methods_extension, latentd_pass_stage,
+    latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite_stage,
+    latentd_tags_stage, latentd_unet_block_stage,
 };
 
 use libloading::Library;
@@ -97,6 +98,8 @@ stages! {
     latent_final: latentd_latents_stage.run = LATENTD_LATENT_FINAL,
     image_post: latentd_pictures_stage.run = LATENTD_IMAGE_POST,
     batch_post: latentd_pictures_stage.run = LATENTD_BATCH_POST,
+    infotext_write: latentd_pictures_stage.run = LATENTD_INFOTEXT_WRITE,
+    infotext_parse: latentd_infotext_stage.run = LATENTD_INFOTEXT_PARSE,
 }
 
 /// Libraries that were loaded, by their hashes.

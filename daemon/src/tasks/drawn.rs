@@ -26,7 +26,7 @@ use super::subruns::{Drawn, SubRuns};
 use super::task::Run;
 use crate::error::{Class, Error, Result};
 use crate::memory::{HiresWish, Known, Lent, Wishes};
-use crate::plugins::JobStages;
+use crate::plugins::{JobStages, Pair};
 
 impl Draw {
     /// Draws and packs; of the job so many pictures were packed before, and so many beside them.
@@ -81,13 +81,13 @@ impl Draw {
                 let drawn = self.round(&self.drawing, from, run, &mut course)?;
                 course.beside.pack(packing, |image| first + image)?;
                 let images =
-                    drawn.into_iter().enumerate().map(|(index, Finished { picture, drawn, room })| {
+                    drawn.into_iter().enumerate().map(|(index, Finished { picture, drawn, room, pairs })| {
                         if cancelled() {
                             let text = "cancelled while its pictures were put together";
                             return Err(Error::new(Class::Cancelled, text));
                         }
                         let told = self.told.clone().of_image(drawn.index);
-                        let infotext = self.infotext(&drawn, &told, &course.known, run)?;
+                        let infotext = self.infotext((&drawn, &pairs), &told, &mut course, run)?;
                         let (seed, subseed) = (drawn.seed, drawn.subseed);
                         let packed = packing.pack(picture, seed, infotext, first + index)?;
                         drop(room);
@@ -146,10 +146,10 @@ impl Draw {
                 // What is drawn of a loop becomes the next image, be it at once or after other loops.
                 course.beside.pack(packing, |_| before + images.len())?;
                 let drawn = drawn.into_iter().next();
-                let Finished { picture, drawn, room } =
+                let Finished { picture, drawn, room, pairs } =
                     drawn.ok_or_else(|| Error::internal("a loop drew nothing"))?;
                 told.request.denoising_strength = Some(way.strength);
-                let infotext = self.infotext(&drawn, &told, &course.known, run)?;
+                let infotext = self.infotext((&drawn, &pairs), &told, course, run)?;
                 if number + 1 < loopback.loops {
                     let given = Given::of_picture(&picture)?;
                     ready = from.looped(&given, batch, &self.studio)?;
@@ -189,11 +189,11 @@ impl Draw {
             let made = continuation.continued(&picture, &mut parts)?;
             let last = parts.last;
             course.beside.pack(packing, |_| before + images.len())?;
-            let drawn = last.ok_or_else(|| Error::internal("nothing was drawn"))?;
+            let (drawn, pairs) = last.ok_or_else(|| Error::internal("nothing was drawn"))?;
             // That of the first part draws them all.
             let drawn = pipeline::Output { seed: drawing.seed, ..drawn };
             let told = self.told.clone().of_image(0);
-            let infotext = self.infotext(&drawn, &told, &course.known, run)?;
+            let infotext = self.infotext((&drawn, &pairs), &told, course, run)?;
             let packed = packing.pack(made, drawn.seed, infotext, before + images.len())?;
             images.push(ImageOut { subseed: drawn.subseed, ..packed });
         }
@@ -321,8 +321,8 @@ struct Parts<'a, 'b> {
     drawing: &'a pipeline::Txt2Img,
     run: &'a Run<'b>,
     course: &'a mut Course,
-    /// What was drawn last, without its picture.
-    last: Option<pipeline::Output>,
+    /// What was drawn last, without its picture, and what plugins add to its text.
+    last: Option<(pipeline::Output, Vec<Pair>)>,
 }
 
 impl Draws for Parts<'_, '_> {
@@ -349,15 +349,15 @@ impl Draws for Parts<'_, '_> {
         let drawn = draw.round(&drawing, Some((from, &ready, from.way())), run, self.course)?;
         let drawn = drawn.into_iter().next();
         let drawn = drawn.ok_or_else(|| Error::internal("a part was not drawn"))?;
-        self.last = Some(drawn.drawn);
+        self.last = Some((drawn.drawn, drawn.pairs));
         Ok(drawn.picture)
     }
 }
 
 /// What a run goes through, however often it draws.
-struct Course {
+pub(super) struct Course {
     started: Instant,
-    known: Arc<Known>,
+    pub(super) known: Arc<Known>,
     wishes: Wishes,
     /// Whether what lay idle was let go of.
     has_emptied: bool,
@@ -377,7 +377,7 @@ struct Course {
 
 impl Course {
     /// Tells each once.
-    fn tell(&mut self, notices: Vec<String>) {
+    pub(super) fn tell(&mut self, notices: Vec<String>) {
         for text in notices {
             if !self.notices.contains(&text) {
                 self.notices.push(text);

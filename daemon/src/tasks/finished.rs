@@ -5,9 +5,10 @@ use latentd_models::pipeline::Output;
 use latentd_models::{Error, Result};
 
 use super::from_pictures::Ready;
+use super::infotext;
 use super::task::Watch;
 use crate::memory::Lease;
-use crate::plugins::{JobStages, Whole};
+use crate::plugins::{JobStages, Pair, Whole};
 
 /// A picture that is given back.
 pub(super) struct Finished {
@@ -16,6 +17,8 @@ pub(super) struct Finished {
     pub drawn: Output,
     /// What it takes beyond what was planned, until it is packed.
     pub room: Option<Lease>,
+    /// What plugins add to its text.
+    pub pairs: Vec<Pair>,
 }
 
 /// How pictures of a drawing are finished.
@@ -56,6 +59,13 @@ pub(super) fn finished(
         drawn.push(output);
     }
     let rooms = stages.batch_post(&mut pictures, is_part, most_bytes)?;
-    let all = pictures.into_iter().zip(rooms).zip(drawn);
-    Ok(all.map(|((Whole { picture, .. }, room), drawn)| Finished { picture, drawn, room }).collect())
+    let pairs = stages.infotext_pairs(&mut pictures, &infotext::is_own_key)?;
+    let all = pictures.into_iter().zip(rooms).zip(drawn).zip(pairs);
+    let finished = |(((whole, room), drawn), pairs): (((Whole, _), _), _)| Finished {
+        picture: whole.picture,
+        drawn,
+        room,
+        pairs,
+    };
+    Ok(all.map(finished).collect())
 }

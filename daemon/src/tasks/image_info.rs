@@ -7,6 +7,7 @@ use super::given::{Given, Sources, wrong};
 use super::infotext;
 use super::studio::Studio;
 use crate::error::Result;
+use crate::plugins::ForeignText;
 
 /// What the picture says of how it was made.
 pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<ImageInfo> {
@@ -21,6 +22,15 @@ pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<Ima
         let (mut told, others) = infotext::read(text);
         told.request.plugin_versions = studio.plugins.still_there(told.versions_of_plugins());
         let is_known = |kind| move |hash: &str| studio.library.find(kind, hash).is_ok();
+        let named = &told.request.plugins;
+        let of_others = ForeignText {
+            pairs: &others,
+            prompt: told.request.prompt.first(),
+            negative_prompt: told.request.negative_prompt.first(),
+        };
+        let (read, notices) = studio.plugins.parsed(&of_others, named);
+        told.request.plugins.extend(read);
+        info.notices = notices;
         info.request = Some(told.into_request(is_known(LibraryKind::Checkpoint), is_known(LibraryKind::Vae)));
         info.others = others.into_iter().collect();
     }

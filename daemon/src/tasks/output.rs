@@ -43,6 +43,14 @@ impl Output {
         *self == Self::Encoded(PictureFormat::Jpeg)
     }
 
+    /// Refuses a text that a picture of this form has no room for.
+    pub(super) fn check_infotext(&self, text: &str) -> Result<()> {
+        match self {
+            Self::Encoded(format) => Ok(format.check_infotext(text.encode_utf16().count())?),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses prompts that a picture of this form has no room for; or the whole of a text that says them, without the names
     /// and numbers that are not known yet.
     pub(super) fn check_prompts<'a>(&self, prompts: impl IntoIterator<Item = &'a str>) -> Result<()> {

@@ -1,9 +1,11 @@
 //! The text of a picture that was drawn: what of the request is known only now, and the hashes of the files that drew it.
 
 use latentd_client::protocol::{Emphasis, Txt2ImgParams};
+use latentd_models::image::Infotext;
 use latentd_models::pipeline::{self, PassKind};
 
 use super::draw::{Draw, SecondPass};
+use super::drawn::Course;
 use super::infotext::{self, Named, Told};
 use super::names;
 use super::sampling;
@@ -12,6 +14,7 @@ use super::told_prompt::with_prompts;
 use crate::error::{Error, Result};
 use crate::library::{ModelFiles, Pinned};
 use crate::memory::Known;
+use crate::plugins::Pair;
 
 impl Draw {
     /// The refiner as A1111 writes it, if it drew.
@@ -39,14 +42,42 @@ impl Draw {
         self.embeddings.hashes(&drawing.texts_of(index)?, &drawing.reading, cancelled)
     }
 
-    /// The picture's text. Waits for the hashes of the files that drew it.
+    /// The picture's text with the pairs that plugins add, in front of A1111's version as its extensions have theirs. Waits for the
+    /// hashes of the files that drew it. Pairs for which the picture's format has no room are left out, and that is told.
     pub(super) fn infotext(
+        &self,
+        (drawn, pairs): (&pipeline::Output, &[Pair]),
+        told: &Told,
+        course: &mut Course,
+        run: &Run<'_>,
+    ) -> Result<String> {
+        let mut text = self.own_infotext(drawn, told, &course.known, run)?;
+        let own = text.to_string();
+        if pairs.is_empty() {
+            return Ok(own);
+        }
+        let end = text.fields.iter().rposition(|(key, _)| key == "Version").unwrap_or(text.fields.len());
+        text.fields.splice(end..end, pairs.iter().cloned());
+        let whole = text.to_string();
+        if self.output.check_infotext(&whole).is_ok() {
+            return Ok(whole);
+        }
+        let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
+        course.tell(vec![format!(
+            "jpeg: no room for {} in the picture's text; use png or webp",
+            keys.join(", ")
+        )]);
+        Ok(own)
+    }
+
+    /// The picture's text without what plugins add.
+    fn own_infotext(
         &self,
         drawn: &pipeline::Output,
         told: &Told,
         known: &Known,
         run: &Run<'_>,
-    ) -> Result<String> {
+    ) -> Result<Infotext> {
         let cancelled = || run.watch.is_cancelled();
         let named = |file: &Pinned, name: String| {
             let sha256 = file.sha256(&cancelled)?;
@@ -91,7 +122,7 @@ impl Draw {
             embedding_hashes: self.embedding_hashes(drawing, drawn.index, &cancelled)?,
             ..told
         };
-        Ok(infotext::write(&told).to_string())
+        Ok(infotext::write(&told))
     }
 }
 

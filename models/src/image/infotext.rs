@@ -25,6 +25,9 @@ const EXACT_NEGATIVE: &str = "Exact negative prompt";
 const FEWEST_PAIRS: usize = 3;
 
 impl Infotext {
+    /// Keys that stand behind all others, where a prompt is not read as it was written.
+    pub const EXACT_KEYS: [&'static str; 2] = [EXACT, EXACT_NEGATIVE];
+
     /// Adds a pair at the end.
     pub fn push(&mut self, key: &str, value: impl std::fmt::Display) {
         self.fields.push((key.to_owned(), value.to_string()));

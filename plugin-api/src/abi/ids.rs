@@ -54,6 +54,11 @@ ids! {
     LATENTD_BATCH_POST = "batch.post/draft-1";
     /// Extension of the plugin, latentd_methods_extension: what the manifest's \[methods.NAME\] name.
     LATENTD_RPC_METHODS = "rpc.methods/draft-1";
+    /// Stage, latentd_pictures_stage: pictures are finished, and their texts are written. `reply` in slot i: MessagePack, a map of
+    /// texts: pairs for the text of pictures\[i\], in the map's order.
+    LATENTD_INFOTEXT_WRITE = "infotext.write/draft-1";
+    /// Stage, latentd_infotext_stage: a picture's text is read.
+    LATENTD_INFOTEXT_PARSE = "infotext.parse/draft-1";
     /// Extension of the plugin, latentd_engine_stage: what the manifest's \[engines.KIND\] name.
     LATENTD_ENGINES = "engines/draft-1";
     /// Service, latentd_jobs.

@@ -511,6 +511,8 @@ class ImageInfo:
     """Pairs of the text of which ``params`` says nothing."""
     texts: Dict[str, str] = field(default_factory=dict, repr=False)
     """The picture's other texts by their keywords, as the programs have them that wrote them."""
+    notices: List[str] = field(default_factory=list, repr=False)
+    """What plugins that read such texts have to say, and what of their answers is wrong."""
 
 
 @dataclass(frozen=True)
@@ -689,6 +691,7 @@ def parse_image_info(value: Any) -> ImageInfo:
         params=None if params is None else dict(params),
         others=dict(value.get("others") or {}),
         texts=dict(value.get("texts") or {}),
+        notices=[str(notice) for notice in value.get("notices") or []],
     )
 
 

@@ -23,6 +23,24 @@ pub(crate) struct Whole {
     pub is_last: bool,
 }
 
+impl Whole {
+    /// Its pixels, taken out of it.
+    pub(super) fn lend(&mut self) -> Content {
+        let pixels = Arc::new(std::mem::take(&mut self.picture.pixels));
+        let (width, height) = (self.picture.width, self.picture.height);
+        Content::Image(Image { width, height, channels: self.picture.channels.count(), pixels })
+    }
+
+    /// What stands in their place.
+    pub(super) fn take_back(&mut self, content: Content) -> latentd_models::Result<()> {
+        if let Content::Image(Image { width, height, channels, pixels }) = content {
+            let channels = Channels::from_count(channels as u32)?;
+            self.picture = Picture { width, height, channels, pixels: Arc::unwrap_or_clone(pixels) };
+        }
+        Ok(())
+    }
+}
+
 impl JobStages<'_> {
     /// All pictures of a drawing are whole, and may have so many bytes together; sizes and channels stay if each becomes part
     /// of another. Gives what each takes beyond what it took.
@@ -39,7 +57,7 @@ impl JobStages<'_> {
         let mut told: Vec<(&mut Whole, &mut Option<Lease>)> =
             pictures.iter_mut().zip(&mut rooms).filter(|(whole, _)| whole.is_last).collect();
         let whose: Vec<(usize, u64)> = told.iter().map(|(whole, _)| (whole.index, whole.seed)).collect();
-        let mut contents: Vec<Content> = told.iter_mut().map(|(whole, _)| lent(&mut whole.picture)).collect();
+        let mut contents: Vec<Content> = told.iter_mut().map(|(whole, _)| whole.lend()).collect();
         let slots = contents.len();
         let at_hand = AtHand { any_size: !is_part, is_between: true, ..AtHand::default() };
         let function = |called: &Called<'_>| called.batch_post(&whose);
@@ -53,30 +71,20 @@ impl JobStages<'_> {
             return Err(self.fail(Error::new(Class::Plugin, text)));
         }
         for ((whole, room), content) in told.iter_mut().zip(contents) {
-            let Content::Image(image) = content else { continue };
             let before = whole.picture.width * whole.picture.height * whole.picture.channels.count();
-            if let Some(more) = image.pixels.len().checked_sub(before).filter(|more| *more > 0) {
+            let after: usize = content.dims().iter().product();
+            if let Some(more) = after.checked_sub(before).filter(|more| *more > 0) {
                 let lease = self.job.reserve(more as u64, LATENTD_BATCH_POST);
                 **room = Some(lease.map_err(|error| self.fail(error))?);
             }
-            let (width, height) = (image.width, image.height);
-            let channels = Channels::from_count(image.channels as u32)?;
-            let pixels = Arc::unwrap_or_clone(image.pixels);
-            whole.picture = Picture { width, height, channels, pixels };
-            if channels == Channels::Grey {
+            whole.take_back(content)?;
+            if whole.picture.channels == Channels::Grey {
                 // Who asked expects colours.
                 whole.picture = whole.picture.over_colour([255; 3])?;
             }
         }
         Ok(rooms)
     }
-}
-
-/// A picture's pixels, which are taken out of it.
-fn lent(picture: &mut Picture) -> Content {
-    let pixels = Arc::new(std::mem::take(&mut picture.pixels));
-    let (width, height, channels) = (picture.width, picture.height, picture.channels.count());
-    Content::Image(Image { width, height, channels, pixels })
 }
 
 impl Called<'_> {

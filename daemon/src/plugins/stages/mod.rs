@@ -4,6 +4,7 @@
 mod attention;
 mod batch;
 pub(in crate::plugins) mod conditioning;
+mod infotext;
 mod pass_begin;
 mod replacing;
 mod residuals;
@@ -215,12 +216,12 @@ impl<'a> JobStages<'a> {
             if !instance.member.want(stage).is_some_and(&is_turn) {
                 continue;
             }
-            changed |= self.called(instance, stage, (contents, slots), at_hand, &function)?;
+            changed |= self.called(instance, stage, (contents, slots), at_hand, &function)?.is_changed;
         }
         Ok(changed)
     }
 
-    /// Calls one plugin at a stage, as [`Self::chain`] does; whether something was replaced.
+    /// Calls one plugin at a stage, as [`Self::chain`] does; what it left beside notices and artifacts.
     fn called(
         &self,
         instance: &Instance<'_>,
@@ -228,7 +229,7 @@ impl<'a> JobStages<'a> {
         (contents, slots): (&mut [Content], usize),
         at_hand: AtHand<'_>,
         function: impl Fn(&Called<'_>) -> u32,
-    ) -> latentd_models::Result<bool> {
+    ) -> latentd_models::Result<Left> {
         let (begun, waited) = (Instant::now(), self.job.waited());
         let at_hand = AtHand { engines: Some(&self.engines), ..at_hand };
         let called = call(instance, self.job, stage, (contents, slots), at_hand, &function);
@@ -238,10 +239,10 @@ impl<'a> JobStages<'a> {
         instance.calls.set(instance.calls.get() + 1);
         self.hear_engines()?;
         match called {
-            Ok(left) => {
-                self.artifacts.borrow_mut().extend(left.artifacts);
-                let heard = self.hear(instance.member.name(), left.notices);
-                heard.map(|()| left.is_changed).map_err(|error| self.fail(error))
+            Ok(mut left) => {
+                self.artifacts.borrow_mut().append(&mut left.artifacts);
+                let heard = self.hear(instance.member.name(), std::mem::take(&mut left.notices));
+                heard.map(|()| left).map_err(|error| self.fail(error))
             }
             // Not its fault: another range of numbers may hold what this one does not.
             Err(_) if !contents.iter().all(Content::is_finite) => {
@@ -353,6 +354,8 @@ pub(in crate::plugins) struct Left {
     artifacts: Vec<Artifact>,
     /// Whether it replaced something.
     pub(in crate::plugins) is_changed: bool,
+    /// MessagePack by its slot.
+    pub(in crate::plugins) replies: BTreeMap<u32, Vec<u8>>,
 }
 
 /// Calls one plugin, which may replace the first `slots` of `contents`.
@@ -387,7 +390,8 @@ pub(in crate::plugins) fn call(
     let is_changed =
         replace_all(&mut objects.borrow_mut(), state.replaced, (contents, slots), at_hand.any_size)
             .map_err(wrong)?;
-    Ok(Left { notices: state.notices, artifacts: state.artifacts, is_changed })
+    let (notices, artifacts, replies) = (state.notices, state.artifacts, state.replies);
+    Ok(Left { notices, artifacts, is_changed, replies })
 }
 
 fn replace<const N: usize>(

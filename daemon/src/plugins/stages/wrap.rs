@@ -103,7 +103,7 @@ impl Inside<'_, '_> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let is_changed = called?;
+        let is_changed = called?.is_changed;
         match contents.into_iter().next() {
             Some(Content::Tensor(samples)) if is_changed => Ok(Some(samples)),
             _ => Ok(None),

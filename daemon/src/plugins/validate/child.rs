@@ -18,7 +18,9 @@ use super::bench::{Looked, Ready};
 use super::inputs::Random;
 use super::list::{Check, What, checks};
 use super::outcome::{Line, Outcome};
-use super::{engine_checks, library_checks, method_checks, rewrite_checks, stage_checks, tags_checks};
+use super::{
+    engine_checks, infotext_checks, library_checks, method_checks, rewrite_checks, stage_checks, tags_checks,
+};
 use crate::plugins::{library, manifest, manifest::Manifest};
 
 /// Does what it is told to with a library, until it is told to end.
@@ -111,6 +113,10 @@ impl Session<'_> {
             What::Method(place, what) => {
                 let ready = self.ready()?;
                 Err(method_checks::run(ready, place, what, &mut Random::of(self.seed, &check.name)))
+            }
+            What::Infotext(what) => {
+                let ready = self.ready()?;
+                Err(infotext_checks::run(ready, what, &mut Random::of(self.seed, &check.name)))
             }
             What::Exit => Ok(()),
         }

@@ -1,8 +1,10 @@
 //! What there is to look at in a plugin.
 
-use latentd_plugin_api::abi::{LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE};
+use latentd_plugin_api::abi::{LATENTD_INFOTEXT_PARSE, LATENTD_PROMPT_TAGS, LATENTD_REQUEST_REWRITE};
 
-use super::{engine_checks, library_checks, method_checks, rewrite_checks, stage_checks, tags_checks};
+use super::{
+    engine_checks, infotext_checks, library_checks, method_checks, rewrite_checks, stage_checks, tags_checks,
+};
 use crate::plugins::engine_kinds::Kind;
 use crate::plugins::library::STAGES;
 use crate::plugins::manifest::Manifest;
@@ -25,6 +27,7 @@ pub(super) enum What {
     Stage(&'static str, stage_checks::Check),
     Rewrite(rewrite_checks::Check),
     Tags(tags_checks::Check),
+    Infotext(infotext_checks::Check),
     Engine(Kind, engine_checks::Check),
     /// Of the manifest's methods the one in this place.
     Method(usize, method_checks::Check),
@@ -61,6 +64,12 @@ pub(super) fn checks(manifest: &Manifest) -> Vec<Check> {
             if stage == LATENTD_PROMPT_TAGS {
                 let all = tags_checks::ALL.iter();
                 checks.extend(all.map(|(name, what)| check(&format!("{short}/{name}"), What::Tags(*what))));
+                continue;
+            }
+            if stage == LATENTD_INFOTEXT_PARSE {
+                let all = infotext_checks::ALL.iter();
+                checks
+                    .extend(all.map(|(name, what)| check(&format!("{short}/{name}"), What::Infotext(*what))));
                 continue;
             }
             let of_stage = stage_checks::of(stage);

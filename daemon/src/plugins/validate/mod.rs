@@ -9,6 +9,7 @@ mod child;
 mod coding;
 mod conds;
 mod engine_checks;
+mod infotext_checks;
 mod inputs;
 mod library_checks;
 mod list;

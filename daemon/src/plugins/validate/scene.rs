@@ -15,7 +15,7 @@ use latentd_models::prompt::Conditioning;
 use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS,
     LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
-    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_UNET_BLOCK,
+    LATENTD_INFOTEXT_WRITE, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_UNET_BLOCK,
 };
 
 use super::coding::Coding;
@@ -272,14 +272,15 @@ impl Scene {
                 let pixels = pictures.iter().flat_map(|picture| &picture.image.pixels);
                 return Ok(Made(pixels.map(|value| f32::from(*value)).collect()));
             }
+            LATENTD_INFOTEXT_WRITE => {
+                let pairs = stages.infotext_pairs(&mut self.whole(), &|_| false)?;
+                let pairs = pairs.iter().flatten();
+                let bytes =
+                    pairs.flat_map(|(key, value)| key.bytes().chain([0]).chain(value.bytes()).chain([0]));
+                return Ok(Made(bytes.map(f32::from).collect()));
+            }
             LATENTD_BATCH_POST => {
-                let whole = |picture: Picture| Whole {
-                    picture: picture.image.into(),
-                    seed: picture.seed,
-                    index: picture.index,
-                    is_last: true,
-                };
-                let mut pictures: Vec<Whole> = self.pictures.iter().cloned().map(whole).collect();
+                let mut pictures = self.whole();
                 stages.batch_post(&mut pictures, false, u64::MAX)?;
                 let pixels = pictures.iter().flat_map(|whole| &whole.picture.pixels);
                 return Ok(Made(pixels.map(|value| f32::from(*value)).collect()));
@@ -311,6 +312,17 @@ impl Scene {
             other => return Err(latentd_models::Error::Stage(format!("nobody can call {other} here"))),
         };
         Ok(Made(handles.read(made)?.values().to_vec()))
+    }
+
+    /// Its pictures as they are given back.
+    fn whole(&self) -> Vec<Whole> {
+        let whole = |picture: &Picture| Whole {
+            picture: picture.image.clone().into(),
+            seed: picture.seed,
+            index: picture.index,
+            is_last: true,
+        };
+        self.pictures.iter().map(whole).collect()
     }
 
     fn call_blocks(&self, mut stages: &JobStages<'_>) -> latentd_models::Result<Made> {

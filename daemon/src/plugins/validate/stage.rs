@@ -1,8 +1,8 @@
 //! One stage of a plugin, called with made-up scenes.
 
 use latentd_plugin_api::abi::{
-    LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT,
-    LATENTD_PASS_BEGIN,
+    LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_IMAGE_POST, LATENTD_INFOTEXT_WRITE,
+    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN,
 };
 
 use super::bench::{Bench, Looked, Ready, begin, may, must};
@@ -120,7 +120,7 @@ impl<'a> StageOf<'a> {
 pub(super) fn place(scene: &Scene) -> String {
     let batch = scene.pass.seeds.len();
     let pictures = if batch == 1 { "one picture".to_owned() } else { format!("{batch} pictures") };
-    if [LATENTD_IMAGE_POST, LATENTD_BATCH_POST].contains(&scene.stage) {
+    if [LATENTD_IMAGE_POST, LATENTD_BATCH_POST, LATENTD_INFOTEXT_WRITE].contains(&scene.stage) {
         return format!("{pictures} of {} × {}", scene.pass.size.0, scene.pass.size.1);
     }
     if scene.stage == LATENTD_CONDITIONING {

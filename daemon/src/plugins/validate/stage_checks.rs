@@ -9,8 +9,8 @@ use latentd_models::pipeline::PassKind;
 use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS,
     LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
-    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PASS_BEGIN, LATENTD_PREDICTS_FLOW,
-    LATENTD_PREDICTS_SAMPLE, LATENTD_UNET_BLOCK,
+    LATENTD_INFOTEXT_WRITE, LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_OTHER, LATENTD_PASS_BEGIN,
+    LATENTD_PREDICTS_FLOW, LATENTD_PREDICTS_SAMPLE, LATENTD_UNET_BLOCK,
 };
 
 use super::bench::{Bench, Looked, Ready, begin, fail, may, must};
@@ -83,6 +83,7 @@ pub(super) fn of(stage: &'static str) -> impl Iterator<Item = (&'static str, Che
         LATENTD_LATENT_FINAL,
         LATENTD_IMAGE_POST,
         LATENTD_BATCH_POST,
+        LATENTD_INFOTEXT_WRITE,
         LATENTD_UNET_BLOCK,
     ]
     .contains(&stage);
@@ -94,7 +95,7 @@ pub(super) fn of(stage: &'static str) -> impl Iterator<Item = (&'static str, Che
         LATENTD_UNET_BLOCK,
     ]
     .contains(&stage);
-    let has_pictures = [LATENTD_IMAGE_POST, LATENTD_BATCH_POST].contains(&stage);
+    let has_pictures = [LATENTD_IMAGE_POST, LATENTD_BATCH_POST, LATENTD_INFOTEXT_WRITE].contains(&stage);
     let all = [
         (is_known, "usual", Check::Usual),
         (is_known, "later-images", Check::LaterImages),
@@ -191,7 +192,8 @@ impl StageOf<'_> {
     }
 
     fn sizes(&self, random: &mut Random) -> Looked {
-        let has_pictures = [LATENTD_IMAGE_POST, LATENTD_BATCH_POST].contains(&self.stage);
+        let has_pictures =
+            [LATENTD_IMAGE_POST, LATENTD_BATCH_POST, LATENTD_INFOTEXT_WRITE].contains(&self.stage);
         let shapes: Vec<Shape> = if has_pictures {
             let sizes = [(1, 1), (1, 300), (300, 1), (64, 64), (17, 23)];
             sizes.map(|size| Shape { pixels: Some(size), batch: 2, ..Shape::USUAL }).to_vec()

@@ -9,18 +9,19 @@ use latentd_models::pipeline::Stages as _;
 use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS,
     LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST,
-    LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_UNET_BLOCK, latentd_block, latentd_denoise,
-    latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
+    LATENTD_INFOTEXT_WRITE, LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_UNET_BLOCK, latentd_block,
+    latentd_denoise, latentd_latents, latentd_list, latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use super::bench::Bench;
 use super::coding::Coding;
 use super::scene::{Block, Made, Scene};
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::plugins::call::{AtHand, Want};
 use crate::plugins::host::text;
+use crate::plugins::infotext::pairs;
 use crate::plugins::objects::{Content, Image};
-use crate::plugins::stages::{self, Called, JobStages};
+use crate::plugins::stages::{self, Called, JobStages, Left};
 
 /// What is other than in this host.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +105,7 @@ impl Scene {
             return self.run_conds_wider(stages, job, wider);
         }
         let mut contents = self.contents(wider)?;
-        let is_whole = self.stage == LATENTD_BATCH_POST;
+        let is_whole = [LATENTD_BATCH_POST, LATENTD_INFOTEXT_WRITE].contains(&self.stage);
         let slots = if is_whole || self.stage == LATENTD_IMAGE_POST { contents.len() } else { 1 };
         let has_steps = [LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE].contains(&self.stage);
         let (step, steps) = (self.evaluation.step, self.evaluation.steps);
@@ -116,12 +117,15 @@ impl Scene {
             let function = |called: &Called<'_>| self.call_wider(called, wider);
             let at_hand = AtHand {
                 coding: Some(&Coding),
-                any_size: is_whole,
+                any_size: self.stage == LATENTD_BATCH_POST,
                 is_between: true,
                 engines: Some(&stages.engines),
                 ..AtHand::default()
             };
-            stages::call(instance, job, self.stage, (&mut contents, slots), at_hand, &function)?;
+            let left = stages::call(instance, job, self.stage, (&mut contents, slots), at_hand, &function)?;
+            if self.stage == LATENTD_INFOTEXT_WRITE {
+                return written(&left);
+            }
         }
         Ok(Made::of(contents.get(..slots).unwrap_or_default()))
     }
@@ -209,7 +213,7 @@ impl Scene {
     fn contents(&self, wider: &Wider) -> Result<Vec<Content>> {
         let tensor = |tensor: &Tensor| Content::Tensor(tensor.clone());
         let mut contents = match self.stage {
-            LATENTD_IMAGE_POST | LATENTD_BATCH_POST => {
+            LATENTD_IMAGE_POST | LATENTD_BATCH_POST | LATENTD_INFOTEXT_WRITE => {
                 self.pictures.iter().map(|picture| Self::picture(picture, wider)).collect()
             }
             LATENTD_DENOISE_COMBINE => vec![tensor(&self.guided), tensor(&self.x), tensor(&self.outputs)],
@@ -248,8 +252,8 @@ impl Scene {
         let handle = |place: usize| called.handles.get(place).copied().unwrap_or_default();
         let tables = called.tables;
         match self.stage {
-            LATENTD_IMAGE_POST | LATENTD_BATCH_POST => {
-                let is_whole = self.stage == LATENTD_BATCH_POST;
+            LATENTD_IMAGE_POST | LATENTD_BATCH_POST | LATENTD_INFOTEXT_WRITE => {
+                let is_whole = self.stage != LATENTD_IMAGE_POST;
                 let pictures = stages::pictures(first, &self.pass.seeds, called.handles);
                 let pictures = Roomy::new::<latentd_picture>(&pictures, between);
                 let args = latentd_pictures {
@@ -259,7 +263,11 @@ impl Scene {
                     pictures: pictures.list(),
                 };
                 let args = Roomy::of(&args, more);
-                let table = if is_whole { tables.batch_post } else { tables.image_post };
+                let table = match self.stage {
+                    LATENTD_IMAGE_POST => tables.image_post,
+                    LATENTD_BATCH_POST => tables.batch_post,
+                    _ => tables.infotext_write,
+                };
                 table.and_then(|table| table.run).map_or(0, |run| {
                     // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.
                     unsafe { run(called.instance, called.call, args.pointer()) }
@@ -294,4 +302,16 @@ impl Scene {
             }
         }
     }
+}
+
+/// The pairs that a plugin gave, as a drawing has them.
+fn written(left: &Left) -> Result<Made> {
+    let mut made = vec![];
+    for reply in left.replies.values() {
+        let pairs = pairs(reply).map_err(|text| Error::new(Class::Plugin, text))?;
+        for (key, value) in pairs {
+            made.extend(key.bytes().chain([0]).chain(value.bytes()).chain([0]).map(f32::from));
+        }
+    }
+    Ok(Made(made))
 }

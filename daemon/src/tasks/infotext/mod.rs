@@ -13,7 +13,7 @@ mod values;
 mod versions;
 
 pub(super) use foreign::infotext;
-pub(super) use rows::{read, write};
+pub(super) use rows::{is_own_key, read, write};
 pub(super) use told::{Named, Told, ToldEngine, ToldRewriting, blurs, told_outpaint};
 
 #[cfg(test)]

@@ -617,6 +617,12 @@ fn has_timesteps(told: &Told) -> bool {
     Sampler::from_name(&told.request.sampler_name).is_some_and(|sampler| sampler.goes_by_timesteps())
 }
 
+/// Whether a key is written or read here, or by A1111 before it had those of now, however its letters are written.
+pub(in crate::tasks) fn is_own_key(key: &str) -> bool {
+    let own = ROWS.iter().map(|row| row.key).chain(HIRES).chain([OLD_HIRES]).chain(Infotext::EXACT_KEYS);
+    own.into_iter().any(|own| own.eq_ignore_ascii_case(key))
+}
+
 /// All keys that are written or read.
 #[cfg(test)]
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
@@ -749,6 +755,14 @@ mod tests {
         ] {
             assert_eq!(read(&text).1.is_empty(), is_read, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_written_here_is_no_key_of_others() {
+        for own in ["Steps", "steps", "Size-1", "First pass size", "Exact prompt", "Plugins", "VERSION"] {
+            assert!(is_own_key(own), "{own}");
+        }
+        assert!(!is_own_key("ADetailer model") && !is_own_key("Steps 2"));
     }
 
     #[test]

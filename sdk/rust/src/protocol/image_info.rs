@@ -65,4 +65,7 @@ pub struct ImageInfo {
     /// PNG's own keywords, `exif:NAME`, `XML:com.adobe.xmp`, and `comment` for a JPEG's. Up to 1 MiB each and 4 MiB together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub texts: BTreeMap<String, String>,
+    /// What plugins that read such texts have to say, and what of their answers is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
