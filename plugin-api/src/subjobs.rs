@@ -117,7 +117,8 @@ impl Plan<'_> {
 }
 
 impl<'a> Call<'a> {
-    /// Draws a job within this one, and waits for it: where no network is at work, in [`crate::ImagePost`] and [`crate::BatchPost`]. That it fails is in
+    /// Draws a job within this one, and waits for it: where no network is at work, in [`crate::ImagePost`],
+    /// [`crate::BatchPost`], [`crate::PassBegin`] and methods of kind "job". That it fails is in
     /// what it gives; an error if it was not planned so, or the job ends.
     pub fn subjob(&self, asked: SubJob<'_>) -> Result<SubResult<'a>> {
         let service: &latentd_subjobs = self.host.service(LATENTD_SUBJOBS)?;

@@ -7,10 +7,12 @@ use latentd_client::protocol::{
     ErrorName, EventKind, ImageIn, ImageOut, Img2ImgParams, OutputFormat, OutputParams, PluginParams,
     Precision, RepeatRequest, Txt2ImgParams, Txt2ImgResult,
 };
+use latentd_models::image::Picture;
+use rmpv::Value;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Daemon, Options, fixtures, refused, small, within};
-use crate::plugin_library::{build_crate, install};
+use crate::harness::{Daemon, Options, Raw, fixtures, map, program, refused, small, within};
+use crate::plugin_library::{build, build_crate, install};
 
 const ONE: &str = "tiny-sd1";
 const OTHER: &str = "tiny-sd1-ema";
@@ -506,4 +508,123 @@ async fn steps_within_count_and_end_with_the_job() {
         }
     }
     assert!(shop.pixels(&plain()).await == expected);
+}
+
+#[tokio::test]
+async fn methods_draw_too_and_passes_that_begin() {
+    let shop = Shop::start();
+    let plain_pixels = shop.pixels(&plain()).await;
+    let first = shop.drawn(&plain()).await.images.remove(0);
+    let patch = json!({
+        "checkpoint": ONE, "prompt": "a face", "steps": 4, "width": 64, "height": 64, "precision": "f32",
+        "denoising_strength": 0.6,
+    });
+    let plans = json!([{"key": 5, "method": "img2img", "patch": patch, "expected": 2}]);
+    let runs = json!([{"key": 5, "more": 3}, {"key": 5, "more": 4}]);
+    let value = |json: &Json| -> Value { rmpv::ext::to_value(json).expect("MessagePack") };
+    let given = map(&[
+        ("raw", Value::Binary(pixels(&first))),
+        ("width", 64.into()),
+        ("height", 64.into()),
+        ("channels", 3.into()),
+    ]);
+    let mut raw = Raw::connect(&shop.daemon);
+    let asked = map(&[("image", given.clone()), ("plans", value(&plans)), ("runs", value(&runs))]);
+    let result = raw.call("subjobs.fix", &asked).expect("fixed");
+    let png = result["image"]["png"].as_slice().expect("a PNG");
+    let found = Picture::decode(png, 1 << 24).expect("decodes").pixels;
+    let mut expected = first;
+    for seed in [3, 4] {
+        let call = Img2ImgParams {
+            init_images: vec![image(&expected)],
+            drawing: Txt2ImgParams {
+                prompt: "a face".into(),
+                seed,
+                denoising_strength: Some(0.6),
+                ..plain()
+            },
+            ..Img2ImgParams::default()
+        };
+        expected = shop.img2img(&call).await.images.remove(0);
+    }
+    assert!(found == pixels(&expected));
+    // What is wrong in it is told as the method is called.
+    let plans = json!([{"key": 5, "method": "img2img", "patch": {"checkpoint": "nothing"}, "expected": 2}]);
+    let asked = map(&[("image", given), ("plans", value(&plans)), ("runs", value(&runs))]);
+    let error = raw.call("subjobs.fix", &asked).expect_err("refused");
+    assert!(error.text.starts_with("plugin 'subjobs', sub-job 5 (img2img): checkpoint 'nothing'"), "{error}");
+    let params = json!({
+        "plans": [{"key": 1, "method": "txt2img", "patch": {"steps": 1}, "expected": 1}],
+        "runs": [{"key": 1}], "stage": "pass.begin",
+    });
+    assert!(shop.pixels(&asking(&params, plain())).await == plain_pixels);
+}
+
+#[tokio::test]
+async fn other_plugins_take_part_unless_they_are_left_out() {
+    let shop = Shop::start();
+    let vignette = build("plugin-api/examples/vignette/vignette.c", &["-std=gnu99"]);
+    install(&shop.daemon, "vignette.so", &vignette);
+    let both = |params: &Json| {
+        let mut request = asking(params, plain());
+        request.plugins.insert("vignette".to_owned(), PluginParams::default());
+        request
+    };
+    let dark = |request: Txt2ImgParams| Txt2ImgParams {
+        plugins: [("vignette".to_owned(), PluginParams::default())].into(),
+        ..request
+    };
+    let cat = Txt2ImgParams { seed: 99, ..plain() };
+    let (light, dark) = (shop.pixels(&cat).await, shop.pixels(&dark(cat)).await);
+    assert_ne!(light, dark);
+    for (without, expected) in [(json!([]), dark), (json!(["vignette"]), light)] {
+        let params = json!({
+            "plans": [{"key": 1, "method": "txt2img", "expected": 1, "without": without}],
+            "runs": [{"key": 1, "images": [{"seed": 99, "init": "nothing"}]}],
+            "stage": "batch.post",
+        });
+        let found = shop.pixels(&both(&params)).await;
+        assert!(found == expected, "{without}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_plugin_hands_over_is_answered() {
+    let shop = Shop::start();
+    install(&shop.daemon, "nested.so", &build("tests/fixtures/plugins/nested.c", &["-std=gnu99"]));
+    let before = shop.drawn(&plain()).await.images.remove(0);
+    let nested = [("nested".to_owned(), PluginParams::default())].into();
+    let found = shop.pixels(&Txt2ImgParams { plugins: nested, ..plain() }).await;
+    let call = Img2ImgParams {
+        init_images: vec![image(&before)],
+        drawing: Txt2ImgParams { seed: 5, ..plain() },
+        ..Img2ImgParams::default()
+    };
+    assert!(found[0] == pixels(&shop.img2img(&call).await.images[0]));
+    assert!(shop.pixels(&plain()).await[0] == pixels(&before));
+}
+
+#[test]
+fn a_plugin_that_draws_is_validated_without_a_daemon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let library = folder.path().join("plugin.so");
+    fs::write(&library, build_crate("tests/fixtures/plugins/rust_subjobs")).expect("written");
+    let validate = |batch: u32| {
+        let params = json!({
+            "plans": [{"key": 5, "method": "img2img", "patch": {"steps": 3}, "expected": 1, "most": 1000, "batch": batch}],
+            "runs": [{"key": 5, "share": 0.5}],
+        });
+        let mut command = program(folder.path());
+        command.args(["plugins", "validate"]).arg(&library);
+        command.args(["--seed", "1", "--limit", "60", "--params", &params.to_string()]);
+        String::from_utf8(command.output().expect("ran").stdout).expect("text")
+    };
+    let text = validate(64);
+    for check in ["usual", "sizes", "repeat", "cancelled", "no-memory", "larger-structs", "strides"] {
+        assert!(text.contains(&format!("ok       image.post/{check}\n")), "{check}\n{text}");
+    }
+    assert!(text.contains(" 0 failed"), "{text}");
+    // Four pictures are more than it planned for.
+    let text = validate(1);
+    assert!(text.contains("sub-job 5 was planned for 1 at a time"), "{text}");
 }

@@ -22,6 +22,7 @@ use super::hooks::RunHooks;
 use super::packing::Packing;
 use super::plugins::{Asking, MOST_LOGGED};
 use super::subcourse::Along;
+use super::subjobs::expected;
 use super::subruns::{Drawn, SubRuns};
 use super::task::Run;
 use crate::error::{Class, Error, Result};
@@ -64,7 +65,7 @@ impl Draw {
             steps: 0,
             within: Drawn::default(),
         };
-        let _expected = self.expected(&run.device.memory);
+        let _expected = expected(&self.subjobs, &run.device.memory);
         // Each is decoded once, however often it is drawn.
         let asking = Asking::new(run.watch, &run.device.memory, &self.studio, self.drawing.rng);
         let _pictures = self.plugins.ready(&asking)?;
@@ -234,7 +235,8 @@ impl Draw {
             let asking = Asking::new(run.watch, memory, &self.studio, drawing.rng);
             let asking = asking.showing(pictures, self.preview_every.is_some());
             let asking = asking.in_precision(known.precision).of_model(&known.shape);
-            let subjobs = SubRuns::new(self, run, &along, &course.within);
+            let within = (self.around()?, &self.subjobs[..]);
+            let subjobs = SubRuns::new(within, &self.studio, (run, &along), &course.within);
             let asking = asking.with_subjobs(&subjobs);
             let sources = from.map(|(from, ready, _)| from.sources(ready));
             let stages = JobStages::begin(&self.plugins, &asking)?.beginning_with(sources);

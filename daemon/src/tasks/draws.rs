@@ -40,7 +40,7 @@ impl Draws {
         let resolve = |request: Rewritten, begun: Option<Begun>| {
             let made = request.made;
             let draw = Draw::resolve(request, begun, studio, watch, Within::default());
-            draw.and_then(|draw| draw.with_subjobs(studio, watch, None))
+            draw.and_then(|draw| draw.with_subjobs((studio, watch), &[]))
                 .map_err(|error| made.error(error, &by))
         };
         let mut requests = requests.into_iter();

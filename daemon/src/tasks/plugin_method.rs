@@ -4,15 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use latentd_client::protocol::{Artifact, Bytes, ImageOut, LibraryKind, Pass, PluginParams};
+use latentd_client::protocol::{Artifact, Bytes, ImageOut, LibraryKind, Pass, PluginParams, Txt2ImgParams};
 use latentd_models::networks::standalone::Standalone;
 use latentd_models::sampling::NoiseSource;
 use rmpv::Value;
 use serde::Serialize;
 
 use super::device::DeviceId;
+use super::draw::Planned;
 use super::plugins::Asking;
 use super::studio::Studio;
+use super::subcourse::Along;
+use super::subjobs::{Around, expected, steps};
+use super::subruns::{Drawn, SubRuns};
 use super::task::{Run, Task, Watch};
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
@@ -24,6 +28,8 @@ use crate::plugins::{HeldPicture, Job, Kind, Method, MethodKind, Resources, Retu
 pub(crate) struct PluginMethod {
     studio: Arc<Studio>,
     method: Method,
+    /// What it will draw.
+    subjobs: Vec<Planned>,
 }
 
 impl PluginMethod {
@@ -43,7 +49,24 @@ impl PluginMethod {
             );
             return Err(Error::new(Class::Memory, text));
         }
-        Ok(Self { studio: Arc::clone(studio), method })
+        let mut settled = Self { studio: Arc::clone(studio), method, subjobs: vec![] };
+        if settled.method.subplans().next().is_some() {
+            settled.subjobs = settled.around()?.planned(settled.method.subplans(), (studio, watch), &[])?;
+        }
+        Ok(settled)
+    }
+
+    /// What it is for jobs that are drawn within it: nothing is said but what their patches say.
+    fn around(&self) -> Result<Around<'static>> {
+        let usual = Txt2ImgParams::default();
+        let (width, height) = (usual.width.unwrap_or(512) as usize, usual.height.unwrap_or(512) as usize);
+        Ok(Around {
+            request: value_of(&usual)?,
+            depth: 0,
+            beside: self.method.network_bytes(),
+            plugins: None,
+            largest: self.method.largest_picture().unwrap_or((width, height)),
+        })
     }
 }
 
@@ -53,13 +76,18 @@ impl Task for PluginMethod {
     }
 
     fn steps(&self) -> u32 {
-        1
+        steps(&self.subjobs).saturating_add(1)
     }
 
     fn run(&self, run: &Run<'_>) -> Result<Vec<u8>> {
-        run.watch.progress(self.method.short_name(), 0, 1, None);
-        let returned = self.method.call(&asking(&self.studio, run.watch))?;
-        run.watch.progress(self.method.short_name(), 1, 1, None);
+        let along = Along::new(run.watch, self.steps(), 0);
+        let run = &Run { watch: &along, ..*run };
+        run.watch.progress(self.method.short_name(), 0, self.steps(), None);
+        let _expected = expected(&self.subjobs, &run.device.memory);
+        let within = (self.around()?, &self.subjobs[..]);
+        let subjobs = SubRuns::new(within, &self.studio, (run, &along), &Drawn::default());
+        let returned = self.method.call(&asking(&self.studio, run.watch).with_subjobs(&subjobs))?;
+        run.watch.progress(self.method.short_name(), 1, self.steps(), None);
         encoded(returned, Some((run.job, self.method.name())))
     }
 }

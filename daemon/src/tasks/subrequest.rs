@@ -122,6 +122,10 @@ pub(super) enum Asked {
 
 /// What a request around others says, with what it says of pictures that it began with.
 pub(super) fn around(request: &[u8], begun: Option<&Img2ImgParams>) -> Result<Value> {
+    // Nobody is told a request that has no plugins.
+    if request.is_empty() {
+        return Ok(Value::Map(vec![]));
+    }
     let unread =
         |error: &dyn std::fmt::Display| Error::internal(format!("the request cannot be read: {error}"));
     let mut request = rmpv::decode::read_value(&mut &*request).map_err(|error| unread(&error))?;
@@ -313,5 +317,101 @@ impl SubRequest {
                 Asked::Img2Img(Box::new(asked))
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn packed(value: &Json) -> Vec<u8> {
+        rmp_serde::to_vec_named(value).expect("encodes")
+    }
+
+    /// What a patch of the plugin 'planner' makes of a request, for img2img.
+    fn merged(request: &Json, patch: &Json, without: &[&str]) -> Result<Json> {
+        let without: Vec<String> = without.iter().map(|name| (*name).to_owned()).collect();
+        let around = around(&packed(request), None)?;
+        let made = SubRequest::new(Method::Img2Img, around, &packed(patch), ("planner", &without))?;
+        Ok(rmpv::ext::from_value(made.fields).expect("JSON"))
+    }
+
+    #[test]
+    fn plugins_stay_unless_they_are_left_out() {
+        let request = json!({"plugins": {"planner": {"a": 1}, "other": {"b": 2}, "third": {}}});
+        for (patch, without, expected) in [
+            (json!({}), &[][..], json!({"other": {"b": 2}, "third": {}})),
+            (json!({}), &["third", "none"], json!({"other": {"b": 2}})),
+            (json!({"plugins": {"planner": {"a": 3}}}), &["other", "third"], json!({"planner": {"a": 3}})),
+            (json!({"/plugins/planner/a": 4}), &["other", "third"], json!({"planner": {"a": 4}})),
+            (json!({"/plugins/planner2": {}}), &["other", "third"], json!({"planner2": {}})),
+            (json!({"plugins": {"other": null, "planner": null}}), &[], json!({"third": {}})),
+            (json!({"plugins": {"planner": {}}}), &["planner", "other", "third"], json!({})),
+        ] {
+            assert_eq!(merged(&request, &patch, without).expect("merged")["plugins"], expected, "{patch}");
+        }
+    }
+
+    #[test]
+    fn what_the_method_lacks_goes_and_what_none_has_stays_to_be_told() {
+        let request = json!({
+            "steps": 9, "enable_hr": true, "hr_scale": 2, "output": {"format": "png"}, "mask_blur_x": 3.0,
+            "loopback": {"loops": 3}, "init_images": [{"blob": "x"}],
+        });
+        let made =
+            merged(&request, &json!({"hr_scale": 3, "mask_blurr": 1, "steps": 4}), &[]).expect("merged");
+        assert_eq!(made, json!({"steps": 4, "mask_blur_x": 3.0, "mask_blurr": 1}));
+        for patch in [
+            json!({"mask": {}}),
+            json!({"/init_images/0": {}}),
+            json!({"output": {}}),
+            json!({"loopback": null}),
+            json!([1]),
+        ] {
+            merged(&request, &patch, &[]).expect_err(&patch.to_string());
+        }
+    }
+
+    #[test]
+    fn only_what_names_nothing_changes_as_it_is_run() {
+        let around = around(&packed(&json!({"steps": 10, "prompt": "a"})), None).expect("read");
+        let nothing = packed(&json!({}));
+        let planned = SubRequest::new(Method::Txt2Img, around, &nothing, ("planner", &[])).expect("made");
+        let changed = |patch: &Json| {
+            let changed = planned.changed(&packed(patch))?;
+            Ok::<Json, Error>(rmpv::ext::from_value(changed.fields).expect("JSON"))
+        };
+        let expected = json!({"steps": 8, "prompt": "a", "cfg_scale": 2.5});
+        // Of what the method lacks nothing is left.
+        let patch = json!({"steps": 8, "cfg_scale": 2.5, "mask_blur": 3});
+        assert_eq!(changed(&patch).expect("changed"), expected);
+        for patch in [json!({"steps": 11}), json!({"prompt": "b"}), json!({"/steps": 3}), json!({"seed": 1})]
+        {
+            changed(&patch).expect_err(&patch.to_string());
+        }
+    }
+
+    #[test]
+    fn networks_are_those_that_were_planned() {
+        let request = json!({"prompt": ["one <lora:a:1>", "two <lora:b:1>", "three"]});
+        let around = around(&packed(&request), None).expect("read");
+        let planned = SubRequest::new(Method::Txt2Img, around, &[0x80], ("planner", &[])).expect("made");
+        for (given, image, expected) in [
+            (None, 0, Some("one <lora:a:1>")),
+            // As the list itself is drawn.
+            (None, 1, Some("<lora:a:1>two ")),
+            (None, 2, Some("<lora:a:1>three")),
+            (None, 7, Some("one <lora:a:1>")),
+            (Some("face"), 0, Some("<lora:a:1>face")),
+            (Some("face <lora:a:1>"), 1, Some("face <lora:a:1>")),
+            (Some("two <lora:b:1>"), 1, Some("<lora:a:1>two ")),
+            (Some("two <lora:b:1>"), 0, None),
+            (Some("<lora:a:0.5>"), 0, None),
+        ] {
+            let found = planned.prompt_with_networks(given, image);
+            assert_eq!(found.ok().as_deref(), expected, "{given:?} {image}");
+        }
     }
 }

@@ -10,10 +10,10 @@ use super::draw::{Draw, Planned};
 use super::packing::Packing;
 use super::studio::Studio;
 use super::subcourse::{Along, Nested};
+use super::subjobs::{Around, find};
 use super::subrequest::{Asked, Method, Pictures, SubRequest};
 use super::task::{Run, Watch};
 use crate::error::{Class, Error, Result};
-use crate::memory::{Expected, Memory};
 use crate::plugins::{Image, SubImage, SubJob, SubJobs, SubPicture, SubPictures};
 
 /// Runs of what was not planned, of one plugin in one job.
@@ -31,9 +31,11 @@ pub(super) struct Drawn {
     pub log: Vec<PluginLine>,
 }
 
-/// Who draws what plugins ask for within a request.
+/// Who draws what plugins ask for within a job.
 pub(super) struct SubRuns<'a> {
-    draw: &'a Draw,
+    around: Around<'a>,
+    planned: &'a [Planned],
+    studio: &'a Arc<Studio>,
     run: &'a Run<'a>,
     along: &'a Along<'a>,
     drawn: Mutex<Drawn>,
@@ -41,9 +43,14 @@ pub(super) struct SubRuns<'a> {
 
 impl<'a> SubRuns<'a> {
     /// Where so much was drawn before.
-    pub(super) fn new(draw: &'a Draw, run: &'a Run<'a>, along: &'a Along<'a>, before: &Drawn) -> Self {
+    pub(super) fn new(
+        (around, planned): (Around<'a>, &'a [Planned]),
+        studio: &'a Arc<Studio>,
+        (run, along): (&'a Run<'a>, &'a Along<'a>),
+        before: &Drawn,
+    ) -> Self {
         let drawn = Mutex::new(Drawn { spent: BTreeMap::new(), log: vec![], ..before.clone() });
-        Self { draw, run, along, drawn }
+        Self { around, planned, studio, run, along, drawn }
     }
 
     /// What was drawn, with what was before.
@@ -75,10 +82,10 @@ impl<'a> SubRuns<'a> {
         if key == 0 {
             return Ok(None);
         }
-        if let Some(planned) = self.draw.subjob(plugin, key) {
+        if let Some(planned) = find(self.planned, plugin, key) {
             return Ok(Some(planned));
         }
-        let keys = self.draw.subjobs.iter().filter(|planned| planned.plugin == plugin);
+        let keys = self.planned.iter().filter(|planned| planned.plugin == plugin);
         let keys: Vec<String> = keys.map(|planned| planned.key.to_string()).collect();
         let there = if keys.is_empty() { "none was".to_owned() } else { keys.join(", ") };
         Err(Error::invalid(format!("sub-job {key} was not planned: {there}")))
@@ -91,12 +98,10 @@ impl<'a> SubRuns<'a> {
         planned: Option<&Draw>,
         watch: &dyn Watch,
     ) -> Result<SubPictures> {
-        let studio = &self.draw.studio;
-        let draw = self.draw.within(asked, seeds, planned, (studio, watch))?;
-        let draw = draw.with_subjobs(studio, watch, planned)?;
+        let draw = self.around.whole(asked, seeds, planned, (self.studio, watch))?;
         let run = Run { job: self.run.job, waited_s: 0.0, device: self.run.device, watch };
         let cancelled = || watch.is_cancelled();
-        let Studio { outputs_dir, folders, .. } = &**studio;
+        let Studio { outputs_dir, folders, .. } = &**self.studio;
         let mut packing = Packing::new(&draw.output, outputs_dir, folders, run.job, &cancelled);
         let Txt2ImgResult { images, plugin_timings, plugin_log, mut notices, .. } =
             draw.run(&run, (0, 0), &mut packing)?;
@@ -124,7 +129,7 @@ impl SubJobs for SubRuns<'_> {
                 return Err(Error::invalid(text));
             }
             Some(planned) => planned.request.changed(&patch)?,
-            None => self.draw.subrequest(&method, &patch, (plugin, &[]))?,
+            None => self.around.subrequest(&method, &patch, (plugin, &[]))?,
         };
         let seeds: Vec<(u64, u64)> = images.iter().map(|image| (image.seed, image.subseed)).collect();
         let asked = asked_of(&request, images)?;
@@ -191,12 +196,4 @@ fn picture(drawn: ImageOut) -> Result<SubPicture> {
     let channels = channels.unwrap_or(3) as usize;
     let image = Image { width: width as usize, height: height as usize, channels, pixels: Arc::new(pixels) };
     Ok(SubPicture { image, seed: seed.unwrap_or_default(), infotext: infotext.unwrap_or_default() })
-}
-
-impl Draw {
-    /// Tells that the checkpoints of what is drawn within it are needed until this is dropped: they do not go between two runs.
-    pub(super) fn expected<'a>(&'a self, memory: &'a Memory) -> Vec<Expected<'a>> {
-        let planned = self.subjobs.iter().map(|planned| &planned.draw);
-        planned.map(|draw| Expected::new(memory, &draw.files, &draw.known, draw.wishes.keep_alive)).collect()
-    }
 }

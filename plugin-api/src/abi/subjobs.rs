@@ -13,7 +13,8 @@ pub struct latentd_subplan {
     pub key: u32,
     /// "txt2img" or "img2img".
     pub method: latentd_text,
-    /// A merge patch over the job's own request as it was resolved, without its pictures: maps merge, all else replaces, nil takes
+    /// A merge patch over the job's own request as it was resolved, without its pictures, or in a method over what a request has
+    /// that says nothing: maps merge, all else replaces, nil takes
     /// away; a key that begins with "/" is a JSON pointer, the only way to one element of a list. Fields that the method does not
     /// have are dropped. How many pictures there are, and what they begin with, is said where it is run.
     pub patch: latentd_bytes,
@@ -102,7 +103,7 @@ pub struct latentd_subresult {
     pub notices: latentd_list,
 }
 
-/// LATENTD_SUBJOBS. At hand where no network is at work: in LATENTD_IMAGE_POST and LATENTD_BATCH_POST; elsewhere UNSUPPORTED. Its plugins have instances
+/// LATENTD_SUBJOBS. At hand where no network is at work: in LATENTD_IMAGE_POST, LATENTD_BATCH_POST, and methods of kind "job"; elsewhere UNSUPPORTED. Its plugins have instances
 /// of their own. Jobs lie 3 deep within one another at most. The job's own networks may leave memory for the time if there is no
 /// room for both.
 #[repr(C)]

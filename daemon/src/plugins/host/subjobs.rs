@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use latentd_plugin_api::abi::{
     LATENTD_BATCH_POST, LATENTD_CANCELLED, LATENTD_IMAGE_POST, LATENTD_INVALID, LATENTD_OK,
-    LATENTD_UNSUPPORTED, latentd_bytes, latentd_call, latentd_handle, latentd_list, latentd_status,
-    latentd_subimage, latentd_subjob, latentd_subjobs, latentd_subpicture, latentd_subplan,
+    LATENTD_PASS_BEGIN, LATENTD_UNSUPPORTED, latentd_bytes, latentd_call, latentd_handle, latentd_list,
+    latentd_status, latentd_subimage, latentd_subjob, latentd_subjobs, latentd_subpicture, latentd_subplan,
     latentd_subresult, latentd_text,
 };
 
@@ -124,7 +124,8 @@ unsafe extern "C" fn run(
     let work = |call: &Call<'_>| {
         let subjobs = call.at_hand.is_between.then(|| call.job.subjobs()).flatten().ok_or_else(|| {
             let text = format!(
-                "no job is drawn within this function; in {LATENTD_IMAGE_POST} and {LATENTD_BATCH_POST}"
+                "no job is drawn within this function; in {LATENTD_PASS_BEGIN}, {LATENTD_IMAGE_POST}, {LATENTD_BATCH_POST}, and \
+                 methods of kind job"
             );
             Failure(LATENTD_UNSUPPORTED, text)
         })?;

@@ -24,6 +24,7 @@ use crate::plugins::method_rows::{MethodKind, MethodRow};
 use crate::plugins::objects::Objects;
 use crate::plugins::opened::Opened;
 use crate::plugins::records::recorded;
+use crate::plugins::subjobs::SubPlan;
 
 /// What a quick method has. Within the daemon it cannot be ended, only be told of it.
 pub(crate) const WITHIN: Duration = Duration::from_secs(5);
@@ -106,6 +107,20 @@ impl Method {
             MethodKind::Quick => vec![],
             MethodKind::Job => [&self.answer.engines[..], &self.given.engines].concat(),
         }
+    }
+
+    /// The jobs that it will draw, with its plugin's name.
+    pub(crate) fn subplans(&self) -> impl Iterator<Item = (&str, &SubPlan)> {
+        self.answer.subjobs.iter().map(|plan| (self.plugin.manifest.name.as_str(), plan))
+    }
+
+    /// `(width, height)` of the picture in its parameters with the most pixels.
+    pub(crate) fn largest_picture(&self) -> Option<(usize, usize)> {
+        let sizes = self.given.pictures.iter().map(|picture| {
+            let [width, height, _] = picture.size();
+            (width, height)
+        });
+        sizes.max_by_key(|(width, height)| width * height)
     }
 
     /// Its name, with the plugin's.
@@ -202,7 +217,8 @@ impl Method {
         let call = Call::new(manifest, job, Some(&objects), None).with_opened(&opened);
         // They want an instance, as networks do.
         let at_hand: Option<&dyn RunsEngines> = if made.is_some() { Some(&engines) } else { None };
-        let call = call.with_at_hand(AtHand { engines: at_hand, ..AtHand::default() });
+        let call =
+            call.with_at_hand(AtHand { engines: at_hand, is_between: made.is_some(), ..AtHand::default() });
         let table = plugin.tables.methods.ok_or_else(|| wrong("it has no table of methods"))?;
         let begun = Instant::now();
         let status = match &made {

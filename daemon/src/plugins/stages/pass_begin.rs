@@ -9,6 +9,7 @@ use latentd_plugin_api::abi::{LATENTD_PASS_BEGIN, latentd_picture, latentd_regio
 
 use super::sources::PassSources;
 use super::{Called, JobStages, told};
+use crate::plugins::call::AtHand;
 use crate::plugins::objects::{Content, Image};
 
 impl<'a> JobStages<'a> {
@@ -39,7 +40,8 @@ impl<'a> JobStages<'a> {
         let mut after = before.clone();
         let slots = after.len();
         let function = |called: &Called<'_>| called.pass_begin(stage, &prepared);
-        if !self.chain(LATENTD_PASS_BEGIN, |_| true, &mut after, slots, function)? {
+        let at_hand = AtHand { is_between: true, ..AtHand::default() };
+        if !self.chain_with(LATENTD_PASS_BEGIN, |_| true, &mut after, slots, at_hand, function)? {
             return Ok(vec![]);
         }
         let rounds = sources.is_some_and(|sources| sources.rounds);
