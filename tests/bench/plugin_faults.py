@@ -2,73 +2,236 @@
 
     tests/.venv/bin/python tests/bench/plugin_faults.py [--times 100]
 
-Builds tests/fixtures/plugins/faults.c with `cc`. Each request with a fault must fail with the plugin's name, or, where the fault is
-none to the host, draw the plain picture; after each round of faults a request without the plugin must have the plain bytes. Prints
-how far the daemon's memory lies apart from the tenth round on.
+Builds the plugins of tests/fixtures/plugins with `cc`, and one in Rust that panics in whatever stage it is told with `cargo`. Each
+request with a fault must fail with the plugin's name and the stage's, or, where the fault is none to the host, draw the plain picture;
+jobs that a plugin holds up are cancelled within each stage. After each round of faults a request without plugins must have the plain
+bytes. Prints how many there were, and how far the daemon's memory and its open files lie apart from the tenth round on.
 """
 
 import argparse
+import json
+import os
+import shutil
 import subprocess
 import tempfile
+import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import latentd
 
 from switches import ROOT, resident, spread
 
-FAILS = ["fail", "fail-silent", "unknown-status", "wrong-shape", "wrong-kind", "dead-handle", "slot", "null-map", "huge"]
+SOURCES = ROOT / "tests/fixtures/plugins"
+
+# Libraries: a name, the C file, flags, and another manifest where the file takes one.
+LIBRARIES: list[tuple[str, str, list[str], str | None]] = [
+    (name, name, [], None)
+    for name in ["faults", "wraps", "conds", "begins", "whole", "residuals", "rewriter", "tags", "saves", "ops", "engines", "methods"]
+]
+
+# Of the plugin `faults`, at each of its stages.
+FAULTS = ["fail", "fail-silent", "unknown-status", "wrong-shape", "wrong-kind", "dead-handle", "slot", "null-map", "huge"]
 HARMLESS = ["none", "zero", "write-argument", "leak", "notice"]
-STAGES = ["noise.init/draft-1", "denoise.combine/draft-1", "image.post/draft-1"]
+FAULT_STAGES = ["noise.init/draft-1", "denoise.combine/draft-1", "image.post/draft-1"]
+
+# Of a plugin's parameter `act`: what it must not do, and what the error says beside the plugin's name.
+ACTS: list[tuple[str, str, list[str]]] = [
+    ("wraps", "denoise.wrap/draft-1", ["inside", "image", "branch", "none", "count", "nan", "large", "context", "region", "result", "fails"]),
+    ("conds", "conditioning/draft-1", ["shape", "nan", "pooled", "slot"]),
+    ("begins", "pass.begin/draft-1", ["small", "colours", "tensor", "slot"]),
+    ("whole", "batch.post/draft-1", ["slot", "tensor", "wide", "null", "fail", "vae"]),
+    ("residuals", "control.residuals/draft-1", ["fails", "null", "code", "index", "middle", "shape", "entries", "row", "twice",
+                                                "rows-null", "nan", "scale"]),
+    ("saves", "noise.init/draft-1", ["NaN", "nothing", "no map"]),
+    ("ops", "noise.init/draft-1", ["later", "code", "dead", "no-b", "cast", "reduce", "negative", "take", "huge", "uncountable", "stride",
+                                   "many", "null", "no-results"]),
+]
+REWRITES = [{"fault": "fail"}, {"fault": "replace"}, {"replies": ["c0"]}, {"replies": ["81a673746570730a", "c1"]}, {"slot": 3, "replies": ["80"]},
+            {"nest": 500}, {"nest": -1}]
+TAGS = ["list", "key", "slot", "scales", "fail"]
+UPSCALERS = ["fail", "nothing", "slot", "skip", "small", "kind", "dead", "nan", "no scale", "huge scale", "refuse", "stage"]
+METHODS = ["fail", "nothing", "skip", "replace", "slot", "list", "broken", "short", "dead", "nan", "own", "file"]
+PANICS = ["request.rewrite/draft-1", "create", "conditioning/draft-1", "pass.begin/draft-1", "noise.init/draft-1", "denoise.before/draft-1",
+          "control.residuals/draft-1", "unet.block/draft-1", "denoise.combine/draft-1", "latent.final/draft-1", "image.post/draft-1",
+          "batch.post/draft-1"]
+# Those that wait until their job is cancelled.
+WAITS: list[dict[str, Any]] = [
+    {"conds": {"act": "wait"}}, {"begins": {"act": "wait"}}, {"whole": {"act": "wait"}}, {"rewriter": {"fault": "wait"}},
+    *({"faults": {"fault": "wait", "at": stage}} for stage in FAULT_STAGES),
+]
+
+# Libraries that cannot be used, and what is said of them.
+BROKEN: list[tuple[str, list[str], str]] = [
+    ("null-entries", ["-DNULL_ENTRIES"], "its entry has no init"),
+    ("newer-major", ["-DNEWER_MAJOR"], "ABI"),
+    ("no-extension", ["-DNO_EXTENSION"], "has no such table"),
+    ("init-fails", ["-DFAULT_INIT"], "init"),
+    ("create-fails", ["-DFAULT_CREATE"], "create"),
+]
 
 
-def install(folder: Path) -> None:
-    plugins = folder / "latentd/plugins"
+def compiled(source: str, flags: list[str], to: Path) -> None:
+    command = ["cc", "-shared", "-fPIC", "-O1", "-std=gnu99", "-I", ROOT / "plugin-api/include", *flags, f"{source}.c", "-o", to, "-lm"]
+    subprocess.run(command, cwd=SOURCES, check=True)
+
+
+def renamed(folder: Path, name: str, more: str = "") -> str:
+    """A flag that has the plugin `faults` called otherwise."""
+    text = (SOURCES / "faults.toml").read_text().replace('name = "faults"', f'name = "{name}"')
+    path = folder / f"{name}.toml"
+    path.write_text(text + more)
+    return f'-DMANIFEST="{path}"'
+
+
+def panicking(folder: Path, to: Path) -> None:
+    for file in ["every_stage.rs", "every_stage.toml"]:
+        shutil.copy(SOURCES / file, folder)
+    manifest = ('[package]\nname = "every-stage"\nversion = "1.0.0"\nedition = "2024"\n\n[lib]\ncrate-type = ["cdylib"]\n'
+                f'path = "every_stage.rs"\n\n[dependencies]\nlatentd-plugin-api = {{ path = {json.dumps(str(ROOT / "plugin-api"))} }}\n'
+                'serde = { version = "1", features = ["derive"] }\n\n[workspace]\n')
+    (folder / "Cargo.toml").write_text(manifest)
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(folder / "target")}
+    subprocess.run(["cargo", "build", "--quiet"], cwd=folder, env=environment, check=True)
+    shutil.copy(next((folder / "target/debug").glob("*every_stage.so")), to)
+
+
+def install(plugins: Path, work: Path) -> None:
     plugins.mkdir(parents=True)
-    source = ROOT / "tests/fixtures/plugins"
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-O1", "-I", ROOT / "plugin-api/include", "faults.c", "-o", plugins / "faults.so", "-lm"],
-        cwd=source, check=True)
+    for name, source, flags, _ in LIBRARIES:
+        compiled(source, flags, plugins / f"{name}.so")
+    for name, flags, _ in BROKEN:
+        compiled("faults", [renamed(work, name), *flags], plugins / f"{name}.so")
+    compiled("faults", [renamed(work, "newer-minor"), "-DNEWER_MINOR"], plugins / "newer-minor.so")
+    # Two that each ask to come behind the other.
+    for name, other in [("round-a", "round-b"), ("round-b", "round-a")]:
+        text = renamed(work, name)
+        path = work / f"{name}.toml"
+        path.write_text(path.read_text().replace('[stages."image.post/draft-1"]', f'[stages."image.post/draft-1"]\nafter = ["{other}"]'))
+        compiled("faults", [text], plugins / f"{name}.so")
+    panicking(work, plugins / "every-stage.so")
+    (plugins / "text.so").write_text("no library")
+    other = bytearray((plugins / "faults.so").read_bytes())
+    other[18] = 0xb7 if other[18] == 0x3e else 0x3e  # another processor
+    (plugins / "processor.so").write_bytes(other)
+    (plugins / "outside.so").symlink_to(shutil.copy(plugins / "faults.so", work / "outside.so"))
+    shutil.copy(plugins / "faults.so", plugins / "faults-again.so")
+
+
+class Round:
+    """One round of all faults."""
+
+    def __init__(self, client: latentd.Client, plain: bytes) -> None:
+        self.client, self.plain, self.counts = client, plain, Counter()
+
+    def draw(self, prompt: str = "a red circle", **fields: Any) -> bytes:
+        result = self.client.txt2img(prompt, seed=1, steps=2, width=64, height=64, checkpoint="tiny-sd1", output={"format": "raw"}, **fields)
+        return result.images[0].data
+
+    def begin(self, **fields: Any) -> None:
+        picture = {"raw": bytes(64 * 64 * 3), "width": 64, "height": 64, "channels": 3}
+        self.client.call("img2img", {"prompt": "a red circle", "init_images": [picture], "seed": 1, "steps": 2, "width": 64, "height": 64,
+                                     "checkpoint": "tiny-sd1", **fields})
+
+    def fails(self, kind: str, words: list[str], ask: Any) -> None:
+        try:
+            ask()
+        except latentd.LatentdError as error:
+            missing = [word for word in words if word not in str(error)]
+            if missing:
+                raise SystemExit(f"{kind}: {error}: does not say {missing}") from error
+            self.counts[kind] += 1
+        else:
+            raise SystemExit(f"{kind}, {words}: nothing failed")
+
+    def is_plain(self, kind: str, **fields: Any) -> None:
+        if self.draw(**fields) != self.plain:
+            raise SystemExit(f"{kind}, {fields}: other bytes")
+        self.counts[kind] += 1
+
+    def cancelled(self, plugins: dict[str, Any]) -> None:
+        params = {"prompt": "a red circle", "seed": 1, "steps": 2, "width": 64, "height": 64, "checkpoint": "tiny-sd1", "plugins": plugins}
+        job = self.client.jobs.submit("txt2img", params)
+        while self.client.jobs.get(job)["state"] in ("queued", "resolving") and "rewriter" not in plugins:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        self.client.jobs.cancel(job)
+        try:
+            self.client.jobs.wait(job)
+        except latentd.Cancelled:
+            self.counts["cancelled in a stage"] += 1
+        else:
+            raise SystemExit(f"{plugins}: not cancelled")
+
+    def run(self) -> None:
+        for stage in FAULT_STAGES:
+            for fault in FAULTS:
+                self.fails("faults of stages", [f"plugin 'faults', {stage}: "],
+                           lambda: self.draw(plugins={"faults": {"fault": fault, "at": stage}}))
+            for fault in HARMLESS:
+                self.is_plain("harmless", plugins={"faults": {"fault": fault, "at": stage}})
+        for plugin, stage, acts in ACTS:
+            for act in acts:
+                params = {"act": act, "name": "none"} if plugin == "saves" else {"act": act}
+                ask = self.begin if plugin == "begins" else self.draw
+                self.fails("faults of stages", [f"plugin '{plugin}', {stage}: "], lambda: ask(plugins={plugin: params}))
+        for params in REWRITES:
+            self.fails("rewritten wrongly", ["plugin 'rewriter'"], lambda: self.draw(plugins={"rewriter": params}))
+        for what in TAGS:
+            self.fails("tags", ["plugin 'tags', prompt.tags/draft-1: "],
+                       lambda: self.draw(f"a red circle<wrong:{what}>", plugins={"tags": {}}))
+        for name in UPSCALERS:
+            self.fails("engines", [f"plugin 'engines', upscaler '{name}': "],
+                       lambda: self.draw(enable_hr=True, hr_scale=2, hr_upscaler=name, denoising_strength=0.5))
+        for act in METHODS:
+            for method in ["at-once", "work"]:
+                self.fails("methods", [f"plugin 'methods', method '{method}': "],
+                           lambda: self.client.call(f"methods.{method}", {"act": act}))
+        for stage in PANICS:
+            self.fails("panics", [f"plugin 'every-stage', {stage}: it panicked"], lambda: self.draw(plugins={"every-stage": {"panic": stage}}))
+        for name, _, words in BROKEN:
+            self.fails("libraries", [name, words], lambda: self.draw(plugins={name: {}}))
+        self.is_plain("a newer minor", plugins={"newer-minor": {}})
+        self.fails("circles", ["'round-a' before 'round-b' before 'round-a'"], lambda: self.draw(plugins={"round-a": {}, "round-b": {}}))
+        self.fails("parameters", ["plugins.faults", "fault"], lambda: self.draw(plugins={"faults": {"fault": "none of these"}}))
+        self.fails("parameters", ["plugins.faults", "unknown field"], lambda: self.draw(plugins={"faults": {"falt": 1}}))
+        self.fails("not there", ["no plugin is called 'fualts'"], lambda: self.draw(plugins={"fualts": {}}))
+        for plugins in WAITS:
+            self.cancelled(plugins)
+        listed = {Path(plugin.path).name: plugin for plugin in self.client.plugins().plugins}
+        for file, words in [("text.so", "not a shared library"), ("processor.so", "is a library for"), ("outside.so", "a link out of its folder"),
+                            ("faults-again.so", "is there already")]:
+            plugin = listed[file]
+            if words not in str(plugin.reason):
+                raise SystemExit(f"{file}: {plugin.reason}")
+            self.counts["refused files"] += 1
+        self.is_plain("plain requests between")
 
 
 def measure(times: int, program: Path) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        install(Path(state) / "data")
+    with tempfile.TemporaryDirectory() as state, tempfile.TemporaryDirectory() as work:
+        install(Path(state) / "data/latentd/plugins", Path(work))
         socket = f"{state}/latentd.sock"
-        command = [program, "serve", "--socket", socket, "--state-dir", f"{state}/state", "--models-dir",
-                   ROOT / "tests/fixtures/models"]
+        command = [program, "serve", "--socket", socket, "--state-dir", f"{state}/state", "--models-dir", ROOT / "tests/fixtures/models"]
         environment = {"XDG_DATA_HOME": f"{state}/data", "PATH": "/usr/bin:/bin", "HOME": state}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
         try:
             process.stdout.readline()
             with latentd.Client(socket) as client:
-
-                def draw(**plugins: dict) -> bytes:
-                    result = client.txt2img("a red circle", seed=1, steps=2, width=64, height=64, checkpoint="tiny-sd1",
-                                            output={"format": "raw"}, plugins=plugins)
-                    return result.images[0].data
-
-                plain, sizes, failed, drawn = draw(), [], 0, 0
-                for number in range(times):
-                    for stage in STAGES:
-                        for fault in FAILS:
-                            try:
-                                draw(faults={"fault": fault, "at": stage})
-                            except latentd.LatentdError as error:
-                                if f"plugin 'faults', {stage}: " not in str(error):
-                                    raise
-                                failed += 1
-                            else:
-                                raise SystemExit(f"{fault} at {stage}, round {number}: it drew")
-                        for fault in HARMLESS:
-                            if draw(faults={"fault": fault, "at": stage}) != plain:
-                                raise SystemExit(f"{fault} at {stage}, round {number}: other bytes")
-                            drawn += 1
-                    if draw() != plain:
-                        raise SystemExit(f"round {number}: the plain picture has other bytes")
+                one = Round(client, b"")
+                one.plain = one.draw()
+                sizes, files = [], []
+                for _ in range(times):
+                    one.run()
                     sizes.append(resident(process.pid))
+                    files.append(len(os.listdir(f"/proc/{process.pid}/fd")))
+            for kind, count in one.counts.items():
+                print(f"{count:7} {kind}")
             middle, low, high = spread(sizes[min(10, times // 2):])
-            print(f"{failed} faults failed their jobs by name, {drawn} harmless ones drew the plain picture, {times} plain requests "
-                  f"between them the plain bytes; memory {middle / 2**20:.1f} MiB, {low:+.2f} to {high:+.2f} %")
+            later = files[min(10, times // 2):]
+            print(f"{sum(one.counts.values())} requests in {times} rounds; memory {middle / 2**20:.1f} MiB, {low:+.2f} to {high:+.2f} %, "
+                  f"{min(later)} to {max(later)} open files")
         finally:
             process.terminate()
             process.wait()
