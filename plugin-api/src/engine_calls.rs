@@ -70,7 +70,7 @@ impl<'a> Call<'a> {
         // SAFETY: lent until the call ends.
         let all = unsafe { items::<latentd_text>(list)? };
         // SAFETY: as above.
-        Ok(all.into_iter().map(|name| unsafe { text(*name) }.to_owned()).collect())
+        Ok(all.into_iter().map(|name| unsafe { text(name) }.to_owned()).collect())
     }
 
     /// An engine, to be run once what it is given is said.
@@ -201,7 +201,7 @@ impl<'a> EngineCall<'a> {
     }
 }
 
-fn detected<'a>(call: Call<'a>, found: &'a latentd_detection) -> Result<Detected<'a>> {
+fn detected(call: Call<'_>, found: latentd_detection) -> Result<Detected<'_>> {
     let count = if found.points.is_null() { 0 } else { found.point_count as usize };
     let points = (0..count).map(|index| {
         // SAFETY: there are so many pairs, lent until the call ends.

@@ -12,6 +12,7 @@ use crate::call::Call;
 pub use crate::engines::DetectedFn;
 use crate::engines::{self, EngineRun, Entry, Upscaling, asked};
 use crate::error::{Error, Result};
+use crate::host::{give_back, lent};
 use crate::job::{Plan, Plugin};
 use crate::running::{instance, run};
 
@@ -61,13 +62,12 @@ pub unsafe fn describe<P>(
 ) -> latentd_status {
     run(call, |call| {
         // SAFETY: as the ABI says.
-        let (told, facts) = unsafe { (asked(told)?, facts.as_mut()) };
-        let known = size_of::<latentd_engine_facts>();
-        let facts = facts.filter(|facts| facts.size as usize >= known);
-        let facts = facts.ok_or_else(|| Error::failed("the host asks for no facts"))?;
+        let (told, mut own) = unsafe { (asked(told)?, lent(facts.cast_const())?) };
         // SAFETY: as the ABI says.
-        let entry = unsafe { Entry::of(call, told, Plan::of(call, plan)?) };
-        (of(kinds, told)?.describe)(&entry, facts)?;
+        let entry = unsafe { Entry::of(call, &told, Plan::of(call, plan)?) };
+        (of(kinds, &told)?.describe)(&entry, &mut own)?;
+        // SAFETY: as the ABI says; as far as the host knows it.
+        unsafe { give_back(&own, facts) };
         Ok(LATENTD_OK)
     })
 }
@@ -87,7 +87,7 @@ pub unsafe fn run_engine<P: Plugin>(
         // SAFETY: as the ABI says.
         let (plugin, told) = unsafe { (instance::<P>(given)?, asked(told)?) };
         // SAFETY: as the ABI says.
-        unsafe { (of(kinds, told)?.run)(plugin, call, told, detected) }?;
+        unsafe { (of(kinds, &told)?.run)(plugin, call, &told, detected) }?;
         Ok(LATENTD_OK)
     })
 }

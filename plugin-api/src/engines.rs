@@ -13,7 +13,7 @@ use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::given::File;
 use crate::handed_over::HandedOver;
-use crate::host::{bytes, lend, text};
+use crate::host::{bytes, lend, lent, text};
 use crate::image::Image;
 use crate::job::{Plan, Plugin};
 use crate::tensor::Tensor;
@@ -228,10 +228,9 @@ impl<'a> EngineRun<'a> {
 ///
 /// # Safety
 /// `run` is null, or as the ABI says, until the call ends.
-pub(crate) unsafe fn asked<'a>(run: *const latentd_engine_run) -> Result<&'a latentd_engine_run> {
+pub(crate) unsafe fn asked(run: *const latentd_engine_run) -> Result<latentd_engine_run> {
     // SAFETY: as the caller says.
-    let run = unsafe { run.as_ref() }.filter(|run| run.size as usize >= size_of::<latentd_engine_run>());
-    run.ok_or_else(|| Error::failed("the host asks nothing"))
+    unsafe { lent(run) }
 }
 
 fn file(number: latentd_file) -> Option<File> {
@@ -241,7 +240,7 @@ fn file(number: latentd_file) -> Option<File> {
 impl<'a> Entry<'a> {
     /// # Safety
     /// As [`asked`].
-    pub(crate) unsafe fn of(call: Call<'a>, run: &'a latentd_engine_run, plan: Plan<'a>) -> Self {
+    pub(crate) unsafe fn of(call: Call<'a>, run: &latentd_engine_run, plan: Plan<'a>) -> Self {
         // SAFETY: lent until the call ends.
         Self { call, name: unsafe { text(run.entry) }, file: file(run.file), plan }
     }

@@ -65,18 +65,58 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: u64) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(data.cast(), length as usize) }
 }
 
-/// The elements of a list, as far as we know them.
+/// A struct of which the host knows so many bytes, as ours: what an older host does not know is zero.
 ///
 /// # Safety
-/// The list is as the ABI says, of elements that begin as `T` does, until the call ends.
-pub(crate) unsafe fn items<'a, T>(list: latentd_list) -> Result<Vec<&'a T>> {
-    if list.count > 0 && (list.items.is_null() || (list.stride as usize) < size_of::<T>()) {
-        return Err(Error::failed("a list whose elements are too short"));
+/// There are so many bytes. Zeros are a value of `T`: its fields are numbers, pointers, and functions that may lack.
+unsafe fn as_ours<T>(given: *const u8, size: usize) -> T {
+    let mut own = std::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: both have so many bytes; zeros are a value of the rest.
+    unsafe {
+        std::ptr::copy_nonoverlapping(given, own.as_mut_ptr().cast::<u8>(), size.min(size_of::<T>()));
+        own.assume_init()
+    }
+}
+
+/// A struct or table that is lent and begins with its size, as far as the host knows it.
+///
+/// # Safety
+/// `given` is null, or begins with its size. Zeros are a value of `T`.
+pub(crate) unsafe fn lent<T>(given: *const T) -> Result<T> {
+    if given.is_null() {
+        return Err(Error::failed("an argument is missing"));
+    }
+    // SAFETY: it begins with its size, which is of the bytes that are there.
+    unsafe {
+        let size = given.cast::<u32>().read() as usize;
+        Ok(as_ours(given.cast(), size))
+    }
+}
+
+/// Gives back a struct that [`lent`] took, as far as the host knows it.
+///
+/// # Safety
+/// As [`lent`]; it may be written to.
+pub(crate) unsafe fn give_back<T>(own: &T, given: *mut T) {
+    // SAFETY: it begins with its size, which is of the bytes that are there.
+    unsafe {
+        let size = (given.cast::<u32>().read() as usize).min(size_of::<T>());
+        std::ptr::copy_nonoverlapping(std::ptr::from_ref(own).cast::<u8>(), given.cast::<u8>(), size);
+    }
+}
+
+/// The elements of a list, as far as the host and we know them.
+///
+/// # Safety
+/// The list is as the ABI says, of elements that begin as `T` does. Zeros are a value of `T`.
+pub(crate) unsafe fn items<T>(list: latentd_list) -> Result<Vec<T>> {
+    if list.count > 0 && (list.items.is_null() || list.stride == 0) {
+        return Err(Error::failed("a list without elements"));
     }
     let item = |index: u32| {
         let at = index as usize * list.stride as usize;
         // SAFETY: as the caller says.
-        unsafe { &*list.items.cast::<u8>().add(at).cast::<T>() }
+        unsafe { as_ours(list.items.cast::<u8>().add(at), list.stride as usize) }
     };
     Ok((0..list.count).map(item).collect())
 }
@@ -96,12 +136,8 @@ unsafe fn whole<T>(table: *const c_void) -> Option<&'static T> {
         // SAFETY: it is as large as ours, and a constant that stays.
         return Some(unsafe { &*table.cast::<T>() });
     }
-    let mut own = Box::new(std::mem::MaybeUninit::<T>::zeroed());
-    // SAFETY: both have so many bytes; zeros are a value of the rest.
-    unsafe {
-        std::ptr::copy_nonoverlapping(table.cast::<u8>(), own.as_mut_ptr().cast::<u8>(), size);
-        Some(Box::leak(own).assume_init_ref())
-    }
+    // SAFETY: there are so many bytes; zeros are a value.
+    Some(Box::leak(Box::new(unsafe { as_ours::<T>(table.cast(), size) })))
 }
 
 /// Keeps the host's tables.
@@ -122,4 +158,42 @@ pub(crate) unsafe fn init(given: *const latentd_host) -> latentd_status {
     let cache = unsafe { whole(service(lend(LATENTD_CACHE))) };
     HOST.get_or_init(|| Host { table, jobs, tensors, evals, ops, cache });
     LATENTD_OK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::latentd_tag;
+
+    /// As a version knows it that has a field more than the first.
+    #[repr(C)]
+    #[derive(Debug, PartialEq)]
+    struct Later {
+        size: u32,
+        reserved: u32,
+        number: u64,
+        more: u64,
+    }
+
+    #[test]
+    fn what_an_older_host_does_not_know_is_zero() {
+        let first: [u64; 3] = [16, 7, 99];
+        // SAFETY: it begins with its size, which is of the bytes that are there.
+        let taken = unsafe { lent(first.as_ptr().cast::<Later>()) }.expect("taken");
+        assert_eq!(taken, Later { size: 16, reserved: 0, number: 7, more: 0 });
+        let mut given: [u64; 3] = [16, 0, 99];
+        // SAFETY: as before.
+        unsafe { give_back(&Later { size: 16, reserved: 0, number: 5, more: 6 }, given.as_mut_ptr().cast()) };
+        assert_eq!(given, [16, 5, 99], "what lies behind it is not the plugin's");
+        let elements: [u64; 4] = [24, 1, 24, 2];
+        let list = latentd_list { items: elements.as_ptr().cast(), count: 2, stride: 16 };
+        // SAFETY: so many elements of so many bytes.
+        let taken = unsafe { items::<Later>(list) }.expect("taken");
+        assert_eq!(
+            taken.iter().map(|later| (later.number, later.more)).collect::<Vec<_>>(),
+            [(1, 0), (2, 0)]
+        );
+        // SAFETY: null may be given.
+        assert!(unsafe { lent(std::ptr::null::<latentd_tag>()) }.is_err());
+    }
 }

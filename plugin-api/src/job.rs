@@ -7,7 +7,7 @@ use crate::abi::{
 };
 use crate::call::{Call, lacks};
 use crate::error::{Error, Result};
-use crate::host::{bytes, lend, text};
+use crate::host::{bytes, lend, lent, text};
 
 /// A plugin. One is made each time a job draws; its stages are called on one thread at a time, not always the same.
 pub trait Plugin: Sized + Send + 'static {
@@ -25,7 +25,7 @@ pub trait JobPlan: Plugin {
 pub struct Job<'a> {
     /// The call it was told in.
     pub call: Call<'a>,
-    told: &'a latentd_job,
+    told: latentd_job,
 }
 
 impl<'a> Job<'a> {
@@ -35,8 +35,7 @@ impl<'a> Job<'a> {
     /// `told` is null, or as the ABI says, until the call ends.
     pub(crate) unsafe fn of(call: Call<'a>, told: *const latentd_job) -> Result<Self> {
         // SAFETY: as the caller says.
-        let told = unsafe { told.as_ref() }.filter(|told| told.size as usize >= size_of::<latentd_job>());
-        told.map(|told| Self { call, told }).ok_or_else(|| Error::failed("the host tells no job"))
+        Ok(Self { call, told: unsafe { lent(told) }? })
     }
 
     /// "txt2img", "img2img", "outpaint"; of a method of the plugin's own `NAME.method`.
@@ -87,7 +86,7 @@ fn decoded<T: DeserializeOwned>(given: latentd_bytes) -> Result<T, rmp_serde::de
 /// Collects what a job is to have.
 pub struct Plan<'a> {
     pub(crate) call: Call<'a>,
-    pub(crate) table: &'a latentd_plan,
+    pub(crate) table: latentd_plan,
 }
 
 impl<'a> Plan<'a> {
@@ -97,9 +96,7 @@ impl<'a> Plan<'a> {
     /// `table` is null, or as the ABI says, until the call ends.
     pub(crate) unsafe fn of(call: Call<'a>, table: *const latentd_plan) -> Result<Self> {
         // SAFETY: as the caller says.
-        let table =
-            unsafe { table.as_ref() }.filter(|table| table.size as usize >= size_of::<latentd_plan>());
-        table.map(|table| Self { call, table }).ok_or_else(|| Error::failed("the host has no plan"))
+        Ok(Self { call, table: unsafe { lent(table) }? })
     }
 
     /// Takes part in a stage of the manifest.

@@ -7,7 +7,7 @@ use crate::abi::{LATENTD_EXT_HANDLE, latentd_bytes, latentd_method};
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::handed_over::HandedOver;
-use crate::host::{bytes, text};
+use crate::host::{bytes, lent, text};
 use crate::job::Plugin;
 
 /// The methods of a manifest: `[methods.NAME]` with `kind`, `params` and `result`.
@@ -37,9 +37,7 @@ impl<'a> MethodCall<'a> {
     /// `method` is null, or as the ABI says, until the call ends.
     pub(crate) unsafe fn of(call: Call<'a>, method: *const latentd_method) -> Result<Self> {
         // SAFETY: as the caller says.
-        let method =
-            unsafe { method.as_ref() }.filter(|given| given.size as usize >= size_of::<latentd_method>());
-        let method = method.ok_or_else(|| Error::failed("the host names no method"))?;
+        let method = unsafe { lent(method) }?;
         // SAFETY: lent until the call ends.
         Ok(Self { call, name: unsafe { text(method.name) }, params: method.params })
     }

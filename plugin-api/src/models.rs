@@ -94,7 +94,7 @@ impl Call<'_> {
 }
 
 impl ModelSite {
-    fn of(site: &latentd_model_site) -> Self {
+    fn of(site: latentd_model_site) -> Self {
         Self {
             part: match site.part {
                 LATENTD_INPUT => Part::Input,

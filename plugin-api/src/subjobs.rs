@@ -160,7 +160,7 @@ impl<'a> Call<'a> {
         let (pictures, notices) = unsafe {
             (items::<latentd_subpicture>(result.pictures)?, items::<latentd_text>(result.notices)?)
         };
-        let picture = |picture: &latentd_subpicture| {
+        let picture = |picture: latentd_subpicture| {
             Ok(SubPicture {
                 seed: picture.seed,
                 image: Image::of(*self, picture.pixels)?,
@@ -175,7 +175,7 @@ impl<'a> Call<'a> {
             status => Err(Error::new(status, error)),
         };
         // SAFETY: lent until the call ends.
-        let notices = notices.into_iter().map(|notice| unsafe { text(*notice) }).collect();
+        let notices = notices.into_iter().map(|notice| unsafe { text(notice) }).collect();
         Ok(SubResult { pictures, notices })
     }
 }

@@ -56,6 +56,15 @@ METHODS = ["fail", "nothing", "skip", "replace", "slot", "list", "broken", "shor
 PANICS = ["request.rewrite/draft-1", "create", "conditioning/draft-1", "pass.begin/draft-1", "noise.init/draft-1", "denoise.before/draft-1",
           "control.residuals/draft-1", "unet.block/draft-1", "denoise.combine/draft-1", "latent.final/draft-1", "image.post/draft-1",
           "batch.post/draft-1"]
+# Endless ones: one job after the other, planned and not, and each within the one before.
+PLAN = {"key": 5, "method": "img2img", "patch": {"steps": 1}, "expected": 1, "most": 2, "batch": 1}
+SUBJOBS: list[tuple[dict[str, Any], str]] = [
+    ({"plans": [PLAN], "runs": [{"key": 5, "times": 1000}]}, "sub-job 5 was run 2 times, which is the most"),
+    ({"plans": [PLAN], "runs": [{"key": 6}]}, "sub-job 6 was not planned"),
+    ({"recurses": True, "plans": [{"key": 9, "method": "txt2img", "expected": 1, "patch": {"plugins": {"subjobs": {}}}}]},
+     "jobs lie 3 deep within one another at most"),
+    ({"plans": [{**PLAN, "patch": {"checkpoint": "none"}}]}, "sub-job 5 (img2img)"),
+]
 # Those that wait until their job is cancelled.
 WAITS: list[dict[str, Any]] = [
     {"conds": {"act": "wait"}}, {"begins": {"act": "wait"}}, {"whole": {"act": "wait"}}, {"rewriter": {"fault": "wait"}},
@@ -85,16 +94,19 @@ def renamed(folder: Path, name: str, more: str = "") -> str:
     return f'-DMANIFEST="{path}"'
 
 
-def panicking(folder: Path, to: Path) -> None:
-    for file in ["every_stage.rs", "every_stage.toml"]:
-        shutil.copy(SOURCES / file, folder)
-    manifest = ('[package]\nname = "every-stage"\nversion = "1.0.0"\nedition = "2024"\n\n[lib]\ncrate-type = ["cdylib"]\n'
-                f'path = "every_stage.rs"\n\n[dependencies]\nlatentd-plugin-api = {{ path = {json.dumps(str(ROOT / "plugin-api"))} }}\n'
-                'serde = { version = "1", features = ["derive"] }\n\n[workspace]\n')
+def in_rust(work: Path, name: str, files: list[Path], more: str, to: Path) -> None:
+    """A plugin in Rust, the first of whose files is its library."""
+    folder = work / name
+    folder.mkdir()
+    for file in files:
+        shutil.copy(file, folder)
+    manifest = (f'[package]\nname = "{name}"\nversion = "1.0.0"\nedition = "2024"\n\n[lib]\ncrate-type = ["cdylib"]\n'
+                f'path = "{files[0].name}"\n\n[dependencies]\nlatentd-plugin-api = {{ path = {json.dumps(str(ROOT / "plugin-api"))} }}\n'
+                f'serde = {{ version = "1", features = ["derive"] }}\n{more}\n[workspace]\n')
     (folder / "Cargo.toml").write_text(manifest)
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(folder / "target")}
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(work / "target")}
     subprocess.run(["cargo", "build", "--quiet"], cwd=folder, env=environment, check=True)
-    shutil.copy(next((folder / "target/debug").glob("*every_stage.so")), to)
+    shutil.copy(work / "target/debug" / f"lib{name.replace('-', '_')}.so", to)
 
 
 def install(plugins: Path, work: Path) -> None:
@@ -110,7 +122,9 @@ def install(plugins: Path, work: Path) -> None:
         path = work / f"{name}.toml"
         path.write_text(path.read_text().replace('[stages."image.post/draft-1"]', f'[stages."image.post/draft-1"]\nafter = ["{other}"]'))
         compiled("faults", [text], plugins / f"{name}.so")
-    panicking(work, plugins / "every-stage.so")
+    in_rust(work, "every-stage", [SOURCES / "every_stage.rs", SOURCES / "every_stage.toml"], "", plugins / "every-stage.so")
+    subjobs = SOURCES / "rust_subjobs"
+    in_rust(work, "rust-subjobs", [subjobs / "lib.rs", subjobs / "subjobs.toml"], 'serde_json = "1"\n', plugins / "subjobs.so")
     (plugins / "text.so").write_text("no library")
     other = bytearray((plugins / "faults.so").read_bytes())
     other[18] = 0xb7 if other[18] == 0x3e else 0x3e  # another processor
@@ -190,6 +204,8 @@ class Round:
                            lambda: self.client.call(f"methods.{method}", {"act": act}))
         for stage in PANICS:
             self.fails("panics", [f"plugin 'every-stage', {stage}: it panicked"], lambda: self.draw(plugins={"every-stage": {"panic": stage}}))
+        for params, words in SUBJOBS:
+            self.fails("sub-jobs", ["plugin 'subjobs'", words], lambda: self.draw(plugins={"subjobs": params}))
         for name, _, words in BROKEN:
             self.fails("libraries", [name, words], lambda: self.draw(plugins={name: {}}))
         self.is_plain("a newer minor", plugins={"newer-minor": {}})
@@ -200,8 +216,9 @@ class Round:
         for plugins in WAITS:
             self.cancelled(plugins)
         listed = {Path(plugin.path).name: plugin for plugin in self.client.plugins().plugins}
+        # Of two that are the same the first is used.
         for file, words in [("text.so", "not a shared library"), ("processor.so", "is a library for"), ("outside.so", "a link out of its folder"),
-                            ("faults-again.so", "is there already")]:
+                            ("faults.so", "is there already")]:
             plugin = listed[file]
             if words not in str(plugin.reason):
                 raise SystemExit(f"{file}: {plugin.reason}")

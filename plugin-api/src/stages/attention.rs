@@ -28,7 +28,7 @@ pub struct Declaring<'a> {
     pub pass: Pass,
     /// Width of the tokens that the model is told.
     pub context_width: usize,
-    table: &'a latentd_attention,
+    table: latentd_attention,
 }
 
 /// Which attentions and rows a rule is for; by default all of them that the sampler asks for.

@@ -154,7 +154,7 @@ impl<'a> Call<'a> {
 
 /// As `items` says.
 unsafe fn tokens(list: latentd_list) -> Result<Vec<Token>> {
-    let token = |token: &latentd_token| Token {
+    let token = |token: latentd_token| Token {
         id: token.id,
         bytes: token.begin as usize..token.end as usize,
         weight: token.weight,
@@ -173,7 +173,7 @@ impl<'a> Conds<'a> {
         // SAFETY: as the caller says.
         let (pass, conds) = unsafe { (pass(given.pass)?, items::<latentd_cond>(given.conds)?) };
         let call_of = |call: u32| if call == LATENTD_ANY { usize::MAX } else { call as usize };
-        let cond = |(place, cond): (usize, &'a latentd_cond)| {
+        let cond = |(place, cond): (usize, latentd_cond)| {
             // SAFETY: as the caller says.
             let (spans, tokens) = unsafe { (items::<latentd_span>(cond.spans)?, tokens(cond.tokens)?) };
             Ok(Cond {

@@ -22,7 +22,7 @@ pub struct Controlling<'a> {
     pub evaluation: Evaluation<'a>,
     /// `(rows, channels, height, width)` as the UNet takes it: x / √(sigma² + 1).
     pub x: Tensor<'a>,
-    table: &'a latentd_control,
+    table: latentd_control,
 }
 
 /// Where something is added.

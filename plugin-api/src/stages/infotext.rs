@@ -90,7 +90,7 @@ impl<'a> Reading<'a> {
         // SAFETY: as the caller says.
         let pairs = unsafe { items::<latentd_pair>(given.pairs) }?;
         // SAFETY: texts are lent until the call ends.
-        let pair = |pair: &'a latentd_pair| unsafe { (text(pair.key), text(pair.value)) };
+        let pair = |pair: latentd_pair| unsafe { (text(pair.key), text(pair.value)) };
         let pairs = pairs.into_iter().map(pair).collect();
         // SAFETY: as above.
         let (prompt, negative_prompt) = unsafe { (text(given.prompt), text(given.negative_prompt)) };

@@ -17,9 +17,9 @@ use crate::abi::{
     latentd_list, latentd_pass, latentd_picture, latentd_pictures, latentd_region, latentd_row,
 };
 use crate::call::Call;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::handed_over::HandedOver;
-use crate::host::{items, text};
+use crate::host::{items, lent, text};
 use crate::image::Image;
 use crate::job::Plugin;
 use crate::tensor::Tensor;
@@ -315,21 +315,6 @@ fn hand_over<'a>(call: &Call<'a>, slot: u32, new: impl Into<HandedOver<'a>>) -> 
     call.replace(slot, new.into().into_handle(call)?)
 }
 
-/// A struct that is lent, if it is as large as its first version was.
-///
-/// # Safety
-/// `given` is null, or begins with its size, until the call ends.
-unsafe fn lent<'a, T>(given: *const T) -> Result<&'a T> {
-    let missing = || Error::failed("an argument is missing");
-    if given.is_null() {
-        return Err(missing());
-    }
-    // SAFETY: it begins with its size.
-    let size = unsafe { given.cast::<u32>().read() } as usize;
-    // SAFETY: it is as large as ours.
-    if size >= size_of::<T>() { Ok(unsafe { &*given }) } else { Err(missing()) }
-}
-
 /// As `lent` and `items` say of what it points to.
 unsafe fn pass(given: *const latentd_pass) -> Result<Pass> {
     // SAFETY: as the caller says.
@@ -356,12 +341,12 @@ unsafe fn whose(list: latentd_list) -> Result<Vec<(usize, u64)>> {
 }
 
 /// As `lent` and `items` say of what it points to.
-unsafe fn evaluation<'a>(call: Call<'a>, given: *const latentd_eval) -> Result<Evaluation<'a>> {
+unsafe fn evaluation(call: Call<'_>, given: *const latentd_eval) -> Result<Evaluation<'_>> {
     // SAFETY: as the caller says.
     let given = unsafe { lent(given) }?;
     // SAFETY: as the caller says.
     let rows = unsafe { items::<latentd_row>(given.rows) }?;
-    let row = |row: &'a latentd_row| Row {
+    let row = |row: latentd_row| Row {
         image: row.image as usize,
         branch: row.branch as usize,
         role: match row.role {
@@ -466,7 +451,7 @@ impl<'a> Pictures<'a> {
 unsafe fn pictures(call: Call<'_>, list: latentd_list) -> Result<Vec<Picture<'_>>> {
     // SAFETY: as the caller says.
     let pictures = unsafe { items::<latentd_picture>(list) }?;
-    let picture = |(slot, picture): (usize, &latentd_picture)| {
+    let picture = |(slot, picture): (usize, latentd_picture)| {
         let image = Image::of(call, picture.pixels)?;
         Ok(Picture { index: picture.image as usize, seed: picture.seed, image, slot: slot as u32 })
     };

@@ -72,7 +72,7 @@ impl<'a> Passing<'a> {
         // SAFETY: as the caller says.
         let (pass, pictures) = unsafe { (pass(given)?, items::<latentd_picture>(list)?) };
         let image = |handle| if handle == 0 { Ok(None) } else { Image::of(call, handle).map(Some) };
-        let picture = |(index, picture): (usize, &latentd_picture)| {
+        let picture = |(index, picture): (usize, latentd_picture)| {
             let at = &picture.crop;
             let side = |side: i32| usize::try_from(side).unwrap_or_default();
             Ok(Begun {

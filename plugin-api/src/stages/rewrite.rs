@@ -51,7 +51,7 @@ impl<'a> Rewrite<'a> {
         // SAFETY: as the caller says.
         let (prompts, seeds) =
             unsafe { (items::<latentd_prompt>(given.prompts)?, items::<u64>(given.seeds)?) };
-        let prompt = |prompt: &latentd_prompt| PromptText {
+        let prompt = |prompt: latentd_prompt| PromptText {
             // SAFETY: lent until the call ends.
             text: unsafe { text(prompt.text) },
             // SAFETY: lent until the call ends.
@@ -60,7 +60,7 @@ impl<'a> Rewrite<'a> {
             image: (prompt.image != LATENTD_ANY).then_some(prompt.image as usize),
         };
         let prompts = prompts.into_iter().map(prompt).collect();
-        Ok(Self { call, job, prompts, seeds: seeds.into_iter().copied().collect() })
+        Ok(Self { call, job, prompts, seeds })
     }
 
     /// The request of this number, from 0 on without gaps: what came, changed as the patch says.

@@ -47,7 +47,7 @@ impl<'a> Tag<'a> {
         // SAFETY: as the caller says.
         let arguments = unsafe { items::<latentd_text>(given.arguments) }?;
         // SAFETY: lent until the call ends.
-        let arguments = arguments.into_iter().map(|argument| unsafe { text(*argument) }).collect();
+        let arguments = arguments.into_iter().map(|argument| unsafe { text(argument) }).collect();
         let file = (given.file != 0).then_some(File(given.file));
         // SAFETY: lent until the call ends.
         let (name, params) = unsafe { (text(given.name), bytes(given.params.data, given.params.length)) };

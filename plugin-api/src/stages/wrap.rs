@@ -147,7 +147,7 @@ impl<'a> Wrap<'a> {
         Error::of_service(unsafe { bank(self.call.pointer, lend(name), &raw mut kept) })?;
         // SAFETY: the host lends it until the call ends.
         let kept = unsafe { items::<latentd_kept>(kept) }?;
-        let one = |kept: &latentd_kept| Kept {
+        let one = |kept: latentd_kept| Kept {
             is_self: kept.which == LATENTD_SELF,
             part: match kept.part {
                 LATENTD_INPUT => Part::Input,
