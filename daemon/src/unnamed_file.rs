@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// A new file on the disk of `folder`; `None` where that cannot be had. Its rights are those that any new file gets.
 pub(crate) fn create_in(folder: &Path) -> io::Result<Option<File>> {
-    match File::options().write(true).custom_flags(libc::O_TMPFILE).open(folder) {
+    match File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(folder) {
         Ok(file) => Ok(Some(file)),
         // What file systems and kernels answer that do not know of it.
         Err(error)

@@ -193,7 +193,7 @@ struct Temporary {
 impl Temporary {
     fn create(folder: &Path) -> io::Result<Self> {
         let path = temporary_path(folder)?;
-        let file = File::create_new(&path)?;
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         file.try_lock().ok();
         Ok(Self { file, path, named: true })
     }

@@ -848,7 +848,7 @@ typedef struct latentd_pictures {
     uint32_t size;
     /* 0. */
     uint32_t reserved;
-    /* Whose they are; null in LATENTD_BATCH_POST. */
+    /* Whose they are; null in LATENTD_BATCH_POST and LATENTD_INFOTEXT_WRITE. */
     const struct latentd_pass *pass;
     /*
      latentd_picture. Their number, order and seeds stay: of a hires fix those of its last pass; each loop, and each part of
@@ -1166,7 +1166,7 @@ typedef struct latentd_subresult {
 } latentd_subresult;
 
 /*
- LATENTD_SUBJOBS. At hand where no network is at work: in LATENTD_IMAGE_POST, LATENTD_BATCH_POST, and methods of kind "job"; elsewhere UNSUPPORTED. Its plugins have instances
+ LATENTD_SUBJOBS. At hand where no network is at work: in LATENTD_PASS_BEGIN, LATENTD_IMAGE_POST, LATENTD_BATCH_POST, and methods of kind "job"; elsewhere UNSUPPORTED. Its plugins have instances
  of their own. Jobs lie 3 deep within one another at most. The job's own networks may leave memory for the time if there is no
  room for both.
  */
@@ -1899,7 +1899,7 @@ typedef struct latentd_registry {
      Runs an engine on a whole picture: `image` is an image, of which the engine sees three colours; a mask is one of one
      channel as large; `file` is 0. Fills `result`, whose handles are the plugin's own. NOT_FOUND: it was not planned.
      Upscalers are run tile by tile, alpha apart; restorers leave alpha as it is. While it waits, engines of the same plugin
-     may be called on that thread, with another instance. [job]
+     may be called on that thread, from a stage with another instance, from an engine with its own. [job]
      */
     latentd_status (*run)(struct latentd_call *call, const struct latentd_engine_run *run, struct latentd_engine_result *result);
 } latentd_registry;

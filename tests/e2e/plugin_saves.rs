@@ -66,6 +66,18 @@ async fn files_are_written_whole_found_at_once_and_removed() {
     // Nothing of what failed is there, nor of what is of another kind by its tensors.
     let left = fs::read_dir(models.path().join("faces")).expect("a folder").count();
     assert_eq!(left, 1);
+    // What is there stays if what would take its place is something else.
+    let lora = models.path().join("Lora/anna.safetensors");
+    fs::create_dir(models.path().join("Lora")).expect("made");
+    fs::copy(fixtures().join("../adapters/kohya.safetensors"), &lora).expect("copied");
+    within(client.rescan()).await.expect("looked at");
+    let before = fs::read(&lora).expect("read");
+    let other = json!({"act": "replace", "kind": "lora"});
+    wrong(other, ErrorName::InvalidParams, "by its tensors it would be none that is known").await;
+    assert!(fs::read(&lora).expect("it is there") == before);
+    wrong(json!({"kind": "lora", "name": "b"}), ErrorName::InvalidParams, "it would be none that is known")
+        .await;
+    assert_eq!(fs::read_dir(models.path().join("Lora")).expect("a folder").count(), 1);
     within(client.txt2img(&asked(&json!({"act": "remove"})))).await.expect("drawn");
     assert!(!path.exists());
     assert_eq!(faces(&daemon).await, Vec::<String>::new());

@@ -10,7 +10,7 @@ use latentd_client::protocol::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Daemon, Options, refused, small, within};
+use crate::harness::{Daemon, Options, Raw, map, refused, small, within};
 use crate::plugin_library::{build, install};
 
 const SCHEMA: &str = r#"{"type": "object", "additionalProperties": false,
@@ -23,7 +23,7 @@ fn library(major: u32) -> Vec<u8> {
     let manifest = format!(
         "name = 'configured'\nversion = '{major}.0'\nabi = '0.1'\nrequires = ['tensor/draft-1', 'job/draft-1']\n\
          parameters = '''{{\"type\": \"object\", \"properties\": {{\"fails\": {{\"type\": \"integer\"}}}}}}'''\n\
-         settings = '''{SCHEMA}'''\n[stages.'image.post/draft-1']\n"
+         settings = '''{SCHEMA}'''\n[stages.'image.post/draft-1']\n[methods.settings]\nkind = 'quick'\n"
     );
     fs::write(&path, manifest).expect("written");
     let flags = [format!("-DMANIFEST=\"{}\"", path.display()), format!("-DMAJOR={major}")];
@@ -78,6 +78,11 @@ async fn settings_come_from_the_file_and_are_read_again() {
     let daemon = daemon("[plugins.configured.settings]\nadd = 5\n");
     assert_eq!(added(&daemon, &asked(&json!({}))).await, 6);
     let client = daemon.client().await;
+    let mut raw = Raw::connect(&daemon);
+    let told = raw.call("configured.settings", &map(&[])).expect("told");
+    assert_eq!(told["add"], 5.into(), "{told}");
+    let records = status(&daemon).await;
+    assert_eq!((records[0].calls, records[0].log.last().map(|line| line.text.as_str())), (3, Some("asked")));
     let schema = within(client.plugin_schema("configured")).await.expect("told");
     assert_eq!(schema.settings, Some(serde_json::from_str(SCHEMA).expect("JSON")));
     let file = daemon.folder.path().join("config.toml");

@@ -338,7 +338,11 @@ async fn what_is_wrong_with_a_plan_refuses_the_request() {
     for (plan, words) in [
         (json!({"key": 1, "method": "outpaint"}), "no method 'outpaint' is drawn within a job"),
         (json!({"key": 1, "method": "txt2img", "expected": 3, "most": 2}), "is run 3 times, 2 at most"),
-        (json!({"key": 1, "method": "txt2img", "batch": 1_000_000}), "batch_size"),
+        (json!({"key": 1, "method": "txt2img", "batch": 1_000}), "batch_size"),
+        (
+            json!({"key": 1, "method": "txt2img", "batch": 4_294_967_295_u32}),
+            "4294967295 pictures of one run; 1024 are possible",
+        ),
     ] {
         let text = refuse(plan, ErrorName::InvalidParams).await;
         assert!(text.contains("plugin 'subjobs'") && text.contains(words), "{text}");
@@ -388,6 +392,7 @@ async fn what_is_not_as_planned_is_refused_as_it_is_run() {
             "/plugins/x: was settled with the plan",
         ),
         (json!({"key": 5, "images": [one], "patch": {"steps": 5}}), "steps: 5 are more than the 4"),
+        (json!({"key": 5, "images": [one], "patch": {"steps": null}}), "steps: nil; give a value"),
         (
             json!({"key": 5, "images": [{"prompt": "<lora:style:1>"}]}),
             "images[0].prompt: '<lora:style:1>' was not planned",

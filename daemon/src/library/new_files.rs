@@ -1,13 +1,14 @@
 //! Files that the daemon itself puts into models folders: where they belong, and that they are there.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use latentd_client::protocol::LibraryKind;
 
 use super::item::Item;
+use super::judge::{Verdict, judge};
 use super::layout::parts;
-use super::places::{Root, folder_kind, folder_of, root_of};
+use super::places::{Root, folder_kind, folder_of, outermost_kind, root_of};
 use super::{Library, NO_FOLDER};
 use crate::contain::contain;
 use crate::error::{Class, Error, Result};
@@ -27,12 +28,27 @@ impl Library {
         })
     }
 
+    /// The file that is known at this path.
+    pub(crate) fn at(&self, path: &Path) -> Option<Item> {
+        self.known_by_now().entries.iter().find(|item| item.path() == Some(path)).cloned()
+    }
+
+    /// What a file will be that is to lie at this path, by what is in it and where that is; `None` if nothing.
+    pub(crate) fn would_be(&self, file: &File, path: &Path) -> Option<LibraryKind> {
+        let folder = outermost_kind(&self.roots, path);
+        let Verdict::Sound(kind, _) = judge(file, path, folder).0 else { return None };
+        let has_marks = |kind: &LibraryKind| {
+            [LibraryKind::Checkpoint, LibraryKind::Vae, LibraryKind::Lora].contains(kind)
+        };
+        kind.or(folder.filter(|folder| !has_marks(folder)))
+    }
+
     /// A file was written there; what it is, if it lies in a models folder. Nobody has to wait until that is noticed.
     pub(crate) fn wrote(&self, path: &Path) -> Option<Item> {
         root_of(&self.roots, path)?;
         // As with a scan that fails.
         drop(contain(|| Ok(self.refresh(&[path.to_owned()]))));
-        self.known_by_now().entries.iter().find(|item| item.path() == Some(path)).cloned()
+        self.at(path)
     }
 }
 

@@ -237,6 +237,11 @@ impl Memory {
         })
     }
 
+    /// Counts memory that no job waits for: what jobs need is left to them.
+    pub(crate) fn reserve_beside_jobs(&self, bytes: u64, name: &str) -> Result<Lease> {
+        self.reserve(bytes, For::Later, name)
+    }
+
     /// The TAESD decoder of a file, and bytes for a picture of so many.
     pub(super) fn taesd(
         &self,

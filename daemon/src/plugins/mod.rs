@@ -165,8 +165,8 @@ impl Plugins {
     pub(crate) fn schema(&self, name: &str, files: Files<'_>) -> Result<PluginSchema> {
         let found = self.found();
         let (_, (manifest, _)) = named(name, &HIGHEST, &found)?;
-        let names =
-            |kind| engines::names(kind, usable(&found, &HIGHEST).map(|(_, (manifest, _))| manifest), files);
+        let manifests = self.enabled(&found, &HIGHEST);
+        let names = |kind| engines::names(kind, manifests.iter().copied(), files);
         let shown = |mut schema| {
             with_choices(&mut schema, &names);
             schema
@@ -213,7 +213,7 @@ impl Plugins {
         job: &dyn Job,
     ) -> Result<Engine> {
         let found = self.found();
-        let manifests = usable(&found, job.versions()).map(|(_, (manifest, _))| manifest);
+        let manifests = self.enabled(&found, job.versions()).into_iter();
         let resources = job.resources();
         let files = |kind| resources.names(kind);
         let (manifest, library) = engines::find(kind, name, manifests, &files, &Unknown { field, beside })?;
@@ -224,13 +224,20 @@ impl Plugins {
     /// That there is an engine of this name, which stands in a `field`.
     pub(crate) fn check_engine(&self, kind: Kind, name: &str, field: &str, files: Files<'_>) -> Result<()> {
         let found = self.found();
-        let manifests = usable(&found, &HIGHEST).map(|(_, (manifest, _))| manifest);
+        let manifests = self.enabled(&found, &HIGHEST).into_iter();
         engines::find(kind, name, manifests, files, &Unknown { field, beside: &[] }).map(drop)
     }
 
     /// The names of a kind of engines, sorted.
     pub(crate) fn engine_names(&self, kind: Kind, files: Files<'_>) -> Vec<String> {
-        engines::names(kind, usable(&self.found(), &HIGHEST).map(|(_, (manifest, _))| manifest), files)
+        engines::names(kind, self.enabled(&self.found(), &HIGHEST).into_iter(), files)
+    }
+
+    /// Those of them that the configuration lets be used.
+    fn enabled<'a>(&self, found: &'a [Found], versions: &'a Versions) -> Vec<&'a Manifest> {
+        let configs = self.configs();
+        let manifests = usable(found, versions).map(|(_, (manifest, _))| manifest);
+        manifests.filter(|manifest| disabled(&manifest.name, &configs).is_none()).collect()
     }
 
     fn load(&self, name: &str, versions: &Versions, found: &[Found]) -> Result<Arc<Plugin>> {

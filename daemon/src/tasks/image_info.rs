@@ -28,9 +28,12 @@ pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<Ima
             prompt: told.request.prompt.first(),
             negative_prompt: told.request.negative_prompt.first(),
         };
-        let (read, notices) = studio.plugins.parsed(&of_others, named);
-        told.request.plugins.extend(read);
-        info.notices = notices;
+        // What plugins wrote into pictures of ours is for people: such a picture names its plugins.
+        if !told.is_ours() {
+            let (read, notices) = studio.plugins.parsed(&of_others, named);
+            told.request.plugins.extend(read);
+            info.notices = notices;
+        }
         info.request = Some(told.into_request(is_known(LibraryKind::Checkpoint), is_known(LibraryKind::Vae)));
         info.others = others.into_iter().collect();
     }

@@ -1,5 +1,6 @@
 //! `NAME.method`: methods that plugins have. As a job one is a task like ours; a quick one is called at once.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +23,9 @@ use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
 use crate::memory::{CacheKey, Cached, Lease};
 use crate::onnx::Graph;
-use crate::plugins::{HeldPicture, Job, Kind, Method, MethodKind, Resources, Returned, WITHIN};
+use crate::plugins::{
+    HeldPicture, Job, Kind, Method, MethodKind, PluginConfigs, Recorded, Resources, Returned, WITHIN,
+};
 
 /// A method's job with everything settled.
 pub(crate) struct PluginMethod {
@@ -173,7 +176,7 @@ impl Job for Quick<'_> {
     }
 
     fn reserve(&self, bytes: u64, plugin: &str) -> Result<Lease> {
-        self.asking.reserve(bytes, plugin)
+        self.asking.memory.reserve_beside_jobs(bytes, plugin)
     }
 
     fn compute(&self, work: &mut (dyn FnMut() + Send)) {
@@ -194,6 +197,18 @@ impl Job for Quick<'_> {
 
     fn engine_names(&self, kind: Kind) -> Vec<String> {
         self.asking.engine_names(kind)
+    }
+
+    fn configs(&self) -> Arc<PluginConfigs> {
+        self.asking.configs()
+    }
+
+    fn versions(&self) -> &BTreeMap<String, String> {
+        self.asking.versions()
+    }
+
+    fn record(&self, plugin: &str, version: &str, event: &Recorded<'_>) {
+        self.asking.record(plugin, version, event);
     }
 
     fn cached(&self, key: &CacheKey) -> Option<Cached> {

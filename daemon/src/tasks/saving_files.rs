@@ -1,5 +1,6 @@
 //! Library files that plugins write and remove.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -18,35 +19,50 @@ pub(super) fn save(studio: &Studio, file: &FileToSave<'_>) -> Result<Arc<Pinned>
     check_name(name)?;
     let folder = studio.library.folder_for(kind)?;
     let path = folder.join(format!("{name}{ENDING}"));
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            let text = format!("{} exists; give another name, or replace it", path.display());
-            Error::invalid(text)
+    let (wanted, library) = (kind.name(), &studio.library);
+    if replace && path.exists() {
+        match library.at(&path).map(|old| old.kind) {
+            Some(old) if old == kind => (),
+            Some(old) => {
+                let old = old.name();
+                return Err(Error::invalid(format!("{wanted} '{name}': there is a {old} of its name")));
+            }
+            None => {
+                let text = format!("{wanted} '{name}': there is a file of its name that is none");
+                return Err(Error::invalid(text));
+            }
         }
-        _ => Error::internal(format!("{}: {error}; see to its disk", path.display())),
+    }
+    // Looked at before it has a name: what is there stays if it is something else.
+    let mut is = Some(kind);
+    let mut fill = |file: &mut File| {
+        file.write_all(bytes)?;
+        is = library.would_be(file, &path);
+        if is == Some(kind) { Ok(()) } else { Err(io::Error::other("is of another kind")) }
     };
-    let write = || {
+    let mut write = || {
         std::fs::create_dir_all(&folder)?;
         if replace {
-            whole_file::write(&path, bytes)
+            whole_file::write_with(&path, &mut fill)
         } else {
-            whole_file::write_new_with(&path, &mut |file| file.write_all(bytes))
+            whole_file::write_new_with(&path, &mut fill)
         }
     };
-    studio
-        .folders
-        .ask(&folder, |_| write())
-        .map_err(|silent| silent.in_field("the library"))?
-        .map_err(failed)?;
-    let item = studio.library.wrote(&path);
-    let item = item.ok_or_else(|| Error::internal(format!("{} is not seen", path.display())))?;
-    if item.kind != kind {
-        let (is, wanted) = (item.kind.name(), kind.name());
-        std::fs::remove_file(&path).ok();
-        studio.library.wrote(&path);
-        return Err(Error::invalid(format!("{wanted} '{name}': by its tensors it would be a {is}")));
+    let written =
+        studio.folders.ask(&folder, |_| write()).map_err(|silent| silent.in_field("the library"))?;
+    if is != Some(kind) {
+        let is = is.map_or_else(|| "none that is known".to_owned(), |is| format!("a {}", is.name()));
+        return Err(Error::invalid(format!("{wanted} '{name}': by its tensors it would be {is}")));
     }
-    studio.library.pin_item(&item)
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Error::invalid(format!("{} exists; give another name, or replace it", path.display()))
+        }
+        _ => Error::internal(format!("{}: {error}; see to its disk", path.display())),
+    })?;
+    let item = library.wrote(&path);
+    let item = item.ok_or_else(|| Error::internal(format!("{} is not seen", path.display())))?;
+    library.pin_item(&item)
 }
 
 /// Removes a file.

@@ -181,7 +181,9 @@ fn names_plugin(patch: &[(String, Value)], plugin: &str) -> bool {
     let pointer = format!("/plugins/{}", plugin.replace('~', "~0").replace('/', "~1"));
     patch.iter().any(|(key, value)| {
         let is_at = key.strip_prefix(&pointer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        is_at || (key == "plugins" && get(value, plugin).is_some_and(|params| !params.is_nil()))
+        is_at
+            || (["plugins", "/plugins"].contains(&key.as_str())
+                && get(value, plugin).is_some_and(|params| !params.is_nil()))
     })
 }
 
@@ -236,6 +238,9 @@ impl SubRequest {
                 shorten(field)
             );
             return Err(Error::invalid(text));
+        }
+        if let Some((field, _)) = patch.iter().find(|(_, value)| value.is_nil()) {
+            return Err(Error::invalid(format!("{}: nil; give a value", shorten(field))));
         }
         let mut changed = self.clone();
         patch::apply(&mut changed.fields, patch).map_err(Error::invalid)?;

@@ -8,6 +8,7 @@ use latentd_client::protocol::{ImageIn, ImageOut, PluginLine, Txt2ImgResult};
 
 use super::draw::{Draw, Planned};
 use super::packing::Packing;
+use super::plugins::MOST_LOGGED;
 use super::studio::Studio;
 use super::subcourse::{Along, Nested};
 use super::subjobs::{Around, find};
@@ -111,6 +112,7 @@ impl<'a> SubRuns<'a> {
             *drawn.spent.entry(plugin).or_default() += seconds;
         }
         drawn.log.extend(plugin_log);
+        drawn.log.truncate(MOST_LOGGED);
         let pictures = images.into_iter().map(picture).collect::<Result<_>>()?;
         let of_plan = planned.iter().flat_map(|planned| planned.notices.clone());
         let of_plan = of_plan.filter(|notice| !notices.contains(notice)).collect::<Vec<_>>();

@@ -1,6 +1,8 @@
 //! Asks the request's plugins of the tags in its prompts that nobody here knows (stage `prompt.tags`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{LibraryKind, PluginParams, Txt2ImgParams};
 use latentd_models::prompt::{NamedNetwork, Wording};
@@ -15,9 +17,13 @@ use super::plugins::Asking;
 use super::studio::Studio;
 use super::tags::{Answer, Tags};
 use super::task::Watch;
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result};
 use crate::plugins::Tag;
 use crate::schema::shorten;
+
+/// Tags of one request that plugins are asked of, and how long all of them may take.
+const MOST_ASKED: usize = 100;
+const WITHIN: Duration = Duration::from_secs(10);
 
 /// Asks the request's plugins of each tag of these prompts that nobody here knows. What they change in their own
 /// parameters stands in the request then.
@@ -28,7 +34,7 @@ pub(super) fn ask_tags(
     notices: &mut Notices,
 ) -> Result<Tags> {
     let networks = || prompts.iter().flat_map(|prompt| &prompt.networks);
-    let mut tags = Tags::default();
+    let (mut tags, mut asked, begun) = (Tags::default(), BTreeSet::new(), Instant::now());
     if params.plugins.is_empty() || !networks().any(is_unknown) {
         return Ok(tags);
     }
@@ -37,8 +43,16 @@ pub(super) fn ask_tags(
     let asking = asking.with_versions(params.plugin_versions.clone());
     let taggers = studio.plugins.taggers(&params.plugins, &asking)?;
     for network in networks().filter(|network| is_unknown(network)) {
-        if tags.has(network) {
+        if !asked.insert(&network.written) {
             continue;
+        }
+        if asked.len() > MOST_ASKED {
+            let text = format!("prompt: {MOST_ASKED} tags of plugins are possible; leave some out");
+            return Err(Error::invalid(text));
+        }
+        if begun.elapsed() > WITHIN {
+            let text = format!("prompt: its tags took plugins more than {} s", WITHIN.as_secs());
+            return Err(Error::new(Class::Plugin, text));
         }
         let file = is_lora(network).then(|| studio.library.pin_addon(LibraryKind::Lora, network.name()));
         let file = file.and_then(Result::ok);

@@ -95,6 +95,9 @@ impl Told {
                 _ => None,
             });
             let (prefix, factor) = pair.ok_or("a scale must be [prefix, factor]")?;
+            if prefix.contains('\0') {
+                return Err("a prefix has a zero".into());
+            }
             if prefix.len() > LONGEST_PREFIX {
                 return Err(format!("a prefix is {} bytes long, {LONGEST_PREFIX} are allowed", prefix.len()));
             }

@@ -188,11 +188,12 @@ impl Drawing<'_> {
     fn batch(&mut self, index: usize) -> Result<Vec<Output>> {
         let Self { request, origin, facts, second, steps, .. } = *self;
         let kind = PassKind::Base;
+        // What it begins with is encoded by its own VAE: the batch before may have ended with a refiner.
+        self.components.begin_pass();
         let (wants, exchanged) =
             self.begin(kind, index, request, (steps_of(origin.visited), origin.strength))?;
         let images = self.images(index);
         let (start, shown) = origin.from.begin(images, exchanged, self.components, self.watch)?;
-        self.components.begin_pass();
         let pass = Pass {
             kind,
             facts,

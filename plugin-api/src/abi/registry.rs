@@ -18,7 +18,7 @@ pub struct latentd_registry {
     /// Runs an engine on a whole picture: `image` is an image, of which the engine sees three colours; a mask is one of one
     /// channel as large; `file` is 0. Fills `result`, whose handles are the plugin's own. NOT_FOUND: it was not planned.
     /// Upscalers are run tile by tile, alpha apart; restorers leave alpha as it is. While it waits, engines of the same plugin
-    /// may be called on that thread, with another instance. \[job\]
+    /// may be called on that thread, from a stage with another instance, from an engine with its own. \[job\]
     pub run: Option<
         unsafe extern "C" fn(
             call: *mut latentd_call,

@@ -127,7 +127,7 @@ pub struct latentd_pictures {
     pub size: u32,
     /// 0.
     pub reserved: u32,
-    /// Whose they are; null in LATENTD_BATCH_POST.
+    /// Whose they are; null in LATENTD_BATCH_POST and LATENTD_INFOTEXT_WRITE.
     pub pass: *const latentd_pass,
     /// latentd_picture. Their number, order and seeds stay: of a hires fix those of its last pass; each loop, and each part of
     /// what is continued, comes by itself, and a part keeps its size.

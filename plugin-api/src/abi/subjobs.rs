@@ -103,7 +103,7 @@ pub struct latentd_subresult {
     pub notices: latentd_list,
 }
 
-/// LATENTD_SUBJOBS. At hand where no network is at work: in LATENTD_IMAGE_POST, LATENTD_BATCH_POST, and methods of kind "job"; elsewhere UNSUPPORTED. Its plugins have instances
+/// LATENTD_SUBJOBS. At hand where no network is at work: in LATENTD_PASS_BEGIN, LATENTD_IMAGE_POST, LATENTD_BATCH_POST, and methods of kind "job"; elsewhere UNSUPPORTED. Its plugins have instances
 /// of their own. Jobs lie 3 deep within one another at most. The job's own networks may leave memory for the time if there is no
 /// room for both.
 #[repr(C)]

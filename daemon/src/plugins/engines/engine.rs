@@ -77,6 +77,9 @@ impl Engine {
             if !plan.wants.is_empty() || !plan.note.is_empty() {
                 return Err(wrong("describe wants stages or leaves a note, which are job.plan's".to_owned()));
             }
+            if !plan.subjobs.is_empty() {
+                return Err(wrong("describe plans sub-jobs, which are job.plan's".to_owned()));
+            }
             network_bytes = plan.network_bytes();
             needed = plan.engines;
         }

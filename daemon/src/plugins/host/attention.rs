@@ -63,19 +63,24 @@ pub(in crate::plugins) unsafe extern "C" fn add_rule(
 fn bytes_of(change: &RuleChange, declared: &Declared) -> usize {
     let pictures = declared.stage.images.len();
     match change {
-        RuleChange::Set { keys: RuleKeys::Context(tokens), .. } => {
+        RuleChange::Set { keys: RuleKeys::Context(tokens), .. }
+        | RuleChange::Append { keys: RuleKeys::Context(tokens), .. } => {
             tokens.dim(0) * tokens.dim(1) * declared.stage.bytes_per_token
         }
-        RuleChange::Append { keys: RuleKeys::Context(tokens), .. } => size_of_val(tokens.values()),
         RuleChange::Set { keys: RuleKeys::KeyValue(key, value), .. }
         | RuleChange::Append { keys: RuleKeys::KeyValue(key, value), .. } => {
             size_of_val(key.values()) + size_of_val(value.values())
         }
         RuleChange::Bias(bias) => size_of_val(bias.values()),
         RuleChange::Capture(_) | RuleChange::Received(_) => declared.stage.bytes_of_sources * pictures,
-        RuleChange::Own { .. } | RuleChange::Identity | RuleChange::FromBank { .. } => 0,
+        // Keys and values of what it keeps, and both of them once more with the attention's own.
+        RuleChange::FromBank { .. } => 4 * declared.stage.bytes_of_sources * pictures,
+        RuleChange::Own { .. } | RuleChange::Identity => 0,
     }
 }
+
+/// More than any score is.
+const LARGEST_BIAS: f32 = 1e6;
 
 fn wrong<T>(text: impl Into<String>) -> Served<T> {
     Err(Failure(LATENTD_INVALID, text.into()))
@@ -174,6 +179,10 @@ fn named(bank: String) -> Served<String> {
 /// A bias `(1 or queries, keys)`.
 fn bias(given: &latentd_attention_rule, places: &AttentionPlaces, objects: &mut Objects) -> Served<Tensor> {
     let bias = tensor(objects.content(given.bias)?, "the bias")?;
+    // A sum of them is a number still.
+    if let Some(number) = bias.values().iter().find(|number| number.is_nan() || number.abs() > LARGEST_BIAS) {
+        return wrong(format!("the bias has {number}; -{LARGEST_BIAS} to {LARGEST_BIAS} are meant"));
+    }
     let is_one = places.part.is_some() && places.index.is_some() && places.layer.is_some();
     match *bias.dims() {
         [0, _] | [_, 0] => wrong("the bias is empty"),

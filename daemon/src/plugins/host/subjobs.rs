@@ -26,7 +26,7 @@ const MOST_RUNS: u32 = 1 << 16;
 const MOST_IMAGES: u32 = 1024;
 /// Plugins that stay out.
 const MOST_WITHOUT: u32 = 1024;
-/// Bytes of a patch, and of a prompt.
+/// Bytes of all patches of a plan, and of all prompts of a run.
 const MOST_BYTES: u64 = 16 << 20;
 
 pub(super) static SUBJOBS: latentd_subjobs =
@@ -61,6 +61,15 @@ pub(super) unsafe extern "C" fn plan_subjob(
                 "sub-job {key} is run {expected} times, {most} at most; up to {MOST_RUNS} are possible, and no more are \
                  expected than that"
             ));
+        }
+        if batch > MOST_IMAGES {
+            return invalid(format!(
+                "sub-job {key}: {batch} pictures of one run; {MOST_IMAGES} are possible"
+            ));
+        }
+        let others: usize = plan.subjobs.iter().map(|other| other.patch.len()).sum();
+        if asked.patch.length.saturating_add(others as u64) > MOST_BYTES {
+            return invalid(format!("patches of more than {MOST_BYTES} bytes together"));
         }
         // SAFETY: the plugin lends texts, bytes and a list.
         let (method, patch, without) =
@@ -169,6 +178,11 @@ unsafe extern "C" fn run(
 unsafe fn read_images(state: &mut State<'_>, list: latentd_list) -> Served<Vec<SubImage>> {
     // SAFETY: as the caller says.
     let images = unsafe { elements::<latentd_subimage>(list, MOST_IMAGES, "images") }?;
+    let texts = images.iter().flat_map(|image| [image.prompt.length, image.negative.length]);
+    let texts = texts.fold(0, u64::saturating_add);
+    if texts > MOST_BYTES {
+        return invalid(format!("prompts of {texts} bytes together; {MOST_BYTES} are allowed"));
+    }
     let mut objects = objects(state)?;
     let image = |(place, image): (usize, latentd_subimage)| {
         let in_field =
@@ -191,9 +205,6 @@ unsafe fn read_images(state: &mut State<'_>, list: latentd_list) -> Served<Vec<S
 unsafe fn read_prompt(given: latentd_text) -> Served<Option<String>> {
     if given.data.is_null() {
         return Ok(None);
-    }
-    if given.length > MOST_BYTES {
-        return invalid(format!("{} bytes; {MOST_BYTES} are allowed", given.length));
     }
     // SAFETY: as the caller says.
     let bytes = unsafe { read_bytes(latentd_bytes { data: given.data.cast(), length: given.length }) };

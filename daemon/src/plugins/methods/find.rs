@@ -11,7 +11,7 @@ use crate::plugins::engines::{self, Files};
 use crate::plugins::library::Plugin;
 use crate::plugins::manifest::{Manifest, check_name};
 use crate::plugins::method_rows::{MethodKind, MethodRow, is_method};
-use crate::plugins::{HIGHEST, Plugins, named, usable};
+use crate::plugins::{HIGHEST, Plugins, named};
 use crate::schema::shorten;
 use crate::suggest::nearest;
 
@@ -87,10 +87,10 @@ impl Plugins {
     /// All methods, by their names.
     pub(crate) fn methods(&self, files: Files<'_>) -> Vec<Listed> {
         let found = self.found();
-        let manifests = usable(&found, &HIGHEST).map(|(_, (manifest, _))| manifest);
-        let names = |kind| engines::names(kind, manifests.clone(), files);
+        let manifests = self.enabled(&found, &HIGHEST);
+        let names = |kind| engines::names(kind, manifests.iter().copied(), files);
         let mut all: Vec<Listed> = manifests
-            .clone()
+            .iter()
             .flat_map(|manifest| manifest.methods.iter().map(move |row| Listed::of(manifest, row)))
             .collect();
         for listed in &mut all {

@@ -619,7 +619,10 @@ fn has_timesteps(told: &Told) -> bool {
 
 /// Whether a key is written or read here, or by A1111 before it had those of now, however its letters are written.
 pub(in crate::tasks) fn is_own_key(key: &str) -> bool {
+    // What A1111's reader calls the prompts, styles and sizes that it reads apart.
+    const READ_APART: [&str; 4] = ["Prompt", "Negative prompt", "Styles array", "Hires resize-2"];
     let own = ROWS.iter().map(|row| row.key).chain(HIRES).chain([OLD_HIRES]).chain(Infotext::EXACT_KEYS);
+    let own = own.chain(READ_APART);
     own.into_iter().any(|own| own.eq_ignore_ascii_case(key))
 }
 
