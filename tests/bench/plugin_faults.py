@@ -5,13 +5,15 @@
 Builds the plugins of tests/fixtures/plugins with `cc`, and one in Rust that panics in whatever stage it is told with `cargo`. Each
 request with a fault must fail with the plugin's name and the stage's, or, where the fault is none to the host, draw the plain picture;
 jobs that a plugin holds up are cancelled within each stage. After each round of faults a request without plugins must have the plain
-bytes. Prints how many there were, and how far the daemon's memory and its open files lie apart from the tenth round on.
+bytes. Prints how many there were, how far the daemon's memory and its open files lie apart from the tenth round on, and whether it
+grows.
 """
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -245,10 +247,13 @@ def measure(times: int, program: Path) -> None:
                     files.append(len(os.listdir(f"/proc/{process.pid}/fd")))
             for kind, count in one.counts.items():
                 print(f"{count:7} {kind}")
-            middle, low, high = spread(sizes[min(10, times // 2):])
-            later = files[min(10, times // 2):]
-            print(f"{sum(one.counts.values())} requests in {times} rounds; memory {middle / 2**20:.1f} MiB, {low:+.2f} to {high:+.2f} %, "
-                  f"{min(later)} to {max(later)} open files")
+            first = min(10, times // 2)
+            middle, low, high = spread(sizes[first:])
+            third = max(1, (times - first) // 3)
+            began, ended = (statistics.median(part) / 2**20 for part in (sizes[first:first + third], sizes[-third:]))
+            print(f"{sum(one.counts.values())} requests in {times} rounds; memory {middle / 2**20:.1f} MiB, {low:+.2f} to {high:+.2f} %; "
+                  f"the middle of the first {third} rounds after {first} is {began:.1f} MiB, of the last {ended:.1f} MiB; "
+                  f"{min(files[first:])} to {max(files[first:])} open files")
         finally:
             process.terminate()
             process.wait()
