@@ -22,8 +22,6 @@ use crate::{Error, Result};
 pub struct Wants {
     /// [`Stages::pass_begin`].
     pub pass_begin: bool,
-    /// That pictures which passes begin with may be exchanged there: then each pass encodes its own.
-    pub exchanges: bool,
     /// [`Stages::conditioning`].
     pub conditioning: bool,
     /// [`Stages::noise_init`].
@@ -50,7 +48,6 @@ impl Wants {
     /// All of them.
     pub const ALL: Self = Self {
         pass_begin: true,
-        exchanges: true,
         conditioning: true,
         noise_init: true,
         denoise_before: true,
@@ -301,8 +298,7 @@ pub trait Stages {
         Wants::default()
     }
 
-    /// A pass begins. What its images begin with instead, one for each; or nothing at all. Only of pictures, and only with
-    /// [`Wants::exchanges`].
+    /// A pass begins. What its images begin with instead, one for each; or nothing at all. Only of pictures.
     fn pass_begin(&mut self, _stage: &PassBegin) -> Result<Vec<Exchanged>> {
         Ok(vec![])
     }

@@ -15,7 +15,7 @@ fn wrong<T>(text: impl Into<String>) -> Served<T> {
 
 /// A tensor of numbers; an error calls it `what`.
 pub(super) fn tensor(content: &Content, what: &str) -> Served<Tensor> {
-    let Content::Tensor(tensor) = content else { return wrong(format!("{what} is an image")) };
+    let Content::Tensor(tensor) = content else { return wrong(format!("{what} is no tensor")) };
     if let Some(index) = tensor.values().iter().position(|value| !value.is_finite()) {
         return wrong(format!("number {index} of {what} is {}", tensor.values()[index]));
     }

@@ -33,8 +33,8 @@ use latentd_models::pipeline::{
 use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS, LATENTD_DENOISE_BEFORE,
     LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP, LATENTD_IMAGE_POST, LATENTD_LATENT_FINAL,
-    LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise,
-    latentd_latents, latentd_pass, latentd_picture, latentd_pictures,
+    LATENTD_NOISE_INIT, LATENTD_UNET_BLOCK, latentd_block, latentd_call, latentd_denoise, latentd_latents,
+    latentd_pass, latentd_picture, latentd_pictures,
 };
 
 use crate::error::{Class, Error, Result};
@@ -451,7 +451,6 @@ impl Stages for &JobStages<'_> {
     fn wants(&self) -> Wants {
         Wants {
             pass_begin: !self.plugins.is_empty(),
-            exchanges: self.has(LATENTD_PASS_BEGIN),
             conditioning: self.has(LATENTD_CONDITIONING),
             noise_init: self.has(LATENTD_NOISE_INIT),
             denoise_before: self.has(LATENTD_DENOISE_BEFORE),
