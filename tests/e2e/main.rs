@@ -7,6 +7,8 @@ mod batch_post;
 mod cancel;
 mod command_line;
 mod conditioning;
+#[cfg(target_os = "linux")]
+mod confined;
 mod connections;
 mod crash;
 mod cutoff;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod call;
+mod confined;
 mod convert;
 mod doctor;
 mod failure;
@@ -83,6 +84,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Measure how fast and how large the stages of a picture are here
     Bench(bench::BenchArgs),
+    #[command(hide = true)]
+    Confined(confined::ConfinedArgs),
 }
 
 /// Reads the arguments. Text that begins with a hyphen and has a space in it is no flag, but what is to be drawn.
@@ -120,6 +123,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Models(args) => block_on(models::run(&cli.global, args)),
             Command::Doctor(args) => block_on(doctor::run(&cli.global, args)),
             Command::Bench(args) => bench::run(&cli.global, &args),
+            Command::Confined(args) => confined::run(args).map(|never| match never {}),
         });
     outcome.unwrap_or_else(|failure| {
         if !failure.text.is_empty() {
