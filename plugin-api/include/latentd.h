@@ -1293,6 +1293,21 @@ typedef struct latentd_network_run {
     struct latentd_text entry;
     /* latentd_input, by name, in any order. */
     struct latentd_list inputs;
+    /*
+     The rows of the evaluation that it is run for, in this order, each once; null: all of them, in theirs. Only looked at
+     with `of_stage`.
+     */
+    const uint32_t *rows;
+    /* How many `rows` there are. */
+    uint32_t row_count;
+    /*
+     1: in LATENTD_DENOISE_WRAP and LATENTD_CONTROL_RESIDUALS, UNSUPPORTED elsewhere, inputs of these names that are left out
+     are those of the evaluation that the stage is of: `x`, its noisy latents as the UNet takes them, over
+     √(sigma² + 1); `timestep`; `context` and `pooled`, what rows are told. Of inputs that are given, those with an entry per
+     row have as many as there are rows. Rows whose contexts are of different length are run one after the other; outputs
+     come in the order of the rows. 0: no input may be left out.
+     */
+    uint32_t of_stage;
 } latentd_network_run;
 
 /*

@@ -50,6 +50,30 @@ impl Network {
 
     /// Runs a part of it, the whole if `entry` is empty; each input by its name.
     pub fn run<'a>(&self, call: &Call<'a>, entry: &str, inputs: &[(&str, Input<'_>)]) -> Result<Outputs<'a>> {
+        self.run_of(call, (entry, inputs), (false, None))
+    }
+
+    /// The same in `denoise.wrap` and `control.residuals`, where inputs named `x`, `timestep`, `context` and `pooled` may be left
+    /// out: they are those of the evaluation that the stage is of, of these rows in this order, each once; of all if `None`.
+    ///
+    /// # Errors
+    /// If what the evaluation has is not what the network takes, or there is no such row.
+    pub fn run_in_stage<'a>(
+        &self,
+        call: &Call<'a>,
+        entry: &str,
+        inputs: &[(&str, Input<'_>)],
+        rows: Option<&[u32]>,
+    ) -> Result<Outputs<'a>> {
+        self.run_of(call, (entry, inputs), (true, rows))
+    }
+
+    fn run_of<'a>(
+        &self,
+        call: &Call<'a>,
+        (entry, inputs): (&str, &[(&str, Input<'_>)]),
+        (is_of_stage, rows): (bool, Option<&[u32]>),
+    ) -> Result<Outputs<'a>> {
         let run = call.networks()?.run.ok_or_else(lacks)?;
         let inputs = Input::listed(inputs);
         let asked = latentd_network_run {
@@ -57,6 +81,9 @@ impl Network {
             reserved: 0,
             entry: lend(entry),
             inputs: inputs.list(),
+            rows: rows.map_or(std::ptr::null(), <[u32]>::as_ptr),
+            row_count: rows.map_or(0, |rows| rows.len() as u32),
+            of_stage: u32::from(is_of_stage),
         };
         let mut outputs = latentd_list { items: std::ptr::null(), count: 0, stride: 0 };
         // SAFETY: the call is under way; the struct and what it points to are lent, the list is ours.

@@ -119,6 +119,9 @@ async fn a_plugin_is_told_what_goes_by_where_it_wants_to_be() {
     for nowhere in [json!({"part": 3, "index": 1}), json!({"part": 4, "index": 6}), json!({"part": 77})] {
         assert_eq!(told(nowhere, &two).await.0, Vec::<String>::new());
     }
+    // What shorter elements of a list do not know is zero.
+    let (notices, _) = told(json!({"part": 4, "index": 5, "stride": 4}), &two).await;
+    assert_eq!(notices, [notice(0, "4.0 64+64", " 0/0 0/1"), notice(1, "4.0 64+64", " 0/0 0/1")]);
     let (notices, _) = told(json!({"part": 3}), &Txt2ImgParams { batch_size: 2, steps: 1, ..plain(3) }).await;
     assert_eq!(notices, [notice(0, "3.0 64+0", " 0/0 1/0 0/1 1/1")]);
 }
@@ -146,7 +149,7 @@ async fn what_a_plugin_puts_into_the_network_is_looked_at() {
         );
     }
     for (params, words) in [
-        (json!({"part": 4, "stride": 4}), "1 sites of 4 bytes each"),
+        (json!({"part": 4, "stride": 0}), "1 sites of 0 bytes each"),
         (json!({"part": 4, "act": "stage"}), "image.post/draft-1 has no sites"),
     ] {
         let failed = within(daemon.client().await.txt2img(&with("blocks", &params, plain(3)))).await;

@@ -69,5 +69,6 @@ mod submit;
 mod tags;
 mod vae;
 mod validate;
+mod weaker;
 mod weight_files;
 mod wraps;

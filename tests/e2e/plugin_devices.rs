@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use crate::harness::{Daemon, Options, fixtures, small, within};
 use crate::plugin_library::{build, build_crate, install};
+use crate::weaker::write_weaker;
 
 /// A plugin, and a request that it changes.
 struct Example {
@@ -47,6 +48,7 @@ const EXAMPLES: &[Example] = &[
         r#"{"mimic_scale": 3, "threshold_percentile": 0.9}"#,
     ),
     example("onnx-filter", "plugin-api/examples/onnx-filter", r#"{"model": "sharper"}"#),
+    example("weaker", "tests/fixtures/plugins/weaker", r#"{"model": "weaker", "scale": 1}"#),
     Example {
         change: |request, _| request.prompt = "a {red|blue} circle".into(),
         ..example("dynamic-prompts", "plugin-api/examples/dynamic-prompts", "{}")
@@ -85,7 +87,7 @@ async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<Vec<u8>> {
     drawn.images.into_iter().map(|image| image.raw.expect("pixels").0).collect()
 }
 
-/// tiny-sd1, and a graph that a filter may run.
+/// tiny-sd1, a weaker one, and a graph that a filter may run.
 fn models() -> tempfile::TempDir {
     let models = tempfile::tempdir().expect("a folder");
     let copy = |from: &str, to: &str| {
@@ -95,6 +97,8 @@ fn models() -> tempfile::TempDir {
     };
     copy("Stable-diffusion/tiny-sd1.safetensors", "Stable-diffusion/tiny-sd1.safetensors");
     copy("../onnx/sharper.onnx", "annotators/sharper.onnx");
+    let checkpoint = |name: &str| models.path().join(format!("Stable-diffusion/{name}.safetensors"));
+    write_weaker(&checkpoint("weaker"), &checkpoint("tiny-sd1"));
     models
 }
 

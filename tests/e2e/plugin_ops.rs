@@ -86,7 +86,7 @@ async fn a_wrong_program_is_told_by_its_operation_and_costs_one_job() {
         ("take", ErrorName::InvalidParams, "op 1: axis 0 of [1, 4, 8, 8] has nothing from 0 until"),
         ("huge", ErrorName::Memory, "bytes"),
         ("uncountable", ErrorName::InvalidParams, "op 1: too large a border"),
-        ("stride", ErrorName::Plugin, "2 operations of 8 bytes each"),
+        ("stride", ErrorName::Plugin, "2 operations of 0 bytes each"),
         ("many", ErrorName::InvalidParams, "a program of 5000 operations; 4096 are possible"),
         ("null", ErrorName::Plugin, "2 operations of"),
         ("no-results", ErrorName::Plugin, "results is null"),

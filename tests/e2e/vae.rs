@@ -18,7 +18,7 @@ const PREFIX: &str = "first_stage_model.";
 /// Tensors of a safetensors file: name, type, shape, elements.
 pub(crate) type Tensors = Vec<(String, Value, Value, Vec<u8>)>;
 
-fn read(path: &Path) -> Tensors {
+pub(crate) fn read(path: &Path) -> Tensors {
     let bytes = fs::read(path).expect("read");
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
     let header: Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");

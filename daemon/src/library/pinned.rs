@@ -205,9 +205,10 @@ impl Pinned {
         })
     }
 
-    /// Bytes that its network takes in memory: packed weights take no more than twice what they do in a file of f16.
-    pub(crate) fn network_bytes(&self) -> u64 {
-        2 * self.item.size()
+    /// Bytes that its network takes in memory, if that is this one: packed weights take no more than twice what they do in a
+    /// file of f16.
+    pub(crate) fn bytes_of_network(&self, network: &KnownNetwork) -> u64 {
+        network.weight_bytes().unwrap_or(2 * self.item.size())
     }
 
     fn no_graph(&self, why: &str) -> Error {

@@ -271,7 +271,10 @@ impl Memory {
         precision: Precision,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Arc<dyn Standalone>> {
-        let reserve = || self.reserve_for_job(file.network_bytes(), &file.item().name, cancelled);
+        let reserve = || {
+            let bytes = file.bytes_of_network(&file.network()?);
+            self.reserve_for_job(bytes, &file.item().name, cancelled)
+        };
         let make = || Ok(file.network()?.open(&file.tensors()?, &self.device, precision)?);
         self.networks.get(file, precision, reserve, make)
     }

@@ -14,7 +14,7 @@ use latentd_models::image::Picture;
 use latentd_models::model::ModelShape;
 use latentd_models::networks::attention_bank::Bank;
 use latentd_models::networks::unet_residuals::ResidualSizes;
-use latentd_models::pipeline::{AttentionStage, ImageCoding, Region, Residual, Role, Rule};
+use latentd_models::pipeline::{AttentionStage, Evaluation, ImageCoding, Region, Residual, Role, Rule};
 use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_ANY, latentd_call};
 use serde_json::Value as Json;
@@ -170,6 +170,8 @@ pub(super) trait Model {
 #[derive(Clone, Copy, Default)]
 pub(super) struct AtHand<'a> {
     pub model: Option<&'a dyn Model>,
+    /// The evaluation that the stage is of, for networks that look at it too.
+    pub evaluated: Option<&'a Evaluated<'a>>,
     /// The text encoder: where images are told something.
     pub texts: Option<&'a Texts<'a>>,
     /// The VAE: where no other network is at work.
@@ -184,6 +186,15 @@ pub(super) struct AtHand<'a> {
     pub adding: Option<&'a Adding>,
     /// Whether no network is at work, so that another job may be drawn.
     pub is_between: bool,
+}
+
+/// An evaluation with its latents.
+pub(super) struct Evaluated<'a> {
+    pub evaluation: &'a Evaluation,
+    /// `(rows, channels, height, width)`.
+    pub latents: &'a Tensor,
+    /// What they are multiplied by for the UNet.
+    pub scale: f64,
 }
 
 /// What a plugin declares of a pass's attention.

@@ -2,36 +2,38 @@
 
 use std::sync::Arc;
 
-use super::standalone::{Described, Entry, Standalone, StandaloneKind};
-use super::taesd::TaesdKind;
+use super::standalone::{Described, Entry, Find, Found, Standalone};
+use super::{taesd, unet_alone};
 use crate::error::Result;
 use crate::files::Tensors;
 use crate::nn::{Device, Precision};
 
 /// All of them. The first that takes a file has it.
-const KINDS: [&dyn StandaloneKind; 1] = [&TaesdKind];
+const KINDS: [Find; 2] = [taesd::find, unet_alone::find];
 
 /// A file's network.
 #[derive(Clone)]
-pub struct KnownNetwork {
-    kind: &'static dyn StandaloneKind,
-    described: Described,
-}
+pub struct KnownNetwork(Arc<dyn Found>);
 
 impl KnownNetwork {
     /// That of a file, if there is one that is known.
     pub fn of(file: &Tensors) -> Option<Self> {
-        KINDS.iter().find_map(|kind| Some(Self { kind: *kind, described: kind.describe(file)? }))
+        KINDS.iter().find_map(|find| find(file)).map(Self)
     }
 
     /// What it is.
     pub fn described(&self) -> &Described {
-        &self.described
+        self.0.described()
+    }
+
+    /// Bytes that its weights take in memory, at most; `None` where the file's size tells.
+    pub fn weight_bytes(&self) -> Option<u64> {
+        self.0.weight_bytes()
     }
 
     /// Bytes that running a part takes with inputs of these sizes, in the part's order.
     pub fn activation_bytes(&self, entry: &Entry, inputs: &[Vec<usize>]) -> u64 {
-        self.kind.activation_bytes(entry, inputs)
+        self.0.activation_bytes(entry, inputs)
     }
 
     /// Reads it from the same file.
@@ -39,6 +41,6 @@ impl KnownNetwork {
     /// # Errors
     /// The file's tensors are not those of the network.
     pub fn open(&self, file: &Tensors, device: &Device, precision: Precision) -> Result<Arc<dyn Standalone>> {
-        self.kind.open(file, device, precision)
+        self.0.open(file, device, precision)
     }
 }

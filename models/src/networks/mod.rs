@@ -7,6 +7,7 @@ pub mod known;
 pub mod standalone;
 pub mod taesd;
 pub mod unet;
+mod unet_alone;
 pub(crate) mod unet_call;
 mod unet_layers;
 mod unet_own;

@@ -1,6 +1,6 @@
 //! Networks that stand alone in a file and are run by names: what one takes and gives, and running it.
 //!
-//! A kind of them implements [`StandaloneKind`] beside its network and has one row in [`super::known`].
+//! A kind of them implements [`Found`] and [`Standalone`], and has one row in [`super::known`].
 
 use std::sync::Arc;
 
@@ -120,15 +120,23 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// A kind of networks that stand alone.
-pub trait StandaloneKind: Sync {
-    /// What a file's network is, if it is of this kind. Tensors' names and shapes tell.
-    fn describe(&self, file: &Tensors) -> Option<Described>;
+/// Looks for a network of one kind in a file. Tensors' names and shapes tell.
+pub type Find = fn(&Tensors) -> Option<Arc<dyn Found>>;
+
+/// A file's network before it is read.
+pub trait Found: Send + Sync {
+    /// What it is.
+    fn described(&self) -> &Described;
+
+    /// Bytes that its weights take in memory, at most; `None` where the file's size tells.
+    fn weight_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Bytes that running a part takes with inputs of these sizes, in the part's order.
     fn activation_bytes(&self, entry: &Entry, inputs: &[Vec<usize>]) -> u64;
 
-    /// Reads the network.
+    /// Reads it from the same file.
     ///
     /// # Errors
     /// The file's tensors are not those of the network.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use latentd_kernels::Activation;
 
-use super::standalone::{Described, Entry, Port, Side, Standalone, StandaloneKind};
+use super::standalone::{Described, Entry, Found, Port, Side, Standalone};
 use crate::error::{Error, Result, bail};
 use crate::files::Tensors;
 use crate::nn::{Activations, Conv2d, ConvConfig, Device, Epilogue, Loader, Precision, Run, upload};
@@ -187,40 +187,39 @@ impl Taesd {
 }
 
 /// TAESD as a network that stands alone.
-pub(super) struct TaesdKind;
+struct TaesdFile(Described);
 
-impl StandaloneKind for TaesdKind {
-    fn describe(&self, file: &Tensors) -> Option<Described> {
-        let channels = TaesdConfig::detect(file)?.latent_channels;
-        let [batch, height, width] = ["batch", "height", "width"];
-        let latents = Port {
-            name: "latents",
-            sides: vec![Side::Free(batch), Side::Fixed(channels), Side::Free(height), Side::Free(width)],
-            about: "as the sampler has them",
-        };
-        let image = Port {
-            name: "image",
-            sides: vec![Side::Free(batch), Side::Fixed(3), Side::Times(8, height), Side::Times(8, width)],
-            about: "red, green and blue, about -1 to 1",
-        };
-        let entries = vec![Entry { name: "", inputs: vec![latents], outputs: vec![image] }];
-        Some(Described { kind: "taesd", entries })
+/// That of a file.
+pub(super) fn find(file: &Tensors) -> Option<Arc<dyn Found>> {
+    let channels = TaesdConfig::detect(file)?.latent_channels;
+    let [batch, height, width] = ["batch", "height", "width"];
+    let latents = Port {
+        name: "latents",
+        sides: vec![Side::Free(batch), Side::Fixed(channels), Side::Free(height), Side::Free(width)],
+        about: "as the sampler has them",
+    };
+    let image = Port {
+        name: "image",
+        sides: vec![Side::Free(batch), Side::Fixed(3), Side::Times(8, height), Side::Times(8, width)],
+        about: "red, green and blue, about -1 to 1",
+    };
+    let entries = vec![Entry { name: "", inputs: vec![latents], outputs: vec![image] }];
+    Some(Arc::new(TaesdFile(Described { kind: "taesd", entries })))
+}
+
+impl Found for TaesdFile {
+    fn described(&self) -> &Described {
+        &self.0
     }
 
     fn activation_bytes(&self, _entry: &Entry, inputs: &[Vec<usize>]) -> u64 {
         let Some([batch, _, height, width]) = inputs.first().map(Vec::as_slice) else { return 0 };
-        let bytes = height.checked_mul(*width).map_or(usize::MAX, |size| size.min(1 << 32));
-        Self::bytes(*batch, bytes)
+        let latents = height.checked_mul(*width).map_or(usize::MAX, |size| size.min(1 << 32));
+        Taesd::activation_bytes((latents, 1)).saturating_mul(*batch as u64)
     }
 
     fn open(&self, file: &Tensors, device: &Device, precision: Precision) -> Result<Arc<dyn Standalone>> {
         Ok(Arc::new(Taesd::open(file, device, precision)?))
-    }
-}
-
-impl TaesdKind {
-    fn bytes(batch: usize, latents: usize) -> u64 {
-        Taesd::activation_bytes((latents, 1)).saturating_mul(batch as u64)
     }
 }
 

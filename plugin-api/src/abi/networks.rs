@@ -33,6 +33,17 @@ pub struct latentd_network_run {
     pub entry: latentd_text,
     /// latentd_input, by name, in any order.
     pub inputs: latentd_list,
+    /// The rows of the evaluation that it is run for, in this order, each once; null: all of them, in theirs. Only looked at
+    /// with `of_stage`.
+    pub rows: *const u32,
+    /// How many `rows` there are.
+    pub row_count: u32,
+    /// 1: in LATENTD_DENOISE_WRAP and LATENTD_CONTROL_RESIDUALS, UNSUPPORTED elsewhere, inputs of these names that are left out
+    /// are those of the evaluation that the stage is of: `x`, its noisy latents as the UNet takes them, over
+    /// √(sigma² + 1); `timestep`; `context` and `pooled`, what rows are told. Of inputs that are given, those with an entry per
+    /// row have as many as there are rows. Rows whose contexts are of different length are run one after the other; outputs
+    /// come in the order of the rows. 0: no input may be left out.
+    pub of_stage: u32,
 }
 
 /// LATENTD_NETWORKS: networks that this host knows, by library file, told by what is in it. They count in the memory that the

@@ -9,7 +9,9 @@ use latentd_plugin_api::abi::{
     latentd_status, latentd_text,
 };
 
-use super::serving::{Failure, Served, misuse, objects, read_text, reserve, serve, serve_nested, taken};
+use super::serving::{
+    Failure, Served, elements, misuse, objects, read_text, reserve, serve, serve_nested, taken,
+};
 use crate::plugins::call::{Asked, AskedRow, Call, State};
 use crate::plugins::objects::Content;
 
@@ -124,7 +126,7 @@ unsafe fn asked(args: &latentd_eval_args, state: &State<'_>) -> Served<Asked> {
         return Err(Failure(LATENTD_INVALID, format!("sigma is {}", args.sigma)));
     }
     // SAFETY: as the caller says.
-    let given = unsafe { read_rows(args.rows) }?;
+    let given = unsafe { elements::<latentd_row>(args.rows, MOST_ROWS, "rows") }?;
     let mut rows = vec![];
     for row in given {
         // SAFETY: as the caller says.
@@ -159,31 +161,4 @@ unsafe fn asked(args: &latentd_eval_args, state: &State<'_>) -> Served<Asked> {
         });
     }
     Ok(Asked { rows, x, sigma: (args.sigma > 0.0).then_some(args.sigma), inside: args.inside })
-}
-
-/// Rows as far as both sides know them; what a plugin does not know of them is 0.
-///
-/// # Safety
-/// `list` points to as many elements of as many bytes as it says, or is empty.
-unsafe fn read_rows(list: latentd_list) -> Served<Vec<latentd_row>> {
-    let latentd_list { items, count, stride } = list;
-    if count == 0 {
-        return Ok(vec![]);
-    }
-    if items.is_null() || count > MOST_ROWS || stride == 0 {
-        return misuse(format!(
-            "{count} rows of {stride} bytes each, at {items:?}; {MOST_ROWS} rows are possible"
-        ));
-    }
-    let row = |index: u32| {
-        let mut own = std::mem::MaybeUninit::<latentd_row>::zeroed();
-        let bytes = (stride as usize).min(size_of::<latentd_row>());
-        // SAFETY: so many bytes are there, by the caller's word; zeros are a value of the rest.
-        unsafe {
-            let from = items.cast::<u8>().add(index as usize * stride as usize);
-            std::ptr::copy_nonoverlapping(from, own.as_mut_ptr().cast::<u8>(), bytes);
-            own.assume_init()
-        }
-    };
-    Ok((0..count).map(row).collect())
 }

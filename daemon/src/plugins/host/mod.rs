@@ -11,6 +11,7 @@ mod jobs;
 mod library;
 mod models;
 mod named;
+mod network_rows;
 mod networks;
 mod numbers;
 mod onnx;

@@ -7,7 +7,7 @@ use latentd_plugin_api::abi::{
     LATENTD_INVALID, latentd_bytes, latentd_file, latentd_handle, latentd_input, latentd_list, latentd_net,
 };
 
-use super::serving::{Failure, Served, bytes, misuse, objects, read_text, reserve, text};
+use super::serving::{Failure, Served, bytes, elements, misuse, objects, read_text, reserve, text};
 use crate::library::Pinned;
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::Content;
@@ -80,18 +80,13 @@ pub(super) struct Named {
 /// # Safety
 /// `list` points to as many elements of as many bytes as it says, or is empty; texts are lent.
 pub(super) unsafe fn read_inputs(state: &State<'_>, list: latentd_list) -> Served<Vec<Named>> {
-    let latentd_list { items, count, stride } = list;
-    if count == 0 {
+    if list.count == 0 {
         return Ok(vec![]);
     }
-    if items.is_null() || count > MOST_INPUTS || (stride as usize) < size_of::<latentd_input>() {
-        return misuse(format!("{count} inputs of {stride} bytes each, at {items:?}"));
-    }
+    // SAFETY: as the caller says.
+    let inputs = unsafe { elements::<latentd_input>(list, MOST_INPUTS, "inputs") }?;
     let mut objects = objects(state)?;
-    let inputs = (0..count).map(|index| {
-        let offset = index as usize * stride as usize;
-        // SAFETY: so many bytes are there, by the caller's word.
-        let input = unsafe { items.cast::<u8>().add(offset).cast::<latentd_input>().read_unaligned() };
+    let inputs = inputs.into_iter().map(|input| {
         // SAFETY: the plugin lends a text.
         let name = unsafe { read_text(input.name) };
         let content = objects.finished(input.handle);
@@ -109,17 +104,9 @@ pub(super) unsafe fn read_inputs(state: &State<'_>, list: latentd_list) -> Serve
 /// # Safety
 /// As [`read_inputs`].
 pub(super) unsafe fn read_sizes(list: latentd_list) -> Served<Vec<(String, Vec<usize>)>> {
-    let latentd_list { items, count, stride } = list;
-    if count == 0 {
-        return Ok(vec![]);
-    }
-    if items.is_null() || count > MOST_INPUTS || (stride as usize) < size_of::<latentd_input>() {
-        return misuse(format!("{count} inputs of {stride} bytes each, at {items:?}"));
-    }
-    let sizes = (0..count).map(|index| {
-        let offset = index as usize * stride as usize;
-        // SAFETY: so many bytes are there, by the caller's word.
-        let input = unsafe { items.cast::<u8>().add(offset).cast::<latentd_input>().read_unaligned() };
+    // SAFETY: as the caller says.
+    let inputs = unsafe { elements::<latentd_input>(list, MOST_INPUTS, "inputs") }?;
+    let sizes = inputs.into_iter().map(|input| {
         // SAFETY: the plugin lends a text.
         let name = unsafe { read_text(input.name) };
         let shape = input.shape.get(..input.ndim as usize).unwrap_or_default();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use latentd_models::Tensor;
-use latentd_models::networks::standalone::{Entry, Port, Side};
+use latentd_models::networks::known::KnownNetwork;
+use latentd_models::networks::standalone::{Entry, Port, Side, Standalone};
 use latentd_plugin_api::abi::{
     LATENTD_CANCELLED, LATENTD_FAILED, LATENTD_INVALID, LATENTD_MEMORY, LATENTD_UNSUPPORTED, latentd_bytes,
     latentd_call, latentd_file, latentd_list, latentd_need, latentd_net, latentd_network_run,
@@ -12,6 +13,7 @@ use latentd_plugin_api::abi::{
 use rmpv::Value;
 
 use super::named::{self, Named, file, lend_bytes, lend_outputs, net, read_inputs, read_sizes};
+use super::network_rows::{in_groups, together};
 use super::serving::{Failure, Served, misuse, read_text, reserve, serve, taken};
 use crate::library::Pinned;
 use crate::onnx::Graph;
@@ -133,24 +135,15 @@ unsafe extern "C" fn run(
         let inputs = unsafe { read_inputs(state, run.inputs) }?;
         let inputs = inputs.into_iter().map(|Named { name, content }| Ok((name, tensor(content)?)));
         let inputs = inputs.collect::<Served<Vec<_>>>()?;
-        let inputs = entry
-            .in_order(inputs, |tensor: &Tensor| tensor.dims().to_vec())
-            .map_err(|error| wrong(&error))?;
-        let sizes: Vec<Vec<usize>> = inputs.iter().map(|tensor| tensor.dims().to_vec()).collect();
-        let bytes = usize::try_from(known.activation_bytes(entry, &sizes)).unwrap_or(usize::MAX);
-        let made = {
-            let _room = reserve(call, bytes)?;
-            let cancelled = || call.job.is_cancelled();
-            let ran = network.run(entry, &inputs, &latentd_models::nn::Run::until(&cancelled));
-            ran.map_err(|error| match error {
-                latentd_models::Error::Cancelled => {
-                    Failure(LATENTD_CANCELLED, "cancelled in a network".to_owned())
-                }
-                latentd_models::Error::OutOfMemory { .. } => Failure(LATENTD_MEMORY, error.to_string()),
-                _ => Failure(LATENTD_FAILED, error.to_string()),
-            })?
-        };
-        let made = entry.outputs.iter().zip(made);
+        // SAFETY: the plugin lends as many rows as it says.
+        let mut groups = unsafe { in_groups(call, &run, entry, inputs) }?;
+        let made = groups.iter_mut().map(|group| {
+            let inputs = std::mem::take(&mut group.inputs);
+            let inputs = entry.in_order(inputs, |tensor: &Tensor| tensor.dims().to_vec());
+            ran(call, (&known, network.as_ref()), entry, &inputs.map_err(|error| wrong(&error))?)
+        });
+        let made = made.collect::<Served<Vec<_>>>()?;
+        let made = entry.outputs.iter().zip(together(groups.into_iter().zip(made).collect())?);
         let made =
             made.map(|(port, tensor)| Named { name: port.name.to_owned(), content: Content::Tensor(tensor) });
         let list = lend_outputs(call, state, made.collect())?;
@@ -160,6 +153,25 @@ unsafe extern "C" fn run(
     };
     // SAFETY: the plugin names a call.
     unsafe { serve(call, work) }
+}
+
+/// What comes out of a part.
+fn ran(
+    call: &Call<'_>,
+    (known, network): (&KnownNetwork, &dyn Standalone),
+    entry: &Entry,
+    inputs: &[Tensor],
+) -> Served<Vec<Tensor>> {
+    let sizes: Vec<Vec<usize>> = inputs.iter().map(|tensor| tensor.dims().to_vec()).collect();
+    let bytes = usize::try_from(known.activation_bytes(entry, &sizes)).unwrap_or(usize::MAX);
+    let _room = reserve(call, bytes)?;
+    let cancelled = || call.job.is_cancelled();
+    let ran = network.run(entry, inputs, &latentd_models::nn::Run::until(&cancelled));
+    ran.map_err(|error| match error {
+        latentd_models::Error::Cancelled => Failure(LATENTD_CANCELLED, "cancelled in a network".to_owned()),
+        latentd_models::Error::OutOfMemory { .. } => Failure(LATENTD_MEMORY, error.to_string()),
+        _ => Failure(LATENTD_FAILED, error.to_string()),
+    })
 }
 
 fn wrong(error: &latentd_models::Error) -> Failure {
@@ -204,7 +216,7 @@ pub(super) unsafe extern "C" fn plan_network(
             on_its_own(need.on_base, known.described().kind)?;
             let entry = known.described().entry(&entry).map_err(|error| wrong(&error))?;
             let ordered = entry.in_order(sizes, Vec::clone).map_err(|error| wrong(&error))?;
-            (file.network_bytes(), known.activation_bytes(entry, &ordered))
+            (file.bytes_of_network(&known), known.activation_bytes(entry, &ordered))
         };
         let need = Need { file: need.file, weights, activations };
         if let Some(plan) = &mut state.plan {

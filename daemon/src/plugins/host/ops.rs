@@ -15,7 +15,7 @@ use latentd_plugin_api::abi::{
 };
 use sha2::{Digest, Sha256};
 
-use super::serving::{Failure, Served, misuse, objects, reserve, serve, taken};
+use super::serving::{Failure, Served, elements, misuse, objects, reserve, serve, taken};
 use super::tensors::asked_sizes;
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::{Content, Image, Objects};
@@ -79,19 +79,12 @@ unsafe extern "C" fn run(
 /// # Safety
 /// `ops` points to as many elements of as many bytes as it says, or is empty.
 unsafe fn read(ops: latentd_list) -> Served<Vec<latentd_op>> {
-    let latentd_list { items, count, stride } = ops;
-    if count as usize > MOST_OPS {
+    let count = ops.count as usize;
+    if count > MOST_OPS {
         return invalid(format!("a program of {count} operations; {MOST_OPS} are possible"));
     }
-    if count > 0 && (items.is_null() || (stride as usize) < size_of::<latentd_op>()) {
-        return misuse(format!("{count} operations of {stride} bytes each, at {items:?}"));
-    }
-    let op = |index: u32| {
-        let offset = index as usize * stride as usize;
-        // SAFETY: so many bytes are there, by the caller's word.
-        unsafe { items.cast::<u8>().add(offset).cast::<latentd_op>().read_unaligned() }
-    };
-    Ok((0..count).map(op).collect())
+    // SAFETY: as the caller says.
+    unsafe { elements(ops, MOST_OPS as u32, "operations") }
 }
 
 /// The program that they are, and what it is given.

@@ -7,7 +7,7 @@ use latentd_plugin_api::abi::{
 
 use super::engines::plan_engine;
 use super::networks::plan_network;
-use super::serving::{Served, misuse, read_bytes, read_text, serve, taken};
+use super::serving::{Served, elements, misuse, read_bytes, read_text, serve, taken};
 use super::subjobs::plan_subjob;
 use crate::plugins::call::{Call, State, Want};
 
@@ -57,20 +57,9 @@ unsafe extern "C" fn plan_stage(call: *mut latentd_call, want: *const latentd_wa
 /// # Safety
 /// `sites` points to as many elements of as many bytes as it says, or is empty.
 unsafe fn read_sites(sites: latentd_list) -> Served<Vec<(u32, u32)>> {
-    let latentd_list { items, count, stride } = sites;
-    if count == 0 {
-        return Ok(vec![]);
-    }
-    if items.is_null() || count > MOST_SITES || (stride as usize) < size_of::<latentd_site>() {
-        return misuse(format!("{count} sites of {stride} bytes each, at {items:?}"));
-    }
-    let site = |index: u32| {
-        let offset = index as usize * stride as usize;
-        // SAFETY: so many bytes are there, by the caller's word.
-        let site = unsafe { items.cast::<u8>().add(offset).cast::<latentd_site>().read_unaligned() };
-        (site.part, site.index)
-    };
-    Ok((0..count).map(site).collect())
+    // SAFETY: as the caller says.
+    let sites = unsafe { elements::<latentd_site>(sites, MOST_SITES, "sites") }?;
+    Ok(sites.into_iter().map(|site| (site.part, site.index)).collect())
 }
 
 unsafe extern "C" fn plan_note(call: *mut latentd_call, note: latentd_bytes) -> latentd_status {

@@ -8,7 +8,7 @@ use latentd_plugin_api::abi::{
 };
 
 use super::numbers::{mask, tensor};
-use super::serving::{Failure, Served, misuse, objects, reserve, serve, taken};
+use super::serving::{Failure, Served, misuse, objects, reserve, row_numbers, serve, taken};
 use crate::plugins::call::{Adding, Call, State};
 use crate::plugins::objects::Objects;
 
@@ -30,7 +30,7 @@ pub(in crate::plugins) unsafe extern "C" fn add_residual(
             return wrong(format!("more than {MOST_RESIDUALS} residuals"));
         }
         // SAFETY: the plugin lends as many numbers as it says.
-        let rows = unsafe { rows(&given, adding.rows) };
+        let rows = unsafe { row_numbers(given.rows, given.row_count, adding.rows) };
         let mut objects = objects(state)?;
         let read = rows.and_then(|rows| read(call.plugin, &given, rows, adding, &mut objects));
         let read = read.map_err(|Failure(status, text)| Failure(status, format!("residual {count}: {text}")));
@@ -48,29 +48,6 @@ pub(in crate::plugins) unsafe extern "C" fn add_residual(
 
 fn wrong<T>(text: impl Into<String>) -> Served<T> {
     Err(Failure(LATENTD_INVALID, text.into()))
-}
-
-/// The rows that a residual is for; `None` for all.
-///
-/// # Safety
-/// `given.rows` points to as many numbers as it says, or is null.
-unsafe fn rows(given: &latentd_residual, all: usize) -> Served<Option<Vec<usize>>> {
-    let count = given.row_count as usize;
-    if given.rows.is_null() {
-        return if count == 0 { Ok(None) } else { misuse(format!("{count} rows that are null")) };
-    }
-    if count == 0 || count > all {
-        return wrong(format!("it names {count} of {all} rows"));
-    }
-    // SAFETY: so many are there, by the caller's word.
-    let rows: Vec<usize> =
-        (0..count).map(|at| unsafe { given.rows.add(at).read_unaligned() } as usize).collect();
-    for (at, row) in rows.iter().enumerate() {
-        if *row >= all || rows.get(..at).is_some_and(|before| before.contains(row)) {
-            return wrong(format!("row {row} of {all} is none, or named twice"));
-        }
-    }
-    Ok(Some(rows))
 }
 
 /// `None` if it is nothing.

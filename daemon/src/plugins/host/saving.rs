@@ -12,7 +12,7 @@ use latentd_plugin_api::abi::{
 
 use super::named::{file, kind, opened};
 use super::serving::{
-    Failure, Served, misuse, objects, on_one_line, read_bytes, read_text, reserve, serve, taken,
+    Failure, Served, elements, misuse, objects, on_one_line, read_bytes, read_text, reserve, serve, taken,
 };
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::Content;
@@ -91,18 +91,13 @@ fn allowed(call: &Call<'_>, state: &State<'_>, kind: LibraryKind) -> Served<Libr
 /// # Safety
 /// `list` points to as many elements of as many bytes as it says; texts are lent.
 unsafe fn read_tensors(state: &State<'_>, list: latentd_list) -> Served<Vec<(String, Tensor)>> {
-    let latentd_list { items, count, stride } = list;
-    if items.is_null()
-        || !(1..=MOST_TENSORS).contains(&count)
-        || (stride as usize) < size_of::<latentd_saved_tensor>()
-    {
-        return misuse(format!("{count} tensors of {stride} bytes each, at {items:?}; 1 to {MOST_TENSORS}"));
+    if list.count == 0 {
+        return misuse(format!("0 tensors; 1 to {MOST_TENSORS} are written"));
     }
+    // SAFETY: as the caller says.
+    let saved = unsafe { elements::<latentd_saved_tensor>(list, MOST_TENSORS, "tensors") }?;
     let mut objects = objects(state)?;
-    let tensors = (0..count).map(|index| {
-        let offset = index as usize * stride as usize;
-        // SAFETY: so many bytes are there, by the caller's word.
-        let saved = unsafe { items.cast::<u8>().add(offset).cast::<latentd_saved_tensor>().read_unaligned() };
+    let tensors = saved.into_iter().map(|saved| {
         // SAFETY: the plugin lends a text.
         let name = unsafe { read_text(saved.name) };
         match objects.finished(saved.tensor)? {

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use latentd_plugin_api::abi::{
     LATENTD_BUSY, LATENTD_CANCELLED, LATENTD_FAILED, LATENTD_INVALID, LATENTD_MEMORY, LATENTD_MISUSE,
     LATENTD_MODEL, LATENTD_NOT_FOUND, LATENTD_OK, LATENTD_UNSUPPORTED, latentd_bytes, latentd_call,
-    latentd_status, latentd_text,
+    latentd_list, latentd_status, latentd_text,
 };
 
 use crate::error::{Class, Error};
@@ -190,6 +190,55 @@ pub(in crate::plugins) unsafe fn taken<T>(given: *const T) -> Option<T> {
     }
 }
 
+/// The elements of a plugin's list, of which there may be `most`: what they do not know yet is 0, what we do not know is left
+/// out. An error calls them `what`.
+///
+/// # Safety
+/// `list` points to as many elements of as many bytes as it says, or is empty. Zeros are a value of `T`.
+pub(super) unsafe fn elements<T: Copy>(list: latentd_list, most: u32, what: &str) -> Served<Vec<T>> {
+    let latentd_list { items, count, stride } = list;
+    if count == 0 {
+        return Ok(vec![]);
+    }
+    if items.is_null() || count > most || stride == 0 {
+        return misuse(format!("{count} {what} of {stride} bytes each, at {items:?}; {most} are possible"));
+    }
+    let bytes = (stride as usize).min(size_of::<T>());
+    let element = |index: u32| {
+        let mut own = std::mem::MaybeUninit::<T>::zeroed();
+        // SAFETY: so many bytes are there, by the caller's word; zeros are a value of the rest.
+        unsafe {
+            let from = items.cast::<u8>().add(index as usize * stride as usize);
+            std::ptr::copy_nonoverlapping(from, own.as_mut_ptr().cast::<u8>(), bytes);
+            own.assume_init()
+        }
+    };
+    Ok((0..count).map(element).collect())
+}
+
+/// The rows of `all` that a plugin names, each once; `None` for all of them.
+///
+/// # Safety
+/// `rows` points to as many numbers as `count` says, or is null.
+pub(super) unsafe fn row_numbers(rows: *const u32, count: u32, all: usize) -> Served<Option<Vec<usize>>> {
+    let count = count as usize;
+    if rows.is_null() {
+        return if count == 0 { Ok(None) } else { misuse(format!("{count} rows that are null")) };
+    }
+    let invalid = |text: String| Err(Failure(LATENTD_INVALID, text));
+    if count == 0 || count > all {
+        return invalid(format!("it names {count} of {all} rows"));
+    }
+    // SAFETY: so many are there, by the caller's word.
+    let rows: Vec<usize> = (0..count).map(|at| unsafe { rows.add(at).read_unaligned() } as usize).collect();
+    for (at, row) in rows.iter().enumerate() {
+        if *row >= all || rows.get(..at).is_some_and(|before| before.contains(row)) {
+            return invalid(format!("row {row} of {all} is none, or named twice"));
+        }
+    }
+    Ok(Some(rows))
+}
+
 /// Gives a struct back to a plugin, as far as it knows it. `size` stays as it was.
 ///
 /// # Safety
@@ -209,4 +258,40 @@ pub(super) fn reserve(call: &Call<'_>, bytes: usize) -> Served<Lease> {
         let status = if error.class == Class::Cancelled { LATENTD_CANCELLED } else { LATENTD_MEMORY };
         Failure(status, error.text)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_lists_what_elements_do_not_know_is_zero_and_what_we_do_not_know_is_left_out() {
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        #[repr(C)]
+        struct Ours {
+            a: u32,
+            b: u32,
+            c: u32,
+        }
+        let numbers: [u32; 12] = std::array::from_fn(|index| index as u32 + 1);
+        let read = |stride: u32, count: u32| {
+            let list = latentd_list { items: numbers.as_ptr().cast(), count, stride };
+            // SAFETY: the rows below stay within the numbers.
+            unsafe { elements::<Ours>(list, 3, "ours") }.map_err(|Failure(status, text)| (status, text))
+        };
+        let ours = |a, b, c| Ours { a, b, c };
+        assert_eq!(read(4, 3), Ok(vec![ours(1, 0, 0), ours(2, 0, 0), ours(3, 0, 0)]));
+        assert_eq!(read(8, 2), Ok(vec![ours(1, 2, 0), ours(3, 4, 0)]));
+        assert_eq!(read(12, 2), Ok(vec![ours(1, 2, 3), ours(4, 5, 6)]));
+        assert_eq!(read(16, 3), Ok(vec![ours(1, 2, 3), ours(5, 6, 7), ours(9, 10, 11)]));
+        assert_eq!(read(0, 0), Ok(vec![]));
+        for (stride, count) in [(0, 1), (12, 4)] {
+            let (status, text) = read(stride, count).expect_err("refused");
+            assert_eq!(status, LATENTD_MISUSE);
+            assert!(text.contains(&format!("{count} ours of {stride} bytes each")), "{text}");
+        }
+        let nowhere = latentd_list { items: std::ptr::null(), count: 1, stride: 12 };
+        // SAFETY: nothing is there, which is looked at first.
+        assert!(unsafe { elements::<Ours>(nowhere, 3, "ours") }.is_err());
+    }
 }

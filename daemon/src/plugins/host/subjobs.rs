@@ -10,8 +10,8 @@ use latentd_plugin_api::abi::{
 };
 
 use super::serving::{
-    Failure, Served, give_back, misuse, objects, on_one_line, read_bytes, read_text, reserve, serve,
-    serve_nested, taken, text,
+    Failure, Served, elements, give_back, misuse, objects, on_one_line, read_bytes, read_text, reserve,
+    serve, serve_nested, taken, text,
 };
 use crate::error::Error;
 use crate::plugins::call::{Call, State};
@@ -103,26 +103,6 @@ unsafe fn read_names(list: latentd_list) -> Served<Vec<String>> {
     let names = unsafe { elements::<latentd_text>(list, MOST_WITHOUT, "names") }?;
     // SAFETY: as the caller says.
     Ok(names.into_iter().map(|name| unsafe { read_text(name) }).collect())
-}
-
-/// The elements of a plugin's list.
-///
-/// # Safety
-/// `list` points to as many elements of as many bytes as it says, or is empty. Zeros are a value of `T`.
-unsafe fn elements<T: Copy>(list: latentd_list, most: u32, what: &str) -> Served<Vec<T>> {
-    let latentd_list { items, count, stride } = list;
-    if count == 0 {
-        return Ok(vec![]);
-    }
-    if items.is_null() || count > most || (stride as usize) < size_of::<T>() {
-        return misuse(format!("{count} {what} of {stride} bytes each, at {items:?}"));
-    }
-    let element = |index: u32| {
-        let offset = index as usize * stride as usize;
-        // SAFETY: so many bytes are there, by the caller's word.
-        unsafe { items.cast::<u8>().add(offset).cast::<T>().read_unaligned() }
-    };
-    Ok((0..count).map(element).collect())
 }
 
 unsafe extern "C" fn run(

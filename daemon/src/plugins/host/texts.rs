@@ -6,7 +6,7 @@ use latentd_plugin_api::abi::{
     latentd_handle, latentd_list, latentd_status, latentd_text, latentd_texts, latentd_token,
 };
 
-use super::serving::{Failure, Served, misuse, objects, read_bytes, reserve, serve};
+use super::serving::{Failure, Served, elements, misuse, objects, read_bytes, reserve, serve};
 use crate::plugins::call::{Call, State};
 use crate::plugins::objects::Content;
 use crate::plugins::texts::Texts;
@@ -109,20 +109,10 @@ unsafe extern "C" fn encode(
 /// # Safety
 /// `tokens` points to as many elements of as many bytes as it says, or is empty.
 unsafe fn read_tokens(tokens: latentd_list) -> Served<Vec<latentd_token>> {
-    let latentd_list { items, count, stride } = tokens;
-    if count == 0 {
-        return Ok(vec![]);
+    let (count, most) = (tokens.count as usize, MOST_CHUNKS * CHUNK_TOKENS);
+    if count > most {
+        return invalid(format!("{count} tokens; up to {most} are encoded at once"));
     }
-    if count as usize > MOST_CHUNKS * CHUNK_TOKENS {
-        return invalid(format!("{count} tokens; up to {} are encoded at once", MOST_CHUNKS * CHUNK_TOKENS));
-    }
-    if items.is_null() || (stride as usize) < size_of::<latentd_token>() {
-        return misuse(format!("{count} tokens of {stride} bytes each, at {items:?}"));
-    }
-    let token = |index: u32| {
-        let offset = index as usize * stride as usize;
-        // SAFETY: so many bytes are there, by the caller's word.
-        unsafe { items.cast::<u8>().add(offset).cast::<latentd_token>().read_unaligned() }
-    };
-    Ok((0..count).map(token).collect())
+    // SAFETY: as the caller says.
+    unsafe { elements(tokens, most as u32, "tokens") }
 }

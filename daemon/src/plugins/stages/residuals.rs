@@ -7,7 +7,7 @@ use latentd_plugin_api::abi::{LATENTD_CONTROL_RESIDUALS, latentd_control};
 
 use super::told::{contexts, masks, rows, tell_contexts, told};
 use super::{AtHand, Called, JobStages};
-use crate::plugins::call::Adding;
+use crate::plugins::call::{Adding, Evaluated};
 use crate::plugins::host::add_residual;
 use crate::plugins::objects::Content;
 
@@ -28,7 +28,8 @@ impl JobStages<'_> {
             if !want.is_some_and(|want| want.has(evaluation.step, evaluation.steps)) {
                 continue;
             }
-            let mut contents = vec![Content::Tensor(tensors.read(stage.latents)?.clone())];
+            let latents = tensors.read(stage.latents)?.clone();
+            let mut contents = vec![Content::Tensor(latents.clone())];
             let masks = masks(evaluation)?;
             let of_contexts = 1 + masks.len();
             contents.extend(masks);
@@ -59,7 +60,8 @@ impl JobStages<'_> {
                 status.set(answer);
                 answer
             };
-            let at_hand = AtHand { adding: Some(&adding), ..AtHand::default() };
+            let evaluated = Evaluated { evaluation, latents: &latents, scale: 1.0 };
+            let at_hand = AtHand { adding: Some(&adding), evaluated: Some(&evaluated), ..AtHand::default() };
             self.called(instance, LATENTD_CONTROL_RESIDUALS, (&mut contents, 0), at_hand, function)?;
             // What is skipped is as if it had never been called.
             if status.get() == 0 {

@@ -15,7 +15,7 @@ use latentd_plugin_api::abi::{
 
 use super::told::{contexts, masks, rows, tell_contexts, told};
 use super::{AtHand, Called, Instance, JobStages};
-use crate::plugins::call::{Asked, AskedRow, Model};
+use crate::plugins::call::{Asked, AskedRow, Evaluated, Model};
 use crate::plugins::objects::Content;
 
 /// Tokens of a context that a plugin gives.
@@ -96,7 +96,9 @@ impl Inside<'_, '_> {
                 unsafe { run(called.instance, called.call, &raw const args) }
             })
         };
-        let at_hand = AtHand { model: Some(self), ..AtHand::default() };
+        let scale = 1.0 / (evaluation.sigma * evaluation.sigma + 1.0).sqrt();
+        let evaluated = Evaluated { evaluation, latents: x, scale };
+        let at_hand = AtHand { model: Some(self), evaluated: Some(&evaluated), ..AtHand::default() };
         let called =
             self.stages.called(instance, LATENTD_DENOISE_WRAP, (&mut contents, 1), at_hand, function);
         instance.spent.set(instance.spent.get().saturating_sub(self.waited.get()));
