@@ -4,7 +4,8 @@
 
 Builds the plugins of tests/fixtures/plugins with `cc`, and one in Rust that panics in whatever stage it is told with `cargo`. Each
 request with a fault must fail with the plugin's name and the stage's, or, where the fault is none to the host, draw the plain picture;
-jobs that a plugin holds up are cancelled within each stage. After each round of faults a request without plugins must have the plain
+jobs that a plugin holds up are cancelled within each stage, engine and method that a job can be in (not in infotext.parse and quick
+methods, which are in none), and one beside it is drawn. After each round of faults a request without plugins must have the plain
 bytes. Prints how many there were, how far the daemon's memory and its open files lie apart from the tenth round on, and whether it
 grows.
 """
@@ -30,7 +31,7 @@ SOURCES = ROOT / "tests/fixtures/plugins"
 # Libraries: a name, the C file, flags, and another manifest where the file takes one.
 LIBRARIES: list[tuple[str, str, list[str], str | None]] = [
     (name, name, [], None)
-    for name in ["faults", "wraps", "conds", "begins", "whole", "residuals", "rewriter", "tags", "saves", "ops", "engines", "methods"]
+    for name in ["faults", "wraps", "conds", "begins", "whole", "residuals", "rewriter", "tags", "saves", "ops", "engines", "methods", "finders"]
 ]
 
 # Of the plugin `faults`, at each of its stages.
@@ -55,9 +56,19 @@ REWRITES = [{"fault": "fail"}, {"fault": "replace"}, {"replies": ["c0"]}, {"repl
 TAGS = ["list", "key", "slot", "scales", "fail"]
 UPSCALERS = ["fail", "nothing", "slot", "skip", "small", "kind", "dead", "nan", "no scale", "huge scale", "refuse", "stage"]
 METHODS = ["fail", "nothing", "skip", "replace", "slot", "list", "broken", "short", "dead", "nan", "own", "file"]
-PANICS = ["request.rewrite/draft-1", "create", "conditioning/draft-1", "pass.begin/draft-1", "noise.init/draft-1", "denoise.before/draft-1",
-          "control.residuals/draft-1", "unet.block/draft-1", "denoise.combine/draft-1", "latent.final/draft-1", "image.post/draft-1",
-          "batch.post/draft-1"]
+# Engines of all kinds, by what they do wrong.
+FINDERS: list[tuple[str, int, list[str]]] = [
+    ("upscaler", 1, ["fails", "no image"]),
+    ("restorer", 2, ["fail", "nothing", "small"]),
+    ("preprocessor", 3, ["fail", "nothing", "nan"]),
+    ("detector", 4, ["fail", "no number", "no score", "upside down", "picture", "mask of another size", "mask of colours", "endless"]),
+    ("tagger", 5, ["fail", "no score", "picture", "boxes", "no map"]),
+]
+# Where a plugin's functions are called for a job: there it panics, and waits until the job is cancelled.
+PLACES = ["request.rewrite/draft-1", "prompt.tags/draft-1", "job.plan", "create", "conditioning/draft-1", "attention/draft-1",
+          "pass.begin/draft-1", "noise.init/draft-1", "denoise.before/draft-1", "denoise.wrap/draft-1", "control.residuals/draft-1",
+          "unet.block/draft-1", "denoise.combine/draft-1", "latent.final/draft-1", "image.post/draft-1", "batch.post/draft-1",
+          "infotext.write/draft-1"]
 # Endless ones: one job after the other, planned and not, and each within the one before.
 PLAN = {"key": 5, "method": "img2img", "patch": {"steps": 1}, "expected": 1, "most": 2, "batch": 1}
 SUBJOBS: list[tuple[dict[str, Any], str]] = [
@@ -67,10 +78,26 @@ SUBJOBS: list[tuple[dict[str, Any], str]] = [
      "jobs lie 3 deep within one another at most"),
     ({"plans": [{**PLAN, "patch": {"checkpoint": "none"}}]}, "sub-job 5 (img2img)"),
 ]
-# Those that wait until their job is cancelled.
-WAITS: list[dict[str, Any]] = [
-    {"conds": {"act": "wait"}}, {"begins": {"act": "wait"}}, {"whole": {"act": "wait"}}, {"rewriter": {"fault": "wait"}},
-    *({"faults": {"fault": "wait", "at": stage}} for stage in FAULT_STAGES),
+# What waits until its job is cancelled: a method, and its fields.
+Waiting = tuple[str, dict[str, Any]]
+
+
+def drawing(plugins: dict[str, Any], **fields: Any) -> Waiting:
+    params = {"prompt": "a red circle", "seed": 1, "steps": 2, "width": 64, "height": 64, "checkpoint": "tiny-sd1", "plugins": plugins}
+    return "txt2img", {**params, **fields}
+
+
+def image(side: int) -> dict[str, Any]:
+    return {"raw": bytes(side * side * 3), "width": side, "height": side, "channels": 3}
+
+
+WAITS: list[tuple[str, Waiting]] = [
+    *(("every-stage", drawing({"every-stage": {"wait": place}}, prompt="a red circle<every:one>")) for place in PLACES),
+    *((name, drawing({name: {act: "wait"}})) for name, act in [("conds", "act"), ("begins", "act"), ("whole", "act"), ("rewriter", "fault")]),
+    *(("faults", drawing({"faults": {"fault": "wait", "at": stage}})) for stage in FAULT_STAGES),
+    ("engines", drawing({}, enable_hr=True, hr_scale=2, hr_upscaler="wait", denoising_strength=0.5)),
+    *(("finders", ("finders.ask", {"kind": kind, "name": "waits" if kind == 1 else "wait", "image": image(8)})) for _, kind, _ in FINDERS),
+    ("methods", ("methods.work", {"act": "wait"})),
 ]
 
 # Libraries that cannot be used, and what is said of them.
@@ -146,8 +173,7 @@ class Round:
         return result.images[0].data
 
     def begin(self, **fields: Any) -> None:
-        picture = {"raw": bytes(64 * 64 * 3), "width": 64, "height": 64, "channels": 3}
-        self.client.call("img2img", {"prompt": "a red circle", "init_images": [picture], "seed": 1, "steps": 2, "width": 64, "height": 64,
+        self.client.call("img2img", {"prompt": "a red circle", "init_images": [image(64)], "seed": 1, "steps": 2, "width": 64, "height": 64,
                                      "checkpoint": "tiny-sd1", **fields})
 
     def fails(self, kind: str, words: list[str], ask: Any) -> None:
@@ -166,19 +192,30 @@ class Round:
             raise SystemExit(f"{kind}, {fields}: other bytes")
         self.counts[kind] += 1
 
-    def cancelled(self, plugins: dict[str, Any]) -> None:
-        params = {"prompt": "a red circle", "seed": 1, "steps": 2, "width": 64, "height": 64, "checkpoint": "tiny-sd1", "plugins": plugins}
-        job = self.client.jobs.submit("txt2img", params)
-        while self.client.jobs.get(job)["state"] in ("queued", "resolving") and "rewriter" not in plugins:
+    def said(self, plugin: str) -> tuple[float, str]:
+        """What a plugin logged last."""
+        lines = [line for told in self.client.status().get("plugins", []) if told["name"] == plugin for line in told.get("log", [])]
+        return (lines[-1]["time"], lines[-1]["text"]) if lines else (0.0, "")
+
+    def cancelled(self, plugin: str, waiting: Waiting) -> None:
+        method, params = waiting
+        before = self.said(plugin)
+        job = self.client.jobs.submit(method, params)
+        while (said := self.said(plugin)) == before or not said[1].startswith("waits"):
+            if self.client.jobs.get(job)["state"] in ("finished", "failed"):
+                raise SystemExit(f"{plugin}, {params}: it did not wait")
             time.sleep(0.001)
-        time.sleep(0.02)
+        beside = self.client.jobs.submit(*drawing({}, output={"format": "raw"}))
         self.client.jobs.cancel(job)
         try:
             self.client.jobs.wait(job)
         except latentd.Cancelled:
-            self.counts["cancelled in a stage"] += 1
+            self.counts["cancelled where it waits"] += 1
         else:
-            raise SystemExit(f"{plugins}: not cancelled")
+            raise SystemExit(f"{plugin}, {params}: not cancelled")
+        if self.client.jobs.wait(beside).images[0].data != self.plain:
+            raise SystemExit(f"beside {plugin}, {params}: other bytes")
+        self.counts["beside those"] += 1
 
     def run(self) -> None:
         for stage in FAULT_STAGES:
@@ -204,8 +241,14 @@ class Round:
             for method in ["at-once", "work"]:
                 self.fails("methods", [f"plugin 'methods', method '{method}': "],
                            lambda: self.client.call(f"methods.{method}", {"act": act}))
-        for stage in PANICS:
-            self.fails("panics", [f"plugin 'every-stage', {stage}: it panicked"], lambda: self.draw(plugins={"every-stage": {"panic": stage}}))
+        for kind, number, names in FINDERS:
+            for name in names:
+                params = {"kind": number, "name": name, "image": image(8)}
+                self.fails("engines of all kinds", [f"plugin 'finders', {kind} '{name}'" if name.startswith("fail") else "plugin 'finders', "],
+                           lambda: self.client.call("finders.ask", params))
+        for place in PLACES:
+            self.fails("panics", [f"plugin 'every-stage', {place}: it panicked"],
+                       lambda: self.draw("a red circle<every:one>", plugins={"every-stage": {"panic": place}}))
         for params, words in SUBJOBS:
             self.fails("sub-jobs", ["plugin 'subjobs'", words], lambda: self.draw(plugins={"subjobs": params}))
         for name, _, words in BROKEN:
@@ -215,8 +258,8 @@ class Round:
         self.fails("parameters", ["plugins.faults", "fault"], lambda: self.draw(plugins={"faults": {"fault": "none of these"}}))
         self.fails("parameters", ["plugins.faults", "unknown field"], lambda: self.draw(plugins={"faults": {"falt": 1}}))
         self.fails("not there", ["no plugin is called 'fualts'"], lambda: self.draw(plugins={"fualts": {}}))
-        for plugins in WAITS:
-            self.cancelled(plugins)
+        for plugin, waiting in WAITS:
+            self.cancelled(plugin, waiting)
         listed = {Path(plugin.path).name: plugin for plugin in self.client.plugins().plugins}
         # Of two that are the same the first is used.
         for file, words in [("text.so", "not a shared library"), ("processor.so", "is a library for"), ("outside.so", "a link out of its folder"),

@@ -130,7 +130,7 @@ async fn what_is_not_there_or_not_planned_is_refused() {
     );
     assert!(text.contains("did you mean 'good'?"), "{text}");
     let text = fails(&client, &ask(RESTORER, "good"), ErrorName::NotFound).await;
-    assert!(text.contains("known: negative, small"), "{text}");
+    assert!(text.contains("known: fail, negative, nothing, small, wait"), "{text}");
     for name in ["ring", "other ring"] {
         let text = fails(&client, &ask(DETECTOR, name), ErrorName::Plugin).await;
         assert!(text.contains("engines run each other in a circle: detector"), "{text}");
@@ -197,11 +197,23 @@ async fn a_fault_costs_one_job_which_names_plugin_and_engine() {
     let sized = Ask { width: 8, height: 8, ..ask(PREPROCESSOR, "another size") };
     let text = fails(&client, &sized, ErrorName::Plugin).await;
     assert!(text.contains("an image [1, 3, 4, 4] where an image [1, 3, 8, 8] was wanted"), "{text}");
-    let job = within(client.submit("finders.ask", &ask(DETECTOR, "wait"), None)).await.expect("submitted");
-    daemon.wait_log("waits in a detector");
-    within(client.cancel(&job)).await.expect("cancelled");
-    refused(within(client.wait_for::<Value>(&job)).await, ErrorName::Cancelled);
-    assert_eq!(asked(&client, &ask(DETECTOR, "good")).await["found"], good);
+    for (kind, entry, waits) in [
+        (UPSCALER, "waits", "waits in an upscaler"),
+        (RESTORER, "wait", "waits in a restorer"),
+        (PREPROCESSOR, "wait", "waits in a preprocessor"),
+        (DETECTOR, "wait", "waits in a detector"),
+        (TAGGER, "wait", "waits in a tagger"),
+    ] {
+        let job = within(client.submit("finders.ask", &ask(kind, entry), None)).await.expect("submitted");
+        daemon.wait_log(waits);
+        let beside =
+            within(client.submit("finders.ask", &ask(DETECTOR, "good"), None)).await.expect("submitted");
+        within(client.cancel(&job)).await.expect("cancelled");
+        refused(within(client.wait_for::<Value>(&job)).await, ErrorName::Cancelled);
+        let beside: Value = within(client.wait_for(&beside)).await.expect("done");
+        assert_eq!(beside["found"], good, "beside {waits}");
+        assert_eq!(asked(&client, &ask(DETECTOR, "good")).await["found"], good, "{waits}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use latentd_client::protocol::{ErrorName, ImageIn, PluginParams, Precision, Txt2ImgParams};
+use latentd_client::protocol::{ErrorName, ImageIn, PluginParams, Precision, Txt2ImgParams, Txt2ImgResult};
 use latentd_models::image::Picture;
 use rmpv::Value;
 use serde::Serialize;
@@ -31,10 +31,37 @@ fn built(name: &str) -> Vec<u8> {
     build_rust(folder.path())
 }
 
-fn request(panic: &str) -> Txt2ImgParams {
-    let params = PluginParams([("panic".to_owned(), panic.into())].into());
+/// Where a plugin's functions are called for a job, in their order.
+const STAGES: [&str; 17] = [
+    "request.rewrite/draft-1",
+    "prompt.tags/draft-1",
+    "job.plan",
+    "create",
+    "conditioning/draft-1",
+    "attention/draft-1",
+    "pass.begin/draft-1",
+    "noise.init/draft-1",
+    "denoise.before/draft-1",
+    "denoise.wrap/draft-1",
+    "control.residuals/draft-1",
+    "unet.block/draft-1",
+    "denoise.combine/draft-1",
+    "latent.final/draft-1",
+    "image.post/draft-1",
+    "batch.post/draft-1",
+    "infotext.write/draft-1",
+];
+
+/// What `act` names happens at a stage.
+fn acting(act: &str, stage: &str) -> Txt2ImgParams {
+    let params = PluginParams([(act.to_owned(), stage.into())].into());
     let plugins = [("every-stage".to_owned(), params)].into();
-    Txt2ImgParams { plugins, ..plain() }
+    // A tag of its own, which it takes out.
+    Txt2ImgParams { plugins, prompt: "a circle<every:one>".into(), ..plain() }
+}
+
+fn request(panic: &str) -> Txt2ImgParams {
+    acting("panic", panic)
 }
 
 fn plain() -> Txt2ImgParams {
@@ -54,24 +81,35 @@ async fn each_stage_is_had_through_the_wrapper_and_a_panic_costs_one_job() {
     let expected = pixels(&plain()).await;
     install(&daemon, "libevery_stage.so", &built("every_stage"));
     assert_eq!(pixels(&request("")).await, expected);
-    for stage in [
-        "request.rewrite/draft-1",
-        "create",
-        "conditioning/draft-1",
-        "pass.begin/draft-1",
-        "noise.init/draft-1",
-        "denoise.before/draft-1",
-        "control.residuals/draft-1",
-        "unet.block/draft-1",
-        "denoise.combine/draft-1",
-        "latent.final/draft-1",
-        "image.post/draft-1",
-        "batch.post/draft-1",
-        "infotext.write/draft-1",
-    ] {
+    for stage in STAGES {
         let text = refused(within(client.txt2img(&request(stage))).await, ErrorName::Plugin);
-        assert_eq!(text, format!("plugin 'every-stage', {stage}: it panicked: as asked"));
+        let told = format!("plugin 'every-stage', {stage}: it panicked: as asked");
+        // What comes after it rewrote the request says that, too.
+        assert!(text.ends_with(&told), "{text}");
         assert_eq!(pixels(&request("")).await, expected, "{stage}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_cancelled_in_each_stage_and_those_beside_it_go_on() {
+    let daemon = Daemon::start();
+    let client = daemon.client().await;
+    install(&daemon, "libevery_stage.so", &built("every_stage"));
+    let pngs = |drawn: Txt2ImgResult| -> Vec<Vec<u8>> {
+        drawn.images.into_iter().map(|image| image.png.expect("a PNG").0).collect()
+    };
+    let expected = pngs(within(client.txt2img(&plain())).await.expect("drawn"));
+    for stage in STAGES {
+        let waits = acting("wait", stage);
+        let job = within(client.submit("txt2img", &waits, None)).await.expect("submitted");
+        daemon.wait_log(&format!("waits at {stage}"));
+        let beside = within(client.submit("txt2img", &plain(), None)).await.expect("submitted");
+        within(client.cancel(&job)).await.expect("cancelled");
+        let text = refused(within(client.wait(&job)).await, ErrorName::Cancelled);
+        assert!(!text.contains("panicked"), "{stage}: {text}");
+        let beside: Txt2ImgResult = within(client.wait_for(&beside)).await.expect("drawn");
+        assert_eq!(pngs(beside), expected, "beside {stage}");
+        assert_eq!(pngs(within(client.txt2img(&plain())).await.expect("drawn")), expected, "{stage}");
     }
 }
 
