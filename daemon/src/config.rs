@@ -142,6 +142,12 @@ pub(crate) struct Config {
     pub blobs_bytes: u64,
     /// Seconds that such a picture is kept from its last use on.
     pub blob_ttl_s: u64,
+    /// Bytes of `memory_bytes` that one run of an ONNX graph may take beside its weights; 0 for half of it. Graphs are run in
+    /// processes of their own, which get no more.
+    pub onnx_bytes: u64,
+    /// Seconds that such a run may take, and reading the file; then its process is ended.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub onnx_time_s: u64,
     /// Seconds that the running job may go on once the daemon is told to end (SIGTERM, SIGINT, `shutdown`); then it is
     /// interrupted. Less than service managers wait before they kill.
     #[schemars(range(max = 86_400))]
@@ -228,6 +234,8 @@ impl Default for Config {
             results_total_bytes: 2 << 30,
             blobs_bytes: 256 << 20,
             blob_ttl_s: 3600,
+            onnx_bytes: 0,
+            onnx_time_s: 600,
             stop_grace_s: 60,
             idle_exit_s: 0,
             log_level: "info".into(),

@@ -25,7 +25,6 @@ mod process;
 mod random;
 mod reserve;
 mod rpc;
-#[allow(dead_code, unused_imports)]
 mod sandbox;
 mod schema;
 mod state_dir;

@@ -18,6 +18,15 @@ pub(crate) fn share_arenas() {
     }
 }
 
+/// Gives memory that was freed back to the system, which the allocator keeps for later.
+pub(crate) fn give_memory_back() {
+    // SAFETY: it changes nothing that is in use.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// A file over the size limit becomes an error of the write, as a full disk is, instead of this process's end.
 pub(crate) fn ignore_file_size_signal() {
     // SAFETY: SIG_IGN is a valid disposition for SIGXFSZ, and no handler of ours is replaced.

@@ -1365,8 +1365,8 @@ typedef struct latentd_onnx {
     /*
      Runs it. `inputs` are latentd_input, one for each of the file's, by name, in any order: tensors, whole numbers where it
      takes such, or images, as (1, channels, h, w) of 0…1, or of 0…255 where it takes uint8. `outputs` become latentd_input,
-     in the file's order, tensors of f32. All outputs may take 1 GiB. The job's cancel is looked at before and after, not
-     within. [job]
+     in the file's order, tensors of f32. All outputs may take 1 GiB. It runs in a process of its own: MODEL if that crashes
+     or takes too long, MEMORY if it needs more than a run may take, CANCELLED as soon as the job is. [job]
      */
     latentd_status (*run)(struct latentd_call *call, latentd_net graph, struct latentd_list inputs, struct latentd_list *outputs);
 } latentd_onnx;

@@ -34,6 +34,7 @@ mod memory;
 mod merge;
 mod networks;
 mod noise;
+mod onnx_hostile;
 mod outpaint;
 mod pag;
 mod pass_begin;

@@ -17,6 +17,7 @@ use crate::config::{Config, DefaultPrecision};
 use crate::demo::{self, DemoModel};
 use crate::machine;
 use crate::plugins;
+use crate::sandbox;
 use crate::threads;
 
 /// Flags of `doctor`.
@@ -55,6 +56,8 @@ struct Report {
     plugins: Vec<PluginEntry>,
     /// What the settings say of plugins that are not there.
     plugin_problems: Vec<String>,
+    /// What this system cannot deny to processes that run what is not latentd's own.
+    not_confined: Vec<String>,
     /// Whether this program carries the demo model.
     demo_model: bool,
     daemon: Option<Status>,
@@ -99,6 +102,7 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
         models_dirs: config.models_roots().iter().map(|root| folder(&root.path)).collect(),
         plugin_problems: plugins::configured_in_vain(&config.plugins, &plugins),
         plugins: plugins.plugins,
+        not_confined: sandbox::lacks(),
         demo_model: DemoModel::find().is_some(),
         settings: config,
         daemon: None,
@@ -190,6 +194,12 @@ fn text(report: &Report) -> String {
     }
     for problem in &report.plugin_problems {
         line("unused", problem.clone());
+    }
+    if report.not_confined.is_empty() {
+        line("confinement", "processes that run what is not latentd's own get what they are granted".into());
+    }
+    for lack in &report.not_confined {
+        line("not confined", format!("a process that runs what is not latentd's own: {lack}"));
     }
     let demo = match DemoModel::find() {
         Some(demo) => format!("{}, built in ({} of this program)", demo::NAME, size(demo.packed_size)),

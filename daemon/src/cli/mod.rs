@@ -21,6 +21,7 @@ mod merge;
 mod models;
 mod new_plugin;
 mod one_job;
+mod onnx_host;
 mod outpaint;
 mod output;
 mod pictures;
@@ -86,6 +87,8 @@ enum Command {
     Bench(bench::BenchArgs),
     #[command(hide = true)]
     Confined(confined::ConfinedArgs),
+    #[command(hide = true)]
+    OnnxHost(onnx_host::OnnxHostArgs),
 }
 
 /// Reads the arguments. Text that begins with a hyphen and has a space in it is no flag, but what is to be drawn.
@@ -124,6 +127,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Doctor(args) => block_on(doctor::run(&cli.global, args)),
             Command::Bench(args) => bench::run(&cli.global, &args),
             Command::Confined(args) => confined::run(args).map(|never| match never {}),
+            Command::OnnxHost(args) => onnx_host::run(&args),
         });
     outcome.unwrap_or_else(|failure| {
         if !failure.text.is_empty() {

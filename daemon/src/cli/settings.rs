@@ -145,6 +145,8 @@ pub(super) fn drawing(config: &Config) -> Drawing {
         result_bytes: config.result_bytes,
         picture_bytes: config.message_bytes,
         blobs: BlobLimits { bytes: config.blobs_bytes, ttl: Duration::from_secs(config.blob_ttl_s) },
+        onnx_bytes: config.onnx_bytes,
+        onnx_time: Duration::from_secs(config.onnx_time_s),
     }
 }
 

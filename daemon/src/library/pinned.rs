@@ -20,7 +20,7 @@ use super::model_folder;
 use super::stamp::{Seen, Stamp};
 use crate::demo::DemoModel;
 use crate::error::{Class, Error, Result};
-use crate::onnx::{self, Graph, Header};
+use crate::onnx::{self, Graph, GraphFile, Header};
 
 /// What tells the bytes of one checkpoint from those of another without reading them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,10 +185,19 @@ impl Pinned {
         read.map_err(|error| wrong(&error.to_string()))
     }
 
-    /// Its graph, if it is an ONNX file.
-    pub(crate) fn graph(&self) -> Result<Graph> {
-        let opened = Graph::open(self.bytes(LARGEST_GRAPH)?);
-        opened.map_err(|failure| self.no_graph(failure.text()))
+    /// Its graph, if it is an ONNX file; a process is started for it.
+    pub(crate) fn graph(&self, limits: onnx::Limits, cancelled: &dyn Fn() -> bool) -> Result<Graph> {
+        let bytes = self.bytes(LARGEST_GRAPH)?;
+        let (Some(file), Source::File { seen, .. }) = (&self.file, &self.item.source) else {
+            return Err(self.no_graph("it is no file of its own"));
+        };
+        let (own, seen, header) = (Arc::clone(file), *seen, self.identity.header);
+        let is_same = Box::new(move || is_same(&own, &seen, &header).unwrap_or(false));
+        let file = GraphFile { file: Arc::clone(file), size: bytes.len() as u64, is_same };
+        Graph::open(file, bytes, limits, cancelled).map_err(|failure| match failure {
+            onnx::Failure::Cancelled => Error::new(Class::Cancelled, failure.text()),
+            _ => self.no_graph(failure.text()),
+        })
     }
 
     /// What an ONNX file says of itself.
@@ -248,12 +257,7 @@ impl Pinned {
         let (Some(file), Source::File { path, seen }) = (&self.file, &self.item.source) else {
             return Ok(());
         };
-        let same = || -> io::Result<bool> {
-            let header = |file| read_header(file).map(|header| <[u8; 32]>::from(Sha256::digest(header)));
-            let now = Stamp::of_open(file)?;
-            Ok(now.has_bytes_of(&seen.file) && header(file)? == self.identity.header)
-        };
-        if same().unwrap_or(false) {
+        if is_same(file, seen, &self.identity.header).unwrap_or(false) {
             return Ok(());
         }
         let text = format!(
@@ -297,6 +301,12 @@ impl Pinned {
     pub(super) fn hashed_bytes(&self) -> u64 {
         self.hashes.bytes()
     }
+}
+
+/// Whether the bytes of a file are those that it had when it was seen so, with a header of this digest.
+fn is_same(file: &File, seen: &Seen, header: &[u8; 32]) -> io::Result<bool> {
+    let now = Stamp::of_open(file)?;
+    Ok(now.has_bytes_of(&seen.file) && <[u8; 32]>::from(Sha256::digest(read_header(file)?)) == *header)
 }
 
 /// The bytes that say what is in a file: of safetensors the length and the JSON at the beginning; of other formats, which

@@ -24,7 +24,7 @@ use super::residents::{Resident, Table};
 use super::taesd::KeptTaesd;
 use crate::error::{Class, Error, Result};
 use crate::library::{Item, ModelFiles, Pinned};
-use crate::onnx::Graph;
+use crate::onnx::{Graph, Limits};
 use crate::workers::Workers;
 
 /// What is in one device's memory.
@@ -257,10 +257,15 @@ impl Memory {
     }
 
     /// The ONNX graph of a file.
-    pub(crate) fn graph(&self, file: &Pinned, cancelled: &dyn Fn() -> bool) -> Result<Arc<Graph>> {
+    pub(crate) fn graph(
+        &self,
+        file: &Pinned,
+        limits: Limits,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Arc<Graph>> {
         let item = file.item();
         let reserve = || self.reserve_for_job(Graph::bytes(item.size()), &item.name, cancelled);
-        let make = || Ok(Arc::new(file.graph()?));
+        let make = || Ok(Arc::new(file.graph(limits, cancelled)?));
         self.graphs.get(file, Precision::F32, reserve, make)
     }
 

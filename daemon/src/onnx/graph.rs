@@ -1,4 +1,4 @@
-//! A graph that is ready to run, by rten.
+//! A graph that is ready to run, by rten: in a process of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -6,106 +6,30 @@ use std::sync::{Arc, OnceLock};
 use rten::{Model, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::prelude::*;
 
-use super::header::{self, Element, Header, Kept, Port, Side};
+use super::array::{Array, Failure, Numbers};
+use super::header::{self, Element, Header, Port, Side};
 use crate::schema::shorten;
-use crate::suggest::advice;
-
-/// Numbers with their sizes.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Array {
-    pub dims: Vec<usize>,
-    pub numbers: Numbers,
-}
-
-/// Numbers as graphs take and give them. Wider whole numbers are narrowed to 32 bits.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Numbers {
-    F32(Vec<f32>),
-    I32(Vec<i32>),
-    U8(Vec<u8>),
-    I8(Vec<i8>),
-}
-
-impl Numbers {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(numbers) => numbers.len(),
-            Self::I32(numbers) => numbers.len(),
-            Self::U8(numbers) => numbers.len(),
-            Self::I8(numbers) => numbers.len(),
-        }
-    }
-}
-
-/// Why a graph is not run, or a file is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The file is broken, or does what is not known here.
-    File(String),
-    /// What was given does not fit.
-    Input(String),
-    /// More than is allowed comes out.
-    TooLarge(String),
-}
-
-impl Failure {
-    /// What is wrong.
-    pub(crate) fn text(&self) -> &str {
-        let (Self::File(text) | Self::Input(text) | Self::TooLarge(text)) = self;
-        text
-    }
-}
 
 /// A graph in memory.
-pub(crate) struct Graph {
-    pub header: Header,
+pub(super) struct Loaded {
+    header: Header,
     model: Model,
-    file: Vec<u8>,
 }
 
-impl Graph {
-    /// Bytes that a file takes in memory: itself, once more while it is read, and its numbers in 32 bits.
-    pub(crate) fn bytes(file: u64) -> u64 {
-        // Halves become twice as large.
-        file.saturating_mul(4)
-    }
-
+impl Loaded {
     /// Reads a file.
-    pub(crate) fn open(file: Vec<u8>) -> Result<Self, Failure> {
+    pub(super) fn open(file: Vec<u8>) -> Result<Self, Failure> {
         let header = header::read(&file).map_err(Failure::File)?;
-        let loaded = catch_unwind(AssertUnwindSafe(|| Model::load(file.clone())));
+        let loaded = catch_unwind(AssertUnwindSafe(|| Model::load(file)));
         let loaded =
             loaded.map_err(|_| Failure::File("it is damaged in a way that is not known".to_owned()))?;
         let model = loaded.map_err(|error| Failure::File(one_line(&error)))?;
-        Ok(Self { header, model, file })
-    }
-
-    fn find(&self, name: &str) -> Result<&Kept, Failure> {
-        let kept = self.header.kept.iter().find(|kept| kept.name == name);
-        kept.ok_or_else(|| {
-            let names = self.header.kept.iter().map(|kept| kept.name.as_str());
-            let advice = advice(name, names);
-            Failure::Input(format!("it keeps no tensor '{}'{advice}", shorten(name)))
-        })
-    }
-
-    /// Bytes that those numbers take.
-    pub(crate) fn kept_bytes(&self, name: &str) -> Result<usize, Failure> {
-        // As many as the file has at most.
-        self.find(name).map(|kept| kept.count() as usize * size_of::<f32>())
-    }
-
-    /// Numbers that are kept in the file, by their name.
-    pub(crate) fn kept(&self, name: &str) -> Result<Array, Failure> {
-        let kept = self.find(name)?;
-        let numbers = Numbers::F32(kept.numbers(&self.file).map_err(Failure::File)?);
-        let dims = kept.dims.iter().map(|size| usize::try_from(*size).unwrap_or(usize::MAX)).collect();
-        Ok(Array { dims, numbers })
+        Ok(Self { header, model })
     }
 
     /// Runs the whole graph; its outputs by their names, in its order, of no more than `most_bytes`. Nothing ends it before it is
     /// done.
-    pub(crate) fn run(
+    pub(super) fn run(
         &self,
         mut inputs: Vec<(String, Array)>,
         most_bytes: u64,
@@ -286,8 +210,7 @@ mod tests {
     fn a_graph_is_run_with_what_it_keeps() {
         let kept = tensor("w", 1, &[2], &[0, 0, 0, 64, 0, 0, 128, 191]);
         let bytes = graph(&[("Mul", &["x", "w"], "y")], &[("x", 1)], &[kept]);
-        let graph = Graph::open(bytes).expect("opens");
-        assert_eq!(graph.kept("w"), Ok(array(&[2], Numbers::F32(vec![2.0, -1.0]))));
+        let graph = Loaded::open(bytes).expect("opens");
         let run = |inputs: &[(&str, Array)], most| {
             let inputs = inputs.iter().map(|(name, array)| ((*name).to_owned(), array.clone())).collect();
             graph.run(inputs, most, 2)
@@ -306,19 +229,15 @@ mod tests {
             (vec![("x", z)], 99, ""),
             (vec![("x", array(&[3], Numbers::F32(vec![])))], 99, "not as many as its sizes say"),
         ] {
-            let (Failure::File(text) | Failure::Input(text) | Failure::TooLarge(text)) =
-                run(&inputs, most).expect_err(expected);
-            assert!(text.contains(expected), "{text}");
+            let failure = run(&inputs, most).expect_err(expected);
+            assert!(failure.text().contains(expected), "{failure:?}");
         }
-        let (Failure::Input(text) | Failure::File(text) | Failure::TooLarge(text)) =
-            graph.kept("v").expect_err("none");
-        assert_eq!(text, "it keeps no tensor 'v'");
     }
 
     #[test]
     fn whole_numbers_are_given_as_such() {
         let bytes = graph(&[("Gather", &["w", "x"], "y")], &[("x", 7)], &[tensor("w", 1, &[2], &[0; 8])]);
-        let graph = Graph::open(bytes).expect("opens");
+        let graph = Loaded::open(bytes).expect("opens");
         let run = |numbers: Vec<f32>| {
             let x = array(&[numbers.len()], Numbers::F32(numbers));
             graph.run(vec![("x".to_owned(), x)], 99, 1)
@@ -337,7 +256,7 @@ mod tests {
             (graph(&[("Relu", &["nothing"], "y")], &[("x", 1)], &[]), ""),
             (b"no graph at all".to_vec(), ""),
         ] {
-            let opened = Graph::open(bytes);
+            let opened = Loaded::open(bytes);
             let ran = opened.and_then(|graph| {
                 let x = array(&[1], Numbers::F32(vec![1.0]));
                 graph.run(vec![("x".to_owned(), x)], 99, 1).map(drop)

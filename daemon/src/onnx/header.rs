@@ -2,6 +2,7 @@
 
 use super::wire::{Fields, Value, varint};
 use crate::schema::shorten;
+use crate::suggest::advice;
 
 /// Graphs and types within one another.
 const DEEPEST: usize = 16;
@@ -158,6 +159,14 @@ pub(crate) fn read(file: &[u8]) -> Result<Header, String> {
 }
 
 impl Header {
+    /// Numbers that are kept, by their name.
+    pub(crate) fn find(&self, name: &str) -> Result<&Kept, String> {
+        self.kept.iter().find(|kept| kept.name == name).ok_or_else(|| {
+            let advice = advice(name, self.kept.iter().map(|kept| kept.name.as_str()));
+            format!("it keeps no tensor '{}'{advice}", shorten(name))
+        })
+    }
+
     /// Bytes that running may take on the way with inputs of these sizes, roughly: three maps of the widest layer, as large as
     /// the largest input.
     pub(crate) fn estimate<'a>(&self, inputs: impl Iterator<Item = &'a [usize]>) -> u64 {
@@ -380,15 +389,21 @@ fn external_location(entry: &[u8]) -> Result<Option<String>, String> {
 }
 
 impl Kept {
-    /// The numbers, from the file's bytes.
-    pub(crate) fn numbers(&self, file: &[u8]) -> Result<Vec<f32>, String> {
+    /// The numbers; `part` gives bytes of the file, from one place until another.
+    pub(super) fn numbers(
+        &self,
+        part: &dyn Fn(usize, usize) -> Result<Vec<u8>, String>,
+    ) -> Result<Vec<f32>, String> {
         let name = shorten(&self.name);
         let kind = self.element.name();
         let unknown = || format!("its tensor '{name}' is {kind}, which cannot be given as numbers");
         let count = usize::try_from(self.count()).map_err(|_| unknown())?;
-        let mut numbers = Vec::with_capacity(count.min(file.len()));
+        // None takes less than a byte.
+        let most = self.parts.iter().map(|(_, from, until)| until - from).sum::<usize>() + self.singles.len();
+        let mut numbers = Vec::with_capacity(count.min(most));
         for (field, from, until) in &self.parts {
-            let mut bytes = file.get(*from..*until).ok_or_else(unknown)?;
+            let bytes = part(*from, *until)?;
+            let mut bytes = bytes.as_slice();
             match field {
                 9 => {
                     let one = self.element.bytes().ok_or_else(unknown)?;
@@ -464,6 +479,11 @@ pub(super) mod tests {
         [number(1, 8), operators, message(7, &graph.concat())].concat()
     }
 
+    /// Bytes of a file.
+    fn part(file: &[u8]) -> impl Fn(usize, usize) -> Result<Vec<u8>, String> {
+        |from, until| file.get(from..until).map(<[u8]>::to_vec).ok_or_else(|| "outside".to_owned())
+    }
+
     #[test]
     fn a_file_tells_what_goes_in_and_out_and_what_it_keeps() {
         let side = |size: Vec<u8>| message(1, &size);
@@ -487,7 +507,9 @@ pub(super) mod tests {
         let port =
             |name: &str| Port { name: name.into(), element: Some(Element(1)), sides: Some(sides.clone()) };
         assert_eq!((&header.inputs[..], &header.outputs[..]), (&[port("x")][..], &[port("y")][..]));
-        let numbers: Vec<_> = header.kept.iter().map(|kept| kept.numbers(&bytes).expect("numbers")).collect();
+        let numbers: Vec<_> =
+            header.kept.iter().map(|kept| kept.numbers(&part(&bytes)).expect("numbers")).collect();
+        assert_eq!(header.find("v").expect_err("none"), "it keeps no tensor 'v'");
         let tiny = 1.0 / 16_777_216.0;
         assert_eq!(numbers, [vec![1.0, -2.0], vec![1.0, tiny, f32::NEG_INFINITY], vec![1.0, 2.0]]);
     }
@@ -527,7 +549,7 @@ pub(super) mod tests {
             whole[place] = value;
             if let Ok(header) = read(&whole) {
                 for kept in header.kept {
-                    kept.numbers(&whole).ok();
+                    kept.numbers(&part(&whole)).ok();
                 }
             }
         }

@@ -402,7 +402,7 @@ mod tests {
 
     use super::*;
     use crate::memory::Budget;
-    use crate::onnx::Graph;
+    use crate::onnx::{Graph, Limits};
     use crate::plugins::resources::Nothing;
 
     /// Pictures whose sizes are what was sent.
@@ -464,8 +464,8 @@ mod tests {
             Nothing.known_sha256(file)
         }
 
-        fn threads(&self) -> usize {
-            1
+        fn graph_limits(&self) -> Limits {
+            Nothing.graph_limits()
         }
     }
 

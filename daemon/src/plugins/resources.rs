@@ -1,6 +1,7 @@
 //! What plugins are given beside what is drawn: the pictures and library files that parameters name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::networks::standalone::Standalone;
@@ -10,7 +11,7 @@ use super::engine_kinds::Kind;
 use super::objects::Image;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
-use crate::onnx::Graph;
+use crate::onnx::{Graph, Limits};
 
 /// A file that a plugin saves.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +65,8 @@ pub(crate) trait Resources: Sync {
     /// A file's SHA-256 in hex, if it was ever computed.
     fn known_sha256(&self, file: &Pinned) -> Option<String>;
 
-    /// Threads that compute.
-    fn threads(&self) -> usize;
+    /// What running a graph may take.
+    fn graph_limits(&self) -> Limits;
 }
 
 /// A picture that was given, as its file has it.
@@ -98,7 +99,7 @@ impl Resources for Nothing {
     }
 
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
-        file.graph().map(Arc::new)
+        file.graph(self.graph_limits(), &|| false).map(Arc::new)
     }
 
     fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
@@ -114,7 +115,7 @@ impl Resources for Nothing {
         None
     }
 
-    fn threads(&self) -> usize {
-        1
+    fn graph_limits(&self) -> Limits {
+        Limits { threads: 1, time: Duration::from_mins(1), bytes: 1 << 30 }
     }
 }

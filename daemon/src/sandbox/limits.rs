@@ -37,6 +37,14 @@ pub(super) fn set(memory: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Of the memory that was granted, from now on no more than so many bytes beyond what this process has. May be said again.
+pub(crate) fn allow_memory(bytes: u64) -> io::Result<()> {
+    let mut limit = limit(libc::RLIMIT_DATA)?;
+    limit.rlim_cur = data_bytes().saturating_add(bytes).min(limit.rlim_max);
+    // SAFETY: it only reads a struct that is ours.
+    done(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) })
+}
+
 /// Bytes of what is counted that this process has already.
 fn data_bytes() -> u64 {
     let told = fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -48,13 +56,18 @@ fn data_bytes() -> u64 {
 
 /// No more than `most`, for good.
 fn lower(resource: Resource, most: u64) -> io::Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: it only writes into a struct that is ours.
-    done(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
+    let limit = limit(resource)?;
     let least = limit.rlim_cur.min(limit.rlim_max).min(most);
     let limit = libc::rlimit { rlim_cur: least, rlim_max: least };
     // SAFETY: it only reads a struct that is ours.
     done(unsafe { libc::setrlimit(resource, &raw const limit) })
+}
+
+fn limit(resource: Resource) -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: it only writes into a struct that is ours.
+    done(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
+    Ok(limit)
 }
 
 fn done(answer: libc::c_int) -> io::Result<()> {

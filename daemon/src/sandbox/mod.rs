@@ -33,5 +33,6 @@ mod start;
 pub(crate) use confine::{confine, lacks};
 pub(crate) use ended::Ended;
 pub(crate) use grants::Grants;
-pub(crate) use process::{Killer, Process};
+pub(crate) use limits::allow_memory;
+pub(crate) use process::Process;
 pub(crate) use start::Confined;

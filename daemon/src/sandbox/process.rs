@@ -3,26 +3,17 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ended::Ended;
 
-/// A process that was started, killed and waited for when this is dropped.
+/// A process that was started, killed and waited for when this is dropped. Others may end it while one waits.
 #[derive(Debug)]
 pub(crate) struct Process {
     /// Its descriptors 0 and 1 are the other end.
     pub socket: UnixStream,
     /// What it writes to descriptor 2; reading does not wait.
     pub stderr: OwnedFd,
-    child: Arc<Child>,
-}
-
-/// Ends a process from wherever this is.
-#[derive(Clone, Debug)]
-pub(crate) struct Killer(Arc<Child>);
-
-#[derive(Debug)]
-struct Child {
     id: libc::pid_t,
     /// Known once it was waited for. Until then the number is no other's, so whoever uses it holds the lock.
     ended: Mutex<Option<Ended>>,
@@ -30,55 +21,21 @@ struct Child {
 
 impl Process {
     pub(super) fn new(id: libc::pid_t, socket: UnixStream, stderr: OwnedFd) -> Self {
-        Self { socket, stderr, child: Arc::new(Child { id, ended: Mutex::new(None) }) }
+        Self { socket, stderr, id, ended: Mutex::new(None) }
     }
 
     /// Its number.
     pub(crate) fn id(&self) -> u32 {
-        self.child.id.unsigned_abs()
-    }
-
-    /// Ends it, if it has not ended.
-    pub(crate) fn kill(&self) {
-        self.child.kill();
-    }
-
-    /// What ends it, for others to have.
-    pub(crate) fn killer(&self) -> Killer {
-        Killer(Arc::clone(&self.child))
+        self.id.unsigned_abs()
     }
 
     /// How it ended, if it has.
     pub(crate) fn ended(&self) -> Option<Ended> {
-        self.child.reap(libc::WNOHANG)
+        self.reap(libc::WNOHANG)
     }
 
-    /// Waits until it has ended.
-    pub(crate) fn wait(&self) -> Ended {
-        self.child.wait()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill();
-        self.child.wait();
-    }
-}
-
-impl Killer {
-    /// Ends the process, if it has not ended.
+    /// Ends it, if it has not ended.
     pub(crate) fn kill(&self) {
-        self.0.kill();
-    }
-}
-
-impl Child {
-    fn lock(&self) -> MutexGuard<'_, Option<Ended>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn kill(&self) {
         let ended = self.lock();
         if ended.is_none() {
             // Where the kernel could not deny it to have children, they are of its group.
@@ -89,23 +46,26 @@ impl Child {
         }
     }
 
-    /// Waits with nothing locked, so that it can be killed meanwhile.
-    fn wait(&self) -> Ended {
+    /// Waits until it has ended, with nothing locked, so that it can be ended meanwhile.
+    pub(crate) fn wait(&self) -> Ended {
         if let Some(ended) = *self.lock() {
             return ended;
         }
         loop {
             // SAFETY: all-zero bytes are valid for it, and it is only written.
             let mut told: libc::siginfo_t = unsafe { std::mem::zeroed() };
-            let id = self.id.unsigned_abs();
+            let options = libc::WEXITED | libc::WNOWAIT;
             // SAFETY: it writes into a struct that is ours, and leaves the child to be waited for.
-            let waited =
-                unsafe { libc::waitid(libc::P_PID, id, &raw mut told, libc::WEXITED | libc::WNOWAIT) };
+            let waited = unsafe { libc::waitid(libc::P_PID, self.id(), &raw mut told, options) };
             if waited == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                 break;
             }
         }
         self.reap(0).unwrap_or(Ended::Unknown)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Ended>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How it ended, and its number is given back.
@@ -125,5 +85,12 @@ impl Child {
             }
         }
         *ended
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        self.wait();
     }
 }

@@ -249,10 +249,9 @@ mod tests {
         assert_eq!(process.wait().to_string(), "signal 11 (SIGSEGV)");
         // While one waits, another ends it.
         let process = shell("read line", vec![]);
-        let killer = process.killer();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| process.wait());
-            killer.kill();
+            process.kill();
             assert_eq!(waits.join().expect("waited"), Ended::Signal(libc::SIGKILL));
         });
         let process = shell("trap '' TERM; read line", vec![]);

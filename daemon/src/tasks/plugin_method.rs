@@ -22,7 +22,7 @@ use super::task::{Run, Task, Watch};
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
 use crate::memory::{CacheKey, Cached, Lease};
-use crate::onnx::Graph;
+use crate::onnx::{Graph, Limits};
 use crate::plugins::{
     HeldPicture, Job, Kind, Method, MethodKind, PluginConfigs, Recorded, Resources, Returned, WITHIN,
 };
@@ -259,7 +259,7 @@ impl Resources for Quick<'_> {
         self.asking.resources().known_sha256(file)
     }
 
-    fn threads(&self) -> usize {
-        self.asking.resources().threads()
+    fn graph_limits(&self) -> Limits {
+        self.asking.resources().graph_limits()
     }
 }

@@ -14,7 +14,7 @@ use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Error, Result};
 use crate::library::Pinned;
-use crate::onnx::Graph;
+use crate::onnx::{Graph, Limits};
 use crate::plugins::{FileToSave, HeldPicture, Image, Kind, Resources};
 
 /// What a studio has, for a request that is watched.
@@ -71,7 +71,7 @@ impl Resources for StudioResources<'_> {
     }
 
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
-        self.studio.device.memory.graph(file, &|| self.watch.is_cancelled())
+        self.studio.device.memory.graph(file, self.graph_limits(), &|| self.watch.is_cancelled())
     }
 
     fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
@@ -91,8 +91,11 @@ impl Resources for StudioResources<'_> {
         self.studio.library.entry(file.item()).hash
     }
 
-    fn threads(&self) -> usize {
-        self.studio.threads()
+    fn graph_limits(&self) -> Limits {
+        let drawing = self.studio.settings.get();
+        let budget = self.studio.device.memory.budget();
+        let bytes = if drawing.onnx_bytes == 0 { budget / 2 } else { drawing.onnx_bytes };
+        Limits { threads: self.studio.threads(), time: drawing.onnx_time, bytes }
     }
 }
 

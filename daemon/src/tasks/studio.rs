@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use latentd_client::protocol::ResidentModel;
 use latentd_models::nn::Precision;
@@ -55,6 +56,10 @@ pub(crate) struct Drawing {
     pub picture_bytes: u64,
     /// What given pictures may take that are kept.
     pub blobs: BlobLimits,
+    /// Bytes that a run of an ONNX graph may take; half of all if 0.
+    pub onnx_bytes: u64,
+    /// Time that it may take.
+    pub onnx_time: Duration,
 }
 
 impl Studio {

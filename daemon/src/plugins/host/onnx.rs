@@ -162,14 +162,8 @@ unsafe extern "C" fn run(
         let inputs = inputs.into_iter().map(|Named { name, content }| Ok((name, array(&content)?)));
         let inputs: Vec<(String, Array)> = inputs.collect::<Served<_>>()?;
         go_on(call)?;
-        let sizes = inputs.iter().map(|(_, array)| array.dims.as_slice());
-        let bytes = usize::try_from(graph.header.estimate(sizes)).unwrap_or(usize::MAX);
-        let made = {
-            let _room = reserve(call, bytes)?;
-            graph
-                .run(inputs, MOST_BYTES, call.job.resources().threads())
-                .map_err(|failure| failed(&failure))?
-        };
+        let made = run_in_room(call, &graph, &inputs)?;
+        drop(inputs);
         go_on(call)?;
         let made = made.into_iter().map(|(name, array)| {
             let content = content(array, &name)?;
@@ -185,6 +179,26 @@ unsafe extern "C" fn run(
     unsafe { serve(call, work) }
 }
 
+/// Runs a graph with as much room as it is thought to need, and with more if that is too little: all of it is counted.
+fn run_in_room(call: &Call<'_>, graph: &Graph, inputs: &[(String, Array)]) -> Served<Vec<(String, Array)>> {
+    let limits = call.job.resources().graph_limits();
+    let mut too_few = None;
+    loop {
+        let Some(room) = graph.room(inputs, limits, too_few) else {
+            let text = format!(
+                "the ONNX graph: it needs more than the {} bytes that a run may take (onnx_bytes)",
+                limits.bytes
+            );
+            return Err(Failure(LATENTD_MEMORY, text));
+        };
+        let _room = reserve(call, usize::try_from(room).unwrap_or(usize::MAX))?;
+        match graph.run(inputs, MOST_BYTES, room, limits, &|| call.job.is_cancelled()) {
+            Err(onnx::Failure::Memory(_)) => too_few = Some(room),
+            ran => return ran.map_err(|failure| failed(&failure)),
+        }
+    }
+}
+
 /// An error once the job is cancelled.
 fn go_on(call: &Call<'_>) -> Served {
     if call.job.is_cancelled() {
@@ -195,9 +209,10 @@ fn go_on(call: &Call<'_>) -> Served {
 
 fn failed(failure: &onnx::Failure) -> Failure {
     let status = match failure {
-        onnx::Failure::File(_) => LATENTD_MODEL,
+        onnx::Failure::File(_) | onnx::Failure::Ended(_) => LATENTD_MODEL,
         onnx::Failure::Input(_) => LATENTD_INVALID,
-        onnx::Failure::TooLarge(_) => LATENTD_MEMORY,
+        onnx::Failure::TooLarge(_) | onnx::Failure::Memory(_) => LATENTD_MEMORY,
+        onnx::Failure::Cancelled => return Failure(LATENTD_CANCELLED, failure.text().to_owned()),
     };
     Failure(status, format!("the ONNX graph: {}", failure.text()))
 }

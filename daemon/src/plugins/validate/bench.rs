@@ -21,7 +21,7 @@ use super::within::Within;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
 use crate::memory::{Budget, Lease};
-use crate::onnx::Graph;
+use crate::onnx::{Graph, Limits};
 use crate::plugins::call::Job;
 use crate::plugins::engine_calls::Needed;
 use crate::plugins::engines::Engine;
@@ -164,8 +164,8 @@ impl Resources for MadeUp {
         Nothing.known_sha256(file)
     }
 
-    fn threads(&self) -> usize {
-        Nothing.threads()
+    fn graph_limits(&self) -> Limits {
+        Nothing.graph_limits()
     }
 }
 
