@@ -23,6 +23,7 @@ SENT_BY = {
     "api_info": "api_info",
     "blobs.put": "put_blob",
     "image.info": "image_info",
+    "image.upscale": "upscale",
     "img2img": "img2img",
     "initialize": "initialize",
     "jobs.cancel": "jobs.cancel",
@@ -61,6 +62,7 @@ TAKEN: List[Tuple[str, type, Dict[str, Any]]] = [
     ("txt2img", latentd.Txt2ImgFields, {"prompt": Union[str, List[str]]}),
     ("img2img", latentd.Img2ImgFields, {"init_images": List[PICTURE], "prompt": Union[str, List[str]]}),  # type: ignore[valid-type]
     ("outpaint", latentd.OutpaintFields, {"image": PICTURE, "prompt": Union[str, List[str]]}),
+    ("image.upscale", latentd.UpscaleFields, {"image": PICTURE, "images": List[PICTURE]}),  # type: ignore[valid-type]
     ("models.merge", latentd.MergeFields, {"a": str, "name": str}),
     ("prompt.tokens", latentd.PromptTokensFields, {"text": str}),
 ]
@@ -68,6 +70,7 @@ ANSWERED = {
     "txt2img": latentd.Result,
     "img2img": latentd.Result,
     "outpaint": latentd.Result,
+    "image.upscale": latentd.UpscaleResult,
     "models.merge": latentd.MergeResult,
     "image.info": latentd.ImageInfo,
     "prompt.tokens": latentd.PromptTokens,
@@ -144,7 +147,7 @@ def unlike(schema: Schema, hints: Dict[str, Any], defs: Schema, place: str) -> I
 
 def different(schema: Schema, hint: Any, defs: Schema, place: str) -> Iterator[str]:
     if hint == PICTURE:
-        if schema.get("$ref") != "#/$defs/ImageIn":
+        if "#/$defs/ImageIn" not in [each.get("$ref") for each in [schema, *schema.get("anyOf", [])]]:
             yield f"{place}: no picture"
         return
     wanted, found = dict(forms(schema, defs)), dict(forms_of(hint))

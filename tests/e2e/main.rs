@@ -68,6 +68,7 @@ mod state;
 mod subjobs;
 mod submit;
 mod tags;
+mod upscale;
 mod vae;
 mod validate;
 mod weaker;

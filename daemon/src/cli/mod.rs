@@ -34,6 +34,7 @@ mod serve;
 mod settings;
 mod stopped;
 mod styles;
+mod upscale;
 mod validate;
 
 use std::ffi::OsString;
@@ -67,6 +68,8 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Continue a picture beyond its sides
     Outpaint(Box<outpaint::OutpaintArgs>),
+    /// Make pictures larger, or restore faces in them
+    Upscale(Box<upscale::UpscaleArgs>),
     /// Say how a picture was made, and the request that repeats it
     Info(info::InfoArgs),
     /// Say how a prompt is read: its tokens, what it says at which steps, the networks that it names
@@ -117,6 +120,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Serve(args) => serve::run(&cli.global, *args),
             Command::Generate(args) => block_on(generate::run(&cli.global, *args)),
             Command::Outpaint(args) => block_on(outpaint::run(&cli.global, *args)),
+            Command::Upscale(args) => block_on(upscale::run(&cli.global, *args)),
             Command::Info(args) => block_on(info::run(&cli.global, args)),
             Command::Prompt(args) => block_on(prompt::run(&cli.global, args)),
             Command::Styles(args) => block_on(styles::run(&cli.global, args)),

@@ -119,7 +119,9 @@ impl Meter {
                 let tenths = step.saturating_mul(10) / (*steps).max(1);
                 if !self.terminal && tenths > self.shown_tenths {
                     self.shown_tenths = tenths;
-                    let own = stage.as_deref().filter(|stage| ["hashing", "merging"].contains(stage));
+                    let own = stage
+                        .as_deref()
+                        .filter(|stage| ["hashing", "merging", "upscaling", "restoring"].contains(stage));
                     let what = own.unwrap_or("step");
                     say(&format!("{what} {step}/{steps}  {left}"));
                 }

@@ -59,7 +59,7 @@ pub(crate) use artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
 pub(crate) use call::{Job, Recorded};
 use choices::with_choices;
 pub(crate) use engine_kinds::Kind;
-pub(crate) use engines::Engine;
+pub(crate) use engines::{Alone, Engine};
 use engines::{Files, Unknown};
 pub(crate) use infotext::{ForeignText, Pair};
 pub(crate) use job::{JobFacts, JobPlugins, Settled};

@@ -117,6 +117,22 @@ impl Given {
         Picture::decode(&self.bytes, sources.most_bytes).and_then(work).map_err(|error| wrong(field, &error))
     }
 
+    /// Bits of a channel: 8, or 16.
+    pub(super) fn bits(&self, field: &str) -> Result<u8> {
+        PictureHeader::bits(&self.bytes).map_err(|error| wrong(field, &error))
+    }
+
+    /// As [`decoded`](Self::decoded), with all 16 bits of each channel.
+    pub(super) fn decoded_deep(&self, field: &str, sources: &Sources) -> Result<Picture<u16>> {
+        let header = self.header(field)?;
+        // Two bytes a number, read and put together.
+        let bytes = 2 * 8 * header.width as u64 * header.height as u64;
+        let _room = sources.decoding.wait(bytes, sources.most_bytes);
+        // What a picture may take is told of 8 bits.
+        let most = sources.most_bytes.saturating_mul(2);
+        Picture::decode_deep(&self.bytes, most).map_err(|error| wrong(field, &error))
+    }
+
     /// Its SHA-256, by which it is known from now on for a while.
     pub(super) fn keep(&self, sources: &Sources) -> String {
         sources.blobs.keep(&self.bytes, sources.limits)

@@ -54,6 +54,7 @@ mod told_picture;
 mod told_prompt;
 mod txt2img;
 mod unapplied;
+mod upscale;
 
 pub(crate) use decoding::Decoding;
 pub(crate) use device::{Device, DeviceId};
@@ -67,3 +68,4 @@ pub(crate) use prompt_tokens::prompt_tokens;
 pub(crate) use studio::{Drawing, Studio};
 pub(crate) use task::{JobMethod, Request, Run, Task, Watch};
 pub(crate) use txt2img::Txt2Img;
+pub(crate) use upscale::Upscale;

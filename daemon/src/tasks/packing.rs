@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use latentd_client::protocol::{Bytes, ImageOut};
-use latentd_models::image::{Picture, PictureFormat};
+use latentd_models::image::{Beside, Picture, PictureFormat, Sample};
 use tracing::warn;
 
 use super::output::Output;
@@ -51,15 +51,22 @@ impl<'a> Packing<'a> {
         infotext: String,
         index: usize,
     ) -> Result<ImageOut> {
-        let mut packed = ImageOut {
-            width: image.width as u32,
-            height: image.height as u32,
-            seed: Some(seed),
-            ..Default::default()
-        };
+        let packed = self.pack_beside(image, &Beside { infotext: &infotext, ..Beside::default() }, index)?;
+        Ok(ImageOut { seed: Some(seed), infotext: Some(infotext), ..packed })
+    }
+
+    /// The same of one that is drawn from no seed, with more beside its pixels, and with its 16 bits where the format has them.
+    pub(super) fn pack_beside<S: Sample>(
+        &mut self,
+        image: Picture<S>,
+        beside: &Beside<'_>,
+        index: usize,
+    ) -> Result<ImageOut> {
+        let (width, height) = (image.width as u32, image.height as u32);
+        let mut packed = ImageOut { width, height, ..Default::default() };
         match self.output {
             Output::Encoded(format) => {
-                let bytes = Some(Bytes(image.encode(*format, &infotext)?));
+                let bytes = Some(Bytes(image.encode_with(*format, beside)?));
                 match format {
                     PictureFormat::Png => packed.png = bytes,
                     PictureFormat::Jpeg => packed.jpeg = bytes,
@@ -68,17 +75,16 @@ impl<'a> Packing<'a> {
             }
             Output::Raw => {
                 packed.channels = Some(image.channels.count() as u32);
-                packed.raw = Some(Bytes(image.pixels));
+                packed.raw = Some(Bytes(image.into_8_bits().pixels));
             }
             Output::Files(dir) | Output::OwnFiles(dir) => {
-                let png = Arc::new(image.encode(PictureFormat::Png, &infotext)?);
+                let png = Arc::new(image.encode_with(PictureFormat::Png, beside)?);
                 match self.write(dir, &png, &index.to_string())? {
                     Some(path) => packed.path = Some(path.display().to_string()),
                     None => packed.png = Some(Bytes(Arc::unwrap_or_clone(png))),
                 }
             }
         }
-        packed.infotext = Some(infotext);
         Ok(packed)
     }
 

@@ -1,6 +1,6 @@
 //! Opacity in 8 bits as Pillow reckons with it: multiplied with, divided by, and pictures laid over each other.
 
-use super::{Channels, Picture};
+use super::{Channels, Picture, Sample};
 use crate::Result;
 
 /// What is 255 times as much as a number of 8 bits, as that number, rounded.
@@ -9,22 +9,27 @@ fn over_255(sum: u32) -> u32 {
     ((sum >> 8) + sum) >> 8
 }
 
-/// Colours of RGBA multiplied with their opacity ("RGBa").
-pub(super) fn multiply(pixels: &mut [u8]) {
+/// Colours of RGBA multiplied with their opacity ("RGBa"), rounded.
+pub(super) fn multiply<S: Sample>(pixels: &mut [S]) {
+    let most = u64::from(S::MOST);
     for pixel in pixels.chunks_exact_mut(4) {
-        let opacity = u32::from(pixel[3]);
+        let opacity = u64::from(pixel[3].number());
         for value in &mut pixel[..3] {
-            *value = over_255(u32::from(*value) * opacity) as u8;
+            // The largest is odd, so that no half is rounded.
+            *value = S::of(((u64::from(value.number()) * opacity + most / 2) / most) as u32);
         }
     }
 }
 
-/// Back again: what cannot be seen stays as it is, and no colour exceeds 255.
-pub(super) fn divide(pixels: &mut [u8]) {
-    for pixel in pixels.chunks_exact_mut(4).filter(|pixel| !matches!(pixel[3], 0 | 255)) {
-        let opacity = u32::from(pixel[3]);
+/// Back again: what cannot be seen stays as it is, and no colour exceeds the largest.
+pub(super) fn divide<S: Sample>(pixels: &mut [S]) {
+    for pixel in pixels.chunks_exact_mut(4) {
+        let opacity = pixel[3].number();
+        if opacity == 0 || opacity == S::MOST {
+            continue;
+        }
         for value in &mut pixel[..3] {
-            *value = (u32::from(*value) * 255 / opacity).min(255) as u8;
+            *value = S::of(value.number() * S::MOST / opacity);
         }
     }
 }

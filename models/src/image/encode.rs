@@ -1,23 +1,44 @@
 //! Pictures written, with the infotext where A1111 puts it: PNG's `parameters`, or EXIF's user comment.
 
-use super::{Channels, Picture, PictureFormat, RgbImage, jpeg, png, webp};
+use super::{Beside, Channels, Picture, PictureFormat, RgbImage, Sample, jpeg, png, webp};
 use crate::{Error, Result};
 
 impl RgbImage {
     /// The picture as a file of this format, with the text that tells how it was made; none if it is empty. WebP is
     /// lossless, JPEG has A1111's quality of 80. JPEG holds about 32,000 characters of text: more is an error.
     pub fn encode(&self, format: PictureFormat, infotext: &str) -> Result<Vec<u8>> {
-        encode((self.width, self.height), Channels::Rgb, &self.pixels, format, infotext)
+        let beside = Beside { infotext, ..Beside::default() };
+        encode((self.width, self.height), Channels::Rgb, &self.pixels, format, &beside)
     }
 }
 
-impl Picture {
+impl<S: Sample> Picture<S> {
     /// The same with what the picture has of opacity; in JPEG, which has none, it lies over white.
     pub fn encode(&self, format: PictureFormat, infotext: &str) -> Result<Vec<u8>> {
-        if format == PictureFormat::Jpeg && self.channels != Channels::Rgb {
-            return self.over_colour([255; 3])?.into_rgb().encode(format, infotext);
+        self.encode_with(format, &Beside { infotext, ..Beside::default() })
+    }
+
+    /// The same with more beside the pixels. 16 bits a channel are kept in PNG; the others have 8.
+    pub fn encode_with(&self, format: PictureFormat, beside: &Beside<'_>) -> Result<Vec<u8>> {
+        let Self { width, height, channels, pixels } = self;
+        let size = (*width, *height);
+        if format == PictureFormat::Png {
+            return png::encode(size, *channels, pixels, beside);
         }
-        encode((self.width, self.height), self.channels, &self.pixels, format, infotext)
+        let narrow;
+        let pixels = if let Some(pixels) = S::as_8_bits(pixels) {
+            pixels
+        } else {
+            narrow = self.to_8_bits().pixels;
+            &narrow
+        };
+        if format == PictureFormat::Jpeg && *channels != Channels::Rgb {
+            let picture =
+                Picture { width: *width, height: *height, channels: *channels, pixels: pixels.to_vec() };
+            let opaque = picture.over_colour([255; 3])?;
+            return jpeg::encode(size, &opaque.pixels, beside);
+        }
+        encode(size, *channels, pixels, format, beside)
     }
 }
 
@@ -26,12 +47,12 @@ fn encode(
     channels: Channels,
     pixels: &[u8],
     format: PictureFormat,
-    infotext: &str,
+    beside: &Beside<'_>,
 ) -> Result<Vec<u8>> {
     match format {
-        PictureFormat::Png => png::encode(size, channels, pixels, infotext),
-        PictureFormat::Jpeg => jpeg::encode(size, pixels, infotext),
-        PictureFormat::WebP => webp::encode(size, channels, pixels, infotext),
+        PictureFormat::Png => png::encode(size, channels, pixels, beside),
+        PictureFormat::Jpeg => jpeg::encode(size, pixels, beside),
+        PictureFormat::WebP => webp::encode(size, channels, pixels, beside),
     }
 }
 

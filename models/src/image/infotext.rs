@@ -40,6 +40,19 @@ impl Infotext {
         self.fields.splice(place..place, pairs.into_iter().map(|(key, value)| (key.to_owned(), value)));
     }
 
+    /// Pairs as they stand in the last line.
+    pub fn line(pairs: &[(String, String)]) -> String {
+        pairs.iter().map(pair).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A text with more pairs at its end; as it is if it has no pairs.
+    pub fn extended(text: &str, pairs: &[(String, String)]) -> String {
+        if pairs.is_empty() || Self::parse(text).fields.is_empty() {
+            return text.to_owned();
+        }
+        format!("{}, {}", text.trim_end_matches(is_space), Self::line(pairs))
+    }
+
     /// Takes a text apart as A1111 1.10.1's `parse_generation_parameters` does (`modules/infotext_utils.py`), before it
     /// fills in what is missing and splits sizes; prompts that we wrote come back as they were but for white space around
     /// lines. Any text is one: without pairs it is all prompt.
@@ -170,7 +183,7 @@ impl std::fmt::Display for Infotext {
         if !self.negative_prompt.is_empty() {
             parts.push(format!("{NEGATIVE} {}", self.negative_prompt));
         }
-        parts.push(self.fields.iter().map(pair).collect::<Vec<_>>().join(", "));
+        parts.push(Self::line(&self.fields));
         let text = parts.join("\n");
         let text = stripped(&text);
         f.write_str(text)?;

@@ -6,7 +6,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::{Channels, PictureFormat, PictureHeader, exif};
+use super::{Beside, Channels, PictureFormat, PictureHeader, exif};
 use crate::Result;
 
 const FORMAT: PictureFormat = PictureFormat::Jpeg;
@@ -19,7 +19,8 @@ const QUALITY: u8 = 80;
 pub(super) const LONGEST_INFOTEXT: usize = (65_533 - 64) / 2;
 
 /// Writes RGB.
-pub(super) fn encode((width, height): (usize, usize), pixels: &[u8], infotext: &str) -> Result<Vec<u8>> {
+pub(super) fn encode((width, height): (usize, usize), pixels: &[u8], beside: &Beside<'_>) -> Result<Vec<u8>> {
+    let infotext = beside.infotext;
     FORMAT.check_infotext(infotext.encode_utf16().count())?;
     let side = |pixels: usize| {
         u16::try_from(pixels)
@@ -33,6 +34,9 @@ pub(super) fn encode((width, height): (usize, usize), pixels: &[u8], infotext: &
         const EXIF_SEGMENT: u8 = 1;
         let segment = [b"Exif\0\0".to_vec(), exif::with_comment(infotext)].concat();
         encoder.add_app_segment(EXIF_SEGMENT, segment).map_err(|error| FORMAT.error(error))?;
+    }
+    if let Some(profile) = beside.icc_of(Channels::Rgb) {
+        encoder.add_icc_profile(profile).map_err(|error| FORMAT.error(error))?;
     }
     encoder.encode(pixels, width, height, ColorType::Rgb).map_err(|error| FORMAT.error(error))?;
     Ok(bytes)

@@ -1,6 +1,6 @@
 //! How large a picture may be that is worked on, so that no request takes memory without end.
 
-use super::Picture;
+use super::{Picture, Sample};
 use crate::{Error, Result};
 
 /// Pixels of the longest side of a picture that is made or changed here.
@@ -30,7 +30,7 @@ pub(super) fn check_between(rows: usize, columns: usize) -> Result<()> {
     )))
 }
 
-impl Picture {
+impl<S: Sample> Picture<S> {
     /// An error unless it can be worked on, and has the bytes that its sides tell of.
     pub(super) fn check(&self) -> Result<()> {
         check_sides("picture", self.width, self.height)?;
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_told_with_its_sides() {
-        let pixel = Picture { width: 1, height: 1, channels: Channels::Grey, pixels: vec![7] };
+        let pixel = Picture { width: 1, height: 1, channels: Channels::Grey, pixels: vec![7u8] };
         for (width, height) in
             [(0, 1), (1, 0), (LONGEST_SIDE + 1, 1), (LONGEST_SIDE, LONGEST_SIDE), (usize::MAX, 1)]
         {

@@ -174,14 +174,14 @@ fn within(text: &[u8], longest: usize) -> Option<&[u8]> {
     (text.len() <= longest).then_some(text)
 }
 
-fn unpacked(bytes: &[u8], longest: usize) -> Option<Vec<u8>> {
+pub(super) fn unpacked(bytes: &[u8], longest: usize) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     ZlibDecoder::new(bytes).take(longest as u64 + 1).read_to_end(&mut text).ok()?;
     (text.len() <= longest).then_some(text)
 }
 
 /// The segments before a JPEG's first scan, each with its marker; what is damaged ends them.
-fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+pub(super) fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = bytes.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {
         // Any number of these may fill the space before a marker.

@@ -1,14 +1,17 @@
 //! Pixels and the text that travels in them.
 
 mod alpha;
+mod beside;
 mod box_blur;
 pub mod colour;
 mod convert;
 mod encode;
 mod exif;
+mod extras;
 mod fit;
 pub mod grid;
 mod header;
+mod icc;
 mod infotext;
 pub mod inpaint;
 mod jpeg;
@@ -22,6 +25,8 @@ mod png;
 mod preview;
 mod resample;
 mod resize_latents;
+mod sample;
+mod stretch_rows;
 #[cfg(test)]
 mod tests;
 mod tiff;
@@ -29,10 +34,13 @@ mod tiles;
 mod upscale;
 mod webp;
 
+pub use beside::Beside;
 pub(crate) use convert::picture_to_tensor;
 pub use convert::tensor_to_image;
+pub use extras::Resize;
 pub use fit::Fit;
 pub use header::{Channels, PictureFormat, PictureHeader};
+pub use icc::read_icc;
 pub use infotext::Infotext;
 pub use limits::{LONGEST_SIDE, MOST_PIXELS};
 pub(crate) use metadata::png_text;
@@ -44,6 +52,8 @@ pub use preview::latent_preview;
 pub use resample::Filter;
 pub(crate) use resize_latents::Axis;
 pub use resize_latents::{LatentFilter, resize_latents};
+pub use sample::Sample;
+pub use stretch_rows::StretchRows;
 pub use tiles::Tiling;
 pub use upscale::Upscaler;
 

@@ -1,7 +1,7 @@
 //! Which way up a camera held a picture, as EXIF tells, and the picture turned so (Pillow's `ImageOps.exif_transpose`).
 
 use super::tiff::Tiff;
-use super::{Picture, metadata};
+use super::{Picture, Sample, metadata};
 use crate::Result;
 
 /// What is to be done to a picture's pixels before it is seen as it was taken; EXIF's numbers 1 to 8.
@@ -45,7 +45,7 @@ impl Orientation {
     }
 }
 
-impl Picture {
+impl<S: Sample> Picture<S> {
     /// The picture as it was taken. Sides may be swapped.
     pub fn oriented(self, orientation: Orientation) -> Result<Self> {
         self.check()?;

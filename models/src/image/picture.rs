@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Channels, PictureFormat, PictureHeader, RgbImage, jpeg, png, webp};
+use super::{Beside, Channels, PictureFormat, PictureHeader, RgbImage, Sample, jpeg, png, webp};
 use crate::{Error, Result};
 
 impl PictureHeader {
@@ -23,19 +23,24 @@ impl PictureHeader {
         }
         Ok(header)
     }
+
+    /// Bits of a channel that an encoded picture has more than 8 of: 16, which PNG may have; else 8.
+    pub fn bits(bytes: &[u8]) -> Result<u8> {
+        Ok(if PictureFormat::of(bytes)? == PictureFormat::Png && png::is_deep(bytes) { 16 } else { 8 })
+    }
 }
 
-/// A picture, 8 bits a channel, rows from the top, no padding.
+/// A picture, 8 bits a channel, or 16 as `Picture<u16>`; rows from the top, no padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub struct Picture<S = u8> {
     /// Pixels in a row.
     pub width: usize,
     /// Rows.
     pub height: usize,
     /// What a pixel is.
     pub channels: Channels,
-    /// `width * height * channels` bytes.
-    pub pixels: Vec<u8>,
+    /// `width * height * channels` numbers.
+    pub pixels: Vec<S>,
 }
 
 impl Picture {
@@ -77,7 +82,7 @@ impl Picture {
 
     /// As a PNG file without texts.
     pub fn to_png(&self) -> Result<Vec<u8>> {
-        png::encode((self.width, self.height), self.channels, &self.pixels, "")
+        png::encode((self.width, self.height), self.channels, &self.pixels, &Beside::default())
     }
 
     /// Red, green and blue; opacity is left out.
@@ -96,6 +101,37 @@ impl Picture {
             Channels::Rgba => Some(self.pixels.chunks_exact(4).map(|pixel| pixel[3]).collect()),
             Channels::Grey | Channels::Rgb => None,
         }
+    }
+}
+
+impl Picture<u16> {
+    /// As [`Picture::decode`], of a picture of 16 bits a channel, with all of them; `most_bytes` is what its pixels may take as they are here. An
+    /// error if it has no more than 8: see [`PictureHeader::bits`].
+    pub fn decode_deep(bytes: &[u8], most_bytes: u64) -> Result<Self> {
+        let header = PictureHeader::read(bytes)?;
+        header.check(most_bytes / 2)?;
+        if PictureHeader::bits(bytes)? != 16 {
+            return Err(header.format.error("it has no 16 bits a channel"));
+        }
+        let pixels = guarded(header.format, || png::decode_deep(bytes, &header))?;
+        let (width, height) = (header.width as usize, header.height as usize);
+        let picture = Self { width, height, channels: header.channels, pixels };
+        picture.check()?;
+        Ok(picture)
+    }
+}
+
+impl<S: Sample> Picture<S> {
+    /// With 8 bits a channel.
+    pub fn to_8_bits(&self) -> Picture {
+        let pixels = self.pixels.iter().map(|value| value.to_8_bits()).collect();
+        Picture { width: self.width, height: self.height, channels: self.channels, pixels }
+    }
+
+    /// The same, without a copy of what has no more anyway.
+    pub fn into_8_bits(self) -> Picture {
+        let Self { width, height, channels, pixels } = self;
+        Picture { width, height, channels, pixels: S::narrowed(pixels) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image_webp::{ColorType, WebPDecoder, WebPEncoder};
 
-use super::{Channels, PictureFormat, PictureHeader, exif};
+use super::{Beside, Channels, PictureFormat, PictureHeader, exif};
 use crate::Result;
 
 const FORMAT: PictureFormat = PictureFormat::WebP;
@@ -19,12 +19,15 @@ pub(super) fn encode(
     (width, height): (usize, usize),
     channels: Channels,
     pixels: &[u8],
-    infotext: &str,
+    beside: &Beside<'_>,
 ) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = WebPEncoder::new(&mut bytes);
-    if !infotext.is_empty() {
-        encoder.set_exif_metadata(exif::with_comment(infotext));
+    if !beside.infotext.is_empty() {
+        encoder.set_exif_metadata(exif::with_comment(beside.infotext));
+    }
+    if let Some(profile) = beside.icc_of(channels) {
+        encoder.set_icc_profile(profile.to_vec());
     }
     let colours = match channels {
         Channels::Grey => ColorType::L8,

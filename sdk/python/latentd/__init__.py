@@ -61,6 +61,8 @@ from .types import (
     Result,
     SoftInpainting,
     Txt2ImgFields,
+    UpscaleFields,
+    UpscaleResult,
 )
 
 __version__ = "0.1.0"
@@ -117,5 +119,7 @@ __all__ = [
     "Timeout",
     "Txt2ImgFields",
     "Unsupported",
+    "UpscaleFields",
+    "UpscaleResult",
     "socket_path",
 ]

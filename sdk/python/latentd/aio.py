@@ -31,13 +31,13 @@ from .errors import ConnectionClosed, LatentdError, Misuse, ProtocolError, Timeo
 from .protocol import MAX_MESSAGE_BYTES, Protocol, Response
 from .plugins import PluginList, PluginSchema
 from .prompts import PromptTokens, StyleEntry, StyleList
-from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result
+from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result, UpscaleResult
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .prompts import PromptTokensFields
-    from .types import Img2ImgFields, MergeFields, OutpaintFields, Txt2ImgFields
+    from .types import Img2ImgFields, MergeFields, OutpaintFields, Txt2ImgFields, UpscaleFields
 
 T = TypeVar("T")
 _READ_BYTES = 256 * 1024
@@ -241,6 +241,30 @@ class AsyncClient:
             if on_progress is None and on_preview is None:
                 return await self._run_for(calls.wait(job), timeout)
             return await self._follow(calls.wait(job), job, on_progress, on_preview, timeout)
+        except BaseException:
+            self._cancel_unheard(job)
+            raise
+
+    async def upscale(
+        self,
+        image: Optional[ImageLike] = None,
+        *,
+        images: Optional[List[ImageLike]] = None,
+        on_progress: Optional[Callable[[Progress], Union[Awaitable[object], object]]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[UpscaleFields],
+    ) -> UpscaleResult:
+        """Makes a picture, or several ``images``, larger or restores faces in them, and waits for what comes of it.
+
+        ``fields`` are those of :class:`~latentd.UpscaleFields`; what is left out has the daemon's default.
+        Leaving this call by an exception (``timeout`` seconds have passed, the task was cancelled, the callback
+        raised) cancels the job.
+        """
+        job = await self._submit(calls.submit_upscale(image, images, fields))
+        try:
+            if on_progress is None:
+                return await self._run_for(calls.wait_upscaled(job), timeout)
+            return await self._follow(calls.wait_upscaled(job), job, on_progress, None, timeout)
         except BaseException:
             self._cancel_unheard(job)
             raise

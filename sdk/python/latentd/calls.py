@@ -29,12 +29,15 @@ from .types import (
     OutpaintFields,
     Result,
     Txt2ImgFields,
+    UpscaleFields,
+    UpscaleResult,
     image_in,
     parse_any_result,
     parse_blob,
     parse_image_info,
     parse_merge_result,
     parse_result,
+    parse_upscale_result,
     picture_in,
     pictures_in,
     region_in,
@@ -141,7 +144,7 @@ def submit(
     method: str, params: Mapping[str, Any], id: Optional[str], on_disconnect: Optional[str] = None
 ) -> Call[str]:
     given = _given(id=id, on_disconnect=on_disconnect)
-    params = _with_pictures(params) if method in ("txt2img", "img2img", "outpaint") else dict(params)
+    params = _with_pictures(params) if method in ("txt2img", "img2img", "outpaint", "image.upscale") else dict(params)
     return Call("jobs.submit", {"method": method, "params": params, **given}, _job_id)
 
 
@@ -155,6 +158,8 @@ def _with_pictures(params: Mapping[str, Any]) -> Dict[str, Any]:
         sent["init_images"] = pictures_in(sent["init_images"])
     if "image" in sent:
         sent["image"] = picture_in(sent["image"])
+    if "images" in sent:
+        sent["images"] = pictures_in(sent["images"])
     if "mask" in sent:
         mask = sent["mask"]
         sent["mask"] = pictures_in(mask) if isinstance(mask, (list, tuple)) else picture_in(mask)
@@ -171,6 +176,16 @@ def wait_any(job: str) -> Call[Any]:
 
 def wait_merged(job: str) -> Call[MergeResult]:
     return Call("jobs.wait", {"job": job}, parse_merge_result)
+
+
+def wait_upscaled(job: str) -> Call[UpscaleResult]:
+    return Call("jobs.wait", {"job": job}, parse_upscale_result)
+
+
+def submit_upscale(
+    image: Optional[ImageLike], images: Optional[List[ImageLike]], fields: UpscaleFields
+) -> Call[str]:
+    return submit("image.upscale", {**_given(image=image, images=images), **fields}, None)
 
 
 def submit_merge(a: str, name: str, fields: MergeFields) -> Call[str]:

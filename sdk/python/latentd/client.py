@@ -16,13 +16,13 @@ from .errors import LatentdError, Timeout
 from .protocol import MAX_MESSAGE_BYTES
 from .plugins import PluginList, PluginSchema
 from .prompts import PromptTokens, StyleEntry, StyleList
-from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result
+from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result, UpscaleResult
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .prompts import PromptTokensFields
-    from .types import Img2ImgFields, MergeFields, OutpaintFields, Txt2ImgFields
+    from .types import Img2ImgFields, MergeFields, OutpaintFields, Txt2ImgFields, UpscaleFields
 
 T = TypeVar("T")
 
@@ -189,6 +189,31 @@ class Client:
             if on_progress is None and on_preview is None:
                 return self._run_until(calls.wait(job), deadline)
             return self._follow(calls.wait(job), job, on_progress, on_preview, deadline)
+        except BaseException:
+            self._cancel_unheard(job)
+            raise
+
+    def upscale(
+        self,
+        image: Optional[ImageLike] = None,
+        *,
+        images: Optional[List[ImageLike]] = None,
+        on_progress: Optional[Callable[[Progress], object]] = None,
+        timeout: Optional[float] = None,
+        **fields: Unpack[UpscaleFields],
+    ) -> UpscaleResult:
+        """Makes a picture, or several ``images``, larger or restores faces in them, and waits for what comes of it.
+
+        ``fields`` are those of :class:`~latentd.UpscaleFields`; what is left out has the daemon's default.
+        Leaving this call by an exception (``timeout`` seconds have passed, Ctrl-C, the callback raised) cancels
+        the job.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        job = self._submit(calls.submit_upscale(image, images, fields))
+        try:
+            if on_progress is None:
+                return self._run_until(calls.wait_upscaled(job), deadline)
+            return self._follow(calls.wait_upscaled(job), job, on_progress, None, deadline)
         except BaseException:
             self._cancel_unheard(job)
             raise

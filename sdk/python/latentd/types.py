@@ -318,6 +318,49 @@ class OutpaintFields(Txt2ImgFields, total=False):
     """With ``"mk2"``: the share of that noise that differs between colours; 0.05 if left out."""
 
 
+class UpscaleFields(TypedDict, total=False):
+    """Fields of ``image.upscale`` beside its pictures, with the names and meaning of AUTOMATIC1111's "Extras".
+
+    Upscaling comes first, then GFPGAN, then CodeFormer; something of it must be asked for. Opacity is upscaled apart, 16 bits a
+    channel stay 16 in PNG, and the colour profile is kept.
+    """
+
+    upscaler_1: str
+    """The upscaler: ``"Lanczos"``, ``"Nearest"``, or a plugin's by its name; ``"None"`` (default) leaves the picture as large as
+    it is."""
+    upscaler_2: str
+    """A second one, whose result is laid over that of the first."""
+    extras_upscaler_2_visibility: float
+    """How much of it is seen: 0 (default) nothing, 1 nothing else."""
+    scale: float
+    """How many times as large, then down to sides that 8 divides; 2 if neither it nor a size is given."""
+    width: int
+    """Instead, with ``height``: the columns to fill, the ratio of the sides kept."""
+    height: int
+    """The rows to fill."""
+    crop: bool
+    """With ``width`` and ``height``: whether what stands out of them is cut off; on if left out."""
+    tile: int
+    """Sides of the tiles that plugins' upscalers work on, in pixels of the picture; 0: the whole at once. The upscaler's own if
+    left out."""
+    overlap: int
+    """Pixels over which tiles fade into one another, at most half of a tile. The upscaler's own if left out."""
+    gfpgan_visibility: float
+    """How much is seen of what GFPGAN makes of faces: a restorer of a plugin that is called so, or whose name begins so."""
+    codeformer_visibility: float
+    """The same of CodeFormer."""
+    codeformer_weight: float
+    """How close CodeFormer stays to the picture: 0 (default) changes most, 1 least."""
+    plugin_versions: Dict[str, str]
+    """Versions of plugins whose engines are named, where they are not the highest."""
+    strict: bool
+    """Whether notices are errors."""
+    output: Output
+    """How pictures come back. JPEG, WebP and raw pixels have 8 bits a channel."""
+    on_disconnect: str
+    """``"keep"`` (default) or ``"cancel"``: what becomes of the job when the connection ends that asked for it."""
+
+
 class _RegionPlace(TypedDict):
     mask: ImageLike
     """Where it is: white, or opaque if the mask has transparent pixels; what is between counts in part. It is laid over
@@ -477,6 +520,26 @@ class Result:
     """What plugins left beside the images."""
     plugin_log: List[PluginLine] = field(default_factory=list)
     """What plugins logged while it was drawn, at most 100 lines."""
+
+
+@dataclass(frozen=True)
+class UpscaleResult:
+    """What was made larger."""
+
+    images: List[Image]
+    """The pictures, one for each that was given. Texts and profiles are those of the files that were given; at the end of
+    ``infotext`` stands what was done."""
+    job: str
+    total_s: float = 0.0
+    """Seconds from its turn to the result."""
+    plugin_timings: Dict[str, float] = field(default_factory=dict)
+    """Seconds of it that each plugin took."""
+    plugin_log: List[PluginLine] = field(default_factory=list)
+    """What plugins logged meanwhile, at most 100 lines."""
+    artifacts: List[Artifact] = field(default_factory=list)
+    """What plugins left beside the pictures."""
+    notices: List[str] = field(default_factory=list)
+    """What the person who asked should know."""
 
 
 @dataclass(frozen=True)
@@ -709,12 +772,28 @@ def parse_merge_result(value: Any) -> MergeResult:
     )
 
 
-def parse_any_result(value: Any) -> Union[Result, MergeResult, Dict[str, Any]]:
+def parse_upscale_result(value: Any) -> UpscaleResult:
+    """The result of ``image.upscale``."""
+    result = parse_result(value)
+    return UpscaleResult(
+        images=result.images,
+        job=result.job,
+        total_s=float(value.get("total_s") or 0.0),
+        plugin_timings=result.plugin_timings,
+        plugin_log=result.plugin_log,
+        artifacts=result.artifacts,
+        notices=result.notices,
+    )
+
+
+def parse_any_result(value: Any) -> Union[Result, UpscaleResult, MergeResult, Dict[str, Any]]:
     """The result of ``jobs.wait``, whatever the job's method: that of a plugin's is a map which names it."""
     if isinstance(value, dict) and isinstance(value.get("method"), str):
         return value
     if isinstance(value, dict) and "images" not in value and "path" in value:
         return parse_merge_result(value)
+    if isinstance(value, dict) and "total_s" in value:
+        return parse_upscale_result(value)
     return parse_result(value)
 
 

@@ -2,8 +2,9 @@
 //!
 //! [`registry`] finds an entry in the manifests; [`engine`] is one that is described and may be run, [`running`] runs it with an
 //! instance of its plugin, [`results`] checks what comes of it; [`upscale`] makes whole pictures larger, tile by tile; [`service`]
-//! runs what was planned for whoever asks.
+//! runs what was planned for whoever asks, and [`alone`] does for methods of ours.
 
+mod alone;
 mod engine;
 mod registry;
 mod results;
@@ -11,6 +12,7 @@ mod running;
 mod service;
 mod upscale;
 
+pub(crate) use alone::Alone;
 pub(crate) use engine::Engine;
 pub(super) use engine::asked as described;
 pub(super) use registry::{Files, Unknown, find, names, own_names};

@@ -1,9 +1,12 @@
-//! A picture made larger by an engine: the host cuts it into tiles and puts them together, alpha apart from colours.
+//! A picture made larger by an engine: the host cuts it into tiles and puts them together, alpha apart from colours. Rows of the
+//! result go on as they are finished, to another size if that is wanted.
 
 use std::sync::Arc;
 
 use latentd_models::Tensor;
-use latentd_models::image::{Channels, LONGEST_SIDE, MOST_PIXELS, Picture};
+use latentd_models::image::{
+    Channels, Filter, LONGEST_SIDE, MOST_PIXELS, Picture, Sample, StretchRows, Tiling,
+};
 
 use super::engine::Engine;
 use super::running::Engines;
@@ -19,19 +22,52 @@ pub(in crate::plugins) fn upscale(
 ) -> Result<Picture> {
     let Picture { width, height, channels, .. } = *picture;
     let tiling = engine.tiling;
+    check_sides(engine, (width, height))?;
     let (wide, high) = (width * tiling.scale, height * tiling.scale);
-    if wide.max(high) > LONGEST_SIDE || wide.saturating_mul(high) > MOST_PIXELS {
-        let text = format!(
-            "{}: {width}x{height} would become {wide}x{high}; sides of {LONGEST_SIDE} and {MOST_PIXELS} pixels are possible",
-            engine.at()
-        );
-        return Err(Error::new(Class::InvalidParams, text));
+    let _room = engines.job.reserve((wide * high * channels.count()) as u64, engine.plugin())?;
+    upscale_to(engines, (engine, tiling), picture, (wide, high), told)
+}
+
+/// Refuses what would be larger than any picture may be.
+fn check_sides(engine: &Engine, (width, height): (usize, usize)) -> Result<()> {
+    let (wide, high) = (width.saturating_mul(engine.scale()), height.saturating_mul(engine.scale()));
+    if wide.max(high) <= LONGEST_SIDE && wide.saturating_mul(high) <= MOST_PIXELS {
+        return Ok(());
     }
+    let text = format!(
+        "{}: {width}x{height} would become {wide}x{high}; sides of {LONGEST_SIDE} and {MOST_PIXELS} pixels are possible",
+        engine.at()
+    );
+    Err(Error::new(Class::InvalidParams, text))
+}
+
+/// Bytes that [`upscale_to`] takes beside the picture and its result.
+pub(in crate::plugins) fn bytes_on_the_way<S: Sample>(
+    tiling: Tiling,
+    (width, height): (usize, usize),
+    size: (usize, usize),
+) -> u64 {
+    let made = (width * tiling.scale, height * tiling.scale);
+    let kept = StretchRows::<S>::numbers(made, size, 3, Filter::Lanczos) * size_of::<S>();
+    (tiling.numbers(width, height) * size_of::<f32>() + kept) as u64
+}
+
+/// Once over, in these tiles, and to this size by Lanczos: colours and opacity each for themselves. Whoever asks has counted the
+/// result.
+pub(in crate::plugins) fn upscale_to<S: Sample>(
+    engines: &Engines<'_>,
+    (engine, tiling): (&Engine, Tiling),
+    picture: &Picture<S>,
+    size: (usize, usize),
+    told: &mut dyn FnMut(usize, usize),
+) -> Result<Picture<S>> {
+    let Picture { width, height, channels, .. } = *picture;
+    check_sides(engine, (width, height))?;
+    let made = (width * tiling.scale, height * tiling.scale);
+    let bytes = bytes_on_the_way::<S>(tiling, (width, height), size);
+    let _room = engines.job.reserve(bytes, engine.plugin())?;
     let count = channels.count();
-    let numbers = tiling.numbers(width, height) * size_of::<f32>();
-    let bytes = wide * high * count + numbers;
-    let _room = engines.job.reserve(bytes as u64, engine.plugin())?;
-    let mut pixels = vec![0; wide * high * count];
+    let mut pixels = vec![S::default(); size.0 * size.1 * count];
     let tiles = tiling.count(width, height);
     // Of grey, and of alpha, three of the same are made.
     let parts: &[fn(usize) -> usize] = match channels {
@@ -42,21 +78,32 @@ pub(in crate::plugins) fn upscale(
     for (number, from) in parts.iter().enumerate() {
         let value = |x: usize, y: usize, channel: usize| {
             let at = (y * width + x) * count + channel;
-            f32::from(picture.pixels.get(at).copied().unwrap_or_default()) / 255.0
+            picture.pixels.get(at).copied().unwrap_or_default().share()
         };
         let colours = |x: usize, y: usize| [0, 1, 2].map(|colour| value(x, y, from(colour)));
-        let mut rows = pixels.chunks_exact_mut(wide * count);
-        let mut finished = |row: &[f32]| {
+        let is_one = from(0) == from(1);
+        let own = if is_one { 1 } else { 3 };
+        let mut rows = pixels.chunks_exact_mut(size.0 * count);
+        let mut put = |row: &[S]| {
             let to = rows.next().unwrap_or_default();
-            for (pixel, made) in to.chunks_exact_mut(count).zip(row.chunks_exact(3)) {
-                if from(0) == from(1) {
-                    let mean = made.iter().sum::<f32>() / 3.0;
-                    if let Some(place) = pixel.get_mut(from(0)) {
-                        *place = rounded(mean);
-                    }
-                } else {
-                    pixel.iter_mut().zip(made).for_each(|(place, made)| *place = rounded(*made));
+            for (pixel, made) in to.chunks_exact_mut(count).zip(row.chunks_exact(own)) {
+                if let Some(places) = pixel.get_mut(from(0)..from(0) + own) {
+                    places.copy_from_slice(made);
                 }
+            }
+        };
+        let mut stretch = (made != size).then(|| StretchRows::new(made, size, own, Filter::Lanczos));
+        let mut line: Vec<S> = Vec::with_capacity(made.0 * own);
+        let mut finished = |row: &[f32]| {
+            line.clear();
+            if is_one {
+                line.extend(row.chunks_exact(3).map(|made| S::of_share(made.iter().sum::<f32>() / 3.0)));
+            } else {
+                line.extend(row.iter().map(|made| S::of_share(*made)));
+            }
+            match &mut stretch {
+                Some(stretch) => stretch.push(&line, &mut put),
+                None => put(&line),
             }
         };
         let mut failure = None;
@@ -73,7 +120,7 @@ pub(in crate::plugins) fn upscale(
         let gone = tiling.go((width, height), &colours, &mut make, &mut finished);
         gone.map_err(|error| failure.unwrap_or_else(|| error.into()))?;
     }
-    Ok(Picture { width: wide, height: high, channels, pixels })
+    Ok(Picture { width: size.0, height: size.1, channels, pixels })
 }
 
 /// The same of an image.
@@ -82,10 +129,6 @@ pub(super) fn upscale_image(engines: &Engines<'_>, engine: &Engine, image: &Imag
     let picture = Picture::from_raw(image.pixels.to_vec(), width, height, image.channels as u32)?;
     let Picture { width, height, channels, pixels } = upscale(engines, engine, &picture, &mut |_, _| ())?;
     Ok(Image { width, height, channels: channels.count(), pixels: Arc::new(pixels) })
-}
-
-fn rounded(value: f32) -> u8 {
-    (value.clamp(0.0, 1.0) * 255.0).round() as u8
 }
 
 /// Tiles of 0…1 through the engine.
@@ -102,14 +145,12 @@ fn run(engines: &Engines<'_>, engine: &Engine, tiles: Tensor) -> Result<Tensor> 
     let (height, width) = (tiles.dim(2), tiles.dim(3));
     let plane = height * width;
     let value = |at: usize| tiles.values().get(at % 3 * plane + at / 3).copied().unwrap_or_default();
-    let pixels = (0..3 * plane).map(|at| rounded(value(at))).collect();
+    let pixels = (0..3 * plane).map(|at| u8::of_share(value(at))).collect();
     let image = Image { width, height, channels: 3, pixels: Arc::new(pixels) };
     let Content::Image(made) = engines.run_content(engine, &Content::Image(image))? else {
         return Err(Error::internal("no image where one was"));
     };
     let plane = made.width * made.height;
-    let value = |at: usize| {
-        f32::from(made.pixels.get(at % plane * 3 + at / plane).copied().unwrap_or_default()) / 255.0
-    };
+    let value = |at: usize| made.pixels.get(at % plane * 3 + at / plane).copied().unwrap_or_default().share();
     Ok(Tensor::new((0..3 * plane).map(value).collect(), [1, 3, made.height, made.width])?)
 }

@@ -15,13 +15,18 @@ mod server;
 mod styles;
 mod value;
 
-use crate::tasks::{self, Img2Img, Merge, Outpaint, Txt2Img};
+use crate::tasks::{self, Img2Img, Merge, Outpaint, Txt2Img, Upscale};
 pub(super) use row::{Answered, Methods, Run, Session};
 
 /// All methods.
 pub(super) fn all() -> Methods {
-    let submittable =
-        vec![job::job::<Txt2Img>(), job::job::<Img2Img>(), job::job::<Outpaint>(), job::job::<Merge>()];
+    let submittable = vec![
+        job::job::<Txt2Img>(),
+        job::job::<Img2Img>(),
+        job::job::<Outpaint>(),
+        job::job::<Upscale>(),
+        job::job::<Merge>(),
+    ];
     let jobs = jobs::methods(&submittable);
     let quick = vec![
         row::quick(

@@ -11,7 +11,7 @@ use crate::protocol::{
     Blob, Event, ImageIn, ImageInfo, Img2ImgParams, InitializeParams, InitializeResult, JobListParams,
     JobView, LibraryList, LibraryListParams, MergeParams, MergeResult, OutpaintParams, PluginList,
     PluginSchema, PromptTokens, PromptTokensParams, SaveStyleParams, Status, StyleEntry, StyleList,
-    Txt2ImgParams, Txt2ImgResult,
+    Txt2ImgParams, Txt2ImgResult, UpscaleParams, UpscaleResult,
 };
 
 /// A connection to a daemon; every call waits for its answer. Not for use inside an async runtime.
@@ -94,6 +94,20 @@ impl Client {
         on_event: impl FnMut(&Event),
     ) -> Result<Txt2ImgResult, Error> {
         self.runtime.block_on(self.client.outpaint_with(params, on_event))
+    }
+
+    /// Makes pictures larger or restores faces in them, and waits for what comes of it.
+    pub fn upscale(&mut self, params: &UpscaleParams) -> Result<UpscaleResult, Error> {
+        self.runtime.block_on(self.client.upscale(params))
+    }
+
+    /// As [`Self::upscale`], and hands over what happens meanwhile.
+    pub fn upscale_with(
+        &mut self,
+        params: &UpscaleParams,
+        on_event: impl FnMut(&Event),
+    ) -> Result<UpscaleResult, Error> {
+        self.runtime.block_on(self.client.upscale_with(params, on_event))
     }
 
     /// Merges checkpoints, a VAE and LoRAs into a new file, and waits for it.

@@ -25,7 +25,7 @@ use crate::protocol::{
     LoadedModels, MergeParams, MergeResult, OnDisconnect, OutpaintParams, PinParams, PluginList,
     PluginSchema, PluginSchemaParams, PromptTokens, PromptTokensParams, RescanResult, ResidentModel,
     SaveStyleParams, Status, StyleEntry, StyleList, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
-    Txt2ImgResult, UnloadParams, UnloadResult,
+    Txt2ImgResult, UnloadParams, UnloadResult, UpscaleParams, UpscaleResult,
 };
 use crate::socket;
 use connection::Shared;
@@ -186,6 +186,22 @@ impl Client {
         let job = self.submit("outpaint", params, None).await?;
         self.follow(&job, &mut on_event).await?;
         self.wait(&job).await
+    }
+
+    /// Makes pictures larger or restores faces in them, and waits for what comes of it.
+    pub async fn upscale(&self, params: &UpscaleParams) -> Result<UpscaleResult, Error> {
+        self.call("image.upscale", params).await
+    }
+
+    /// As [`Self::upscale`], and hands over what happens meanwhile. Dropping the future leaves the job running.
+    pub async fn upscale_with(
+        &self,
+        params: &UpscaleParams,
+        mut on_event: impl FnMut(&Event),
+    ) -> Result<UpscaleResult, Error> {
+        let job = self.submit("image.upscale", params, None).await?;
+        self.follow(&job, &mut on_event).await?;
+        self.wait_for(&job).await
     }
 
     /// Hands over what happens to a job, to its end.

@@ -53,6 +53,7 @@ mod sampling;
 mod server;
 mod styles;
 mod txt2img;
+mod upscale;
 
 pub use blobs::{Blob, BlobPutParams};
 pub use error::{ErrorName, WireError};
@@ -90,6 +91,7 @@ pub use txt2img::{
     Artifact, LoraParams, OutputFormat, OutputParams, Precision, PreviewKind, PreviewParams, Rng, Timings,
     Txt2ImgParams, Txt2ImgResult, VaeDecodeMethod,
 };
+pub use upscale::{UpscaleParams, UpscaleResult};
 
 /// The protocol's number. It changes only when a method's meaning does.
 pub const PROTOCOL: u32 = 1;

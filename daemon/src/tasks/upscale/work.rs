@@ -1,0 +1,156 @@
+//! A picture made larger, and its faces restored.
+
+use std::time::Instant;
+
+use latentd_models::image::{Channels, Filter, Picture, Sample};
+use serde::Serialize;
+
+use super::super::task::Watch;
+use super::plan::{Named, Plan, Restorer, Upscaler};
+use crate::error::{Class, Error, Result};
+use crate::plugins::Alone;
+
+/// How far a job is.
+pub(super) struct Steps<'a> {
+    watch: &'a dyn Watch,
+    started: Instant,
+    done: u32,
+    all: u32,
+}
+
+impl<'a> Steps<'a> {
+    pub(super) fn new(watch: &'a dyn Watch, all: u32) -> Self {
+        Self { watch, started: Instant::now(), done: 0, all }
+    }
+
+    /// So many more are done of a stage that began with `before`.
+    fn at(&mut self, stage: &str, done: u32) {
+        self.done = done.min(self.all);
+        let left = f64::from(self.all - self.done) / f64::from(self.done.max(1));
+        let eta = (self.done > 0).then(|| self.started.elapsed().as_secs_f64() * left);
+        self.watch.progress(stage, self.done, self.all, eta);
+    }
+
+    /// An error if it is to end.
+    fn check(&self, what: &str) -> Result<()> {
+        if self.watch.is_cancelled() {
+            return Err(Error::new(Class::Cancelled, format!("cancelled before {what}")));
+        }
+        Ok(())
+    }
+}
+
+/// What is made of a picture.
+pub(super) fn made<S: Sample>(
+    plan: &Plan,
+    alone: &Alone<'_>,
+    picture: Picture<S>,
+    steps: &mut Steps<'_>,
+) -> Result<Picture<S>> {
+    let mut made = match (&plan.first, &plan.second) {
+        (None, _) => picture,
+        (Some(first), None) => larger(plan, alone, first, &picture, steps)?,
+        (Some(first), Some((second, share))) => {
+            let mut made = larger(plan, alone, first, &picture, steps)?;
+            let other = larger(plan, alone, second, &picture, steps)?;
+            made.blend(&other, *share as f32);
+            made
+        }
+    };
+    for restorer in &plan.restorers {
+        made = restored(plan, alone, restorer, made, steps)?;
+    }
+    Ok(made)
+}
+
+fn larger<S: Sample>(
+    plan: &Plan,
+    alone: &Alone<'_>,
+    named: &Named,
+    picture: &Picture<S>,
+    steps: &mut Steps<'_>,
+) -> Result<Picture<S>> {
+    steps.check(&named.name)?;
+    let size = (picture.width, picture.height);
+    let (wide, high) = plan.resize.filled(size);
+    let finished = |made: &Picture<S>| made.resized(wide, high, Filter::Lanczos);
+    let before = steps.done;
+    let made = match named.by {
+        Upscaler::Filter(filter) => {
+            let (width, height) = plan.resize.filtered(size);
+            let made = if (width, height) == size {
+                finished(picture)?
+            } else {
+                let made = picture.resized(width, height, filter)?;
+                if (width, height) == (wide, high) { made } else { finished(&made)? }
+            };
+            steps.at("upscaling", before + 1);
+            made
+        }
+        Upscaler::Engine(place, tiling) => {
+            let engine = plan.engine(place)?;
+            let rounds = plan.resize.rounds(size, engine.scale());
+            let mut made: Option<Picture<S>> = None;
+            for round in 1..=rounds.len() {
+                let to = rounds.get(round).copied().unwrap_or((wide, high));
+                let before = steps.done;
+                let mut told = |done: usize| steps.at("upscaling", before + done as u32);
+                let of = made.as_ref().unwrap_or(picture);
+                made = Some(alone.upscaled((engine, tiling), of, to, &mut told)?);
+            }
+            if let Some(made) = made {
+                made
+            } else {
+                let made = finished(picture)?;
+                steps.at("upscaling", before + 1);
+                made
+            }
+        }
+    };
+    let (width, height) = plan.resize.result(size);
+    Ok(made.middle(width, height))
+}
+
+/// What a restorer is told beside the picture.
+#[derive(Serialize)]
+struct Wish {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<f64>,
+}
+
+fn restored<S: Sample>(
+    plan: &Plan,
+    alone: &Alone<'_>,
+    restorer: &Restorer,
+    picture: Picture<S>,
+    steps: &mut Steps<'_>,
+) -> Result<Picture<S>> {
+    steps.check(restorer.name)?;
+    let wish = rmp_serde::to_vec_named(&Wish { weight: restorer.weight })
+        .map_err(|error| Error::internal(format!("a restorer's parameters: {error}")))?;
+    let mut seen = picture.to_8_bits();
+    let mut picture = picture;
+    if seen.channels == Channels::Grey {
+        // It sees three colours, and may give three.
+        let coloured = Picture { channels: Channels::Rgb, pixels: tripled(&seen.pixels), ..seen };
+        picture = Picture {
+            channels: Channels::Rgb,
+            pixels: tripled(&picture.pixels),
+            width: picture.width,
+            height: picture.height,
+        };
+        seen = coloured;
+    }
+    let mut made = alone.restored(plan.restores(restorer)?, &seen, &wish)?;
+    if restorer.visibility < 1.0 {
+        seen.blend(&made, restorer.visibility as f32);
+        made = seen;
+    }
+    let before = steps.done;
+    steps.at("restoring", before + 1);
+    Ok(picture.with_changes(made))
+}
+
+fn tripled<S: Sample>(pixels: &[S]) -> Vec<S> {
+    pixels.iter().flat_map(|value| [*value; 3]).collect()
+}
