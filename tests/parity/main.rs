@@ -27,3 +27,4 @@ mod schedules;
 mod schedules_of_prompts;
 mod soft_inpainting;
 mod taesd;
+mod upscalers;

@@ -207,7 +207,7 @@ impl Pinned {
 
     /// Its network, if it is one that stands alone and is known.
     pub(crate) fn network(&self) -> Result<KnownNetwork> {
-        KnownNetwork::of(&self.tensors()?).ok_or_else(|| {
+        KnownNetwork::of(&self.tensors()?)?.ok_or_else(|| {
             let Item { kind, name, .. } = &self.item;
             let text = format!("{kind} '{name}' is no network that this version of latentd runs by itself");
             Error::new(Class::Model, text)

@@ -20,7 +20,7 @@ pub enum Activation {
     Geglu,
 }
 
-/// `out = scale · activation(sum + bias + bias of the image) + residual`; ReLU comes last.
+/// `out = scale · activation(sum + bias + bias of the image) + residual`; ReLU comes last. Slopes stand where an activation does.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a, O> {
     /// One value per column.
@@ -29,6 +29,9 @@ pub struct Epilogue<'a, O> {
     pub image_bias: Option<&'a [f32]>,
     /// Applied to the biased sum.
     pub activation: Activation,
+    /// One per column: what a biased sum below zero is multiplied by, as `PReLU` and leaky `ReLU` do. Before the activation; not
+    /// with GEGLU.
+    pub slopes: Option<&'a [f32]>,
     /// Of what the activation gives: 1 by default.
     pub scale: f32,
     /// Of the output's shape.
@@ -37,7 +40,14 @@ pub struct Epilogue<'a, O> {
 
 impl<O> Default for Epilogue<'_, O> {
     fn default() -> Self {
-        Self { bias: None, image_bias: None, activation: Activation::None, scale: 1.0, residual: None }
+        Self {
+            bias: None,
+            image_bias: None,
+            activation: Activation::None,
+            slopes: None,
+            scale: 1.0,
+            residual: None,
+        }
     }
 }
 
@@ -47,9 +57,12 @@ impl<O> Epilogue<'_, O> {
     pub(crate) fn check(&self, rows: usize, columns: usize, gated: bool, length: usize) {
         assert_eq!(gated, self.activation == Activation::Geglu, "product: gates need GEGLU, and it them");
         assert!(!gated || self.image_bias.is_none(), "product: GEGLU takes no bias per image");
+        assert!(!gated || self.slopes.is_none(), "product: GEGLU takes no slopes");
         let width = if gated { columns / 2 } else { columns };
         assert_eq!(length, elements(&[rows, width]), "product: output of {rows} rows and {width} columns");
         assert!(self.bias.is_none_or(|bias| bias.len() == columns), "product: bias for {columns} columns");
+        let slopes = self.slopes.is_none_or(|slopes| slopes.len() == columns);
+        assert!(slopes, "product: slopes for {columns} columns");
         assert!(
             self.residual.is_none_or(|residual| residual.len() == length),
             "product: residual of {length} values"

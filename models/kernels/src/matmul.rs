@@ -242,8 +242,12 @@ struct Finish<'a> {
 
 impl Finish<'_> {
     fn is_nothing(&self) -> bool {
-        let Epilogue { image_bias, activation, scale, residual, .. } = *self.epilogue;
-        image_bias.is_none() && activation == Activation::None && scale == 1.0 && residual.is_none()
+        let Epilogue { image_bias, activation, slopes, scale, residual, .. } = *self.epilogue;
+        image_bias.is_none()
+            && slopes.is_none()
+            && activation == Activation::None
+            && scale == 1.0
+            && residual.is_none()
     }
 }
 
@@ -254,7 +258,7 @@ impl Finish<'_> {
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "generic over lanes, compiled into each variant")]
 unsafe fn finish<L: Lanes>(finish: &Finish, sums: *mut f32, stride: usize, rows: Range<usize>, panel: usize) {
-    let Epilogue { image_bias, activation, scale, residual, .. } = *finish.epilogue;
+    let Epilogue { image_bias, activation, slopes, scale, residual, .. } = *finish.epilogue;
     let n = finish.columns;
     for row in rows.clone() {
         for column in (panel * PANEL..n.min((panel + 1) * PANEL)).step_by(LANES) {
@@ -266,6 +270,9 @@ unsafe fn finish<L: Lanes>(finish: &Finish, sums: *mut f32, stride: usize, rows:
                 if let Some(bias) = image_bias {
                     let at = row / finish.rows_per_image * n + column;
                     value = value.add(L::load(bias.as_ptr().add(at), count));
+                }
+                if let Some(slopes) = slopes {
+                    value = value.sloped(L::load(slopes.as_ptr().add(column), count));
                 }
                 value = match activation {
                     Activation::Silu => value.mul(value.sigmoid_f32(1.0)),

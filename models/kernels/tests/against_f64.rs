@@ -47,18 +47,19 @@ proptest! {
     #[test]
     fn linear_is_the_product(
         m in 1usize..40, n in prop_oneof![4 => 1usize..100, 1 => Just(300usize)],
-        k in prop_oneof![1usize..900, Just(0usize)], dtype in dtype(), images in 1usize..3, parts: [bool; 3],
+        k in prop_oneof![1usize..900, Just(0usize)], dtype in dtype(), images in 1usize..3, parts: [bool; 4],
         activation in activation(), scale in prop_oneof![Just(1f32), -2f32..2.0], seed: u64,
     ) {
         let m = m * images;
         let x = random(seed, m * k);
         let (bytes, w) = stored(&random(seed ^ 1, n * k), dtype);
         let (bias, image_bias) = (random(seed ^ 2, n), random(seed ^ 3, n * images));
-        let residual = random(seed ^ 4, m * n);
+        let (residual, slopes) = (random(seed ^ 4, m * n), random(seed ^ 5, n));
         let epilogue = Epilogue {
             bias: parts[0].then_some(&bias[..]),
             image_bias: parts[1].then_some(&image_bias[..]),
             activation,
+            slopes: parts[3].then_some(&slopes[..]),
             scale,
             residual: parts[2].then_some(&residual[..]),
         };

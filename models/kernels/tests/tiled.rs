@@ -72,12 +72,12 @@ proptest! {
         let residual = random(seed ^ 4, m * n);
         let (bias, image_bias) = (parts[0].then_some(&bias[..]), parts[1].then_some(&image_bias[..]));
         let epilogue =
-            Epilogue { bias, image_bias, activation, scale, residual: parts[2].then_some(&residual[..]) };
+            Epilogue { bias, image_bias, activation, scale, slopes: None, residual: parts[2].then_some(&residual[..]) };
         let wanted = expected(&x, &w, (m, n, k), &epilogue);
         check(&wanted.values, &wanted.bounds, |isa, out| linear(isa, &x, m, &weights, &epilogue, out))?;
         let residual = floats(&residual);
         let epilogue =
-            Epilogue { bias, image_bias, activation, scale, residual: parts[2].then_some(&residual[..]) };
+            Epilogue { bias, image_bias, activation, scale, slopes: None, residual: parts[2].then_some(&residual[..]) };
         let wanted = expected(&x, &w, (m, n, k), &epilogue);
         check(&wanted.values, &wanted.bounds, |isa, out| linear(isa, &x, m, &weights, &epilogue, out))?;
     }
@@ -123,9 +123,10 @@ proptest! {
         let residual = random(seed ^ 4, batch * rows * columns * outputs);
         let sums = convolution(&floats(&x), &floats(&w), shape, outputs);
         let (bias, image_bias) = (Some(&bias[..]), parts[0].then_some(&image_bias[..]));
-        let epilogue = Epilogue {
-            bias, image_bias, activation, scale: 1.0, residual: parts[1].then_some(&residual[..]),
-        };
+        let slopes = floats(&random(seed ^ 5, outputs));
+        let slopes = parts[1].then_some(&slopes[..]);
+        let residual = parts[1].then_some(&residual[..]);
+        let epilogue = Epilogue { bias, image_bias, activation, slopes, scale: 1.0, residual };
         let wanted = Expected::new(&sums, channels * taps, outputs, &epilogue, FUNCTION);
         check(&wanted.values, &wanted.bounds, |isa, out| conv2d(isa, &x, shape, &weights, &epilogue, out))?;
         let epilogue = Epilogue::<f32> { bias, image_bias, activation, ..Epilogue::default() };

@@ -130,22 +130,22 @@ fn is_of_restorer(name: &str) -> bool {
     name.starts_with("stylegan_decoder.") || name.starts_with("ft_layers.0.")
 }
 
-/// ESRGAN's dense blocks by all their names, `SwinIR`'s and DAT's groups, the compact Real-ESRGAN.
+/// ESRGAN's dense blocks by all their names, `SwinIR`'s and DAT's groups, SPAN's first block, the compact Real-ESRGAN.
 fn is_of_upscaler(name: &str) -> bool {
     let name = without_wrapper(name);
     name.contains(".rdb1.conv1.")
         || name.contains(".RDB1.conv1.")
         || (name.starts_with("layers.0.") && name.contains("relative_position_bias_table"))
         || name.starts_with("layers.0.blocks.0.attn.attns.")
+        || name.starts_with("block_1.c1_r.")
         || name == "body.0.weight"
 }
 
-/// BasicSR wraps its weights in a table by how they were averaged.
+/// BasicSR wraps its weights in a table by how they were averaged; where several devices trained, `module` is around them.
 fn without_wrapper(name: &str) -> &str {
-    ["params_ema.", "params-ema.", "params."]
-        .iter()
-        .find_map(|start| name.strip_prefix(start))
-        .unwrap_or(name)
+    let wrappers = ["params_ema.", "params-ema.", "params.", "state_dict.", "model_state_dict."];
+    let inner = wrappers.iter().find_map(|start| name.strip_prefix(start)).unwrap_or(name);
+    inner.strip_prefix("module.").unwrap_or(inner)
 }
 
 /// TAESD's halves as its author, diffusers and ComfyUI name them, and A1111's old approximation.
@@ -197,7 +197,7 @@ mod tests {
     fn each_kind_is_told_by_its_names() {
         use FileKind as K;
         let one: &[usize] = &[1];
-        let rows: [(&[Named<'_>], &[FileKind]); 37] = [
+        let rows: [(&[Named<'_>], &[FileKind]); 39] = [
             (&[(FIRST, &[1, 4, 3, 3])], &[K::Checkpoint]),
             (
                 &[(FIRST, &[1, 4, 3, 3]), ("control_model.input_hint_block.0.weight", one)],
@@ -232,6 +232,8 @@ mod tests {
             (&[("model.1.sub.0.RDB1.conv1.0.weight", one)], &[K::Upscaler]),
             (&[("params_ema.body.0.rdb1.conv1.weight", one)], &[K::Upscaler]),
             (&[("params.body.0.weight", one)], &[K::Upscaler]),
+            (&[("state_dict.module.body.0.weight", one)], &[K::Upscaler]),
+            (&[("block_1.c1_r.sk.weight", one)], &[K::Upscaler]),
             (&[("params_ema.stylegan_decoder.a", one)], &[K::Restorer]),
             (&[("body.0.in_conv.weight", one), ("body.0.block1.weight", one)], &[K::ControlNet]),
             (&[("lora_controlnet", one)], &[K::ControlNet]),

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 
 use super::standalone::{Described, Entry, Find, Found, Standalone};
-use super::{taesd, unet_alone};
+use super::{taesd, unet_alone, upscalers};
 use crate::error::Result;
 use crate::files::Tensors;
 use crate::nn::{Device, Precision};
 
 /// All of them. The first that takes a file has it.
-const KINDS: [Find; 2] = [taesd::find, unet_alone::find];
+const KINDS: [Find; 6] = [
+    taesd::find,
+    unet_alone::find,
+    upscalers::find_rrdbnet,
+    upscalers::find_compact,
+    upscalers::find_span,
+    upscalers::find_swinir,
+];
 
 /// A file's network.
 #[derive(Clone)]
@@ -17,8 +24,11 @@ pub struct KnownNetwork(Arc<dyn Found>);
 
 impl KnownNetwork {
     /// That of a file, if there is one that is known.
-    pub fn of(file: &Tensors) -> Option<Self> {
-        KINDS.iter().find_map(|find| find(file)).map(Self)
+    ///
+    /// # Errors
+    /// It is one by the names of its tensors, but not whole.
+    pub fn of(file: &Tensors) -> Result<Option<Self>> {
+        KINDS.iter().find_map(|find| find(file)).map(|found| found.map(Self)).transpose()
     }
 
     /// What it is.

@@ -13,4 +13,5 @@ mod unet_layers;
 mod unet_own;
 pub mod unet_residuals;
 pub mod unet_sites;
+pub mod upscalers;
 pub mod vae;

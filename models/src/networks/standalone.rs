@@ -120,8 +120,9 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// Looks for a network of one kind in a file. Tensors' names and shapes tell.
-pub type Find = fn(&Tensors) -> Option<Arc<dyn Found>>;
+/// Looks for a network of one kind in a file. Tensors' names and shapes tell. An error if it is of this kind by the names, but a
+/// tensor is missing, too much or of another shape.
+pub type Find = fn(&Tensors) -> Option<Result<Arc<dyn Found>>>;
 
 /// A file's network before it is read.
 pub trait Found: Send + Sync {

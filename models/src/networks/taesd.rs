@@ -190,7 +190,7 @@ impl Taesd {
 struct TaesdFile(Described);
 
 /// That of a file.
-pub(super) fn find(file: &Tensors) -> Option<Arc<dyn Found>> {
+pub(super) fn find(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
     let channels = TaesdConfig::detect(file)?.latent_channels;
     let [batch, height, width] = ["batch", "height", "width"];
     let latents = Port {
@@ -204,7 +204,7 @@ pub(super) fn find(file: &Tensors) -> Option<Arc<dyn Found>> {
         about: "red, green and blue, about -1 to 1",
     };
     let entries = vec![Entry { name: "", inputs: vec![latents], outputs: vec![image] }];
-    Some(Arc::new(TaesdFile(Described { kind: "taesd", entries })))
+    Some(Ok(Arc::new(TaesdFile(Described { kind: "taesd", entries }))))
 }
 
 impl Found for TaesdFile {

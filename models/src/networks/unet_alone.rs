@@ -30,7 +30,7 @@ struct UNetFile {
 }
 
 /// That of a file, if it is a checkpoint that can be drawn with.
-pub(super) fn find(file: &Tensors) -> Option<Arc<dyn Found>> {
+pub(super) fn find(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
     architecture(file).filter(|name| name.starts_with(FAMILY))?;
     let config = UNetConfig::detect(file, UNET).ok()?;
     let is_grouped = config.widths().iter().all(|width| width.is_multiple_of(GROUPS));
@@ -42,12 +42,12 @@ pub(super) fn find(file: &Tensors) -> Option<Arc<dyn Found>> {
     let loader = Loader::file(file, &device, Precision::F32);
     let empty = UNet::load(&loader, UNET, config.clone()).ok()?;
     let prediction = Prediction::of_file(file.path(), file).ok()?;
-    Some(Arc::new(UNetFile {
+    Some(Ok(Arc::new(UNetFile {
         described: described(&config, prediction),
         config,
         weight_bytes: loader.into_parts().bytes(),
         empty: Mutex::new((empty, counter)),
-    }))
+    })))
 }
 
 fn described(config: &UNetConfig, prediction: Prediction) -> Described {

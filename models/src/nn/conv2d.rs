@@ -4,7 +4,7 @@ use super::backend::{Activations, ConvConfig, Device, Epilogue, Layout, Matrix, 
 use super::loader::Loader;
 use super::norm::GroupNorm;
 use crate::error::{Result, bail};
-use latentd_kernels::Wrap;
+use latentd_kernels::{Weights, Wrap};
 
 /// A convolution over `(batch, height, width, channels)`. A copy shares its weights.
 #[derive(Clone)]
@@ -32,6 +32,39 @@ impl Conv2d {
         Self::in_precision(loader, name, config, Precision::F32)
     }
 
+    /// Of numbers that were made of several tensors of a layer `name`, in a file's order; none where nothing is computed. In the
+    /// loader's precision.
+    pub fn of_numbers(
+        loader: &Loader,
+        name: &str,
+        config: ConvConfig,
+        weight: &[f32],
+        bias: Vec<f32>,
+    ) -> Result<Self> {
+        let ConvConfig { inputs, outputs, kernel, .. } = config;
+        let layout = Layout::Convolution { outputs, inputs, kernel };
+        let packed = loader.device().matrix(layout, loader.precision(), Weights::of(weight))?;
+        let weight = packed.map_err(|error| loader.refusal(&format!("what {name} makes {error}")))?;
+        let bias = Some(loader.device().vector(bias, outputs)?);
+        Ok(Self { device: loader.device().clone(), config, weight, bias })
+    }
+
+    /// With bias, whose outputs [`super::pixel_shuffle`] takes: the file has them as torch's `PixelShuffle` does, all places of
+    /// a channel together; here all channels of a place are.
+    pub fn load_shuffled(loader: &Loader, name: &str, config: ConvConfig, factor: usize) -> Result<Self> {
+        let ConvConfig { inputs, outputs, kernel, .. } = config;
+        let places = factor * factor;
+        let Some(channels) = outputs.checked_div(places).filter(|channels| channels * places == outputs)
+        else {
+            bail!("convolution: {outputs} outputs cannot be shuffled by {factor}");
+        };
+        let order = |output: usize| output % channels * places + output / channels;
+        let layout = Layout::Convolution { outputs, inputs, kernel };
+        let weight = loader.matrix_in_order(&format!("{name}.weight"), layout, loader.precision(), &order)?;
+        let bias = Some(loader.vector_in_order(&format!("{name}.bias"), outputs, &order)?);
+        Ok(Self { device: loader.device().clone(), config, weight, bias })
+    }
+
     fn in_precision(loader: &Loader, name: &str, config: ConvConfig, precision: Precision) -> Result<Self> {
         let weight = Self::weight(loader, name, config, precision)?;
         let bias = Some(loader.vector(&format!("{name}.bias"), config.outputs)?);
@@ -41,6 +74,11 @@ impl Conv2d {
     fn weight(loader: &Loader, name: &str, config: ConvConfig, precision: Precision) -> Result<Matrix> {
         let ConvConfig { inputs, outputs, kernel, .. } = config;
         loader.matrix(&format!("{name}.weight"), Layout::Convolution { outputs, inputs, kernel }, precision)
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.weight.precision
     }
 
     /// Makes it go on beyond the border with the other end.

@@ -194,6 +194,44 @@ impl<'a> Loader<'a> {
         Ok(matrix)
     }
 
+    /// As [`Self::matrix`], whose output `i` is the file's output `order(i)`. No patch touches it.
+    pub fn matrix_in_order(
+        &self,
+        name: &str,
+        layout: Layout,
+        precision: Precision,
+        order: &dyn Fn(usize) -> usize,
+    ) -> Result<Matrix> {
+        let (outputs, ..) = layout.sizes();
+        self.take(name, &shapes_of(layout), |weights| {
+            let bytes = in_order(weights.bytes, outputs, order);
+            let weights = Weights { dtype: weights.dtype, bytes: &bytes };
+            self.device.matrix(layout, precision, weights)?.map_err(Unfit::Packed)
+        })
+    }
+
+    /// As [`Self::vector`], whose number `i` is the file's number `order(i)`.
+    pub fn vector_in_order(
+        &self,
+        name: &str,
+        length: usize,
+        order: &dyn Fn(usize) -> usize,
+    ) -> Result<Vector> {
+        self.take(name, &[vec![length]], |weights| {
+            let values = if self.device.computes() { finite(weights)?.to_f32() } else { vec![] };
+            let ordered = (0..values.len()).filter_map(|index| values.get(order(index)).copied());
+            Ok(self.device.vector(ordered.collect(), length)?)
+        })
+    }
+
+    /// Numbers that stay on the host, in the file's order; zeros where nothing is computed.
+    pub fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.take(name, &[shape.to_vec()], |weights| {
+            let count = shape.iter().product();
+            Ok(if self.device.computes() { finite(weights)?.to_f32() } else { vec![0.0; count] })
+        })
+    }
+
     /// A vector of f32: a bias, or a norm's weight.
     pub fn vector(&self, name: &str, length: usize) -> Result<Vector> {
         let fits = |part: &Part| matches!(part, Part::Vector(vector) if vector.length == length);
@@ -387,6 +425,16 @@ impl<'a> Loader<'a> {
             Some(found) => format!("tensor {named} is {found:?}, {wanted:?} is needed"),
         }
     }
+}
+
+/// Rows of one length in another order: row `i` of the result is row `order(i)`.
+fn in_order(bytes: &[u8], rows: usize, order: &dyn Fn(usize) -> usize) -> Vec<u8> {
+    let length = bytes.len() / rows.max(1);
+    let mut ordered = Vec::with_capacity(bytes.len());
+    for row in (0..rows).map(order) {
+        ordered.extend_from_slice(bytes.get(row * length..(row + 1) * length).unwrap_or_default());
+    }
+    ordered
 }
 
 /// The shapes that a file may have a matrix in: a linear layer's may also be stored as a 1×1 convolution's.

@@ -5,6 +5,7 @@
 //! sequences, so that one is the other reshaped; f32 or bf16, see [`Precision`].
 
 mod attention;
+mod attention_in_windows;
 mod attention_whole;
 pub mod backend;
 mod conv2d;
@@ -19,6 +20,7 @@ mod run;
 mod transform;
 
 pub use attention::{KeySet, Own, RowKeys, attention, attention_of_rows, keys};
+pub use attention_in_windows::{Heads, Windows, attention_in_windows, of_distances};
 pub use attention_whole::{attention_with_bias, behind, received};
 pub use backend::{
     Activations, Backend, ConvConfig, Device, Epilogue, Keys, Matrix, Pointwise, Precision, Vector,
@@ -30,7 +32,7 @@ pub use loader::Loader;
 pub use low_rank::LowRank;
 pub(crate) use low_rank::{add_product, transposed};
 pub use norm::{GroupNorm, LayerNorm};
-pub use ops::{add, cat_channels, resized_nearest, upload};
+pub use ops::{add, cat_channels, multiply, pixel_shuffle, resized_nearest, upload};
 pub use parts::{Part, Parts, Table};
 pub use patch::Patch;
 pub(crate) use patch::working_bytes;

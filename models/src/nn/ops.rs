@@ -28,6 +28,34 @@ pub fn cat_channels(device: &Device, a: &Activations, b: &Activations) -> Result
     device.join(a, b)
 }
 
+/// `(batch, height, width, factor² · channels)` → `(batch, factor · height, factor · width, channels)`. The channels of a place
+/// stand together, as [`super::Conv2d::load_shuffled`] has them.
+pub fn pixel_shuffle(device: &Device, x: &Activations, factor: usize) -> Result<Activations> {
+    let (batch, height, width, channels) = x.dims4()?;
+    if factor == 0 || !channels.is_multiple_of(factor * factor) {
+        bail!("activations {:?} cannot be shuffled by {factor}", x.dims());
+    }
+    if factor == 1 {
+        return Ok(x.clone());
+    }
+    // Of one pixel, all that comes to stand in one row.
+    let together = channels / factor;
+    let from = |to: usize| {
+        let (line, column) = (to / width.max(1), to % width.max(1));
+        (line / factor * width + column) * factor + line % factor
+    };
+    let shuffled = device.rows(x, &[batch * height * factor, width, together], &from)?;
+    shuffled.reshaped([batch, height * factor, width * factor, together / factor])
+}
+
+/// The product of two of equal shape, number by number, in the precision of the first.
+pub fn multiply(device: &Device, a: &Activations, b: &Activations) -> Result<Activations> {
+    if a.dims() != b.dims() {
+        bail!("activations {:?} and {:?} cannot be multiplied", a.dims(), b.dims());
+    }
+    device.multiply(a, b)
+}
+
 /// `(batch, height, width, channels)` → `(batch, rows, columns, channels)`, nearest neighbour, torch's rounding.
 /// What has that size already is shared.
 pub fn resized_nearest(device: &Device, x: &Activations, rows: usize, columns: usize) -> Result<Activations> {

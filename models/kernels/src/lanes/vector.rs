@@ -47,6 +47,17 @@ pub trait Lanes: Copy {
     /// The largest lane.
     unsafe fn largest(self) -> f32;
 
+    /// Itself, times `slopes` where it is below zero; NaN for NaN.
+    #[inline(always)]
+    unsafe fn sloped(self, slopes: Self) -> Self {
+        // SAFETY: as the caller promised.
+        unsafe {
+            let zero = Self::splat(0.0);
+            // One of the two is zero, so that the sum is not rounded again.
+            zero.min(self).mul_add(slopes, zero.max(self))
+        }
+    }
+
     /// 2^x within 3e-6 for x in [−126, 127], about 0 below and at least 2¹²⁷ above; NaN for NaN.
     #[inline(always)]
     unsafe fn exp2(self) -> Self {

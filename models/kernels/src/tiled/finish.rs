@@ -105,6 +105,9 @@ unsafe fn finished<L: Lanes, O: Element>(
             let at = row / finish.rows_per_image * columns + column;
             value = value.add(L::load(image_bias.as_ptr().add(at), count));
         }
+        if let Some(slopes) = epilogue.slopes {
+            value = value.sloped(L::load(slopes.as_ptr().add(column), count));
+        }
         value = match epilogue.activation {
             Activation::None | Activation::Relu | Activation::Geglu => value,
             Activation::Silu => value.mul(value.sigmoid(1.0)),

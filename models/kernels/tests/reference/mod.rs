@@ -145,6 +145,9 @@ impl Expected {
             };
             for column in 0..width {
                 let (x, error) = biased(column);
+                let slope = epilogue.slopes.map_or(1.0, |slopes| f64::from(slopes[column]));
+                let (x, error) = if x < 0.0 { (x * slope, error) } else { (x, error) };
+                let error = (error + 2f64.powi(-23) * x.abs()) * slope.abs().max(1.0);
                 // Slopes are at most 1.2.
                 let by_function = function * x.abs();
                 let (mut value, mut bound) = match epilogue.activation {

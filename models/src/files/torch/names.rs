@@ -9,7 +9,7 @@ use super::refusal::Wrong;
 
 /// What checkpoints have their tensors under, the better ones first: as Lightning and others write them, and the averaged
 /// weights of ESRGAN's family before those of its last step.
-const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "params_ema", "params"];
+const WRAPPERS: [&str; 5] = ["state_dict", "model_state_dict", "params_ema", "params-ema", "params"];
 
 /// Before every name, where several devices trained at once.
 const PARALLEL: &str = "module";

@@ -116,6 +116,9 @@ impl ConvConfig {
 /// Reads weights from an element on, as many as there is room for.
 pub type ReadWeights<'a> = dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a;
 
+/// Which row of what there is a row is taken from.
+pub type RowOf<'a> = dyn Fn(usize) -> usize + Sync + 'a;
+
 /// One way to compute. All methods take activations, weights and keys of the same device.
 pub trait Backend: Send + Sync + 'static {
     /// "cpu", "fake", "dry-run".
@@ -229,6 +232,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The sum of two of equal shape, in the precision of the first.
     fn add(&self, a: &Activations, b: &Activations) -> Result<Activations>;
 
+    /// The product of two of equal shape, number by number, in the precision of the first.
+    fn multiply(&self, a: &Activations, b: &Activations) -> Result<Activations>;
+
     /// `a · weight · mask`, and `b` times as much of its own added where there is one, in the precision of `a`. A mask
     /// has a number per row of channels of one entry of the batch, and is the same for all.
     fn blend(
@@ -245,6 +251,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// `count` entries of the first dimension from `start` on.
     fn part(&self, x: &Activations, start: usize, count: usize) -> Result<Activations>;
+
+    /// Vectors of as many numbers as the last of `dims` in another order: number `i` of the result, counted over all its other
+    /// dimensions, is number `row(i)` of `x`, each of which exists.
+    fn rows(&self, x: &Activations, dims: &[usize], row: &RowOf<'_>) -> Result<Activations>;
 
     /// `(batch, height, width, channels)` → `(batch, rows, columns, channels)`, nearest neighbour, torch's rounding.
     fn resize_nearest(&self, x: &Activations, rows: usize, columns: usize) -> Result<Activations>;

@@ -16,6 +16,8 @@ pub struct Epilogue<'a> {
     pub image_bias: Option<&'a Activations>,
     /// Applied to the biased sums.
     pub activation: Activation,
+    /// One per output: what biased sums below zero are multiplied by, as `PReLU` does. Before the activation.
+    pub slopes: Option<&'a Vector>,
     /// What that is multiplied by: 1 by default.
     pub scale: f32,
     /// Of the output's shape, and in the output's precision.
@@ -27,7 +29,15 @@ pub struct Epilogue<'a> {
 impl Default for Epilogue<'_> {
     fn default() -> Self {
         let activation = Activation::default();
-        Self { bias: None, image_bias: None, activation, scale: 1.0, residual: None, widen: false }
+        Self {
+            bias: None,
+            image_bias: None,
+            activation,
+            slopes: None,
+            scale: 1.0,
+            residual: None,
+            widen: false,
+        }
     }
 }
 
@@ -58,6 +68,9 @@ impl<'a> Epilogue<'a> {
         }
         let rows: usize = dims.split_last().map_or(1, |(_, rest)| rest.iter().product());
         let columns = dims.last().copied().unwrap_or(1);
+        if let Some(slopes) = self.slopes.filter(|slopes| slopes.length != columns) {
+            bail!("{} slopes for {columns} outputs", slopes.length);
+        }
         match self.image_bias {
             Some(bias)
                 if bias.rows() == 0 || !rows.is_multiple_of(bias.rows()) || bias.channels() != columns =>

@@ -11,7 +11,7 @@ mod pointwise;
 mod precision;
 
 pub use activations::Activations;
-pub use device::{Backend, ConvConfig, Device, DeviceMemory, Norm, ReadWeights};
+pub use device::{Backend, ConvConfig, Device, DeviceMemory, Norm, ReadWeights, RowOf};
 pub use epilogue::Epilogue;
 pub use packed::{Keys, Layout, Matrix, Vector};
 pub use pointwise::Pointwise;

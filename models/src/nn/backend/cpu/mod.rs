@@ -15,13 +15,13 @@ use rayon::ThreadPool;
 
 use super::{
     Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Pointwise,
-    Precision, ReadWeights, Vector,
+    Precision, ReadWeights, RowOf, Vector,
 };
 use crate::error::{Error, Result, bail};
 use crate::nn::LowRank;
 use memory::Host;
 pub(super) use memory::{Memory, Packed as PackedByKernels};
-use products::Packed;
+use products::{Packed, Vectors};
 use values::Values;
 
 /// The kernels over one kind of memory.
@@ -57,6 +57,12 @@ impl<M: Memory> Cpu<M> {
 
     fn numbers(vector: &Vector) -> Result<&[f32]> {
         Ok(vector.packed::<M::Vector>()?)
+    }
+
+    /// The numbers of an epilogue's bias and slopes.
+    fn vectors<'a>(epilogue: &Epilogue<'a>) -> Result<Vectors<'a>> {
+        let numbers = |vector: Option<&'a Vector>| vector.map(Self::numbers).transpose();
+        Ok(Vectors { bias: numbers(epilogue.bias)?, slopes: numbers(epilogue.slopes)? })
     }
 
     fn new_values(&self, precision: Precision, dims: &[usize]) -> Result<Values> {
@@ -232,9 +238,9 @@ impl<M: Memory> Backend for Cpu<M> {
         dims: &[usize],
     ) -> Result<Activations> {
         let _open = self.memory.open();
-        let bias = epilogue.bias.map(|bias| Self::numbers(bias)).transpose()?;
+        let vectors = Self::vectors(epilogue)?;
         let mut out = self.new_values(epilogue.output(x.precision()), dims)?;
-        products::product(self.isa, x, weight, epilogue, bias, &mut out)?;
+        products::product(self.isa, x, weight, epilogue, vectors, &mut out)?;
         Ok(out.with_dims(dims))
     }
 
@@ -248,7 +254,7 @@ impl<M: Memory> Backend for Cpu<M> {
         dims: &[usize],
     ) -> Result<Activations> {
         let _open = self.memory.open();
-        let bias = epilogue.bias.map(|bias| Self::numbers(bias)).transpose()?;
+        let vectors = Self::vectors(epilogue)?;
         let (x, scales) = match norm {
             // f32 kernels take what the norm makes; those of bf16 make it themselves, from its factors.
             Some(norm) if weight.precision == Precision::F32 => (self.group_norm(x, norm)?, None),
@@ -262,7 +268,7 @@ impl<M: Memory> Backend for Cpu<M> {
             None => (x.clone(), None),
         };
         let mut out = self.new_values(epilogue.output(x.precision()), dims)?;
-        products::convolution(self.isa, &x, scales.as_ref(), weight, config, epilogue, bias, &mut out)?;
+        products::convolution(self.isa, &x, scales.as_ref(), weight, config, epilogue, vectors, &mut out)?;
         Ok(out.with_dims(dims))
     }
 
@@ -337,6 +343,11 @@ impl<M: Memory> Backend for Cpu<M> {
         pointwise::add(&self.memory, a, b)
     }
 
+    fn multiply(&self, a: &Activations, b: &Activations) -> Result<Activations> {
+        let _open = self.memory.open();
+        pointwise::multiply(&self.memory, a, b)
+    }
+
     fn blend(
         &self,
         a: (&Activations, f32, Option<&[f32]>),
@@ -359,6 +370,11 @@ impl<M: Memory> Backend for Cpu<M> {
     fn part(&self, x: &Activations, start: usize, count: usize) -> Result<Activations> {
         let _open = self.memory.open();
         pointwise::part(&self.memory, x, start, count)
+    }
+
+    fn rows(&self, x: &Activations, dims: &[usize], row: &RowOf<'_>) -> Result<Activations> {
+        let _open = self.memory.open();
+        pointwise::rows(&self.memory, x, dims, row)
     }
 
     fn resize_nearest(&self, x: &Activations, rows: usize, columns: usize) -> Result<Activations> {

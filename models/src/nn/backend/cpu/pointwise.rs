@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::memory::Memory;
 use super::values::{self, Values, gather, interleave, map};
 use crate::error::{Result, bail};
-use crate::nn::backend::{Activations, Precision};
+use crate::nn::backend::{Activations, Precision, RowOf};
 
 pub(super) fn convert(memory: &impl Memory, x: &Activations, precision: Precision) -> Result<Activations> {
     let values = match (x.storage()?, precision) {
@@ -37,6 +37,27 @@ pub(super) fn add(memory: &impl Memory, a: &Activations, b: &Activations) -> Res
         }
     }
     convert(memory, &Values::F32(sums).with_dims(a.dims()), a.precision())
+}
+
+pub(super) fn multiply(memory: &impl Memory, a: &Activations, b: &Activations) -> Result<Activations> {
+    let b = convert(memory, b, Precision::F32)?;
+    let b = values::f32(&b)?;
+    let mut products = memory.buffer(b.len())?;
+    let places = |products: &mut [f32], first: usize| match a.storage()? {
+        Values::F32(a) => {
+            let pairs = a[first..].iter().zip(&b[first..]);
+            products.iter_mut().zip(pairs).for_each(|(product, (a, b))| *product = a * b);
+            Ok(())
+        }
+        Values::Bf16(a) => {
+            let pairs = a[first..].iter().zip(&b[first..]);
+            products.iter_mut().zip(pairs).for_each(|(product, (a, b))| *product = a.to_f32() * b);
+            Ok::<_, crate::Error>(())
+        }
+    };
+    let chunks = products.par_chunks_mut(values::CHUNK).enumerate();
+    chunks.try_for_each(|(index, chunk)| places(chunk, index * values::CHUNK))?;
+    convert(memory, &Values::F32(products).with_dims(a.dims()), a.precision())
 }
 
 pub(super) fn blend(
@@ -114,6 +135,22 @@ pub(super) fn part(memory: &impl Memory, x: &Activations, start: usize, count: u
         (Values::F32(from), Values::F32(to)) => to.copy_from_slice(&from[range]),
         (Values::Bf16(from), Values::Bf16(to)) => to.copy_from_slice(&from[range]),
         _ => bail!("a part has the precision of the whole"),
+    }
+    Ok(out.with_dims(dims))
+}
+
+pub(super) fn rows(
+    memory: &impl Memory,
+    x: &Activations,
+    dims: &[usize],
+    row: &RowOf<'_>,
+) -> Result<Activations> {
+    let width = dims.last().copied().unwrap_or(1);
+    let mut out = Values::new(memory, x.precision(), dims.iter().product())?;
+    match (x.storage()?, &mut out) {
+        (Values::F32(from), Values::F32(to)) => gather(from, width, to, row),
+        (Values::Bf16(from), Values::Bf16(to)) => gather(from, width, to, row),
+        _ => bail!("rows have the precision of what they are of"),
     }
     Ok(out.with_dims(dims))
 }

@@ -23,26 +23,33 @@ impl Packed {
     }
 }
 
+/// The numbers of an epilogue's bias and slopes.
+#[derive(Clone, Copy)]
+pub(super) struct Vectors<'a> {
+    pub bias: Option<&'a [f32]>,
+    pub slopes: Option<&'a [f32]>,
+}
+
 /// With the numbers behind it, for kernels whose output is f32.
 fn epilogue_f32<'a>(
     epilogue: &Epilogue<'a>,
-    bias: Option<&'a [f32]>,
+    Vectors { bias, slopes }: Vectors<'a>,
     activation: Activation,
 ) -> Result<latentd_kernels::Epilogue<'a, f32>> {
     let residual = epilogue.residual.map(values::f32).transpose()?;
     let image_bias = epilogue.image_bias.map(values::f32).transpose()?;
-    Ok(latentd_kernels::Epilogue { bias, image_bias, activation, scale: epilogue.scale, residual })
+    Ok(latentd_kernels::Epilogue { bias, image_bias, activation, slopes, scale: epilogue.scale, residual })
 }
 
 /// With the numbers behind it, for kernels whose output is bf16.
 fn epilogue_bf16<'a>(
     epilogue: &Epilogue<'a>,
-    bias: Option<&'a [f32]>,
+    Vectors { bias, slopes }: Vectors<'a>,
     activation: Activation,
 ) -> Result<latentd_kernels::Epilogue<'a, bf16>> {
     let residual = epilogue.residual.map(values::bf16).transpose()?;
     let image_bias = epilogue.image_bias.map(values::f32).transpose()?;
-    Ok(latentd_kernels::Epilogue { bias, image_bias, activation, scale: epilogue.scale, residual })
+    Ok(latentd_kernels::Epilogue { bias, image_bias, activation, slopes, scale: epilogue.scale, residual })
 }
 
 /// What follows the sums: of weights with gates, the gates.
@@ -58,21 +65,21 @@ pub(super) fn product(
     x: &Activations,
     weight: &Matrix,
     epilogue: &Epilogue,
-    bias: Option<&[f32]>,
+    vectors: Vectors<'_>,
     out: &mut Values,
 ) -> Result<()> {
     let (rows, activation) = (x.rows(), activation(weight, epilogue));
     match (weight.packed()?, out) {
         (Packed::F32(weight), Values::F32(out)) => {
-            let with_numbers = epilogue_f32(epilogue, bias, activation)?;
+            let with_numbers = epilogue_f32(epilogue, vectors, activation)?;
             latentd_kernels::linear(isa, values::f32(x)?, rows, weight, &with_numbers, out);
         }
         (Packed::Bf16(weight), Values::F32(out)) => {
-            let with_numbers = epilogue_f32(epilogue, bias, activation)?;
+            let with_numbers = epilogue_f32(epilogue, vectors, activation)?;
             tiled::linear(isa, values::bf16(x)?, rows, weight, &with_numbers, out);
         }
         (Packed::Bf16(weight), Values::Bf16(out)) => {
-            let with_numbers = epilogue_bf16(epilogue, bias, activation)?;
+            let with_numbers = epilogue_bf16(epilogue, vectors, activation)?;
             tiled::linear(isa, values::bf16(x)?, rows, weight, &with_numbers, out);
         }
         (Packed::F32(_), Values::Bf16(_)) => bail!("linear: f32 weights for bf16 activations"),
@@ -87,7 +94,7 @@ pub(super) fn convolution(
     weight: &Matrix,
     config: &ConvConfig,
     epilogue: &Epilogue,
-    bias: Option<&[f32]>,
+    vectors: Vectors<'_>,
     out: &mut Values,
 ) -> Result<()> {
     let (batch, height, width, channels) = x.dims4()?;
@@ -97,7 +104,7 @@ pub(super) fn convolution(
     let activation = activation(weight, epilogue);
     match (weight.packed()?, out) {
         (Packed::F32(weight), Values::F32(out)) => {
-            let with_numbers = epilogue_f32(epilogue, bias, activation)?;
+            let with_numbers = epilogue_f32(epilogue, vectors, activation)?;
             latentd_kernels::conv2d(isa, values::f32(x)?, shape, weight, &with_numbers, out);
         }
         (Packed::Bf16(weight), Values::F32(out)) => {
@@ -107,7 +114,7 @@ pub(super) fn convolution(
                 norm,
                 shape,
                 weight,
-                &epilogue_f32(epilogue, bias, activation)?,
+                &epilogue_f32(epilogue, vectors, activation)?,
                 out,
             );
         }
@@ -118,7 +125,7 @@ pub(super) fn convolution(
                 norm,
                 shape,
                 weight,
-                &epilogue_bf16(epilogue, bias, activation)?,
+                &epilogue_bf16(epilogue, vectors, activation)?,
                 out,
             );
         }

@@ -12,7 +12,7 @@ use latentd_kernels::{Buffer, PackError, PackedKeys, PackedMatrix, WeightDtype, 
 
 use super::{
     Activations, Backend, ConvConfig, Device, DeviceMemory, Epilogue, Keys, Layout, Matrix, Norm, Pointwise,
-    Precision, ReadWeights, Vector,
+    Precision, ReadWeights, RowOf, Vector,
 };
 use crate::error::{Result, bail};
 use crate::nn::LowRank;
@@ -239,6 +239,10 @@ impl Backend for DryRun {
         Ok(self.made(a.precision(), a.dims()))
     }
 
+    fn multiply(&self, a: &Activations, b: &Activations) -> Result<Activations> {
+        self.add(a, b)
+    }
+
     fn blend(
         &self,
         a: (&Activations, f32, Option<&[f32]>),
@@ -271,6 +275,10 @@ impl Backend for DryRun {
             *batch = count;
         }
         Ok(self.made(x.precision(), &dims))
+    }
+
+    fn rows(&self, x: &Activations, dims: &[usize], _row: &RowOf<'_>) -> Result<Activations> {
+        Ok(self.made(x.precision(), dims))
     }
 
     fn resize_nearest(&self, x: &Activations, rows: usize, columns: usize) -> Result<Activations> {

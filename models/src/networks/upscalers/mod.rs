@@ -1,0 +1,39 @@
+//! Networks that make pictures larger, or clean them, as standalone ones: a file for each family, told by names and shapes.
+//!
+//! All take and give pictures of 0…1. Which names a family has, and its layers, stand with it; how a picture comes in and goes
+//! out stands in [`kind`].
+
+mod compact;
+mod kind;
+mod parts;
+mod picture;
+mod rrdbnet;
+mod shuffled;
+mod span;
+mod swinir;
+
+use std::sync::Arc;
+
+use super::standalone::Found;
+use crate::error::Result;
+use crate::files::Tensors;
+
+/// A file's RRDBNet.
+pub(super) fn find_rrdbnet(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
+    kind::find::<rrdbnet::RrdbNet>(file)
+}
+
+/// A file's compact Real-ESRGAN.
+pub(super) fn find_compact(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
+    kind::find::<compact::Compact>(file)
+}
+
+/// A file's SPAN.
+pub(super) fn find_span(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
+    kind::find::<span::Span>(file)
+}
+
+/// A file's `SwinIR`.
+pub(super) fn find_swinir(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
+    kind::find::<swinir::SwinIr>(file)
+}

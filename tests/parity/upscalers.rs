@@ -1,0 +1,276 @@
+//! Upscalers against spandrel in f32, with weights that both make up by one rule (`tests/fixtures/upscalers.py`). Tolerance: 1e-4
+//! of the picture's largest number; the deepest here has 90 convolutions of up to 1728 terms.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+use latentd_models::files;
+use latentd_models::networks::known::KnownNetwork;
+use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::nn::{Device, Precision, Run};
+use latentd_models::{Error, Tensor};
+use serde_json::{Value, json};
+
+use crate::golden::{Golden, assert_close, fixture};
+
+/// What the script tells of its cases.
+fn cases() -> BTreeMap<String, Value> {
+    let packed = std::fs::read(fixture("golden/upscalers.json.gz")).expect("fixture");
+    let mut text = String::new();
+    GzDecoder::new(&packed[..]).read_to_string(&mut text).expect("gzip");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// Element i of tensor t, as the script has it.
+fn made_up(index: usize, name: &str, shape: &[usize]) -> Vec<f32> {
+    let inputs = if shape.len() > 1 { shape[1..].iter().product() } else { 100 };
+    let count: usize = shape.iter().product();
+    let hashed = (1..=count as u64).map(|at| (at * 2_654_435_761 + index as u64 * 40_503) % (1 << 32));
+    let uniform = hashed.map(|hashed| hashed as f64 / 2f64.powi(32) - 0.5);
+    let one = if is_near_one(name, shape) { 1.0 } else { 0.0 };
+    uniform.map(|uniform| (uniform * 3.0 / f64::from(inputs as u32).sqrt()) as f32 + one).collect()
+}
+
+fn is_near_one(name: &str, shape: &[usize]) -> bool {
+    let is_of_norm = name.ends_with("weight") && shape.len() == 1 && !name.starts_with("body");
+    name.ends_with("running_var") || is_of_norm
+}
+
+/// Names, shapes and numbers of a case's file.
+fn tensors(case: &Value) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let shape = |value: &Value| serde_json::from_value::<Vec<usize>>(value.clone()).expect("a shape");
+    let learned = case["tensors"].as_array().expect("tensors").iter().enumerate().map(|(index, tensor)| {
+        let (name, shape) = (tensor[0].as_str().expect("a name"), shape(&tensor[1]));
+        let values = if name == "no_norm" { vec![0.0] } else { made_up(index, name, &shape) };
+        (name.to_owned(), shape, values)
+    });
+    let computed = case["computed"].as_object().expect("computed").iter().map(|(name, tensor)| {
+        let shape = shape(&tensor["shape"]);
+        let told = |values: &Value| serde_json::from_value(values.clone()).expect("numbers");
+        let values = tensor.get("values").map_or_else(|| vec![0.0; shape.iter().product()], told);
+        (name.clone(), shape, values)
+    });
+    learned.chain(computed).collect()
+}
+
+/// A safetensors file of them, with other names.
+fn safetensors(
+    tensors: &[(String, Vec<usize>, Vec<f32>)],
+    called: impl Fn(&str) -> String,
+    metadata: &Value,
+) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
+    header.insert("__metadata__".to_owned(), metadata.clone());
+    for (name, shape, values) in tensors {
+        let start = data.len();
+        data.extend(values.iter().copied().flat_map(f32::to_le_bytes));
+        let offsets = [start, data.len()];
+        header.insert(called(name), json!({ "dtype": "F32", "shape": shape, "data_offsets": offsets }));
+    }
+    let header = serde_json::to_vec(&header).expect("JSON");
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    bytes.extend(data);
+    bytes
+}
+
+/// What a file's network makes of a picture, its scale as it tells of itself, and its kind.
+fn enlarged(
+    file: &files::Tensors,
+    device: &Device,
+    precision: Precision,
+    image: &Tensor,
+) -> (Tensor, String) {
+    let known = KnownNetwork::of(file).expect("whole").expect("known");
+    let described = known.described();
+    let entry = described.entry("").expect("the whole");
+    let network = known.open(file, device, precision).expect("opens");
+    let [made] = &network.run(entry, std::slice::from_ref(image), &Run::WHOLE).expect("runs")[..] else {
+        panic!("one picture comes out")
+    };
+    (made.clone(), format!("{} {}", described.kind, entry.outputs[0].sides[2]))
+}
+
+/// The last rows and columns, as many as the golden picture has.
+fn corner(made: &Tensor, golden: &Tensor) -> Tensor {
+    let (rows, columns) = (golden.dim(2), golden.dim(3));
+    let below = made.narrow(2, made.dim(2) - rows, rows).expect("rows");
+    below.narrow(3, made.dim(3) - columns, columns).expect("columns")
+}
+
+/// Of all cases but those that are not yet run here.
+fn check(family: &str) {
+    let (golden, mut checked) = (Golden::open("upscalers"), 0);
+    for (name, case) in cases().iter().filter(|(name, _)| name.starts_with(family)) {
+        let tensors = tensors(case);
+        let acts = name.split('-').nth(1).filter(|kind| kind.ends_with("relu"));
+        let metadata = acts.map_or_else(|| json!({}), |kind| json!({ "act_type": kind }));
+        let file = files::from_bytes(name, safetensors(&tensors, str::to_owned, &metadata)).expect("opens");
+        let image = golden.get(if name == "rrdbnet-real-x4" { "small" } else { "image" });
+        let (made, told) = enlarged(&file, &cpu(), Precision::F32, image);
+        assert_eq!(told, format!("{family} {} height", case["scale"]), "{name}");
+        assert_eq!(made.dim(2) as u64, image.dim(2) as u64 * case["scale"].as_u64().expect("a scale"));
+        let golden = golden.get(name);
+        assert_close(name, &corner(&made, golden), golden, 1e-4);
+        checked += 1;
+    }
+    assert!(checked >= 2, "{family}: {checked} cases");
+}
+
+#[test]
+fn rrdbnet_is_spandrels_by_all_names() {
+    check("rrdbnet");
+}
+
+#[test]
+fn compact_is_spandrels_with_all_activations() {
+    check("compact");
+}
+
+#[test]
+fn span_is_spandrels_with_and_without_norm() {
+    check("span");
+}
+
+#[test]
+fn swinir_is_spandrels_in_all_its_forms() {
+    check("swinir");
+}
+
+#[test]
+fn pytorch_files_and_wrapped_names_are_the_same_networks() {
+    let golden = Golden::open("upscalers");
+    for (name, case) in [
+        ("averaged.pth", "compact-tiny-x2"),
+        ("parallel.pth", "compact-tiny-x2"),
+        ("bare.pth", "compact-tiny-x2"),
+        ("relu.pth", "compact-relu-x2"),
+    ] {
+        let file = files::open(&fixture(&format!("upscalers/{name}"))).expect(name);
+        let (made, _) = enlarged(&file, &cpu(), Precision::F32, golden.get("image"));
+        assert_close(name, &made, golden.get(case), 1e-4);
+    }
+    let tensors = tensors(&cases()["compact-tiny-x2"]);
+    for wrapper in ["params_ema.", "params-ema.", "params.", "state_dict.", "module.", "params.module."] {
+        let bytes = safetensors(&tensors, |name| format!("{wrapper}{name}"), &json!({}));
+        let file = files::from_bytes(wrapper, bytes).expect("opens");
+        let (made, _) = enlarged(&file, &cpu(), Precision::F32, golden.get("image"));
+        assert_close(wrapper, &made, golden.get("compact-tiny-x2"), 1e-4);
+    }
+    // The averaged weights count where both are there.
+    let half = tensors.iter().map(|(name, shape, values)| {
+        let values = values.iter().map(|value| value / 2.0).collect();
+        (format!("params.{name}"), shape.clone(), values)
+    });
+    let both = tensors
+        .iter()
+        .map(|(name, shape, values)| (format!("params_ema.{name}"), shape.clone(), values.clone()));
+    let both: Vec<_> = half.chain(both).collect();
+    let file = files::from_bytes("both", safetensors(&both, str::to_owned, &json!({}))).expect("opens");
+    let (made, _) = enlarged(&file, &cpu(), Precision::F32, golden.get("image"));
+    assert_close("both", &made, golden.get("compact-tiny-x2"), 1e-4);
+}
+
+/// What a file's network is refused with.
+fn refusal(bytes: Vec<u8>) -> String {
+    let file = files::from_bytes("some.pth", bytes).expect("opens");
+    let error = match KnownNetwork::of(&file) {
+        Ok(Some(known)) => known.open(&file, &cpu(), Precision::F32).err(),
+        Ok(None) => Some(Error::Request("unknown".to_owned())),
+        Err(error) => Some(error),
+    };
+    error.expect("refused").to_string()
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_told_by_its_tensors() {
+    let cases = cases();
+    let old = tensors(&cases["rrdbnet-old-x4"]);
+    let change = |of: &[(String, Vec<usize>, Vec<f32>)], name: &str, to: Option<(Vec<usize>, f32)>| {
+        let mut changed = of.to_vec();
+        let place = changed.iter().position(|(own, ..)| own == name).expect("there");
+        match to {
+            None => drop(changed.remove(place)),
+            Some((shape, value)) => {
+                let count = shape.iter().product();
+                changed[place] = (name.to_owned(), shape, vec![value; count]);
+            }
+        }
+        refusal(safetensors(&changed, str::to_owned, &json!({})))
+    };
+    let inner = "model.1.sub.0.RDB2.conv3.0.weight";
+    for (found, wanted) in [
+        (change(&old, inner, None), format!("missing tensor {inner} [32, 72, 3, 3]")),
+        (
+            change(&old, inner, Some((vec![32, 8, 3, 3], 0.1))),
+            format!("tensor {inner} is [32, 8, 3, 3], [32, 72, 3, 3] is needed"),
+        ),
+        (change(&old, inner, Some((vec![32, 72, 3, 3], f32::NAN))), format!("tensor {inner} ")),
+        (change(&old, "model.3.bias", Some((vec![8], f32::INFINITY))), "tensor model.3.bias ".to_owned()),
+        (change(&old, "model.10.weight", None), "missing tensor model.10.weight".to_owned()),
+    ] {
+        assert!(found.starts_with("some.pth: ") && found.contains(&wanted), "{found}\n{wanted}");
+    }
+    let compact = tensors(&cases["compact-tiny-x2"]);
+    let found = change(&compact, "body.4.weight", Some((vec![10, 6, 3, 3], 0.1)));
+    assert!(found.contains("tensor body.4.weight has 10 outputs, which are no picture"), "{found}");
+    let found = change(&tensors(&cases["compact-relu-x2"]), "body.0.bias", None);
+    assert!(found.contains("no body.1.weight") && found.contains("act_type"), "{found}");
+    let mut more = old.clone();
+    more.push(("model.11.weight".to_owned(), vec![1], vec![0.0]));
+    let found = refusal(safetensors(&more, str::to_owned, &json!({})));
+    assert!(found.contains("extra tensor model.11.weight"), "{found}");
+    // Twelve channels for three, and only one doubling: a scale of 1 at least; at a scale of ½ it is none.
+    let smaller = tensors(&cases["rrdbnet-body-unshuffle-x1"]);
+    let without: Vec<_> = smaller.into_iter().filter(|(name, ..)| !name.starts_with("conv_up2")).collect();
+    let found = refusal(safetensors(&without, str::to_owned, &json!({})));
+    assert!(found.contains("would make pictures smaller"), "{found}");
+}
+
+#[test]
+fn neither_batch_nor_threads_nor_device_change_a_bit_and_memory_is_foreseen() {
+    use latentd_models::nn::backend::fake::fake;
+    let golden = Golden::open("upscalers");
+    for name in ["rrdbnet-body-unshuffle-x2", "compact-x4"] {
+        let bytes = safetensors(&tensors(&cases()[name]), str::to_owned, &json!({}));
+        let file = files::from_bytes(name, bytes).expect("opens");
+        let image = golden.get("image");
+        let two = Tensor::cat(&[&image.scaled(0.5), image], 0).expect("two");
+        for precision in [Precision::F32, Precision::Bf16] {
+            let (alone, _) = enlarged(&file, &cpu(), precision, image);
+            let (both, _) = enlarged(&file, &cpu(), precision, &two);
+            assert_eq!(both.narrow(0, 1, 1).expect("the second").values(), alone.values(), "{name}: batch");
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+            let (threads, _) = pool.install(|| enlarged(&file, &cpu(), precision, image));
+            assert_eq!(threads.values(), alone.values(), "{name}: threads");
+            let (device, _) = fake(64 << 20, None).expect("a fake device");
+            let (other, _) = enlarged(&file, &device, precision, image);
+            assert_eq!(other.values(), alone.values(), "{name}: device");
+            // What runs take beside the weights.
+            let known = KnownNetwork::of(&file).expect("whole").expect("known");
+            let entry = known.described().entry("").expect("the whole");
+            let network = known.open(&file, &device, precision).expect("opens");
+            let large = Tensor::full(0.5, [1, 3, 96, 80]);
+            let before = device.memory().used;
+            network.run(entry, std::slice::from_ref(&large), &Run::WHOLE).expect("runs");
+            let (taken, foreseen) =
+                (device.memory().most - before, known.activation_bytes(entry, &[vec![1, 3, 96, 80]]));
+            assert!(taken <= foreseen && foreseen <= 4 * taken, "{name}: {taken} of {foreseen}");
+        }
+    }
+}
+
+#[test]
+fn a_run_ends_within_once_it_is_cancelled() {
+    let bytes = safetensors(&tensors(&cases()["rrdbnet-trunk-x4"]), str::to_owned, &json!({}));
+    let file = files::from_bytes("cancelled", bytes).expect("opens");
+    let known = KnownNetwork::of(&file).expect("whole").expect("known");
+    let network = known.open(&file, &cpu(), Precision::F32).expect("opens");
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let cancelled = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 2;
+    let image = Tensor::full(0.5, [1, 3, 64, 64]);
+    let entry = known.described().entry("").expect("the whole");
+    let ran = network.run(entry, &[image], &Run::until(&cancelled));
+    assert!(matches!(ran, Err(Error::Cancelled)), "{:?}", ran.map(drop));
+}
