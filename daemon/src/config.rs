@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::library::{AUTOMATIC_VAE, Root};
-use crate::plugins::{Folder, PluginConfigs};
+use crate::plugins::{Agreements, Folder, PluginConfigs};
 use crate::schema::{Tree, View};
 use crate::{machine, paths, schema, threads};
 
@@ -385,6 +385,12 @@ impl Config {
     /// The models folder of those who configure none.
     pub(crate) fn default_models_dir() -> PathBuf {
         paths::xdg("XDG_DATA_HOME", ".local/share").join("latentd").join("models")
+    }
+
+    /// Where it is kept what users agreed that plugins may.
+    pub(crate) fn agreements() -> Agreements {
+        let data = paths::xdg("XDG_DATA_HOME", ".local/share").join("latentd");
+        Agreements::new(data.join("plugin-agreements.json"))
     }
 
     /// The folder with plugins of those who configure none.

@@ -44,7 +44,8 @@ pub(crate) fn xdg(variable: &str, under_home: &str) -> PathBuf {
     given.unwrap_or_else(|| home().unwrap_or_else(std::env::temp_dir).join(under_home))
 }
 
-fn home() -> Option<PathBuf> {
+/// The user's home folder.
+pub(crate) fn home() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| home.is_absolute())
 }
 

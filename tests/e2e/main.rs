@@ -43,6 +43,7 @@ mod plugin_devices;
 mod plugin_engines;
 mod plugin_files;
 mod plugin_guide;
+mod plugin_install;
 mod plugin_library;
 mod plugin_methods;
 mod plugin_ops;

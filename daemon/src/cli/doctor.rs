@@ -84,7 +84,7 @@ pub(super) async fn run(global: &GlobalArgs, args: DoctorArgs) -> Result<ExitCod
     }
     let config_file = global.config_file()?.unwrap_or_else(Config::default_file);
     let (auto_precision, auto_precision_reason) = Precision::best_and_why();
-    let plugins = plugins::look(&config.plugin_folders(), &config.plugins);
+    let plugins = plugins::look(&config.plugin_folders(), &config.plugins, &Config::agreements());
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         cpu: machine::cpu_name(),

@@ -13,6 +13,7 @@ mod hires;
 mod info;
 mod init_pictures;
 mod inspect;
+mod install;
 mod jobs;
 mod launch;
 mod log_file;

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::failure::Failure;
 use super::global::GlobalArgs;
+use super::install::{self, InstallArgs};
 use super::launch::ask;
 use super::new_plugin::{self, Language};
 use super::output::{print, print_json, say, visible};
@@ -42,6 +43,21 @@ enum PluginsCommand {
         #[arg(long, value_name = "DIR")]
         folder: Option<PathBuf>,
     },
+    /// Show what a plugin does and asks for, and put its file into the folder where latentd finds it
+    Install(InstallArgs),
+    /// Remove a plugin that was installed
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Use a plugin again that was set aside after crashes, and agree to what it asks for
+    Enable {
+        /// Its name
+        name: String,
+        /// Agree without being asked
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Print the JSON Schema of a plugin's parameters
     Schema {
         /// Its name
@@ -58,13 +74,19 @@ enum PluginsCommand {
 
 /// A plugin, as lines.
 fn lines(plugin: &PluginEntry) -> String {
-    let PluginEntry { name, version, path, state, reason, stages, methods, engines, saves, .. } = plugin;
+    let PluginEntry {
+        name, version, path, state, reason, stages, methods, engines, saves, asks, agreed, ..
+    } = plugin;
     let cell = |text: &Option<String>| text.as_deref().map_or("-".into(), |text| visible(text).into_owned());
     let engines =
         engines.iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind} '{name}'")));
     let methods = methods.keys().map(|method| format!("{}.{method}", name.as_deref().unwrap_or("-")));
     let saves = saves.iter().map(|kind| format!("may write {kind} files"));
-    let parts: Vec<String> = stages.iter().cloned().chain(methods).chain(engines).chain(saves).collect();
+    let asks = install::asked(asks);
+    let asks =
+        (!agreed).then(|| format!("asks for {} (not agreed to: latentd plugins enable)", asks.join(", ")));
+    let parts: Vec<String> =
+        stages.iter().cloned().chain(methods).chain(engines).chain(saves).chain(asks).collect();
     let stages = if parts.is_empty() { "-".into() } else { visible(&parts.join(", ")).into_owned() };
     let reason = reason.as_ref().map_or_else(String::new, |why| format!("  {}\n", visible(why)));
     let (name, version, path) = (cell(name), cell(version), visible(path));
@@ -119,6 +141,9 @@ pub(super) async fn run(global: &GlobalArgs, args: PluginsArgs) -> Result<ExitCo
             print(&list.plugins.iter().map(lines).collect::<String>())?;
         }
         PluginsCommand::New { name, lang, folder } => new_plugin::run(&name, lang, folder)?,
+        PluginsCommand::Install(args) => install::install(&args)?,
+        PluginsCommand::Remove { name } => install::remove(&config, &name)?,
+        PluginsCommand::Enable { name, yes } => install::enable(global, &config, &name, yes).await?,
         PluginsCommand::Schema { name, settings } => {
             let request = async |client: &Client| client.plugin_schema(&name).await;
             let schema = ask(global, &config, &[], request).await?.1;
@@ -137,7 +162,7 @@ pub(super) async fn run(global: &GlobalArgs, args: PluginsArgs) -> Result<ExitCo
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use latentd_client::protocol::{PluginMethod, PluginState};
+    use latentd_client::protocol::{PluginAsks, PluginMethod, PluginState};
 
     use super::*;
 
@@ -157,6 +182,7 @@ mod tests {
             stages: vec!["image.post".into(), "job.plan".into()],
             methods: [("fit".to_owned(), PluginMethod::default())].into(),
             engines: [("upscaler".to_owned(), vec!["2x".to_owned(), "4x".to_owned()])].into(),
+            agreed: true,
             ..PluginEntry::default()
         };
         let shown = "vignette                 1.0.0      ready     image.post, job.plan, vignette.fit, upscaler '2x', upscaler '4x'  \
@@ -166,10 +192,14 @@ mod tests {
             path: "/p/a\n.so".into(),
             state: PluginState::Refused,
             reason: Some("is no library".into()),
+            agreed: true,
             ..PluginEntry::default()
         };
         let shown = "-                        -          refused   -  /p/a\\n.so\n  is no library\n";
         assert_eq!(lines(&refused), shown);
+        let asks = PluginAsks { network: true, memory_bytes: Some(1 << 30), ..PluginAsks::default() };
+        let shown = lines(&PluginEntry { asks, agreed: false, ..plugin });
+        assert!(shown.contains(", asks for the network, 1.0 GiB of memory (not agreed to"), "{shown}");
     }
 
     #[test]

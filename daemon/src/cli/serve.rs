@@ -185,7 +185,8 @@ fn build(config: &Config, state_dir: &Arc<StateDir>) -> Result<(Arc<Jobs>, Arc<S
     let (device, budget) = device::open(Arc::new(pool), config.memory_budget()).map_err(Failure::usage)?;
     let memory = Memory::new(device, budget);
     memory.keep_at_most(config.plugin_cache_budget(budget));
-    let plugins = Plugins::new(config.plugin_folders(), state_dir.plugins(), state_dir.plugin_folders());
+    let (folders, own) = (config.plugin_folders(), state_dir.plugin_folders());
+    let plugins = Plugins::new(folders, state_dir.plugins(), own, Config::agreements());
     plugins.configure(config.plugins.clone());
     let studio = Studio {
         library: Arc::new(library),

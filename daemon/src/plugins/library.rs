@@ -131,6 +131,14 @@ impl Libraries {
         loaded.get(sha256).and_then(|tried| tried.as_ref().err()).map(|error| error.text.clone())
     }
 
+    /// A library that could not be loaded is tried once more.
+    pub(super) fn try_again(&self, sha256: &str) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.get(sha256).is_some_and(Result::is_err) {
+            loaded.remove(sha256);
+        }
+    }
+
     /// The plugin in the file at `path`, whose content has this hash.
     pub(super) fn load(&self, path: &Path, sha256: &str, manifest: &Manifest) -> Result<Arc<Plugin>> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 
 use latentd_client::protocol::{PluginEntry, PluginList, PluginMethod, PluginState};
 
+use super::agreements::Agreements;
 use super::engines::{Files, own_names};
 use super::library::Libraries;
 use super::method_rows::MethodRow;
@@ -16,9 +17,10 @@ fn told_method(row: MethodRow) -> PluginMethod {
 }
 
 /// What is installed in these folders, looked at by itself.
-pub(crate) fn look(folders: &[Folder], configs: &PluginConfigs) -> PluginList {
+pub(crate) fn look(folders: &[Folder], configs: &PluginConfigs, agreements: &Agreements) -> PluginList {
     let found = Search::default().search(folders);
-    PluginList { plugins: found.into_iter().map(|found| entry(found, configs, None, &|_| vec![])).collect() }
+    let plugins = found.into_iter().map(|found| entry(found, configs, None, agreements, &|_| vec![]));
+    PluginList { plugins: plugins.collect() }
 }
 
 /// What the configuration says of plugins that are not there.
@@ -37,6 +39,7 @@ pub(super) fn entry(
     found: Found,
     configs: &PluginConfigs,
     libraries: Option<&Libraries>,
+    agreements: &Agreements,
     files: Files<'_>,
 ) -> PluginEntry {
     let path = found.path.to_string_lossy().into_owned();
@@ -48,6 +51,7 @@ pub(super) fn entry(
                 path,
                 state: PluginState::Refused,
                 reason: Some(reason),
+                agreed: true,
                 ..PluginEntry::default()
             };
         }
@@ -65,6 +69,8 @@ pub(super) fn entry(
         (None, None, None) => PluginState::Ready,
     };
     let (major, minor) = manifest.abi;
+    let is_agreed =
+        manifest.asks.is_nothing() || agreements.granted(&manifest.name, &identity.sha256) == manifest.asks;
     let kinds = manifest.engines.iter().map(|named| named.kind);
     let engines = kinds.map(|kind| (kind.name().to_owned(), own_names(kind, &manifest, files))).collect();
     PluginEntry {
@@ -80,6 +86,8 @@ pub(super) fn entry(
         methods: manifest.methods.into_iter().map(|row| (row.name.clone(), told_method(row))).collect(),
         engines,
         uses: manifest.requires.into_iter().chain(manifest.uses).collect(),
+        asks: manifest.asks.told(),
+        agreed: is_agreed,
         saves: manifest.saves.into_iter().map(|kind| kind.name().to_owned()).collect(),
     }
 }

@@ -9,6 +9,7 @@ use latentd_client::protocol::LibraryKind;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::asks::{self, Asks};
 use super::engine_kinds::{self, Named};
 use super::method_rows::{self, MethodRow};
 use super::parameters::read_parameters;
@@ -66,6 +67,8 @@ pub(crate) struct Manifest {
     pub settings: Option<Json>,
     /// Kinds of library files that it may write and remove.
     pub saves: Vec<LibraryKind>,
+    /// What it asks its user for.
+    pub asks: Asks,
 }
 
 /// A stage that a plugin takes part in.
@@ -125,6 +128,13 @@ struct Written {
 struct WrittenCapabilities {
     #[serde(default)]
     save: Vec<String>,
+    #[serde(default)]
+    network: bool,
+    #[serde(default)]
+    folders: Vec<String>,
+    #[serde(default)]
+    write_folders: Vec<String>,
+    memory: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -159,6 +169,8 @@ fn parse(section: &[u8]) -> Result<Manifest, String> {
     let written: Written = toml::from_str(text).map_err(|error| said(text, &error))?;
     let parameters = written.parameters.map(|text| read_parameters(&text)).transpose();
     let settings = written.settings.map(|text| settings::read_schema(&text)).transpose();
+    let WrittenCapabilities { save, network, folders, write_folders, memory } = written.capabilities;
+    let asks = asks::read(asks::Written { network, folders, write_folders, memory })?;
     let stages = written.stages.into_iter().map(|(id, stage)| read_stage(id, stage, &written.name));
     let manifest = Manifest {
         abi: read_abi(&written.abi)?,
@@ -166,7 +178,8 @@ fn parse(section: &[u8]) -> Result<Manifest, String> {
         methods: method_rows::read(written.methods)?,
         engines: engine_kinds::read(written.engines)?,
         parameters: parameters.map_err(|error| format!("parameters: {error}"))?,
-        saves: written.capabilities.save.iter().map(|kind| read_kind(kind)).collect::<Result<_, _>>()?,
+        asks,
+        saves: save.iter().map(|kind| read_kind(kind)).collect::<Result<_, _>>()?,
         settings: settings.map_err(|error| format!("settings: {error}"))?,
         name: written.name,
         version: written.version,
@@ -328,6 +341,9 @@ settings = """{"type": "object", "properties": {"limit": {"type": "integer"}}}""
 
 [capabilities]
 save = ["face", "embedding"]
+network = true
+folders = ["~/faces"]
+memory = "1 GiB"
 
 [stages."image.post/draft-1"]
 place = "innermost"
@@ -375,6 +391,12 @@ entries = ["face"]
                 json!({"type": "object", "properties": {"strength": {"type": "number", "default": 0.5}}}),
             ),
             saves: vec![LibraryKind::Face, LibraryKind::Embedding],
+            asks: Asks {
+                network: true,
+                folders: vec!["~/faces".into()],
+                memory: Some(1 << 30),
+                ..Asks::default()
+            },
             settings: Some(json!({"type": "object", "properties": {"limit": {"type": "integer"}}})),
         };
         assert_eq!(whole, expected);
@@ -455,6 +477,8 @@ entries = ["face"]
             &format!("{SMALL}capabilities.save = ['fase']"),
             "capabilities: save: 'fase' is no kind of library file",
         );
+        check(&format!("{SMALL}capabilities.folders = ['x']"), "capabilities: folders: 'x' must begin with");
+        check(&format!("{SMALL}capabilities.netwrok = true"), "line 4: unknown field `netwrok`");
         check(&format!("{SMALL}settings = '{{}}'"), "settings: its type is missing");
         for id in ["x", "x/", "/1", "x/one", "x/draft-", "X/1", "x/1/2", "x y/1", "x/0000000001"] {
             check(&format!("{SMALL}requires = ['{id}']"), "requires: '");

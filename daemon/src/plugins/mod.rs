@@ -6,7 +6,9 @@
 //! [`objects`] are what that works on. [`validate`] tries for its author whether a plugin keeps to all of it. Nothing here
 //! knows the wire; where pictures and files come from is behind [`resources`].
 
+mod agreements;
 mod artifact;
+mod asks;
 mod call;
 mod choices;
 mod engine_calls;
@@ -16,6 +18,7 @@ mod engines;
 mod given;
 mod host;
 mod infotext;
+mod installing;
 mod job;
 mod keywords;
 mod known_methods;
@@ -44,10 +47,10 @@ mod texts;
 mod validate;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use latentd_client::protocol::{PluginList, PluginMethodSchema, PluginParams, PluginSchema};
+use latentd_client::protocol::{PluginEntry, PluginList, PluginMethodSchema, PluginParams, PluginSchema};
 use tracing::info;
 
 use crate::error::{Class, Error, Result};
@@ -55,13 +58,16 @@ use crate::live::Live;
 use crate::schema::shorten;
 use crate::state_dir::make_private;
 use crate::suggest::nearest;
+pub(crate) use agreements::{Agreement, Agreements};
 pub(crate) use artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
+pub(crate) use asks::Asks;
 pub(crate) use call::{Job, Recorded};
 use choices::with_choices;
 pub(crate) use engine_kinds::Kind;
 pub(crate) use engines::{Alone, Engine};
 use engines::{Files, Unknown};
 pub(crate) use infotext::{ForeignText, Pair};
+pub(crate) use installing::{About, Package, find, remove};
 pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use known_methods::Known;
 use library::{Libraries, Plugin};
@@ -93,6 +99,8 @@ pub(crate) struct Plugins {
     known: Known,
     /// Where each has a folder of its own.
     own: PathBuf,
+    /// What users agreed that each may.
+    agreements: Agreements,
     /// What the configuration says of each.
     configs: Live<PluginConfigs>,
     /// What they did.
@@ -102,13 +110,14 @@ pub(crate) struct Plugins {
 impl Plugins {
     /// Those in these folders, in the order of their precedence. Copies of what is loaded lie in `copies`, and in `own` each has
     /// a folder that it may write to.
-    pub(crate) fn new(folders: Vec<Folder>, copies: PathBuf, own: PathBuf) -> Self {
+    pub(crate) fn new(folders: Vec<Folder>, copies: PathBuf, own: PathBuf, agreements: Agreements) -> Self {
         Self {
             folders,
             search: Mutex::default(),
             libraries: Libraries::new(copies),
             known: Known::default(),
             own,
+            agreements,
             configs: Live::new(PluginConfigs::new()),
             records: Records::default(),
         }
@@ -141,8 +150,18 @@ impl Plugins {
     /// What is installed. Loads nothing.
     pub(crate) fn list(&self, files: Files<'_>) -> PluginList {
         let (found, configs) = (self.found(), self.configs());
-        let plugins = found.into_iter().map(|found| entry(found, &configs, Some(&self.libraries), files));
+        let (libraries, agreements) = (Some(&self.libraries), &self.agreements);
+        let plugins = found.into_iter().map(|found| entry(found, &configs, libraries, agreements, files));
         PluginList { plugins: plugins.collect() }
+    }
+
+    /// A plugin that could not be loaded, or was set aside, may be used again; what is said of it then.
+    pub(crate) fn enable(&self, name: &str, files: Files<'_>) -> Result<PluginEntry> {
+        let (path, (_, identity)) = named(name, &HIGHEST, &self.found())?;
+        self.libraries.try_again(&identity.sha256);
+        let mut entries = self.list(files).plugins.into_iter();
+        let entry = entries.find(|entry| Path::new(&entry.path) == path);
+        entry.ok_or_else(|| Error::not_found(format!("plugin '{name}' was removed meanwhile")))
     }
 
     /// Of plugins with their versions those that are there still, but are not used unless they are asked for by version.

@@ -19,7 +19,7 @@ use super::section::Unread;
 use crate::library::hex;
 
 /// Bytes of a library.
-const LARGEST: u64 = 256 << 20;
+pub(super) const LARGEST: u64 = 256 << 20;
 
 /// No file system's clock ticks more seldom: if a file changed less than this before it was looked at, its time may not tell
 /// the next change.
@@ -213,14 +213,14 @@ impl Search {
 impl Identity {
     fn of(stamp: Stamp, bytes: &[u8]) -> Self {
         let Stamp { len, modified_ns, changed_ns: _, device, inode } = stamp;
-        Self { sha256: hex(&Sha256::digest(bytes)), len, modified_ns, device, inode }
+        Self { sha256: sha256(&[bytes]), len, modified_ns, device, inode }
     }
 }
 
 /// One library, wherever it lies: what a search of its folder would say of it.
 pub(super) fn look_at(path: &Path) -> Result<Manifest, String> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if name.len() <= DLL_SUFFIX.len() || !name.ends_with(DLL_SUFFIX) {
+    if !is_library(path) {
         return Err(format!(
             "its name does not end in {DLL_SUFFIX}: in a folder of plugins nobody would look at it"
         ));
@@ -229,6 +229,21 @@ pub(super) fn look_at(path: &Path) -> Result<Manifest, String> {
     let whole = fs::canonicalize(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let read = Search::default().look_at(&whole.join(name), &whole, false, &HashMap::new());
     read.map(|(manifest, _)| manifest).map_err(|(Refused::NoPlugin(why) | Refused::Plugin(why))| why)
+}
+
+/// Of the files of a plugin, one after the other, in hex.
+pub(super) fn sha256(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hex(&hash.finalize())
+}
+
+/// Whether a file is called as libraries are.
+pub(super) fn is_library(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.len() > DLL_SUFFIX.len() && name.ends_with(DLL_SUFFIX)
 }
 
 /// What is called as libraries are.

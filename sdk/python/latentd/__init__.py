@@ -27,7 +27,7 @@ from .errors import (
     Timeout,
     Unsupported,
 )
-from .plugins import PluginEntry, PluginLine, PluginList, PluginMethod, PluginSchema
+from .plugins import PluginAsks, PluginEntry, PluginLine, PluginList, PluginMethod, PluginSchema
 from .prompts import (
     PromptNetwork,
     PromptPart,
@@ -93,6 +93,7 @@ __all__ = [
     "OutOfMemory",
     "OutpaintFields",
     "Output",
+    "PluginAsks",
     "PluginEntry",
     "PluginError",
     "PluginLine",

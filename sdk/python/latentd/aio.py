@@ -29,7 +29,7 @@ from .backlog import Backlog
 from .connection import EVENTS, Owner
 from .errors import ConnectionClosed, LatentdError, Misuse, ProtocolError, Timeout, from_wire
 from .protocol import MAX_MESSAGE_BYTES, Protocol, Response
-from .plugins import PluginList, PluginSchema
+from .plugins import PluginEntry, PluginList, PluginSchema
 from .prompts import PromptTokens, StyleEntry, StyleList
 from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result, UpscaleResult
 
@@ -308,6 +308,10 @@ class AsyncClient:
     async def plugins(self) -> PluginList:
         """All plugins, which requests name in ``plugins``."""
         return await self._run(calls.plugins())
+
+    async def enable_plugin(self, name: str) -> PluginEntry:
+        """A plugin that could not be loaded, or was set aside because its processes crashed, may be used again."""
+        return await self._run(calls.enable_plugin(name))
 
     async def plugin_schema(self, name: str) -> PluginSchema:
         """What a plugin's parameters may be."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar, Union
 
 from .errors import ProtocolError
-from .plugins import PluginList, PluginSchema, parse_plugin_list, parse_plugin_schema
+from .plugins import PluginEntry, PluginList, PluginSchema, parse_plugin_entry, parse_plugin_list, parse_plugin_schema
 from .prompts import (
     PromptTokens,
     PromptTokensFields,
@@ -219,6 +219,10 @@ def delete_style(name: str) -> Call[StyleEntry]:
 
 def plugins() -> Call[PluginList]:
     return Call("plugins.list", {}, parse_plugin_list)
+
+
+def enable_plugin(name: str) -> Call[PluginEntry]:
+    return Call("plugins.enable", {"name": name}, parse_plugin_entry)
 
 
 def plugin_schema(name: str) -> Call[PluginSchema]:

@@ -14,7 +14,7 @@ from .address import socket_path
 from .connection import Connection, Listener
 from .errors import LatentdError, Timeout
 from .protocol import MAX_MESSAGE_BYTES
-from .plugins import PluginList, PluginSchema
+from .plugins import PluginEntry, PluginList, PluginSchema
 from .prompts import PromptTokens, StyleEntry, StyleList
 from .types import Blob, Event, ImageInfo, ImageLike, LibraryEvent, MergeResult, Preview, Progress, Result, UpscaleResult
 
@@ -257,6 +257,10 @@ class Client:
     def plugins(self) -> PluginList:
         """All plugins, which requests name in ``plugins``."""
         return self._run(calls.plugins())
+
+    def enable_plugin(self, name: str) -> PluginEntry:
+        """A plugin that could not be loaded, or was set aside because its processes crashed, may be used again."""
+        return self._run(calls.enable_plugin(name))
 
     def plugin_schema(self, name: str) -> PluginSchema:
         """What a plugin's parameters may be."""

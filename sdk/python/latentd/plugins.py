@@ -21,6 +21,20 @@ class PluginMethod:
 
 
 @dataclass(frozen=True)
+class PluginAsks:
+    """What a plugin asks its user for beyond what each has."""
+
+    network: bool = False
+    """The network."""
+    folders: List[str] = field(default_factory=list)
+    """Folders that it would read, from the root on or from ``~``."""
+    write_folders: List[str] = field(default_factory=list)
+    """Folders that it would write into, and read."""
+    memory_bytes: Optional[int] = None
+    """Bytes of memory for each of its processes."""
+
+
+@dataclass(frozen=True)
 class PluginEntry:
     """A plugin's file, and what became of it."""
 
@@ -47,6 +61,11 @@ class PluginEntry:
     ``"preprocessor"``, ``"detector"``, ``"tagger"``)."""
     saves: List[str] = field(default_factory=list)
     """Kinds of library files that it may write and remove."""
+    asks: PluginAsks = field(default_factory=PluginAsks)
+    """What it asks its user for."""
+    agreed: bool = False
+    """Whether the user agreed to all of that, for this content of its file; true if it asks for nothing. What was not agreed
+    to it does without."""
     uses: List[str] = field(default_factory=list)
     """What of the daemon it works with: services such as ``"network/draft-1"``, or ``"subjob/draft-1"`` of those that draw on
     their own."""
@@ -89,7 +108,7 @@ class PluginSchema:
 
 def parse_plugin_list(value: Any) -> PluginList:
     """The result of ``plugins.list``."""
-    return PluginList([_plugin(plugin) for plugin in member(value, "plugins", list)])
+    return PluginList([parse_plugin_entry(plugin) for plugin in member(value, "plugins", list)])
 
 
 def parse_plugin_line(value: Any) -> PluginLine:
@@ -113,7 +132,8 @@ def parse_plugin_schema(value: Any) -> PluginSchema:
     )
 
 
-def _plugin(value: Any) -> PluginEntry:
+def parse_plugin_entry(value: Any) -> PluginEntry:
+    """The result of ``plugins.enable``, and each of ``plugins.list``."""
     return PluginEntry(
         path=Path(member(value, "path", str)),
         state=member(value, "state", str),
@@ -126,8 +146,19 @@ def _plugin(value: Any) -> PluginEntry:
         stages=[str(stage) for stage in member(value, "stages", list)],
         methods={str(name): _method(method) for name, method in member(value, "methods", dict).items()},
         saves=[str(kind) for kind in member(value, "saves", list)],
+        asks=_asks(member(value, "asks", dict)),
+        agreed=member(value, "agreed", bool),
         engines={str(kind): [str(name) for name in names] for kind, names in member(value, "engines", dict).items()},
         uses=[str(service) for service in member(value, "uses", list)],
+    )
+
+
+def _asks(value: Any) -> PluginAsks:
+    return PluginAsks(
+        network=member(value, "network", bool),
+        folders=[str(folder) for folder in member(value, "folders", list)],
+        write_folders=[str(folder) for folder in member(value, "write_folders", list)],
+        memory_bytes=value.get("memory_bytes"),
     )
 
 

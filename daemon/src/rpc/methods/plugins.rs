@@ -1,6 +1,8 @@
 //! `plugins.*`: what is installed, and what parameters it takes.
 
-use latentd_client::protocol::{Empty, PluginList, PluginSchema, PluginSchemaParams};
+use latentd_client::protocol::{
+    Empty, PluginEnableParams, PluginEntry, PluginList, PluginSchema, PluginSchemaParams,
+};
 
 use super::row::{Method, Session, quick};
 use crate::error::Result;
@@ -8,6 +10,7 @@ use crate::error::Result;
 pub(super) fn methods() -> Vec<Method> {
     vec![
         quick("plugins.list", |daemon| &daemon.lookers, list),
+        quick("plugins.enable", |daemon| &daemon.lookers, enable),
         quick("plugins.schema", |daemon| &daemon.lookers, schema),
     ]
 }
@@ -15,6 +18,11 @@ pub(super) fn methods() -> Vec<Method> {
 fn list(session: &Session, _: Empty) -> Result<PluginList> {
     let studio = &session.daemon.studio;
     Ok(studio.plugins.list(&|kind| studio.library.names(kind)))
+}
+
+fn enable(session: &Session, params: PluginEnableParams) -> Result<PluginEntry> {
+    let studio = &session.daemon.studio;
+    studio.plugins.enable(&params.name, &|kind| studio.library.names(kind))
 }
 
 fn schema(session: &Session, params: PluginSchemaParams) -> Result<PluginSchema> {

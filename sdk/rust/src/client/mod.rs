@@ -22,10 +22,11 @@ use crate::protocol::{
     ApiInfo, Blob, BlobPutParams, Bytes, DeleteStyleParams, Empty, Event, ImageIn, ImageInfo,
     ImageInfoParams, Img2ImgParams, InitializeParams, InitializeResult, JobList, JobListParams, JobParams,
     JobRef, JobView, LibraryEntry, LibraryGetParams, LibraryList, LibraryListParams, LoadParams,
-    LoadedModels, MergeParams, MergeResult, OnDisconnect, OutpaintParams, PinParams, PluginList,
-    PluginSchema, PluginSchemaParams, PromptTokens, PromptTokensParams, RescanResult, ResidentModel,
-    SaveStyleParams, Status, StyleEntry, StyleList, SubmitParams, SubscribeParams, Subscribed, Txt2ImgParams,
-    Txt2ImgResult, UnloadParams, UnloadResult, UpscaleParams, UpscaleResult,
+    LoadedModels, MergeParams, MergeResult, OnDisconnect, OutpaintParams, PinParams, PluginEnableParams,
+    PluginEntry, PluginList, PluginSchema, PluginSchemaParams, PromptTokens, PromptTokensParams,
+    RescanResult, ResidentModel, SaveStyleParams, Status, StyleEntry, StyleList, SubmitParams,
+    SubscribeParams, Subscribed, Txt2ImgParams, Txt2ImgResult, UnloadParams, UnloadResult, UpscaleParams,
+    UpscaleResult,
 };
 use crate::socket;
 use connection::Shared;
@@ -377,6 +378,11 @@ impl Client {
     /// All plugins, which requests name in `plugins`.
     pub async fn plugins(&self) -> Result<PluginList, Error> {
         self.call("plugins.list", &Empty {}).await
+    }
+
+    /// A plugin that could not be loaded, or was set aside because its processes crashed, may be used again.
+    pub async fn enable_plugin(&self, name: &str) -> Result<PluginEntry, Error> {
+        self.call("plugins.enable", &PluginEnableParams { name: name.into() }).await
     }
 
     /// What a plugin's parameters may be.

@@ -73,8 +73,8 @@ pub use merge::{MergeParams, MergeResult, WeightType};
 pub use models::{LoadParams, LoadedModels, PinParams, ResidentModel, UnloadParams, UnloadResult};
 pub use outpaint::{OutpaintMethod, OutpaintParams};
 pub use plugins::{
-    PluginEntry, PluginLine, PluginList, PluginMethod, PluginMethodKind, PluginMethodSchema, PluginParams,
-    PluginSchema, PluginSchemaParams, PluginState, PluginStatus,
+    PluginAsks, PluginEnableParams, PluginEntry, PluginLine, PluginList, PluginMethod, PluginMethodKind,
+    PluginMethodSchema, PluginParams, PluginSchema, PluginSchemaParams, PluginState, PluginStatus,
 };
 pub use prompt::{Emphasis, Prompt};
 pub use prompt_tokens::{

@@ -57,9 +57,40 @@ pub struct PluginEntry {
     /// Kinds of library files that it may write and remove.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub saves: Vec<String>,
+    /// What it asks its user for.
+    #[serde(skip_serializing_if = "PluginAsks::is_nothing")]
+    pub asks: PluginAsks,
+    /// Whether the user agreed to all of that, for this content of its file; true if it asks for nothing. What was not agreed
+    /// to it does without.
+    pub agreed: bool,
     /// What of the daemon it works with: services such as `network/draft-1`, or `subjob/draft-1` of those that draw on their own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uses: Vec<String>,
+}
+
+/// What a plugin asks for beyond what each has: its own folder, and what the daemon does for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PluginAsks {
+    /// The network.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
+    /// Folders that it would read, from the root on or from `~`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<String>,
+    /// Folders that it would write into, and read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub write_folders: Vec<String>,
+    /// Bytes of memory for each of its processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+}
+
+impl PluginAsks {
+    /// Whether it asks for nothing.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A method of a plugin's own.
@@ -186,6 +217,15 @@ pub struct PluginLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PluginSchemaParams {
+    /// The plugin's name.
+    #[schemars(length(min = 1, max = 1000))]
+    pub name: String,
+}
+
+/// `plugins.enable`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginEnableParams {
     /// The plugin's name.
     #[schemars(length(min = 1, max = 1000))]
     pub name: String,
