@@ -18,7 +18,7 @@ use crate::suggest::advice;
 /// Flags of `plugins install`.
 #[derive(Debug, Args)]
 pub(super) struct InstallArgs {
-    /// The plugin's library
+    /// The plugin's library, or an executable with its manifest beside it
     file: PathBuf,
     /// Install it, and agree to what it asks for, without being asked
     #[arg(long, short)]

@@ -148,8 +148,8 @@ struct WrittenStage {
     before: Vec<String>,
 }
 
-/// The manifest that a section holds.
-fn parse(section: &[u8]) -> Result<Manifest, String> {
+/// The manifest that a section holds, or the file beside an executable.
+pub(super) fn parse(section: &[u8]) -> Result<Manifest, String> {
     // A section's end is filled up, and C puts a zero behind each text.
     let end = section.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let text = section.get(..end).unwrap_or(section);

@@ -15,7 +15,8 @@
 //! | rights of root, of set-user-ID programs | capabilities given up, `no_new_privs` |
 //!
 //! What is not denied: to learn that a file exists and how large it is; to take all time of the processors; to begin many
-//! threads.
+//! threads; to have the kernel keep pages of files that it reads, and what it writes into memory that it was handed to share.
+//! (A control group would bound these; none is made.)
 
 #[cfg(target_os = "linux")]
 mod calls;
