@@ -1,7 +1,9 @@
 //! What plugins cost: `cargo bench -p latentd --bench plugins`.
 //!
-//! How long the first request with a plugin takes more than the next (finding, copying and loading it), what a call of a stage that
-//! does nothing takes, and how much longer a request takes beside a plugin that it does not name. The plugins are built with `cc`.
+//! How long the first request with a plugin takes more than the next (finding, copying and loading it, or starting a process that
+//! does), what a call of a stage that does nothing takes, what stages take that read and give pictures or latents of 512 × 512, and how
+//! much longer a request takes beside a plugin that it does not name: within the daemon and in a process of the plugin's own. The
+//! plugins are built with `cc`.
 #![allow(clippy::print_stdout, reason = "the report is what this is for")]
 
 use std::error::Error;
@@ -20,14 +22,20 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(folder: &Path) -> Result<Self, Box<dyn Error>> {
+    fn start(folder: &Path, isolation: &str) -> Result<Self, Box<dyn Error>> {
         let socket = folder.join("socket");
+        let config = ["vignette", "faults", "costs"]
+            .map(|name| format!("[plugins.{name}]\nisolation = \"{isolation}\"\n"))
+            .concat();
+        let path = folder.join("config.toml");
+        std::fs::write(&path, config)?;
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
         let mut process = Command::new(env!("CARGO_BIN_EXE_latentd"))
             .arg("serve")
             .args([Path::new("--socket"), &socket])
             .args([Path::new("--state-dir"), &folder.join("state")])
             .args([Path::new("--models-dir"), &models])
+            .args([Path::new("--config"), &path])
             .env("XDG_CONFIG_HOME", folder)
             .env("XDG_DATA_HOME", folder.join("data"))
             .stdout(Stdio::piped())
@@ -93,12 +101,25 @@ fn median(mut times: Vec<f64>) -> f64 {
 /// Rounds of each kind of request, one after the other.
 const ROUNDS: usize = 60;
 
-async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
+/// A request whose plugin reads and gives what there is at a stage of 512 × 512.
+fn turning(stage: &str) -> Txt2ImgParams {
+    let params = serde_json::Map::from_iter([("at".to_owned(), stage.into())]);
+    let plugins = [("costs".to_owned(), PluginParams::from_json(params))].into();
+    Txt2ImgParams { plugins, width: Some(512), height: Some(512), ..request(1, None) }
+}
+
+/// Seconds that a plugin took by itself.
+fn spent(drawn: &Txt2ImgResult, plugin: &str) -> Result<f64, Box<dyn Error>> {
+    Ok(drawn.plugin_timings.get(plugin).copied().ok_or("not told")?)
+}
+
+async fn measure(folder: &Path, isolation: &str) -> Result<(), Box<dyn Error>> {
+    println!("isolation = \"{isolation}\"");
     let mut loads = vec![];
     for _ in 0..10 {
         let folder = tempfile::tempdir_in(folder)?;
         install(folder.path(), "plugin-api/examples/vignette/vignette.c")?;
-        let daemon = Daemon::start(folder.path())?;
+        let daemon = Daemon::start(folder.path(), isolation)?;
         let client = Client::connect(Some(&daemon.socket)).await?;
         timed(&client, &request(1, None)).await?;
         let mut plain = vec![];
@@ -108,10 +129,10 @@ async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
         }
         loads.push((first.as_secs_f64() - median(plain)) * 1e3);
     }
-    println!("first request with a plugin over the next: {:.2} ms", median(loads));
+    println!("  first request with a plugin over the next: {:.2} ms", median(loads));
 
     let folder = tempfile::tempdir_in(folder)?;
-    let daemon = Daemon::start(folder.path())?;
+    let daemon = Daemon::start(folder.path(), isolation)?;
     let client = Client::connect(Some(&daemon.socket)).await?;
     timed(&client, &request(20, None)).await?;
     let mut without = vec![];
@@ -120,8 +141,9 @@ async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
     }
     install(folder.path(), "plugin-api/examples/vignette/vignette.c")?;
     install(folder.path(), "tests/fixtures/plugins/faults.c")?;
+    install(folder.path(), "tests/fixtures/plugins/costs.c")?;
     let expected = timed(&client, &request(20, None)).await?.1.images;
-    let (mut beside, mut calls) = (vec![], vec![]);
+    let (mut beside, mut calls, mut images, mut latents) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         let (time, drawn) = timed(&client, &request(20, None)).await?;
         beside.push(time.as_secs_f64());
@@ -130,19 +152,29 @@ async fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
         }
         // noise.init, denoise.combine of each step, image.post; each answers that it does nothing.
         let drawn = timed(&client, &request(20, Some("faults"))).await?.1;
-        let spent = drawn.plugin_timings.get("faults").copied().ok_or("not told")?;
-        calls.push(spent * 1e6 / 22.0);
+        calls.push(spent(&drawn, "faults")? * 1e6 / 22.0);
+        for (stage, all) in [("image.post/draft-1", &mut images), ("latent.final/draft-1", &mut latents)] {
+            all.push(spent(&timed(&client, &turning(stage)).await?.1, "costs")? * 1e6);
+        }
     }
     println!(
-        "a request beside plugins that it does not name, over one without any: {:.3}",
+        "  a request beside plugins that it does not name, over one without any: {:.3}",
         median(beside) / median(without)
     );
-    println!("a call that does nothing: {:.2} µs (mean of 22 a request)", median(calls));
+    println!("  a call that does nothing: {:.2} µs (mean of 22 a request)", median(calls));
+    println!(
+        "  an image of 512 × 512 turned around in image.post: {:.0} µs, its instance with it",
+        median(images)
+    );
+    println!("  latents of 64 × 64 turned around in latent.final: {:.0} µs, likewise", median(latents));
     Ok(())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(folder.path()))
+    for isolation in ["inline", "process"] {
+        runtime.block_on(measure(folder.path(), isolation))?;
+    }
+    Ok(())
 }

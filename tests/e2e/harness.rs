@@ -114,6 +114,11 @@ impl Daemon {
         within(Client::connect(Some(&self.socket))).await.expect("connected")
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         let process = i32::try_from(self.process.id()).expect("a process id");
         // SAFETY: the process is our child and not yet waited for, so its id is its own.

@@ -24,6 +24,7 @@ mod hires;
 mod hostile;
 mod image_info;
 mod img2img;
+mod isolation;
 mod jobs;
 mod launch;
 mod library;

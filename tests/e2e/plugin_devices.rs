@@ -1,12 +1,14 @@
-//! Every example draws the same bytes whatever draws: on the CPU, and on a device whose memory a plugin reaches by `map` alone
-//! (or has the host compute).
+//! Every example draws the same bytes wherever it runs, in a process of its own or within the daemon, and whatever draws: the CPU, and
+//! a device whose memory a plugin reaches by `map` alone (or has the host compute).
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use latentd_client::protocol::{OutputFormat, OutputParams, PluginParams, Precision, Txt2ImgParams};
 use serde_json::Value as Json;
 
 use crate::harness::{Daemon, Options, fixtures, small, within};
+use crate::isolation::children;
 use crate::plugin_library::{build, build_crate, install};
 use crate::weaker::write_weaker;
 
@@ -103,21 +105,25 @@ fn models() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn examples_draw_the_same_bytes_on_a_device_with_memory_of_its_own() {
+async fn examples_draw_the_same_bytes_inline_and_on_a_device_with_memory_of_its_own() {
     let models = models();
-    let daemon = |environment: &[(&str, &str)]| {
+    let daemon = |environment: &[(&str, &str)], config: &str| {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let models = Some(models.path().to_owned());
-        Daemon::with(Options { environment: environment.collect(), models, ..Options::default() })
+        let (environment, models) = (environment.collect(), Some(models.path().to_owned()));
+        Daemon::with(Options { environment, models, config: config.into(), ..Options::default() })
     };
-    let (here, there) = (daemon(&[]), daemon(&[("LATENTD_DEVICE", "fake")]));
+    let names: BTreeSet<&str> = EXAMPLES.iter().map(|example| example.name).collect();
+    let config = names.iter().map(|name| format!("[plugins.{name}]\nisolation = \"inline\"\n"));
+    let config = config.collect::<Vec<_>>().concat();
+    let (here, there) = (daemon(&[], ""), daemon(&[("LATENTD_DEVICE", "fake")], ""));
+    let inline = daemon(&[], &config);
     let kind = async |daemon: &Daemon| {
         within(daemon.client().await.status()).await.expect("told").devices[0].kind.clone()
     };
     assert_eq!((kind(&here).await.as_str(), kind(&there).await.as_str()), ("cpu", "fake"));
     for Example { name, source, params, change } in EXAMPLES {
         let library = library(source);
-        for daemon in [&here, &there] {
+        for daemon in [&here, &there, &inline] {
             install(daemon, &format!("{name}.so"), &library);
         }
         let (mut without, mut asked) = (request(), request());
@@ -132,5 +138,8 @@ async fn examples_draw_the_same_bytes_on_a_device_with_memory_of_its_own() {
         assert!(drawn.iter().zip(&plain).all(|(a, b)| a != b), "{name} changes pictures");
         assert!(pixels(&there, &asked).await == drawn, "{name} draws other bytes on the device");
         assert!(pixels(&there, &without).await == plain, "without {name}");
+        assert!(pixels(&inline, &asked).await == drawn, "{name} draws other bytes within the daemon");
     }
+    // One waits for the next job of each.
+    assert!(children(&here).len() >= names.len());
 }

@@ -11,7 +11,7 @@ use latentd_client::protocol::{
 use latentd_models::image::Picture;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Daemon, refused, small, within};
+use crate::harness::{Daemon, Options, refused, small, within};
 use crate::plugin_library::{build, install};
 
 /// Dynamic Prompts, tested and built where it was copied to; gives the library's bytes.
@@ -219,9 +219,12 @@ async fn all_ways_to_pick_make_a_picture_each() {
 
 #[tokio::test]
 async fn wildcards_come_from_a_folder() {
-    let daemon = Daemon::start();
+    let made = tempfile::tempdir().expect("a folder");
+    let folder = made.path().canonicalize().expect("a folder");
+    // Its process reads what the user says.
+    let config = format!("[plugins.dynamic-prompts]\nreads = [{folder:?}]\n");
+    let daemon = Daemon::with(Options { config, ..Options::default() });
     install(&daemon, "dynamic_prompts.so", dynamic_prompts());
-    let folder = daemon.folder.path().join("wildcards");
     std::fs::create_dir_all(folder.join("colours")).expect("made");
     std::fs::write(folder.join("colours/warm.txt"), "# warm ones\nred\n").expect("written");
     std::fs::write(folder.join("colours/cold.txt"), "blue\n").expect("written");

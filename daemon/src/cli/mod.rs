@@ -26,6 +26,7 @@ mod onnx_host;
 mod outpaint;
 mod output;
 mod pictures;
+mod plugin_host;
 mod plugins;
 mod prompt;
 mod regions;
@@ -93,6 +94,9 @@ enum Command {
     Confined(confined::ConfinedArgs),
     #[command(hide = true)]
     OnnxHost(onnx_host::OnnxHostArgs),
+    /// The process that a plugin runs in
+    #[command(hide = true)]
+    PluginHost(plugin_host::PluginHostArgs),
 }
 
 /// Reads the arguments. Text that begins with a hyphen and has a space in it is no flag, but what is to be drawn.
@@ -133,6 +137,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Bench(args) => bench::run(&cli.global, &args),
             Command::Confined(args) => confined::run(args).map(|never| match never {}),
             Command::OnnxHost(args) => onnx_host::run(&args),
+            Command::PluginHost(args) => plugin_host::run(&args),
         });
     outcome.unwrap_or_else(|failure| {
         if !failure.text.is_empty() {

@@ -228,6 +228,8 @@ pub(super) struct Call<'a> {
     /// How much of its work was told to be done.
     done: Mutex<f64>,
     pub job: &'a dyn Job,
+    /// Where its processes are, if it runs in some of its own; who starts those knows what it is.
+    pub remote: Option<&'a (dyn Any + Send + Sync)>,
     pub at_hand: AtHand<'a>,
     state: Mutex<State<'a>>,
 }
@@ -357,6 +359,7 @@ impl<'a> Call<'a> {
             // Also that nothing is done yet can be told.
             done: Mutex::new(-1.0),
             job,
+            remote: None,
             at_hand,
             state: Mutex::new(state),
         }
@@ -365,6 +368,11 @@ impl<'a> Call<'a> {
     /// The same, where the stage has something for services to work on.
     pub(super) fn with_at_hand(self, at_hand: AtHand<'a>) -> Self {
         Self { at_hand, ..self }
+    }
+
+    /// Of a plugin that runs in processes of its own.
+    pub(super) fn with_remote(self, remote: Option<&'a (dyn Any + Send + Sync)>) -> Self {
+        Self { remote, ..self }
     }
 
     /// With the files and networks that it may name.

@@ -10,7 +10,7 @@ use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_INFOTEXT_PARSE, latentd_infotext, latentd_list, latentd_pair};
 use rmpv::Value;
 
-use super::call::{Call, Job};
+use super::call::Job;
 use super::host::text;
 use super::library::Plugin;
 use super::listing::disabled;
@@ -166,7 +166,7 @@ pub(super) fn parse(
     let wrong = |text: String| {
         Error::new(Class::Plugin, format!("plugin '{name}', {LATENTD_INFOTEXT_PARSE}: {text}"))
     };
-    let call = Call::new(&plugin.manifest, job, None, None);
+    let call = plugin.call(job, None, None);
     let begun = Instant::now();
     // SAFETY: what is lent lives until the function returns; the call is this one.
     let status = unsafe { run(call.pointer(), args) };

@@ -10,18 +10,19 @@ use latentd_plugin_api::abi::{
     latentd_job,
 };
 
-use super::call::{Answer, Call, Job, Want};
+use super::call::{Answer, Job, Want};
 use super::engine_calls::Needed;
 use super::engines::{Engine, JobOf};
 use super::given::{Decoded, Given, GivenPicture};
 use super::host::{self, bytes, text};
-use super::library::{Plugin, STAGES};
+use super::library::Plugin;
 use super::manifest::Stage;
 use super::opened::Opened;
 use super::order;
 use super::prompts::PromptLists;
 use super::records::recorded;
 use super::subjobs::SubPlan;
+use super::tables::STAGES;
 use crate::error::{Class, Error, Result};
 
 /// What plugins are told of a request.
@@ -306,7 +307,7 @@ fn planned(
         return Ok(Some((all(), vec![])));
     };
     let (state, status) = recorded(job, manifest, || {
-        let call = Call::new(manifest, job, None, Some(Answer::default())).with_opened(opened);
+        let call = plugin.call(job, None, Some(Answer::default())).with_opened(opened);
         // SAFETY: `told` and the table live until the function returns; the call is this one.
         let status = unsafe { plan(call.pointer(), told, &raw const host::PLAN) };
         Ok((call.end(status, "job.plan")?, status))

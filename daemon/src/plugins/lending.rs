@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use latentd_plugin_api::abi::{LATENTD_SKIP, latentd_job, latentd_plugin_entry};
 
 use super::artifact::Artifact;
-use super::call::{Call, Job};
+use super::call::Job;
 use super::library::Plugin;
 use super::objects::Objects;
 use super::opened::Opened;
@@ -37,7 +37,7 @@ impl Made {
         let mut pointer = std::ptr::null_mut();
         let Some(create) = entry.create else { return Ok((Self { entry, pointer }, Said::default())) };
         let _ends = Lending::begin(objects);
-        let call = Call::new(&plugin.manifest, job, Some(objects), None).with_opened(opened);
+        let call = plugin.call(job, Some(objects), None).with_opened(opened);
         // SAFETY: what is lent lives until the function returns; the call is this one.
         let status = unsafe { create(call.pointer(), told, &raw mut pointer) };
         let state = call.end(status, "create")?;

@@ -3,110 +3,55 @@
 //! What runs is a copy in the state folder, by its content's hash: the file that the user has may be replaced while jobs go on
 //! with what they began with. A library is not unloaded: threads, thread-local data and texts of it may be anywhere.
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::c_void;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use latentd_plugin_api::abi::{
-    ENTRY_SYMBOL, LATENTD_ABI_MAJOR, LATENTD_ATTENTION, LATENTD_BATCH_POST, LATENTD_CONDITIONING,
-    LATENTD_CONTROL_RESIDUALS, LATENTD_DENOISE_BEFORE, LATENTD_DENOISE_COMBINE, LATENTD_DENOISE_WRAP,
-    LATENTD_ENGINES, LATENTD_IMAGE_POST, LATENTD_INFOTEXT_PARSE, LATENTD_INFOTEXT_WRITE, LATENTD_JOB_PLAN,
-    LATENTD_LATENT_FINAL, LATENTD_NOISE_INIT, LATENTD_PASS_BEGIN, LATENTD_PROMPT_TAGS,
-    LATENTD_REQUEST_REWRITE, LATENTD_RPC_METHODS, LATENTD_UNET_BLOCK, latentd_attention_stage,
-    latentd_conditioning_stage, latentd_control_stage, latentd_denoise_stage, latentd_engine_stage,
-    latentd_infotext_stage, latentd_latents_stage, latentd_methods_extension, latentd_pass_stage,
-    latentd_pictures_stage, latentd_plan_extension, latentd_plugin_entry, latentd_rewrite_stage,
-    latentd_tags_stage, latentd_unet_block_stage,
-};
-
-use libloading::Library;
-use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::host::{self, SERVICES, text};
+use super::call::{Answer, Call, Job};
+use super::host;
+use super::isolated::{self, Remote};
 use super::manifest::Manifest;
-use super::method_rows::MethodKind;
-use super::status::name_of;
+use super::objects::Objects;
+use super::search::{self, is_library, manifest_beside};
+use super::settings::Limits;
+use super::tables::{self, Tables};
 use crate::error::{Class, Error, Result};
-use crate::library::hex;
 use crate::state_dir::make_private;
 
 /// A plugin that may be called.
 pub(super) struct Plugin {
     pub manifest: Manifest,
     pub tables: Tables,
+    /// Where its processes are, if it runs in some of its own.
+    pub remote: Option<Arc<Remote>>,
 }
 
-macro_rules! stages {
-    ($($field:ident: $table:ident.$function:ident = $id:ident),* $(,)?) => {
-        /// The stages that this host has.
-        pub(super) const STAGES: &[&str] = &[$($id),*];
-
-        /// The tables of a plugin, as far as it has them. They are constants of a library that stays.
-        #[derive(Clone, Copy)]
-        pub(super) struct Tables {
-            pub entry: &'static latentd_plugin_entry,
-            pub plan: Option<&'static latentd_plan_extension>,
-            pub methods: Option<&'static latentd_methods_extension>,
-            pub engines: Option<&'static latentd_engine_stage>,
-            $(pub $field: Option<&'static $table>),*
-        }
-
-        impl Tables {
-            /// Those that `table` gives by their ids; an error if one has no function.
-            fn of(
-                entry: &'static latentd_plugin_entry,
-                plan: *const c_void,
-                (methods, engines): (Option<*const c_void>, Option<*const c_void>),
-                table: impl Fn(&'static str) -> Result<Option<*const c_void>, String>,
-            ) -> Result<Self, String> {
-                let plan = kept(Some(plan).filter(|table| !table.is_null()));
-                let engines: Option<&'static latentd_engine_stage> = kept(engines);
-                let methods: Option<&'static latentd_methods_extension> = kept(methods);
-                let tables = Self { entry, plan, methods, engines, $($field: kept(table($id)?)),* };
-                let lacks = [
-                    (LATENTD_JOB_PLAN, tables.plan.is_some_and(|table| table.plan.is_none())),
-                    (
-                        LATENTD_RPC_METHODS,
-                        tables.methods.is_some_and(|table| table.quick.is_none() && table.run.is_none()),
-                    ),
-                    (LATENTD_ENGINES, tables.engines.is_some_and(|table| table.run.is_none())),
-                    $(($id, tables.$field.is_some_and(|table| table.$function.is_none()))),*
-                ];
-                match lacks.into_iter().find(|(_, lacks)| *lacks) {
-                    Some((id, _)) => Err(format!("its table {id} has no function, or too small a size")),
-                    None => Ok(tables),
-                }
-            }
-        }
-    };
+impl Plugin {
+    /// A call of one of its functions.
+    pub(super) fn call<'a>(
+        &'a self,
+        job: &'a dyn Job,
+        objects: Option<&'a RefCell<Objects>>,
+        plan: Option<Answer>,
+    ) -> Call<'a> {
+        let remote = self.remote.as_ref().map(|remote| -> &(dyn Any + Send + Sync) { remote });
+        Call::new(&self.manifest, job, objects, plan).with_remote(remote)
+    }
 }
 
-stages! {
-    conditioning: latentd_conditioning_stage.run = LATENTD_CONDITIONING,
-    request_rewrite: latentd_rewrite_stage.run = LATENTD_REQUEST_REWRITE,
-    pass_begin: latentd_pass_stage.run = LATENTD_PASS_BEGIN,
-    prompt_tags: latentd_tags_stage.run = LATENTD_PROMPT_TAGS,
-    noise_init: latentd_latents_stage.run = LATENTD_NOISE_INIT,
-    denoise_before: latentd_denoise_stage.run = LATENTD_DENOISE_BEFORE,
-    denoise_wrap: latentd_denoise_stage.run = LATENTD_DENOISE_WRAP,
-    attention: latentd_attention_stage.run = LATENTD_ATTENTION,
-    control_residuals: latentd_control_stage.run = LATENTD_CONTROL_RESIDUALS,
-    unet_block: latentd_unet_block_stage.run = LATENTD_UNET_BLOCK,
-    denoise_combine: latentd_denoise_stage.run = LATENTD_DENOISE_COMBINE,
-    latent_final: latentd_latents_stage.run = LATENTD_LATENT_FINAL,
-    image_post: latentd_pictures_stage.run = LATENTD_IMAGE_POST,
-    batch_post: latentd_pictures_stage.run = LATENTD_BATCH_POST,
-    infotext_write: latentd_pictures_stage.run = LATENTD_INFOTEXT_WRITE,
-    infotext_parse: latentd_infotext_stage.run = LATENTD_INFOTEXT_PARSE,
-}
+/// What was tried, by the hash of the library and whether it runs in processes of its own.
+type Tried = HashMap<(String, bool), Result<Arc<Plugin>>>;
 
-/// Libraries that were loaded, by their hashes.
+/// Libraries that were loaded.
 pub(super) struct Libraries {
     /// Where copies lie.
     folder: PathBuf,
-    loaded: Mutex<HashMap<String, Result<Arc<Plugin>>>>,
+    loaded: Mutex<Tried>,
 }
 
 impl Libraries {
@@ -121,40 +66,88 @@ impl Libraries {
         Self { folder, loaded: Mutex::default() }
     }
 
+    fn loaded(&self) -> MutexGuard<'_, Tried> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of a library that were tried.
+    fn tried(&self, sha256: &str) -> Vec<Result<Arc<Plugin>>> {
+        let loaded = self.loaded();
+        [false, true]
+            .into_iter()
+            .filter_map(|apart| loaded.get(&(sha256.to_owned(), apart)).cloned())
+            .collect()
+    }
+
     pub(super) fn is_loaded(&self, sha256: &str) -> bool {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).is_some_and(Result::is_ok)
+        self.tried(sha256).iter().any(Result::is_ok)
     }
 
-    /// Why a library that was tried could not be loaded.
+    /// Why a library that was tried could not be loaded, or is not used any more.
     pub(super) fn failure(&self, sha256: &str) -> Option<String> {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.get(sha256).and_then(|tried| tried.as_ref().err()).map(|error| error.text.clone())
+        let tried = self.tried(sha256);
+        let set_aside = tried.iter().flatten().find_map(|plugin| plugin.remote.as_ref()?.set_aside());
+        set_aside.or_else(|| tried.into_iter().find_map(Result::err).map(|error| error.text))
     }
 
-    /// A library that could not be loaded is tried once more.
+    /// A library that could not be loaded, or was set aside, is tried once more.
     pub(super) fn try_again(&self, sha256: &str) {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.get(sha256).is_some_and(Result::is_err) {
-            loaded.remove(sha256);
-        }
+        let mut loaded = self.loaded();
+        loaded.retain(|(of, _), tried| of != sha256 || tried.is_ok());
+        let plugins =
+            loaded.iter().filter(|((of, _), _)| of == sha256).filter_map(|(_, tried)| tried.as_ref().ok());
+        plugins.filter_map(|plugin| plugin.remote.as_ref()).for_each(|remote| remote.enable());
     }
 
-    /// The plugin in the file at `path`, whose content has this hash.
-    pub(super) fn load(&self, path: &Path, sha256: &str, manifest: &Manifest) -> Result<Arc<Plugin>> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tried) = loaded.get(sha256) {
-            return tried.clone();
+    /// The plugin in the file at `path`, whose content has this hash; in processes of its own if there are limits for them.
+    pub(super) fn load(
+        &self,
+        path: &Path,
+        sha256: &str,
+        manifest: &Manifest,
+        limits: Option<Limits>,
+    ) -> Result<Arc<Plugin>> {
+        let is_apart = limits.is_some();
+        let key = (sha256.to_owned(), is_apart);
+        let mut loaded = self.loaded();
+        // What the configuration says now.
+        let now = loaded.get(&key).and_then(|tried| tried.as_ref().ok()?.remote.clone()).zip(limits.clone());
+        if let Some((remote, limits)) = now {
+            remote.limit(limits);
+        }
+        match loaded.get(&key) {
+            // A process may start another time.
+            Some(Err(_)) if is_apart => (),
+            Some(tried) => return tried.clone(),
+            None => (),
         }
         let failed = |reason| {
             Error::new(Class::Plugin, format!("plugin '{}' cannot be loaded: {reason}", manifest.name))
         };
-        check(manifest).map_err(failed)?;
+        tables::check(manifest).map_err(failed)?;
         let copy = self.copy(path, sha256, &manifest.name)?;
-        // What the system cannot load may lack another library, which somebody installs.
-        let library = opened(&copy).map_err(failed)?;
-        let made = begun(library, manifest).map_err(failed);
-        let made = made.map(|tables| Arc::new(Plugin { manifest: manifest.clone(), tables }));
-        loaded.insert(sha256.to_owned(), made.clone());
+        if !is_library(path) && !is_apart {
+            return Err(failed(
+                "an executable does not run within the daemon: say isolation = \"process\"".to_owned(),
+            ));
+        }
+        let made = if let Some(limits) = limits {
+            let begun = Remote::begin(&manifest.name, copy, limits).and_then(|(remote, has)| match manifest
+                .tables()
+                .find(|id| !has.tables.iter().any(|table| table == id))
+            {
+                Some(id) => Err(format!("its manifest names {id}, but it has no such table")),
+                None => Ok((isolated::tables(&has), Some(remote))),
+            });
+            begun.map_err(failed)
+        } else {
+            // What the system cannot load may lack another library, which somebody installs.
+            let library = tables::opened(&copy).map_err(failed)?;
+            tables::begun(library, manifest, &host::TABLE).map(|tables| (tables, None)).map_err(failed)
+        };
+        let made =
+            made.map(|(tables, remote)| Arc::new(Plugin { manifest: manifest.clone(), tables, remote }));
+        loaded.insert(key, made.clone());
         made
     }
 
@@ -166,131 +159,29 @@ impl Libraries {
         let folder = self.folder.join(sha256.get(..32).unwrap_or(sha256));
         make_private(&self.folder).map_err(|error| failed("cannot make", &error))?;
         make_private(&folder).map_err(|error| failed("cannot make a folder in", &error))?;
-        let bytes = std::fs::read(path).map_err(|error| {
-            Error::new(Class::Plugin, format!("plugin '{name}': {}: {error}", path.display()))
-        })?;
-        if hex(&Sha256::digest(&bytes)) != sha256 {
+        let read = |path: &Path| {
+            let wrong =
+                |error| Error::new(Class::Plugin, format!("plugin '{name}': {}: {error}", path.display()));
+            std::fs::read(path).map_err(wrong)
+        };
+        let bytes = read(path)?;
+        let is_same = if is_library(path) {
+            search::sha256(&[&bytes]) == sha256
+        } else {
+            search::sha256(&[&bytes, &read(&manifest_beside(path))?]) == sha256
+        };
+        if !is_same {
             let text = format!("plugin '{name}': {} is being changed; ask again", path.display());
             return Err(Error::new(Class::Plugin, text));
         }
-        let copy = folder.join(format!("{name}{}", std::env::consts::DLL_SUFFIX));
+        let suffix = if is_library(path) { std::env::consts::DLL_SUFFIX } else { "" };
+        let copy = folder.join(format!("{name}{suffix}"));
         crate::whole_file::write(&copy, &bytes).map_err(|error| failed("cannot write to", &error))?;
+        if !is_library(path) {
+            let ours = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(&copy, ours)
+                .map_err(|error| failed("cannot make executable what is in", &error))?;
+        }
         Ok(copy)
     }
-}
-
-/// Calls a library for the first time.
-fn begun(library: &'static Library, manifest: &Manifest) -> Result<Tables, String> {
-    let entry = entry(library)?;
-    init(entry)?;
-    tables(entry, manifest)
-}
-
-/// Whether this host has what a plugin needs.
-fn check(manifest: &Manifest) -> Result<(), String> {
-    let (major, minor) = manifest.abi;
-    if major != LATENTD_ABI_MAJOR {
-        return Err(foreign(major, minor));
-    }
-    let has = |id: &str| {
-        let extensions = [LATENTD_JOB_PLAN, LATENTD_RPC_METHODS, LATENTD_ENGINES];
-        SERVICES.contains(&id) || STAGES.contains(&id) || extensions.contains(&id)
-    };
-    match manifest.requires.iter().find(|id| !has(id)) {
-        Some(id) => Err(format!("it requires {id}, which this latentd does not have")),
-        None => Ok(()),
-    }
-}
-
-fn foreign(major: u32, minor: u32) -> String {
-    format!(
-        "it was built for ABI {major}.{minor}, this latentd has {LATENTD_ABI_MAJOR}.x: get the plugin's build for it"
-    )
-}
-
-/// Loads a library for good. Nothing of it is called but what the system calls as it loads one.
-fn opened(path: &Path) -> Result<&'static Library, String> {
-    // SAFETY: the user put this file into a folder of plugins that only they can write to: its code is trusted like the
-    // daemon's own as long as plugins run within it.
-    let library = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
-    Ok(Box::leak(Box::new(library)))
-}
-
-/// Loads a library and looks at its entry.
-pub(super) fn load(path: &Path, manifest: &Manifest) -> Result<&'static latentd_plugin_entry, String> {
-    check(manifest)?;
-    entry(opened(path)?)
-}
-
-/// What a library exports.
-fn entry(library: &'static Library) -> Result<&'static latentd_plugin_entry, String> {
-    // SAFETY: by the ABI the symbol is a constant of this type, or as much of it as its size says, which is looked at first.
-    let entry = unsafe { library.get::<*const latentd_plugin_entry>(ENTRY_SYMBOL.as_bytes()) };
-    let entry = entry.map_err(|_| format!("it exports no {ENTRY_SYMBOL}"))?;
-    let entry: *const latentd_plugin_entry = *entry;
-    // SAFETY: every version's entry begins with its size; it is a constant.
-    let entry = unsafe { host::taken(entry) }.ok_or_else(|| format!("its {ENTRY_SYMBOL} is null"))?;
-    let entry: &'static latentd_plugin_entry = Box::leak(Box::new(entry));
-    if entry.abi_major != LATENTD_ABI_MAJOR {
-        return Err(foreign(entry.abi_major, entry.abi_minor));
-    }
-    if entry.init.is_none() {
-        return Err("its entry has no init".to_owned());
-    }
-    if entry.extension.is_none() {
-        return Err("its entry has no extension".to_owned());
-    }
-    Ok(entry)
-}
-
-/// What a plugin does first of all.
-pub(super) fn init(entry: &latentd_plugin_entry) -> Result<(), String> {
-    let init = entry.init.ok_or("its entry has no init")?;
-    // SAFETY: `init` is called once, first of all, with a table that stays.
-    let status = unsafe { init(&raw const host::TABLE) };
-    if status != 0 {
-        return Err(format!("its init failed: {}", name_of(status)));
-    }
-    Ok(())
-}
-
-/// The tables of a plugin, of those stages that its manifest names.
-pub(super) fn tables(entry: &'static latentd_plugin_entry, manifest: &Manifest) -> Result<Tables, String> {
-    let extension = entry.extension.ok_or("its entry has no extension")?;
-    let table = |id: &str| -> *const c_void {
-        // SAFETY: the id is a text that outlives the call.
-        unsafe { extension(text(id)) }
-    };
-    let named = |id: &'static str, is_named: bool| -> Result<Option<*const c_void>, String> {
-        if !is_named {
-            return Ok(None);
-        }
-        let found = table(id);
-        if found.is_null() {
-            return Err(format!("its manifest names {id}, but it has no such table"));
-        }
-        Ok(Some(found))
-    };
-    let stage = |id| named(id, manifest.stages.iter().any(|stage| stage.id == id));
-    let engines = named(LATENTD_ENGINES, !manifest.engines.is_empty())?;
-    let methods = named(LATENTD_RPC_METHODS, !manifest.methods.is_empty())?;
-    let tables = Tables::of(entry, table(LATENTD_JOB_PLAN), (methods, engines), stage)?;
-    let of_kind = |kind| manifest.methods.iter().any(|row| row.kind == kind);
-    let lacks = [
-        ("quick", of_kind(MethodKind::Quick) && tables.methods.is_some_and(|table| table.quick.is_none())),
-        ("run", of_kind(MethodKind::Job) && tables.methods.is_some_and(|table| table.run.is_none())),
-    ];
-    match lacks.into_iter().find(|(_, lacks)| *lacks) {
-        Some((function, _)) => {
-            Err(format!("its table {LATENTD_RPC_METHODS} has no function {function}, or too small a size"))
-        }
-        None => Ok(tables),
-    }
-}
-
-/// A table as the type that its id says. It stays, as the library does.
-fn kept<T>(table: Option<*const c_void>) -> Option<&'static T> {
-    // SAFETY: every table begins with its size, and by its id is of this type.
-    let table = table.and_then(|table| unsafe { host::taken(table.cast::<T>()) })?;
-    Some(Box::leak(Box::new(table)))
 }

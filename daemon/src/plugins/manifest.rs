@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use latentd_client::protocol::LibraryKind;
+use latentd_plugin_api::abi::{LATENTD_ENGINES, LATENTD_RPC_METHODS};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
@@ -91,6 +92,15 @@ pub(crate) enum Place {
     Usual,
     Outermost,
     Innermost,
+}
+
+impl Manifest {
+    /// Ids of the tables that it says are there.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &str> {
+        let methods = (!self.methods.is_empty()).then_some(LATENTD_RPC_METHODS);
+        let engines = (!self.engines.is_empty()).then_some(LATENTD_ENGINES);
+        self.stages.iter().map(|stage| stage.id.as_str()).chain(methods).chain(engines)
+    }
 }
 
 /// The manifest in the bytes of a shared library.

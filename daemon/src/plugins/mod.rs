@@ -19,6 +19,7 @@ mod given;
 mod host;
 mod infotext;
 mod installing;
+mod isolated;
 mod job;
 mod keywords;
 mod known_methods;
@@ -42,6 +43,7 @@ mod settings;
 mod stages;
 mod status;
 mod subjobs;
+mod tables;
 mod tags;
 mod texts;
 mod validate;
@@ -68,6 +70,7 @@ pub(crate) use engines::{Alone, Engine};
 use engines::{Files, Unknown};
 pub(crate) use infotext::{ForeignText, Pair};
 pub(crate) use installing::{About, Package, find, remove};
+pub(crate) use isolated::run_guest;
 pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use known_methods::Known;
 use library::{Libraries, Plugin};
@@ -85,6 +88,7 @@ pub(crate) use rewrite::{MOST_REQUESTS, PromptText, Rewriter, Rewriting};
 pub(crate) use search::Folder;
 use search::{Found, Search};
 pub(crate) use settings::PluginConfigs;
+use settings::{Isolation, Limits};
 pub(crate) use stages::{JobStages, PassSources, Whole};
 pub(crate) use subjobs::{MOST_DEPTH, SubImage, SubJob, SubJobs, SubPicture, SubPictures, SubPlan};
 pub(crate) use tags::Tag;
@@ -259,6 +263,14 @@ impl Plugins {
         manifests.filter(|manifest| disabled(&manifest.name, &configs).is_none()).collect()
     }
 
+    /// Whether a plugin runs in processes of its own: all but ours do, which lie in the program's folder, unless the
+    /// configuration says otherwise.
+    fn is_apart(&self, name: &str, path: &Path) -> bool {
+        let is_ours = self.folders.iter().any(|folder| folder.is_programs && path.starts_with(&folder.path));
+        let said = self.configs().get(name).and_then(|config| config.isolation);
+        said.map_or(!is_ours, |isolation| isolation == Isolation::Process)
+    }
+
     fn load(&self, name: &str, versions: &Versions, found: &[Found]) -> Result<Arc<Plugin>> {
         let (path, (manifest, identity)) = named(name, versions, found)?;
         let configs = self.configs();
@@ -270,7 +282,15 @@ impl Plugins {
         if !self.libraries.is_loaded(&identity.sha256) {
             info!(plugin = name, version = manifest.version, path = %path.display(), "loading a plugin");
         }
-        self.libraries.load(&path, &identity.sha256, &manifest)
+        let limits = if self.is_apart(name, &path) {
+            let asked = self.agreements.granted(name, &identity.sha256);
+            let limits = configs.get(name).cloned().unwrap_or_default().limits(&asked);
+            let writes = [self.own_folder(name)?].into_iter().chain(limits.writes).collect();
+            Some(Limits { writes, ..limits })
+        } else {
+            None
+        };
+        self.libraries.load(&path, &identity.sha256, &manifest, limits)
     }
 }
 

@@ -12,7 +12,7 @@ use latentd_plugin_api::abi::{
     latentd_rewrite,
 };
 
-use super::call::{Call, Job};
+use super::call::Job;
 use super::given::{Given, GivenPicture};
 use super::host::text;
 use super::job::{JobFacts, described};
@@ -196,7 +196,7 @@ impl Rewriter {
         let Some(run) = self.plugin.tables.request_rewrite.and_then(|table| table.run) else {
             return Ok(Answer::default());
         };
-        let call = Call::new(&self.plugin.manifest, job, None, None).with_opened(opened);
+        let call = self.plugin.call(job, None, None).with_opened(opened);
         let begun = Instant::now();
         // SAFETY: what is lent lives until the function returns; the call is this one.
         let status = unsafe { run(call.pointer(), args) };

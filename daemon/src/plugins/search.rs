@@ -1,9 +1,10 @@
-//! Which plugins are there: the libraries in some folders, their manifests, and which of several of one name is used.
+//! Which plugins are there: the libraries in some folders, executables with a manifest beside, and which of several of one name
+//! is used.
 //!
 //! Nothing is loaded. What others may write is not taken: it would run with this user's rights.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::env::consts::DLL_SUFFIX;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -60,13 +61,16 @@ pub(crate) struct Identity {
 /// Looks for plugins, and remembers what it read of files that did not change since.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
-    known: HashMap<PathBuf, (Stamp, Outcome)>,
+    known: HashMap<PathBuf, (Stamps, Outcome)>,
     /// Files that were read so far.
     reads: u64,
 }
 
 /// What was read of a library.
 type Outcome = Result<(Manifest, Identity), Unread>;
+
+/// The files of a plugin as they were looked at: an executable's manifest is another one.
+type Stamps = (Stamp, Option<Stamp>);
 
 /// A file as it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +137,7 @@ impl Search {
     fn look_in(
         &mut self,
         folder: &Folder,
-        before: &HashMap<PathBuf, (Stamp, Outcome)>,
+        before: &HashMap<PathBuf, (Stamps, Outcome)>,
         found: &mut Vec<Found>,
     ) {
         let path = &folder.path;
@@ -143,7 +147,7 @@ impl Search {
             }
         };
         let listed =
-            fs::canonicalize(path).and_then(|whole| Ok((fs::metadata(&whole)?, libraries_in(path)?, whole)));
+            fs::canonicalize(path).and_then(|whole| Ok((fs::metadata(&whole)?, plugins_in(path)?, whole)));
         let (metadata, libraries, whole) = match listed {
             Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_named => return,
@@ -172,13 +176,13 @@ impl Search {
         }
     }
 
-    /// Opens a library in a folder, which is `whole` without links, once, and reads what was opened.
+    /// Opens a plugin in a folder, which is `whole` without links, once, and reads what was opened.
     fn look_at(
         &mut self,
         path: &Path,
         whole: &Path,
         is_programs: bool,
-        before: &HashMap<PathBuf, (Stamp, Outcome)>,
+        before: &HashMap<PathBuf, (Stamps, Outcome)>,
     ) -> Result<(Manifest, Identity), Refused> {
         let no_plugin = |error: io::Error| Refused::NoPlugin(error.to_string());
         let (file, metadata) = open(path, whole)?;
@@ -188,18 +192,27 @@ impl Search {
         {
             return Err(Refused::NoPlugin(why.clone()));
         }
+        let beside = if is_library(path) { None } else { Some(open(&manifest_beside(path), whole)?) };
         let stamp = Stamp::of(&metadata);
+        let stamps = (stamp, beside.as_ref().map(|(_, metadata)| Stamp::of(metadata)));
         let now = SystemTime::now();
         let read = match before.get(path) {
-            Some((known, read)) if *known == stamp => read.clone(),
+            Some((known, read)) if *known == stamps => read.clone(),
             _ => {
                 self.reads += 1;
                 let bytes = read_whole(&file, stamp).map_err(no_plugin)?;
-                manifest::read(&bytes).map(|manifest| (manifest, Identity::of(stamp, &bytes)))
+                match (&beside, stamps.1) {
+                    (Some((beside, _)), Some(of_manifest)) => {
+                        let written = read_whole(beside, of_manifest).map_err(no_plugin)?;
+                        let identity = Identity::of(stamp, &[&bytes, &written]);
+                        manifest::parse(&written).map(|manifest| (manifest, identity)).map_err(Unread::Wrong)
+                    }
+                    _ => manifest::read(&bytes).map(|manifest| (manifest, Identity::of(stamp, &[&bytes]))),
+                }
             }
         };
-        if stamp.is_settled(now) {
-            self.known.insert(path.to_owned(), (stamp, read.clone()));
+        if stamp.is_settled(now) && stamps.1.is_none_or(|stamp| stamp.is_settled(now)) {
+            self.known.insert(path.to_owned(), (stamps, read.clone()));
         }
         match (read, unsafe_file) {
             (Ok(_) | Err(Unread::Wrong(_)), Some(why)) => Err(Refused::Plugin(why)),
@@ -211,16 +224,16 @@ impl Search {
 }
 
 impl Identity {
-    fn of(stamp: Stamp, bytes: &[u8]) -> Self {
+    fn of(stamp: Stamp, parts: &[&[u8]]) -> Self {
         let Stamp { len, modified_ns, changed_ns: _, device, inode } = stamp;
-        Self { sha256: sha256(&[bytes]), len, modified_ns, device, inode }
+        Self { sha256: sha256(parts), len, modified_ns, device, inode }
     }
 }
 
 /// One library, wherever it lies: what a search of its folder would say of it.
 pub(super) fn look_at(path: &Path) -> Result<Manifest, String> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if !is_library(path) {
+    if !is_library(path) && !manifest_beside(path).exists() {
         return Err(format!(
             "its name does not end in {DLL_SUFFIX}: in a folder of plugins nobody would look at it"
         ));
@@ -240,24 +253,33 @@ pub(super) fn sha256(parts: &[&[u8]]) -> String {
     hex(&hash.finalize())
 }
 
-/// Whether a file is called as libraries are.
+/// Whether a file is called as libraries are; other plugins are executables.
 pub(super) fn is_library(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.len() > DLL_SUFFIX.len() && name.ends_with(DLL_SUFFIX)
 }
 
-/// What is called as libraries are.
-fn libraries_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut libraries = Vec::new();
+/// Where an executable's manifest lies.
+pub(super) fn manifest_beside(executable: &Path) -> PathBuf {
+    executable.with_extension("toml")
+}
+
+/// What is called as libraries are, and executables that have a manifest beside.
+fn plugins_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
         // One that is no UTF-8 could not be said to a client.
-        if name.to_str().is_some_and(|name| name.len() > DLL_SUFFIX.len() && name.ends_with(DLL_SUFFIX)) {
-            libraries.push(folder.join(name));
-        }
+        names.extend(entry?.file_name().to_str().map(str::to_owned));
     }
-    libraries.sort();
-    Ok(libraries)
+    let is_executable = |path: &Path| {
+        let manifest = manifest_beside(path);
+        let manifest = manifest.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        path.extension().is_none_or(|extension| extension != "toml")
+            && names.contains(manifest)
+            && fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o100 != 0)
+    };
+    let paths = names.iter().map(|name| folder.join(name));
+    Ok(paths.filter(|path| is_library(path) || is_executable(path)).collect())
 }
 
 /// The file that stands at `path`, in the folder `whole`; links are followed within that.

@@ -4,11 +4,14 @@
 //! tells.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map as JsonMap, Value as Json};
 
+use super::asks::Asks;
 use super::keywords::KEYWORDS;
 use super::parameters::{read_parameters, validate, with_defaults};
 
@@ -18,13 +21,74 @@ use super::parameters::{read_parameters, validate, with_defaults};
 pub(crate) struct PluginConfig {
     /// Whether it is used: one that is not is listed, and refused where a request names it.
     pub enabled: bool,
+    /// Where it runs. `process`: in processes of its own; if it crashes, hangs or takes too much memory, that costs one job.
+    /// `inline`: within the daemon, with all that this may: its crash is the daemon's, it cannot be ended, and it can read and
+    /// change whatever the user can. Plugins that come with latentd run inline if nothing is said, all others in processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// Seconds that one of its functions may take by itself in a process of its own, more than 0: while the daemon works for it,
+    /// its clock stands still. If nothing is said, 10 for what a request waits for as it comes, and 600 in a job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<f64>,
+    /// Bytes that a process of its own may allocate; tensors that it is given or asks for are counted apart. What it
+    /// has counts as the daemon's memory while it works.
+    pub memory_bytes: u64,
+    /// Folders and files outside of the system's that its processes may read, such as those of an interpreter and its packages.
+    pub reads: Vec<PathBuf>,
     /// Its own settings, by the schema in its manifest (`latentd plugins schema NAME --settings`).
     pub settings: JsonMap<String, Json>,
 }
 
+/// Where a plugin runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Isolation {
+    /// In processes of its own.
+    Process,
+    /// Within the daemon.
+    Inline,
+}
+
+impl PluginConfig {
+    /// What its processes may, with what the user agreed to of what it asks for.
+    pub(super) fn limits(&self, asked: &Asks) -> Limits {
+        let seconds = self.deadline_seconds.filter(|seconds| *seconds > 0.0);
+        let (reads, writes) = asked.paths(crate::paths::home().as_deref());
+        Limits {
+            deadline: seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            memory: self.memory_bytes.max(asked.memory.unwrap_or_default()),
+            network: asked.network,
+            reads: self.reads.iter().cloned().chain(reads).chain(writes.clone()).collect(),
+            writes,
+        }
+    }
+}
+
+/// What processes of a plugin may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// What a function may take by itself, if not as usual.
+    pub deadline: Option<Duration>,
+    /// Bytes that one may allocate.
+    pub memory: u64,
+    /// Whether it has the network.
+    pub network: bool,
+    /// What it may read besides.
+    pub reads: Vec<PathBuf>,
+    /// Where it may write.
+    pub writes: Vec<PathBuf>,
+}
+
 impl Default for PluginConfig {
     fn default() -> Self {
-        Self { enabled: true, settings: JsonMap::new() }
+        Self {
+            enabled: true,
+            isolation: None,
+            deadline_seconds: None,
+            memory_bytes: 512 << 20,
+            reads: vec![],
+            settings: JsonMap::new(),
+        }
     }
 }
 

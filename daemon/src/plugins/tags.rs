@@ -9,7 +9,7 @@ use latentd_client::protocol::PluginParams;
 use latentd_plugin_api::abi::{LATENTD_PROMPT_TAGS, latentd_list, latentd_tag, latentd_text};
 
 use super::Plugins;
-use super::call::{Call, Job};
+use super::call::Job;
 use super::given::GivenPicture;
 use super::host::{bytes, text};
 use super::library::Plugin;
@@ -105,7 +105,7 @@ impl Tagger {
         let Some(run) = self.plugin.tables.prompt_tags.and_then(|table| table.run) else {
             return Ok((None, vec![]));
         };
-        let call = Call::new(&self.plugin.manifest, job, None, None).with_opened(opened);
+        let call = self.plugin.call(job, None, None).with_opened(opened);
         let begun = Instant::now();
         // SAFETY: what is lent lives until the function returns; the call is this one.
         let status = unsafe { run(call.pointer(), args) };

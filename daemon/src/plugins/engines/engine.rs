@@ -8,7 +8,7 @@ use latentd_plugin_api::abi::{LATENTD_SKIP, latentd_engine_facts, latentd_engine
 
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
-use crate::plugins::call::{Answer, Call, Job};
+use crate::plugins::call::{Answer, Job};
 use crate::plugins::engine_calls::Needed;
 use crate::plugins::engine_kinds::Kind;
 use crate::plugins::host::{PLAN, bytes, text};
@@ -65,7 +65,7 @@ impl Engine {
         if let Some(describe) = plugin.tables.engines.and_then(|table| table.describe) {
             let opened = RefCell::new(Opened::new(file.iter().cloned().collect(), vec![]));
             let run = latentd_engine_run { file: u64::from(file.is_some()), ..asked(kind, entry) };
-            let call = Call::new(&plugin.manifest, job, None, Some(Answer::default()));
+            let call = plugin.call(job, None, Some(Answer::default()));
             let call = call.with_opened(&opened);
             // SAFETY: what is lent lives until the function returns; the call is this one.
             let status = unsafe { describe(call.pointer(), &raw const run, &raw const PLAN, &raw mut facts) };

@@ -13,7 +13,7 @@ use super::engine::{Engine, asked as described};
 use super::results;
 use crate::error::{Class, Error, Result};
 use crate::plugins::artifact::Artifact;
-use crate::plugins::call::{AtHand, Call, Job};
+use crate::plugins::call::{AtHand, Job};
 use crate::plugins::host::{bytes, detected, text};
 use crate::plugins::lending::{Lending, Made, Said};
 use crate::plugins::objects::{Content, Objects};
@@ -175,7 +175,7 @@ impl<'a> Engines<'a> {
             params: if asked.params.length == 0 { bytes(NOTHING) } else { asked.params },
             ..*asked
         };
-        let call = Call::new(&engine.plugin.manifest, self.job, Some(objects), None).with_opened(opened);
+        let call = engine.plugin.call(self.job, Some(objects), None).with_opened(opened);
         let call = call.with_at_hand(AtHand { engines: Some(self), ..AtHand::default() });
         let finds = engine.kind.finds();
         call.with(|state| state.detections = finds.then(Vec::new));

@@ -14,7 +14,7 @@ use crate::plugins::call::{Call, State};
 use crate::plugins::objects::Content;
 
 /// Bytes of a key.
-const KEY_BYTES: u64 = 64 << 10;
+pub(in crate::plugins) const KEY_BYTES: u64 = 64 << 10;
 
 pub(super) static CACHE: latentd_cache =
     latentd_cache { size: size_of::<latentd_cache>() as u32, reserved: 0, get: Some(get), put: Some(put) };

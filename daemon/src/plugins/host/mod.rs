@@ -37,16 +37,17 @@ use tracing::{debug, error, info, warn};
 
 use super::call::{Call, Recorded, State};
 pub(super) use attention::add_rule;
+pub(super) use cache::KEY_BYTES;
 pub(super) use engines::detected;
-pub(super) use plan::PLAN;
+pub(super) use plan::{NOTE_BYTES, PLAN};
 pub(super) use residuals::add_residual;
-pub(super) use serving::{bytes, taken, text};
-use serving::{call_of, misuse, objects, on_one_line, read_bytes, read_text, serve};
+pub(super) use serving::{bytes, call_of, fail_service, give_back, read_text, taken, text};
+use serving::{misuse, objects, on_one_line, read_bytes, serve};
 
 /// Slots that a stage may have.
 const MOST_SLOTS: u32 = 1 << 16;
 /// Bytes of all replies of one call.
-const REPLY_BYTES: u64 = 16 << 20;
+pub(super) const REPLY_BYTES: u64 = 16 << 20;
 
 macro_rules! services {
     ($($id:ident => $table:path),* $(,)?) => {
@@ -92,6 +93,12 @@ pub(super) static TABLE: latentd_host = latentd_host {
     replace: Some(replace),
     reply: Some(reply),
 };
+
+/// The table of a service as the type that its id says.
+pub(super) fn service_of<T>(id: &str) -> Option<&'static T> {
+    // SAFETY: tables stay, and an id's is of its type.
+    table(id).and_then(|table| unsafe { table.cast::<T>().as_ref() })
+}
 
 unsafe extern "C" fn service(id: latentd_text) -> *const c_void {
     // SAFETY: the plugin lends a text.

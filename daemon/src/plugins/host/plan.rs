@@ -12,7 +12,7 @@ use super::subjobs::plan_subjob;
 use crate::plugins::call::{Call, State, Want};
 
 /// Bytes that a plan may leave for its instances.
-const NOTE_BYTES: u64 = 1 << 20;
+pub(in crate::plugins) const NOTE_BYTES: u64 = 1 << 20;
 /// Places in the UNet that a plan may name.
 const MOST_SITES: u32 = 4096;
 

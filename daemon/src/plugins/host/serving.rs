@@ -69,7 +69,7 @@ impl From<Misuse> for Failure {
 ///
 /// # Safety
 /// `call` is null, or what a plugin was given with a call that has not returned.
-pub(super) unsafe fn call_of<'a>(call: *mut latentd_call) -> Option<&'a Call<'a>> {
+pub(in crate::plugins) unsafe fn call_of<'a>(call: *mut latentd_call) -> Option<&'a Call<'a>> {
     // SAFETY: it came from `Call::pointer`, by the caller's word.
     unsafe { call.cast::<Call<'a>>().as_ref() }
 }
@@ -110,6 +110,19 @@ pub(super) unsafe fn serve_nested(
     call.with(|state| answered(state, done))
 }
 
+/// What a service that fails leaves with the call, and answers.
+///
+/// # Safety
+/// As [`call_of`].
+pub(in crate::plugins) unsafe fn fail_service(
+    call: *mut latentd_call,
+    status: latentd_status,
+    text: &str,
+) -> latentd_status {
+    // SAFETY: as the caller says.
+    unsafe { serve(call, |_, _| Err(Failure(status, text.to_owned()))) }
+}
+
 /// Leaves with the call why a service fails.
 fn answered(state: &mut State<'_>, done: std::thread::Result<Served>) -> latentd_status {
     match done.unwrap_or_else(|panic| Err(Failure(LATENTD_FAILED, panic_text(panic.as_ref())))) {
@@ -135,7 +148,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 ///
 /// # Safety
 /// `text` points to as many bytes as it says, or is null.
-pub(super) unsafe fn read_text(text: latentd_text) -> String {
+pub(in crate::plugins) unsafe fn read_text(text: latentd_text) -> String {
     if text.data.is_null() {
         return String::new();
     }
@@ -243,7 +256,7 @@ pub(super) unsafe fn row_numbers(rows: *const u32, count: u32, all: usize) -> Se
 ///
 /// # Safety
 /// As [`taken`], and nobody else looks at it now.
-pub(super) unsafe fn give_back<T>(own: &T, given: *mut T) {
+pub(in crate::plugins) unsafe fn give_back<T>(own: &T, given: *mut T) {
     // SAFETY: it begins with its size, by the caller's word.
     let size = unsafe { given.cast_const().cast::<u32>().read_unaligned() } as usize;
     let (from, to) = (std::ptr::from_ref(own).cast::<u8>(), given.cast::<u8>());

@@ -12,7 +12,7 @@ use super::result;
 use crate::error::{Class, Error, Result};
 use crate::plugins::Plugins;
 use crate::plugins::artifact::Artifact;
-use crate::plugins::call::{Answer, AtHand, Call, Job};
+use crate::plugins::call::{Answer, AtHand, Job};
 use crate::plugins::engine_calls::{Needed, RunsEngines};
 use crate::plugins::engines::{Engine, Engines, JobOf};
 use crate::plugins::given::{Given, GivenPicture};
@@ -154,7 +154,7 @@ impl Method {
         let params = self.given.packed_for_plan();
         let told = described(&self.facts(), &params, &[]);
         let opened = RefCell::new(self.opened.clone());
-        let call = Call::new(&self.plugin.manifest, job, None, Some(Answer::default())).with_opened(&opened);
+        let call = self.plugin.call(job, None, Some(Answer::default())).with_opened(&opened);
         // SAFETY: what is lent lives until the function returns; the call is this one.
         let status = unsafe { plan(call.pointer(), &raw const told, &raw const host::PLAN) };
         let state = call.end(status, "job.plan")?;
@@ -214,7 +214,7 @@ impl Method {
         };
         let engines = Engines::new(of, job);
         let _ends = Lending::begin(&objects);
-        let call = Call::new(manifest, job, Some(&objects), None).with_opened(&opened);
+        let call = plugin.call(job, Some(&objects), None).with_opened(&opened);
         // They want an instance, as networks do.
         let at_hand: Option<&dyn RunsEngines> = if made.is_some() { Some(&engines) } else { None };
         let call =

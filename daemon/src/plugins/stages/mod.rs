@@ -40,14 +40,14 @@ use latentd_plugin_api::abi::{
 use crate::error::{Class, Error, Result};
 use crate::memory::Lease;
 use crate::plugins::artifact::Artifact;
-use crate::plugins::call::{AtHand, Call, Job, Recorded, Want};
+use crate::plugins::call::{AtHand, Job, Recorded, Want};
 use crate::plugins::engines::Engines;
 use crate::plugins::given::Decoded;
 use crate::plugins::job::{JobPlugins, Member};
 use crate::plugins::lending::{Lending, Made};
-use crate::plugins::library::Tables;
 use crate::plugins::objects::{Content, Image, Objects};
 use crate::plugins::opened::Opened;
+use crate::plugins::tables::Tables;
 pub(crate) use batch::Whole;
 pub(in crate::plugins) use pass_begin::{begun_contents, begun_pictures};
 use replacing::replace_all;
@@ -373,7 +373,7 @@ pub(in crate::plugins) fn call(
     let _ends = Lending::begin(objects);
     let lent = contents.iter().map(|content| objects.borrow_mut().lend(content.clone()));
     let handles = lent.collect::<Result<Vec<u64>, _>>().map_err(|misuse| wrong(misuse.to_string()))?;
-    let call = Call::new(&member.plugin.manifest, job, Some(objects), None);
+    let call = member.plugin.call(job, Some(objects), None);
     let call = call.with_at_hand(at_hand).with_opened(opened);
     let called = Called {
         instance: made.pointer(),

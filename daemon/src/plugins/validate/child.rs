@@ -21,7 +21,7 @@ use super::outcome::{Line, Outcome};
 use super::{
     engine_checks, infotext_checks, library_checks, method_checks, rewrite_checks, stage_checks, tags_checks,
 };
-use crate::plugins::{library, manifest, manifest::Manifest};
+use crate::plugins::{host, library, manifest, manifest::Manifest, tables};
 
 /// Does what it is told to with a library, until it is told to end.
 pub(crate) fn run(path: &Path, seed: u64, params: Option<PluginParams>) -> io::Result<()> {
@@ -73,19 +73,20 @@ impl Session<'_> {
         let loaded = || entry.ok_or_else(|| Outcome::Skipped("it is not loaded".to_owned()));
         match check.what {
             What::Load => {
-                let loaded = library::load(self.path, manifest).map_err(Outcome::Failed)?;
+                let loaded = tables::load(self.path, manifest).map_err(Outcome::Failed)?;
                 *entry = Some(loaded);
                 library_checks::entry(loaded, manifest)
             }
-            What::Init => library::init(loaded()?).map_err(Outcome::Failed),
+            What::Init => tables::init(loaded()?, &host::TABLE).map_err(Outcome::Failed),
             What::UnknownExtension => library_checks::unknown_extension(loaded()?),
             What::Tables => {
                 let entry = loaded()?;
                 let looked = library_checks::tables(entry, manifest);
                 if !matches!(looked, Err(Outcome::Failed(_))) {
                     let told = self.told.try_clone().map_err(|error| Outcome::Skipped(error.to_string()))?;
-                    let tables = library::tables(entry, manifest).map_err(Outcome::Failed)?;
-                    let plugin = Arc::new(library::Plugin { manifest: manifest.clone(), tables });
+                    let tables = tables::tables(entry, manifest).map_err(Outcome::Failed)?;
+                    let plugin =
+                        Arc::new(library::Plugin { manifest: manifest.clone(), tables, remote: None });
                     self.ready = Some(Ready::new(plugin, self.params.clone(), self.seed, told));
                 }
                 looked

@@ -11,7 +11,6 @@ use super::inputs::{Random, Values};
 use super::outcome::Outcome;
 use super::wider::Roomy;
 use crate::error::{Class, Error, Result};
-use crate::plugins::call::Call;
 use crate::plugins::engine_calls::{Answered, Asked, RunsEngines};
 use crate::plugins::engine_kinds::Kind;
 use crate::plugins::engines::{Engine, Engines, JobOf, coloured, described};
@@ -255,7 +254,7 @@ fn call(engine: &Engine, image: Option<Content>, behind: usize, job: &Bench) -> 
     let image = image.unwrap_or_default();
     let told = latentd_engine_run { image, params, ..described(engine.kind, &engine.entry) };
     let told = Roomy::of(&told, behind);
-    let call = Call::new(&engine.plugin.manifest, job, Some(&objects), None).with_opened(&opened);
+    let call = engine.plugin.call(job, Some(&objects), None).with_opened(&opened);
     let finds = engine.kind.finds();
     call.with(|state| state.detections = finds.then(Vec::new));
     // SAFETY: what is lent lives until the function returns; instance and call are this plugin's.

@@ -14,14 +14,13 @@ use super::outcome::Outcome;
 use super::schema;
 use super::wider::Roomy;
 use crate::error::Result;
-use crate::plugins::call::Call;
 use crate::plugins::host::{bytes, text};
 use crate::plugins::job::is_of_jobs;
-use crate::plugins::library::STAGES;
 use crate::plugins::manifest::Manifest;
 use crate::plugins::objects::Objects;
 use crate::plugins::parameters;
 use crate::plugins::stages::JobStages;
+use crate::plugins::tables::STAGES;
 use crate::schema::shorten;
 
 /// Parameters that are made up.
@@ -253,7 +252,7 @@ fn job(params: &[u8]) -> latentd_job {
 fn create(ready: &Ready, told: *const latentd_job) -> Result<()> {
     let Some(create) = ready.plugin.tables.entry.create else { return Ok(()) };
     let (bench, objects, mut made) = (Bench::new(), RefCell::<Objects>::default(), std::ptr::null_mut());
-    let call = Call::new(&ready.plugin.manifest, &bench, Some(&objects), None);
+    let call = ready.plugin.call(&bench, Some(&objects), None);
     // SAFETY: what is lent lives until the function returns; the call is this one.
     let status = unsafe { create(call.pointer(), told, &raw mut made) };
     call.end(status, "create")?;

@@ -6,8 +6,8 @@ use super::{
     engine_checks, infotext_checks, library_checks, method_checks, rewrite_checks, stage_checks, tags_checks,
 };
 use crate::plugins::engine_kinds::Kind;
-use crate::plugins::library::STAGES;
 use crate::plugins::manifest::Manifest;
+use crate::plugins::tables::STAGES;
 
 /// One thing to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
