@@ -1,13 +1,14 @@
 """Each fault of a plugin a hundred times: that every one costs its job alone, and that memory does not grow.
 
-    tests/.venv/bin/python tests/bench/plugin_faults.py [--times 100]
+    tests/.venv/bin/python tests/bench/plugin_faults.py [--times 100] [--inline]
 
+Plugins run in processes of their own, and one more does with its process whatever it likes; with `--inline` they run within the daemon.
 Builds the plugins of tests/fixtures/plugins with `cc`, and one in Rust that panics in whatever stage it is told with `cargo`. Each
 request with a fault must fail with the plugin's name and the stage's, or, where the fault is none to the host, draw the plain picture;
 jobs that a plugin holds up are cancelled within each stage, engine and method that a job can be in (not in infotext.parse and quick
 methods, which are in none), and one beside it is drawn. After each round of faults a request without plugins must have the plain
-bytes. Prints how many there were, how far the daemon's memory and its open files lie apart from the tenth round on, and whether it
-grows.
+bytes. Prints how many there were, how far the daemon's memory, its open files and its processes lie apart from the tenth round on, and
+whether it grows.
 """
 
 import argparse
@@ -100,6 +101,18 @@ WAITS: list[tuple[str, Waiting]] = [
     ("methods", ("methods.work", {"act": "wait"})),
 ]
 
+# What a plugin does with a process of its own, and what is said of that.
+HOSTILE: list[tuple[str, list[str]]] = [
+    ("segfault", ["SIGSEGV"]), ("abort", ["SIGABRT"]), ("exit", ["exit code 3"]), ("exit-cleanly", ["exit code 0"]),
+    ("throw", ["SIGABRT"]), ("overflow", ["SIGSEGV"]), ("loop", ["by itself, and was ended"]), ("sleep", ["by itself, and was ended"]),
+    ("release-twice", ["refused: released twice"]), ("use-after-release", ["refused: used after"]),
+    ("wrong-thread", ["refused: wrong thread"]), ("write-input", ["SIGSEGV"]), ("garbage", ["it sent a message of 4294967295 bytes"]),
+    ("half-a-message", ["by itself, and was ended"]), ("close", ["it closed its socket"]), ("flood", ["flooded"]),
+    ("ten-gigabytes", ["refused: "]), ("shared-gigabytes", ["refused: "]), ("fork", ["refused: "]), ("socket", ["refused: "]),
+    ("home", ["refused: "]), ("ptrace", ["refused: "]), ("kill-parent", ["refused: "]), ("memory-of-parent", ["refused: "]),
+    ("execute", ["refused: "]),
+]
+
 # Libraries that cannot be used, and what is said of them.
 BROKEN: list[tuple[str, list[str], str]] = [
     ("null-entries", ["-DNULL_ENTRIES"], "its entry has no init"),
@@ -154,6 +167,8 @@ def install(plugins: Path, work: Path) -> None:
     in_rust(work, "every-stage", [SOURCES / "every_stage.rs", SOURCES / "every_stage.toml"], "", plugins / "every-stage.so")
     subjobs = SOURCES / "rust_subjobs"
     in_rust(work, "rust-subjobs", [subjobs / "lib.rs", subjobs / "subjobs.toml"], 'serde_json = "1"\n', plugins / "subjobs.so")
+    subprocess.run(["c++", "-shared", "-fPIC", "-O1", "-pthread", "-I", ROOT / "plugin-api/include", "hostile.cpp", "-o",
+                    plugins / "hostile.so"], cwd=SOURCES, check=True)
     (plugins / "text.so").write_text("no library")
     other = bytearray((plugins / "faults.so").read_bytes())
     other[18] = 0xb7 if other[18] == 0x3e else 0x3e  # another processor
@@ -165,8 +180,8 @@ def install(plugins: Path, work: Path) -> None:
 class Round:
     """One round of all faults."""
 
-    def __init__(self, client: latentd.Client, plain: bytes) -> None:
-        self.client, self.plain, self.counts = client, plain, Counter()
+    def __init__(self, client: latentd.Client, plain: bytes, is_inline: bool) -> None:
+        self.client, self.plain, self.counts, self.is_inline = client, plain, Counter(), is_inline
 
     def draw(self, prompt: str = "a red circle", **fields: Any) -> bytes:
         result = self.client.txt2img(prompt, seed=1, steps=2, width=64, height=64, checkpoint="tiny-sd1", output={"format": "raw"}, **fields)
@@ -260,6 +275,11 @@ class Round:
         self.fails("not there", ["no plugin is called 'fualts'"], lambda: self.draw(plugins={"fualts": {}}))
         for plugin, waiting in WAITS:
             self.cancelled(plugin, waiting)
+        for how, words in [] if self.is_inline else HOSTILE:
+            self.fails("hostile processes", ["plugin 'hostile', image.post/draft-1: ", *words],
+                       lambda: self.draw(plugins={"hostile": {"how": how}}))
+            # Also so that it is not set aside.
+            self.is_plain("and the next of those", plugins={"hostile": {"how": "locale"}})
         listed = {Path(plugin.path).name: plugin for plugin in self.client.plugins().plugins}
         # Of two that are the same the first is used.
         for file, words in [("text.so", "not a shared library"), ("processor.so", "is a library for"), ("outside.so", "a link out of its folder"),
@@ -271,23 +291,40 @@ class Round:
         self.is_plain("plain requests between")
 
 
-def measure(times: int, program: Path) -> None:
+def processes(daemon: int) -> int:
+    """How many the daemon has started and not waited for."""
+    count = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            count += f"\nPPid:\t{daemon}\n" in status.read_text()
+        except OSError:
+            pass
+    return count
+
+
+def measure(times: int, program: Path, is_inline: bool) -> None:
     with tempfile.TemporaryDirectory() as state, tempfile.TemporaryDirectory() as work:
         install(Path(state) / "data/latentd/plugins", Path(work))
         socket = f"{state}/latentd.sock"
-        command = [program, "serve", "--socket", socket, "--state-dir", f"{state}/state", "--models-dir", ROOT / "tests/fixtures/models"]
+        config = Path(state) / "config.toml"
+        names = sorted(path.stem for path in (Path(state) / "data/latentd/plugins").iterdir())
+        inline = "".join(f'[plugins.{name}]\nisolation = "inline"\n' for name in names)
+        config.write_text(inline if is_inline else "[plugins.hostile]\ndeadline_seconds = 0.5\n")
+        command = [program, "serve", "--socket", socket, "--state-dir", f"{state}/state", "--models-dir", ROOT / "tests/fixtures/models",
+                   "--config", config]
         environment = {"XDG_DATA_HOME": f"{state}/data", "PATH": "/usr/bin:/bin", "HOME": state}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
         try:
             process.stdout.readline()
             with latentd.Client(socket) as client:
-                one = Round(client, b"")
+                one = Round(client, b"", is_inline)
                 one.plain = one.draw()
-                sizes, files = [], []
+                sizes, files, children = [], [], []
                 for _ in range(times):
                     one.run()
                     sizes.append(resident(process.pid))
                     files.append(len(os.listdir(f"/proc/{process.pid}/fd")))
+                    children.append(processes(process.pid))
             for kind, count in one.counts.items():
                 print(f"{count:7} {kind}")
             first = min(10, times // 2)
@@ -296,7 +333,7 @@ def measure(times: int, program: Path) -> None:
             began, ended = (statistics.median(part) / 2**20 for part in (sizes[first:first + third], sizes[-third:]))
             print(f"{sum(one.counts.values())} requests in {times} rounds; memory {middle / 2**20:.1f} MiB, {low:+.2f} to {high:+.2f} %; "
                   f"the middle of the first {third} rounds after {first} is {began:.1f} MiB, of the last {ended:.1f} MiB; "
-                  f"{min(files[first:])} to {max(files[first:])} open files")
+                  f"{min(files[first:])} to {max(files[first:])} open files, {min(children[first:])} to {max(children[first:])} processes")
         finally:
             process.terminate()
             process.wait()
@@ -305,9 +342,10 @@ def measure(times: int, program: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--inline", action="store_true", help="run plugins within the daemon")
     parser.add_argument("--latentd", type=Path, default=ROOT / "target/release/latentd")
     args = parser.parse_args()
-    measure(args.times, args.latentd)
+    measure(args.times, args.latentd, args.inline)
 
 
 if __name__ == "__main__":
