@@ -126,6 +126,7 @@ async fn a_plugin_that_ends_again_and_again_is_set_aside() {
     let text = refused(within(daemon.client().await.txt2img(&asking("nothing"))).await, ErrorName::Plugin);
     assert!(text.contains("set aside") && text.contains("plugins enable hostile"), "{text}");
     let listed = within(daemon.client().await.plugins()).await.expect("listed").plugins;
+    assert_eq!(listed[0].isolation.as_deref(), Some("process"));
     assert!(listed[0].reason.as_deref().is_some_and(|why| why.contains("5 times in a row")), "{listed:?}");
 }
 

@@ -8,7 +8,7 @@ use latentd_client::protocol::{
 use latentd_models::image::Picture;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Daemon, refused, small, within};
+use crate::harness::{Daemon, Options, refused, small, within};
 use crate::plugin_library::{build, folder_of, install};
 
 /// The example that darkens corners.
@@ -187,11 +187,25 @@ fn faults(flags: &[&str]) -> Vec<u8> {
 
 const STAGES: [&str; 3] = ["noise.init/draft-1", "denoise.combine/draft-1", "image.post/draft-1"];
 
+/// Where a plugin may run.
+const PLACES: [&str; 2] = ["process", "inline"];
+
+/// A daemon that runs the plugin `faults` there.
+fn running_faults(isolation: &str) -> Daemon {
+    let config = format!("[plugins.faults]\nisolation = \"{isolation}\"\n");
+    Daemon::with(Options { config, ..Options::default() })
+}
+
 #[tokio::test]
 async fn a_fault_costs_one_job_which_names_plugin_and_stage() {
-    let daemon = Daemon::start();
-    install(&daemon, "faults.so", &faults(&[]));
-    let expected = png(&draw(&daemon, &plain()).await.images[0]).to_vec();
+    for isolation in PLACES {
+        each_fault(&running_faults(isolation)).await;
+    }
+}
+
+async fn each_fault(daemon: &Daemon) {
+    install(daemon, "faults.so", &faults(&[]));
+    let expected = png(&draw(daemon, &plain()).await.images[0]).to_vec();
     let all = [
         ("fail", ErrorName::Plugin, "as asked"),
         ("fail-silent", ErrorName::Plugin, "it answered FAILED and said no more"),
@@ -209,7 +223,7 @@ async fn a_fault_costs_one_job_which_names_plugin_and_stage() {
             let beside = daemon.client().await;
             let beside = within(beside.submit("txt2img", &plain(), None)).await.expect("submitted");
             let params = request("faults", json!({"fault": fault, "at": stage}));
-            let text = fails(&daemon, &params, name).await;
+            let text = fails(daemon, &params, name).await;
             assert!(text.starts_with(&format!("plugin 'faults', {stage}: ")), "{fault}: {text}");
             assert!(text.contains(words), "{fault}: {text}");
             let drawn = within(daemon.client().await.wait(&beside)).await.expect("drawn");
@@ -217,23 +231,23 @@ async fn a_fault_costs_one_job_which_names_plugin_and_stage() {
         }
     }
     let nan = request("faults", json!({"fault": "nan"}));
-    let text = fails(&daemon, &nan, ErrorName::Plugin).await;
+    let text = fails(daemon, &nan, ErrorName::Plugin).await;
     assert!(text.contains("denoise.combine/draft-1: slot 0: number 0 of [1, 4, 8, 8] is NaN"), "{text}");
     let stale = request("faults", json!({"fault": "stale-handle", "at": STAGES[1]}));
-    let text = fails(&daemon, &stale, ErrorName::Plugin).await;
+    let text = fails(daemon, &stale, ErrorName::Plugin).await;
     assert!(text.contains("is no handle, or no longer one"), "{text}");
     // What is refused to the plugin, and what it may do without harm.
     for fault in ["none", "zero", "write-argument", "leak"] {
-        let drawn = draw(&daemon, &request("faults", json!({"fault": fault}))).await;
+        let drawn = draw(daemon, &request("faults", json!({"fault": fault}))).await;
         assert_eq!(picture(&drawn.images[0]).pixels, picture_of(&expected).pixels, "{fault}");
         assert!(drawn.notices.is_empty() && drawn.plugin_timings.contains_key("faults"), "{drawn:?}");
     }
-    let said = draw(&daemon, &request("faults", json!({"fault": "notice"}))).await;
+    let said = draw(daemon, &request("faults", json!({"fault": "notice"}))).await;
     assert_eq!(said.notices, ["plugin 'faults': from the plugin"]);
     let strict = Txt2ImgParams { strict: true, ..request("faults", json!({"fault": "notice"})) };
-    let text = fails(&daemon, &strict, ErrorName::Plugin).await;
+    let text = fails(daemon, &strict, ErrorName::Plugin).await;
     assert!(text.contains("from the plugin"), "{text}");
-    assert_eq!(png(&draw(&daemon, &plain()).await.images[0]), expected);
+    assert_eq!(png(&draw(daemon, &plain()).await.images[0]), expected);
 }
 
 fn picture_of(png: &[u8]) -> Picture {
@@ -250,6 +264,13 @@ async fn libraries_that_cannot_be_used_say_why() {
         (&["-DFAULT_CREATE"], ErrorName::Plugin, "plugin 'faults', create: create fails, as asked"),
         (&["-DPLAN_REFUSE"], ErrorName::InvalidParams, "job.plan: params.fault is not to the plan's taste"),
     ] {
+        for isolation in PLACES {
+            let daemon = running_faults(isolation);
+            install(&daemon, "faults.so", &faults(flags));
+            let text = fails(&daemon, &request("faults", json!({})), name).await;
+            assert!(text.contains(words), "{flags:?}: {text}");
+            draw(&daemon, &plain()).await;
+        }
         let daemon = Daemon::start();
         install(&daemon, "faults.so", &faults(flags));
         let text = fails(&daemon, &request("faults", json!({})), name).await;
@@ -283,16 +304,21 @@ async fn newer_plugins_and_plans_are_taken() {
 
 #[tokio::test]
 async fn a_job_is_cancelled_in_each_stage() {
-    let daemon = Daemon::start();
-    install(&daemon, "faults.so", &faults(&[]));
+    for isolation in PLACES {
+        cancelled(&running_faults(isolation)).await;
+    }
+}
+
+async fn cancelled(daemon: &Daemon) {
+    install(daemon, "faults.so", &faults(&[]));
     let client = daemon.client().await;
-    let expected = draw(&daemon, &plain()).await;
+    let expected = draw(daemon, &plain()).await;
     for stage in STAGES {
         let params = request("faults", json!({"fault": "wait", "at": stage}));
         let job = within(client.submit("txt2img", &params, None)).await.expect("submitted");
         daemon.wait_log(&format!("waits at {stage}"));
         within(client.cancel(&job)).await.expect("cancelled");
         refused(within(client.wait(&job)).await, ErrorName::Cancelled);
-        assert_eq!(png(&draw(&daemon, &plain()).await.images[0]), png(&expected.images[0]));
+        assert_eq!(png(&draw(daemon, &plain()).await.images[0]), png(&expected.images[0]));
     }
 }

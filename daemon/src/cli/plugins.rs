@@ -75,7 +75,19 @@ enum PluginsCommand {
 /// A plugin, as lines.
 fn lines(plugin: &PluginEntry) -> String {
     let PluginEntry {
-        name, version, path, state, reason, stages, methods, engines, saves, asks, agreed, ..
+        name,
+        version,
+        path,
+        state,
+        reason,
+        stages,
+        methods,
+        engines,
+        saves,
+        asks,
+        agreed,
+        isolation,
+        ..
     } = plugin;
     let cell = |text: &Option<String>| text.as_deref().map_or("-".into(), |text| visible(text).into_owned());
     let engines =
@@ -85,8 +97,9 @@ fn lines(plugin: &PluginEntry) -> String {
     let asks = install::asked(asks);
     let asks =
         (!agreed).then(|| format!("asks for {} (not agreed to: latentd plugins enable)", asks.join(", ")));
+    let inline = (isolation.as_deref() == Some("inline")).then(|| "runs within the daemon".to_owned());
     let parts: Vec<String> =
-        stages.iter().cloned().chain(methods).chain(engines).chain(saves).chain(asks).collect();
+        stages.iter().cloned().chain(methods).chain(engines).chain(saves).chain(asks).chain(inline).collect();
     let stages = if parts.is_empty() { "-".into() } else { visible(&parts.join(", ")).into_owned() };
     let reason = reason.as_ref().map_or_else(String::new, |why| format!("  {}\n", visible(why)));
     let (name, version, path) = (cell(name), cell(version), visible(path));
@@ -139,6 +152,13 @@ pub(super) async fn run(global: &GlobalArgs, args: PluginsArgs) -> Result<ExitCo
                 say(&format!("latentd: there are none; put one into {}", visible(&folder)));
             }
             print(&list.plugins.iter().map(lines).collect::<String>())?;
+            let has_apart = list.plugins.iter().any(|plugin| plugin.isolation.as_deref() == Some("process"));
+            for lack in list.not_confined.iter().filter(|_| has_apart) {
+                say(&format!(
+                    "latentd: this kernel cannot deny to plugins all that it should: {}",
+                    visible(lack)
+                ));
+            }
         }
         PluginsCommand::New { name, lang, folder } => new_plugin::run(&name, lang, folder)?,
         PluginsCommand::Install(args) => install::install(&args)?,

@@ -1,5 +1,7 @@
 //! What is installed, as lists have it.
 
+use std::path::Path;
+
 use latentd_client::protocol::{PluginEntry, PluginList, PluginMethod, PluginState};
 
 use super::agreements::Agreements;
@@ -7,7 +9,8 @@ use super::engines::{Files, own_names};
 use super::library::Libraries;
 use super::method_rows::MethodRow;
 use super::search::{Folder, Found, Search};
-use super::settings::{PluginConfigs, settled};
+use super::settings::{Isolation, PluginConfigs, settled};
+use crate::sandbox;
 use crate::suggest::advice;
 
 /// A method as lists have it.
@@ -19,8 +22,9 @@ fn told_method(row: MethodRow) -> PluginMethod {
 /// What is installed in these folders, looked at by itself.
 pub(crate) fn look(folders: &[Folder], configs: &PluginConfigs, agreements: &Agreements) -> PluginList {
     let found = Search::default().search(folders);
-    let plugins = found.into_iter().map(|found| entry(found, configs, None, agreements, &|_| vec![]));
-    PluginList { plugins: plugins.collect() }
+    let plugins =
+        found.into_iter().map(|found| entry(found, (folders, configs), None, agreements, &|_| vec![]));
+    PluginList { plugins: plugins.collect(), not_confined: sandbox::lacks() }
 }
 
 /// What the configuration says of plugins that are not there.
@@ -37,13 +41,13 @@ pub(crate) fn configured_in_vain(configs: &PluginConfigs, list: &PluginList) -> 
 /// A library as it is listed; of none that is loaded if there are no `libraries`.
 pub(super) fn entry(
     found: Found,
-    configs: &PluginConfigs,
+    (folders, configs): (&[Folder], &PluginConfigs),
     libraries: Option<&Libraries>,
     agreements: &Agreements,
     files: Files<'_>,
 ) -> PluginEntry {
     let path = found.path.to_string_lossy().into_owned();
-    let Found { outcome, set_aside, .. } = found;
+    let Found { path: found_path, outcome, set_aside } = found;
     let (manifest, identity) = match outcome {
         Ok(read) => read,
         Err(reason) => {
@@ -71,6 +75,7 @@ pub(super) fn entry(
     let (major, minor) = manifest.abi;
     let is_agreed =
         manifest.asks.is_nothing() || agreements.granted(&manifest.name, &identity.sha256) == manifest.asks;
+    let is_apart = runs_apart(&manifest.name, &found_path, folders, configs);
     let kinds = manifest.engines.iter().map(|named| named.kind);
     let engines = kinds.map(|kind| (kind.name().to_owned(), own_names(kind, &manifest, files))).collect();
     PluginEntry {
@@ -88,8 +93,17 @@ pub(super) fn entry(
         uses: manifest.requires.into_iter().chain(manifest.uses).collect(),
         asks: manifest.asks.told(),
         agreed: is_agreed,
+        isolation: Some(if is_apart { "process" } else { "inline" }.to_owned()),
         saves: manifest.saves.into_iter().map(|kind| kind.name().to_owned()).collect(),
     }
+}
+
+/// Whether a plugin runs in processes of its own: all but ours do, which lie in the program's folder, unless the configuration says
+/// otherwise.
+pub(super) fn runs_apart(name: &str, path: &Path, folders: &[Folder], configs: &PluginConfigs) -> bool {
+    let is_ours = folders.iter().any(|folder| folder.is_programs && path.starts_with(&folder.path));
+    let said = configs.get(name).and_then(|config| config.isolation);
+    said.map_or(!is_ours, |isolation| isolation == Isolation::Process)
 }
 
 /// Why the configuration keeps a plugin from being used, if so.

@@ -57,6 +57,7 @@ use tracing::info;
 
 use crate::error::{Class, Error, Result};
 use crate::live::Live;
+use crate::sandbox;
 use crate::schema::shorten;
 use crate::state_dir::make_private;
 use crate::suggest::nearest;
@@ -75,7 +76,7 @@ pub(crate) use job::{JobFacts, JobPlugins, Settled};
 use known_methods::Known;
 use library::{Libraries, Plugin};
 pub(crate) use listing::{configured_in_vain, look};
-use listing::{disabled, entry};
+use listing::{disabled, entry, runs_apart};
 use manifest::Manifest;
 pub(crate) use manifest::check_name;
 pub(crate) use method_rows::MethodKind;
@@ -87,8 +88,8 @@ pub(crate) use resources::{FileToSave, HeldPicture, Resources};
 pub(crate) use rewrite::{MOST_REQUESTS, PromptText, Rewriter, Rewriting};
 pub(crate) use search::Folder;
 use search::{Found, Search};
+use settings::Limits;
 pub(crate) use settings::PluginConfigs;
-use settings::{Isolation, Limits};
 pub(crate) use stages::{JobStages, PassSources, Whole};
 pub(crate) use subjobs::{MOST_DEPTH, SubImage, SubJob, SubJobs, SubPicture, SubPictures, SubPlan};
 pub(crate) use tags::Tag;
@@ -155,8 +156,10 @@ impl Plugins {
     pub(crate) fn list(&self, files: Files<'_>) -> PluginList {
         let (found, configs) = (self.found(), self.configs());
         let (libraries, agreements) = (Some(&self.libraries), &self.agreements);
-        let plugins = found.into_iter().map(|found| entry(found, &configs, libraries, agreements, files));
-        PluginList { plugins: plugins.collect() }
+        let plugins = found
+            .into_iter()
+            .map(|found| entry(found, (&self.folders, &configs), libraries, agreements, files));
+        PluginList { plugins: plugins.collect(), not_confined: sandbox::lacks() }
     }
 
     /// A plugin that could not be loaded, or was set aside, may be used again; what is said of it then.
@@ -263,14 +266,6 @@ impl Plugins {
         manifests.filter(|manifest| disabled(&manifest.name, &configs).is_none()).collect()
     }
 
-    /// Whether a plugin runs in processes of its own: all but ours do, which lie in the program's folder, unless the
-    /// configuration says otherwise.
-    fn is_apart(&self, name: &str, path: &Path) -> bool {
-        let is_ours = self.folders.iter().any(|folder| folder.is_programs && path.starts_with(&folder.path));
-        let said = self.configs().get(name).and_then(|config| config.isolation);
-        said.map_or(!is_ours, |isolation| isolation == Isolation::Process)
-    }
-
     fn load(&self, name: &str, versions: &Versions, found: &[Found]) -> Result<Arc<Plugin>> {
         let (path, (manifest, identity)) = named(name, versions, found)?;
         let configs = self.configs();
@@ -282,7 +277,7 @@ impl Plugins {
         if !self.libraries.is_loaded(&identity.sha256) {
             info!(plugin = name, version = manifest.version, path = %path.display(), "loading a plugin");
         }
-        let limits = if self.is_apart(name, &path) {
+        let limits = if runs_apart(name, &path, &self.folders, &configs) {
             let asked = self.agreements.granted(name, &identity.sha256);
             let limits = configs.get(name).cloned().unwrap_or_default().limits(&asked);
             let writes = [self.own_folder(name)?].into_iter().chain(limits.writes).collect();

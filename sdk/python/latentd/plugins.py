@@ -66,6 +66,8 @@ class PluginEntry:
     agreed: bool = False
     """Whether the user agreed to all of that, for this content of its file; true if it asks for nothing. What was not agreed
     to it does without."""
+    isolation: Optional[str] = None
+    """Where it runs: ``"process"``, one of its own, or ``"inline"``, within the daemon."""
     uses: List[str] = field(default_factory=list)
     """What of the daemon it works with: services such as ``"network/draft-1"``, or ``"subjob/draft-1"`` of those that draw on
     their own."""
@@ -90,6 +92,8 @@ class PluginList:
 
     plugins: List[PluginEntry]
     """All that were found, those too that cannot be used."""
+    not_confined: List[str] = field(default_factory=list)
+    """What the daemon's kernel cannot deny to plugins that run in processes of their own, in words."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class PluginSchema:
 
 def parse_plugin_list(value: Any) -> PluginList:
     """The result of ``plugins.list``."""
-    return PluginList([parse_plugin_entry(plugin) for plugin in member(value, "plugins", list)])
+    plugins = [parse_plugin_entry(plugin) for plugin in member(value, "plugins", list)]
+    return PluginList(plugins, [str(lack) for lack in member(value, "not_confined", list)])
 
 
 def parse_plugin_line(value: Any) -> PluginLine:
@@ -148,6 +153,7 @@ def parse_plugin_entry(value: Any) -> PluginEntry:
         saves=[str(kind) for kind in member(value, "saves", list)],
         asks=_asks(member(value, "asks", dict)),
         agreed=member(value, "agreed", bool),
+        isolation=value.get("isolation"),
         engines={str(kind): [str(name) for name in names] for kind, names in member(value, "engines", dict).items()},
         uses=[str(service) for service in member(value, "uses", list)],
     )

@@ -16,6 +16,9 @@ use serde_json::{Map as JsonMap, Value as Json};
 pub struct PluginList {
     /// All that were found, those too that cannot be used.
     pub plugins: Vec<PluginEntry>,
+    /// What the daemon's kernel cannot deny to plugins that run in processes of their own, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_confined: Vec<String>,
 }
 
 /// A plugin's file, and what became of it.
@@ -63,6 +66,9 @@ pub struct PluginEntry {
     /// Whether the user agreed to all of that, for this content of its file; true if it asks for nothing. What was not agreed
     /// to it does without.
     pub agreed: bool,
+    /// Where it runs: `process`, one of its own, or `inline`, within the daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<String>,
     /// What of the daemon it works with: services such as `network/draft-1`, or `subjob/draft-1` of those that draw on their own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uses: Vec<String>,
