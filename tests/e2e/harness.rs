@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use latentd_client::Client;
@@ -162,9 +162,26 @@ impl Drop for Daemon {
     }
 }
 
+/// `latentd` in a folder without anything else: plugins of ours that were built lie beside the program itself, and would be found.
+pub(crate) fn alone() -> &'static Path {
+    static ALONE: OnceLock<PathBuf> = OnceLock::new();
+    ALONE.get_or_init(|| {
+        let built = Path::new(env!("CARGO_BIN_EXE_latentd"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("alone");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let (new, path) = (folder.join(format!("new-{}", std::process::id())), folder.join("latentd"));
+        std::fs::remove_file(&new).ok();
+        std::fs::hard_link(built, &new).or_else(|_| std::fs::copy(built, &new).map(drop)).expect("linked");
+        std::fs::rename(&new, &path).expect("in place");
+        // Of one that was there already a rename leaves both.
+        std::fs::remove_file(&new).ok();
+        path
+    })
+}
+
 /// `latentd` with all its folders under `folder`.
 pub(crate) fn program(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
+    let mut command = Command::new(alone());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LATENTD_")) {
         command.env_remove(name);
     }

@@ -71,6 +71,7 @@ mod subjobs;
 mod submit;
 mod tags;
 mod upscale;
+mod upscaler;
 mod vae;
 mod validate;
 mod weaker;

@@ -6,6 +6,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 use latentd_models::files;
+use latentd_models::image::Tiling;
 use latentd_models::networks::known::KnownNetwork;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Device, Precision, Run};
@@ -139,6 +140,11 @@ fn swinir_is_spandrels_in_all_its_forms() {
 }
 
 #[test]
+fn dat_is_spandrels_in_both_forms() {
+    check("dat");
+}
+
+#[test]
 fn pytorch_files_and_wrapped_names_are_the_same_networks() {
     let golden = Golden::open("upscalers");
     for (name, case) in [
@@ -170,6 +176,56 @@ fn pytorch_files_and_wrapped_names_are_the_same_networks() {
     let file = files::from_bytes("both", safetensors(&both, str::to_owned, &json!({}))).expect("opens");
     let (made, _) = enlarged(&file, &cpu(), Precision::F32, golden.get("image"));
     assert_close("both", &made, golden.get("compact-tiny-x2"), 1e-4);
+}
+
+/// A picture `(1, 3, height, width)` in tiles through a network, as the host cuts it for an engine.
+fn tiled(file: &files::Tensors, image: &Tensor, tiling: Tiling) -> Tensor {
+    let known = KnownNetwork::of(file).expect("whole").expect("known");
+    let entry = known.described().entry("").expect("the whole").clone();
+    let network = known.open(file, &cpu(), Precision::F32).expect("opens");
+    let (height, width) = (image.dim(2), image.dim(3));
+    let colours = |x: usize, y: usize| [0, 1, 2].map(|c| image.values()[(c * height + y) * width + x]);
+    let mut make = |tile: Tensor, _| Ok(network.run(&entry, &[tile], &Run::WHOLE)?.remove(0));
+    let mut rows = vec![];
+    tiling.go((width, height), &colours, &mut make, &mut |row| rows.extend_from_slice(row)).expect("made");
+    let (high, wide) = (height * tiling.scale, width * tiling.scale);
+    Tensor::new(rows, [1, high, wide, 3]).and_then(|rows| rows.to_channels_first()).expect("a picture")
+}
+
+#[test]
+fn tiles_are_laid_over_one_another_as_by_spandrel_and_a1111() {
+    let golden = Golden::open("upscalers");
+    let bytes = safetensors(&tensors(&cases()["rrdbnet-trunk-x2"]), str::to_owned, &json!({}));
+    let file = files::from_bytes("tiled", bytes).expect("opens");
+    let tiling = Tiling { scale: 2, size: 24, overlap: 8, multiple: 1, at_once: 1 };
+    assert_close("tiled", &tiled(&file, golden.get("large"), tiling), golden.get("tiled"), 1e-4);
+    // A network sees a tile's border, as spandrel's does; what fades in over it shows no more than the network's own detail does.
+    let bytes = safetensors(&tensors(&cases()["compact-x2"]), str::to_owned, &json!({}));
+    let file = files::from_bytes("tiled", bytes).expect("opens");
+    let (height, width, size, overlap) = (64, 112, 64, 16);
+    let tiling = Tiling { size, overlap, ..tiling };
+    let gradient = |at: usize| 0.2 + 0.6 * (at % width) as f32 / width as f32;
+    let pictures: [(&str, Vec<f32>); 2] = [
+        ("flat", vec![0.5; 3 * height * width]),
+        ("gradient", (0..3 * height * width).map(gradient).collect()),
+    ];
+    for (name, values) in pictures {
+        let image = Tensor::new(values, [1, 3, height, width]).expect("a picture");
+        let made = tiled(&file, &image, tiling);
+        let (high, wide) = (2 * height, 2 * width);
+        let at = |c: usize, y: usize, x: usize| made.values()[(c * high + y) * wide + x];
+        let margin = 24;
+        let step = |x: usize| -> f32 {
+            let rows = (0..3).flat_map(|c| (margin..high - margin).map(move |y| (c, y)));
+            rows.map(|(c, y)| (at(c, y, x + 1) - at(c, y, x)).abs()).fold(0.0, f32::max)
+        };
+        // Two tiles, of which the second begins at column 48.
+        let seam = 2 * (width - size) - 1..2 * size;
+        let inside = (margin..wide - margin - 1).filter(|x| !seam.contains(x)).map(step).fold(0.0, f32::max);
+        let across = seam.clone().map(step).fold(0.0, f32::max);
+        println!("{name}: {across:.4} across the seam, {inside:.4} inside");
+        assert!(across <= inside * 1.01, "{name}: {across} across the seam, {inside} inside");
+    }
 }
 
 /// What a file's network is refused with.
@@ -232,7 +288,7 @@ fn what_is_wrong_with_a_file_is_told_by_its_tensors() {
 fn neither_batch_nor_threads_nor_device_change_a_bit_and_memory_is_foreseen() {
     use latentd_models::nn::backend::fake::fake;
     let golden = Golden::open("upscalers");
-    for name in ["rrdbnet-body-unshuffle-x2", "compact-x4"] {
+    for name in ["rrdbnet-body-unshuffle-x2", "compact-x4", "span-x4", "swinir-classical-x4", "dat-x2"] {
         let bytes = safetensors(&tensors(&cases()[name]), str::to_owned, &json!({}));
         let file = files::from_bytes(name, bytes).expect("opens");
         let image = golden.get("image");
@@ -244,7 +300,7 @@ fn neither_batch_nor_threads_nor_device_change_a_bit_and_memory_is_foreseen() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
             let (threads, _) = pool.install(|| enlarged(&file, &cpu(), precision, image));
             assert_eq!(threads.values(), alone.values(), "{name}: threads");
-            let (device, _) = fake(64 << 20, None).expect("a fake device");
+            let (device, _) = fake(512 << 20, None).expect("a fake device");
             let (other, _) = enlarged(&file, &device, precision, image);
             assert_eq!(other.values(), alone.values(), "{name}: device");
             // What runs take beside the weights.

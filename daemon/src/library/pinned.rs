@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use latentd_client::protocol::LibraryKind;
 use latentd_models::adapters::{Embedding, LARGEST_PICTURE, embedding_of_picture};
 use latentd_models::files::{self, LARGEST_HEADER, Tensors, open_without_waiting};
 use latentd_models::model::Checkpoint;
@@ -47,6 +48,8 @@ pub(crate) struct Pinned {
     unpacked: OnceLock<Arc<Checkpoint>>,
     hashes: Sha256Task,
     embedding: OnceLock<Arc<Embedding>>,
+    /// Whether the numbers of its network were looked at.
+    checked: OnceLock<()>,
     /// How many files were opened before.
     opened: u64,
 }
@@ -100,6 +103,7 @@ impl Pinned {
             unpacked: OnceLock::new(),
             hashes: Sha256Task::done(Hashes { sha256: demo.sha256.to_owned(), addon: None }),
             embedding: OnceLock::new(),
+            checked: OnceLock::new(),
             opened: 0,
         }
     }
@@ -118,6 +122,7 @@ impl Pinned {
             unpacked: OnceLock::new(),
             hashes: hash(&file),
             embedding: OnceLock::new(),
+            checked: OnceLock::new(),
             file: Some(file),
             opened: OPENED.fetch_add(1, Ordering::Relaxed),
         })
@@ -209,9 +214,27 @@ impl Pinned {
     pub(crate) fn network(&self) -> Result<KnownNetwork> {
         KnownNetwork::of(&self.tensors()?)?.ok_or_else(|| {
             let Item { kind, name, .. } = &self.item;
-            let text = format!("{kind} '{name}' is no network that this version of latentd runs by itself");
+            let known = match kind {
+                LibraryKind::Upscaler => {
+                    "; of upscalers it runs RRDBNet (ESRGAN, Real-ESRGAN, BSRGAN), compact Real-ESRGAN, SPAN, SwinIR and DAT"
+                }
+                _ => "",
+            };
+            let text =
+                format!("{kind} '{name}' is no network that this version of latentd runs by itself{known}");
             Error::new(Class::Model, text)
         })
+    }
+
+    /// Its network, whose numbers were looked at: as a job is planned with it.
+    pub(crate) fn checked_network(&self) -> Result<KnownNetwork> {
+        let network = self.network()?;
+        if self.checked.get().is_none() {
+            network.check(&self.tensors()?)?;
+            self.check()?;
+            self.checked.set(()).ok();
+        }
+        Ok(network)
     }
 
     /// Bytes that its network takes in memory, if that is this one: packed weights take no more than twice what they do in a

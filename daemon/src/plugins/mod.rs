@@ -242,8 +242,9 @@ impl Plugins {
         let manifests = self.enabled(&found, job.versions()).into_iter();
         let resources = job.resources();
         let files = |kind| resources.names(kind);
-        let (manifest, library) = engines::find(kind, name, manifests, &files, &Unknown { field, beside })?;
-        let file = library.map(|kind| resources.file(kind, name)).transpose()?;
+        let (manifest, of_library) =
+            engines::find(kind, name, manifests, &files, &Unknown { field, beside })?;
+        let file = of_library.map(|(kind, own)| resources.file(kind, &own)).transpose()?;
         Engine::describe(self.load(&manifest.name, job.versions(), &found)?, kind, (name, file), job)
     }
 

@@ -9,13 +9,14 @@ use crate::files::Tensors;
 use crate::nn::{Device, Precision};
 
 /// All of them. The first that takes a file has it.
-const KINDS: [Find; 6] = [
+const KINDS: [Find; 7] = [
     taesd::find,
     unet_alone::find,
     upscalers::find_rrdbnet,
     upscalers::find_compact,
     upscalers::find_span,
     upscalers::find_swinir,
+    upscalers::find_dat,
 ];
 
 /// A file's network.
@@ -44,6 +45,14 @@ impl KnownNetwork {
     /// Bytes that running a part takes with inputs of these sizes, in the part's order.
     pub fn activation_bytes(&self, entry: &Entry, inputs: &[Vec<usize>]) -> u64 {
         self.0.activation_bytes(entry, inputs)
+    }
+
+    /// Looks at all numbers of its weights, if it is small.
+    ///
+    /// # Errors
+    /// A tensor has numbers that are not finite.
+    pub fn check(&self, file: &Tensors) -> Result<()> {
+        self.0.check(file)
     }
 
     /// Reads it from the same file.

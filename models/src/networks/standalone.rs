@@ -137,6 +137,15 @@ pub trait Found: Send + Sync {
     /// Bytes that running a part takes with inputs of these sizes, in the part's order.
     fn activation_bytes(&self, entry: &Entry, inputs: &[Vec<usize>]) -> u64;
 
+    /// Looks at all numbers of its weights, which takes as long as reading the file. Kinds that may take long leave it to
+    /// [`Self::open`], where those that are not finite are refused all the same.
+    ///
+    /// # Errors
+    /// A tensor has numbers that are not finite.
+    fn check(&self, _file: &Tensors) -> Result<()> {
+        Ok(())
+    }
+
     /// Reads it from the same file.
     ///
     /// # Errors

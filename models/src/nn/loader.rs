@@ -226,6 +226,10 @@ impl<'a> Loader<'a> {
 
     /// Numbers that stay on the host, in the file's order; zeros where nothing is computed.
     pub fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        if let Source::File(file) = &self.source {
+            // Where nothing is computed as many zeros are made as the file has numbers, not as many as it claims.
+            fitting(file, name, &[shape.to_vec()]).map_err(|unfit| self.refused(name, shape, unfit))?;
+        }
         self.take(name, &[shape.to_vec()], |weights| {
             let count = shape.iter().product();
             Ok(if self.device.computes() { finite(weights)?.to_f32() } else { vec![0.0; count] })

@@ -10,6 +10,7 @@ mod registry;
 mod results;
 mod running;
 mod service;
+mod shown;
 mod upscale;
 
 pub(crate) use alone::Alone;

@@ -2,6 +2,7 @@
 
 use latentd_client::protocol::LibraryKind;
 
+use super::shown::shown;
 use crate::error::{Class, Error, Result};
 use crate::plugins::engine_kinds::Kind;
 use crate::plugins::manifest::Manifest;
@@ -26,24 +27,33 @@ pub(in crate::plugins) fn names<'a>(
     names
 }
 
-/// Those of one plugin.
+/// Those of one plugin; files as they are shown.
 pub(in crate::plugins) fn own_names(kind: Kind, manifest: &Manifest, files: Files<'_>) -> Vec<String> {
     let named = manifest.engines.iter().filter(|named| named.kind == kind);
+    let of_files = |kind| files(kind).into_iter().map(move |name| shown(kind, &name).to_owned());
     named
-        .flat_map(|named| named.entries.iter().cloned().chain(named.library.into_iter().flat_map(files)))
+        .flat_map(|named| named.entries.iter().cloned().chain(named.library.into_iter().flat_map(of_files)))
         .collect()
 }
 
-/// Whether a plugin has an entry of this name; `Some` is the kind of library file that it is, if it is one.
-fn entry(kind: Kind, name: &str, manifest: &Manifest, files: Files<'_>) -> (bool, Option<LibraryKind>) {
+/// A library file: its kind and its own name.
+pub(in crate::plugins) type OfLibrary = (LibraryKind, String);
+
+/// Whether a plugin has an entry of this name; `Some` is the library file that it is, if it is one.
+fn entry(kind: Kind, name: &str, manifest: &Manifest, files: Files<'_>) -> (bool, Option<OfLibrary>) {
     let Some(named) = manifest.engines.iter().find(|named| named.kind == kind) else {
         return (false, None);
     };
     if named.entries.iter().any(|entry| entry == name) {
         return (true, None);
     }
-    let library = named.library.filter(|library| files(*library).iter().any(|file| file == name));
-    (library.is_some(), library)
+    let file = named.library.and_then(|library| {
+        let names = files(library);
+        let own = names.iter().find(|file| *file == name);
+        let own = own.or_else(|| names.iter().find(|file| shown(library, file) == name));
+        own.map(|own| (library, own.clone()))
+    });
+    (file.is_some(), file)
 }
 
 /// Where a name stands that is not known, and what else it might have meant.
@@ -54,19 +64,19 @@ pub(in crate::plugins) struct Unknown<'a> {
     pub beside: &'a [&'a str],
 }
 
-/// The plugin that has an entry of this name, and the kind of library file that it is, if it is one.
+/// The plugin that has an entry of this name, and the library file that it is, if it is one.
 pub(in crate::plugins) fn find<'a>(
     kind: Kind,
     name: &str,
     manifests: impl Iterator<Item = &'a Manifest> + Clone,
     files: Files<'_>,
     unknown: &Unknown<'_>,
-) -> Result<(&'a Manifest, Option<LibraryKind>)> {
+) -> Result<(&'a Manifest, Option<OfLibrary>)> {
     let Unknown { field, beside } = unknown;
     let all = manifests.clone();
     let mut found = all.filter_map(|manifest| {
-        let (is_there, library) = entry(kind, name, manifest, files);
-        is_there.then_some((manifest, library))
+        let (is_there, file) = entry(kind, name, manifest, files);
+        is_there.then_some((manifest, file))
     });
     match (found.next(), found.next()) {
         (Some(found), None) => Ok(found),
@@ -125,7 +135,13 @@ mod tests {
     fn names_are_found_once_or_it_is_said_why_not() {
         let mut of_files = manifest("four", Kind::Detector, &["any"]);
         of_files.engines[0].library = Some(LibraryKind::Detector);
-        let files = |kind| if kind == LibraryKind::Detector { vec!["face".to_owned()] } else { vec![] };
+        let mut upscalers = manifest("five", Kind::Upscaler, &[]);
+        upscalers.engines[0].library = Some(LibraryKind::Upscaler);
+        let files = |kind| match kind {
+            LibraryKind::Detector => vec!["face".to_owned()],
+            LibraryKind::Upscaler => vec!["RealESRGAN_x4plus".to_owned(), "other".to_owned()],
+            _ => vec![],
+        };
         let all = [
             of_files,
             manifest("one", Kind::Upscaler, &["2x", "4x"]),
@@ -136,8 +152,15 @@ mod tests {
         let find_any = |kind, name: &str| find(kind, name, all.iter(), &files, &unknown);
         let find = |kind, name: &str| find_any(kind, name).map(|(found, _)| &found.name[..]);
         let file = find_any(Kind::Detector, "face").map(|(found, library)| (&found.name[..], library));
-        assert_eq!(file, Ok(("four", Some(LibraryKind::Detector))));
+        assert_eq!(file, Ok(("four", Some((LibraryKind::Detector, "face".to_owned())))));
         assert_eq!(find_any(Kind::Detector, "any").map(|(_, library)| library), Ok(None));
+        // As A1111 shows it, and as it is called.
+        for name in ["R-ESRGAN 4x+", "RealESRGAN_x4plus"] {
+            let found = super::find(Kind::Upscaler, name, [&upscalers].into_iter(), &files, &unknown);
+            let file = found.map(|(_, file)| file);
+            assert_eq!(file, Ok(Some((LibraryKind::Upscaler, "RealESRGAN_x4plus".to_owned()))));
+        }
+        assert_eq!(names(Kind::Upscaler, [&upscalers].into_iter(), &files), ["R-ESRGAN 4x+", "other"]);
         assert_eq!(find(Kind::Upscaler, "2x"), Ok("one"));
         assert_eq!(find(Kind::Upscaler, "8x"), Ok("two"));
         assert_eq!(find(Kind::Restorer, "2x"), Ok("three"));

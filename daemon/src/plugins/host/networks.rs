@@ -212,7 +212,7 @@ pub(super) unsafe extern "C" fn plan_network(
             on_its_own(need.on_base, "an ONNX graph")?;
             of_graph(call, &file, &sizes)?
         } else {
-            let known = file.network()?;
+            let known = file.checked_network()?;
             on_its_own(need.on_base, known.described().kind)?;
             let entry = known.described().entry(&entry).map_err(|error| wrong(&error))?;
             let ordered = entry.in_order(sizes, Vec::clone).map_err(|error| wrong(&error))?;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use latentd_kernels::{PackError, Weights};
+
 use super::picture::{Bringing, back};
-use crate::error::{Result, bail};
+use crate::error::{Error, Result, bail};
 use crate::files::Tensors;
 use crate::networks::standalone::{Described, Entry, Found, Port, Side, Standalone};
 use crate::nn::backend::dry_run::dry_run;
@@ -125,6 +127,20 @@ impl<N: UpscalerNetwork> Found for UpscalerFile<N> {
         let side = |side: &usize| (*side as u64).max(TRIED as u64);
         let pixels = side(height).saturating_mul(side(width)).saturating_mul(*batch as u64);
         pixels.saturating_mul(self.bytes_per_pixel)
+    }
+
+    fn check(&self, file: &Tensors) -> Result<()> {
+        let names = file.names_under(&self.prefix).into_iter();
+        let used = names.filter(|(name, _)| !N::may_be_left(name.strip_prefix(&self.prefix).unwrap_or(name)));
+        for (name, own) in used {
+            if let Some((dtype, bytes)) = file.weights(name)?
+                && !(Weights { dtype, bytes: &bytes }).all_finite()
+            {
+                let reason = format!("tensor {own} {}", PackError::NotFinite);
+                return Err(Error::model(file.path(), reason));
+            }
+        }
+        Ok(())
     }
 
     fn open(&self, file: &Tensors, device: &Device, precision: Precision) -> Result<Arc<dyn Standalone>> {

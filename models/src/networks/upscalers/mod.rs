@@ -4,6 +4,8 @@
 //! out stands in [`kind`].
 
 mod compact;
+mod dat;
+mod dat_host;
 mod kind;
 mod parts;
 mod picture;
@@ -36,4 +38,9 @@ pub(super) fn find_span(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
 /// A file's `SwinIR`.
 pub(super) fn find_swinir(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
     kind::find::<swinir::SwinIr>(file)
+}
+
+/// A file's DAT.
+pub(super) fn find_dat(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
+    kind::find::<dat::Dat>(file)
 }

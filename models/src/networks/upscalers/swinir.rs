@@ -17,7 +17,7 @@ use crate::nn::{
 const WINDOW_OF_JPEG: usize = 7;
 
 /// Sides of windows that there may be.
-const MOST_WINDOW: usize = 32;
+const MOST_WINDOW: usize = 16;
 
 /// What can be told from the tensors.
 pub(in crate::networks) struct Config {
