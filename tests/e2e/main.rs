@@ -66,6 +66,7 @@ mod rewrite;
 mod rust_plugin;
 mod same_bytes;
 mod samplers;
+mod sd_upscale;
 mod state;
 mod subjobs;
 mod submit;

@@ -47,9 +47,7 @@ async fn upscale(daemon: &Daemon, params: &UpscaleParams) -> UpscaleResult {
 }
 
 async fn fails(daemon: &Daemon, params: &UpscaleParams, name: ErrorName) -> String {
-    // As it is submitted.
-    let client = daemon.client().await;
-    refused(within(client.submit("image.upscale", params, None)).await, name)
+    refused(within(daemon.client().await.upscale(params)).await, name)
 }
 
 #[tokio::test]

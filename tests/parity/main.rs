@@ -20,6 +20,7 @@ mod outpaint;
 
 mod pictures_in;
 mod prompts;
+mod redraw;
 mod refiner;
 mod resize_latents;
 mod samplers;

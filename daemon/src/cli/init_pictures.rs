@@ -9,6 +9,7 @@ use latentd_client::protocol::{
 
 use super::failure::Failure;
 use super::info::picture;
+use super::sd_upscale::SdUpscaleArgs;
 
 /// Fields of `img2img` as flags.
 #[derive(Debug, Args)]
@@ -86,6 +87,8 @@ pub(super) struct InitArgs {
     /// With --loopback: how it changes on the way [default: linear]
     #[arg(long, value_name = "CURVE", requires = "loopback", ignore_case = true)]
     denoising_curve: Option<CurveArg>,
+    #[command(flatten)]
+    sd_upscale: SdUpscaleArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -160,6 +163,7 @@ impl InitArgs {
             image_cfg_scale: self.image_cfg_scale.or(told.image_cfg_scale),
             inpainting_mask_weight: self.inpainting_mask_weight.unwrap_or(told.inpainting_mask_weight),
             loopback: self.loopback.map(|loops| self.looped(loops)),
+            sd_upscale: self.sd_upscale.over(told.sd_upscale),
         })))
     }
 
@@ -203,6 +207,7 @@ impl InitArgs {
             ("--image-cfg-scale", self.image_cfg_scale.is_some()),
             ("--inpainting-mask-weight", self.inpainting_mask_weight.is_some()),
             ("--loopback", self.loopback.is_some()),
+            ("--sd-upscale", self.sd_upscale.is_given()),
             ("--inpainting-mask-invert", self.inpainting_mask_invert.is_some()),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)

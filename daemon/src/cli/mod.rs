@@ -32,6 +32,7 @@ mod prompt;
 mod regions;
 mod reload;
 mod sampling;
+mod sd_upscale;
 mod serve;
 mod settings;
 mod stopped;

@@ -30,6 +30,7 @@ use super::refiner;
 use super::regions;
 use super::rewriting::{Rewritten, Templates};
 use super::sampling;
+use super::sd_upscale::SdUpscale;
 use super::studio::Studio;
 use super::subrequest::SubRequest;
 use super::tag_questions::ask_tags;
@@ -153,6 +154,8 @@ impl Draw {
                 let continues =
                     |outpaint: &OutpaintParams| Continuation::resolve(outpaint, &params, &mut notices);
                 from.continuation = outpaint.as_ref().map(continues).transpose()?;
+                from.enlargement =
+                    SdUpscale::resolve(&begun, (&params, from.loopback.is_some()), (studio, watch))?;
                 params.denoising_strength = begun.drawing.denoising_strength;
                 (Some(from), Some(Box::new(Img2ImgParams { drawing: Txt2ImgParams::default(), ..begun })))
             }
@@ -210,7 +213,9 @@ impl Draw {
         let native = from.as_ref().and_then(FromPictures::usual_size).unwrap_or(known.native_size);
         let given = |side: Option<u32>| side.map(|side| side as usize);
         let size = (given(params.width).unwrap_or(native.0), given(params.height).unwrap_or(native.1));
-        let from = from.map(|from| from.drawn_at(size, &mut notices)).transpose()?;
+        let mut from = from.map(|from| from.drawn_at(size, &mut notices)).transpose()?;
+        let enlargement = from.as_mut().and_then(|from| from.enlargement.as_mut());
+        let upscaler = enlargement.and_then(SdUpscale::take_engine);
         let finished = from.as_ref().map_or(size, FromPictures::finished_size);
         let all = pictures * from.as_ref().map_or(1, |from| from.pictures_each(params.n_iter));
         let largest = (size.0.max(finished.0), size.1.max(finished.1));
@@ -335,7 +340,7 @@ impl Draw {
             tiling_y: params.tiling_y && !tiles_all,
             ..sampling::settled(params.clone(), sampler, schedule)
         };
-        let engines = hires.as_mut().and_then(HiresFields::take_engine).into_iter().collect();
+        let engines = hires.as_mut().and_then(HiresFields::take_engine).into_iter().chain(upscaler).collect();
         let (asked, asking) = ((&params, &lists), (studio, watch));
         let before = planned.map(|planned| &planned.plugins).or(within.around);
         let (of, asking) = ((&drawing, &known.shape), (asking, before));

@@ -21,13 +21,14 @@ use super::given::{Given, Sources};
 use super::hooks::RunHooks;
 use super::packing::Packing;
 use super::plugins::{Asking, MOST_LOGGED};
+use super::sd_upscale::{DrawsParts, Part, SdUpscale};
 use super::subcourse::Along;
 use super::subjobs::expected;
 use super::subruns::{Drawn, SubRuns};
 use super::task::Run;
 use crate::error::{Class, Error, Result};
-use crate::memory::{HiresWish, Known, Lent, Wishes};
-use crate::plugins::{JobStages, Pair};
+use crate::memory::{HiresWish, Known, Lease, Lent, Wishes};
+use crate::plugins::{Alone, JobStages, Pair};
 
 impl Draw {
     /// Draws and packs; of the job so many pictures were packed before, and so many beside them.
@@ -69,14 +70,14 @@ impl Draw {
         // Each is decoded once, however often it is drawn.
         let asking = Asking::new(run.watch, &run.device.memory, &self.studio, self.drawing.rng);
         let _pictures = self.plugins.ready(&asking)?;
-        let whole = self.from.as_ref().filter(|from| from.continuation.is_none());
+        let whole = self.from.as_ref().filter(|from| !from.is_in_parts());
         let ready = whole.map(|from| from.ready(&self.studio, &cancelled)).transpose()?;
         course.notices.extend(ready.iter().flat_map(|ready| ready.notices.clone()));
         let images = match (&self.from, ready) {
             (Some(from), Some(ready)) if from.loopback.is_some() => {
                 self.looped(from, &ready, run, &mut course, (packing, first))?
             }
-            (Some(from), None) => self.continued(from, run, &mut course, (packing, first))?,
+            (Some(from), None) => self.in_parts(from, run, &mut course, (packing, first))?,
             (from, ready) => {
                 let from = from.as_ref().zip(ready.as_ref()).map(|(from, ready)| (from, ready, from.way()));
                 let drawn = self.round(&self.drawing, from, run, &mut course)?;
@@ -169,16 +170,23 @@ impl Draw {
         Ok(images)
     }
 
-    /// Pictures that are continued, each with the next seed.
-    fn continued(
+    /// Pictures that are continued or enlarged, each with the next seed.
+    fn in_parts(
         &self,
         from: &FromPictures,
         run: &Run<'_>,
         course: &mut Course,
         (packing, before): (&mut Packing<'_>, usize),
     ) -> Result<Vec<ImageOut>> {
-        let Some(continuation) = &from.continuation else { return Ok(vec![]) };
-        let picture = from.first(&Sources::of(&self.studio)).map_err(|error| in_field(error, true))?;
+        let sources = Sources::of(&self.studio);
+        let (picture, _room) = match &from.enlargement {
+            Some(enlargement) => {
+                let (picture, room) =
+                    self.enlarged(enlargement, &from.first_opaque(&sources)?, run, course)?;
+                (picture, Some(room))
+            }
+            None => (from.first(&sources).map_err(|error| in_field(error, true))?, None),
+        };
         let mut images = vec![];
         for number in 0..self.drawing.n_iter as u64 {
             let mut drawing = pipeline::Txt2Img { n_iter: 1, ..self.drawing.clone() };
@@ -187,7 +195,11 @@ impl Draw {
                 None => drawing.seed = drawing.seed.wrapping_add(number),
             }
             let mut parts = Parts { draw: self, from, drawing: &drawing, run, course, last: None };
-            let made = continuation.continued(&picture, &mut parts)?;
+            let made = match (&from.continuation, &from.enlargement) {
+                (Some(continuation), _) => continuation.continued(&picture, &mut parts)?,
+                (None, Some(enlargement)) => enlargement.drawn_anew(&picture, &mut parts)?,
+                (None, None) => return Ok(vec![]),
+            };
             let last = parts.last;
             course.beside.pack(packing, |_| before + images.len())?;
             let (drawn, pairs) = last.ok_or_else(|| Error::internal("nothing was drawn"))?;
@@ -199,6 +211,37 @@ impl Draw {
             images.push(ImageOut { subseed: drawn.subseed, ..packed });
         }
         Ok(images)
+    }
+
+    /// A picture made larger before it is drawn anew, and what it and what comes of it take.
+    fn enlarged(
+        &self,
+        enlargement: &SdUpscale,
+        picture: &Picture,
+        run: &Run<'_>,
+        course: &mut Course,
+    ) -> Result<(Picture, Lease)> {
+        let memory = &run.device.memory;
+        let engines = &self.plugins.engines[..];
+        let bytes = enlargement.bytes((picture.width, picture.height), engines)?;
+        let room = memory.reserve_for_job(bytes, "sd_upscale", &|| run.watch.is_cancelled())?;
+        let asking = Asking::new(run.watch, memory, &self.studio, self.drawing.rng);
+        let asking = asking.in_precision(self.known.precision);
+        let alone = Alone::new(("img2img", self.plugins.request()), 1, engines, &asking);
+        let all = self.steps();
+        let made = enlargement.enlarged(picture, (&alone, engines), &mut |_| {
+            run.watch.progress("upscaling", 0, all, None);
+        })?;
+        for (plugin, seconds) in alone.spent() {
+            *course.spent.entry(plugin).or_default() += seconds;
+        }
+        course.tell(
+            alone.notices().into_iter().map(|(plugin, text)| format!("plugin '{plugin}': {text}")).collect(),
+        );
+        course.beside.add(alone.artifacts());
+        drop(alone);
+        course.log.extend(asking.log());
+        Ok((made, room))
     }
 
     /// Draws once, in another precision or with other memory where it must be.
@@ -215,7 +258,7 @@ impl Draw {
             let known = Arc::clone(&course.known);
             let picture = match &self.from {
                 // Its parts have sizes of their own.
-                Some(FromPictures { continuation: Some(_), .. }) => {
+                Some(from) if from.is_in_parts() => {
                     PictureSize { width: drawing.width, height: drawing.height, ..self.picture }
                 }
                 _ => self.picture,
@@ -252,7 +295,7 @@ impl Draw {
             let finishing = Finishing {
                 ready: from.map(|(_, ready, _)| ready),
                 watch: run.watch,
-                is_part: self.from.as_ref().is_some_and(|from| from.continuation.is_some()),
+                is_part: self.from.as_ref().is_some_and(FromPictures::is_in_parts),
                 most_bytes: self.studio.settings.get().result_bytes,
             };
             let drawn = drawn.and_then(|drawn| finished(drawn, &finishing, &stages));
@@ -340,15 +383,33 @@ impl Draws for Parts<'_, '_> {
     }
 
     fn draw(&mut self, job: &Job, more: u64) -> Result<Picture> {
+        let ready = self.from.part(job)?;
+        self.drawn(&ready, (job.picture.width, job.picture.height), self.from.way(), more)
+    }
+}
+
+impl DrawsParts for Parts<'_, '_> {
+    fn part(&mut self, picture: &Picture, mask: Option<&Picture>, part: &Part) -> Result<Picture> {
+        let ready = self.from.part_of(picture, mask, part)?;
+        let strength = part.strength.unwrap_or(self.from.way().strength);
+        let way = Way { strength, masked_content: MaskedContent::Picture };
+        self.drawn(&ready, part.size, way, part.more)
+    }
+}
+
+impl Parts<'_, '_> {
+    /// Draws what is ready, at this size, with the seed of so much more than the picture's.
+    fn drawn(
+        &mut self,
+        ready: &Ready,
+        (width, height): (usize, usize),
+        way: Way,
+        more: u64,
+    ) -> Result<Picture> {
         let Self { draw, from, run, .. } = self;
-        let drawing = pipeline::Txt2Img {
-            width: job.picture.width,
-            height: job.picture.height,
-            seed: self.drawing.seed.wrapping_add(more),
-            ..self.drawing.clone()
-        };
-        let ready = from.part(job)?;
-        let drawn = draw.round(&drawing, Some((from, &ready, from.way())), run, self.course)?;
+        let seed = self.drawing.seed.wrapping_add(more);
+        let drawing = pipeline::Txt2Img { width, height, seed, ..self.drawing.clone() };
+        let drawn = draw.round(&drawing, Some((from, ready, way)), run, self.course)?;
         let drawn = drawn.into_iter().next();
         let drawn = drawn.ok_or_else(|| Error::internal("a part was not drawn"))?;
         self.last = Some((drawn.drawn, drawn.pairs));

@@ -13,6 +13,7 @@ use super::continuation::Continuation;
 use super::given::{Given, Sources, wrong};
 use super::loopback::Loopback;
 use super::notices::Notices;
+use super::sd_upscale::{Part, SdUpscale};
 use super::studio::Studio;
 use crate::error::{Class, Error, Result};
 use crate::plugins::PassSources;
@@ -40,6 +41,7 @@ pub(super) struct FromPictures {
     mask_weight: f64,
     pub loopback: Option<Loopback>,
     pub continuation: Option<Continuation>,
+    pub enlargement: Option<SdUpscale>,
 }
 
 /// What is drawn from, once its turn has come.
@@ -150,12 +152,13 @@ impl FromPictures {
             mask_weight: params.inpainting_mask_weight,
             loopback: params.loopback.take().map(Loopback::new),
             continuation: None,
+            enlargement: None,
         })
     }
 
     /// The size that is drawn at if the request names none; the checkpoint's own where that is the better one.
     pub(super) fn usual_size(&self) -> Option<(usize, usize)> {
-        if self.continuation.is_some() {
+        if self.is_in_parts() {
             return None;
         }
         let is_part = !self.masks.is_empty() && self.preparation.inpaint.only_masked.is_some();
@@ -168,6 +171,8 @@ impl FromPictures {
         self.preparation.size = size;
         let planned = |continuation: Continuation| continuation.planned(self.first_size, size, notices);
         self.continuation = self.continuation.map(planned).transpose()?;
+        let planned = |enlargement: SdUpscale| enlargement.planned(self.first_size, size);
+        self.enlargement = self.enlargement.map(planned).transpose()?;
         Ok(self)
     }
 
@@ -184,7 +189,16 @@ impl FromPictures {
 
     /// `(width, height)` of the largest that is drawn.
     fn drawn_size(&self) -> (usize, usize) {
-        self.continuation.as_ref().map_or(self.preparation.size, Continuation::largest)
+        match (&self.continuation, &self.enlargement) {
+            (Some(continuation), _) => continuation.largest(),
+            (None, Some(enlargement)) => enlargement.largest(),
+            (None, None) => self.preparation.size,
+        }
+    }
+
+    /// Whether it is drawn part by part, each of a size of its own.
+    pub(super) fn is_in_parts(&self) -> bool {
+        self.continuation.is_some() || self.enlargement.is_some()
     }
 
     /// `(width, height)` of what goes through the VAE where that is larger than what is drawn.
@@ -205,6 +219,9 @@ impl FromPictures {
         if let Some(continuation) = &self.continuation {
             return continuation.finished;
         }
+        if let Some(enlargement) = &self.enlargement {
+            return enlargement.finished;
+        }
         let is_part = !self.masks.is_empty() && self.preparation.inpaint.only_masked.is_some();
         if is_part { self.largest_own } else { self.preparation.size }
     }
@@ -221,6 +238,9 @@ impl FromPictures {
         };
         if let Some(continuation) = &self.continuation {
             return of(self.strength) * continuation.drawn.len();
+        }
+        if let Some(enlargement) = &self.enlargement {
+            return enlargement.drawn.iter().map(|(_, own)| of(own.unwrap_or(self.strength))).sum();
         }
         match &self.loopback {
             Some(loopback) => {
@@ -298,6 +318,25 @@ impl FromPictures {
     pub(super) fn first(&self, sources: &Sources) -> Result<Picture> {
         decoded("init_images[0]", &self.pictures, 0, sources)?
             .ok_or_else(|| Error::invalid("init_images: is empty; give a picture"))
+    }
+
+    /// The same as networks see it, without opacity.
+    pub(super) fn first_opaque(&self, sources: &Sources) -> Result<Picture> {
+        Ok(self.first(sources)?.over_colour(self.preparation.background)?)
+    }
+
+    /// A part of an enlarged picture, or what its mask says of that.
+    pub(super) fn part_of(&self, picture: &Picture, mask: Option<&Picture>, part: &Part) -> Result<Ready> {
+        let inpaint = Inpaint {
+            inverted: false,
+            blur: (part.blur, part.blur),
+            fills: false,
+            only_masked: Some(part.padding),
+            ..self.preparation.inpaint
+        };
+        let fit = Some(Fit::Stretch);
+        let preparation = Preparation { size: part.size, fit, inpaint, ..self.preparation.clone() };
+        Ok(Ready { prepared: vec![preparation.prepare(picture, mask)?], notices: vec![] })
     }
 
     /// A part of a continued picture.

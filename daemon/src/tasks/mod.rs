@@ -42,6 +42,7 @@ mod regions;
 mod rewriting;
 mod sampling;
 mod saving_files;
+mod sd_upscale;
 mod studio;
 mod subcourse;
 mod subjobs;

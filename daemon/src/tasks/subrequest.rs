@@ -20,8 +20,8 @@ static IMG2IMG: LazyLock<Json> = LazyLock::new(schema::of::<Img2ImgParams>);
 /// What is said with the pictures, where it is run.
 const OF_PICTURES: [&str; 2] = ["init_images", "mask"];
 /// What no job within another one has: its pictures go to a plugin, as many as that asks for.
-const OF_WHOLE: [&str; 5] =
-    ["loopback", "output", "on_disconnect", "rewrite", "save_images_before_highres_fix"];
+const OF_WHOLE: [&str; 6] =
+    ["loopback", "sd_upscale", "output", "on_disconnect", "rewrite", "save_images_before_highres_fix"];
 
 /// What of a planned one may change as it is run: it names nothing, and takes no more memory.
 const AT_RUN: [&str; 22] = [

@@ -238,6 +238,37 @@ class Loopback(TypedDict, total=False):
     """How it changes on the way: ``"Linear"`` (default), ``"Aggressive"`` (mostly in the first loops) or ``"Lazy"``."""
 
 
+class SdUpscale(TypedDict, total=False):
+    """How a picture is made larger and drawn anew in tiles: AUTOMATIC1111's script "SD upscale", and the extension "Ultimate SD
+    upscale"."""
+
+    upscaler: str
+    """``"Lanczos"``, ``"Nearest"``, or a plugin's by its name. With ``"None"`` (default), ``"grid"`` leaves the picture as large
+    as it is, and the others take Lanczos."""
+    scale_factor: float
+    """How many times as large; 2 if left out."""
+    redraw: str
+    """``"grid"`` (default): each tile from the enlarged picture, with the next seed, and put together; ``"linear"``: one after the
+    other, each from what the picture has become; ``"chess"``: the same, every second one first; ``"none"``: the seams alone."""
+    overlap: int
+    """With ``"grid"``: pixels over which tiles fade into one another; 64 if left out."""
+    padding: int
+    """With the others: pixels around a tile that are drawn with it; 32 if left out."""
+    mask_blur: float
+    """With the others: how softly a tile ends; 8 if left out."""
+    seams: str
+    """What is drawn over the seams afterwards, not with ``"grid"``: ``"none"`` (default), ``"bands"``, ``"half-tile"`` or
+    ``"half-tile-intersections"``."""
+    seams_width: int
+    """With ``"bands"``: pixels across; 64 if left out."""
+    seams_denoise: float
+    """The ``denoising_strength`` of seams; 0.35 if left out."""
+    seams_mask_blur: float
+    """How softly they end, but bands; 4 if left out."""
+    seams_padding: int
+    """Pixels around them that are drawn with them, but intersections; 16 if left out."""
+
+
 class Img2ImgFields(Txt2ImgFields, total=False):
     """Fields of ``img2img`` beside its pictures and the prompt, with AUTOMATIC1111's names and meaning.
 
@@ -285,6 +316,8 @@ class Img2ImgFields(Txt2ImgFields, total=False):
     the words."""
     inpainting_mask_weight: float
     """For an inpainting checkpoint: how much of what is beneath the mask it does not get to see; 1 if left out."""
+    sd_upscale: SdUpscale
+    """Makes the picture larger and draws it anew in tiles of ``width`` and ``height``."""
     loopback: Loopback
     """Draws several times, each from the picture before, with the next seed. With an ``n_iter`` of 1 all of them are given
     back, else the last of each batch."""

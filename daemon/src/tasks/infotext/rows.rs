@@ -5,8 +5,8 @@
 //! the text encoder, the sampler, guidance, the VAE. A key that says its default is not written, unless A1111 writes it.
 
 use latentd_client::protocol::{
-    Img2ImgParams, NoiseSchedule, OutpaintMethod, Precision, SoftInpaintingParams, UniPcSkipType,
-    UniPcVariant,
+    Img2ImgParams, NoiseSchedule, OutpaintMethod, Precision, RedrawMode, SdUpscaleParams, SeamFixMode,
+    SoftInpaintingParams, UniPcSkipType, UniPcVariant,
 };
 use latentd_models::image::Infotext;
 use latentd_models::image::inpaint::LARGEST_BLUR;
@@ -448,6 +448,77 @@ static ROWS: &[Row] = &[
         |told, text| blob(text).map(|image| vec![image]) => told.begun().init_images
     ),
     row!(
+        "SD upscale overlap",
+        |told| grid(told).map(|sd| sd.overlap.to_string()),
+        |told, text| whole(text, 0..=1024) => told.sd_upscale().overlap
+    ),
+    row!(
+        "SD upscale upscaler",
+        |told| grid(told).map(|sd| sd.upscaler.clone()),
+        |told, text| upscaler(text) => told.sd_upscale().upscaler
+    ),
+    row!(
+        "SD upscale scale factor",
+        |told| sd_upscale(told).map(|sd| sd.scale_factor.to_string()),
+        |told, text| number(text, 1.0..=8.0) => told.sd_upscale().scale_factor
+    ),
+    row!(
+        "Ultimate SD upscale upscaler",
+        |told| in_parts(told).map(|sd| sd.upscaler.clone()),
+        |told, text| Some((upscaler(text)?, RedrawMode::Linear))
+            => (told.sd_upscale().upscaler, told.sd_upscale().redraw)
+    ),
+    row!(
+        "Ultimate SD upscale tile_width",
+        |told| in_parts(told).and(told.request.width).map(|side| side.to_string()),
+        |told, text| Some(Some(side(text)?)) => told.request.width
+    ),
+    row!(
+        "Ultimate SD upscale tile_height",
+        |told| in_parts(told).and(told.request.height).map(|side| side.to_string()),
+        |told, text| Some(Some(side(text)?)) => told.request.height
+    ),
+    row!(
+        "Ultimate SD upscale mask_blur",
+        |told| in_parts(told).map(|sd| sd.mask_blur.to_string()),
+        |told, text| number(text, 0.0..=256.0) => told.sd_upscale().mask_blur
+    ),
+    row!(
+        "Ultimate SD upscale padding",
+        |told| in_parts(told).map(|sd| sd.padding.to_string()),
+        |told, text| whole(text, 0..=1024) => told.sd_upscale().padding
+    ),
+    row!(
+        "Ultimate SD upscale redraw",
+        |told| in_parts(told).map(|sd| sd.redraw.name().to_owned()),
+        |told, text| one_of(text, &RedrawMode::ALL, RedrawMode::name) => told.sd_upscale().redraw
+    ),
+    row!(
+        "Ultimate SD upscale seams",
+        |told| seams(told).map(|sd| sd.seams.name().to_owned()),
+        |told, text| one_of(text, &SeamFixMode::ALL, SeamFixMode::name) => told.sd_upscale().seams
+    ),
+    row!(
+        "Ultimate SD upscale seams width",
+        |told| seams(told).map(|sd| sd.seams_width.to_string()),
+        |told, text| whole(text, 8..=1024) => told.sd_upscale().seams_width
+    ),
+    row!(
+        "Ultimate SD upscale seams denoise",
+        |told| seams(told).map(|sd| sd.seams_denoise.to_string()),
+        |told, text| number(text, 0.0..=1.0) => told.sd_upscale().seams_denoise
+    ),
+    row!(
+        "Ultimate SD upscale seams mask_blur",
+        |told| seams(told).map(|sd| sd.seams_mask_blur.to_string()),
+        |told, text| number(text, 0.0..=256.0) => told.sd_upscale().seams_mask_blur
+    ),
+    row!(
+        "Ultimate SD upscale seams padding",
+        |told| seams(told).map(|sd| sd.seams_padding.to_string()),
+        |told, text| whole(text, 0..=1024) => told.sd_upscale().seams_padding
+    ),
+    row!(
         "Outpaint",
         |told| told.outpaint.as_ref().map(|outpaint| outpaint.method.name().to_owned()),
         |told, text| one_of(text, &OutpaintMethod::ALL, OutpaintMethod::name) => told.outpaint().method
@@ -575,6 +646,26 @@ static ROWS: &[Row] = &[
 /// What it began with, if it was drawn within a mask, its own or that of what was continued.
 fn mask(told: &Told) -> Option<&Img2ImgParams> {
     told.begun.as_deref().filter(|begun| begun.mask.is_some() || told.outpaint.is_some())
+}
+
+/// How it was made larger and drawn anew, if it was.
+fn sd_upscale(told: &Told) -> Option<&SdUpscaleParams> {
+    told.begun.as_ref()?.sd_upscale.as_deref()
+}
+
+/// The same as A1111's script does it.
+fn grid(told: &Told) -> Option<&SdUpscaleParams> {
+    sd_upscale(told).filter(|sd| sd.redraw == RedrawMode::Grid)
+}
+
+/// And as the extension does.
+fn in_parts(told: &Told) -> Option<&SdUpscaleParams> {
+    sd_upscale(told).filter(|sd| sd.redraw != RedrawMode::Grid)
+}
+
+/// With something over its seams.
+fn seams(told: &Told) -> Option<&SdUpscaleParams> {
+    in_parts(told).filter(|sd| sd.seams != SeamFixMode::None)
 }
 
 /// How it was blended, if softly.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use latentd_client::protocol::{
     Img2ImgParams, Masks, OutpaintMethod, OutpaintParams, OutputParams, PluginParams, Prompt, RepeatRequest,
-    SoftInpaintingParams, Txt2ImgParams,
+    SdUpscaleParams, SoftInpaintingParams, Txt2ImgParams,
 };
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +152,11 @@ impl Told {
         let begun = self.begun();
         begun.mask_round = false;
         begun.soft_inpainting.get_or_insert_default()
+    }
+
+    /// How it was made larger and drawn anew, to be read from its text.
+    pub(super) fn sd_upscale(&mut self) -> &mut SdUpscaleParams {
+        self.begun().sd_upscale.get_or_insert_default()
     }
 
     /// How that was continued, to be read from its text.

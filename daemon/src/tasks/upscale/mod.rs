@@ -14,9 +14,11 @@ use latentd_models::image::{Beside, Picture, Sample};
 use latentd_models::nn::Precision;
 use latentd_models::sampling::NoiseSource;
 
+pub(super) use self::plan::{Found, find};
 use self::plan::{Plan, Shape};
 use self::told::Texts;
 use self::work::Steps;
+pub(super) use self::work::{By, filled};
 use super::beside;
 use super::device::DeviceId;
 use super::given::{Given, Sources};

@@ -324,6 +324,29 @@ fn resize(params: &UpscaleParams) -> Result<Resize> {
     }
 }
 
+/// An upscaler by its name; `None` if it is A1111's "None".
+pub(in crate::tasks) fn find(
+    field: &str,
+    name: &str,
+    (studio, asking): (&Arc<Studio>, &Asking<'_>),
+) -> Result<Option<Found>> {
+    if name == NONE {
+        return Ok(None);
+    }
+    if let Some(filter) = FILTERS.iter().find(|filter| filter.name() == name) {
+        return Ok(Some(Found::Filter(*filter)));
+    }
+    let mut engines = vec![];
+    place(&mut engines, Kind::Upscaler, name, field, (studio, asking))?;
+    Ok(engines.pop().map(|engine| Found::Engine(Box::new(engine))))
+}
+
+/// An upscaler.
+pub(in crate::tasks) enum Found {
+    Filter(Filter),
+    Engine(Box<Engine>),
+}
+
 /// The place of an engine among those of a job, found and described if it is not there yet.
 fn place(
     engines: &mut Vec<Engine>,

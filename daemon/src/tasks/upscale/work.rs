@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use latentd_models::image::{Channels, Filter, Picture, Sample};
+use latentd_models::image::{Channels, Filter, Picture, Resize, Sample, Tiling};
 use serde::Serialize;
 
 use super::super::task::Watch;
 use super::plan::{Named, Plan, Restorer, Upscaler};
 use crate::error::{Class, Error, Result};
-use crate::plugins::Alone;
+use crate::plugins::{Alone, Engine};
 
 /// How far a job is.
 pub(super) struct Steps<'a> {
@@ -71,44 +71,70 @@ fn larger<S: Sample>(
     steps: &mut Steps<'_>,
 ) -> Result<Picture<S>> {
     steps.check(&named.name)?;
-    let size = (picture.width, picture.height);
-    let (wide, high) = plan.resize.filled(size);
-    let finished = |made: &Picture<S>| made.resized(wide, high, Filter::Lanczos);
+    let by = match named.by {
+        Upscaler::Filter(filter) => By::Filter(filter),
+        Upscaler::Engine(place, tiling) => By::Engine(plan.engine(place)?, tiling),
+    };
     let before = steps.done;
-    let made = match named.by {
-        Upscaler::Filter(filter) => {
-            let (width, height) = plan.resize.filtered(size);
+    let made =
+        filled(plan.resize, by, alone, picture, &mut |done| steps.at("upscaling", before + done as u32))?;
+    let (width, height) = plan.resize.result((picture.width, picture.height));
+    Ok(made.middle(width, height))
+}
+
+/// What makes a picture larger.
+#[derive(Clone, Copy)]
+pub(in crate::tasks) enum By<'a> {
+    Filter(Filter),
+    /// In these tiles.
+    Engine(&'a Engine, Tiling),
+}
+
+/// A picture as large as [`Resize::filled`] says. `told` is told how many steps are done.
+pub(in crate::tasks) fn filled<S: Sample>(
+    resize: Resize,
+    by: By<'_>,
+    alone: &Alone<'_>,
+    picture: &Picture<S>,
+    told: &mut dyn FnMut(usize),
+) -> Result<Picture<S>> {
+    let size = (picture.width, picture.height);
+    let (wide, high) = resize.filled(size);
+    let finished = |made: &Picture<S>| made.resized(wide, high, Filter::Lanczos);
+    match by {
+        By::Filter(filter) => {
+            let (width, height) = resize.filtered(size);
             let made = if (width, height) == size {
                 finished(picture)?
             } else {
                 let made = picture.resized(width, height, filter)?;
                 if (width, height) == (wide, high) { made } else { finished(&made)? }
             };
-            steps.at("upscaling", before + 1);
-            made
+            told(1);
+            Ok(made)
         }
-        Upscaler::Engine(place, tiling) => {
-            let engine = plan.engine(place)?;
-            let rounds = plan.resize.rounds(size, engine.scale());
-            let mut made: Option<Picture<S>> = None;
+        By::Engine(engine, tiling) => {
+            let rounds = resize.rounds(size, engine.scale());
+            let (mut made, mut before): (Option<Picture<S>>, usize) = (None, 0);
             for round in 1..=rounds.len() {
                 let to = rounds.get(round).copied().unwrap_or((wide, high));
-                let before = steps.done;
-                let mut told = |done: usize| steps.at("upscaling", before + done as u32);
                 let of = made.as_ref().unwrap_or(picture);
-                made = Some(alone.upscaled((engine, tiling), of, to, &mut told)?);
+                let mut last = before;
+                let mut tell = |done: usize| {
+                    last = before + done;
+                    told(last);
+                };
+                made = Some(alone.upscaled((engine, tiling), of, to, &mut tell)?);
+                before = last;
             }
             if let Some(made) = made {
-                made
-            } else {
-                let made = finished(picture)?;
-                steps.at("upscaling", before + 1);
-                made
+                return Ok(made);
             }
+            let made = finished(picture)?;
+            told(1);
+            Ok(made)
         }
-    };
-    let (width, height) = plan.resize.result(size);
-    Ok(made.middle(width, height))
+    }
 }
 
 /// What a restorer is told beside the picture.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ImageIn, Txt2ImgParams};
+use super::{ImageIn, SdUpscaleParams, Txt2ImgParams};
 
 /// What to draw, and from what. Names, meaning and defaults are A1111's, beside those of `txt2img` that are here too. Where
 /// `width` and `height` are left out, pictures are drawn at the size of the first of `init_images`, up to whole eighths; with a
@@ -83,6 +83,9 @@ pub struct Img2ImgParams {
     /// A1111's script of that name. With an `n_iter` of 1 all of them are given back, else the last of each batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loopback: Option<LoopbackParams>,
+    /// Makes the picture larger and draws it anew in tiles of `width` and `height`, the checkpoint's own if these are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sd_upscale: Option<Box<SdUpscaleParams>>,
 }
 
 /// How original and drawn picture are blended. Names and defaults are those of A1111's extension, its infotext's words in
@@ -206,6 +209,7 @@ impl Default for Img2ImgParams {
             image_cfg_scale: None,
             inpainting_mask_weight: 1.0,
             loopback: None,
+            sd_upscale: None,
         }
     }
 }

@@ -50,6 +50,7 @@ mod prompt;
 mod prompt_tokens;
 mod region;
 mod sampling;
+mod sd_upscale;
 mod server;
 mod styles;
 mod txt2img;
@@ -82,6 +83,7 @@ pub use prompt_tokens::{
 };
 pub use region::RegionParams;
 pub use sampling::{NoiseSchedule, UniPcSkipType, UniPcVariant};
+pub use sd_upscale::{RedrawMode, SdUpscaleParams, SeamFixMode};
 pub use server::{
     ApiInfo, Capabilities, Client, ConfigStatus, Device, Empty, FolderStatus, InitializeParams,
     InitializeResult, MemoryStatus, MethodInfo, QueueStatus, Server, ServerLimits, Status, StorageStatus,
