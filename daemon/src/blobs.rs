@@ -30,6 +30,11 @@ struct Kept {
 }
 
 impl Blobs {
+    /// What bytes are called.
+    pub(crate) fn name(bytes: &[u8]) -> String {
+        hex(&<[u8; 32]>::from(Sha256::digest(bytes)))
+    }
+
     /// Keeps these bytes; their SHA-256 as hex digits. What is larger than all that may be kept is not.
     pub(crate) fn keep(&self, bytes: &Arc<[u8]>, limits: BlobLimits) -> String {
         let sha256: [u8; 32] = Sha256::digest(bytes).into();

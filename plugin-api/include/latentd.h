@@ -81,7 +81,7 @@
 
 /*
  The attention that each key receives is kept in `bank`, of each picture what it was last: the mean over heads, summed over
- queries. Computed on the host, as BIAS is.
+ queries, of scores with what BIAS adds to them. Computed on the host, as BIAS is.
  */
 #define LATENTD_ATTENTION_RECEIVED 8
 

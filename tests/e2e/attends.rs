@@ -1,13 +1,13 @@
 //! What plugins declare of attention beside sets, through the socket: against torch on the same weights
 //! (`tests/fixtures/attends_reference.py` made the pictures), and what cannot be declared.
 
-use latentd_client::protocol::ErrorName;
+use latentd_client::protocol::{ErrorName, Precision, Txt2ImgParams};
 use serde_json::json;
 
 use crate::freeu::plain;
 use crate::harness::{Daemon, refused, within};
 use crate::plugin_library::{build_crate, install};
-use crate::reference::{pixels, reaches, with};
+use crate::reference::{decibels, pixels, reaches, with};
 
 fn daemon() -> Daemon {
     let daemon = Daemon::start();
@@ -59,5 +59,23 @@ async fn what_cannot_be_declared_fails_the_job_by_name() {
             "{act}: {text}"
         );
         assert!(pixels(&daemon, &plain(5)).await == expected, "{act}");
+    }
+}
+
+/// What a device's kernels round in bf16, the rules do not see: they are those of f32, but for that.
+#[tokio::test]
+async fn rules_hold_in_bf16() {
+    let daemon = daemon();
+    let of = |precision: Precision| Txt2ImgParams { precision, ..plain(5) };
+    let without = pixels(&daemon, &of(Precision::Bf16)).await;
+    let off = decibels(&without.concat(), &pixels(&daemon, &of(Precision::F32)).await.concat());
+    for act in ["append", "keys", "bias", "queries", "reference", "received"] {
+        let params = json!({"act": act});
+        let found = pixels(&daemon, &with("attends", &params, of(Precision::Bf16))).await;
+        let expected = pixels(&daemon, &with("attends", &params, of(Precision::F32))).await;
+        let close = decibels(&found.concat(), &expected.concat());
+        assert!(found != without, "{act}");
+        assert!(close > off - 6.0, "{act}: {close:.1} dB, {off:.1} dB without rules");
+        assert!(pixels(&daemon, &with("attends", &params, of(Precision::Bf16))).await == found, "{act}");
     }
 }

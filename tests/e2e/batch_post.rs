@@ -7,7 +7,7 @@ use latentd_client::protocol::{
 use latentd_models::image::{Channels, Picture, read_infotext};
 use serde_json::json;
 
-use crate::harness::{Daemon, refused, small, within};
+use crate::harness::{Daemon, Options, refused, small, within};
 use crate::plugin_library::{build, install};
 
 fn whole() -> Daemon {
@@ -207,4 +207,19 @@ async fn what_is_no_picture_is_refused_and_costs_that_job_alone() {
     within(client.cancel(&job)).await.expect("cancelled");
     refused(within(client.wait(&job)).await, ErrorName::Cancelled);
     assert_eq!(drawn(&daemon, &raw(5)).await.images, plain.images);
+}
+
+#[tokio::test]
+async fn loops_that_grow_have_one_bound_together() {
+    let daemon = Daemon::with(Options { config: "result_bytes = 60_000".into(), ..Options::default() });
+    install(&daemon, "whole.so", &build("tests/fixtures/plugins/whole.c", &["-std=gnu99"]));
+    let looped = |loops: u32| {
+        let loopback = LoopbackParams { loops, final_denoising_strength: 0.5, ..LoopbackParams::default() };
+        let drawing = with("double", &Txt2ImgParams { denoising_strength: Some(0.5), ..raw(5) });
+        Img2ImgParams { loopback: Some(loopback), ..from_grey(false, drawing) }
+    };
+    let one = begun(&daemon, &Img2ImgParams { loopback: None, ..looped(1) }).await;
+    assert_eq!(pixels(&one.images[0]).len(), 128 * 128 * 3);
+    let text = refused(within(daemon.client().await.img2img(&looped(2))).await, ErrorName::Plugin);
+    assert_eq!(text, "batch.post/draft-1: plugins leave pictures of 49152 bytes, 10848 are allowed");
 }

@@ -6,8 +6,9 @@ use latentd_client::protocol::{
 };
 use serde_json::json;
 
-use crate::harness::{Daemon, refused, small, within};
+use crate::harness::{Daemon, fixtures, refused, small, within};
 use crate::plugin_library::{build, install};
+use crate::vae::{daemon, models, read, write};
 
 fn begins() -> Daemon {
     let daemon = Daemon::start();
@@ -223,4 +224,61 @@ async fn what_does_not_fit_is_refused_and_costs_that_job_alone() {
     within(client.cancel(&job)).await.expect("cancelled");
     refused(within(client.wait(&job)).await, ErrorName::Cancelled);
     assert!(all(&daemon, &masked(true)).await == plain);
+}
+
+#[tokio::test]
+async fn the_model_is_that_of_the_pass() {
+    let daemon = begins();
+    let client = daemon.client().await;
+    let drawing = Txt2ImgParams {
+        enable_hr: true,
+        hr_checkpoint_name: Some("tiny-sd1-ema".into()),
+        n_iter: 2,
+        denoising_strength: Some(0.5),
+        ..raw(5)
+    };
+    let request = with("model", -1, &Img2ImgParams { drawing, ..from(&ramp(9)) }).drawing;
+    let line = |pass: &str, width: u32| format!("pass {pass}: {width} numbers a token");
+    let result = within(client.txt2img(&request)).await.expect("drawn");
+    assert_eq!(told(&result), [line("1.0", 32), line("2.0", 8), line("1.1", 32), line("2.1", 8)]);
+}
+
+/// A library with tiny-sd1 as an inpainting checkpoint.
+fn inpainting() -> (Daemon, tempfile::TempDir) {
+    let folder = models();
+    let mut tensors = read(&fixtures().join("Stable-diffusion/tiny-sd1.safetensors"));
+    for (name, _, shape, bytes) in &mut tensors {
+        if name == "model.diffusion_model.input_blocks.0.0.weight" {
+            // Of each output five more inputs, of 3 by 3 each in f16.
+            let of_inputs = |count: usize| count * 9 * 2;
+            let row = |row: &[u8]| [row, row, row].concat()[..of_inputs(9)].to_vec();
+            *bytes = bytes.chunks(of_inputs(4)).flat_map(row).collect();
+            shape[1] = json!(9);
+        }
+    }
+    write(&folder.path().join("Stable-diffusion/paints.safetensors"), &tensors);
+    let daemon = daemon(folder.path());
+    install(&daemon, "begins.so", &build("tests/fixtures/plugins/begins.c", &["-std=gnu99"]));
+    (daemon, folder)
+}
+
+#[tokio::test]
+async fn an_inpainting_checkpoint_sees_what_a_plugin_put_there() {
+    let (daemon, _models) = inpainting();
+    let paints = |request: Img2ImgParams| Img2ImgParams {
+        drawing: Txt2ImgParams { checkpoint: Some("paints".into()), ..request.drawing },
+        ..request
+    };
+    let inverted: Vec<u8> = ramp(9).iter().map(|value| 255 - value).collect();
+    let (right, lower) =
+        (all(&daemon, &paints(masked(true))).await, all(&daemon, &paints(masked(false))).await);
+    assert_ne!(right, lower);
+    for request in [masked(false), from(&ramp(9))] {
+        assert!(all(&daemon, &paints(with("right", -1, &request))).await == right);
+    }
+    let expected = all(&daemon, &paints(from(&inverted))).await;
+    assert!(all(&daemon, &paints(with("invert", -1, &from(&ramp(9))))).await == expected);
+    assert!(all(&daemon, &paints(from(&ramp(9)))).await != expected);
+    // Nothing of it stays.
+    assert!(all(&daemon, &paints(masked(true))).await == right);
 }

@@ -50,6 +50,12 @@ const EXAMPLES: &[Example] = &[
         r#"{"mimic_scale": 3, "threshold_percentile": 0.9}"#,
     ),
     example("onnx-filter", "plugin-api/examples/onnx-filter", r#"{"model": "sharper"}"#),
+    example("attends", "tests/fixtures/plugins/attends", r#"{"act": "append"}"#),
+    example("attends", "tests/fixtures/plugins/attends", r#"{"act": "keys"}"#),
+    example("attends", "tests/fixtures/plugins/attends", r#"{"act": "bias"}"#),
+    example("attends", "tests/fixtures/plugins/attends", r#"{"act": "queries"}"#),
+    example("attends", "tests/fixtures/plugins/attends", r#"{"act": "reference"}"#),
+    example("attends", "tests/fixtures/plugins/attends", r#"{"act": "received"}"#),
     example("weaker", "tests/fixtures/plugins/weaker", r#"{"model": "weaker", "scale": 1}"#),
     Example {
         change: |request, _| request.prompt = "a {red|blue} circle".into(),

@@ -217,6 +217,20 @@ async fn a_fault_costs_one_job_which_names_plugin_and_engine() {
 }
 
 #[tokio::test]
+async fn what_is_found_is_counted_until_somebody_has_it() {
+    let daemon = Daemon::with_flags(&["--memory-bytes", &(32 << 20).to_string()]);
+    install(&daemon, "finders.so", &build("tests/fixtures/plugins/finders.c", &["-std=gnu99"]));
+    let client = daemon.client().await;
+    // Of 64 KiB each: 4096 of them, which the plugin lets go of at once, are 256 MiB.
+    let square = Picture::from_raw(vec![7; 256 * 256 * 3], 256, 256, 3).expect("a picture");
+    let square = square.to_png().expect("a PNG");
+    let of = |name| Ask { image: ImageIn::png(square.clone()), ..ask(DETECTOR, name) };
+    let text = fails(&client, &of("masks"), ErrorName::Memory).await;
+    assert!(text.contains("detector 'masks'"), "{text}");
+    asked(&client, &of("good")).await;
+}
+
+#[tokio::test]
 async fn parameters_name_engines_and_pictures_tell_of_them() {
     let daemon = installed();
     let client = daemon.client().await;

@@ -2,7 +2,8 @@
 
 use latentd_client::Client;
 use latentd_client::protocol::{
-    Artifact, ErrorName, EventKind, ImageIn, JobState, PluginMethod, PluginMethodKind, PluginState,
+    Artifact, ErrorName, EventKind, ImageIn, InitializeParams, JobState, PluginMethod, PluginMethodKind,
+    PluginState,
 };
 use latentd_models::image::Picture;
 use rmpv::Value;
@@ -257,6 +258,24 @@ async fn quick_ones_that_get_stuck_leave_room_for_others() {
     assert_eq!(names.iter().filter(|name| **name == ErrorName::Busy).count(), 1, "{names:?}");
     assert_eq!(names.iter().filter(|name| **name == ErrorName::Plugin).count(), 8, "{names:?}");
     called(&client, "methods.at-once", &json!({})).await;
+}
+
+#[tokio::test]
+async fn what_a_method_says_has_an_end_and_clients_are_told_which_there_are() {
+    let daemon = installed();
+    let client = daemon.client().await;
+    // One call says 64 at most; what was said while it was planned is beside those.
+    for (method, last) in
+        [("methods.at-once", "line 63"), ("methods.work", "it has more to say, which is left out")]
+    {
+        let result = called(&client, method, &json!({"act": "talks"})).await;
+        let notices: Vec<String> = rmpv::ext::from_value(result["notices"].clone()).expect("texts");
+        assert_eq!(notices.last(), Some(&format!("plugin 'methods': {last}")), "{method}");
+    }
+    let told = within(client.initialize(&InitializeParams::default())).await.expect("initialized");
+    for method in ["methods.at-once", "methods.work", "txt2img"] {
+        assert!(told.capabilities.methods.iter().any(|name| name == method), "{method}");
+    }
 }
 
 #[tokio::test]

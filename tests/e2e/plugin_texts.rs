@@ -114,6 +114,7 @@ async fn texts_of_others_are_read_as_the_plugins_parameters() {
     let expected = json!({"model": "face_yolov8n.pt", "confidence": 0.5});
     assert_eq!(params_of(&found).and_then(PluginParams::to_json), expected.as_object().cloned());
     assert_eq!((found.notices.len(), found.others["ADetailer model"].as_str()), (0, "face_yolov8n.pt"));
+    assert_eq!(found.read_by, ["texts"]);
     // It can be drawn with.
     let request = found.request.expect("a request").into_drawing();
     let text = drawn(&daemon, &request).await.remove(0).infotext.expect("a text");

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use crate::harness::{Daemon, Options, Raw, fixtures, map, program, refused, small, within};
 use crate::plugin_library::{build, build_crate, install};
+use crate::vae::{read, write};
 
 const ONE: &str = "tiny-sd1";
 const OTHER: &str = "tiny-sd1-ema";
@@ -33,6 +34,10 @@ impl Shop {
     }
 
     fn with(flags: &[&str]) -> Self {
+        Self::configured(flags, "")
+    }
+
+    fn configured(flags: &[&str], config: &str) -> Self {
         let models = tempfile::tempdir().expect("a folder");
         let put = |from: &Path, to: &str| {
             let to = models.path().join(to);
@@ -43,12 +48,18 @@ impl Shop {
             let name = format!("Stable-diffusion/{name}.safetensors");
             put(&fixtures().join(&name), &name);
         }
+        let broken = models.path().join("Stable-diffusion/nan.safetensors");
+        write_broken(&fixtures().join("Stable-diffusion/tiny-sd1.safetensors"), &broken);
         let adapters = fixtures().join("../adapters");
         put(&adapters.join("lycoris-locon.safetensors"), "Lora/style.safetensors");
         put(&adapters.join("emb-style.pt"), "embeddings/emb-style.pt");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let daemon =
-            Daemon::with(Options { models: Some(models.path().to_owned()), flags, ..Options::default() });
+        let daemon = Daemon::with(Options {
+            models: Some(models.path().to_owned()),
+            flags,
+            config: config.into(),
+            ..Options::default()
+        });
         install(&daemon, "librust_subjobs.so", &build_crate("tests/fixtures/plugins/rust_subjobs"));
         Self { daemon, _models: models }
     }
@@ -73,6 +84,17 @@ impl Shop {
     fn loads(&self, name: &str) -> usize {
         self.daemon.log().matches(&format!(" loaded name=\"{name}\" kind=UNet")).count()
     }
+}
+
+/// A checkpoint whose UNet gives nothing that is a number.
+fn write_broken(of: &Path, to: &Path) {
+    let mut tensors = read(of);
+    for (name, _, _, bytes) in &mut tensors {
+        if name == "model.diffusion_model.out.2.bias" {
+            bytes.as_chunks_mut().0.fill(0x7e00_u16.to_le_bytes());
+        }
+    }
+    write(to, &tensors);
 }
 
 fn pixels(image: &ImageOut) -> Vec<u8> {
@@ -437,6 +459,47 @@ async fn a_failure_is_told_and_the_job_goes_on() {
     let text = refused(shop.txt2img(&asking(&fails(false), plain())).await, ErrorName::Memory);
     assert!(text.starts_with("plugin 'subjobs', image.post/draft-1: needs about"), "{text}");
     assert!(shop.pixels(&plain()).await == expected);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_overflows_within_a_job_is_told_and_the_job_goes_on() {
+    let shop = Shop::start();
+    let expected = shop.pixels(&plain()).await;
+    let fails = |skips: bool| {
+        json!({"runs": [{
+            "key": 0, "method": "txt2img", "patch": {"checkpoint": "nan"}, "images": [{"init": "nothing"}],
+            "skips": skips,
+        }]})
+    };
+    let drawn = shop.drawn(&asking(&fails(true), plain())).await;
+    assert!(pixels(&drawn.images[0]) == expected[0]);
+    let told = &drawn.notices[0];
+    assert!(told.starts_with("plugin 'subjobs': failed with 8: ") && told.contains("NaN"), "{told}");
+    let text = refused(shop.txt2img(&asking(&fails(false), plain())).await, ErrorName::Model);
+    assert!(text.starts_with("plugin 'subjobs', image.post/draft-1: ") && text.contains("NaN"), "{text}");
+    assert!(shop.pixels(&plain()).await == expected);
+}
+
+#[tokio::test]
+async fn what_clients_left_stays_whatever_is_drawn_within_jobs() {
+    let shop = Shop::configured(&[], "blobs_bytes = 30_000");
+    let client = shop.daemon.client().await;
+    let four = Txt2ImgParams { batch_size: 4, ..plain() };
+    let first = shop.drawn(&plain()).await.images.remove(0);
+    let png = Picture::from_raw(pixels(&first), 64, 64, 3).and_then(|picture| picture.to_png());
+    let png = png.expect("a PNG");
+    // With those of four pictures more than are kept.
+    assert!((6_000..30_000).contains(&png.len()), "{}", png.len());
+    let blob = within(client.put_blob(png)).await.expect("kept");
+    let found = shop.pixels(&asking(&face(&json!({})), four.clone())).await;
+    assert_ne!(found, shop.pixels(&four).await);
+    let from = |init: ImageIn| Img2ImgParams {
+        init_images: vec![init],
+        drawing: Txt2ImgParams { denoising_strength: Some(0.5), ..plain() },
+        ..Img2ImgParams::default()
+    };
+    let again = shop.img2img(&from(ImageIn::blob(blob.blob))).await;
+    assert_eq!(pixels(&again.images[0]), pixels(&shop.img2img(&from(image(&first))).await.images[0]));
 }
 
 #[tokio::test]

@@ -104,7 +104,15 @@ fn what_is_looked_at_score_by_score_is_what_the_kernels_find() {
             let key = row / queries * count + row % queries % count;
             assert!((found - values[key * CHANNELS + channel]).abs() < 1e-6);
         }
-        let sums = received(&device, &q, &k, heads).expect("sums");
+        // All that there is goes to the one key that may be looked at.
+        let first: Vec<f32> = (0..count).map(|key| if key == 0 { 0.0 } else { f32::NEG_INFINITY }).collect();
+        let first = Tensor::new(first, [1, count]).expect("fits");
+        let sums = received(&device, &q, &k, heads, Some(&first)).expect("sums");
+        let expected = |at: usize| if at.is_multiple_of(count) { queries as f32 } else { 0.0 };
+        let is_near = |(at, sum): (usize, &f32)| (sum - expected(at)).abs() < 1e-3;
+        assert!(sums.values().iter().enumerate().all(is_near), "{sums:?}");
+        assert!(received(&device, &q, &k, heads, Some(&Tensor::full(0.0, [1, count + 1]))).is_err());
+        let sums = received(&device, &q, &k, heads, None).expect("sums");
         assert_eq!(sums.dims(), [2, count]);
         let sum: f32 = sums.values().iter().sum();
         assert!((sum - 2.0 * queries as f32).abs() < 1e-3);
@@ -238,5 +246,16 @@ fn a_unets_sets_do_what_they_say() {
         assert!(picture == 3 && (sum - places).abs() < 1e-3 * places, "{sum} of {places} queries");
     }
     assert_eq!(received.all().len(), places.len());
+    // With what is added to its scores.
+    let of_prompt = Arc::new(Bank::default());
+    let change = AttentionChange::Received { bank: Arc::clone(&of_prompt), picture: 0 };
+    let only = bias((0..77).map(|key| if key == 5 { 0.0 } else { -1e4 }).collect());
+    let both = [only[0].clone(), rule(AttentionPlaces::default(), change)[0].clone()];
+    let once = run(&[&both, &[]]);
+    for (place, _, sums) in of_prompt.all() {
+        let all: f32 = sums.values().iter().sum();
+        assert!((sums.values()[5] - all).abs() < 1e-3 * all && all > 0.0, "{place:?}: {sums:?}");
+    }
+    assert!(run(&[&both, &[]]) == once, "what is kept of its keys is the same");
     assert!(close(&appended, &joined(tokens(5.0, 4), tokens(1.0, 77))) && !close(&appended, &plain));
 }

@@ -10,7 +10,7 @@ use latentd_models::networks::vae::Vae;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Patch, Precision};
 use latentd_models::pipeline::{
-    Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Exchanged, Handles,
+    Components, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, Exchanged, Handles, Held,
     ImagePost, LatentFinal, NoStages, NoiseInit, PassBegin, PassKind, Residual, Role, Stages, Txt2Img, Wants,
 };
 use latentd_models::prompt::Conditioning;
@@ -166,7 +166,15 @@ impl Stages for Change {
             _ => return Ok(vec![]),
         };
         let tensor = Tensor::full(1.0, dims);
-        Ok(vec![Residual { owner: "a".into(), place, rows: None, tensor, mask: None, scale: 1.0 }])
+        Ok(vec![Residual {
+            owner: "a".into(),
+            place,
+            rows: None,
+            tensor,
+            mask: None,
+            scale: 1.0,
+            held: Held::default(),
+        }])
     }
 
     fn denoise_combine(&mut self, stage: &DenoiseCombine, tensors: &mut Handles) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What is added on the way through a UNet: sizes, order, rows, and that nothing added is nothing changed.
 
+use std::sync::{Arc, Weak};
+
 use latentd_models::Tensor;
 use latentd_models::model::Network;
 use latentd_models::networks::unet::{RowContext, UNetCall, UNetConfig};
@@ -7,7 +9,9 @@ use latentd_models::networks::unet_residuals::ResidualPlace;
 use latentd_models::networks::unet_sites::{Site, SitePart, Visited, Visitor};
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Precision, Run};
-use latentd_models::pipeline::{ControlResiduals, Handles, NoStages, Residual, Role, Stages, Txt2Img, Wants};
+use latentd_models::pipeline::{
+    ControlResiduals, DenoiseCombine, Handles, Held, NoStages, Residual, Role, Stages, Txt2Img, Wants,
+};
 
 use crate::drawing::{checkpoint, components, draw, draw_with, model, request};
 
@@ -117,11 +121,19 @@ struct Adding {
     scale: f32,
     role: Role,
     calls: usize,
+    /// What the last one held.
+    held: Weak<()>,
 }
 
 impl Stages for Adding {
     fn wants(&self) -> Wants {
-        Wants { control_residuals: true, ..Wants::default() }
+        Wants { control_residuals: true, denoise_combine: true, ..Wants::default() }
+    }
+
+    /// What was added is let go of as the evaluation ends.
+    fn denoise_combine(&mut self, _: &DenoiseCombine, _: &mut Handles) -> latentd_models::Result<()> {
+        assert!(self.calls > 0 && self.held.upgrade().is_none());
+        Ok(())
     }
 
     fn control_residuals(
@@ -137,7 +149,10 @@ impl Stages for Adding {
         let [channels, height, width] = stage.sizes.at(place).expect("a place");
         let tensor = Tensor::full(1.0, [1, channels, height, width]);
         let (owner, scale) = ("a".into(), self.scale);
-        Ok(vec![Residual { owner, place, rows: Some(rows), tensor, mask: None, scale }])
+        let held = Arc::new(());
+        self.held = Arc::downgrade(&held);
+        let held = Held::of(held);
+        Ok(vec![Residual { owner, place, rows: Some(rows), tensor, mask: None, scale, held }])
     }
 }
 
@@ -147,7 +162,7 @@ fn rows_that_nothing_is_added_to_draw_the_same_bytes() {
     let request = Txt2Img { batch_size: 2, ..request() };
     let plain = draw_with(&model, &mut &model, &request, &mut NoStages).expect("draws");
     let drawn = |scale, role| {
-        let mut adding = Adding { scale, role, calls: 0 };
+        let mut adding = Adding { scale, role, calls: 0, held: Weak::new() };
         let drawn = draw_with(&model, &mut &model, &request, &mut adding).expect("draws");
         assert!(adding.calls > 0);
         drawn

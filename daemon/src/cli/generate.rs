@@ -357,9 +357,17 @@ async fn told(
     if !info.others.is_empty() {
         let keys: Vec<&str> = info.others.keys().map(String::as_str).collect();
         let keys = keys.join(", ");
+        // Which pairs a plugin made its parameters of, it alone knows.
+        let readers: Vec<&str> = info.read_by.iter().map(String::as_str).collect();
+        let but = if readers.is_empty() {
+            String::new()
+        } else {
+            format!(", but for what plugins read of it ({})", readers.join(", "))
+        };
         say(&format!(
-            "latentd: of what {} says this is not drawn: {}",
+            "latentd: of what {} says this is not drawn{}: {}",
             visible(&shown.to_string()),
+            visible(&but),
             visible(&keys)
         ));
     }

@@ -87,6 +87,7 @@ fn lines(plugin: &PluginEntry) -> String {
         asks,
         agreed,
         isolation,
+        uses,
         ..
     } = plugin;
     let cell = |text: &Option<String>| text.as_deref().map_or("-".into(), |text| visible(text).into_owned());
@@ -101,9 +102,11 @@ fn lines(plugin: &PluginEntry) -> String {
     let parts: Vec<String> =
         stages.iter().cloned().chain(methods).chain(engines).chain(saves).chain(asks).chain(inline).collect();
     let stages = if parts.is_empty() { "-".into() } else { visible(&parts.join(", ")).into_owned() };
+    let uses =
+        if uses.is_empty() { String::new() } else { format!("  uses {}\n", visible(&uses.join(", "))) };
     let reason = reason.as_ref().map_or_else(String::new, |why| format!("  {}\n", visible(why)));
     let (name, version, path) = (cell(name), cell(version), visible(path));
-    format!("{name:24} {version:10} {state:9} {stages}  {path}\n{reason}")
+    format!("{name:24} {version:10} {state:9} {stages}  {path}\n{uses}{reason}")
 }
 
 /// Reads `NAME` or `NAME=JSON`.
@@ -203,10 +206,11 @@ mod tests {
             methods: [("fit".to_owned(), PluginMethod::default())].into(),
             engines: [("upscaler".to_owned(), vec!["2x".to_owned(), "4x".to_owned()])].into(),
             agreed: true,
+            uses: vec!["tensor".into(), "subjob".into()],
             ..PluginEntry::default()
         };
         let shown = "vignette                 1.0.0      ready     image.post, job.plan, vignette.fit, upscaler '2x', upscaler '4x'  \
-                     /p/vignette.so\n";
+                     /p/vignette.so\n  uses tensor, subjob\n";
         assert_eq!(lines(&plugin), shown);
         let refused = PluginEntry {
             path: "/p/a\n.so".into(),

@@ -14,6 +14,12 @@ pub(crate) struct Lease {
     budget: Arc<Budget>,
 }
 
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.bytes)
+    }
+}
+
 impl Budget {
     pub(crate) fn new(total: u64) -> Arc<Self> {
         Arc::new(Self { total, leased: Mutex::default() })

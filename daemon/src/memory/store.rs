@@ -588,7 +588,7 @@ mod tests {
         let turn = memory.loading.wait(For::Later, [1; 32], &|| false).expect("free");
         let lease = memory.budget.try_reserve(budget).expect("room");
         // A cancelled job says so, whatever room there is.
-        let cancelled = memory.reserve_for_job(1, "it", &|| true).err().expect("none");
+        let cancelled = memory.reserve_for_job(1, "it", &|| true).expect_err("none");
         assert_eq!(cancelled.class, Class::Cancelled);
         std::thread::scope(|scope| {
             let job = scope.spawn(|| memory.reserve_for_job(budget, "it", &|| false).map(drop));

@@ -201,8 +201,6 @@ pub(super) struct Evaluated<'a> {
 pub(super) struct Declared {
     pub stage: AttentionStage,
     pub rules: RefCell<Vec<Rule>>,
-    /// What is counted for what the model makes of them.
-    pub leases: RefCell<Vec<Lease>>,
 }
 
 /// What a plugin adds in one evaluation.
@@ -211,8 +209,6 @@ pub(super) struct Adding {
     /// Of the evaluation.
     pub rows: usize,
     pub residuals: RefCell<Vec<Residual>>,
-    /// What is counted for it.
-    pub leases: RefCell<Vec<Lease>>,
 }
 
 /// One call. Plugins have its address.

@@ -1,8 +1,11 @@
 //! What an engine is asked and what it answers, between those who ask and those who have it.
 
+use std::sync::Arc;
+
 use super::engine_kinds::Kind;
 use super::objects::{Content, Image};
 use crate::error::Result;
+use crate::memory::Lease;
 
 /// An engine that somebody will run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub(super) struct Detection {
     pub embedding: Option<Content>,
     /// MessagePack, a map; or nothing.
     pub data: Vec<u8>,
+    /// What is counted for mask and embedding until somebody has them.
+    pub room: Option<Arc<Lease>>,
 }
 
 /// What an engine answered.

@@ -136,6 +136,13 @@ impl Given {
         Ok(())
     }
 
+    /// Whether these parameters would be told the same.
+    pub(super) fn is_told_of(&self, schema: Option<&Json>, params: &PluginParams) -> bool {
+        let (Some(schema), Some(params)) = (schema, params.to_json()) else { return false };
+        let mut params = Json::Object(params);
+        parameters::with_defaults(schema, &mut params).is_ok() && params == self.told_json()
+    }
+
     fn told_json(&self) -> Json {
         self.told.to_json().map_or(Json::Null, Json::Object)
     }
@@ -511,6 +518,16 @@ mod tests {
             "image": {"blob": "abc"}, "masks": [{"blob": "abc"}, {"blob": "abc"}], "model": "None",
         });
         assert_eq!(Json::Object(told), expected);
+        // With or without the defaults it is the same.
+        for (params, is_same) in [
+            (expected.clone(), true),
+            (json!({"image": {"blob": "abc"}, "masks": [{"blob": "abc"}, {"blob": "abc"}]}), true),
+            (json!({"image": {"blob": "abd"}, "masks": [{"blob": "abc"}, {"blob": "abc"}]}), false),
+            (json!({"image": {"blob": "abc"}}), false),
+        ] {
+            let params = PluginParams::from_json(params.as_object().expect("a map").clone());
+            assert_eq!(given.is_told_of(Some(&schema), &params), is_same, "{params:?}");
+        }
         let sizes: Vec<_> = given.pictures.iter().map(GivenPicture::size).collect();
         assert_eq!(sizes, [[5, 1, 3], [2, 1, 1], [3, 1, 1]]);
         let packed = given.packed(&[1 << 33, 8, 9]);

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use latentd_client::protocol::PluginParams;
 use latentd_models::sampling::NoiseSource;
 use latentd_plugin_api::abi::{LATENTD_INFOTEXT_PARSE, latentd_infotext, latentd_list, latentd_pair};
 use rmpv::Value;
 
+use super::asked::Asked;
 use super::call::Job;
 use super::host::text;
 use super::library::Plugin;
@@ -24,8 +24,6 @@ use crate::schema::shorten;
 /// A pair of a picture's text.
 pub(crate) type Pair = (String, String);
 
-/// What a plugin has to read a text. Within the daemon it cannot be ended, only be told of it.
-const WITHIN: Duration = Duration::from_secs(5);
 /// Characters of a key.
 const LONGEST_KEY: usize = 64;
 /// Bytes of a value.
@@ -162,26 +160,12 @@ pub(super) fn parse(
     let Some(run) = plugin.tables.infotext_parse.and_then(|table| table.run) else {
         return Ok((None, vec![]));
     };
-    let name = &plugin.manifest.name;
-    let wrong = |text: String| {
-        Error::new(Class::Plugin, format!("plugin '{name}', {LATENTD_INFOTEXT_PARSE}: {text}"))
-    };
-    let call = plugin.call(job, None, None);
-    let begun = Instant::now();
+    let asked = Asked { plugin, stage: LATENTD_INFOTEXT_PARSE, doing: "read a picture's text" };
+    let wrong = |text: String| asked.error(Class::Plugin, &text);
     // SAFETY: what is lent lives until the function returns; the call is this one.
-    let status = unsafe { run(call.pointer(), args) };
-    let took = begun.elapsed();
-    let state = call.end(status, LATENTD_INFOTEXT_PARSE)?;
-    if took > WITHIN {
-        return Err(wrong(format!("it took {:.1} s, {} are allowed", took.as_secs_f64(), WITHIN.as_secs())));
-    }
-    if !state.replaced.is_empty() {
-        return Err(wrong("it replaces what no stage gave it".to_owned()));
-    }
-    // What is skipped is as if it had never been called.
-    if status != 0 {
+    let Some(state) = asked.answer(job, None, |call| unsafe { run(call, args) })? else {
         return Ok((None, vec![]));
-    }
+    };
     if let Some(slot) = state.replies.keys().find(|slot| **slot != 0) {
         return Err(wrong(format!("it replies in slot {slot}, of 0 alone")));
     }

@@ -229,11 +229,12 @@ impl JobPlugins {
         &self.request
     }
 
-    /// What a plugin was given here, if that is what these parameters say.
+    /// What a plugin was given here, if that is what these parameters say, with or without the schema's defaults.
     pub(super) fn settled(&self, name: &str, params: &PluginParams) -> Option<(Arc<Plugin>, Given)> {
         let member = self.members.iter().find(|member| member.name() == name)?;
         let Member { plugin, given, .. } = member;
-        let is_same = given.told == *params && given.lists.is_empty();
+        let is_same = given.lists.is_empty()
+            && (given.told == *params || given.is_told_of(plugin.manifest.parameters.as_ref(), params));
         is_same.then(|| (Arc::clone(plugin), given.clone()))
     }
 

@@ -8,6 +8,7 @@
 
 mod agreements;
 mod artifact;
+mod asked;
 mod asks;
 mod call;
 mod choices;
@@ -29,6 +30,7 @@ mod listing;
 mod manifest;
 mod method_rows;
 mod methods;
+mod notices;
 mod objects;
 mod opened;
 mod order;
@@ -62,7 +64,7 @@ use crate::schema::shorten;
 use crate::state_dir::make_private;
 use crate::suggest::nearest;
 pub(crate) use agreements::{Agreement, Agreements};
-pub(crate) use artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
+pub(crate) use artifact::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS, left_out};
 pub(crate) use asks::Asks;
 pub(crate) use call::{Job, Recorded};
 use choices::with_choices;
@@ -223,8 +225,12 @@ impl Plugins {
         let found = self.found();
         let settled =
             asked.iter().map(|(name, params)| match before.and_then(|before| before.settled(name, params)) {
-                Some(settled) => Ok(settled),
-                None => Settled::one(self.load(name, job.versions(), &found)?, params, job),
+                Some((plugin, given))
+                    if job.versions().get(name).is_none_or(|version| *version == plugin.manifest.version) =>
+                {
+                    Ok((plugin, given))
+                }
+                _ => Settled::one(self.load(name, job.versions(), &found)?, params, job),
             });
         settled.collect::<Result<_>>().map(Settled::all)
     }

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use latentd_client::protocol::PluginParams;
 use latentd_plugin_api::abi::{
@@ -12,6 +11,7 @@ use latentd_plugin_api::abi::{
     latentd_rewrite,
 };
 
+use super::asked::Asked;
 use super::call::Job;
 use super::given::{Given, GivenPicture};
 use super::host::text;
@@ -24,9 +24,6 @@ use super::prompts::ParamPrompt;
 use super::records::recorded;
 use super::{Plugins, named};
 use crate::error::{Class, Error, Result};
-
-/// What a plugin has to answer a request as it comes. Within the daemon it cannot be ended, only be told of it.
-pub(super) const WITHIN: Duration = Duration::from_secs(5);
 
 /// Requests that one may become.
 pub(crate) const MOST_REQUESTS: usize = 256;
@@ -143,7 +140,12 @@ impl Rewriter {
 
     /// An error of what it answered.
     pub(crate) fn error(&self, class: Class, what: &str) -> Error {
-        Error::new(class, format!("plugin '{}', {LATENTD_REQUEST_REWRITE}: {what}", self.name()))
+        self.asked().error(class, what)
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        let (stage, doing) = (LATENTD_REQUEST_REWRITE, "rewrote the request");
+        Asked { plugin: &self.plugin, stage, doing }
     }
 
     /// Asks it.
@@ -196,27 +198,10 @@ impl Rewriter {
         let Some(run) = self.plugin.tables.request_rewrite.and_then(|table| table.run) else {
             return Ok(Answer::default());
         };
-        let call = self.plugin.call(job, None, None).with_opened(opened);
-        let begun = Instant::now();
+        let asked = self.asked();
         // SAFETY: what is lent lives until the function returns; the call is this one.
-        let status = unsafe { run(call.pointer(), args) };
-        let took = begun.elapsed();
-        let state = call.end(status, LATENTD_REQUEST_REWRITE)?;
-        if job.is_cancelled() {
-            let text = format!("cancelled while plugin '{}' rewrote the request", self.name());
-            return Err(Error::new(Class::Cancelled, text));
-        }
-        if took > WITHIN {
-            let text = format!("it took {:.1} s, {} are allowed", took.as_secs_f64(), WITHIN.as_secs());
-            return Err(self.error(Class::Plugin, &text));
-        }
-        if !state.replaced.is_empty() {
-            return Err(self.error(Class::Plugin, "it replaces what no stage gave it"));
-        }
-        // What is skipped is as if it had never been called.
-        if status != 0 {
-            return Ok(Answer::default());
-        }
+        let left = asked.answer(job, Some(opened), |call| unsafe { run(call, args) })?;
+        let Some(state) = left else { return Ok(Answer::default()) };
         let gap = state.replies.keys().zip(0..).find(|(slot, number)| *slot != number);
         if let Some((_, number)) = gap {
             return Err(self.error(Class::Plugin, &format!("it gives no request {number}, but later ones")));

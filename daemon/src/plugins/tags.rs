@@ -3,19 +3,19 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use latentd_client::protocol::PluginParams;
 use latentd_plugin_api::abi::{LATENTD_PROMPT_TAGS, latentd_list, latentd_tag, latentd_text};
 
 use super::Plugins;
+use super::asked::Asked;
 use super::call::Job;
 use super::given::GivenPicture;
 use super::host::{bytes, text};
 use super::library::Plugin;
 use super::opened::Opened;
 use super::records::recorded;
-use super::rewrite::{WITHIN, given};
+use super::rewrite::given;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
 
@@ -55,7 +55,12 @@ impl Tagger {
 
     /// An error of what it answered.
     pub(crate) fn error(&self, class: Class, what: &str) -> Error {
-        Error::new(class, format!("plugin '{}', {LATENTD_PROMPT_TAGS}: {what}", self.name()))
+        self.asked().error(class, what)
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        let (stage, doing) = (LATENTD_PROMPT_TAGS, "looked at a tag");
+        Asked { plugin: &self.plugin, stage, doing }
     }
 
     /// Asks it; MessagePack, or nothing if the tag is not its own. What it wants to be told comes beside.
@@ -105,24 +110,13 @@ impl Tagger {
         let Some(run) = self.plugin.tables.prompt_tags.and_then(|table| table.run) else {
             return Ok((None, vec![]));
         };
-        let call = self.plugin.call(job, None, None).with_opened(opened);
-        let begun = Instant::now();
+        let asked = self.asked();
         // SAFETY: what is lent lives until the function returns; the call is this one.
-        let status = unsafe { run(call.pointer(), args) };
-        let took = begun.elapsed();
-        let mut state = call.end(status, LATENTD_PROMPT_TAGS)?;
-        if job.is_cancelled() {
-            let text = format!("cancelled while plugin '{}' looked at a tag", self.name());
-            return Err(Error::new(Class::Cancelled, text));
-        }
-        if took > WITHIN {
-            let text = format!("it took {:.1} s, {} are allowed", took.as_secs_f64(), WITHIN.as_secs());
-            return Err(self.error(Class::Plugin, &text));
-        }
-        if !state.replaced.is_empty() || state.replies.keys().any(|slot| *slot != 0) {
+        let left = asked.answer(job, Some(opened), |call| unsafe { run(call, args) })?;
+        let Some(mut state) = left else { return Ok((None, vec![])) };
+        if state.replies.keys().any(|slot| *slot != 0) {
             return Err(self.error(Class::Plugin, "it answers in a slot that is none"));
         }
-        // What is skipped is as if it had never been called.
-        Ok(if status == 0 { (state.replies.remove(&0), state.notices) } else { (None, vec![]) })
+        Ok((state.replies.remove(&0), state.notices))
     }
 }

@@ -4,7 +4,7 @@ use latentd_client::protocol;
 
 use super::packing::Packing;
 use crate::error::Result;
-use crate::plugins::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS};
+use crate::plugins::{ARTIFACT_BYTES, Artifact, MOST_ARTIFACTS, left_out};
 
 /// Those of all that a request draws.
 #[derive(Default)]
@@ -54,10 +54,6 @@ impl Beside {
     /// What to tell who asked, if some are left out.
     pub(super) fn left_out(&self) -> Option<String> {
         let plugin = self.left_out.as_ref()?;
-        let most = ARTIFACT_BYTES >> 20;
-        Some(format!(
-            "plugin '{plugin}' leaves more pictures beside the results than the {MOST_ARTIFACTS}, of {most} MiB of pixels, that \
-             are kept"
-        ))
+        Some(format!("plugin '{plugin}': {}", left_out()))
     }
 }

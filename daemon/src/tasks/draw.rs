@@ -149,7 +149,9 @@ impl Draw {
                 return Err(Error::invalid(text));
             }
             Some(mut begun) => {
-                let mut from = FromPictures::resolve(&mut begun, &sources, &mut notices)
+                // What a plugin draws within a job, nobody draws again.
+                let stay = within.depth == 0;
+                let mut from = FromPictures::resolve(&mut begun, &sources, stay, &mut notices)
                     .map_err(|error| in_field(error, outpaint.is_some()))?;
                 let continues =
                     |outpaint: &OutpaintParams| Continuation::resolve(outpaint, &params, &mut notices);

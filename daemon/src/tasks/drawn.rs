@@ -65,6 +65,7 @@ impl Draw {
             beside: Beside::after(beside),
             steps: 0,
             within: Drawn::default(),
+            given_bytes: 0,
         };
         let _expected = expected(&self.subjobs, &run.device.memory);
         // Each is decoded once, however often it is drawn.
@@ -161,6 +162,7 @@ impl Draw {
                     }
                 }
                 if batches == 1 || number + 1 == loopback.loops {
+                    course.given_bytes += picture.pixels.len() as u64;
                     let packed = packing.pack(picture, drawn.seed, infotext, before + images.len())?;
                     drop(room);
                     images.push(ImageOut { subseed: drawn.subseed, ..packed });
@@ -296,7 +298,7 @@ impl Draw {
                 ready: from.map(|(_, ready, _)| ready),
                 watch: run.watch,
                 is_part: self.from.as_ref().is_some_and(FromPictures::is_in_parts),
-                most_bytes: self.studio.settings.get().result_bytes,
+                most_bytes: self.studio.settings.get().result_bytes.saturating_sub(course.given_bytes),
             };
             let drawn = drawn.and_then(|drawn| finished(drawn, &finishing, &stages));
             let failure = stages.failure().or(short);
@@ -436,6 +438,8 @@ pub(super) struct Course {
     steps: u32,
     /// What plugins drew on the way.
     within: Drawn,
+    /// Bytes of the pixels of pictures that are packed already.
+    given_bytes: u64,
 }
 
 impl Course {

@@ -51,10 +51,12 @@ pub(super) struct Ready {
 }
 
 impl FromPictures {
-    /// Settles all but the size. `params` name the pictures by their SHA-256 from then on, and say what was left out.
+    /// Settles all but the size. `params` name the pictures by their SHA-256 from then on, and say what was left out. The pictures
+    /// stay for a while if somebody is to draw from them again.
     pub(super) fn resolve(
         params: &mut Img2ImgParams,
         sources: &Sources,
+        stay: bool,
         notices: &mut Notices,
     ) -> Result<Self> {
         let batch = params.drawing.batch_size as usize;
@@ -72,7 +74,7 @@ impl FromPictures {
             Some(Masks::Each(masks)) => given("mask", masks, batch, params, sources)?,
             None => vec![],
         };
-        let keep = |given: &Given| ImageIn::blob(given.keep(sources));
+        let keep = |given: &Given| ImageIn::blob(if stay { given.keep(sources) } else { given.sha256() });
         params.init_images = pictures.iter().map(keep).collect();
         params.mask = match masks.as_slice() {
             [] => None,

@@ -133,6 +133,11 @@ impl Given {
         Picture::decode_deep(&self.bytes, most).map_err(|error| wrong(field, &error))
     }
 
+    /// Its SHA-256.
+    pub(super) fn sha256(&self) -> String {
+        Blobs::name(&self.bytes)
+    }
+
     /// Its SHA-256, by which it is known from now on for a while.
     pub(super) fn keep(&self, sources: &Sources) -> String {
         sources.blobs.keep(&self.bytes, sources.limits)

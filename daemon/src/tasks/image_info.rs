@@ -31,6 +31,7 @@ pub(crate) fn image_info(params: ImageInfoParams, studio: &Studio) -> Result<Ima
         // What plugins wrote into pictures of ours is for people: such a picture names its plugins.
         if !told.is_ours() {
             let (read, notices) = studio.plugins.parsed(&of_others, named);
+            info.read_by = read.keys().cloned().collect();
             told.request.plugins.extend(read);
             info.notices = notices;
         }

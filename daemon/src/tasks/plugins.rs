@@ -213,7 +213,8 @@ pub(super) fn resolve(
     let is_asked = |name: &String| {
         params.plugins.contains_key(name) || engines.iter().any(|engine| engine.plugin() == name)
     };
-    if let Some(name) = versions.find(|name| !is_asked(name)) {
+    // Within a job it is of what is around that, which may have more engines.
+    if let Some(name) = versions.find(|name| drawing.depth == 0 && !is_asked(name)) {
         let name = shorten(name);
         let text = format!("plugin_versions.{name}: the request names no such plugin; remove it");
         return Err(Error::invalid(text));
@@ -256,9 +257,10 @@ pub(super) fn resolve(
     };
     let mut plugins = JobPlugins::resolve(asked, &facts, &asking)?;
     plugins.named = engines.len();
-    plugins.engines = engines;
+    let known = before.map_or(&[][..], |before| &before.engines);
+    plugins.engines = engines.into_iter().map(|engine| engine.or_as_in(known)).collect();
     let needed = plugins.needed_engines();
-    studio.plugins.plan_engines(&needed, &asking, &mut plugins.engines)?;
+    studio.plugins.plan_engines(&needed, known, &asking, &mut plugins.engines)?;
     for text in &plugins.notices {
         notices.not_applied(Class::Plugin, text.clone())?;
     }

@@ -212,6 +212,7 @@ impl SubRequest {
                 return Err(Error::invalid(text));
             }
         }
+        let before = names(get(&around, "plugins"));
         let mut fields = around;
         patch::apply(&mut fields, patch).map_err(Error::invalid)?;
         if let Some(plugins) = get_mut(&mut fields, "plugins") {
@@ -219,7 +220,9 @@ impl SubRequest {
         }
         let others: Vec<String> = names(get(&fields, "plugins"));
         if let Some(versions) = get_mut(&mut fields, "plugin_versions") {
-            remove(versions, |name| !others.iter().any(|other| other == name));
+            // Others are of engines, which need not take part.
+            let is_in = |names: &[String], name: &str| names.iter().any(|other| other == name);
+            remove(versions, |name| is_in(&before, name) && !is_in(&others, name));
         }
         // What no method has is a mistake, and told as one.
         let is_of_others =
@@ -357,6 +360,11 @@ mod tests {
         ] {
             assert_eq!(merged(&request, &patch, without).expect("merged")["plugins"], expected, "{patch}");
         }
+        // What goes takes its version along; those of engines stay.
+        let versions = json!({"planner": "1", "other": "2", "engine": "3"});
+        let request = json!({"plugins": {"planner": {}, "other": {}}, "plugin_versions": versions});
+        let made = merged(&request, &json!({}), &[]).expect("merged");
+        assert_eq!(made["plugin_versions"], json!({"other": "2", "engine": "3"}));
     }
 
     #[test]

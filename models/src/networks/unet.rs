@@ -1,6 +1,6 @@
 //! The denoising UNet with cross-attention (Rombach et al. 2022), in the LDM key layout.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::detect::{MOST_IN_A_ROW, count, dim};
 pub use super::unet_call::{
@@ -474,7 +474,8 @@ impl UNet {
     ) -> Result<Context> {
         let made =
             run.on(&self.device, || self.context_of(&upload(&self.device, context)?, transforms, run))?;
-        Ok(Context { tokens: Some(context.clone()), ..made })
+        let own = made.keys.iter().map(|_| OnceLock::new()).collect();
+        Ok(Context { tokens: Some(context.clone()), own, ..made })
     }
 
     fn context_of(
@@ -489,7 +490,7 @@ impl UNet {
             run.enter(&self.device, format_args!("unet.context.{index}"))?;
             block.attention_2.keys(&self.device, &context, transforms)
         });
-        Ok(Context { keys: keys.collect::<Result<_>>()?, tokens: None })
+        Ok(Context { keys: keys.collect::<Result<_>>()?, tokens: None, own: vec![] })
     }
 
     /// Timesteps, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32

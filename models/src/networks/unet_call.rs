@@ -1,6 +1,6 @@
 //! One call of a UNet: what its blocks take, each its own, in the order in which they are run.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::attention_bank::{Bank, BankPlace};
 use super::unet_residuals::ResidualPlace;
@@ -17,6 +17,8 @@ pub struct Context {
     pub(super) keys: Vec<Keys>,
     /// What they were made of; nothing on a device that only counts.
     pub(super) tokens: Option<Tensor>,
+    /// The same as tokens' keys and values one after the other, of each attention where somebody looked at them.
+    pub(super) own: Vec<OnceLock<(Activations, Activations)>>,
 }
 
 /// Which attentions of a network.
@@ -185,7 +187,10 @@ pub struct UNetCall<'a> {
 }
 
 /// What a row's queries `(1, queries, channels)` find in its own tokens, with what changes it.
-pub(super) type OfOwn<'a> = dyn Fn(&Activations, &Tensor, &[&AttentionChange]) -> Result<Own> + 'a;
+pub(super) type OfOwn<'a> = dyn Fn(&Activations, OwnTokens<'_>, &[&AttentionChange]) -> Result<Own> + 'a;
+
+/// A row's own tokens, and where their keys and values are kept.
+pub(super) type OwnTokens<'a> = (&'a Tensor, &'a OnceLock<(Activations, Activations)>);
 
 /// A call under way.
 pub(super) struct Call<'a> {
@@ -242,8 +247,10 @@ impl<'a> Call<'a> {
             let count = row.batch();
             of_rows.push(Changed::of(changes, index, size)?);
             owns.push(if changes.iter().any(|change| change.is_of_own()) {
-                let Some(tokens) = &row.own.tokens else { bail!("unet: a context without its tokens") };
-                Some(own(&self.device.part(q, start, count)?, tokens, changes)?)
+                let (Some(tokens), Some(kept)) = (&row.own.tokens, row.own.own.get(index)) else {
+                    bail!("unet: a context without its tokens")
+                };
+                Some(own(&self.device.part(q, start, count)?, (tokens, kept), changes)?)
             } else {
                 None
             });
@@ -331,21 +338,23 @@ impl<'a> Changed<'a> {
     }
 }
 
+/// Between which two of `from` places the centre of the place `to` of `size` lies, and how far along.
+pub(crate) fn between(to: usize, size: usize, from: usize) -> (usize, usize, f32) {
+    let centre = (to as f32 + 0.5) * from as f32 / size.max(1) as f32 - 0.5;
+    let centre = centre.clamp(0.0, from.saturating_sub(1) as f32);
+    let low = centre.floor() as usize;
+    (low, (low + 1).min(from.saturating_sub(1)), centre - low as f32)
+}
+
 /// A mask `(height, width)` over a block's positions, bilinear, sampled at their centres.
 pub(crate) fn fitted(mask: &Tensor, rows: usize, columns: usize) -> Result<Vec<f32>> {
     let &[height, width] = mask.dims() else { bail!("unet: a mask {:?} is not one of rows", mask.dims()) };
-    let place = |to: usize, size: usize, from: usize| {
-        let centre = (to as f32 + 0.5) * from as f32 / size.max(1) as f32 - 0.5;
-        let centre = centre.clamp(0.0, from.saturating_sub(1) as f32);
-        let low = centre.floor() as usize;
-        (low, (low + 1).min(from.saturating_sub(1)), centre - low as f32)
-    };
     let at = |y: usize, x: usize| mask.values().get(y * width + x).copied().unwrap_or_default();
     let mut fitted = Vec::with_capacity(rows * columns);
     for row in 0..rows {
-        let (top, bottom, down) = place(row, rows, height);
+        let (top, bottom, down) = between(row, rows, height);
         for column in 0..columns {
-            let (left, right, along) = place(column, columns, width);
+            let (left, right, along) = between(column, columns, width);
             let upper = at(top, left) * (1.0 - along) + at(top, right) * along;
             let lower = at(bottom, left) * (1.0 - along) + at(bottom, right) * along;
             fitted.push(upper * (1.0 - down) + lower * down);

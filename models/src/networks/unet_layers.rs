@@ -158,8 +158,15 @@ impl TransformerBlock {
         let q = self.attention_2.query.forward(&self.norm_2.forward(&x, precision)?)?;
         let (device, place) = (call.device, call.bank_place(false));
         let projections = self.attention_2.projections(device, call.of.transforms, place);
-        let h = call.attend(&q, size, &|q, tokens, changes| {
-            projections.own(q, &device.convert(&upload(device, tokens)?, precision)?, changes)
+        let h = call.attend(&q, size, &|q, (tokens, kept), changes| {
+            // The same at each step: made once.
+            let own = if let Some(own) = kept.get() {
+                own.clone()
+            } else {
+                let own = projections.of(&device.convert(&upload(device, tokens)?, precision)?)?;
+                kept.get_or_init(|| own).clone()
+            };
+            projections.own(q, own, precision, changes)
         })?;
         let x = self.attention_2.out.forward_with(&h, &Epilogue::add(&x))?;
         let h = self.feed_in.forward(&self.norm_3.forward(&x, precision)?)?;
@@ -266,7 +273,7 @@ impl Attention {
                     let changed = Changed::of(changes, usize::MAX, size)?;
                     let own = if changes.iter().any(|change| change.is_of_own()) {
                         let projections = self.projections(device, transforms, call.bank_place(true));
-                        projections.own(&q, &part, changes)?
+                        projections.own(&q, projections.of(&part)?, part.precision(), changes)?
                     } else {
                         Own::Keys(self.keys(device, &part, transforms)?)
                     };

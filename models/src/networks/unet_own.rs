@@ -7,9 +7,13 @@ use super::unet_call::{AppendedKeys, AttentionChange};
 use crate::Error;
 use crate::error::{Result, bail};
 use crate::nn::{
-    Activations, Device, KeyValueTransform, Linear, Own, attention_with_bias, behind, keys, received, upload,
+    Activations, Device, KeyValueTransform, Linear, Own, Precision, attention_with_bias, behind, keys,
+    received, upload,
 };
 use crate::tensor::Tensor;
+
+/// Keys and values, each `(1, tokens, channels)`.
+pub(super) type Projected = (Activations, Activations);
 
 /// What makes keys and values of an attention.
 #[derive(Clone, Copy)]
@@ -40,7 +44,7 @@ pub(super) fn capture(
 
 impl Projections<'_> {
     /// Keys and values of `x (1, tokens, width)`, each `(1, tokens, channels)`.
-    fn of(&self, x: &Activations) -> Result<(Activations, Activations)> {
+    pub(super) fn of(&self, x: &Activations) -> Result<Projected> {
         let (mut of_keys, mut of_values) = (x.clone(), x.clone());
         for transform in self.transforms.iter().filter(|transform| transform.applies_to(x.channels())) {
             of_keys = transform.keys(self.device, &of_keys)?;
@@ -49,19 +53,20 @@ impl Projections<'_> {
         Ok((self.key.forward(&of_keys)?, self.value.forward(&of_values)?))
     }
 
-    /// What queries `(1, queries, channels)` find in the keys of `source (1, tokens, width)` and what is appended to them.
+    /// What queries `(1, queries, channels)` find in a row's own keys and what is appended to them.
     pub(super) fn own(
         &self,
         q: &Activations,
-        source: &Activations,
+        own: Projected,
+        precision: Precision,
         changes: &[&AttentionChange],
     ) -> Result<Own> {
-        let (device, precision) = (self.device, source.precision());
-        if source.batch() != 1 || q.batch() != 1 {
+        let device = self.device;
+        if own.0.batch() != 1 || q.batch() != 1 {
             bail!("unet: keys are appended to one row at a time");
         }
         let here = |tensor: &Tensor| device.convert(&upload(device, tensor)?, precision);
-        let mut parts = vec![self.of(source)?];
+        let mut parts = vec![own];
         for change in changes {
             let (appended, weight) = match change {
                 AttentionChange::Append { keys: AppendedKeys::Context(tokens), weight, .. } => {
@@ -86,17 +91,16 @@ impl Projections<'_> {
             parts.push((key, value));
         }
         let own_keys = parts[0].0.dims3()?.1;
-        let join = |of: fn(&(Activations, Activations)) -> &Activations| {
-            behind(device, &parts.iter().map(of).collect::<Vec<_>>())
-        };
+        let join =
+            |of: fn(&Projected) -> &Activations| behind(device, &parts.iter().map(of).collect::<Vec<_>>());
         let (key, value) =
             if parts.len() == 1 { parts.remove(0) } else { (join(|part| &part.0)?, join(|part| &part.1)?) };
+        let bias = bias(changes, (q.dims3()?.1, own_keys), key.dims3()?.1)?;
         for change in changes {
             if let AttentionChange::Received { bank, picture } = change {
-                bank.keep(self.place, *picture, received(device, q, &key, self.heads)?);
+                bank.keep(self.place, *picture, received(device, q, &key, self.heads, bias.as_ref())?);
             }
         }
-        let bias = bias(changes, (q.dims3()?.1, own_keys), key.dims3()?.1)?;
         match bias {
             None => Ok(Own::Keys(keys(device, &key, &value, self.heads)?)),
             Some(bias) => Ok(Own::Found(attention_with_bias(device, q, (&key, &value), self.heads, &bias)?)),

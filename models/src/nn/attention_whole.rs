@@ -56,6 +56,13 @@ impl Host {
     }
 }
 
+fn check_bias(bias: &Tensor, queries: usize, keys: usize) -> Result<()> {
+    if matches!(*bias.dims(), [rows, of_keys] if (rows == 1 || rows == queries) && of_keys == keys) {
+        return Ok(());
+    }
+    bail!("attention: a bias {:?} for {queries} queries and {keys} keys", bias.dims());
+}
+
 /// softmax(q kᵀ / √head_dim + bias) v for each head: `q (batch, queries, channels)`, `k` and `v` `(batch, keys, channels)` → as
 /// `q`, in its precision. `bias` is `(1 or queries, keys)`, for all heads.
 pub fn attention_with_bias(
@@ -67,10 +74,9 @@ pub fn attention_with_bias(
 ) -> Result<Activations> {
     let host = Host::new(device, q, k, heads)?;
     let Host { queries, keys, channels, .. } = host;
-    if !matches!(*bias.dims(), [rows, of_keys] if (rows == 1 || rows == queries) && of_keys == keys)
-        || v.dims() != k.dims()
-    {
-        bail!("attention: a bias {:?} for {queries} queries and {keys} keys", bias.dims());
+    check_bias(bias, queries, keys)?;
+    if v.dims() != k.dims() {
+        bail!("attention: keys {:?} and values {:?}", k.dims(), v.dims());
     }
     let v = device.download(v)?;
     let width = channels / heads;
@@ -91,14 +97,24 @@ pub fn attention_with_bias(
     device.convert(&device.upload(&out, q.dims())?, q.precision())
 }
 
-/// The attention that each key receives: the sum over queries of the mean over heads of softmax(q kᵀ / √head_dim), `(batch, keys)`.
-pub fn received(device: &Device, q: &Activations, k: &Activations, heads: usize) -> Result<Tensor> {
+/// The attention that each key receives: the sum over queries of the mean over heads of softmax(q kᵀ / √head_dim + bias),
+/// `(batch, keys)`. `bias` as of [`attention_with_bias`]; none if `None`.
+pub fn received(
+    device: &Device,
+    q: &Activations,
+    k: &Activations,
+    heads: usize,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
     let host = Host::new(device, q, k, heads)?;
     let Host { batch, queries, keys, .. } = host;
+    if let Some(bias) = bias {
+        check_bias(bias, queries, keys)?;
+    }
     let sums = (0..batch * heads).into_par_iter().map(|at| {
         let (mut sums, mut weights) = (vec![0.0_f64; keys], vec![0.0; keys]);
         for query in 0..queries {
-            host.weights(at / heads, at % heads, query, None, &mut weights);
+            host.weights(at / heads, at % heads, query, bias, &mut weights);
             sums.iter_mut().zip(&weights).for_each(|(sum, weight)| *sum += f64::from(*weight));
         }
         sums

@@ -1,6 +1,7 @@
 //! What rows of a pass look up otherwise than its model says, as stages declare it once per pass and model.
 
 use super::evaluation::{Evaluation, Role, Row};
+use super::held::Held;
 use crate::networks::unet::AttentionPlaces;
 use crate::tensor::Tensor;
 
@@ -75,6 +76,8 @@ pub struct Rule {
     pub span: (f64, f64),
     /// What.
     pub change: RuleChange,
+    /// Dropped with what the pass's network makes of it.
+    pub held: Held,
 }
 
 impl Rule {

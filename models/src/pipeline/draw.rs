@@ -237,8 +237,8 @@ impl Drawing<'_> {
             vec![]
         };
         let told = (self.second_steps, Some(second.strength()));
-        let (wants, _) = self.begin(PassKind::Hires, index, &second.drawing, told)?;
         let other = self.components.begin_hires_pass()?;
+        let (wants, _) = self.begin(PassKind::Hires, index, &second.drawing, told)?;
         let facts = other.as_ref().unwrap_or(self.facts);
         second.check_other(self.facts, facts)?;
         let HiresLevels { all, beginning, calls } = second.levels(facts)?;
@@ -292,6 +292,10 @@ impl Drawing<'_> {
         let size = |drawn: &Txt2Img| (drawn.width, drawn.height);
         let mut exchanged = vec![];
         if wants.pass_begin {
+            // Whose networks it will be, if not those of the pass before.
+            if let Some(model) = self.components.shape() {
+                self.stages.model(&model);
+            }
             self.components.rest();
             exchanged = self.stages.pass_begin(&PassBegin {
                 pass: kind,

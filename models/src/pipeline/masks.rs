@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::evaluation::Region;
 use crate::Result;
+use crate::networks::unet_call::between;
 use crate::tensor::Tensor;
 
 /// The part of a mask over the canvas that a region shows; nothing counts beyond the canvas.
@@ -14,18 +15,23 @@ pub(super) fn of_region(mask: Option<&Tensor>, region: Region) -> Result<Option<
         return Ok(Some(Arc::new(mask.clone())));
     }
     let (rows, columns) = (mask.dim(0), mask.dim(1));
-    // The nearest of the mask's places for each pixel of the region.
+    let value =
+        |row: usize, column: usize| mask.values().get(row * columns + column).copied().unwrap_or_default();
+    // As the whole canvas would be: bilinear, at the centres of its pixels.
     let place = |at: i64, canvas: usize, places: usize| {
         let at = usize::try_from(at).ok().filter(|at| *at < canvas)?;
-        Some((at * places / canvas.max(1)).min(places.saturating_sub(1)))
+        Some(between(at, canvas, places))
     };
     let mut part = Vec::with_capacity(width * height);
     for row in 0..height {
-        let from_row = place(y + row as i64, canvas_height, rows);
+        let of_row = place(y + row as i64, canvas_height, rows);
         for column in 0..width {
-            let from = from_row.zip(place(x + column as i64, canvas_width, columns));
-            let value = from.and_then(|(row, column)| mask.values().get(row * columns + column));
-            part.push(value.copied().unwrap_or_default());
+            let both = of_row.zip(place(x + column as i64, canvas_width, columns));
+            part.push(both.map_or(0.0, |((top, bottom, down), (left, right, along))| {
+                let upper = value(top, left) * (1.0 - along) + value(top, right) * along;
+                let lower = value(bottom, left) * (1.0 - along) + value(bottom, right) * along;
+                upper * (1.0 - down) + lower * down
+            }));
         }
     }
     Ok(Some(Arc::new(Tensor::new(part, [height, width])?)))
@@ -46,8 +52,8 @@ mod tests {
         let expected = [
             0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
             0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
-            2.0, 2.0, 3.0, 3.0, 0.0, 0.0,
-            2.0, 2.0, 3.0, 3.0, 0.0, 0.0,
+            1.75, 2.25, 2.75, 3.0, 0.0, 0.0,
+            2.75, 3.25, 3.75, 4.0, 0.0, 0.0,
         ];
         assert_eq!((part.dims(), part.values()), (&[4, 6][..], &expected[..]));
         assert_eq!(of_region(None, tile).expect("made"), None);

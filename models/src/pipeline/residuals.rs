@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::evaluation::Row;
+use super::held::Held;
 use super::masks::of_region;
 use crate::networks::unet_call::fitted;
 use crate::networks::unet_residuals::{ResidualPlace, ResidualSizes};
@@ -25,6 +26,8 @@ pub struct Residual {
     pub mask: Option<Tensor>,
     /// What it is multiplied by; of 0 nothing is added.
     pub scale: f32,
+    /// Dropped once the evaluation is done.
+    pub held: Held,
 }
 
 /// The sums at each place for some of the rows, in the order in which they were declared. Rows to which nothing is added stay as
@@ -37,7 +40,7 @@ pub(super) fn of_rows(
 ) -> Result<Vec<(ResidualPlace, Tensor)>> {
     let mut sums: BTreeMap<ResidualPlace, Vec<f32>> = BTreeMap::new();
     for residual in residuals.iter().filter(|residual| residual.scale != 0.0) {
-        let Residual { owner, place, rows: named, tensor, mask, scale } = residual;
+        let Residual { owner, place, rows: named, tensor, mask, scale, held: _ } = residual;
         let wrong = |text: String| Error::Stage(format!("plugin '{owner}', control.residuals: {text}"));
         let Some([channels, height, width]) = sizes.at(*place) else {
             return Err(wrong(format!("there is no {place}")));
@@ -69,6 +72,12 @@ pub(super) fn of_rows(
                     mask.as_ref().map_or(1.0, |mask| mask.get(at % plane).copied().unwrap_or_default());
                 if share != 0.0 {
                     *to += scale * share * from;
+                    // Else the checkpoint would be blamed for what becomes of it.
+                    if !to.is_finite() {
+                        return Err(wrong(format!(
+                            "what is added at {place} overflows: {from} times {scale}"
+                        )));
+                    }
                 }
             }
         }
@@ -105,7 +114,8 @@ mod tests {
     }
 
     fn residual(place: ResidualPlace, tensor: Tensor) -> Residual {
-        Residual { owner: "a".into(), place, rows: None, tensor, mask: None, scale: 1.0 }
+        let (owner, held) = ("a".into(), Held::default());
+        Residual { owner, place, rows: None, tensor, mask: None, scale: 1.0, held }
     }
 
     #[test]
@@ -128,8 +138,8 @@ mod tests {
         let sums = of_rows(&all, &rows, 0..2, &sizes).expect("sums");
         let values: Vec<_> = sums.iter().map(|(place, tensor)| (*place, tensor.values().to_vec())).collect();
         let of_skip = vec![1.0, 2.0, 3.0, 4.0, 10.0, 11.5, 13.0, 14.5];
-        // All of the tile lies where the mask is.
-        let of_middle = vec![-0.0, 2.0, -0.0, 4.0, 1.0, 2.0, 3.0, 4.0];
+        // The tile begins where the mask is half of what it is further right.
+        let of_middle = vec![-0.0, 2.0, -0.0, 4.0, 0.75, 2.0, 2.25, 4.0];
         assert_eq!(values, [(skip, of_skip), (middle, of_middle.clone())]);
         assert!(values[1].1[0].is_sign_negative(), "nothing is added to the bit");
         let second = of_rows(&all[2..], &rows, 1..2, &sizes).expect("sums");
@@ -137,6 +147,10 @@ mod tests {
         for (wrong, words) in [
             (residual(skip, numbers(3, 1.0)), "[3, 2, 1, 2] for skip 0; (1 or 2, 2, 1, 2) is needed"),
             (residual(ResidualPlace::Skip(1), numbers(1, 1.0)), "there is no skip 1"),
+            (
+                Residual { scale: 1e6, ..residual(skip, numbers(1, 1e35)) },
+                "plugin 'a', control.residuals: what is added at skip 0 overflows",
+            ),
         ] {
             let error = of_rows(&[wrong], &rows, 0..2, &sizes).expect_err("refused").to_string();
             assert!(error.contains(words), "{error}");

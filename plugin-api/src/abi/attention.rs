@@ -28,7 +28,7 @@ pub const LATENTD_ATTENTION_CAPTURE: u32 = 6;
 /// projections; weight as of APPEND. Nothing, where nothing was kept yet.
 pub const LATENTD_ATTENTION_BANK: u32 = 7;
 /// The attention that each key receives is kept in `bank`, of each picture what it was last: the mean over heads, summed over
-/// queries. Computed on the host, as BIAS is.
+/// queries, of scores with what BIAS adds to them. Computed on the host, as BIAS is.
 pub const LATENTD_ATTENTION_RECEIVED: u32 = 8;
 
 /// Something that rows look up otherwise. Several rules on one attention all hold.

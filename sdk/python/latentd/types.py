@@ -609,6 +609,8 @@ class ImageInfo:
     """The picture's other texts by their keywords, as the programs have them that wrote them."""
     notices: List[str] = field(default_factory=list, repr=False)
     """What plugins that read such texts have to say, and what of their answers is wrong."""
+    read_by: List[str] = field(default_factory=list, repr=False)
+    """Plugins that read parameters of their own in ``others``, which the request names."""
 
 
 @dataclass(frozen=True)
@@ -788,6 +790,7 @@ def parse_image_info(value: Any) -> ImageInfo:
         others=dict(value.get("others") or {}),
         texts=dict(value.get("texts") or {}),
         notices=[str(notice) for notice in value.get("notices") or []],
+        read_by=[str(name) for name in value.get("read_by") or []],
     )
 
 

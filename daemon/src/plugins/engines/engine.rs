@@ -25,6 +25,7 @@ const MOST_MULTIPLE: u32 = 1 << 12;
 const MOST_AT_ONCE: u32 = 64;
 
 /// An engine.
+#[derive(Clone)]
 pub(crate) struct Engine {
     pub(in crate::plugins) plugin: Arc<Plugin>,
     pub(crate) kind: Kind,
@@ -41,6 +42,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// The one of `known` that has its name, if one has: it stays as it was found.
+    pub(crate) fn or_as_in(self, known: &[Self]) -> Self {
+        let is_same = |other: &&Self| {
+            (other.kind, &other.entry, other.version()) == (self.kind, &self.entry, self.version())
+        };
+        known.iter().find(is_same).cloned().unwrap_or(self)
+    }
+
     /// Asks it of what it says of itself.
     pub(in crate::plugins) fn describe(
         plugin: Arc<Plugin>,

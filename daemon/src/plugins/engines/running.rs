@@ -12,10 +12,11 @@ use latentd_plugin_api::abi::{
 use super::engine::{Engine, asked as described};
 use super::results;
 use crate::error::{Class, Error, Result};
-use crate::plugins::artifact::Artifact;
+use crate::plugins::artifact::{self, Artifact};
 use crate::plugins::call::{AtHand, Job};
 use crate::plugins::host::{bytes, detected, text};
 use crate::plugins::lending::{Lending, Made, Said};
+use crate::plugins::notices::MOST_NOTICES;
 use crate::plugins::objects::{Content, Objects};
 use crate::plugins::opened::Opened;
 use crate::plugins::records::recorded;
@@ -116,9 +117,16 @@ impl<'a> Engines<'a> {
     }
 
     fn hear(&self, plugin: &str, said: Said) {
+        let more = artifact::add(&mut self.artifacts.borrow_mut(), said.artifacts);
         let mut heard = self.notices.borrow_mut();
-        heard.extend(said.notices.into_iter().map(|text| (plugin.to_owned(), text)));
-        self.artifacts.borrow_mut().extend(said.artifacts);
+        let said = said.notices.into_iter().map(|text| (plugin.to_owned(), text));
+        for told in said.chain(more) {
+            // One more than there may be tells that there are more.
+            let of_plugin = heard.iter().filter(|(of, _)| *of == told.0).count();
+            if of_plugin <= MOST_NOTICES && !heard.contains(&told) {
+                heard.push(told);
+            }
+        }
     }
 
     /// Runs an engine on tiles of 0…1, or an image of three colours, that it makes another one of.

@@ -3,7 +3,8 @@
 use latentd_models::Tensor;
 use latentd_models::networks::unet::AttentionPlaces;
 use latentd_models::networks::unet_sites::SitePart;
-use latentd_models::pipeline::{Role, Rule, RuleChange, RuleKeys};
+use latentd_models::pipeline::{Held, Role, Rule, RuleChange, RuleKeys};
+use latentd_models::prompt::CHUNK_TOKENS;
 use latentd_plugin_api::abi::{
     LATENTD_ANY, LATENTD_ATTENTION_APPEND, LATENTD_ATTENTION_BANK, LATENTD_ATTENTION_BIAS,
     LATENTD_ATTENTION_CAPTURE, LATENTD_ATTENTION_IDENTITY, LATENTD_ATTENTION_OWN, LATENTD_ATTENTION_RECEIVED,
@@ -39,11 +40,11 @@ pub(in crate::plugins) unsafe extern "C" fn add_rule(
         // SAFETY: the plugin lends texts.
         let (tag, bank) = unsafe { (read_text(given.tag), read_text(given.bank)) };
         let mut objects = objects(state)?;
-        let rule = read(call.plugin, &given, (tag, bank), declared, &mut objects)
+        let mut rule = read(call.plugin, &given, (tag, bank), declared, &mut objects)
             .map_err(|Failure(status, text)| Failure(status, format!("rule {count}: {text}")))?;
-        let bytes = bytes_of(&rule.change, declared);
+        let bytes = bytes_of(&rule.change, declared) + bytes_of_own(&rule, declared);
         if bytes > 0 {
-            declared.leases.borrow_mut().push(reserve(call, bytes)?);
+            rule.held = Held::of(reserve(call, bytes)?);
         }
         // What is multiplied by zero is not there.
         if matches!(
@@ -77,6 +78,19 @@ fn bytes_of(change: &RuleChange, declared: &Declared) -> usize {
         RuleChange::FromBank { .. } => 4 * declared.stage.bytes_of_sources * pictures,
         RuleChange::Own { .. } | RuleChange::Identity => 0,
     }
+}
+
+/// What is kept once where the network's own keys are looked at: those of what rows are told, two of a picture.
+fn bytes_of_own(rule: &Rule, declared: &Declared) -> usize {
+    let is_of_own = |rule: &Rule| {
+        let is_other =
+            matches!(rule.change, RuleChange::Append { .. } | RuleChange::Bias(_) | RuleChange::Received(_));
+        !rule.places.is_self && is_other
+    };
+    if !is_of_own(rule) || declared.rules.borrow().iter().any(is_of_own) {
+        return 0;
+    }
+    2 * declared.stage.images.len() * CHUNK_TOKENS * declared.stage.bytes_per_token
 }
 
 /// More than any score is.
@@ -130,6 +144,7 @@ fn read(
         tag,
         span: (given.from, given.until),
         change: change(given, bank, &places, declared, objects)?,
+        held: Held::default(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! Engines of all plugins, for those who are called in a drawing; and what an engine says that it found.
 
+use std::sync::Arc;
+
 use latentd_plugin_api::abi::{
     LATENTD_INVALID, LATENTD_UNSUPPORTED, latentd_call, latentd_detection, latentd_engine_need,
     latentd_engine_result, latentd_engine_run, latentd_list, latentd_registry, latentd_status, latentd_text,
@@ -109,7 +111,11 @@ unsafe extern "C" fn run(
         let (Some(asked), Some(mut told)) = (asked, told) else { return misuse("run or result is null") };
         // SAFETY: the plugin lends texts and bytes.
         let asked = call.with(|state| unsafe { read(&asked, state) })?;
-        let Answered { image, detections, data } = engines.run(&asked)?;
+        let Answered { image, mut detections, data } = engines.run(&asked)?;
+        // Who asked has it counted from here on.
+        for found in &mut detections {
+            found.room = None;
+        }
         told.image = image.map_or(Ok(0), |image| give(call, Content::Image(image)))?;
         let mut items = vec![];
         for found in &detections {
@@ -207,14 +213,17 @@ unsafe fn map_of(given: latentd_plugin_api::abi::latentd_bytes) -> Served<Vec<u8
     if is_map { Ok(given.to_vec()) } else { misuse("bytes are no map in MessagePack") }
 }
 
-/// Hands something to the plugin that asked.
-fn give(call: &Call<'_>, content: Content) -> Served<u64> {
-    let size = match &content {
+fn size_of_content(content: &Content) -> usize {
+    match content {
         Content::Tensor(tensor) => size_of_val(tensor.values()),
         Content::Image(image) => image.pixels.len(),
         Content::Bytes(bytes) => bytes.len(),
-    };
-    let lease = reserve(call, size)?;
+    }
+}
+
+/// Hands something to the plugin that asked.
+fn give(call: &Call<'_>, content: Content) -> Served<u64> {
+    let lease = reserve(call, size_of_content(&content))?;
     call.with(|state| {
         let mut objects = objects(state)?;
         let handle = objects.allocate(content, Some(lease))?;
@@ -228,7 +237,7 @@ pub(in crate::plugins) unsafe extern "C" fn detected(
     call: *mut latentd_call,
     detection: *const latentd_detection,
 ) -> latentd_status {
-    let work = |_: &Call<'_>, state: &mut State<'_>| {
+    let work = |call: &Call<'_>, state: &mut State<'_>| {
         // SAFETY: the plugin lends a struct that begins with its size.
         let Some(given) = (unsafe { taken(detection) }) else { return misuse("the detection is null") };
         let count = state.detections.as_ref().map(Vec::len);
@@ -240,7 +249,13 @@ pub(in crate::plugins) unsafe extern "C" fn detected(
             Some(_) => (),
         }
         // SAFETY: the plugin lends what it points to.
-        let found = unsafe { found(&given, state) }?;
+        let mut found = unsafe { found(&given, state) }?;
+        // The plugin may let go of its own.
+        let of_mask = found.mask.as_ref().map_or(0, |mask| mask.pixels.len());
+        let bytes = of_mask + found.embedding.as_ref().map_or(0, size_of_content);
+        if bytes > 0 {
+            found.room = Some(Arc::new(reserve(call, bytes)?));
+        }
         state.detections.get_or_insert_default().push(found);
         Ok(())
     };
@@ -306,5 +321,6 @@ unsafe fn found(given: &latentd_detection, state: &State<'_>) -> Served<Detectio
         mask,
         embedding,
         data,
+        room: None,
     })
 }

@@ -1,7 +1,7 @@
 //! What plugins add within the UNet.
 
 use latentd_models::networks::unet_residuals::ResidualPlace;
-use latentd_models::pipeline::Residual;
+use latentd_models::pipeline::{Held, Residual};
 use latentd_plugin_api::abi::{
     LATENTD_AT_ENCODER, LATENTD_AT_MIDDLE, LATENTD_AT_SKIP, LATENTD_CONTROL_RESIDUALS, LATENTD_INVALID,
     latentd_call, latentd_residual, latentd_status,
@@ -34,11 +34,11 @@ pub(in crate::plugins) unsafe extern "C" fn add_residual(
         let mut objects = objects(state)?;
         let read = rows.and_then(|rows| read(call.plugin, &given, rows, adding, &mut objects));
         let read = read.map_err(|Failure(status, text)| Failure(status, format!("residual {count}: {text}")));
-        let Some(residual) = read? else { return Ok(()) };
+        let Some(mut residual) = read? else { return Ok(()) };
         // What it is, and what it is a part of the sum of.
         let sums = residual.tensor.values().len() / residual.tensor.dim(0).max(1) * adding.rows;
         let bytes = size_of_val(residual.tensor.values()) + size_of::<f32>() * sums;
-        adding.leases.borrow_mut().push(reserve(call, bytes)?);
+        residual.held = Held::of(reserve(call, bytes)?);
         adding.residuals.borrow_mut().push(residual);
         Ok(())
     };
@@ -83,6 +83,14 @@ fn read(
         ));
     }
     let mask = if given.mask == 0 { None } else { Some(mask(objects.content(given.mask)?)?) };
-    let residual = Residual { owner: plugin.to_owned(), place, rows, tensor, mask, scale: scale as f32 };
+    let residual = Residual {
+        owner: plugin.to_owned(),
+        place,
+        rows,
+        tensor,
+        mask,
+        scale: scale as f32,
+        held: Held::default(),
+    };
     Ok((residual.scale != 0.0).then_some(residual))
 }

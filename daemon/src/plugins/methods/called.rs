@@ -11,7 +11,7 @@ use rmpv::Value;
 use super::result;
 use crate::error::{Class, Error, Result};
 use crate::plugins::Plugins;
-use crate::plugins::artifact::Artifact;
+use crate::plugins::artifact::{self, Artifact};
 use crate::plugins::call::{Answer, AtHand, Job};
 use crate::plugins::engine_calls::{Needed, RunsEngines};
 use crate::plugins::engines::{Engine, Engines, JobOf};
@@ -21,6 +21,7 @@ use crate::plugins::job::{JobFacts, described};
 use crate::plugins::lending::{Lending, Made};
 use crate::plugins::library::Plugin;
 use crate::plugins::method_rows::{MethodKind, MethodRow};
+use crate::plugins::notices;
 use crate::plugins::objects::Objects;
 use crate::plugins::opened::Opened;
 use crate::plugins::records::recorded;
@@ -28,6 +29,16 @@ use crate::plugins::subjobs::SubPlan;
 
 /// What a quick method has. Within the daemon it cannot be ended, only be told of it.
 pub(crate) const WITHIN: Duration = Duration::from_secs(5);
+
+/// What took so long.
+const ITSELF: &str = "it took";
+const DECODED: &str = "the pictures of its parameters were decoded for";
+
+/// What to tell of a quick method that has had its time: whoever waits for it waits for its pictures, too.
+fn late(took: Duration, what: &str) -> Option<String> {
+    let (seconds, most) = (took.as_secs_f64(), WITHIN.as_secs());
+    (took > WITHIN).then(|| format!("{what} {seconds:.1} s, {most} are allowed; what takes longer is a job"))
+}
 
 /// A method that is called with these parameters.
 pub(crate) struct Method {
@@ -56,6 +67,15 @@ pub(crate) struct Returned {
     pub artifacts: Vec<Artifact>,
 }
 
+impl Returned {
+    /// Takes pictures beside the result, as far as there may be so many.
+    fn leave(&mut self, artifacts: Vec<Artifact>) {
+        if let Some((plugin, text)) = artifact::add(&mut self.artifacts, artifacts) {
+            notices::keep(&mut self.notices, &plugin, &text);
+        }
+    }
+}
+
 impl Method {
     /// Settles the parameters of a method; a job is planned. Its plugin is loaded if it is not in memory.
     pub(crate) fn settle(
@@ -71,7 +91,7 @@ impl Method {
             return Err(Error::new(Class::Plugin, text));
         }
         let mut method = Self::of((plugin, row), name, params, job)?;
-        plugins.plan_engines(&method.needed(), job, &mut method.engines)?;
+        plugins.plan_engines(&method.needed(), &[], job, &mut method.engines)?;
         Ok(method)
     }
 
@@ -184,7 +204,13 @@ impl Method {
         given.files.iter().try_for_each(|file| file.check())?;
         let objects = RefCell::<Objects>::default();
         let opened = RefCell::new(self.opened.for_instance());
-        let (_kept, handles) = given.give(&manifest.name, &objects, job)?;
+        let begun = Instant::now();
+        let is_late = || (row.kind == MethodKind::Quick).then(|| late(begun.elapsed(), DECODED)).flatten();
+        let given_to = given.give(&manifest.name, &objects, job);
+        if let Some(text) = is_late() {
+            return Err(wrong(&text));
+        }
+        let (_kept, handles) = given_to?;
         let params = given.packed(&handles);
         let mut returned = Returned { result: vec![], notices: vec![], artifacts: vec![] };
         self.hear(&mut returned, self.notices.clone());
@@ -194,7 +220,7 @@ impl Method {
                 let told = described(&self.facts(), &params, &self.answer.note);
                 let (made, said) = Made::by(plugin, &told, job, (&objects, &opened))?;
                 self.hear(&mut returned, said.notices);
-                returned.artifacts.extend(said.artifacts);
+                returned.leave(said.artifacts);
                 Some(made)
             }
         };
@@ -220,7 +246,6 @@ impl Method {
         let call =
             call.with_at_hand(AtHand { engines: at_hand, is_between: made.is_some(), ..AtHand::default() });
         let table = plugin.tables.methods.ok_or_else(|| wrong("it has no table of methods"))?;
-        let begun = Instant::now();
         let status = match &made {
             None => {
                 let quick = table.quick.ok_or_else(|| wrong("its table has no function quick"))?;
@@ -233,12 +258,10 @@ impl Method {
                 unsafe { run(made.pointer(), call.pointer(), &raw const told) }
             }
         };
-        let took = begun.elapsed();
-        if made.is_none() && took > WITHIN {
-            let (took, most) = (took.as_secs_f64(), WITHIN.as_secs());
-            return Err(wrong(&format!(
-                "it took {took:.1} s, {most} are allowed; what takes longer is a job"
-            )));
+        if made.is_none()
+            && let Some(text) = late(begun.elapsed(), ITSELF)
+        {
+            return Err(wrong(&text));
         }
         let state = call.end(status, &at)?;
         if job.is_cancelled() {
@@ -254,14 +277,11 @@ impl Method {
             return Err(wrong(&format!("reply {slot} is none of a method's; it answers by reply 0")));
         }
         self.hear(&mut returned, state.notices);
-        returned.artifacts.extend(state.artifacts);
+        returned.leave(state.artifacts);
         for (plugin, text) in engines.notices() {
-            let text = format!("plugin '{plugin}': {text}");
-            if !returned.notices.contains(&text) {
-                returned.notices.push(text);
-            }
+            notices::keep(&mut returned.notices, &plugin, &text);
         }
-        returned.artifacts.extend(engines.artifacts());
+        returned.leave(engines.artifacts());
         let reply = state.replies.get(&0).ok_or_else(|| wrong("it gave no result; it answers by reply 0"))?;
         let most = job.resources().most_picture_bytes();
         returned.result = result::read(reply, row.result.as_ref(), &mut objects.borrow_mut(), most)
@@ -269,12 +289,24 @@ impl Method {
         Ok(returned)
     }
 
-    fn hear(&self, returned: &mut Returned, notices: Vec<String>) {
-        for text in notices {
-            let text = format!("plugin '{}': {text}", self.plugin.manifest.name);
-            if !returned.notices.contains(&text) {
-                returned.notices.push(text);
-            }
+    fn hear(&self, returned: &mut Returned, said: Vec<String>) {
+        for text in said {
+            notices::keep(&mut returned.notices, &self.plugin.manifest.name, &text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_late_is_told_with_what_took_so_long() {
+        assert_eq!(late(WITHIN, ITSELF), None);
+        let later = WITHIN + Duration::from_millis(1500);
+        let end = "6.5 s, 5 are allowed; what takes longer is a job";
+        assert_eq!(late(later, ITSELF), Some(format!("it took {end}")));
+        let told = late(later, DECODED).expect("told");
+        assert_eq!(told, format!("the pictures of its parameters were decoded for {end}"));
     }
 }

@@ -12,14 +12,11 @@ use crate::plugins::host::add_rule;
 impl JobStages<'_> {
     /// The rules of all, in the order of their chain.
     pub(super) fn rules(&self, stage: &AttentionStage) -> latentd_models::Result<Vec<Rule>> {
-        let (mut rules, mut leases) = (vec![], vec![]);
-        // Those of the pass or model before are gone.
-        self.leases.borrow_mut().clear();
+        let mut rules = vec![];
         let pass = self.pass();
         for index in self.plugins.chains.get(LATENTD_ATTENTION).into_iter().flatten() {
             let Some(instance) = self.instances.get(*index) else { continue };
-            let declared =
-                Declared { stage: stage.clone(), rules: RefCell::default(), leases: RefCell::default() };
+            let declared = Declared { stage: stage.clone(), rules: RefCell::default() };
             let status = Cell::new(0);
             let function = |called: &Called<'_>| {
                 let args = latentd_attention {
@@ -40,10 +37,8 @@ impl JobStages<'_> {
             // What is skipped is as if it had never been called.
             if status.get() == 0 {
                 rules.extend(declared.rules.into_inner());
-                leases.extend(declared.leases.into_inner());
             }
         }
-        *self.leases.borrow_mut() = leases;
         Ok(rules)
     }
 }

@@ -62,8 +62,7 @@ impl JobStages<'_> {
         let at_hand = AtHand { any_size: !is_part, is_between: true, ..AtHand::default() };
         let function = |called: &Called<'_>| called.batch_post(&whose);
         self.chain_with(LATENTD_BATCH_POST, |_| true, &mut contents, slots, at_hand, function)?;
-        let bytes = contents.iter().map(|content| content.dims().iter().product::<usize>() as u64);
-        let bytes: u64 = bytes.sum();
+        let bytes: u64 = contents.iter().map(|content| given_bytes(content) as u64).sum();
         if bytes > most_bytes {
             let text = format!(
                 "{LATENTD_BATCH_POST}: plugins leave pictures of {bytes} bytes, {most_bytes} are allowed"
@@ -72,7 +71,7 @@ impl JobStages<'_> {
         }
         for ((whole, room), content) in told.iter_mut().zip(contents) {
             let before = whole.picture.width * whole.picture.height * whole.picture.channels.count();
-            let after: usize = content.dims().iter().product();
+            let after = given_bytes(&content);
             if let Some(more) = after.checked_sub(before).filter(|more| *more > 0) {
                 let lease = self.job.reserve(more as u64, LATENTD_BATCH_POST);
                 **room = Some(lease.map_err(|error| self.fail(error))?);
@@ -84,6 +83,14 @@ impl JobStages<'_> {
             }
         }
         Ok(rooms)
+    }
+}
+
+/// Bytes that an image takes as it is given back: who asked expects colours, also of grey.
+fn given_bytes(content: &Content) -> usize {
+    match content.dims()[..] {
+        [pictures, 1, height, width] => 3 * pictures * height * width,
+        ref dims => dims.iter().product(),
     }
 }
 

@@ -38,13 +38,13 @@ use latentd_plugin_api::abi::{
 };
 
 use crate::error::{Class, Error, Result};
-use crate::memory::Lease;
 use crate::plugins::artifact::Artifact;
 use crate::plugins::call::{AtHand, Job, Recorded, Want};
 use crate::plugins::engines::Engines;
 use crate::plugins::given::Decoded;
 use crate::plugins::job::{JobPlugins, Member};
 use crate::plugins::lending::{Lending, Made};
+use crate::plugins::notices;
 use crate::plugins::objects::{Content, Image, Objects};
 use crate::plugins::opened::Opened;
 use crate::plugins::tables::Tables;
@@ -54,9 +54,6 @@ use replacing::replace_all;
 pub(crate) use sources::PassSources;
 use told::list;
 pub(in crate::plugins) use told::{contexts, masks, pass, pictures, place, rows, tell_contexts, told};
-
-/// What one plugin may want to be told of a drawing.
-const MOST_NOTICES: usize = 64;
 
 /// The plugins of a request while it is drawn. Stages may be called within others: what changes is in cells, none of which
 /// is held while a plugin's function runs.
@@ -76,10 +73,6 @@ pub(crate) struct JobStages<'a> {
     notices: RefCell<Vec<String>>,
     /// Pictures that they leave beside the results.
     artifacts: RefCell<Vec<Artifact>>,
-    /// What is counted for rules of attention.
-    leases: RefCell<Vec<Lease>>,
-    /// What is counted for what is added in the UNet.
-    residual_leases: RefCell<Vec<Lease>>,
 }
 
 impl Drop for JobStages<'_> {
@@ -129,8 +122,6 @@ impl<'a> JobStages<'a> {
             failure: RefCell::default(),
             notices: RefCell::default(),
             artifacts: RefCell::default(),
-            leases: RefCell::default(),
-            residual_leases: RefCell::default(),
         };
         for member in &plugins.members {
             let objects = RefCell::<Objects>::default();
@@ -267,22 +258,12 @@ impl<'a> JobStages<'a> {
     }
 
     /// Keeps what a plugin wants to be told, each once; an error if nothing may be.
-    fn hear(&self, plugin: &str, notices: Vec<String>) -> Result<()> {
-        for text in notices {
-            let text = of(plugin, &text);
+    fn hear(&self, plugin: &str, said: Vec<String>) -> Result<()> {
+        for text in said {
             if self.plugins.strict {
-                return Err(Error::new(Class::Plugin, text));
+                return Err(Error::new(Class::Plugin, notices::of(plugin, &text)));
             }
-            let mut heard = self.notices.borrow_mut();
-            if heard.contains(&text) {
-                continue;
-            }
-            let begins = of(plugin, "");
-            match heard.iter().filter(|notice| notice.starts_with(&begins)).count() {
-                count if count < MOST_NOTICES => heard.push(text),
-                MOST_NOTICES => heard.push(of(plugin, "it has more to say, which is left out")),
-                _ => (),
-            }
+            notices::keep(&mut self.notices.borrow_mut(), plugin, &text);
         }
         Ok(())
     }
@@ -340,11 +321,6 @@ impl<'a> JobStages<'a> {
 struct Told<T, P> {
     told: T,
     _parts: Vec<P>,
-}
-
-/// A text of a plugin's.
-fn of(plugin: &str, text: &str) -> String {
-    format!("plugin '{plugin}': {text}")
 }
 
 /// What a call of a stage left, beside what it replaced.

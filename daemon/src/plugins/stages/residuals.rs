@@ -19,9 +19,7 @@ impl JobStages<'_> {
         tensors: &mut Handles,
     ) -> latentd_models::Result<Vec<Residual>> {
         let evaluation = stage.evaluation;
-        let (mut residuals, mut leases) = (vec![], vec![]);
-        // Those of the evaluation before are gone.
-        self.residual_leases.borrow_mut().clear();
+        let mut residuals = vec![];
         for index in self.plugins.chains.get(LATENTD_CONTROL_RESIDUALS).into_iter().flatten() {
             let Some(instance) = self.instances.get(*index) else { continue };
             let want = instance.member.want(LATENTD_CONTROL_RESIDUALS);
@@ -38,7 +36,6 @@ impl JobStages<'_> {
                 sizes: stage.sizes.clone(),
                 rows: evaluation.rows.len(),
                 residuals: RefCell::default(),
-                leases: RefCell::default(),
             };
             let status = Cell::new(0);
             let function = |called: &Called<'_>| {
@@ -66,10 +63,8 @@ impl JobStages<'_> {
             // What is skipped is as if it had never been called.
             if status.get() == 0 {
                 residuals.extend(adding.residuals.into_inner());
-                leases.extend(adding.leases.into_inner());
             }
         }
-        *self.residual_leases.borrow_mut() = leases;
         Ok(residuals)
     }
 }

@@ -48,12 +48,8 @@ impl Scene {
         let of_contexts = 1 + masks.len();
         contents.extend(masks);
         contents.extend(stages::contexts(evaluation));
-        let adding = Adding {
-            sizes: self.sizes(),
-            rows: evaluation.rows.len(),
-            residuals: RefCell::default(),
-            leases: RefCell::default(),
-        };
+        let adding =
+            Adding { sizes: self.sizes(), rows: evaluation.rows.len(), residuals: RefCell::default() };
         let function = |called: &Called<'_>| {
             let lent = |from: usize| called.handles.get(from..).unwrap_or_default();
             let eval = self.eval(wider, lent(1), Some(lent(of_contexts)));

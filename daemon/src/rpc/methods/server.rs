@@ -37,12 +37,15 @@ fn initialize(session: &Session, params: &InitializeParams) -> Result<Initialize
         session.follows_own.store(true, Ordering::Relaxed);
     }
     let config = session.daemon.config.get();
+    let studio = &session.daemon.studio;
+    let of_plugins = studio.plugins.methods(&|kind| studio.library.names(kind)).into_iter();
+    let of_plugins = of_plugins.map(|listed| listed.name);
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     Ok(InitializeResult {
         server: Server { name: "latentd".into(), version: VERSION.into() },
         protocol: PROTOCOL,
         capabilities: Capabilities {
-            methods: session.methods.all().map(|method| method.name.to_owned()).collect(),
+            methods: session.methods.all().map(|method| method.name.to_owned()).chain(of_plugins).collect(),
             samplers: Sampler::all().map(|sampler| sampler.name.to_owned()).collect(),
             schedulers: Schedule::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),
             rngs: NoiseSource::ALL.iter().map(|(_, name)| (*name).to_owned()).collect(),

@@ -165,7 +165,7 @@ impl Plan {
                 notices.not_applied(Class::InvalidParams, text)?;
             }
         }
-        studio.plugins.plan_engines(&[], asking, &mut engines)?;
+        studio.plugins.plan_engines(&[], &[], asking, &mut engines)?;
         let (tile, overlap) = if is_tiled { (params.tile, params.overlap) } else { (None, None) };
         Ok(Self { engines, resize, first, second, restorers, tile, overlap })
     }

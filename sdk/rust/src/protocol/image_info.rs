@@ -68,4 +68,7 @@ pub struct ImageInfo {
     /// What plugins that read such texts have to say, and what of their answers is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// Plugins that read parameters of their own in `others`, which the request names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_by: Vec<String>,
 }
