@@ -55,7 +55,11 @@ const EXAMPLES: &[Example] = &[
     example("attends", "tests/fixtures/plugins/attends", r#"{"act": "bias"}"#),
     example("attends", "tests/fixtures/plugins/attends", r#"{"act": "queries"}"#),
     example("attends", "tests/fixtures/plugins/attends", r#"{"act": "reference"}"#),
-    example("attends", "tests/fixtures/plugins/attends", r#"{"act": "received"}"#),
+    // What a place receives is told of one picture.
+    Example {
+        change: |request, _| request.batch_size = 1,
+        ..example("attends", "tests/fixtures/plugins/attends", r#"{"act": "received"}"#)
+    },
     example("weaker", "tests/fixtures/plugins/weaker", r#"{"model": "weaker", "scale": 1}"#),
     Example {
         change: |request, _| request.prompt = "a {red|blue} circle".into(),

@@ -7,7 +7,7 @@ use rmpv::Value;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::harness::{Daemon, refused, small, within};
+use crate::harness::{Daemon, Options, refused, small, within};
 use crate::plugin_library::{build, build_crate, install};
 
 const UPSCALER: u32 = 1;
@@ -218,7 +218,10 @@ async fn a_fault_costs_one_job_which_names_plugin_and_engine() {
 
 #[tokio::test]
 async fn what_is_found_is_counted_until_somebody_has_it() {
-    let daemon = Daemon::with_flags(&["--memory-bytes", &(32 << 20).to_string()]);
+    // A process of its own would be counted, too, and ended where there is no room for it.
+    let config = "[plugins.finders]\nisolation = \"inline\"\n".to_owned();
+    let flags = vec!["--memory-bytes".to_owned(), (32 << 20).to_string()];
+    let daemon = Daemon::with(Options { flags, config, ..Options::default() });
     install(&daemon, "finders.so", &build("tests/fixtures/plugins/finders.c", &["-std=gnu99"]));
     let client = daemon.client().await;
     // Of 64 KiB each: 4096 of them, which the plugin lets go of at once, are 256 MiB.
