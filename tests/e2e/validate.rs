@@ -243,11 +243,12 @@ fn engines_and_methods_are_looked_at_too() {
             "restorer 'small': an image [1, 3, 4, 4] where an image [1, 3, 40, 72] was wanted",
         ),
         ("tagger/usual", "a tagger's things have no boxes"),
+        ("upscaler/usual", "upscaler 'no image': it gave no image in slot 0"),
     ] {
         let line = found.iter().find(|line| line.starts_with(&format!("failed {check}: ")));
         assert!(line.is_some_and(|line| line.contains(words)), "{check}: {found:?}");
     }
-    assert!(code == Some(1) && !found.iter().any(|line| line.contains(" upscaler/")), "{found:?}");
+    assert!(code == Some(1) && !found.iter().any(|line| line.contains("upscaler 'twice'")), "{found:?}");
     assert!(!found.iter().any(|line| line.contains(" image.post/")), "{found:?}");
     let library = Library::new(&build("tests/fixtures/plugins/methods.c", &["-std=gnu99"]));
     let (_, found) = library.found(&[]);
