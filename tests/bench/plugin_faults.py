@@ -107,7 +107,7 @@ HOSTILE: list[tuple[str, list[str]]] = [
     ("throw", ["SIGABRT"]), ("overflow", ["SIGSEGV"]), ("loop", ["by itself, and was ended"]), ("sleep", ["by itself, and was ended"]),
     ("release-twice", ["refused: released twice"]), ("use-after-release", ["refused: used after"]),
     ("wrong-thread", ["refused: wrong thread"]), ("write-input", ["SIGSEGV"]), ("garbage", ["it sent a message of 4294967295 bytes"]),
-    ("half-a-message", ["by itself, and was ended"]), ("close", ["it closed its socket"]), ("flood", ["flooded"]),
+    ("half-a-message", ["by itself, and was ended"]), ("close", ["it closed its socket"]), ("never-read", ["it does not read what it is told"]), ("flood", ["flooded"]),
     ("ten-gigabytes", ["refused: "]), ("shared-gigabytes", ["refused: "]), ("fork", ["refused: "]), ("socket", ["refused: "]),
     ("home", ["refused: "]), ("ptrace", ["refused: "]), ("kill-parent", ["refused: "]), ("memory-of-parent", ["refused: "]),
     ("execute", ["refused: "]),

@@ -74,6 +74,7 @@ const ENDS: &[(&str, &[&str])] = &[
     ("write-input", &["its process ended", "SIGSEGV"]),
     ("garbage", &["it sent a message of 4294967295 bytes", "was ended"]),
     ("half-a-message", &["longer than 2 s by itself"]),
+    ("never-read", &["it does not read what it is told", "was ended"]),
     ("close", &["it closed its socket", "was ended"]),
     ("flood", &["flooded"]),
     ("ten-gigabytes", &["refused: Cannot allocate memory"]),
@@ -133,19 +134,11 @@ async fn a_plugin_that_ends_again_and_again_is_set_aside() {
 #[tokio::test]
 async fn a_child_ends_with_its_daemon_and_whoever_stops_it_by_hand_costs_its_job() {
     let mut daemon = daemon();
-    for (signal, words) in [(libc::SIGKILL, "signal 9"), (libc::SIGSTOP, "longer than 2 s by itself")] {
+    let signals = [(libc::SIGKILL, "signal 9"), (libc::SIGSTOP, "longer than 2 s by itself")];
+    for ((signal, words), how) in signals.into_iter().zip(["wait for the one", "wait for the other"]) {
         let client = daemon.client().await;
-        let job = within(client.submit("txt2img", &asking("wait"), None)).await.expect("submitted");
-        let begun = Instant::now();
-        // It has a child once its stage runs; one waits after the plan.
-        let child = loop {
-            assert!(begun.elapsed() < Duration::from_mins(1), "no child");
-            let running = children(&daemon);
-            if let Some(child) = running.iter().find(|id| is_busy(**id)) {
-                break *child;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
+        let job = within(client.submit("txt2img", &asking(how), None)).await.expect("submitted");
+        let child = busy(&daemon, how).await;
         // SAFETY: it is a child of the daemon's.
         assert_eq!(unsafe { libc::kill(child, signal) }, 0);
         let ended = within(client.wait(&job)).await;
@@ -154,15 +147,29 @@ async fn a_child_ends_with_its_daemon_and_whoever_stops_it_by_hand_costs_its_job
     }
     let client = daemon.client().await;
     within(client.submit("txt2img", &asking("loop"), None)).await.expect("submitted");
-    while !children(&daemon).iter().any(|id| is_busy(*id)) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    busy(&daemon, "loop").await;
     let running = children(&daemon);
     daemon.signal(libc::SIGKILL);
     daemon.ended();
     let begun = Instant::now();
     while running.iter().any(|id| is_there(*id)) {
         assert!(begun.elapsed() < Duration::from_secs(30), "children are left: {running:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The process whose plugin has begun to do something.
+async fn busy(daemon: &Daemon, how: &str) -> i32 {
+    let begun = Instant::now();
+    let line = format!("begins to {how}");
+    loop {
+        assert!(begun.elapsed() < Duration::from_mins(1), "nobody {line}: {}", daemon.log());
+        let has_begun = daemon.log().contains(&line);
+        let running = if has_begun { children(daemon) } else { vec![] };
+        // Another one may wait after the plan.
+        if let Some(child) = running.into_iter().find(|id| is_busy(*id)) {
+            return child;
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -183,9 +190,7 @@ async fn a_job_that_is_cancelled_ends_a_plugin_that_does_not_listen() {
     install(&daemon, "hostile.so", hostile());
     let client = daemon.client().await;
     let job = within(client.submit("txt2img", &asking("sleep"), None)).await.expect("submitted");
-    while !children(&daemon).iter().any(|id| is_busy(*id)) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    busy(&daemon, "sleep").await;
     within(client.cancel(&job)).await.expect("cancelled");
     let ended = within(client.wait(&job)).await;
     refused(ended, ErrorName::Cancelled);

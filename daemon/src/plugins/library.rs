@@ -47,11 +47,16 @@ impl Plugin {
 /// What was tried, by the hash of the library and whether it runs in processes of its own.
 type Tried = HashMap<(String, bool), Result<Arc<Plugin>>>;
 
+/// Held by whoever loads a library.
+type Alone = Arc<Mutex<()>>;
+
 /// Libraries that were loaded.
 pub(super) struct Libraries {
     /// Where copies lie.
     folder: PathBuf,
     loaded: Mutex<Tried>,
+    /// Those that are being loaded: who wants the same one waits, and nobody else.
+    loading: Mutex<HashMap<(String, bool), Alone>>,
 }
 
 impl Libraries {
@@ -63,7 +68,7 @@ impl Libraries {
             }
             _ => (),
         }
-        Self { folder, loaded: Mutex::default() }
+        Self { folder, loaded: Mutex::default(), loading: Mutex::default() }
     }
 
     fn loaded(&self) -> MutexGuard<'_, Tried> {
@@ -109,16 +114,24 @@ impl Libraries {
     ) -> Result<Arc<Plugin>> {
         let is_apart = limits.is_some();
         let key = (sha256.to_owned(), is_apart);
-        let mut loaded = self.loaded();
+        let loading = self
+            .loading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key.clone())
+            .or_default()
+            .clone();
+        let _alone = loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = self.loaded().get(&key).cloned();
         // What the configuration says now.
-        let now = loaded.get(&key).and_then(|tried| tried.as_ref().ok()?.remote.clone()).zip(limits.clone());
+        let now = tried.as_ref().and_then(|tried| tried.as_ref().ok()?.remote.clone()).zip(limits.clone());
         if let Some((remote, limits)) = now {
             remote.limit(limits);
         }
-        match loaded.get(&key) {
+        match tried {
             // A process may start another time.
             Some(Err(_)) if is_apart => (),
-            Some(tried) => return tried.clone(),
+            Some(tried) => return tried,
             None => (),
         }
         let failed = |reason| {
@@ -147,7 +160,7 @@ impl Libraries {
         };
         let made =
             made.map(|(tables, remote)| Arc::new(Plugin { manifest: manifest.clone(), tables, remote }));
-        loaded.insert(key, made.clone());
+        self.loaded().insert(key, made.clone());
         made
     }
 

@@ -159,7 +159,7 @@ fn change(
     if !weight.is_finite() || weight.abs() > 1e6 {
         return wrong(format!("weight is {weight}"));
     }
-    let mask = if given.mask == 0 { None } else { Some(mask(objects.content(given.mask)?)?) };
+    let mask = if given.mask == 0 { None } else { Some(mask(objects.readable_content(given.mask)?)?) };
     match given.kind {
         LATENTD_ATTENTION_OWN => Ok(RuleChange::Own { weight, mask }),
         LATENTD_ATTENTION_SET => {
@@ -193,7 +193,7 @@ fn named(bank: String) -> Served<String> {
 
 /// A bias `(1 or queries, keys)`.
 fn bias(given: &latentd_attention_rule, places: &AttentionPlaces, objects: &mut Objects) -> Served<Tensor> {
-    let bias = tensor(objects.content(given.bias)?, "the bias")?;
+    let bias = tensor(objects.readable_content(given.bias)?, "the bias")?;
     // A sum of them is a number still.
     if let Some(number) = bias.values().iter().find(|number| number.is_nan() || number.abs() > LARGEST_BIAS) {
         return wrong(format!("the bias has {number}; -{LARGEST_BIAS} to {LARGEST_BIAS} are meant"));
@@ -215,7 +215,7 @@ fn keys(
     declared: &Declared,
     objects: &mut Objects,
 ) -> Served<RuleKeys> {
-    let mut tensor = |handle: u64, what: &str| tensor(objects.content(handle)?, what);
+    let mut tensor = |handle: u64, what: &str| tensor(objects.readable_content(handle)?, what);
     let keys = match (given.context, given.key, given.value) {
         (context, 0, 0) if context != 0 => RuleKeys::Context(tensor(context, "context")?),
         (0, key, value) if key != 0 && value != 0 => {

@@ -111,7 +111,7 @@ unsafe extern "C" fn bank(
 /// Its list is as it says, and so are the texts of its rows.
 unsafe fn asked(args: &latentd_eval_args, state: &State<'_>) -> Served<Asked> {
     let mut objects = objects(state)?;
-    let mut tensor = |handle: u64, what: &str| match objects.content(handle)? {
+    let mut tensor = |handle: u64, what: &str| match objects.readable_content(handle)? {
         Content::Tensor(tensor) => Ok(tensor.clone()),
         Content::Image(_) | Content::Bytes(_) => {
             Err(Failure(LATENTD_INVALID, format!("{what} is no tensor, which is needed")))

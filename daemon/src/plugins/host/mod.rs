@@ -41,8 +41,8 @@ pub(super) use cache::KEY_BYTES;
 pub(super) use engines::detected;
 pub(super) use plan::{NOTE_BYTES, PLAN};
 pub(super) use residuals::add_residual;
-pub(super) use serving::{bytes, call_of, fail_service, give_back, read_text, taken, text};
-use serving::{misuse, objects, on_one_line, read_bytes, serve};
+pub(super) use serving::{bytes, call_of, fail_service, give_back, on_one_line, read_text, taken, text};
+use serving::{misuse, objects, read_bytes, serve};
 
 /// Slots that a stage may have.
 const MOST_SLOTS: u32 = 1 << 16;

@@ -11,6 +11,8 @@ use super::serving::{Served, elements, misuse, read_bytes, read_text, serve, tak
 use super::subjobs::plan_subjob;
 use crate::plugins::call::{Call, State, Want};
 
+/// Stages that a plugin may want: more than there are.
+const MOST_WANTS: usize = 64;
 /// Bytes that a plan may leave for its instances.
 pub(in crate::plugins) const NOTE_BYTES: u64 = 1 << 20;
 /// Places in the UNet that a plan may name.
@@ -45,6 +47,9 @@ unsafe extern "C" fn plan_stage(call: *mut latentd_call, want: *const latentd_wa
             return misuse(format!("{stage} has no sites; {LATENTD_UNET_BLOCK} has"));
         }
         plan.wants.retain(|other| other.stage != stage);
+        if plan.wants.len() >= MOST_WANTS {
+            return misuse(format!("more than {MOST_WANTS} stages are wanted"));
+        }
         plan.wants.push(Want { stage, from: want.from, until: want.until, sites });
         Ok(())
     };

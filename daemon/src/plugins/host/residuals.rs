@@ -73,7 +73,7 @@ fn read(
     if !scale.is_finite() || scale.abs() > 1e6 {
         return wrong(format!("scale is {scale}"));
     }
-    let tensor = tensor(objects.content(given.tensor)?, "the tensor")?;
+    let tensor = tensor(objects.readable_content(given.tensor)?, "the tensor")?;
     let count = rows.as_ref().map_or(adding.rows, Vec::len);
     let fits = matches!(*tensor.dims(), [n, c, h, w] if (n == 1 || n == count) && [c, h, w] == [channels, height, width]);
     if !fits {
@@ -82,7 +82,7 @@ fn read(
             "{dims:?} for {place}; (1 or {count}, {channels}, {height}, {width}) is needed"
         ));
     }
-    let mask = if given.mask == 0 { None } else { Some(mask(objects.content(given.mask)?)?) };
+    let mask = if given.mask == 0 { None } else { Some(mask(objects.readable_content(given.mask)?)?) };
     let residual = Residual {
         owner: plugin.to_owned(),
         place,

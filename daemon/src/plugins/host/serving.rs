@@ -159,7 +159,7 @@ pub(in crate::plugins) unsafe fn read_text(text: latentd_text) -> String {
 }
 
 /// Without what terminals take for commands.
-pub(super) fn on_one_line(text: &str) -> String {
+pub(in crate::plugins) fn on_one_line(text: &str) -> String {
     text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

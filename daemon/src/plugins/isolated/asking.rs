@@ -86,7 +86,7 @@ impl Guest {
             Ok((status, results)) => (status, results, None),
             Err(wrong) => (LATENTD_FAILED, vec![], Some(wrong)),
         };
-        self.frames.send(messages::answer(status, &results, error.as_deref()))
+        self.frames.send(messages::answer(status, &results, error.as_deref()), None)
     }
 
     fn calls(&self) -> MutexGuard<'_, Vec<(usize, usize)>> {
@@ -122,7 +122,7 @@ pub(super) fn ask(
     let Some(of) = call_of(guest, call) else { return LATENTD_MISUSE };
     let mut message = messages::ask(of.level, table, function);
     write(&mut message);
-    if let Err(error) = guest.frames.send(message) {
+    if let Err(error) = guest.frames.send(message, None) {
         return failed(of, LATENTD_FAILED, &error.to_string());
     }
     loop {
@@ -170,7 +170,7 @@ pub(super) fn tell(
     let Some(level) = level else { return false };
     let mut message = messages::note(level, table, function);
     write(&mut message);
-    guest.frames.send(message).is_ok()
+    guest.frames.send(message, None).is_ok()
 }
 
 /// Ends the process, and runs nothing of what the plugin left for its end.

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use latentd_plugin_api::abi::{
-    LATENTD_CANCELLED, LATENTD_ERROR, LATENTD_FAILED, LATENTD_INFO, LATENTD_JOBS, LATENTD_MISUSE,
-    LATENTD_OPS, LATENTD_TENSORS, latentd_call, latentd_jobs, latentd_op, latentd_ops, latentd_status,
-    latentd_tensors, latentd_text,
+    LATENTD_CANCELLED, LATENTD_ERROR, LATENTD_FAILED, LATENTD_INFO, LATENTD_JOBS, LATENTD_MEMORY,
+    LATENTD_MISUSE, LATENTD_OPS, LATENTD_TENSORS, latentd_call, latentd_jobs, latentd_op, latentd_ops,
+    latentd_status, latentd_tensors, latentd_text,
 };
 use rmp::encode;
 use rmpv::ValueRef;
@@ -24,7 +24,7 @@ use super::mapping::Mappings;
 use super::messages::{self, Message};
 use crate::error::Class;
 use crate::memory::Lease;
-use crate::plugins::host::{self, call_of, service_of, text};
+use crate::plugins::host::{self, call_of, on_one_line, service_of, text};
 use crate::sandbox::Process;
 
 /// What stands for the host's own table.
@@ -35,10 +35,14 @@ const TICK: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_secs(2);
 /// What a process takes at most from its last word to its end.
 const ENDING: Duration = Duration::from_millis(200);
+/// What a child has to read what it is told: it waits for that.
+const READING: Duration = Duration::from_secs(5);
 /// After so long a function may have taken memory that is worth to be looked at.
 const LONG: Duration = Duration::from_millis(2);
 /// Steps in which a child's memory is counted.
 const COUNTED: u64 = 1 << 20;
+/// Characters of what is told of its end.
+const LONGEST: usize = 2048;
 /// Lines that are told of one that ended.
 const LAST_LINES: usize = 5;
 /// Lines of a child that are logged within a second.
@@ -70,6 +74,8 @@ struct State {
     counted: (u64, Vec<Lease>),
     /// Why it is no more.
     ended: Option<String>,
+    /// Whether that is the plugin's fault, and was not counted yet.
+    is_blamed: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -99,6 +105,7 @@ impl Child {
             mappings,
             counted: (0, vec![]),
             ended: None,
+            is_blamed: false,
         };
         Ok(Self { frames, errors, has_errors: AtomicBool::new(true), state: Mutex::new(state) })
     }
@@ -112,10 +119,16 @@ impl Child {
         self.state().ended.clone()
     }
 
-    /// Whether it may wait for another job.
+    /// Whether it ended by the plugin's fault; once.
+    pub(super) fn take_blame(&self) -> bool {
+        std::mem::take(&mut self.state().is_blamed)
+    }
+
+    /// Whether it may wait for another job, or goes on to wait.
     pub(super) fn may_wait(&self) -> bool {
         let state = self.state();
-        state.ended.is_none() && state.mappings.is_small()
+        let is_small = state.mappings.is_small() && !state.mappings.written.is_grown();
+        state.ended.is_none() && is_small && state.process.ended().is_none()
     }
 
     /// Calls a function of the plugin, which may take so long by itself; else why the child is no more.
@@ -135,16 +148,18 @@ impl Child {
             if state.calls.len() >= DEEPEST {
                 return Err(format!("more than {DEEPEST} of its functions run one within the other"));
             }
-            state.mappings.read.cancel(is_cancelled(call));
+            if state.calls.is_empty() {
+                state.mappings.read.cancel(is_cancelled(call));
+            }
             state.calls.push(Outer(call));
             state.calls.len() - 1
         };
         let mut message = messages::call(level, table, function, instance);
         write(&mut message);
-        let answered = match self.frames.send(message) {
+        let answered = match self.frames.send(message, Some(READING)) {
             Ok(()) => self.wait(call, within),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(error.to_string()),
-            Err(_) => Err(self.died(call)),
+            Err(error) => Err(self.unsent(call, &error)),
         };
         let mut state = self.state();
         // What it wrote and did not unmap counts, too.
@@ -156,13 +171,12 @@ impl Child {
     /// Waits for the answer, and serves meanwhile.
     fn wait(&self, call: *mut latentd_call, within: Duration) -> Result<Answered, String> {
         // What it took by itself; while the host works for it, its clock stands still.
-        let mut took = Duration::ZERO;
+        let (begun, mut served) = (Instant::now(), Duration::ZERO);
         let mut cancelled = None;
         loop {
-            let since = Instant::now();
             let errors = self.has_errors.load(Ordering::Relaxed).then(|| self.errors.as_fd());
             let came = self.frames.receive(Some(TICK), errors);
-            took += since.elapsed();
+            let took = begun.elapsed().saturating_sub(served);
             let frame = match came {
                 Ok(Came::Frame(frame)) => frame,
                 Ok(Came::Nothing) => {
@@ -171,12 +185,12 @@ impl Child {
                         return Err(why);
                     }
                     if let Err(why) = self.count(call) {
-                        return Err(self.end(call, &why));
+                        return Err(self.end(call, &why, false));
                     }
                     continue;
                 }
                 Ok(Came::End) => return Err(self.died(call)),
-                Err(error) => return Err(self.end(call, &format!("it sent {error}"))),
+                Err(error) => return Err(self.end(call, &format!("it sent {error}"), true)),
             };
             let handled = match messages::read(&frame) {
                 Ok(Message::Answer { status, error, .. }) => {
@@ -185,12 +199,15 @@ impl Child {
                     if took > LONG
                         && let Err(why) = self.count(call)
                     {
-                        return Err(self.end(call, &why));
+                        return Err(self.end(call, &why, false));
                     }
                     return Ok(Answered { status, frame, error });
                 }
                 Ok(Message::Ask { level, table, function, args }) => {
-                    self.asked(level, (table, function), &args)
+                    let since = Instant::now();
+                    let asked = self.asked(level, (table, function), &args);
+                    served += since.elapsed();
+                    asked
                 }
                 Ok(Message::Note { level, table, function, args }) => {
                     self.told(level, (table, function), &args)
@@ -202,7 +219,7 @@ impl Child {
                 if let Some(why) = self.ended() {
                     return Err(why);
                 }
-                return Err(self.end(call, &format!("it sent {wrong}")));
+                return Err(self.end(call, &format!("it sent {wrong}"), true));
             }
             if let Some(why) = self.overdue(call, took, within, &mut cancelled) {
                 return Err(why);
@@ -221,15 +238,16 @@ impl Child {
         if is_cancelled(call) {
             self.state().mappings.read.cancel(true);
             if cancelled.get_or_insert_with(Instant::now).elapsed() > GRACE {
-                return Some(self.end(call, "it did not notice for two seconds that its job was cancelled"));
+                let why = "it did not notice for two seconds that its job was cancelled";
+                return Some(self.end(call, why, false));
             }
         }
         if took > within {
             let text = format!("it took longer than {} s by itself", within.as_secs());
-            return Some(self.end(call, &text));
+            return Some(self.end(call, &text, true));
         }
         let is_grown = self.state().mappings.written.is_grown();
-        is_grown.then(|| self.end(call, "it took shared memory that it was not given"))
+        is_grown.then(|| self.end(call, "it took shared memory that it was not given", true))
     }
 
     /// Counts the memory that it has by now beyond what was counted; an error if there is no room for it.
@@ -276,6 +294,15 @@ impl Child {
     /// Serves a question, and answers it.
     fn asked(&self, level: usize, (table, function): (&str, &str), args: &ValueRef<'_>) -> Result<(), Wrong> {
         let call = self.of_level(level)?;
+        // What an outer call has would end before this does.
+        if level + 1 != self.state().calls.len() {
+            let text = "a service is asked within the innermost call alone";
+            let answer = messages::answer(LATENTD_MISUSE, &[], Some(text));
+            return self.sent(call, answer);
+        }
+        // SAFETY: the call goes on.
+        let of = unsafe { call_of(call) };
+        let lent = of.map_or(0, |call| call.with(|state| state.lent.len()));
         let served = self.serve(call, level, (table, function), args)?;
         // Its end may be why a service of an outer call fails.
         if let Some(why) = self.ended() {
@@ -284,7 +311,29 @@ impl Child {
         let (status, results) = served;
         let error = (status != 0).then(|| last_error(call));
         let answer = messages::answer(status, &results, error.as_deref());
-        self.frames.send(answer).map_err(|_| self.died(call))
+        // It is in the answer; the call need not keep it.
+        if let Some(call) = of {
+            call.with(|state| state.lent.truncate(lent));
+        }
+        match self.frames.send(answer, Some(READING)) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.sent(call, messages::answer(LATENTD_MEMORY, &[], Some(&error.to_string())))
+            }
+            Err(error) => Err(self.unsent(call, &error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn sent(&self, call: *mut latentd_call, answer: Vec<u8>) -> Result<(), Wrong> {
+        self.frames.send(answer, Some(READING)).map_err(|error| self.unsent(call, &error))
+    }
+
+    /// What it is told cannot be sent: it reads nothing, or is no more.
+    fn unsent(&self, call: *mut latentd_call, error: &io::Error) -> String {
+        match error.kind() {
+            io::ErrorKind::TimedOut => self.end(call, "it does not read what it is told", true),
+            _ => self.died(call),
+        }
     }
 
     fn serve(
@@ -413,15 +462,17 @@ impl Child {
                 }
             }
         }
-        for line in lines.into_iter().filter(|line| !line.trim().is_empty()) {
+        // More are not told, and would only take time.
+        let first = lines.len().saturating_sub(LINES_A_SECOND);
+        for line in lines.into_iter().skip(first).filter(|line| !line.trim().is_empty()) {
             self.log(call, LATENTD_ERROR, &line);
         }
     }
 
-    /// Ends it, because of that.
-    fn end(&self, call: *mut latentd_call, why: &str) -> String {
+    /// Ends it, because of that; whether the plugin is to blame.
+    fn end(&self, call: *mut latentd_call, why: &str, is_to_blame: bool) -> String {
         self.state().process.kill();
-        self.gone(call, Some(why))
+        self.gone(call, Some(why), is_to_blame)
     }
 
     /// It ended by itself; or it closed the socket, and is ended now.
@@ -429,14 +480,14 @@ impl Child {
         let begun = Instant::now();
         while self.state().process.ended().is_none() {
             if begun.elapsed() > ENDING {
-                return self.end(call, "it closed its socket");
+                return self.end(call, "it closed its socket", true);
             }
             thread::sleep(Duration::from_millis(1));
         }
-        self.gone(call, None)
+        self.gone(call, None, true)
     }
 
-    fn gone(&self, call: *mut latentd_call, why: Option<&str>) -> String {
+    fn gone(&self, call: *mut latentd_call, why: Option<&str>, is_to_blame: bool) -> String {
         let how = self.state().process.wait();
         self.hear(call);
         let mut state = self.state();
@@ -455,7 +506,10 @@ impl Child {
             let lines: Vec<String> = state.lines.iter().cloned().collect();
             told = format!("{told}; it last wrote: {}", lines.join(" | "));
         }
+        // Whoever reads it has a terminal.
+        let told: String = on_one_line(&told).chars().take(LONGEST).collect();
         state.ended = Some(told.clone());
+        state.is_blamed = is_to_blame;
         told
     }
 }

@@ -149,6 +149,7 @@ impl<T: Coded + Default, const N: usize> Coded for [T; N] {
 /// Null is nil: it may say something else than a text without letters. Null with a length is that length. What is no UTF-8 stays so, for whoever takes it to refuse.
 impl Coded for latentd_text {
     const LENDS: bool = true;
+    const MOST: usize = 1 << 20;
 
     unsafe fn write(&self, out: &mut Vec<u8>) {
         // SAFETY: it points to so many bytes, by the caller's word.

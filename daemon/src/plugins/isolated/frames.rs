@@ -38,8 +38,8 @@ impl Frames {
         Self { socket, writing: Mutex::default(), came: Mutex::default() }
     }
 
-    /// Sends a message that begins with room for its length; see [`begun`].
-    pub(super) fn send(&self, mut message: Vec<u8>) -> io::Result<()> {
+    /// Sends a message that begins with room for its length; see [`begun`]. Who does not read for so long is told as an error.
+    pub(super) fn send(&self, mut message: Vec<u8>, within: Option<Duration>) -> io::Result<()> {
         let length = message.len().saturating_sub(4);
         if length > LARGEST {
             let text = format!("a message of {length} bytes; {LARGEST} are possible");
@@ -50,19 +50,31 @@ impl Frames {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = message.as_slice();
         while !rest.is_empty() {
+            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
             // SAFETY: so many bytes are there. A peer that is gone is an error, not a signal.
-            let sent = unsafe {
-                libc::send(self.socket.as_raw_fd(), rest.as_ptr().cast(), rest.len(), libc::MSG_NOSIGNAL)
-            };
+            let sent =
+                unsafe { libc::send(self.socket.as_raw_fd(), rest.as_ptr().cast(), rest.len(), flags) };
             match usize::try_from(sent) {
                 Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
                 Err(_) => match io::Error::last_os_error() {
                     error if error.kind() == ErrorKind::Interrupted => (),
+                    error if error.kind() == ErrorKind::WouldBlock => self.wait_for_room(within)?,
                     error => return Err(error),
                 },
             }
         }
         Ok(())
+    }
+
+    /// Waits until more can be sent.
+    fn wait_for_room(&self, within: Option<Duration>) -> io::Result<()> {
+        let mut waited = [libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 }];
+        let within = within.map_or(-1, |within| i32::try_from(within.as_millis()).unwrap_or(i32::MAX));
+        // SAFETY: one of them is there.
+        match unsafe { libc::poll(waited.as_mut_ptr(), 1, within) } {
+            0 => Err(io::Error::new(ErrorKind::TimedOut, "nobody reads what is sent")),
+            _ => Ok(()),
+        }
     }
 
     /// Waits for a message, at most so long; `other` is looked after as well, and ends the waiting once it has something.
@@ -143,9 +155,9 @@ fn whole(came: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     if came.len() < 4 + length {
         return Ok(None);
     }
-    let rest = came.split_off(4 + length);
-    let mut frame = std::mem::replace(came, rest);
-    frame.drain(..4);
+    // What is kept of it has no room beyond it.
+    let frame = came.get(4..4 + length).unwrap_or_default().to_vec();
+    came.drain(..4 + length);
     Ok(Some(frame))
 }
 
@@ -195,6 +207,11 @@ mod tests {
         let error = frames.receive(None, None).err().expect("refused");
         assert!(error.to_string().contains("4294967295 bytes"), "{error}");
         let large = vec![0; LARGEST + 5];
-        assert!(frames.send(large).is_err());
+        assert!(frames.send(large, None).is_err());
+        // Nobody reads.
+        let mut message = begun();
+        message.resize(8 << 20, 0);
+        let error = frames.send(message, Some(Duration::from_millis(5))).expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 }

@@ -11,11 +11,24 @@ use super::segment::{Segment, Side};
 use crate::memory::Lease;
 use crate::plugins::host::{call_of, fail_service, service_of};
 
+/// Mappings of one child at once.
+const MOST_MAPPED: usize = 4096;
+
+/// Whose handles a call's are.
+fn objects_of(call: *mut latentd_call) -> usize {
+    // SAFETY: the call goes on.
+    let call = unsafe { call_of(call) };
+    call.and_then(|call| call.with(|state| state.objects.map(|objects| std::ptr::from_ref(objects).addr())))
+        .unwrap_or_default()
+}
+
 /// Bytes that both may keep for a child that waits for its next job.
 const KEPT: usize = 64 << 20;
 
 /// One mapping of one handle.
 struct Mapped {
+    /// Whose handle it is: each instance counts its own.
+    objects: usize,
     handle: latentd_handle,
     level: usize,
     from: usize,
@@ -86,10 +99,20 @@ impl Mappings {
         }
         let (data, bytes) = (asked.data.cast::<u8>(), asked.bytes as usize);
         let is_read = asked.mode == LATENTD_READ;
-        let from = match self.copied(call, (data, bytes), is_read) {
+        let copied = if self.mapped.len() < MOST_MAPPED {
+            self.copied(call, (data, bytes), is_read)
+        } else {
+            Err(format!("more than {MOST_MAPPED} mappings at once: unmap those that are done with"))
+        };
+        if is_read {
+            // The copy is all that is needed; what was converted for it goes.
+            host_unmap(call, handle);
+        }
+        let objects = objects_of(call);
+        let from = match copied {
             Ok((from, lease)) => {
                 let written = (!is_read).then_some((data, bytes));
-                self.mapped.push(Mapped { handle, level, from, written, _lease: lease });
+                self.mapped.push(Mapped { objects, handle, level, from, written, _lease: lease });
                 from
             }
             Err(text) => {
@@ -135,7 +158,8 @@ impl Mappings {
 
     /// Ends all mappings of a handle.
     pub(super) fn unmap(&mut self, call: *mut latentd_call, handle: latentd_handle) -> latentd_status {
-        self.end(|mapped| mapped.handle == handle);
+        let objects = objects_of(call);
+        self.end(|mapped| mapped.objects == objects && mapped.handle == handle);
         host_unmap(call, handle)
     }
 

@@ -23,8 +23,47 @@ pub(super) enum Message<'a> {
     Note { level: usize, table: &'a str, function: &'a str, args: ValueRef<'a> },
 }
 
+/// Values in one message: decoded, each takes much more than its byte.
+const MOST_VALUES: usize = 1 << 20;
+
+/// How many values are in a message, as far as it is one.
+fn values(frame: &[u8]) -> usize {
+    let (mut at, mut count) = (0, 0);
+    let number = |at: usize, bytes: usize| {
+        let bytes = frame.get(at..at + bytes).unwrap_or_default();
+        bytes.iter().fold(0usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    while let Some(marker) = frame.get(at) {
+        count += 1;
+        at += 1;
+        // What comes behind the marker and is no value of its own.
+        at += match marker {
+            0xa0..=0xbf => usize::from(marker & 31),
+            0xc4 | 0xd9 => 1 + number(at, 1),
+            0xc5 | 0xda => 2 + number(at, 2),
+            0xc6 | 0xdb => 4 + number(at, 4),
+            0xc7 => 2 + number(at, 1),
+            0xc8 => 3 + number(at, 2),
+            0xc9 => 5 + number(at, 4),
+            0xcc | 0xd0 => 1,
+            0xcd | 0xd1 | 0xd4 | 0xdc | 0xde => 2,
+            0xca | 0xce | 0xd2 | 0xdd | 0xdf => 4,
+            0xd5 => 3,
+            0xd6 => 5,
+            0xcb | 0xcf | 0xd3 => 8,
+            0xd7 => 9,
+            0xd8 => 17,
+            _ => 0,
+        };
+    }
+    count
+}
+
 /// Reads one.
 pub(super) fn read(mut frame: &[u8]) -> Result<Message<'_>, Wrong> {
+    if frame.len() > MOST_VALUES && values(frame) > MOST_VALUES {
+        return Err(format!("a message of more than {MOST_VALUES} values"));
+    }
     let value =
         rmpv::decode::read_value_ref(&mut frame).map_err(|error| format!("no MessagePack: {error}"))?;
     if !frame.is_empty() {
@@ -137,6 +176,26 @@ mod tests {
         else {
             panic!("no answer")
         };
+    }
+
+    #[test]
+    fn values_are_counted_before_they_are_decoded() {
+        let value: rmpv::Value = rmpv::Value::Array(vec![
+            7.into(),
+            (-300).into(),
+            "text".into(),
+            rmpv::Value::Binary(vec![0xff; 70_000]),
+            rmpv::Value::Ext(1, vec![0; 8]),
+            rmpv::Value::F64(0.5),
+            rmpv::Value::Map(vec![("x".repeat(40).into(), rmpv::Value::Nil)]),
+        ]);
+        let mut packed = vec![];
+        rmpv::encode::write_value(&mut packed, &value).expect("written");
+        assert_eq!(values(&packed), 10);
+        let mut many = vec![0xdd, 0, 0x20, 0, 0];
+        many.resize(5 + (2 << 20), 0xc0);
+        assert!(read(&many).err().expect("refused").contains("more than"));
+        assert_eq!(values(&[0xdb, 0xff]), 1);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The children of one plugin: started when they are needed, kept for the next job, set aside with it if they end too often.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,10 +21,14 @@ use crate::plugins::settings::Limits;
 
 /// Children that wait for the next job: one may draw while another plans.
 const MOST_WAITING: usize = 2;
+/// How often those that wait are looked after.
+const LOOKED_AFTER: Duration = Duration::from_secs(10);
+/// What the end of an instance may take.
+pub(super) const ENDING: Duration = Duration::from_secs(5);
 /// After so long none waits any longer.
 const WAITING: Duration = Duration::from_mins(5);
 /// What loading a library may take.
-const LOADING: Duration = Duration::from_secs(30);
+const LOADING: Duration = Duration::from_secs(10);
 /// How often in a row children may end by themselves before the plugin is set aside.
 const MOST_CRASHES: u32 = 5;
 /// After so long a crash is forgotten.
@@ -43,17 +48,25 @@ pub(in crate::plugins) struct Remote {
 #[derive(Default)]
 struct State {
     waiting: Vec<(Instant, Arc<Child>)>,
-    /// How often in a row one ended by itself, when last, and how.
-    crashes: u32,
+    /// How often in a row the plugin ended one, by the functions that it did so in.
+    crashes: BTreeMap<String, u32>,
+    /// When last, and how.
     crashed: Option<(Instant, String)>,
+    /// How often what processes may was changed: those of before are not used any more.
+    generation: u64,
+}
+
+impl State {
+    fn most_crashes(&self) -> u32 {
+        self.crashes.values().copied().max().unwrap_or_default()
+    }
 }
 
 /// A child that is somebody's for a while.
 pub(super) struct Lent {
     pub(super) child: Arc<Child>,
     pub(super) remote: Arc<Remote>,
-    /// Whether it does what was asked for, not only what comes before.
-    does_work: bool,
+    generation: u64,
 }
 
 thread_local! {
@@ -85,12 +98,23 @@ impl Remote {
         });
         let (child, has) = remote.start()?;
         remote.state().waiting.push((Instant::now(), Arc::new(child)));
+        look_after(&remote);
         Ok((remote, has))
     }
 
     /// What its next processes may, and functions from now on.
     pub(in crate::plugins) fn limit(&self, limits: Limits) {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        let before = std::mem::replace(
+            &mut *self.limits.lock().unwrap_or_else(PoisonError::into_inner),
+            limits.clone(),
+        );
+        if (Limits { deadline: None, ..before }) != (Limits { deadline: None, ..limits }) {
+            let mut state = self.state();
+            state.generation += 1;
+            let ended = std::mem::take(&mut state.waiting);
+            drop(state);
+            drop(ended);
+        }
     }
 
     fn limits(&self) -> Limits {
@@ -135,33 +159,55 @@ impl Remote {
         });
         match running {
             Some(lent) => Ok(lent),
-            None => self.lend(job, true),
+            None => self.lend(job),
         }
     }
 
     /// A child that nobody else has.
-    pub(super) fn lend(self: &Arc<Self>, job: &dyn Job, does_work: bool) -> Result<Arc<Lent>, String> {
+    pub(super) fn lend(self: &Arc<Self>, job: &dyn Job) -> Result<Arc<Lent>, String> {
         let child = if let Some(child) = self.waiting()? {
             child
         } else {
             self.wait_after_crash(job)?;
-            Arc::new(self.start().map_err(|why| self.crashed(&why))?.0)
+            Arc::new(self.start()?.0)
         };
-        Ok(Arc::new(Lent { child, remote: Arc::clone(self), does_work }))
+        let generation = self.state().generation;
+        Ok(Arc::new(Lent { child, remote: Arc::clone(self), generation }))
     }
 
     /// One that waits; none are kept for long.
     fn waiting(&self) -> Result<Option<Arc<Child>>, String> {
         let mut state = self.state();
-        if state.crashes >= MOST_CRASHES {
+        let crashes = state.most_crashes();
+        if crashes >= MOST_CRASHES {
             let (_, how) = state.crashed.clone().unwrap_or_else(|| (Instant::now(), String::new()));
             return Err(format!(
                 "it is set aside, for its process ended {} times in a row, at last so: {how}; `latentd plugins enable {}` tries it again",
-                state.crashes, self.name
+                crashes, self.name
             ));
         }
-        state.waiting.retain(|(since, _)| since.elapsed() < WAITING);
-        Ok(state.waiting.pop().map(|(_, child)| child))
+        let mut gone = vec![];
+        let mut found = None;
+        while let Some((since, child)) = state.waiting.pop() {
+            if since.elapsed() < WAITING && child.may_wait() {
+                found = Some(child);
+                break;
+            }
+            gone.push(child);
+        }
+        drop(state);
+        Ok(found)
+    }
+
+    /// Ends those that wait for long, or ended themselves.
+    fn look_after(&self) {
+        let mut state = self.state();
+        let waiting = std::mem::take(&mut state.waiting);
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(since, child)| since.elapsed() < WAITING && child.may_wait());
+        state.waiting = kept;
+        drop(state);
+        drop(gone);
     }
 
     /// After a crash the next start waits, longer each time.
@@ -169,10 +215,11 @@ impl Remote {
         let until = {
             let state = self.state();
             let Some((when, _)) = &state.crashed else { return Ok(()) };
-            let wait = Duration::from_millis(50) * 2u32.saturating_pow(state.crashes.saturating_sub(1));
-            if state.crashes == 0 {
+            let crashes = state.most_crashes();
+            if crashes == 0 {
                 return Ok(());
             }
+            let wait = Duration::from_millis(50) * 2u32.saturating_pow(crashes - 1);
             *when + wait.min(LONGEST_WAIT)
         };
         while let Some(left) = until.checked_duration_since(Instant::now()) {
@@ -184,28 +231,29 @@ impl Remote {
         Ok(())
     }
 
-    /// Counts that a child ended by itself.
-    fn crashed(&self, why: &str) -> String {
+    /// Counts that a function ended a child.
+    fn crashed(&self, function: (&str, &str), why: &str) {
         let mut state = self.state();
         if state.crashed.as_ref().is_some_and(|(when, _)| when.elapsed() > FORGOTTEN) {
-            state.crashes = 0;
+            state.crashes.clear();
         }
-        state.crashes += 1;
+        *state.crashes.entry(format!("{}.{}", function.0, function.1)).or_default() += 1;
         state.crashed = Some((Instant::now(), why.to_owned()));
-        why.to_owned()
     }
 
     /// Tries it again, however often it ended.
     pub(in crate::plugins) fn enable(&self) {
         let mut state = self.state();
-        (state.crashes, state.crashed) = (0, None);
+        state.crashes.clear();
+        state.crashed = None;
     }
 
     /// Why it is not used any more, if it is not.
     pub(in crate::plugins) fn set_aside(&self) -> Option<String> {
         let state = self.state();
-        let (_, how) = state.crashed.as_ref().filter(|_| state.crashes >= MOST_CRASHES)?;
-        Some(format!("its process ended {} times in a row: {how}", state.crashes))
+        let crashes = state.most_crashes();
+        let (_, how) = state.crashed.as_ref().filter(|_| crashes >= MOST_CRASHES)?;
+        Some(format!("its process ended {crashes} times in a row: {how}"))
     }
 }
 
@@ -220,15 +268,21 @@ impl Lent {
         within: Duration,
     ) -> Result<super::child::Answered, String> {
         RUNNING.with_borrow_mut(|running| running.push(Arc::clone(self)));
-        let was_there = self.child.ended().is_none();
-        let within = self.remote.limits().deadline.unwrap_or(within);
+        let asked = self.remote.limits().deadline;
+        // An instance's end is short in any case.
+        let within = asked.map_or(within, |asked| if within == ENDING { within.min(asked) } else { asked });
         let answered = self.child.call(call, function, instance, write, within);
         RUNNING.with_borrow_mut(Vec::pop);
-        if let Err(why) = &answered
-            && was_there
-            && self.child.ended().is_some()
-        {
-            self.remote.crashed(why);
+        match &answered {
+            Err(why) if self.child.take_blame() => self.remote.crashed(function, why),
+            Err(_) => (),
+            // What it did just now it does not fail at each time.
+            Ok(_) => {
+                let mut state = self.remote.state();
+                if !state.crashes.is_empty() {
+                    state.crashes.remove(&format!("{}.{}", function.0, function.1));
+                }
+            }
         }
         answered
     }
@@ -241,14 +295,31 @@ impl Drop for Lent {
             return;
         }
         let mut state = self.remote.state();
-        // It did what it was asked for.
-        if self.does_work {
-            state.crashes = 0;
-        }
-        if state.waiting.len() < MOST_WAITING {
+        if state.waiting.len() < MOST_WAITING && state.generation == self.generation {
             state.waiting.push((Instant::now(), Arc::clone(&self.child)));
         }
     }
+}
+
+/// Looks after children that wait, as long as the daemon runs.
+fn look_after(remote: &Arc<Remote>) {
+    static REMOTES: Mutex<Vec<Weak<Remote>>> = Mutex::new(vec![]);
+    static LOOKING: Once = Once::new();
+    REMOTES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(remote));
+    LOOKING.call_once(|| {
+        thread::spawn(|| {
+            loop {
+                thread::sleep(LOOKED_AFTER);
+                let mut remotes = REMOTES.lock().unwrap_or_else(PoisonError::into_inner);
+                remotes.retain(|remote| remote.strong_count() > 0);
+                let all: Vec<Arc<Remote>> = remotes.iter().filter_map(Weak::upgrade).collect();
+                drop(remotes);
+                for remote in all {
+                    remote.look_after();
+                }
+            }
+        });
+    });
 }
 
 /// What a child says that the library has.

@@ -24,7 +24,7 @@ use super::called::ENTRY;
 use super::child::gone;
 use super::coding::{Arena, Coded, Fields, key};
 use super::messages::{self, Message};
-use super::pool::{Has, Lent, Remote};
+use super::pool::{ENDING, Has, Lent, Remote};
 use crate::plugins::host::call_of;
 use crate::plugins::tables::Tables;
 
@@ -32,9 +32,6 @@ use crate::plugins::tables::Tables;
 const CONTROL: Duration = Duration::from_secs(10);
 /// What a function of a job may take by itself.
 const JOB: Duration = Duration::from_mins(10);
-/// What the end of an instance may take.
-const ENDING: Duration = Duration::from_secs(5);
-
 /// An instance, which lies in a child.
 struct Instance {
     lent: Arc<Lent>,
@@ -80,8 +77,7 @@ unsafe fn of_plugin(
     let Some(remote) = of.remote.and_then(|remote| remote.downcast_ref::<Arc<Remote>>()) else {
         return LATENTD_MISUSE;
     };
-    let lent =
-        if is_within { remote.lend_within(of.job) } else { remote.lend(of.job, function.1 == "quick") };
+    let lent = if is_within { remote.lend_within(of.job) } else { remote.lend(of.job) };
     let lent = match lent {
         Ok(lent) => lent,
         Err(why) => return gone(call, &why),
