@@ -309,7 +309,7 @@ def measure(times: int, program: Path, is_inline: bool) -> None:
         config = Path(state) / "config.toml"
         names = sorted(path.stem for path in (Path(state) / "data/latentd/plugins").iterdir())
         inline = "".join(f'[plugins.{name}]\nisolation = "inline"\n' for name in names)
-        config.write_text(inline if is_inline else "[plugins.hostile]\ndeadline_seconds = 0.5\n")
+        config.write_text(inline if is_inline else "[plugins.hostile]\ndeadline_seconds = 2\n")
         command = [program, "serve", "--socket", socket, "--state-dir", f"{state}/state", "--models-dir", ROOT / "tests/fixtures/models",
                    "--config", config]
         environment = {"XDG_DATA_HOME": f"{state}/data", "PATH": "/usr/bin:/bin", "HOME": state}

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use latentd_client::protocol::{ErrorName, ImageOut, PluginParams, Precision, Txt2ImgParams};
+use latentd_models::image::Picture;
 use serde_json::json;
 
 use crate::harness::{Daemon, Options, refused, small, within};
@@ -32,7 +33,11 @@ fn png(image: &ImageOut) -> &[u8] {
 
 async fn pixels(daemon: &Daemon, params: &Txt2ImgParams) -> Vec<u8> {
     let drawn = within(daemon.client().await.txt2img(params)).await.expect("drawn");
-    latentd_models::image::Picture::decode(png(&drawn.images[0]), 1 << 24).expect("decodes").pixels
+    decoded(&drawn.images[0])
+}
+
+fn decoded(image: &ImageOut) -> Vec<u8> {
+    Picture::decode(png(image), 1 << 24).expect("decodes").pixels
 }
 
 fn daemon() -> Daemon {
@@ -99,7 +104,8 @@ async fn what_a_plugin_does_with_its_process_costs_its_job() {
         for word in [&"plugin 'hostile', image.post"].into_iter().chain(*words) {
             assert!(text.contains(word), "{how}: {text}");
         }
-        within(client.wait(&beside)).await.expect("the job beside it");
+        let beside = within(client.wait(&beside)).await.expect("the job beside it");
+        assert!(decoded(&beside.images[0]) == plain_pixels, "beside {how}");
         // Also so that it is not set aside.
         assert!(pixels(&daemon, &asking("nothing")).await == plain_pixels, "after {how}");
     }

@@ -243,7 +243,7 @@ impl Child {
             }
         }
         if took > within {
-            let text = format!("it took longer than {} s by itself", within.as_secs());
+            let text = format!("it took longer than {} s by itself", within.as_secs_f64());
             return Some(self.end(call, &text, true));
         }
         let is_grown = self.state().mappings.written.is_grown();
