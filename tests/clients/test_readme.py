@@ -116,6 +116,11 @@ class Reader:
             script = self.folder / "block.lua"
             script.write_text(block.text)
             return ["nvim", "--headless", "--clean", "-c", f"luafile {script}", "-c", "qall!"]
+        if block.language == "toml":
+            # A configuration file: what it says is looked at as it is read.
+            file = self.folder / "block.toml"
+            file.write_text(block.text)
+            return ["target/release/latentd", "--config", str(file), "plugins", "list"]
         raise AssertionError(f"nobody knows how to run {block.language!r}")
 
     def stop(self) -> None:
@@ -150,7 +155,7 @@ def reader() -> Iterator[Reader]:
 @pytest.mark.timeout(1200)
 def test_every_block_runs_as_written(reader: Reader) -> None:
     todo = [block for block in blocks() if block.mark != "skip"]
-    assert {block.language for block in todo} == {"sh", "python", "lua"}
+    assert {block.language for block in todo} == {"sh", "python", "lua", "toml"}
     for block in todo:
         reader.run(block)
     pictures = sorted(path.name for path in reader.folder.glob("*.png"))
