@@ -10,7 +10,7 @@ use latentd_models::files::open_without_waiting;
 
 use super::asks::Asks;
 use super::manifest::{self, Manifest};
-use super::search::{self, Folder, LARGEST, Search, is_library};
+use super::search::{self, Folder, LARGEST, Search, is_library, manifest_beside};
 use crate::state_dir::make_private;
 use crate::whole_file;
 
@@ -122,11 +122,6 @@ fn read_whole(path: &Path) -> Result<Vec<u8>, String> {
         Ok(bytes) if bytes.len() as u64 > LARGEST => Err(format!("is larger than {LARGEST} bytes")),
         read => read.map_err(|error| error.to_string()),
     }
-}
-
-/// Where an executable's manifest lies.
-fn manifest_beside(executable: &Path) -> PathBuf {
-    executable.with_extension("toml")
 }
 
 /// Removes a plugin's file, and of an executable the manifest beside it, if that is no other's.

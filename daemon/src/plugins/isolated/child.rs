@@ -17,6 +17,7 @@ use latentd_plugin_api::abi::{
 use rmp::encode;
 use rmpv::ValueRef;
 
+use super::asking::HOST;
 use super::asks;
 use super::coding::{Arena, Fields, Wrong, key};
 use super::frames::{Came, Frames};
@@ -27,8 +28,6 @@ use crate::memory::Lease;
 use crate::plugins::host::{self, call_of, on_one_line, service_of, text};
 use crate::sandbox::Process;
 
-/// What stands for the host's own table.
-const HOST: &str = "host";
 /// How often it is looked whether the job was cancelled, or a deadline passed.
 const TICK: Duration = Duration::from_millis(20);
 /// What a child has to notice that its job was cancelled.

@@ -165,13 +165,14 @@ impl Remote {
 
     /// A child that nobody else has.
     pub(super) fn lend(self: &Arc<Self>, job: &dyn Job) -> Result<Arc<Lent>, String> {
+        // Before: one of which it is not sure has the rights of before.
+        let generation = self.state().generation;
         let child = if let Some(child) = self.waiting()? {
             child
         } else {
             self.wait_after_crash(job)?;
             Arc::new(self.start()?.0)
         };
-        let generation = self.state().generation;
         Ok(Arc::new(Lent { child, remote: Arc::clone(self), generation }))
     }
 
