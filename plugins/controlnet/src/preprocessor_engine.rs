@@ -1,0 +1,25 @@
+//! The modules as engines of kind `preprocessor`, for other plugins.
+
+use latentd_plugin_api::{EngineRun, Error, Preprocessor, Result};
+
+use crate::ControlNet;
+use crate::preprocessing::{Asked, Preprocessing, image, picture};
+use crate::preprocessors::Module;
+
+impl Preprocessor for ControlNet {
+    fn preprocess(&self, run: &EngineRun<'_>) -> Result<()> {
+        let call = run.call();
+        let size = (run.width as usize, run.height as usize);
+        let of = Preprocessing::of(
+            Module::called(run.entry)?,
+            (run.image.width, run.image.height),
+            size,
+            &run.params::<Asked>()?,
+        )?;
+        if of.module.mask && run.mask.is_none() {
+            return Err(Error::invalid(format!("mask: {} needs one", of.module.name)));
+        }
+        call.check()?;
+        run.replace(image(call, &of.made(&picture(&run.image)?)?)?)
+    }
+}
