@@ -20,9 +20,9 @@ impl Plugin for ControlNet {
 }
 
 impl JobPlan for ControlNet {
-    fn plan(job: &Job<'_>, plan: &Plan<'_>) -> Result<bool> {
+    fn plan(job: &Job<'_>, _plan: &Plan<'_>) -> Result<bool> {
         if job.method() == preprocess_method::PREPROCESS {
-            return preprocess_method::plan(job, plan);
+            return preprocess_method::plan(job);
         }
         Ok(false)
     }

@@ -1,8 +1,6 @@
 //! `controlnet.modules` and `controlnet.preprocess`.
 
-use latentd_plugin_api::{
-    Call, EngineKind, Error, GivenImage, Image, Job, MethodCall, Methods, Plan, Result, Sent,
-};
+use latentd_plugin_api::{Call, Error, GivenImage, Image, Job, MethodCall, Methods, Result, Sent};
 use serde::{Deserialize, Serialize};
 
 use crate::ControlNet;
@@ -38,40 +36,22 @@ struct Made {
 }
 
 impl Params {
-    /// What is to be done of it here; nothing if the module is another plugin's engine.
-    fn own(&self, call: &Call<'_>) -> Result<Option<Preprocessing>> {
-        let Ok(module) = Module::called(&self.module) else { return Ok(None) };
+    /// What is to be done, and with which mask: one of white where it is to be drawn; without one that is nowhere.
+    fn preprocessing<'a>(&self, call: &Call<'a>) -> Result<(Preprocessing, Option<Image<'a>>)> {
         let picture = self.image.image(call)?;
         let size = (self.width as usize, self.height as usize);
+        let module = Module::called(&self.module)?;
         let of = Preprocessing::of(module, (picture.width, picture.height), size, &self.asked())?;
-        self.mask(call, &of, &picture)?;
-        Ok(Some(of))
-    }
-
-    /// The mask that a module looks at.
-    fn mask<'a>(
-        &self,
-        call: &Call<'a>,
-        of: &Preprocessing,
-        picture: &Image<'_>,
-    ) -> Result<Option<Image<'a>>> {
-        let name = of.module.name;
-        if !of.module.mask {
-            return Ok(None);
+        let mask = self.mask.map(|mask| mask.image(call)).transpose()?.filter(|_| module.mask);
+        match mask {
+            Some(mask) if (mask.width, mask.height) != (picture.width, picture.height) => {
+                Err(Error::invalid(format!(
+                    "mask: {}x{} is not the image's {}x{}",
+                    mask.width, mask.height, picture.width, picture.height
+                )))
+            }
+            mask => Ok((of, mask)),
         }
-        let Some(mask) = &self.mask else {
-            let text =
-                format!("mask: {name} needs one, white where it is to be drawn, as large as the image");
-            return Err(Error::invalid(text));
-        };
-        let mask = mask.image(call)?;
-        if (mask.width, mask.height) == (picture.width, picture.height) {
-            return Ok(Some(mask));
-        }
-        Err(Error::invalid(format!(
-            "mask: {}x{} is not the image's {}x{}",
-            mask.width, mask.height, picture.width, picture.height
-        )))
     }
 
     fn asked(&self) -> Asked {
@@ -87,11 +67,8 @@ impl Params {
 }
 
 /// Whether a job of this method can be done.
-pub fn plan(job: &Job<'_>, plan: &Plan<'_>) -> Result<bool> {
-    let params: Params = job.params()?;
-    if params.own(&job.call)?.is_none() {
-        plan.engine(EngineKind::Preprocessor, &params.module, 1)?;
-    }
+pub fn plan(job: &Job<'_>) -> Result<bool> {
+    job.params::<Params>()?.preprocessing(&job.call)?;
     Ok(true)
 }
 
@@ -108,24 +85,20 @@ impl Methods for ControlNet {
             return Err(method.unknown());
         }
         let (params, call): (Params, _) = (method.params()?, method.call);
-        let given = params.image.image(&call)?;
-        let Some(of) = params.own(&call)? else {
-            let engine = call.engine(EngineKind::Preprocessor, &params.module);
-            let engine = engine.size(params.width, params.height).params(&params.asked())?;
-            let made =
-                engine.run(given)?.image.ok_or_else(|| Error::failed("the preprocessor made no image"))?;
-            return method.reply(&Made { images: vec![method.sent(made)?] });
-        };
-        let picture = picture(&given)?;
+        let (of, mask) = params.preprocessing(&call)?;
+        let picture = picture(&params.image.image(&call)?)?;
         call.check()?;
-        let sent = match params.mask(&call, &of, &given)? {
-            Some(mask) => {
-                let (width, height, data) = of.shown(&picture, &mask.read()?);
-                let mut image = call.new_image(width, height, 4)?;
-                image.pixels_mut().copy_from_slice(&data);
-                method.sent(image)?
-            }
-            None => method.sent(image(&call, &of.made(&picture)?)?)?,
+        let sent = if of.module.mask {
+            let mask = match &mask {
+                Some(mask) => mask.read()?,
+                None => vec![0; picture.width * picture.height].into(),
+            };
+            let (width, height, data) = of.shown(&picture, &mask);
+            let mut image = call.new_image(width, height, 4)?;
+            image.pixels_mut().copy_from_slice(&data);
+            method.sent(image)?
+        } else {
+            method.sent(image(&call, &of.made(&picture)?)?)?
         };
         method.reply(&Made { images: vec![sent] })
     }

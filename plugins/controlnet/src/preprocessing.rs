@@ -1,14 +1,14 @@
 //! What is said of a module when it is to run, by clients and by other plugins alike.
 
 use latentd_plugin_api::{Call, Error, Image, NewImage, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::preprocessors::hint::{ResizeMode, fitted, fitted_masked};
 use crate::preprocessors::resolution::pixel_perfect;
 use crate::preprocessors::{MOST_PIXELS, Module, Picture, Settings, run};
 
 /// Beside module and picture. What is left out is as usual.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Asked {
     /// Pixels of the shorter side as the module sees it; −1: the module's own.

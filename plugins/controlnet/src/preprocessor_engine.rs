@@ -1,6 +1,6 @@
 //! The modules as engines of kind `preprocessor`, for other plugins.
 
-use latentd_plugin_api::{EngineRun, Error, Preprocessor, Result};
+use latentd_plugin_api::{EngineRun, Preprocessor, Result};
 
 use crate::ControlNet;
 use crate::preprocessing::{Asked, Preprocessing, image, picture};
@@ -16,9 +16,6 @@ impl Preprocessor for ControlNet {
             size,
             &run.params::<Asked>()?,
         )?;
-        if of.module.mask && run.mask.is_none() {
-            return Err(Error::invalid(format!("mask: {} needs one", of.module.name)));
-        }
         call.check()?;
         run.replace(image(call, &of.made(&picture(&run.image)?)?)?)
     }

@@ -15,8 +15,11 @@ use cv::Grid;
 use latentd_plugin_api::Result;
 pub use modules::{MODULES, Module, Resolution, Slider};
 
-/// Pixels of the largest picture that is taken, or made on the way.
+/// Pixels of the largest picture that is taken, and of the largest hint.
 pub const MOST_PIXELS: usize = 1 << 26;
+
+/// Pixels of the largest picture as a module sees it: 2048 on the shorter side, and four times as long.
+pub const MOST_SEEN: usize = 1 << 24;
 
 /// A picture of 8-bit numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use latentd_plugin_api::{Error, Result};
 use serde::Serialize;
 
-use super::{MOST_PIXELS, Settings, resolution};
+use super::{MOST_PIXELS, MOST_SEEN, Settings, resolution};
 
 /// A preprocessor.
 #[derive(Debug, PartialEq, Serialize)]
@@ -18,7 +18,7 @@ pub struct Module {
     pub threshold_a: Option<Slider>,
     /// `threshold_b`.
     pub threshold_b: Option<Slider>,
-    /// Whether a mask is needed beside the picture.
+    /// Whether it looks at a mask beside the picture.
     pub mask: bool,
     /// Whether there is chance in it, which a seed repeats.
     pub seed: bool,
@@ -228,10 +228,10 @@ impl Module {
                 "image: {width}x{height} has no pixels; give one that has some"
             )));
         }
-        let fits = |width: usize, height: usize| {
-            width.checked_mul(height).is_some_and(|pixels| pixels <= MOST_PIXELS)
+        let fits = |width: usize, height: usize, most: usize| {
+            width.checked_mul(height).is_some_and(|pixels| pixels <= most)
         };
-        if !fits(width, height) {
+        if !fits(width, height, MOST_PIXELS) {
             return Err(Error::invalid(format!(
                 "image: {width}x{height} is too large; give one of no more than {MOST_PIXELS} pixels"
             )));
@@ -240,12 +240,12 @@ impl Module {
             return Ok(());
         }
         let (wide, high) = resolution::sides(width, height, settings.resolution);
-        if settings.resolution > 0 && fits(wide, high) {
+        if settings.resolution > 0 && fits(wide, high, MOST_SEEN) {
             return Ok(());
         }
         Err(Error::invalid(format!(
             "image: {width}x{height} would be looked at as {wide}x{high}, which cannot be; give a processor_res by which it \
-             has no more than {MOST_PIXELS} pixels, or a picture that is less long"
+             has no more than {MOST_SEEN} pixels, or a picture that is less long"
         )))
     }
 }

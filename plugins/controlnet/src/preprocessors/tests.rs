@@ -224,11 +224,12 @@ fn what_cannot_be_is_refused_with_what_can() {
     assert!(text.contains("'cany'") && text.contains("scribble_xdog"), "{text}");
     assert_eq!(Module::called("inpaint_global_harmonious").expect("known").name, "inpaint");
     let sized = |width: usize, height: usize| canny.check(width, height, &usual).map_err(|error| error.text);
-    for (width, height) in [(0, 1), (1, 0), (10_000, 10_000), (usize::MAX, 2), (300_000, 1)] {
+    for (width, height) in [(0, 1), (1, 0), (10_000, 10_000), (usize::MAX, 2), (40_000, 1)] {
         let text = sized(width, height).expect_err("refused");
         assert!(text.contains(&format!("{width}x{height}")), "{text}");
     }
     sized(8192, 8192).expect("the largest");
+    sized(1, 40_000).expect_err("it becomes too large");
     let invert = Module::called("invert").expect("known");
     invert.check(300_000, 1, &usual).expect("it is not resized");
 }
@@ -243,16 +244,23 @@ fn names_are_told_once() {
     }
 }
 
-#[test]
-fn the_manifest_names_each_as_an_engine() {
+/// What stands in quotes between two texts of the manifest.
+fn listed(before: &str) -> Vec<&'static str> {
     let manifest = include_str!("../../controlnet.toml");
-    let (_, entries) = manifest.split_once("[engines.preprocessor]\nentries = [").expect("engines");
-    let (entries, _) = entries.split_once(']').expect("an end");
-    let entries: Vec<&str> = entries
-        .split(',')
-        .map(|name| name.trim().trim_matches('"'))
-        .filter(|name| !name.is_empty())
-        .collect();
-    let names: Vec<&str> = MODULES.iter().map(|module| module.name).filter(|name| *name != "none").collect();
-    assert_eq!(entries, names);
+    let (_, list) = manifest.split_once(before).expect("a list");
+    let (list, _) = list.split_once(']').expect("an end");
+    list.split('"').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_manifest_names_each() {
+    let names: Vec<&str> = MODULES.iter().map(|module| module.name).collect();
+    assert_eq!(listed("[engines.preprocessor]\nentries = ["), names[1..]);
+    let mut all = names;
+    all.extend(MODULES.iter().filter(|module| module.alias != module.name).map(|module| module.alias));
+    let mut shown = listed("\"enum\": [\n        \"none\"");
+    shown.insert(0, "none");
+    all.sort_unstable();
+    shown.sort_unstable();
+    assert_eq!(shown, all);
 }

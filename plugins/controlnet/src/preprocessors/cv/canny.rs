@@ -14,17 +14,19 @@ const EDGE: u8 = 2;
 /// Edges (255) of a picture of any number of channels, by Sobel's gradients of 3 × 3 and |dx| + |dy|, each pixel by the channel whose
 /// gradient is largest. What is above `low` and joined to what is above `high` counts.
 pub fn canny(from: &Grid<u8>, low: i32, high: i32) -> Grid<u8> {
-    let (low, high) = (low.min(high), low.max(high));
+    // No gradient is as large as that.
+    let limit = |value: i32| value.clamp(0, i32::from(i16::MAX)) as i16;
+    let (low, high) = (limit(low.min(high)), limit(low.max(high)));
     let (width, height) = (from.width, from.height);
     // A frame of one pixel around all spares looking whether there is a neighbour.
     let stride = width + 2;
     let mut map = vec![NONE; stride * (height + 2)];
     let mut edges = vec![];
-    let mut rows = [Gradients::new(width), Gradients::new(width), Gradients::new(width)];
     let mut sobel = Sobel::new(from);
+    // Above, this one, below.
+    let mut rows = [Gradients::new(width), Gradients::new(width), Gradients::new(width)];
     sobel.row(0, &mut rows[1]);
     for y in 0..height {
-        // Above, this one, below.
         if y + 1 < height {
             sobel.row(y + 1, &mut rows[2]);
         } else {
@@ -32,17 +34,14 @@ pub fn canny(from: &Grid<u8>, low: i32, high: i32) -> Grid<u8> {
         }
         let [above, row, below] = &rows;
         let line = &mut map[(y + 1) * stride + 1..][..width];
-        for (x, place) in line.iter_mut().enumerate() {
-            // Within the frame.
-            let at = x + 1;
-            let size = row.sizes[at];
+        for (x, (place, &size)) in line.iter_mut().zip(&row.sizes[1..]).enumerate() {
             if size <= low || !row.peaks(x, above, below) {
                 continue;
             }
             *place = MAYBE;
             if size > high {
                 *place = EDGE;
-                edges.push((y + 1) * stride + at);
+                edges.push((y + 1) * stride + x + 1);
             }
         }
         rows.rotate_left(1);
@@ -58,17 +57,21 @@ pub fn canny(from: &Grid<u8>, low: i32, high: i32) -> Grid<u8> {
             }
         }
     }
-    let line = |y: usize| map[(y + 1) * stride + 1..][..width].iter();
-    let data = (0..height).flat_map(line).map(|place| if *place == EDGE { 255 } else { 0 }).collect();
-    Grid { width, height, channels: 1, data }
+    let mut to = Grid::new(width, height, 1);
+    for y in 0..height {
+        for (to, place) in to.row_mut(y).iter_mut().zip(&map[(y + 1) * stride + 1..]) {
+            *to = if *place == EDGE { 255 } else { 0 };
+        }
+    }
+    to
 }
 
-/// Of a row of pixels.
+/// Of a row of pixels: of the channel where they are largest.
 struct Gradients {
     across: Vec<i16>,
     down: Vec<i16>,
     /// With a 0 at both ends.
-    sizes: Vec<i32>,
+    sizes: Vec<i16>,
 }
 
 impl Gradients {
@@ -80,6 +83,7 @@ impl Gradients {
     fn peaks(&self, x: usize, above: &Self, below: &Self) -> bool {
         let (across, down) = (i32::from(self.across[x]), i32::from(self.down[x]));
         let (flat, steep) = (across.abs() * TANGENT, down.abs() << BITS);
+        // Within the two ends.
         let at = x + 1;
         let size = self.sizes[at];
         if steep < flat {
@@ -96,53 +100,53 @@ impl Gradients {
 /// Gradients of one row after the other; beyond an edge is the pixel at it.
 struct Sobel<'a> {
     from: &'a Grid<u8>,
-    /// Of a row with a pixel more at both ends: 1 2 1 down a column, and below less above.
-    smooth: Vec<i16>,
-    change: Vec<i16>,
-    across: Vec<i16>,
-    down: Vec<i16>,
+    /// Of each channel three rows, with a pixel more at both ends: above, this one, below.
+    planes: Vec<[Vec<i16>; 3]>,
 }
 
 impl<'a> Sobel<'a> {
     fn new(from: &'a Grid<u8>) -> Self {
-        let wide = || vec![0; (from.width + 2) * from.channels];
-        let narrow = || vec![0; from.width * from.channels];
-        Self { from, smooth: wide(), change: wide(), across: narrow(), down: narrow() }
+        let plane = || std::array::from_fn(|_| vec![0; from.width + 2]);
+        let mut sobel = Self { from, planes: (0..from.channels).map(|_| plane()).collect() };
+        // As if row −1 had been looked at.
+        sobel.next(0);
+        sobel.next(0);
+        sobel
     }
 
+    /// Goes one row down: `y` is below.
+    fn next(&mut self, y: usize) {
+        let row = self.from.row(y.min(self.from.height - 1));
+        for (channel, plane) in self.planes.iter_mut().enumerate() {
+            plane.rotate_left(1);
+            let to = &mut plane[2];
+            for (to, pixel) in to[1..].iter_mut().zip(row.chunks_exact(self.from.channels)) {
+                *to = i16::from(pixel[channel]);
+            }
+            let end = to.len() - 1;
+            (to[0], to[end]) = (to[1], to[end - 1]);
+        }
+    }
+
+    /// Row `y`, the one after that which was asked for last.
     fn row(&mut self, y: usize, to: &mut Gradients) {
-        let Self { from, smooth, change, across, down } = self;
-        let channels = from.channels;
-        let inner = channels..channels + across.len();
-        let (above, row, below) =
-            (from.row(y.saturating_sub(1)), from.row(y), from.row((y + 1).min(from.height - 1)));
-        let sums = smooth[inner.clone()].iter_mut().zip(&mut change[inner]);
-        for ((sums, above), (row, below)) in sums.zip(above).zip(row.iter().zip(below)) {
-            let [above, row, below] = [*above, *row, *below].map(i16::from);
-            *sums.0 = above + 2 * row + below;
-            *sums.1 = below - above;
-        }
-        for row in [&mut *smooth, &mut *change] {
-            row.copy_within(channels..2 * channels, 0);
-            let end = row.len() - channels;
-            row.copy_within(end - channels..end, end);
-        }
-        for ((to, before), after) in across.iter_mut().zip(&*smooth).zip(&smooth[2 * channels..]) {
-            *to = after - before;
-        }
-        let places = change.iter().zip(&change[channels..]).zip(&change[2 * channels..]);
-        for (to, ((before, at), after)) in down.iter_mut().zip(places) {
-            *to = before + 2 * at + after;
-        }
-        let pixels = across.chunks_exact(channels).zip(down.chunks_exact(channels));
-        let targets = to.across.iter_mut().zip(&mut to.down).zip(&mut to.sizes[1..]);
-        for ((across, down), ((to_across, to_down), size)) in pixels.zip(targets) {
-            *size = -1;
-            for (across, down) in across.iter().zip(down) {
-                let own = i32::from(across.abs()) + i32::from(down.abs());
-                if own > *size {
-                    (*size, *to_across, *to_down) = (own, *across, *down);
-                }
+        self.next(y + 1);
+        let width = self.from.width;
+        let sizes = &mut to.sizes[1..=width];
+        let (to_across, to_down) = (&mut to.across[..width], &mut to.down[..width]);
+        sizes.fill(-1);
+        for [above, row, below] in &self.planes {
+            let (above, row, below) = (&above[..width + 2], &row[..width + 2], &below[..width + 2]);
+            for x in 0..width {
+                let smooth = |x: usize| above[x] + 2 * row[x] + below[x];
+                let change = |x: usize| below[x] - above[x];
+                let across = smooth(x + 2) - smooth(x);
+                let down = change(x) + 2 * change(x + 1) + change(x + 2);
+                let size = across.abs() + down.abs();
+                let is_larger = size > sizes[x];
+                sizes[x] = if is_larger { size } else { sizes[x] };
+                to_across[x] = if is_larger { across } else { to_across[x] };
+                to_down[x] = if is_larger { down } else { to_down[x] };
             }
         }
     }

@@ -11,11 +11,11 @@ pub fn of_bytes(from: &Grid<u8>, sigma: f64) -> Grid<u8> {
     let size = (sigma * 6.0 + 1.0).round_ties_even() as usize | 1;
     let across = whole_weights(if width == 1 { 1 } else { size }, sigma);
     let down = whole_weights(if height == 1 { 1 } else { size }, sigma);
-    let mut rows = Grid::<u16>::new(width, height, channels);
+    let mut rows = Grid::<f32>::new(width, height, channels);
     let mut wide = vec![];
+    let mut row = vec![0_u16; width * channels];
     for y in 0..height {
         mirrored_row(from.row(y), channels, across.len() / 2, &mut wide);
-        let row = rows.row_mut(y);
         let middle = across.len() / 2;
         for (to, value) in row.iter_mut().zip(&wide[middle * channels..]) {
             *to = u16::from(*value) * across[middle];
@@ -26,19 +26,26 @@ pub fn of_bytes(from: &Grid<u8>, sigma: f64) -> Grid<u8> {
                 *to += (u16::from(*left) + u16::from(*right)) * across[tap];
             }
         }
+        rows.row_mut(y).iter_mut().zip(&row).for_each(|(to, value)| *to = f32::from(*value));
     }
     let mut to = Grid::new(width, height, channels);
-    let mut sums = vec![0_u32; width * channels];
+    let mut sums = vec![0.0; width * channels];
+    let middle = down.len() / 2;
     for y in 0..height {
-        sums.fill(1 << 15);
-        for (tap, weight) in down.iter().enumerate().filter(|(_, weight)| **weight != 0) {
-            let row = rows.row(mirrored(y as i64 + tap as i64 - (down.len() / 2) as i64, height));
-            for (sum, value) in sums.iter_mut().zip(row) {
-                *sum += u32::from(*value) * u32::from(*weight);
+        // What is added up is whole and below 2²⁴, so that floats are exact.
+        for (sum, value) in sums.iter_mut().zip(rows.row(y)) {
+            *sum = value * f32::from(down[middle]);
+        }
+        for tap in (1..=middle).filter(|tap| down[middle + tap] != 0) {
+            let weight = f32::from(down[middle + tap]);
+            let above = rows.row(mirrored(y as i64 - tap as i64, height));
+            let below = rows.row(mirrored((y + tap) as i64, height));
+            for ((sum, above), below) in sums.iter_mut().zip(above).zip(below) {
+                *sum += (above + below) * weight;
             }
         }
         for (to, sum) in to.row_mut(y).iter_mut().zip(&sums) {
-            *to = (sum >> 16) as u8;
+            *to = ((*sum as u32 + (1 << 15)) >> 16) as u8;
         }
     }
     to

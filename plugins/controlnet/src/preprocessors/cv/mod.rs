@@ -53,14 +53,16 @@ impl<T: Copy + Default> Grid<T> {
     /// The part of these sides whose corner is at `(left, top)`.
     pub fn part(&self, left: usize, top: usize, width: usize, height: usize) -> Self {
         let columns = left * self.channels..(left + width) * self.channels;
-        let data = (top..top + height).flat_map(|y| self.row(y)[columns.clone()].iter().copied()).collect();
+        let mut data = Vec::with_capacity(height * columns.len());
+        (top..top + height).for_each(|y| data.extend_from_slice(&self.row(y)[columns.clone()]));
         Self { width, height, channels: self.channels, data }
     }
 
     /// The same number of a pixel in each of three channels.
     pub fn in_three(&self) -> Self {
-        let data = self.data.iter().flat_map(|value| [*value; 3]).collect();
-        Self { width: self.width, height: self.height, channels: 3, data }
+        let mut to = Self::new(self.width, self.height, 3);
+        to.data.chunks_exact_mut(3).zip(&self.data).for_each(|(pixel, value)| pixel.fill(*value));
+        to
     }
 }
 
