@@ -5,6 +5,7 @@
 mod adapters;
 mod bf16;
 mod channels;
+mod controlnets;
 mod drawing;
 mod embeddings;
 mod from_latents;
@@ -14,6 +15,8 @@ mod hostile_prompts;
 mod hypernetworks;
 mod image_noise;
 mod img2img;
+#[path = "../fixtures/made_up.rs"]
+mod made_up;
 mod networks;
 mod noise;
 mod outpaint;

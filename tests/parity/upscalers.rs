@@ -1,80 +1,16 @@
 //! Upscalers against spandrel in f32, with weights that both make up by one rule (`tests/fixtures/upscalers.py`). Tolerance: 1e-4
 //! of the picture's largest number; the deepest here has 90 convolutions of up to 1728 terms.
 
-use std::collections::BTreeMap;
-use std::io::Read;
-
-use flate2::read::GzDecoder;
 use latentd_models::files;
 use latentd_models::image::Tiling;
 use latentd_models::networks::known::KnownNetwork;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::{Device, Precision, Run};
 use latentd_models::{Error, Tensor};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::golden::{Golden, assert_close, fixture};
-
-/// What the script tells of its cases.
-fn cases() -> BTreeMap<String, Value> {
-    let packed = std::fs::read(fixture("golden/upscalers.json.gz")).expect("fixture");
-    let mut text = String::new();
-    GzDecoder::new(&packed[..]).read_to_string(&mut text).expect("gzip");
-    serde_json::from_str(&text).expect("JSON")
-}
-
-/// Element i of tensor t, as the script has it.
-fn made_up(index: usize, name: &str, shape: &[usize]) -> Vec<f32> {
-    let inputs = if shape.len() > 1 { shape[1..].iter().product() } else { 100 };
-    let count: usize = shape.iter().product();
-    let hashed = (1..=count as u64).map(|at| (at * 2_654_435_761 + index as u64 * 40_503) % (1 << 32));
-    let uniform = hashed.map(|hashed| hashed as f64 / 2f64.powi(32) - 0.5);
-    let one = if is_near_one(name, shape) { 1.0 } else { 0.0 };
-    uniform.map(|uniform| (uniform * 3.0 / f64::from(inputs as u32).sqrt()) as f32 + one).collect()
-}
-
-fn is_near_one(name: &str, shape: &[usize]) -> bool {
-    let is_of_norm = name.ends_with("weight") && shape.len() == 1 && !name.starts_with("body");
-    name.ends_with("running_var") || is_of_norm
-}
-
-/// Names, shapes and numbers of a case's file.
-fn tensors(case: &Value) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let shape = |value: &Value| serde_json::from_value::<Vec<usize>>(value.clone()).expect("a shape");
-    let learned = case["tensors"].as_array().expect("tensors").iter().enumerate().map(|(index, tensor)| {
-        let (name, shape) = (tensor[0].as_str().expect("a name"), shape(&tensor[1]));
-        let values = if name == "no_norm" { vec![0.0] } else { made_up(index, name, &shape) };
-        (name.to_owned(), shape, values)
-    });
-    let computed = case["computed"].as_object().expect("computed").iter().map(|(name, tensor)| {
-        let shape = shape(&tensor["shape"]);
-        let told = |values: &Value| serde_json::from_value(values.clone()).expect("numbers");
-        let values = tensor.get("values").map_or_else(|| vec![0.0; shape.iter().product()], told);
-        (name.clone(), shape, values)
-    });
-    learned.chain(computed).collect()
-}
-
-/// A safetensors file of them, with other names.
-fn safetensors(
-    tensors: &[(String, Vec<usize>, Vec<f32>)],
-    called: impl Fn(&str) -> String,
-    metadata: &Value,
-) -> Vec<u8> {
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
-    header.insert("__metadata__".to_owned(), metadata.clone());
-    for (name, shape, values) in tensors {
-        let start = data.len();
-        data.extend(values.iter().copied().flat_map(f32::to_le_bytes));
-        let offsets = [start, data.len()];
-        header.insert(called(name), json!({ "dtype": "F32", "shape": shape, "data_offsets": offsets }));
-    }
-    let header = serde_json::to_vec(&header).expect("JSON");
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header);
-    bytes.extend(data);
-    bytes
-}
+use crate::made_up::{cases, safetensors, tensors};
 
 /// What a file's network makes of a picture, its scale as it tells of itself, and its kind.
 fn enlarged(
@@ -103,7 +39,7 @@ fn corner(made: &Tensor, golden: &Tensor) -> Tensor {
 /// Of all cases but those that are not yet run here.
 fn check(family: &str) {
     let (golden, mut checked) = (Golden::open("upscalers"), 0);
-    for (name, case) in cases().iter().filter(|(name, _)| name.starts_with(family)) {
+    for (name, case) in cases("upscalers").iter().filter(|(name, _)| name.starts_with(family)) {
         let tensors = tensors(case);
         let acts = name.split('-').nth(1).filter(|kind| kind.ends_with("relu"));
         let metadata = acts.map_or_else(|| json!({}), |kind| json!({ "act_type": kind }));
@@ -157,7 +93,7 @@ fn pytorch_files_and_wrapped_names_are_the_same_networks() {
         let (made, _) = enlarged(&file, &cpu(), Precision::F32, golden.get("image"));
         assert_close(name, &made, golden.get(case), 1e-4);
     }
-    let tensors = tensors(&cases()["compact-tiny-x2"]);
+    let tensors = tensors(&cases("upscalers")["compact-tiny-x2"]);
     for wrapper in ["params_ema.", "params-ema.", "params.", "state_dict.", "module.", "params.module."] {
         let bytes = safetensors(&tensors, |name| format!("{wrapper}{name}"), &json!({}));
         let file = files::from_bytes(wrapper, bytes).expect("opens");
@@ -195,12 +131,12 @@ fn tiled(file: &files::Tensors, image: &Tensor, tiling: Tiling) -> Tensor {
 #[test]
 fn tiles_are_laid_over_one_another_as_by_spandrel_and_a1111() {
     let golden = Golden::open("upscalers");
-    let bytes = safetensors(&tensors(&cases()["rrdbnet-trunk-x2"]), str::to_owned, &json!({}));
+    let bytes = safetensors(&tensors(&cases("upscalers")["rrdbnet-trunk-x2"]), str::to_owned, &json!({}));
     let file = files::from_bytes("tiled", bytes).expect("opens");
     let tiling = Tiling { scale: 2, size: 24, overlap: 8, multiple: 1, at_once: 1 };
     assert_close("tiled", &tiled(&file, golden.get("large"), tiling), golden.get("tiled"), 1e-4);
     // A network sees a tile's border, as spandrel's does; what fades in over it shows no more than the network's own detail does.
-    let bytes = safetensors(&tensors(&cases()["compact-x2"]), str::to_owned, &json!({}));
+    let bytes = safetensors(&tensors(&cases("upscalers")["compact-x2"]), str::to_owned, &json!({}));
     let file = files::from_bytes("tiled", bytes).expect("opens");
     let (height, width, size, overlap) = (64, 112, 64, 16);
     let tiling = Tiling { size, overlap, ..tiling };
@@ -241,7 +177,7 @@ fn refusal(bytes: Vec<u8>) -> String {
 
 #[test]
 fn what_is_wrong_with_a_file_is_told_by_its_tensors() {
-    let cases = cases();
+    let cases = cases("upscalers");
     let old = tensors(&cases["rrdbnet-old-x4"]);
     let change = |of: &[(String, Vec<usize>, Vec<f32>)], name: &str, to: Option<(Vec<usize>, f32)>| {
         let mut changed = of.to_vec();
@@ -289,7 +225,7 @@ fn neither_batch_nor_threads_nor_device_change_a_bit_and_memory_is_foreseen() {
     use latentd_models::nn::backend::fake::fake;
     let golden = Golden::open("upscalers");
     for name in ["rrdbnet-body-unshuffle-x2", "compact-x4", "span-x4", "swinir-classical-x4", "dat-x2"] {
-        let bytes = safetensors(&tensors(&cases()[name]), str::to_owned, &json!({}));
+        let bytes = safetensors(&tensors(&cases("upscalers")[name]), str::to_owned, &json!({}));
         let file = files::from_bytes(name, bytes).expect("opens");
         let image = golden.get("image");
         let two = Tensor::cat(&[&image.scaled(0.5), image], 0).expect("two");
@@ -319,7 +255,7 @@ fn neither_batch_nor_threads_nor_device_change_a_bit_and_memory_is_foreseen() {
 
 #[test]
 fn a_run_ends_within_once_it_is_cancelled() {
-    let bytes = safetensors(&tensors(&cases()["rrdbnet-trunk-x4"]), str::to_owned, &json!({}));
+    let bytes = safetensors(&tensors(&cases("upscalers")["rrdbnet-trunk-x4"]), str::to_owned, &json!({}));
     let file = files::from_bytes("cancelled", bytes).expect("opens");
     let known = KnownNetwork::of(&file).expect("whole").expect("known");
     let network = known.open(&file, &cpu(), Precision::F32).expect("opens");

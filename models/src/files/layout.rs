@@ -2,7 +2,7 @@
 //! nobody above needs to know.
 
 use super::ema;
-use super::layout_names::{CLIP, Layout, Names, UNET, VAE};
+use super::layout_names::{CLIP, CONTROL, Layout, Names, UNET, VAE};
 use super::tensors::Tensors;
 use crate::Result;
 
@@ -24,6 +24,13 @@ pub(super) fn recognised(file: Tensors) -> Result<Tensors> {
         return Ok(file.renamed_apart(names)?.with_layout(Some(Layout::Diffusers)));
     }
     let has = |name: &str| file.shape(name).is_some();
+    if has("controlnet_cond_embedding.conv_in.weight") {
+        let names = control_names(&file);
+        return file.renamed_apart(names);
+    }
+    if has("input_hint_block.0.weight") {
+        return Ok(file.with_prefix("", CONTROL));
+    }
     if has("decoder.conv_in.weight") && file.has_under("decoder.up.") {
         let names =
             under(&file, "").map(|name| (format!("{VAE}{name}"), name.to_owned())).collect::<Vec<_>>();
@@ -103,8 +110,77 @@ impl Places {
     }
 }
 
+/// Begins diffusers' names of what a ControlNet sees its picture with.
+const STEM: &str = "controlnet_cond_embedding.";
+
+/// Blocks of that, beside the first convolution and the last.
+fn stem_blocks(file: &Tensors) -> usize {
+    (0..MOST_BLOCKS).take_while(|index| file.has_under(&format!("{STEM}blocks.{index}."))).count()
+}
+
+/// More than any has.
+const MOST_BLOCKS: usize = 64;
+
+/// Pairs of LDM's name and diffusers' of a ControlNet, which has a UNet's way down.
+fn control_names(file: &Tensors) -> Vec<(String, String)> {
+    let down = Names::of_unet(Layout::Ldm, file.names());
+    let blocks = stem_blocks(file);
+    let translated = |name: &str| {
+        if let Some(rest) = name.strip_prefix("controlnet_down_blocks.") {
+            let (index, part) = rest.split_once('.').unwrap_or((rest, ""));
+            return format!("zero_convs.{index}.0.{part}");
+        }
+        if let Some(part) = name.strip_prefix("controlnet_mid_block.") {
+            return format!("middle_block_out.0.{part}");
+        }
+        let Some(rest) = name.strip_prefix(STEM) else { return down.translated(name) };
+        // Every second layer of LDM's is an activation.
+        let layer = |index: usize, part: &str| format!("input_hint_block.{}.{part}", 2 * index);
+        let numbered = |rest: &str| {
+            let (index, part) = rest.split_once('.')?;
+            Some(layer(index.parse::<usize>().ok().filter(|index| *index < blocks)? + 1, part))
+        };
+        let named = match rest.split_once('.') {
+            Some(("conv_in", part)) => Some(layer(0, part)),
+            Some(("conv_out", part)) => Some(layer(blocks + 1, part)),
+            Some(("blocks", rest)) => numbered(rest),
+            _ => None,
+        };
+        named.unwrap_or_else(|| name.to_owned())
+    };
+    file.names().map(|name| (format!("{CONTROL}{}", translated(name)), name.to_owned())).collect()
+}
+
+/// The same the other way for one of a ControlNet's tensors.
+fn control_name(file: &Tensors, name: &str) -> String {
+    if let Some((index, part)) = name.strip_prefix("zero_convs.").and_then(|rest| rest.split_once(".0.")) {
+        return format!("controlnet_down_blocks.{index}.{part}");
+    }
+    if let Some(part) = name.strip_prefix("middle_block_out.0.") {
+        return format!("controlnet_mid_block.{part}");
+    }
+    let layer = name.strip_prefix("input_hint_block.").and_then(|rest| rest.split_once('.'));
+    if let Some((layer, part)) =
+        layer.and_then(|(layer, part)| Some((layer.parse::<usize>().ok()? / 2, part)))
+    {
+        let blocks = stem_blocks(file);
+        return match layer.checked_sub(1) {
+            None => format!("{STEM}conv_in.{part}"),
+            Some(block) if block < blocks => format!("{STEM}blocks.{block}.{part}"),
+            Some(_) => format!("{STEM}conv_out.{part}"),
+        };
+    }
+    let names = file.names_under(CONTROL).into_iter();
+    let own = names.filter_map(|(name, _)| name.strip_prefix(CONTROL)).chain([name]);
+    Names::of_unet(Layout::Diffusers, own).translated(name)
+}
+
 /// What a file in diffusers' layout would call a tensor that it lacks, by LDM's name.
 pub(crate) fn would_be(file: &Tensors, name: &str) -> Option<String> {
+    let is_control = file.shape("controlnet_cond_embedding.conv_in.weight").is_some();
+    if let Some(rest) = name.strip_prefix(CONTROL).filter(|_| is_control) {
+        return Some(control_name(file, rest));
+    }
     let places = Places::of(file)?;
     let under = |prefix: &'static str| {
         file.names_under(prefix)

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 /// Begins the names of a UNet in LDM's layout.
 pub(crate) const UNET: &str = "model.diffusion_model.";
+/// Of a ControlNet.
+pub(crate) const CONTROL: &str = "control_model.";
 /// Of a VAE.
 pub(crate) const VAE: &str = "first_stage_model.";
 /// Of CLIP's text encoder.

@@ -35,7 +35,7 @@ pub(crate) use inspect::{architecture, main_dtype};
 pub use kinds::FileKind;
 pub(crate) use layout::{Network, in_diffusers, would_be};
 pub use layout_names::Layout;
-pub(crate) use layout_names::{CLIP, Names, UNET, VAE};
+pub(crate) use layout_names::{CLIP, CONTROL, Names, UNET, VAE};
 pub use mapped::open_without_waiting;
 pub use open::{from_bytes, open, open_file};
 pub(crate) use prediction::METADATA as PREDICTION_METADATA;

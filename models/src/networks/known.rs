@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use super::standalone::{Described, Entry, Find, Found, Standalone};
-use super::{taesd, unet_alone, upscalers};
+use super::{controlnet, taesd, unet_alone, upscalers};
 use crate::error::Result;
 use crate::files::Tensors;
 use crate::nn::{Device, Precision};
 
 /// All of them. The first that takes a file has it.
-const KINDS: [Find; 7] = [
+const KINDS: [Find; 9] = [
     taesd::find,
+    // Before the checkpoint that the oldest files have beside it.
+    controlnet::find_controlnet,
+    controlnet::find_adapter,
     unet_alone::find,
     upscalers::find_rrdbnet,
     upscalers::find_compact,

@@ -2,6 +2,7 @@
 
 pub mod attention_bank;
 pub mod clip;
+mod controlnet;
 mod detect;
 pub mod known;
 pub mod standalone;
@@ -9,6 +10,7 @@ pub mod taesd;
 pub mod unet;
 mod unet_alone;
 pub(crate) mod unet_call;
+mod unet_down;
 mod unet_layers;
 mod unet_own;
 pub mod unet_residuals;

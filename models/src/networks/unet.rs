@@ -8,6 +8,7 @@ pub use super::unet_call::{
     TimeEmbedding, UNetCall,
 };
 use super::unet_call::{AttentionPlace, Call};
+use super::unet_down::{WayDown, transformed, transformer};
 use super::unet_layers::{Residual, Transformer};
 use super::unet_residuals::{ResidualPlace, ResidualSizes, add_at};
 use super::unet_sites::{NoVisitor, Site, SitePart, Visited, Visitor, put, shown};
@@ -15,8 +16,8 @@ use crate::Error;
 use crate::error::{Result, bail};
 use crate::files::Tensors;
 use crate::nn::{
-    Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, KeyValueTransform, Keys, Linear, Loader,
-    Precision, Run, Wrap, cat_channels, keys, resized_nearest, upload,
+    Activations, Conv2d, ConvConfig, Device, Epilogue, GroupNorm, KeyValueTransform, Keys, Loader, Run, Wrap,
+    cat_channels, keys, resized_nearest, upload,
 };
 use crate::tensor::Tensor;
 
@@ -144,62 +145,65 @@ impl UNetConfig {
     pub fn detect(file: &Tensors, prefix: &str) -> Result<Self> {
         let name = |part: &str| format!("{prefix}{part}");
         let has = |part: &str| file.shape(&name(part)).is_some();
-        let depth = |part: &str| count(file, |i| name(&format!("{part}.transformer_blocks.{i}.")));
-        let residual = |part: &str, upsample: bool| -> Result<Block> {
-            let channels = dim(file, &name(&format!("{part}.0.in_layers.2.weight")), 0)?;
-            Ok(Block::Residual { channels, depth: depth(&format!("{part}.1")), upsample })
-        };
-        let mut input_blocks = vec![];
-        let blocks = |way: &str, from: usize| {
-            let parts = (from..MOST_IN_A_ROW).map(move |index| format!("{way}.{index}"));
-            parts.take_while(|part| file.has_under(&name(&format!("{part}.")))).collect::<Vec<_>>()
-        };
-        for part in blocks("input_blocks", 1) {
-            let downsample = file.has_under(&name(&format!("{part}.0.op.")));
-            input_blocks.push(if downsample { Block::Downsample } else { residual(&part, false)? });
-        }
         let mut output_blocks = vec![];
-        for part in blocks("output_blocks", 0) {
+        for part in blocks_of(file, prefix, "output_blocks", 0) {
             let upsample = has(&format!("{part}.1.conv.weight")) || has(&format!("{part}.2.conv.weight"));
-            output_blocks.push(residual(&part, upsample)?);
+            output_blocks.push(residual_of(file, prefix, &part, upsample)?);
+        }
+        let out_channels = dim(file, &name("out.2.weight"), 0)?;
+        Ok(Self { out_channels, output_blocks, ..Self::detect_down(file, prefix)? })
+    }
+
+    /// Reads the way down with its middle, as a ControlNet has them: no way up, and no channels that come out.
+    pub(super) fn detect_down(file: &Tensors, prefix: &str) -> Result<Self> {
+        let name = |part: &str| format!("{prefix}{part}");
+        let mut input_blocks = vec![];
+        for part in blocks_of(file, prefix, "input_blocks", 1) {
+            let downsample = file.has_under(&name(&format!("{part}.0.op.")));
+            let residual = || residual_of(file, prefix, &part, false);
+            input_blocks.push(if downsample { Block::Downsample } else { residual()? });
         }
         let mut names = file.names_under(prefix).into_iter().map(|(name, _)| name);
         let keys = names.find(|name| name.ends_with("transformer_blocks.0.attn2.to_k.weight"));
-        let middle = depth("middle_block.1");
+        let middle = depth_of(file, prefix, "middle_block.1");
         Ok(Self {
             in_channels: dim(file, &name("input_blocks.0.0.weight"), 1)?,
-            out_channels: dim(file, &name("out.2.weight"), 0)?,
+            out_channels: 0,
             channels: dim(file, &name("input_blocks.0.0.weight"), 0)?,
             time_width: dim(file, &name("time_embed.0.weight"), 0)?,
             context_width: keys.map_or(Ok(0), |keys| dim(file, keys, 1))?,
             input_blocks,
             middle_depth: (middle > 0).then_some(middle),
-            output_blocks,
+            output_blocks: vec![],
             heads: Self::HEADS,
         })
     }
+}
+
+/// The blocks of a way that a file has any tensor of, from one on.
+fn blocks_of(file: &Tensors, prefix: &str, way: &str, from: usize) -> Vec<String> {
+    let parts = (from..MOST_IN_A_ROW).map(|index| format!("{way}.{index}"));
+    parts.take_while(|part| file.has_under(&format!("{prefix}{part}."))).collect()
+}
+
+/// Transformer blocks of a part.
+fn depth_of(file: &Tensors, prefix: &str, part: &str) -> usize {
+    count(file, |i| format!("{prefix}{part}.transformer_blocks.{i}."))
+}
+
+fn residual_of(file: &Tensors, prefix: &str, part: &str, upsample: bool) -> Result<Block> {
+    let channels = dim(file, &format!("{prefix}{part}.0.in_layers.2.weight"), 0)?;
+    Ok(Block::Residual { channels, depth: depth_of(file, prefix, &format!("{part}.1")), upsample })
 }
 
 /// The network. A copy shares its weights.
 #[derive(Clone)]
 pub struct UNet {
     config: UNetConfig,
-    device: Device,
-    time_1: Linear,
-    time_2: Linear,
-    conv_in: Conv2d,
-    input_blocks: Vec<InputBlock>,
-    middle: (Residual, Option<Transformer>, Residual),
+    down: WayDown,
     output_blocks: Vec<OutputBlock>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
-    precision: Precision,
-}
-
-#[derive(Clone)]
-enum InputBlock {
-    Residual(Box<Residual>, Option<Transformer>),
-    Downsample(Conv2d),
 }
 
 #[derive(Clone)]
@@ -213,50 +217,8 @@ impl UNet {
     /// Reads the tensors under `prefix`.
     pub fn load(loader: &Loader, prefix: &str, config: UNetConfig) -> Result<Self> {
         let name = |part: &str| format!("{prefix}{part}");
-        let UNetConfig { channels: first, time_width, .. } = config;
-        let transformer = |part: &str, channels: usize, depth: usize| {
-            (depth > 0)
-                .then(|| {
-                    Transformer::load(
-                        loader,
-                        &name(part),
-                        channels,
-                        depth,
-                        (config.context_width, config.heads),
-                    )
-                })
-                .transpose()
-        };
-        let mut channels = first;
-        let mut skips = vec![first];
-        let mut input_blocks = vec![];
-        for (index, block) in config.input_blocks.iter().enumerate() {
-            let part = format!("input_blocks.{}", index + 1);
-            input_blocks.push(match *block {
-                Block::Residual { channels: out, depth, .. } => {
-                    let residual =
-                        Residual::load(loader, &name(&format!("{part}.0")), channels, out, time_width)?;
-                    channels = out;
-                    InputBlock::Residual(Box::new(residual), transformer(&format!("{part}.1"), out, depth)?)
-                }
-                Block::Downsample => {
-                    let config = ConvConfig { stride: 2, ..ConvConfig::same(channels, channels) };
-                    InputBlock::Downsample(Conv2d::load(loader, &name(&format!("{part}.0.op")), config)?)
-                }
-            });
-            skips.push(channels);
-        }
-        let residual = |part: &str, inputs, out| Residual::load(loader, &name(part), inputs, out, time_width);
-        let middle = (
-            residual("middle_block.0", channels, channels)?,
-            config.middle_depth.map_or(Ok(None), |depth| transformer("middle_block.1", channels, depth))?,
-            // Without a transformer the parts move up.
-            residual(
-                if config.middle_depth.is_some() { "middle_block.2" } else { "middle_block.1" },
-                channels,
-                channels,
-            )?,
-        );
+        let (down, mut skips) = WayDown::load(loader, prefix, &config)?;
+        let mut channels = skips.last().copied().unwrap_or_default();
         let mut output_blocks = vec![];
         for (index, block) in config.output_blocks.iter().enumerate() {
             let part = format!("output_blocks.{index}");
@@ -264,9 +226,10 @@ impl UNet {
             else {
                 return Err(loader.refusal("the UNet's way up does not mirror its way down"));
             };
-            let residual = residual(&format!("{part}.0"), channels + skip, *out)?;
+            let residual = name(&format!("{part}.0"));
+            let residual = Residual::load(loader, &residual, channels + skip, *out, config.time_width)?;
             channels = *out;
-            let transformer = transformer(&format!("{part}.1"), channels, *depth)?;
+            let transformer = transformer(loader, &name(&format!("{part}.1")), &config, channels, *depth)?;
             let conv = if transformer.is_some() { 2 } else { 1 };
             let upsample = upsample
                 .then(|| {
@@ -280,20 +243,10 @@ impl UNet {
             return Err(loader.refusal("the UNet's way up does not mirror its way down"));
         }
         Ok(Self {
-            time_1: Linear::load_f32(loader, &name("time_embed.0"), first, time_width)?,
-            time_2: Linear::load_f32(loader, &name("time_embed.2"), time_width, time_width)?,
-            conv_in: Conv2d::load_f32(
-                loader,
-                &name("input_blocks.0.0"),
-                ConvConfig::same(config.in_channels, first),
-            )?,
-            input_blocks,
-            middle,
+            down,
             output_blocks,
             norm_out: GroupNorm::load(loader, &name("out.0"), channels, Residual::EPSILON)?,
             conv_out: Conv2d::load(loader, &name("out.2"), ConvConfig::same(channels, config.out_channels))?,
-            precision: loader.precision(),
-            device: loader.device().clone(),
             config,
         })
     }
@@ -302,16 +255,8 @@ impl UNet {
     #[must_use]
     pub fn wrapping(&self, wrap: Wrap) -> Self {
         let mut of = self.clone();
-        of.conv_in.set_wrap(wrap);
+        of.down.set_wrap(wrap);
         of.conv_out.set_wrap(wrap);
-        for block in &mut of.input_blocks {
-            match block {
-                InputBlock::Residual(residual, _) => residual.set_wrap(wrap),
-                InputBlock::Downsample(conv) => conv.set_wrap(wrap),
-            }
-        }
-        of.middle.0.set_wrap(wrap);
-        of.middle.2.set_wrap(wrap);
         for block in &mut of.output_blocks {
             block.residual.set_wrap(wrap);
             if let Some(conv) = &mut block.upsample {
@@ -328,7 +273,7 @@ impl UNet {
 
     /// Where it is.
     pub fn device(&self) -> &Device {
-        &self.device
+        &self.down.device
     }
 
     /// Predicts from noisy latents `x (batch, in_channels, height, width)`, one timestep per sample (fractional
@@ -382,7 +327,7 @@ impl UNet {
         if call.times.len() != x.dim(0) {
             bail!("unet: {} timesteps for latents {:?}", call.times.len(), x.dims());
         }
-        let device = &self.device;
+        let device = &self.down.device;
         let mut way = run.on(device, || Ok(Way::new(self, upload(device, &x.to_channels_last()?)?, call)))?;
         let steps = self.steps();
         let wanted = |site: &Option<Site>| site.filter(|site| visitor.wants(*site));
@@ -405,7 +350,7 @@ impl UNet {
     /// Keys and values of conditioning of these numbers of tokens, for a network on a device that only counts.
     pub fn contexts(&self, tokens: &[usize]) -> Result<Vec<Context>> {
         let empty = |tokens: &usize| {
-            let x = self.device.upload(&[], &[1, *tokens, self.config.context_width])?;
+            let x = self.down.device.upload(&[], &[1, *tokens, self.config.context_width])?;
             self.context_of(&x, &[], &Run::WHOLE)
         };
         tokens.iter().map(empty).collect()
@@ -413,9 +358,9 @@ impl UNet {
 
     /// Keys and values `(batch, tokens, channels)` for one attention, of as many channels as that block has.
     pub fn key_set(&self, key: &Tensor, value: &Tensor, run: &Run) -> Result<Keys> {
-        let device = &self.device;
+        let device = &self.down.device;
         run.on(device, || {
-            let in_precision = |x: &Tensor| device.convert(&upload(device, x)?, self.precision);
+            let in_precision = |x: &Tensor| device.convert(&upload(device, x)?, self.down.precision);
             keys(device, &in_precision(key)?, &in_precision(value)?, self.config.heads)
         })
     }
@@ -423,7 +368,7 @@ impl UNet {
     /// A call to nowhere with `samples` latents of this size and conditioning of these numbers of tokens, whose keys and
     /// values are made too: for a network on a device that only counts.
     pub fn try_out(&self, (height, width): (usize, usize), samples: usize, tokens: &[usize]) -> Result<()> {
-        let device = &self.device;
+        let device = &self.down.device;
         let contexts = self.contexts(tokens)?;
         let time = self.time_embeddings(&[0.0])?;
         let Some(time) = time.first() else { bail!("unet: no time embedding") };
@@ -451,11 +396,11 @@ impl UNet {
     fn steps(&self) -> Vec<(Option<Site>, Step)> {
         let site = |part, index| Some(Site { part, index });
         let mut steps = vec![(None, Step::First), (site(SitePart::Input, 0), Step::Store)];
-        for index in 0..self.input_blocks.len() {
+        for index in 0..self.down.blocks() {
             steps.push((site(SitePart::InputStored, index), Step::In(index)));
             steps.push((site(SitePart::Input, index + 1), Step::Store));
         }
-        steps.push((site(SitePart::InputStored, self.input_blocks.len()), Step::Middle));
+        steps.push((site(SitePart::InputStored, self.down.blocks()), Step::Middle));
         steps.push((site(SitePart::Middle, 0), Step::Residuals));
         let output = 0..self.output_blocks.len();
         steps.extend(output.map(|index| (site(SitePart::Output, index), Step::Out(index))));
@@ -472,8 +417,9 @@ impl UNet {
         transforms: &[Arc<dyn KeyValueTransform>],
         run: &Run,
     ) -> Result<Context> {
-        let made =
-            run.on(&self.device, || self.context_of(&upload(&self.device, context)?, transforms, run))?;
+        let made = run.on(&self.down.device, || {
+            self.context_of(&upload(&self.down.device, context)?, transforms, run)
+        })?;
         let own = made.keys.iter().map(|_| OnceLock::new()).collect();
         Ok(Context { tokens: Some(context.clone()), own, ..made })
     }
@@ -484,67 +430,19 @@ impl UNet {
         transforms: &[Arc<dyn KeyValueTransform>],
         run: &Run,
     ) -> Result<Context> {
-        let context = self.device.convert(context, self.precision)?;
-        let blocks = self.transformers().flat_map(|transformer| &transformer.blocks);
-        let keys = blocks.enumerate().map(|(index, block)| {
-            run.enter(&self.device, format_args!("unet.context.{index}"))?;
-            block.attention_2.keys(&self.device, &context, transforms)
-        });
-        Ok(Context { keys: keys.collect::<Result<_>>()?, tokens: None, own: vec![] })
+        Context::of((&self.down.device, self.down.precision), self.transformers(), context, transforms, run)
     }
 
-    /// Timesteps, fractional ones too: sinusoids (cosines first), two layers, and each residual block's own. In f32
-    /// throughout. Many cost little more than one, whose work is to read the weights; each is the same alone.
+    /// Timesteps, fractional ones too, as each residual block takes them, for any number of calls.
     pub fn time_embeddings(&self, timesteps: &[f32]) -> Result<Vec<TimeEmbedding>> {
-        let half = self.config.channels / 2;
-        let angle = |timestep: f32, i: usize| {
-            let frequency = (-(10000f64.ln()) * i as f64 / half as f64).exp() as f32;
-            f64::from(timestep * frequency)
-        };
-        let values: Vec<f32> = timesteps
-            .iter()
-            .flat_map(|t| {
-                let cosines = (0..half).map(|i| angle(*t, i).cos() as f32);
-                cosines.chain((0..half).map(|i| angle(*t, i).sin() as f32))
-            })
-            .collect();
-        self.device.run(|| self.embedded(&values, timesteps.len()))
-    }
-
-    /// Sinusoids `(count, channels)` as every residual block takes them.
-    fn embedded(&self, values: &[f32], count: usize) -> Result<Vec<TimeEmbedding>> {
-        let device = &self.device;
-        let x = device.upload(values, &[count, values.len() / count.max(1)])?;
-        let x = self.time_2.forward(&device.silu(&self.time_1.forward(&x)?)?)?;
-        // Every residual block begins with this activation: done once.
-        let x = device.silu(&x)?;
-        let mut times: Vec<_> = (0..count).map(|_| TimeEmbedding(vec![])).collect();
-        for block in self.residual_blocks() {
-            let all = block.time.forward(&x)?;
-            for (index, time) in times.iter_mut().enumerate() {
-                time.0.push(device.part(&all, index, 1)?);
-            }
-        }
-        Ok(times)
-    }
-
-    /// In the order in which they are run.
-    fn residual_blocks(&self) -> impl Iterator<Item = &Residual> {
-        let input = self.input_blocks.iter().filter_map(|block| match block {
-            InputBlock::Residual(residual, _) => Some(&**residual),
-            InputBlock::Downsample(_) => None,
-        });
         let output = self.output_blocks.iter().map(|block| &block.residual);
-        input.chain([&self.middle.0, &self.middle.2]).chain(output)
+        self.down.times(timesteps, self.down.residual_blocks().chain(output))
     }
 
     /// In the order in which they are run.
     fn transformers(&self) -> impl Iterator<Item = &Transformer> {
-        let input = self.input_blocks.iter().filter_map(|block| match block {
-            InputBlock::Residual(_, transformer) => transformer.as_ref(),
-            InputBlock::Downsample(_) => None,
-        });
-        input.chain(&self.middle.1).chain(self.output_blocks.iter().filter_map(|b| b.transformer.as_ref()))
+        let output = self.output_blocks.iter().filter_map(|block| block.transformer.as_ref());
+        self.down.transformers().chain(output)
     }
 }
 
@@ -577,40 +475,28 @@ struct Way<'a> {
 
 impl<'a> Way<'a> {
     fn new(network: &'a UNet, h: Activations, of: &'a UNetCall<'a>) -> Self {
-        let call = Call::new(&network.device, of);
+        let call = Call::new(&network.down.device, of);
         Self { network, call, h, skips: vec![] }
     }
 
     fn go(&mut self, step: Step, run: &Run) -> Result<()> {
         let Self { network, call, h, skips } = self;
-        let device = &network.device;
+        let device = &network.down.device;
         match step {
             Step::First => {
                 run.enter(device, format_args!("unet.in.0"))?;
-                *h = device.convert(&network.conv_in.forward(h)?, network.precision)?;
+                *h = network.down.first(h, None)?;
                 add_at(device, call.of.residuals, ResidualPlace::Encoder(0), h)?;
             }
             Step::Store => skips.push(h.clone()),
             Step::In(index) => {
-                call.place = AttentionPlace { part: SitePart::Input, index: index + 1, layer: 0 };
                 run.enter(device, format_args!("unet.in.{}", index + 1))?;
-                match network.input_blocks.get(index) {
-                    Some(InputBlock::Residual(residual, transformer)) => {
-                        *h = residual.forward(h, call)?;
-                        transform(transformer.as_ref(), h, call)?;
-                    }
-                    Some(InputBlock::Downsample(conv)) => *h = conv.forward(h)?,
-                    None => bail!("unet: no input block {}", index + 1),
-                }
+                *h = network.down.block(index, h, call)?;
                 add_at(device, call.of.residuals, ResidualPlace::Encoder(index + 1), h)?;
             }
             Step::Middle => {
-                call.place = AttentionPlace { part: SitePart::Middle, index: 0, layer: 0 };
                 run.enter(device, format_args!("unet.middle"))?;
-                let (first, transformer, last) = &network.middle;
-                *h = first.forward(h, call)?;
-                transform(transformer.as_ref(), h, call)?;
-                *h = last.forward(h, call)?;
+                *h = network.down.middle(h, call)?;
             }
             Step::Residuals => {
                 for (index, skip) in skips.iter_mut().enumerate() {
@@ -628,8 +514,7 @@ impl<'a> Way<'a> {
                 let (_, rows, columns, _) = skip.dims4()?;
                 *h = cat_channels(device, &resized_nearest(device, h, rows, columns)?, &skip)?;
                 drop(skip);
-                *h = block.residual.forward(h, call)?;
-                transform(block.transformer.as_ref(), h, call)?;
+                *h = transformed(block.transformer.as_ref(), block.residual.forward(h, call)?, call)?;
                 if let Some(conv) = &block.upsample {
                     *h = conv.forward(h)?;
                 }
@@ -644,14 +529,14 @@ impl<'a> Way<'a> {
 
     /// What goes by at a place.
     fn shown(&self, site: Site) -> Result<(Tensor, Option<Tensor>)> {
-        let device = &self.network.device;
+        let device = &self.network.down.device;
         let skip = self.skips.last().filter(|_| site.part == SitePart::Output);
         Ok((shown(device, &self.h)?, skip.map(|skip| shown(device, skip)).transpose()?))
     }
 
     /// Goes on with what somebody put there.
     fn put(&mut self, visited: Visited) -> Result<()> {
-        let device = &self.network.device;
+        let device = &self.network.down.device;
         if let Some(h) = visited.h {
             put(device, &mut self.h, &h, "h")?;
         }
@@ -660,11 +545,4 @@ impl<'a> Way<'a> {
         }
         Ok(())
     }
-}
-
-fn transform(transformer: Option<&Transformer>, h: &mut Activations, call: &mut Call) -> Result<()> {
-    if let Some(transformer) = transformer {
-        *h = transformer.forward(h, call)?;
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ mod dat;
 mod dat_host;
 mod kind;
 mod parts;
-mod picture;
+pub(super) mod picture;
 mod rrdbnet;
 mod shuffled;
 mod span;

@@ -23,11 +23,11 @@ pub(in crate::networks) struct Bringing {
 
 impl Bringing {
     /// As it is.
-    pub(super) const PLAIN: Self =
+    pub(in crate::networks) const PLAIN: Self =
         Self { multiple: 1, unshuffle: 1, mean: [0.0; 3], range: 1.0, restored: false };
 
     /// `(batch, colours, height, width)` → `(batch, rows, columns, unshuffle² · colours)`.
-    pub(super) fn brought(&self, image: &Tensor) -> Result<Tensor> {
+    pub(in crate::networks) fn brought(&self, image: &Tensor) -> Result<Tensor> {
         let (batch, colours, height, width) = image.dims4()?;
         let Self { multiple, unshuffle, .. } = *self;
         let (filled_height, filled_width) =

@@ -1,0 +1,205 @@
+//! ControlNets and T2I-Adapters against diffusers in f32, with weights that both make up by one rule
+//! (`tests/fixtures/controlnets.py`), by all names that files have. Tolerance: 1e-4 of the largest number.
+
+use latentd_models::Tensor;
+use latentd_models::files;
+use latentd_models::networks::known::KnownNetwork;
+use latentd_models::networks::standalone::Standalone;
+use latentd_models::nn::backend::cpu::cpu;
+use latentd_models::nn::backend::fake::fake;
+use latentd_models::nn::{Device, Precision, Run};
+use serde_json::json;
+
+use crate::golden::{Golden, assert_close};
+use crate::made_up::{self, cases, safetensors, tensors};
+
+/// Sizes of latents that are tried: one whose levels divide, and one whose do not.
+const SIZES: [&str; 2] = ["square", "odd"];
+
+/// A case's file, some of whose tensors may be left out or called otherwise.
+fn file(case: &str, called: impl Fn(&str) -> Option<String>) -> files::Tensors {
+    let bytes = made_up::file("controlnets", case, |name, shape| Some((called(name)?, shape)));
+    files::from_bytes(case, bytes).expect("opens")
+}
+
+/// As it is.
+fn whole(case: &str) -> files::Tensors {
+    file(case, |name| Some(name.to_owned()))
+}
+
+fn run(
+    known: &KnownNetwork,
+    network: &dyn Standalone,
+    part: &str,
+    inputs: &[(&str, &Tensor)],
+) -> Vec<(String, Tensor)> {
+    let entry = known.described().entry(part).expect("a part");
+    let given = inputs.iter().map(|(name, tensor)| ((*name).to_owned(), (*tensor).clone())).collect();
+    let ordered = entry.in_order(given, |tensor: &Tensor| tensor.dims().to_vec()).expect("fits");
+    let made = network.run(entry, &ordered, &Run::WHOLE).expect("runs");
+    entry.outputs.iter().map(|port| port.name.to_owned()).zip(made).collect()
+}
+
+fn controls(file: &files::Tensors, device: &Device, case: &str) {
+    let golden = Golden::open("controlnets");
+    let known = KnownNetwork::of(file).expect("whole").expect("known");
+    assert_eq!(known.described().kind, "controlnet");
+    let network = known.open(file, device, Precision::F32).expect("opens");
+    for size in SIZES {
+        let given = |name: &str| golden.get(&format!("{size}.{name}"));
+        let hint = run(&known, network.as_ref(), "hint", &[("image", given("image"))]).remove(0).1;
+        assert_close(&format!("{case} {size} hint"), &hint, given("hint"), 1e-4);
+        let inputs =
+            [("x", given("x")), ("timestep", given("t")), ("context", given("context")), ("hint", &hint)];
+        let made = run(&known, network.as_ref(), "residuals", &inputs);
+        assert_eq!(made.len(), 7, "{case}");
+        for (name, made) in &made {
+            assert_close(&format!("{case} {size} {name}"), made, given(name), 1e-4);
+        }
+    }
+}
+
+#[test]
+fn controlnets_are_diffusers_by_all_names() {
+    for case in ["control-diffusers", "control-ldm", "control-bare"] {
+        controls(&whole(case), &cpu(), case);
+    }
+    let (device, _) = fake(512 << 20, None).expect("a fake device");
+    controls(&whole("control-ldm"), &device, "on the fake device");
+}
+
+#[test]
+fn adapters_are_diffusers_by_all_names() {
+    let golden = Golden::open("controlnets");
+    for case in [
+        "full-diffusers",
+        "full-authors",
+        "grey-diffusers",
+        "grey-authors",
+        "light-diffusers",
+        "light-authors",
+    ] {
+        let (kind, _) = case.split_once('-').expect("two words");
+        for prefix in ["", "adapter."] {
+            let bare =
+                |name: &str| Some(format!("{prefix}{}", name.strip_prefix("adapter.").unwrap_or(name)));
+            let file = file(case, bare);
+            let known = KnownNetwork::of(&file).expect("whole").expect("known");
+            assert_eq!(known.described().kind, "t2i-adapter", "{case}");
+            let network = known.open(&file, &cpu(), Precision::F32).expect("opens");
+            for size in SIZES {
+                let image = golden.get(&format!("{size}.image"));
+                let image =
+                    if kind == "grey" { image.narrow(1, 0, 1).expect("a colour") } else { image.clone() };
+                let made = run(&known, network.as_ref(), "features", &[("image", &image)]);
+                assert_eq!(made.len(), 3, "{case}");
+                for (level, (name, made)) in made.iter().enumerate() {
+                    assert_eq!(*name, format!("level.{level}"));
+                    let wanted = golden.get(&format!("{size}.{kind}.{level}"));
+                    assert_close(&format!("{prefix}{case} {size} {name}"), made, wanted, 1e-4);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_makes_no_network_is_named() {
+    let without = |case: &str, part: &'static str| {
+        let file = file(case, |name| (!name.contains(part)).then(|| name.to_owned()));
+        KnownNetwork::of(&file).err().expect("refused").to_string()
+    };
+    for (case, part, expected) in [
+        ("control-ldm", "zero_convs.2.0.bias", "missing tensor control_model.zero_convs.2.0.bias"),
+        ("control-diffusers", "controlnet_mid_block.weight", "missing tensor controlnet_mid_block.weight"),
+        (
+            "control-diffusers",
+            "controlnet_cond_embedding.blocks.5.bias",
+            "controlnet_cond_embedding.blocks.5.bias",
+        ),
+        ("full-authors", "body.1.block2.bias", "missing tensor body.1.block2.bias"),
+    ] {
+        let error = without(case, part);
+        assert!(error.contains(expected), "{case}: {error}");
+    }
+    for (case, more, expected) in [
+        ("control-ldm", "control_model.label_emb.0.0.weight", "SDXL"),
+        ("control-bare", "control_model.other", "extra tensor"),
+        ("light-authors", "adapter.other", "extra tensor"),
+    ] {
+        let made_up = tensors(&cases("controlnets")[case]);
+        let all = made_up.into_iter().chain([(more.to_owned(), vec![1], vec![0.0])]).collect::<Vec<_>>();
+        let file = files::from_bytes(case, safetensors(&all, str::to_owned, &json!({}))).expect("opens");
+        let error = KnownNetwork::of(&file).err().expect("refused").to_string();
+        assert!(error.contains(expected), "{case}: {error}");
+    }
+}
+
+/// Inputs of a case's second part, of so many rows and latents.
+fn asked(rows: usize, height: usize, width: usize) -> Vec<(&'static str, Tensor)> {
+    let wave = |dims: &[usize], step: f64| {
+        let count: usize = dims.iter().product();
+        let values = (0..count).map(|at| (at as f64 * step).sin() as f32).collect();
+        Tensor::new(values, dims).expect("a tensor")
+    };
+    vec![
+        ("x", wave(&[rows, 4, height, width], 0.37)),
+        ("timestep", Tensor::full(333.5, [rows])),
+        ("context", wave(&[rows, 77, 32], 0.21)),
+        ("hint", wave(&[1, 32, height, width], 0.11)),
+    ]
+}
+
+fn borrowed<'a>(inputs: &'a [(&'static str, Tensor)]) -> Vec<(&'a str, &'a Tensor)> {
+    inputs.iter().map(|(name, tensor)| (*name, tensor)).collect()
+}
+
+#[test]
+fn neither_batch_nor_threads_nor_device_change_a_bit_and_memory_is_foreseen() {
+    let file = whole("control-ldm");
+    let known = KnownNetwork::of(&file).expect("whole").expect("known");
+    for precision in [Precision::F32, Precision::Bf16] {
+        let on = |device: &Device, inputs: &[(&'static str, Tensor)]| {
+            let network = known.open(&file, device, precision).expect("opens");
+            run(&known, network.as_ref(), "residuals", &borrowed(inputs))
+        };
+        let both = asked(2, 8, 8);
+        let second = both.iter().map(|(name, tensor)| {
+            let rows = if *name == "hint" { tensor.clone() } else { tensor.narrow(0, 1, 1).expect("a row") };
+            (*name, rows)
+        });
+        let second: Vec<_> = second.collect();
+        let (together, alone) = (on(&cpu(), &both), on(&cpu(), &second));
+        for ((name, both), (_, alone)) in together.iter().zip(&alone) {
+            assert_eq!(both.narrow(0, 1, 1).expect("the second").values(), alone.values(), "{name}: batch");
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+        assert!(pool.install(|| on(&cpu(), &both)) == together, "threads");
+        let (device, _) = fake(512 << 20, None).expect("a fake device");
+        assert!(on(&device, &both) == together, "device");
+        // What runs take beside the weights.
+        let network = known.open(&file, &device, precision).expect("opens");
+        let image = vec![("image", Tensor::full(0.5, [1, 3, 192, 160]))];
+        for (part, inputs) in [("residuals", asked(2, 24, 20)), ("hint", image)] {
+            let before = device.memory().used;
+            run(&known, network.as_ref(), part, &borrowed(&inputs));
+            let taken = device.memory().most - before;
+            let sizes: Vec<_> = inputs.iter().map(|(_, tensor)| tensor.dims().to_vec()).collect();
+            let foreseen = known.activation_bytes(known.described().entry(part).expect("a part"), &sizes);
+            assert!(taken <= foreseen && foreseen <= 8 * taken, "{part}: {taken} of {foreseen}");
+        }
+    }
+}
+
+#[test]
+fn a_run_ends_within_once_it_is_cancelled() {
+    let file = whole("control-ldm");
+    let known = KnownNetwork::of(&file).expect("whole").expect("known");
+    let network = known.open(&file, &cpu(), Precision::F32).expect("opens");
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let cancelled = || count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 2;
+    let inputs: Vec<_> = asked(1, 32, 32).into_iter().map(|(_, tensor)| tensor).collect();
+    let entry = known.described().entry("residuals").expect("a part");
+    let ran = network.run(entry, &inputs, &Run::until(&cancelled));
+    assert!(matches!(ran, Err(latentd_models::Error::Cancelled)));
+}
