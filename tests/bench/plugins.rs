@@ -98,6 +98,10 @@ fn median(mut times: Vec<f64>) -> f64 {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
+/// Steps of requests whose plugin is called once a step: the difference is what calls take, without the instance.
+const FEW: u32 = 5;
+const MANY: u32 = 45;
+
 /// Rounds of each kind of request, one after the other.
 const ROUNDS: usize = 60;
 
@@ -143,7 +147,8 @@ async fn measure(folder: &Path, isolation: &str) -> Result<(), Box<dyn Error>> {
     install(folder.path(), "tests/fixtures/plugins/faults.c")?;
     install(folder.path(), "tests/fixtures/plugins/costs.c")?;
     let expected = timed(&client, &request(20, None)).await?.1.images;
-    let (mut beside, mut calls, mut images, mut latents) = (vec![], vec![], vec![], vec![]);
+    let (mut beside, mut few, mut many) = (vec![], vec![], vec![]);
+    let (mut images, mut latents) = (vec![], vec![]);
     for _ in 0..ROUNDS {
         let (time, drawn) = timed(&client, &request(20, None)).await?;
         beside.push(time.as_secs_f64());
@@ -151,8 +156,10 @@ async fn measure(folder: &Path, isolation: &str) -> Result<(), Box<dyn Error>> {
             return Err("a plugin that is not named changed a picture".into());
         }
         // noise.init, denoise.combine of each step, image.post; each answers that it does nothing.
-        let drawn = timed(&client, &request(20, Some("faults"))).await?.1;
-        calls.push(spent(&drawn, "faults")? * 1e6 / 22.0);
+        for (steps, all) in [(FEW, &mut few), (MANY, &mut many)] {
+            let drawn = timed(&client, &request(steps, Some("faults"))).await?.1;
+            all.push(spent(&drawn, "faults")? * 1e6);
+        }
         for (stage, all) in [("image.post/draft-1", &mut images), ("latent.final/draft-1", &mut latents)] {
             all.push(spent(&timed(&client, &turning(stage)).await?.1, "costs")? * 1e6);
         }
@@ -161,7 +168,11 @@ async fn measure(folder: &Path, isolation: &str) -> Result<(), Box<dyn Error>> {
         "  a request beside plugins that it does not name, over one without any: {:.3}",
         median(beside) / median(without)
     );
-    println!("  a call that does nothing: {:.2} µs (mean of 22 a request)", median(calls));
+    let a_call = (median(many) - median(few)) / f64::from(MANY - FEW);
+    println!(
+        "  a call that does nothing: {a_call:.2} µs (what {} steps more take, by their number)",
+        MANY - FEW
+    );
     println!(
         "  an image of 512 × 512 turned around in image.post: {:.0} µs, its instance with it",
         median(images)

@@ -203,6 +203,27 @@ async fn a_job_that_is_cancelled_ends_a_plugin_that_does_not_listen() {
     assert!(pixels(&daemon, &asking("nothing")).await == pixels(&daemon, &plain()).await);
 }
 
+/// The file is written over, not put in the place of another: a process that had it mapped would see that.
+#[tokio::test]
+async fn a_library_that_is_written_over_while_it_runs_is_the_next_job_s() {
+    let daemon = Daemon::start();
+    install(&daemon, "hostile.so", hostile());
+    let client = daemon.client().await;
+    let job = within(client.submit("txt2img", &asking("wait"), None)).await.expect("submitted");
+    busy(&daemon, "wait").await;
+    let path = crate::plugin_library::folder_of(&daemon).join("hostile.so");
+    fs::write(&path, []).expect("emptied");
+    let newer = build("tests/fixtures/plugins/hostile.cpp", &["-pthread", "-DGRANTED=\"/nowhere\""]);
+    fs::write(&path, newer).expect("written");
+    let next = within(client.submit("txt2img", &asking("granted-read"), None)).await.expect("submitted");
+    within(client.cancel(&job)).await.expect("cancelled");
+    // It went on, and noticed that.
+    refused(within(client.wait(&job)).await, ErrorName::Cancelled);
+    let text = refused(within(client.wait(&next)).await, ErrorName::Plugin);
+    assert!(text.contains("refused: No such file"), "{text}");
+    assert!(!daemon.log().contains("was ended"), "{}", daemon.log());
+}
+
 /// Executables in other languages, if these are here: Python with NumPy and msgpack in the tests' own environment, and Node.
 #[tokio::test]
 async fn plugins_may_be_executables_in_any_language() {

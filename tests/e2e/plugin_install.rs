@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use latentd_client::protocol::{ErrorName, PluginEntry, PluginParams, PluginState, Txt2ImgParams};
+use serde_json::json;
 
 use crate::harness::{Daemon, refused, small, within};
 use crate::plugin_library::{build, folder_of, install};
@@ -130,6 +131,53 @@ async fn what_is_installed_was_shown_and_agreed_to() {
     assert_eq!(kept.trim(), "{}");
     let (code, _, err) = run(daemon.command(&["plugins", "remove", "asking"]));
     assert!(code == Some(1) && err.contains("no plugin is called 'asking'"), "{err}");
+}
+
+/// What plugin `hostile` is told when it tries that.
+async fn tried(daemon: &Daemon, how: &str) -> String {
+    let params = PluginParams::from_json(json!({"how": how}).as_object().expect("a map").clone());
+    let params = Txt2ImgParams { plugins: [("hostile".to_owned(), params)].into(), ..small(1) };
+    refused(within(daemon.client().await.txt2img(&params)).await, ErrorName::Plugin)
+}
+
+/// What is agreed to is there for its processes, the next ones at once; and nothing beside it.
+#[tokio::test]
+async fn what_was_agreed_to_reaches_its_processes() {
+    let daemon = Daemon::start();
+    let granted = daemon.folder.path().join("granted");
+    for folder in ["read", "write"] {
+        fs::create_dir_all(granted.join(folder)).expect("made");
+    }
+    let manifest = daemon.folder.path().join("hostile.toml");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/plugins/hostile.toml");
+    let asks = format!(
+        "\n[capabilities]\nnetwork = true\nfolders = ['{0}/read']\nwrite_folders = ['{0}/write']\n",
+        granted.display()
+    );
+    fs::write(&manifest, fs::read_to_string(own).expect("there") + &asks).expect("written");
+    let flags = [
+        "-pthread".to_owned(),
+        format!("-DMANIFEST=\"{}\"", manifest.display()),
+        format!("-DGRANTED=\"{}\"", granted.display()),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    install(&daemon, "hostile.so", &build("tests/fixtures/plugins/hostile.cpp", &flags));
+
+    for how in ["socket", "granted-read", "granted-read-write", "granted-write", "beside-granted"] {
+        let text = tried(&daemon, how).await;
+        assert!(text.contains("refused: "), "{how}: {text}");
+    }
+    let (code, out, err) = run(daemon.command(&["plugins", "enable", "hostile", "--yes"]));
+    assert!(code == Some(0) && out.contains("the network, reading"), "{out}{err}");
+    for how in ["socket", "granted-read", "granted-write"] {
+        let text = tried(&daemon, how).await;
+        assert!(text.contains("was let"), "{how}: {text}");
+    }
+    for how in ["granted-read-write", "beside-granted", "home", "fork", "ptrace"] {
+        let text = tried(&daemon, how).await;
+        assert!(text.contains("refused: "), "{how}: {text}");
+    }
+    assert!(granted.join("write/new").exists() && !granted.join("read/new").exists());
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn kept<T>(all: &mut Vec<Vec<T>>, numbers: Vec<T>) -> Place {
 #[derive(Default)]
 struct Slot {
     generation: u32,
-    object: Option<Box<Object>>,
+    object: Option<Object>,
 }
 
 /// The tensors and images of one instance.
@@ -197,7 +197,7 @@ impl Objects {
             }
         };
         let slot = self.slots.get_mut(index).ok_or(Misuse::TooMany)?;
-        slot.object = Some(Box::new(Object {
+        slot.object = Some(Object {
             content,
             is_open,
             is_written: false,
@@ -206,14 +206,14 @@ impl Objects {
             kept: 0,
             level: self.level,
             lease,
-        }));
+        });
         Ok(u64::from(slot.generation) << 32 | index as u64)
     }
 
     fn object(&mut self, handle: u64) -> Result<&mut Object, Misuse> {
         let (index, generation) = ((handle & u64::from(u32::MAX)) as usize, (handle >> 32) as u32);
         let slot = self.slots.get_mut(index).filter(|slot| slot.generation == generation);
-        slot.and_then(|slot| slot.object.as_deref_mut()).ok_or(Misuse::Dead(handle))
+        slot.and_then(|slot| slot.object.as_mut()).ok_or(Misuse::Dead(handle))
     }
 
     /// What a handle stands for.
@@ -367,7 +367,7 @@ impl Objects {
         let ended = self.level;
         self.level = ended.saturating_sub(1);
         for index in 0..self.slots.len() {
-            let Some(object) = self.slots.get_mut(index).and_then(|slot| slot.object.as_deref_mut()) else {
+            let Some(object) = self.slots.get_mut(index).and_then(|slot| slot.object.as_mut()) else {
                 continue;
             };
             if object.level < ended && self.level > 0 {

@@ -244,11 +244,15 @@ pub(super) fn look_at(path: &Path) -> Result<Manifest, String> {
     read.map(|(manifest, _)| manifest).map_err(|(Refused::NoPlugin(why) | Refused::Plugin(why))| why)
 }
 
-/// Of the files of a plugin, one after the other, in hex.
+/// Of the files of a plugin, one after the other, in hex. Where there are several, their lengths follow: what moves from one to the
+/// next is another plugin. One alone has the hash that everybody knows it by.
 pub(super) fn sha256(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part);
+    }
+    for part in if parts.len() > 1 { parts } else { &[] } {
+        hash.update((part.len() as u64).to_be_bytes());
     }
     hex(&hash.finalize())
 }
@@ -490,6 +494,7 @@ mod tests {
         let bytes = fs::read(&b).expect("read");
         let metadata = fs::metadata(&b).expect("there");
         assert_eq!(identity.sha256, hex(&Sha256::digest(&bytes)));
+        assert_ne!(sha256(&[b"script", b"manifest"]), sha256(&[b"scriptma", b"nifest"]));
         assert_eq!((identity.len, identity.inode), (bytes.len() as u64, metadata.ino()));
         // Beside the program only what has a manifest counts.
         let kept: Vec<_> = told(&search(&[place.programs()])).into_iter().map(|(name, _)| name).collect();

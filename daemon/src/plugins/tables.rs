@@ -21,6 +21,9 @@ use super::manifest::Manifest;
 use super::method_rows::MethodKind;
 use super::status::name_of;
 
+/// What stands for the table of what a plugin begins and ends with, which has no id.
+pub(super) const ENTRY: &str = "entry";
+
 macro_rules! stages {
     ($($field:ident: $table:ident.$function:ident = $id:ident),* $(,)?) => {
         /// The stages that this host has.
@@ -112,6 +115,9 @@ impl Tables {
     pub(super) fn there(&self) -> (Vec<&'static str>, Vec<String>) {
         let mut ids = self.stages();
         let mut functions = vec![];
+        if self.entry.create.is_some() {
+            functions.push(format!("{ENTRY}.create"));
+        }
         if self.plan.is_some() {
             ids.push(LATENTD_JOB_PLAN);
         }

@@ -7,7 +7,7 @@
 "use strict";
 const fs = require("fs");
 
-const [OK, FAILED, READ, REPLACE, IMAGE] = [0, 9, 1, 3, 2];
+const [OK, READ, REPLACE, IMAGE] = [0, 1, 3, 2];
 const [STAGE, TENSORS] = ["image.post/draft-1", "tensor/draft-1"];
 const PATTERN = [0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5];
 
@@ -34,7 +34,8 @@ function unpack(bytes) {
     if (code === 0xca) return part(4).readFloatBE();
     if (code === 0xcb) return part(8).readDoubleBE();
     if (code <= 0xcf) return number(2 ** (code - 0xcc));
-    if (code <= 0xd3) return part(2 ** (code - 0xd0)).readIntBE(0, Math.min(6, 2 ** (code - 0xd0)));
+    if (code < 0xd3) return part(2 ** (code - 0xd0)).readIntBE(0, 2 ** (code - 0xd0));
+    if (code === 0xd3) return part(8).readBigInt64BE();
     if (code >= 0xd9 && code <= 0xdb) return part(number(2 ** (code - 0xd9))).toString();
     if (code === 0xdc || code === 0xdd) return list(number(2 ** (code - 0xdb)));
     if (code === 0xde || code === 0xdf) return map(number(2 ** (code - 0xdd)));
@@ -86,7 +87,7 @@ function ask(table, func, args) {
   const [, status, results, error] = receive();
   if (status !== OK) {
     send([3, 0, "host", "fail", { status, text: error }]);
-    throw new Error(error);
+    throw Object.assign(new Error(error), { status });
   }
   return results;
 }
@@ -116,12 +117,12 @@ for (;;) {
   const [, , table, func, , args] = receive();
   let [status, results] = [OK, {}];
   if (func === "init") results = { tables: [STAGE], functions: [] };
-  if (func === "create") results = { instance: 0 };
   if (table === STAGE) {
     try {
       halftone(args.pictures);
     } catch (error) {
-      status = FAILED;
+      if (!error.status) throw error;
+      ({ status } = error);
     }
   }
   send([2, status, results, null]);

@@ -12,19 +12,15 @@ import sys
 import msgpack
 import numpy as np
 
-OK, FAILED, READ, REPLACE, IMAGE = 0, 9, 1, 3, 2
+OK, READ, REPLACE, IMAGE = 0, 1, 3, 2
 STAGE, TENSORS = "image.post/draft-1", "tensor/draft-1"
+HOST = open(0, "rb")
 
 
 def receive():
     """The next message; the process ends where the host does."""
-    def read(length):
-        data = b""
-        while len(data) < length:
-            data += os.read(0, length - len(data)) or sys.exit()
-        return data
-
-    return msgpack.unpackb(read(*struct.unpack(">I", read(4))))
+    length = HOST.read(4) or sys.exit()
+    return msgpack.unpackb(HOST.read(*struct.unpack(">I", length)))
 
 
 def send(message):
@@ -40,7 +36,7 @@ def ask(table, function, **arguments):
     _, status, results, error = receive()
     if status != OK:
         send([3, 0, "host", "fail", {"status": status, "text": error}])
-        raise ValueError(error)
+        raise RuntimeError(status)
     return results
 
 
@@ -67,14 +63,16 @@ while True:
     _, _, table, function, instance, arguments = receive()
     status, results = OK, {}
     if function == "init":
-        results = {"tables": [STAGE], "functions": []}
+        results = {"tables": [STAGE], "functions": ["entry.create"]}
     elif function == "create":
-        instance = len(thresholds) + 1
+        instance = max(thresholds, default=0) + 1
         thresholds[instance] = msgpack.unpackb(arguments["params"])["threshold"]
         results = {"instance": instance}
+    elif function == "destroy":
+        del thresholds[instance]
     elif table == STAGE:
         try:
             solarise(arguments["pictures"], thresholds[instance])
-        except ValueError:
-            status = FAILED
+        except RuntimeError as refused:
+            status = refused.args[0]
     send([2, status, results, None])

@@ -17,10 +17,7 @@ use super::asks;
 use super::coding::{Coded, Fields, Wrong, key};
 use super::guest_call::{GuestCall, lent};
 use super::guest_tables::PLAN;
-use crate::plugins::tables::Tables;
-
-/// The table of what a plugin begins and ends with.
-pub(super) const ENTRY: &str = "entry";
+use crate::plugins::tables::{ENTRY, Tables};
 
 /// Calls a function of the plugin: its status, and a map of what it gave beside.
 pub(super) fn dispatch(

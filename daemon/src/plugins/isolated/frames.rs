@@ -1,7 +1,7 @@
 //! Messages over a socket: the length as four big-endian bytes, then so many of MessagePack.
 //!
 //! Who waits looks again and again for a moment before sleeping: most answers are there within microseconds, and to be woken
-//! takes longer than they do.
+//! takes longer than they do. The moment is longer than that takes, so that who wakes the other does not sleep meanwhile.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -9,10 +9,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::threads;
+
 /// Bytes of one message.
 pub(super) const LARGEST: usize = 64 << 20;
-/// How long is looked before sleeping.
-const SPIN: Duration = Duration::from_micros(40);
+/// How long is looked before sleeping, where the other side has a core of its own meanwhile.
+const SPIN: Duration = Duration::from_micros(200);
 /// What is read at once.
 const CHUNK: usize = 1 << 16;
 
@@ -22,6 +24,7 @@ pub(super) struct Frames {
     /// Messages from several threads do not mix.
     writing: Mutex<()>,
     came: Mutex<Vec<u8>>,
+    spin: Duration,
 }
 
 /// What came while it was waited for.
@@ -35,7 +38,8 @@ pub(super) enum Came {
 
 impl Frames {
     pub(super) fn new(socket: UnixStream) -> Self {
-        Self { socket, writing: Mutex::default(), came: Mutex::default() }
+        let spin = if threads::cores() > 1 { SPIN } else { Duration::ZERO };
+        Self { socket, writing: Mutex::default(), came: Mutex::default(), spin }
     }
 
     /// Sends a message that begins with room for its length; see [`begun`]. Who does not read for so long is told as an error.
@@ -95,7 +99,7 @@ impl Frames {
                 None => (),
             }
             let waited = begun.elapsed();
-            if waited < SPIN {
+            if waited < self.spin {
                 std::hint::spin_loop();
                 continue;
             }

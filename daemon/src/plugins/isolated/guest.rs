@@ -12,12 +12,12 @@ use latentd_plugin_api::abi::latentd_status;
 use rmpv::ValueRef;
 
 use super::asking::Guest;
-use super::called::{self, ENTRY};
+use super::called;
 use super::coding::{Wrong, key};
 use super::guest_call::GuestCall;
 use super::guest_tables::TABLE;
 use crate::plugins::manifest::{self, Manifest};
-use crate::plugins::tables::{self, Tables};
+use crate::plugins::tables::{self, ENTRY, Tables};
 
 /// Descriptors that it inherits: what it reads, what it writes.
 const READ: i32 = 3;

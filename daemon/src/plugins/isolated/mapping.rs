@@ -1,8 +1,8 @@
 //! Tensors' numbers where a child sees them: copied there as it maps them, and back once it has written.
 
 use latentd_plugin_api::abi::{
-    LATENTD_MEMORY, LATENTD_MISUSE, LATENTD_READ, LATENTD_TENSORS, latentd_call, latentd_handle, latentd_map,
-    latentd_status, latentd_tensors,
+    LATENTD_MEMORY, LATENTD_MISUSE, LATENTD_READ, LATENTD_REPLACE, LATENTD_TENSORS, latentd_call,
+    latentd_handle, latentd_map, latentd_status, latentd_tensors,
 };
 use rmp::encode;
 
@@ -100,7 +100,7 @@ impl Mappings {
         let (data, bytes) = (asked.data.cast::<u8>(), asked.bytes as usize);
         let is_read = asked.mode == LATENTD_READ;
         let copied = if self.mapped.len() < MOST_MAPPED {
-            self.copied(call, (data, bytes), is_read)
+            self.copied(call, (data, bytes), asked.mode)
         } else {
             Err(format!("more than {MOST_MAPPED} mappings at once: unmap those that are done with"))
         };
@@ -139,20 +139,26 @@ impl Mappings {
         Ok((0, out))
     }
 
-    /// Counts and makes room, and copies what is there already.
+    /// Counts and makes room, and copies what is there already; what is all replaced begins as zeros instead, not as what another
+    /// mapping left in that place.
     fn copied(
         &mut self,
         call: *mut latentd_call,
         (data, bytes): (*const u8, usize),
-        is_read: bool,
+        mode: u32,
     ) -> Result<(usize, Lease), String> {
         // SAFETY: the call goes on.
         let call = unsafe { call_of(call) }.ok_or("there is no call")?;
         let lease = call.job.reserve(bytes as u64, call.plugin).map_err(|error| error.text)?;
-        let segment = if is_read { &mut self.read } else { &mut self.written };
+        let segment = if mode == LATENTD_READ { &mut self.read } else { &mut self.written };
         let from = segment.take(bytes).map_err(|error| format!("{bytes} bytes cannot be shared: {error}"))?;
         // SAFETY: the host lends so many bytes, and so many were taken.
-        unsafe { std::ptr::copy_nonoverlapping(data, segment.at(from), bytes) };
+        unsafe {
+            match mode {
+                LATENTD_REPLACE => segment.at(from).write_bytes(0, bytes),
+                _ => std::ptr::copy_nonoverlapping(data, segment.at(from), bytes),
+            }
+        }
         Ok((from, lease))
     }
 

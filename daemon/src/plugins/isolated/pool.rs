@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use rmpv::ValueRef;
 
-use super::called::ENTRY;
 use super::child::Child;
 use super::coding::{Arena, Fields};
 use super::mapping::Mappings;
@@ -18,6 +17,7 @@ use super::process;
 use super::segment::Side;
 use crate::plugins::call::Job;
 use crate::plugins::settings::Limits;
+use crate::plugins::tables::ENTRY;
 
 /// Children that wait for the next job: one may draw while another plans.
 const MOST_WAITING: usize = 2;

@@ -20,13 +20,12 @@ use latentd_plugin_api::abi::{
 };
 use rmp::encode;
 
-use super::called::ENTRY;
 use super::child::gone;
 use super::coding::{Arena, Coded, Fields, key};
 use super::messages::{self, Message};
 use super::pool::{ENDING, Has, Lent, Remote};
 use crate::plugins::host::call_of;
-use crate::plugins::tables::Tables;
+use crate::plugins::tables::{ENTRY, Tables};
 
 /// What a function may take by itself that a request waits for as it comes.
 const CONTROL: Duration = Duration::from_secs(10);
@@ -64,6 +63,17 @@ fn with_error(call: *mut latentd_call, status: latentd_status, error: Option<Str
     }
 }
 
+/// Lends a child to a call: within a job that of its outer ones, if there is one; else what the call answers.
+unsafe fn lend(call: *mut latentd_call, is_within: bool) -> Result<Arc<Lent>, latentd_status> {
+    // SAFETY: the call goes on.
+    let Some(of) = (unsafe { call_of(call) }) else { return Err(LATENTD_MISUSE) };
+    let Some(remote) = of.remote.and_then(|remote| remote.downcast_ref::<Arc<Remote>>()) else {
+        return Err(LATENTD_MISUSE);
+    };
+    let lent = if is_within { remote.lend_within(of.job) } else { remote.lend(of.job) };
+    lent.map_err(|why| gone(call, &why))
+}
+
 /// Calls a function without an instance, in a child that nobody else has; `read` takes what it gave.
 unsafe fn of_plugin(
     call: *mut latentd_call,
@@ -73,14 +83,9 @@ unsafe fn of_plugin(
     is_within: bool,
 ) -> latentd_status {
     // SAFETY: the call goes on.
-    let Some(of) = (unsafe { call_of(call) }) else { return LATENTD_MISUSE };
-    let Some(remote) = of.remote.and_then(|remote| remote.downcast_ref::<Arc<Remote>>()) else {
-        return LATENTD_MISUSE;
-    };
-    let lent = if is_within { remote.lend_within(of.job) } else { remote.lend(of.job) };
-    let lent = match lent {
+    let lent = match unsafe { lend(call, is_within) } {
         Ok(lent) => lent,
-        Err(why) => return gone(call, &why),
+        Err(status) => return status,
     };
     let within = if is_within { JOB } else { CONTROL };
     let answered = match lent.call(call, function, 0, write, within) {
@@ -114,13 +119,40 @@ unsafe extern "C" fn create(
 ) -> latentd_status {
     let read = |results: &Fields<'_, '_>, arena: &Arena, lent: Arc<Lent>| {
         let number = results.read("instance", arena)?;
-        let made = Box::into_raw(Box::new(Instance { lent, number }));
         // SAFETY: it is the host's own.
-        unsafe { instance.write(made.cast()) };
+        unsafe { instance.write(made(lent, number)) };
         Ok(())
     };
     // SAFETY: the call goes on.
     unsafe { of_plugin(call, (ENTRY, "create"), told(job), read, true) }
+}
+
+fn made(lent: Arc<Lent>, number: u64) -> *mut c_void {
+    Box::into_raw(Box::new(Instance { lent, number })).cast()
+}
+
+/// What stands for an instance where the plugin makes none: nothing is asked, but its functions are called in one child.
+unsafe extern "C" fn create_nothing(
+    call: *mut latentd_call,
+    _: *const latentd_job,
+    instance: *mut *mut c_void,
+) -> latentd_status {
+    // SAFETY: the call goes on.
+    match unsafe { lend(call, true) } {
+        Ok(lent) => {
+            // SAFETY: it is the host's own.
+            unsafe { instance.write(made(lent, 0)) };
+            0
+        }
+        Err(status) => status,
+    }
+}
+
+unsafe extern "C" fn destroy_nothing(instance: *mut c_void) {
+    if !instance.is_null() {
+        // SAFETY: `create_nothing` made it, and it is ended once.
+        drop(unsafe { Box::from_raw(instance.cast::<Instance>()) });
+    }
 }
 
 unsafe extern "C" fn destroy(instance: *mut c_void) {
@@ -228,7 +260,7 @@ macro_rules! proxies {
                 has.functions.iter().any(|name| name.strip_prefix(id).and_then(|rest| rest.strip_prefix('.')) == Some(function))
             };
             Tables {
-                entry: &ENTRY_TABLE,
+                entry: if function(ENTRY, "create") { &ENTRY_TABLE } else { &WITHOUT_INSTANCES },
                 plan: named(LATENTD_JOB_PLAN).then_some(&PLAN),
                 methods: named(LATENTD_RPC_METHODS).then(|| {
                     let table: &'static latentd_methods_extension = Box::leak(Box::new(latentd_methods_extension {
@@ -273,6 +305,9 @@ static ENTRY_TABLE: latentd_plugin_entry = latentd_plugin_entry {
     create: Some(create),
     destroy: Some(destroy),
 };
+
+static WITHOUT_INSTANCES: latentd_plugin_entry =
+    latentd_plugin_entry { create: Some(create_nothing), destroy: Some(destroy_nothing), ..ENTRY_TABLE };
 
 proxies! {
     instance: {
