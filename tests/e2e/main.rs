@@ -10,6 +10,7 @@ mod conditioning;
 #[cfg(target_os = "linux")]
 mod confined;
 mod connections;
+mod controlnet_preprocess;
 mod crash;
 mod cutoff;
 #[cfg(feature = "demo")]
