@@ -3,7 +3,7 @@
 use super::Grid;
 use super::resize::Sample;
 
-/// The smallest (`-1`) or largest (`1`) of each pixel's 3 × 3, by channel; there is nothing beyond an edge.
+/// What is better than all others of each pixel's 3 × 3, by channel; there is nothing beyond an edge.
 fn of_nine<T: Sample>(from: &Grid<T>, better: impl Fn(T, T) -> T) -> Grid<T> {
     let (width, height, channels) = (from.width, from.height, from.channels);
     let mut across = from.clone();

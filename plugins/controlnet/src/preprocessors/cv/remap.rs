@@ -16,17 +16,32 @@ pub fn remap(from: &Grid<u8>, xs: &[f32], ys: &[f32]) -> Grid<u8> {
         let (left, top) = (x.div_euclid(STEPS), y.div_euclid(STEPS));
         let (right, down) = (x.rem_euclid(STEPS) as u32, y.rem_euclid(STEPS) as u32);
         let shares = [(32 - right) * (32 - down), right * (32 - down), (32 - right) * down, right * down];
-        let pixels = [(left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)].map(|(x, y)| {
-            let within = (0..width).contains(&x) && (0..height).contains(&y);
-            within.then(|| &from.data[(y * width + x) as usize * channels..][..channels])
-        });
+        let inner = (0..width - 1).contains(&left) && (0..height - 1).contains(&top);
+        if inner {
+            let first = (top * width + left) as usize * channels;
+            let above = &from.data[first..][..2 * channels];
+            let below = &from.data[first + from.width * channels..][..2 * channels];
+            for (channel, to) in to.iter_mut().enumerate() {
+                let next = channel + channels;
+                let pixels = [above[channel], above[next], below[channel], below[next]];
+                *to = blended(pixels, shares);
+            }
+            continue;
+        }
+        let places = [(left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)];
         for (channel, to) in to.iter_mut().enumerate() {
-            let part = |(pixel, share): (Option<&[u8]>, u32)| {
-                pixel.map_or(0, |pixel| u32::from(pixel[channel]) * share)
-            };
-            let sum: u32 = pixels.into_iter().zip(shares).map(part).sum();
-            *to = ((sum + 512) >> 10) as u8;
+            let pixels = places.map(|(x, y)| {
+                let within = (0..width).contains(&x) && (0..height).contains(&y);
+                if within { from.data[(y * width + x) as usize * channels + channel] } else { 0 }
+            });
+            *to = blended(pixels, shares);
         }
     }
     to
+}
+
+/// Four by their shares of 1024.
+fn blended(pixels: [u8; 4], shares: [u32; 4]) -> u8 {
+    let sum: u32 = pixels.into_iter().zip(shares).map(|(pixel, share)| u32::from(pixel) * share).sum();
+    ((sum + 512) >> 10) as u8
 }
