@@ -1424,6 +1424,8 @@ typedef struct latentd_picture {
      masked is drawn.
      */
     struct latentd_region crop;
+    /* In LATENTD_PASS_BEGIN `pixels` as they were before they were filled in where they are drawn; 0 if they were not. */
+    latentd_handle unfilled;
 } latentd_picture;
 
 /* One row of a batch. Rows come in any order and company: tell them by these fields, never by index. */

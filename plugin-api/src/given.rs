@@ -23,6 +23,15 @@ impl GivenImage {
     }
 }
 
+/// A library file, or a word that the schema lets stand in its place: `{"anyOf": [{"enum": ["None"]}, {"x-library": "KIND"}]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FileOr {
+    /// The file.
+    File(File),
+    /// The word.
+    Word(String),
+}
+
 /// A library file that a parameter names, held open as it was when the request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct File(pub(crate) latentd_file);
@@ -36,6 +45,31 @@ impl<'de> Deserialize<'de> for GivenImage {
 impl<'de> Deserialize<'de> for File {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         ext(deserializer, LATENTD_EXT_FILE, "a library file").map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for FileOr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = FileOr;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a library file or a word")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<FileOr, E> {
+                Ok(FileOr::Word(word.to_owned()))
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<FileOr, D::Error> {
+                let ext = Ext { kind: LATENTD_EXT_FILE, what: "a library file" };
+                ext.visit_newtype_struct(deserializer).map(|file| FileOr::File(File(file)))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
     }
 }
 
@@ -97,6 +131,15 @@ mod tests {
     struct Params {
         image: Option<GivenImage>,
         model: File,
+    }
+
+    #[test]
+    fn a_word_may_stand_in_a_files_place() {
+        let read = |bytes: &[u8]| rmp_serde::from_slice::<Vec<Option<FileOr>>>(bytes);
+        let bytes = [&[0x93, 0xd7, 2][..], &7u64.to_be_bytes(), &[0xa4], b"None", &[0xc0]].concat();
+        let expected = vec![Some(FileOr::File(File(7))), Some(FileOr::Word("None".to_owned())), None];
+        assert_eq!(read(&bytes).expect("read"), expected);
+        read(&[&[0x91, 0xd7, 1][..], &7u64.to_be_bytes()].concat()).expect_err("a picture is none");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub use engines::{
     Detector, EngineRun, Entry, Found, Preprocessor, Restorer, Tagger, Upscaler, UpscalerFacts, Upscaling,
 };
 pub use error::{Error, Result};
-pub use given::{File, GivenImage};
+pub use given::{File, FileOr, GivenImage};
 pub use handed_over::HandedOver;
 pub use image::{Image, NewImage};
 pub use inputs::{Input, Outputs};
@@ -80,8 +80,8 @@ pub use stages::{
     ControlResiduals, Controlling, Crop, Declaring, DenoiseBefore, DenoiseCombine, DenoiseWrap, Denoising,
     Encoded, Evaluation, ImagePost, InfotextParse, InfotextWrite, Inside, LatentFinal, Latents, NoiseInit,
     Part, Pass, PassBegin, PassKind, Passing, Patch, Picture, Pictures, PromptTags, PromptText, Reading,
-    RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Tag, TagAnswer, Token, UNetBlock, Where, Wrap,
-    Writing,
+    Region, RequestRewrite, Residual, ResidualAt, Rewrite, Role, Row, Tag, TagAnswer, Token, UNetBlock,
+    Where, Wrap, Writing,
 };
 pub use subjobs::{SubImage, SubJob, SubPicture, SubPlan, SubResult};
 pub use tensor::{Kept, NewTensor, Tensor};

@@ -127,6 +127,8 @@ pub struct latentd_picture {
     /// In LATENTD_PASS_BEGIN the part of the user's picture, in its pixels, that `pixels` are of; all of it unless only what is
     /// masked is drawn.
     pub crop: latentd_region,
+    /// In LATENTD_PASS_BEGIN `pixels` as they were before they were filled in where they are drawn; 0 if they were not.
+    pub unfilled: latentd_handle,
 }
 
 /// A pass.

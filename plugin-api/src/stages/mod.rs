@@ -147,6 +147,26 @@ pub struct Row<'a> {
     pub(crate) region: latentd_region,
 }
 
+/// The part of a canvas that a row shows, in pixels of the pass; a tile may hang over the canvas's borders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Region {
+    /// Of its left upper corner, from the left and from the top.
+    pub at: (i32, i32),
+    /// Pixels in a row, and rows.
+    pub size: (usize, usize),
+    /// As `size`, of the whole.
+    pub canvas: (usize, usize),
+}
+
+impl Row<'_> {
+    /// The part of its picture that it shows.
+    pub fn region(&self) -> Region {
+        let latentd_region { x, y, w, h, canvas_w, canvas_h } = self.region;
+        let size = |width: u32, height: u32| (width as usize, height as usize);
+        Region { at: (x, y), size: size(w, h), canvas: size(canvas_w, canvas_h) }
+    }
+}
+
 /// One evaluation of the model.
 #[derive(Clone)]
 pub struct Evaluation<'a> {

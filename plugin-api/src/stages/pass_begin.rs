@@ -47,6 +47,8 @@ pub struct Begun<'a> {
     pub mask: Option<Image<'a>>,
     /// What `image` is of.
     pub crop: Crop,
+    /// The same as `image` before it was filled in where it is drawn, if it was.
+    pub unfilled: Option<Image<'a>>,
     call: Call<'a>,
     slot: u32,
 }
@@ -85,6 +87,7 @@ impl<'a> Passing<'a> {
                     size: (at.w as usize, at.h as usize),
                     whole: (at.canvas_w as usize, at.canvas_h as usize),
                 },
+                unfilled: image(picture.unfilled)?,
                 call,
                 slot: 2 * index as u32,
             })

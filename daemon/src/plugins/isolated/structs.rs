@@ -115,7 +115,7 @@ coded! {
         kind, index, depth, width, height, pictures: [latentd_picture], steps, has_init, base_w, base_h, hires_w, hires_h,
         denoising_strength,
     }
-    latentd_picture { image, seed, pixels, mask, crop }
+    latentd_picture { image, seed, pixels, mask, crop, unfilled }
     latentd_pictures [sized] { pass, pictures: [latentd_picture] }
     latentd_prompt { text, field, kind, image }
     latentd_region { x, y, w, h, canvas_w, canvas_h }

@@ -37,8 +37,9 @@ impl<'a> JobStages<'a> {
         let images = || stage.first_image..stage.first_image + stage.seeds.len();
         let prepared: Vec<&Prepared> = images().filter_map(|image| sources?.of(image)).collect();
         let before = begun_contents(&prepared, stage.size);
+        let slots = before.len();
         let mut after = before.clone();
-        let slots = after.len();
+        after.extend(prepared.iter().filter_map(|prepared| prepared.unfilled()).map(lent_image));
         let function = |called: &Called<'_>| called.pass_begin(stage, &prepared);
         let at_hand = AtHand { is_between: true, ..AtHand::default() };
         if !self.chain_with(LATENTD_PASS_BEGIN, |_| true, &mut after, slots, at_hand, function)? {
@@ -77,21 +78,22 @@ pub(in crate::plugins) fn begun_contents(prepared: &[&Prepared], size: (usize, u
 
 /// A picture and its mask, as they are lent. Where all is drawn anew all of the mask is white.
 fn lent(prepared: &Prepared, (width, height): (usize, usize)) -> [Content; 2] {
-    let image = |picture: &Picture| {
-        let (width, height, channels) = (picture.width, picture.height, picture.channels.count());
-        Content::Image(Image { width, height, channels, pixels: Arc::new(picture.pixels.clone()) })
-    };
     let picture = &prepared.picture;
     let mask = match &prepared.mask {
-        Some(mask) => image(mask.picture()),
+        Some(mask) => lent_image(mask.picture()),
         None if (picture.width, picture.height) == (width, height) => {
             let pixels = vec![255; width * height];
-            image(&Picture { width, height, channels: Channels::Grey, pixels })
+            lent_image(&Picture { width, height, channels: Channels::Grey, pixels })
         }
         // Its latents are stretched: there is no mask of what it is.
         None => Content::Bytes(Arc::default()),
     };
-    [image(picture), mask]
+    [lent_image(picture), mask]
+}
+
+fn lent_image(picture: &Picture) -> Content {
+    let (width, height, channels) = (picture.width, picture.height, picture.channels.count());
+    Content::Image(Image { width, height, channels, pixels: Arc::new(picture.pixels.clone()) })
 }
 
 /// What took a place, if something did.
@@ -105,17 +107,21 @@ fn changed(before: Option<&Content>, after: Option<&Content>) -> Option<Picture>
     Some(Picture { width: after.width, height: after.height, channels, pixels })
 }
 
-/// The pictures of a pass that begins, as a plugin is told that has two handles for each.
+/// The pictures of a pass that begins, as a plugin is told that has two handles for each, and behind those one for each that was
+/// filled in.
 pub(in crate::plugins) fn begun_pictures(
     stage: &PassBegin,
     prepared: &[&Prepared],
     handles: &[u64],
 ) -> Vec<latentd_picture> {
     let mut pictures = told::pictures(stage.first_image, &stage.seeds, &[]);
+    let mut unfilled = handles.iter().skip(2 * prepared.len());
     for ((picture, prepared), handles) in pictures.iter_mut().zip(prepared).zip(handles.chunks(2)) {
         picture.pixels = handles.first().copied().unwrap_or_default();
         let mask = handles.get(1).filter(|_| prepared.mask.is_some());
         picture.mask = mask.copied().unwrap_or_default();
+        let before = prepared.unfilled().and_then(|_| unfilled.next());
+        picture.unfilled = before.copied().unwrap_or_default();
         let size = (prepared.picture.width, prepared.picture.height);
         let all = Region { left: 0, top: 0, right: size.0, bottom: size.1 };
         picture.crop = crop(prepared.part().unwrap_or((all, size)));

@@ -40,7 +40,7 @@ pub(in crate::plugins) fn place(site: Site) -> (u32, u32) {
 const NOWHERE: latentd_region = latentd_region { x: 0, y: 0, w: 0, h: 0, canvas_w: 0, canvas_h: 0 };
 
 fn picture(image: usize, seed: u64, pixels: u64) -> latentd_picture {
-    latentd_picture { image: image as u32, reserved: 0, seed, pixels, mask: 0, crop: NOWHERE }
+    latentd_picture { image: image as u32, reserved: 0, seed, pixels, mask: 0, crop: NOWHERE, unfilled: 0 }
 }
 
 /// Pictures from `first` on; their pixels where there are handles.

@@ -63,6 +63,8 @@ pub struct Prepared {
     correction: Option<ColourCorrection>,
     /// What the overlay is of, if that is kept.
     original: Option<Picture>,
+    /// What `picture` was before it was filled in where it is drawn, if it was.
+    unfilled: Option<Picture>,
 }
 
 impl Preparation {
@@ -86,12 +88,14 @@ impl Preparation {
         let original = overlaid.as_ref().unwrap_or(&fitted);
         let overlay = ready.as_ref().map(|ready| Overlay::new(original, &ready.overlay)).transpose()?;
         let original = (self.inpaint.keeps_original && overlay.is_some()).then(|| original.clone());
+        let mut unfilled = None;
         if let Some(ready) = ready.as_ref().filter(|_| self.inpaint.fills) {
-            fitted = fill_from_surroundings(&fitted, &ready.drawn)?;
+            let filled = fill_from_surroundings(&fitted, &ready.drawn)?;
+            unfilled = Some(std::mem::replace(&mut fitted, filled));
         }
         let correction = self.corrects_colour.then(|| ColourCorrection::of(&fitted)).transpose()?;
         let mask = ready.map(|ready| ready.drawn);
-        Ok(Prepared { picture: fitted, mask, overlay, region, correction, original })
+        Ok(Prepared { picture: fitted, mask, overlay, region, correction, original, unfilled })
     }
 
     /// `None` if only what is masked is drawn, and nothing is.
@@ -157,6 +161,11 @@ impl Prepared {
         Ok(self)
     }
 
+    /// The picture as it was before it was filled in where it is drawn, if it was.
+    pub fn unfilled(&self) -> Option<&Picture> {
+        self.unfilled.as_ref()
+    }
+
     /// Where in the user's picture, and of which size that is, if only a part of it is drawn.
     pub fn part(&self) -> Option<(Region, (usize, usize))> {
         let overlay = self.overlay.as_ref().map(Overlay::picture)?;
@@ -181,6 +190,7 @@ impl Prepared {
             region: None,
             correction: None,
             original: keeps_original.then(|| picture.clone()),
+            unfilled: fills.then(|| picture.clone()),
         })
     }
 
