@@ -10,6 +10,7 @@ mod conditioning;
 #[cfg(target_os = "linux")]
 mod confined;
 mod connections;
+mod controlnet;
 mod controlnet_preprocess;
 mod crash;
 mod cutoff;
@@ -32,6 +33,8 @@ mod library;
 mod lifecycle;
 mod limits;
 mod log;
+#[path = "../fixtures/made_up.rs"]
+mod made_up;
 mod memory;
 mod merge;
 mod networks;

@@ -1,11 +1,11 @@
-//! `controlnet.modules` and `controlnet.preprocess`.
+//! `controlnet.models`, `controlnet.modules` and `controlnet.preprocess`.
 
 use latentd_plugin_api::{Call, Error, GivenImage, Image, Job, MethodCall, Methods, Result, Sent};
 use serde::{Deserialize, Serialize};
 
-use crate::ControlNet;
 use crate::preprocessing::{Asked, Preprocessing, image, picture};
 use crate::preprocessors::{MODULES, Module};
+use crate::running::ControlNet;
 
 /// What clients call.
 pub const PREPROCESS: &str = "controlnet.preprocess";
@@ -23,6 +23,11 @@ struct Params {
     threshold_b: f64,
     seed: u32,
     resize_mode: String,
+}
+
+#[derive(Serialize)]
+struct Models<'a> {
+    models: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +80,7 @@ pub fn plan(job: &Job<'_>) -> Result<bool> {
 impl Methods for ControlNet {
     fn quick(method: &MethodCall<'_>) -> Result<()> {
         match method.name {
+            "models" => method.reply(&Models { models: method.call.file_names("controlnet")? }),
             "modules" => method.reply(&Modules { modules: MODULES }),
             _ => Err(method.unknown()),
         }

@@ -2,9 +2,9 @@
 
 use latentd_plugin_api::{EngineRun, Preprocessor, Result};
 
-use crate::ControlNet;
 use crate::preprocessing::{Asked, Preprocessing, image, picture};
 use crate::preprocessors::Module;
+use crate::running::ControlNet;
 
 impl Preprocessor for ControlNet {
     fn preprocess(&self, run: &EngineRun<'_>) -> Result<()> {
