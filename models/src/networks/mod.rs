@@ -10,6 +10,7 @@ pub mod taesd;
 pub mod unet;
 mod unet_alone;
 pub(crate) mod unet_call;
+mod unet_config;
 mod unet_down;
 mod unet_layers;
 mod unet_own;

@@ -3,13 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use super::attention_bank::{Bank, BankPlace};
-use super::unet_layers::Transformer;
 use super::unet_residuals::ResidualPlace;
 use super::unet_sites::SitePart;
 use crate::error::{Result, bail};
-use crate::nn::{
-    Activations, Device, KeySet, KeyValueTransform, Keys, Own, Precision, RowKeys, Run, attention_of_rows,
-};
+use crate::nn::{Activations, Device, KeySet, KeyValueTransform, Keys, Own, RowKeys, attention_of_rows};
 use crate::tensor::Tensor;
 
 /// One timestep as every residual block takes it, for any number of calls.
@@ -22,26 +19,6 @@ pub struct Context {
     pub(super) tokens: Option<Tensor>,
     /// The same as tokens' keys and values one after the other, of each attention where somebody looked at them.
     pub(super) own: Vec<OnceLock<(Activations, Activations)>>,
-}
-
-impl Context {
-    /// Keys and values that transformers in a row make of conditioning `(batch, tokens, context width)`, changed by `transforms`
-    /// on the way. `run` may end it between blocks.
-    pub(super) fn of<'a>(
-        (device, precision): (&Device, Precision),
-        transformers: impl Iterator<Item = &'a Transformer>,
-        context: &Activations,
-        transforms: &[Arc<dyn KeyValueTransform>],
-        run: &Run,
-    ) -> Result<Self> {
-        let context = device.convert(context, precision)?;
-        let blocks = transformers.flat_map(|transformer| &transformer.blocks);
-        let keys = blocks.enumerate().map(|(index, block)| {
-            run.enter(device, format_args!("unet.context.{index}"))?;
-            block.attention_2.keys(device, &context, transforms)
-        });
-        Ok(Self { keys: keys.collect::<Result<_>>()?, tokens: None, own: vec![] })
-    }
 }
 
 /// Which attentions of a network.

@@ -1,11 +1,16 @@
 //! The way down through a UNet, with its middle and its time embedding: what a ControlNet has a copy of.
 
-use super::unet::{Block, UNetConfig};
-use super::unet_call::{AttentionPlace, Call, TimeEmbedding};
+use std::sync::Arc;
+
+use super::unet_call::{AttentionPlace, Call, Context, TimeEmbedding};
+use super::unet_config::{Block, UNetConfig};
 use super::unet_layers::{Residual, Transformer};
 use super::unet_sites::SitePart;
 use crate::error::{Result, bail};
-use crate::nn::{Activations, Conv2d, ConvConfig, Device, Epilogue, Linear, Loader, Precision, Wrap};
+use crate::nn::{
+    Activations, Conv2d, ConvConfig, Device, Epilogue, KeyValueTransform, Linear, Loader, Precision, Run,
+    Wrap,
+};
 
 /// The layers. A copy shares their weights.
 #[derive(Clone)]
@@ -206,4 +211,22 @@ pub(super) fn transformed(
     transformer
         .map_or(Ok(None), |transformer| transformer.forward(&h, call).map(Some))
         .map(|new| new.unwrap_or(h))
+}
+
+/// Keys and values that transformers in a row make of conditioning `(batch, tokens, context width)`, changed by `transforms` on the
+/// way. `run` may end it between blocks.
+pub(super) fn context_of<'a>(
+    (device, precision): (&Device, Precision),
+    transformers: impl Iterator<Item = &'a Transformer>,
+    context: &Activations,
+    transforms: &[Arc<dyn KeyValueTransform>],
+    run: &Run,
+) -> Result<Context> {
+    let context = device.convert(context, precision)?;
+    let blocks = transformers.flat_map(|transformer| &transformer.blocks);
+    let keys = blocks.enumerate().map(|(index, block)| {
+        run.enter(device, format_args!("unet.context.{index}"))?;
+        block.attention_2.keys(device, &context, transforms)
+    });
+    Ok(Context { keys: keys.collect::<Result<_>>()?, tokens: None, own: vec![] })
 }

@@ -10,7 +10,7 @@ use crate::files::{CONTROL, Tensors};
 use crate::networks::standalone::{Described, Entry, Found, Port, Side, Standalone};
 use crate::networks::unet::{Context, RowContext, UNetCall, UNetConfig};
 use crate::networks::unet_call::Call;
-use crate::networks::unet_down::WayDown;
+use crate::networks::unet_down::{WayDown, context_of};
 use crate::networks::unet_residuals::ResidualPlace;
 use crate::nn::backend::dry_run::{Counter, dry_run};
 use crate::nn::{Activations, Device, Epilogue, Linear, Loader, Precision, Run, upload};
@@ -108,7 +108,7 @@ impl ControlNet {
     /// Conditioning `(batch, tokens, width)` as its attentions take it.
     fn context(&self, context: &Activations, run: &Run) -> Result<Context> {
         let of = (&self.down.device, self.down.precision);
-        Context::of(of, self.down.transformers(), context, &[], run)
+        context_of(of, self.down.transformers(), context, &[], run)
     }
 
     /// What is added to each skip and to the middle, `(batch, height, width, channels)` f32, of `x (batch, height, width, channels)`
