@@ -11,7 +11,7 @@ use latentd_models::image::{
     Channels, Filter, Picture, PictureFormat, Redraw, RedrawOrder, RedrawPart, SeamFix,
 };
 
-use crate::harness::{Daemon, refused, small, within};
+use crate::harness::{Daemon, Options, refused, small, within};
 use crate::plugin_library::{build, install};
 
 /// With colours that say where they are.
@@ -108,13 +108,84 @@ async fn a_grid_is_its_tiles_put_together() {
     }
 }
 
+#[tokio::test]
+async fn tiles_have_prompts_of_their_own() {
+    let daemon = Daemon::start();
+    let given = ramp(64, 64);
+    let large = given.resized(128, 128, Filter::Lanczos).expect("made");
+    let prompts =
+        ["a red circle", "", "a (blue:1.2) star", "four words of it # and a comment"].map(str::to_owned);
+    let own = |tile: usize| {
+        let prompt = prompts[tile].split(" #").next().expect("a text");
+        if prompt.is_empty() { drawing().prompt } else { prompt.into() }
+    };
+    let sd_upscale = SdUpscaleParams {
+        upscaler: "Lanczos".into(),
+        overlap: 0,
+        prompts: prompts.to_vec(),
+        ..SdUpscaleParams::default()
+    };
+    let params = request(&given, sd_upscale.clone());
+    let drawn = draw(&daemon, &params).await;
+    let grid = Grid::new((128, 128), (64, 64), 0).expect("a grid");
+    let mut tiles = vec![];
+    for (number, region) in grid.regions().enumerate() {
+        let cut = large.cropped(region).expect("inside");
+        let mut one = Img2ImgParams { sd_upscale: None, init_images: vec![png(&cut)], ..params.clone() };
+        (one.drawing.seed, one.drawing.prompt) = (5 + number as i64, own(number));
+        tiles.push(picture(&draw(&daemon, &one).await, 0));
+    }
+    assert!(picture(&drawn, 0) == grid.combined(&tiles).expect("tiles"));
+    let text = drawn.images[0].infotext.as_deref().expect("told");
+    assert!(text.contains("SD upscale prompts: ") && text.contains("a (blue:1.2) star"), "{text}");
+    // One after the other, in the order of a chessboard: they are counted row by row all the same.
+    let chess = request(
+        &given,
+        SdUpscaleParams { redraw: RedrawMode::Chess, padding: 8, mask_blur: 3.0, ..sd_upscale },
+    );
+    let drawn_so = draw(&daemon, &chess).await;
+    let whole = Redraw { size: (128, 128), tile: (64, 64) };
+    let mut made = large;
+    for part in whole.tiles(RedrawOrder::Chess, 8).expect("tiles") {
+        let own = Txt2ImgParams { prompt: own(whole.place(&part)), ..drawing() };
+        made = by_hand(&daemon, made, &[(part, 0.5, 3.0)], &own).await;
+    }
+    assert!(picture(&drawn_so, 0) == made);
+    for (drawn, text) in [(drawn, "a grid"), (drawn_so, "a chessboard")] {
+        let file = drawn.images[0].png.clone().expect("a PNG").0;
+        let client = daemon.client().await;
+        let info = within(client.image_info(ImageIn::png(file.clone()))).await.expect("read");
+        assert!(info.others.is_empty(), "{:?}", info.others);
+        let Some(RepeatRequest::Img2Img(mut again)) = info.request else { panic!("no img2img") };
+        again.drawing.precision = Precision::F32;
+        assert_eq!(draw(&daemon, &again).await.images[0].png.as_ref().expect("a PNG").0, file, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_making_it_larger_takes_is_refused_as_it_is_submitted() {
+    let daemon = Daemon::with(Options { config: "memory_bytes = 268435456\n".into(), ..Options::default() });
+    let mut params = request(
+        &ramp(1024, 1024),
+        SdUpscaleParams { upscaler: "Lanczos".into(), scale_factor: 8.0, ..SdUpscaleParams::default() },
+    );
+    (params.drawing.width, params.drawing.height) = (Some(512), Some(512));
+    let text = refused(within(daemon.client().await.img2img(&params)).await, ErrorName::Memory);
+    assert!(text.contains("sd_upscale: to make the picture larger takes"), "{text}");
+}
+
 /// The same drawing by explicit requests.
-async fn by_hand(daemon: &Daemon, from: Picture, parts: &[(RedrawPart, f64, f64)]) -> Picture {
+async fn by_hand(
+    daemon: &Daemon,
+    from: Picture,
+    parts: &[(RedrawPart, f64, f64)],
+    drawing: &Txt2ImgParams,
+) -> Picture {
     let mut made = from;
     for (part, strength, blur) in parts {
         let mask = part.mask((made.width, made.height)).expect("a mask");
         let mut params = Img2ImgParams {
-            drawing: drawing(),
+            drawing: drawing.clone(),
             init_images: vec![png(&made)],
             mask: Some(Masks::All(png(&mask))),
             mask_blur: Some(*blur),
@@ -170,7 +241,7 @@ async fn tiles_and_seams_are_drawn_one_after_the_other() {
             },
         );
         let drawn = draw(&daemon, &params).await;
-        let wanted = by_hand(&daemon, large.clone(), &parts).await;
+        let wanted = by_hand(&daemon, large.clone(), &parts, &drawing()).await;
         assert!(picture(&drawn, 0) == wanted, "{redraw:?} {seams_mode:?}");
         let text = drawn.images[0].infotext.as_deref().expect("told");
         assert!(
@@ -225,6 +296,23 @@ async fn what_cannot_be_is_refused_and_steps_are_told_over_all_tiles() {
             ErrorName::InvalidParams,
             "sd_upscale.redraw: nothing is drawn",
         ),
+        (
+            sd(&|sd| (sd.upscaler, sd.overlap, sd.prompts) = ("Lanczos".into(), 16, vec!["a".into(); 4])),
+            ErrorName::InvalidParams,
+            "sd_upscale.prompts: 4 are given, and there are 9 tiles, 3 across and 3 down",
+        ),
+        (
+            sd(&|sd| sd.prompts = vec!["a".into(), "b <lora:c:1>".into()]),
+            ErrorName::InvalidParams,
+            "sd_upscale.prompts[1]: names <lora:c:1>, and networks change all tiles",
+        ),
+        (
+            sd(&|sd| {
+                (sd.redraw, sd.seams, sd.prompts) = (RedrawMode::None, SeamFixMode::Bands, vec!["a".into()]);
+            }),
+            ErrorName::InvalidParams,
+            "sd_upscale.prompts: no tiles are drawn",
+        ),
         (sd(&|sd| sd.scale_factor = 0.0), ErrorName::InvalidParams, "scale_factor: 0.0 is out of range"),
         (
             sd(&|sd| sd.upscaler = "Lanczoz".into()),
@@ -249,8 +337,8 @@ async fn what_cannot_be_is_refused_and_steps_are_told_over_all_tiles() {
     }))
     .await
     .expect("drawn");
-    // Three by three tiles of three calls each.
-    assert_eq!(told.last(), Some(&(27, 27)), "{told:?}");
+    // The filter, and three by three tiles of three calls each.
+    assert_eq!(told.last(), Some(&(28, 28)), "{told:?}");
     assert!(told.iter().map(|(step, _)| step).is_sorted(), "{told:?}");
     // By the command.
     fs::write(daemon.folder.path().join("in.png"), ramp(64, 64).to_png().expect("encodes")).expect("written");
@@ -273,6 +361,14 @@ async fn what_cannot_be_is_refused_and_steps_are_told_over_all_tiles() {
         "chess",
         "--tile-padding",
         "0",
+        "--tile-prompt",
+        "a star",
+        "--tile-prompt",
+        "",
+        "--tile-prompt",
+        "a heart",
+        "--tile-prompt",
+        "a ring",
         "--seams",
         "bands",
         "--seams-width",

@@ -12,6 +12,9 @@ pub(super) struct SdUpscaleArgs {
     /// With --sd-upscale: how many times as large [default: 2]
     #[arg(long, value_name = "X", requires = "sd_upscale")]
     scale_factor: Option<f64>,
+    /// With --sd-upscale: the prompt of a tile, once for each, row by row from the upper left; "" is that of all
+    #[arg(long, value_name = "PROMPT", requires = "sd_upscale")]
+    tile_prompt: Vec<String>,
     /// With --sd-upscale: how tiles are drawn [default: grid]
     #[arg(long, value_name = "MODE", requires = "sd_upscale", ignore_case = true)]
     redraw: Option<RedrawArg>,
@@ -78,6 +81,7 @@ impl SdUpscaleArgs {
         Some(Box::new(SdUpscaleParams {
             upscaler,
             scale_factor: self.scale_factor.unwrap_or(told.scale_factor),
+            prompts: if self.tile_prompt.is_empty() { told.prompts } else { self.tile_prompt.clone() },
             redraw: self.redraw.map_or(told.redraw, |mode| match mode {
                 RedrawArg::Grid => RedrawMode::Grid,
                 RedrawArg::Linear => RedrawMode::Linear,

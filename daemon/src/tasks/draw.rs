@@ -8,7 +8,7 @@ use latentd_client::protocol::{
 };
 use latentd_models::model::PictureSize;
 use latentd_models::nn::Wrap;
-use latentd_models::pipeline::{self, LatentDecoder, PreviewDecoder};
+use latentd_models::pipeline::{self, LatentDecoder, PreviewDecoder, Texts};
 
 use super::continuation::{self, Continuation};
 use super::device::DeviceId;
@@ -237,7 +237,7 @@ impl Draw {
         let reading = names::reading(&params);
         let [prompt, negative_prompt] = prompts.texts();
         let foreseen = sampler.foreseen_calls(params.steps as usize);
-        let texts = if second.is_some() {
+        let mut texts = if second.is_some() {
             hires::texts_of(&pipeline::Txt2Img {
                 prompt: prompt.clone(),
                 negative_prompt: negative_prompt.clone(),
@@ -253,6 +253,12 @@ impl Draw {
         } else {
             pipeline::texts_of(&prompt, &negative_prompt, &regions, &reading, foreseen)?
         };
+        let tiles = from.as_ref().and_then(|from| from.enlargement.as_ref());
+        let tiles: Vec<Texts> =
+            tiles.map(SdUpscale::prompts).unwrap_or_default().into_iter().map(Texts::from).collect();
+        for tile in &tiles {
+            texts.extend(pipeline::texts_of(tile, &negative_prompt, &[], &reading, foreseen)?);
+        }
         let embeddings = RequestEmbeddings::resolve(&texts, &reading, &known, library, &mut notices)?;
         if let Some((wish, _)) = &refiner {
             embeddings.tell_misfits("refiner_checkpoint", &wish.known, &mut notices)?;
@@ -322,7 +328,11 @@ impl Draw {
             Some(from) => from.check(&drawing, &known.facts)?,
             None => drawing.check(&known.facts)?,
         }
-        let text_needs = drawing.text_needs()?;
+        let of_tile = |prompt: Texts| pipeline::Txt2Img { prompt, ..drawing.clone() }.text_needs();
+        let mut text_needs = drawing.text_needs()?;
+        for tile in tiles {
+            text_needs = text_needs.before(&of_tile(tile)?);
+        }
         let tiles_all = drawing.tiling == Wrap { x: true, y: true };
         let told = Txt2ImgParams {
             // Each picture tells its own.
@@ -408,6 +418,18 @@ impl Draw {
             plugins: plugins.network_bytes().saturating_add(within.beside),
         };
         check_fits(studio, &wishes, &known, &picture)?;
+        let before = from.as_ref().map_or(Ok(0), |from| from.bytes_before(&plugins.engines))?;
+        let (needed, budget) =
+            (before.saturating_add(plugins.network_bytes()), studio.device.memory.budget());
+        if needed > budget {
+            return Err(Error::new(
+                Class::Memory,
+                format!(
+                    "sd_upscale: to make the picture larger takes {needed} bytes, the budget is {budget}; raise memory_bytes, or give a \
+                     smaller picture or scale_factor"
+                ),
+            ));
+        }
         let preview_every = params.preview.map(|preview| preview.every);
         let exchanges = plugins.may_exchange();
         let from = from.map(|from| if exchanges { from.keeping_originals() } else { from });
@@ -447,6 +469,12 @@ impl Draw {
         within.fold(self.own_steps(), u32::saturating_add)
     }
 
+    /// Steps before the first that is drawn.
+    pub(super) fn steps_before(&self) -> u32 {
+        let steps = self.from.as_ref().map_or(0, |from| from.steps_before(&self.plugins.engines));
+        u32::try_from(steps).unwrap_or(u32::MAX)
+    }
+
     fn own_steps(&self) -> u32 {
         let steps = self.drawing.steps;
         let second = match &self.drawing.hires {
@@ -460,7 +488,8 @@ impl Draw {
             _ => 0,
         };
         let steps = self.from.as_ref().map_or(steps + second, |from| from.steps(steps));
-        u32::try_from(steps.saturating_mul(self.drawing.n_iter)).unwrap_or(u32::MAX)
+        let steps = u32::try_from(steps.saturating_mul(self.drawing.n_iter)).unwrap_or(u32::MAX);
+        steps.saturating_add(self.steps_before())
     }
 }
 

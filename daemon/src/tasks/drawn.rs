@@ -10,7 +10,7 @@ use latentd_models::image::Picture;
 use latentd_models::image::outpaint::Job;
 use latentd_models::model::PictureSize;
 use latentd_models::nn::Precision;
-use latentd_models::pipeline::{self, MaskedContent};
+use latentd_models::pipeline::{self, MaskedContent, Texts};
 
 use super::beside::Beside;
 use super::continuation::Draws;
@@ -231,9 +231,10 @@ impl Draw {
         let asking = asking.in_precision(self.known.precision);
         let alone = Alone::new(("img2img", self.plugins.request()), 1, engines, &asking);
         let all = self.steps();
-        let made = enlargement.enlarged(picture, (&alone, engines), &mut |_| {
-            run.watch.progress("upscaling", 0, all, None);
+        let made = enlargement.enlarged(picture, (&alone, engines), &mut |done| {
+            run.watch.progress("upscaling", done as u32, all, None);
         })?;
+        course.steps = self.steps_before();
         for (plugin, seconds) in alone.spent() {
             *course.spent.entry(plugin).or_default() += seconds;
         }
@@ -268,7 +269,7 @@ impl Draw {
             let mut lent = Lent::new(memory, &self.files, &known, picture, &course.wishes, &cancelled)?;
             let drawing =
                 pipeline::Txt2Img { samples_at_once: Some(lent.samples_at_once()), ..drawing.clone() };
-            if course.steps == 0 {
+            if course.steps == self.steps_before() {
                 course.timings.load_s = course.started.elapsed().as_secs_f64();
             }
             let steps = (course.steps, self.steps());
@@ -386,31 +387,32 @@ impl Draws for Parts<'_, '_> {
 
     fn draw(&mut self, job: &Job, more: u64) -> Result<Picture> {
         let ready = self.from.part(job)?;
-        self.drawn(&ready, (job.picture.width, job.picture.height), self.from.way(), more)
+        self.drawn(&ready, (job.picture.width, job.picture.height), (self.from.way(), None), more)
     }
 }
 
 impl DrawsParts for Parts<'_, '_> {
-    fn part(&mut self, picture: &Picture, mask: Option<&Picture>, part: &Part) -> Result<Picture> {
+    fn part(&mut self, picture: &Picture, mask: Option<&Picture>, part: &Part<'_>) -> Result<Picture> {
         let ready = self.from.part_of(picture, mask, part)?;
         let strength = part.strength.unwrap_or(self.from.way().strength);
         let way = Way { strength, masked_content: MaskedContent::Picture };
-        self.drawn(&ready, part.size, way, part.more)
+        self.drawn(&ready, part.size, (way, part.prompt), part.more)
     }
 }
 
 impl Parts<'_, '_> {
-    /// Draws what is ready, at this size, with the seed of so much more than the picture's.
+    /// Draws what is ready, at this size, by a prompt of its own if it has one, with the seed of so much more than the picture's.
     fn drawn(
         &mut self,
         ready: &Ready,
         (width, height): (usize, usize),
-        way: Way,
+        (way, prompt): (Way, Option<&str>),
         more: u64,
     ) -> Result<Picture> {
         let Self { draw, from, run, .. } = self;
         let seed = self.drawing.seed.wrapping_add(more);
-        let drawing = pipeline::Txt2Img { width, height, seed, ..self.drawing.clone() };
+        let prompt = prompt.map_or_else(|| self.drawing.prompt.clone(), |own| Texts::One(own.to_owned()));
+        let drawing = pipeline::Txt2Img { prompt, width, height, seed, ..self.drawing.clone() };
         let drawn = draw.round(&drawing, Some((from, ready, way)), run, self.course)?;
         let drawn = drawn.into_iter().next();
         let drawn = drawn.ok_or_else(|| Error::internal("a part was not drawn"))?;

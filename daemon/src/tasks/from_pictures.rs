@@ -16,7 +16,7 @@ use super::notices::Notices;
 use super::sd_upscale::{Part, SdUpscale};
 use super::studio::Studio;
 use crate::error::{Class, Error, Result};
-use crate::plugins::PassSources;
+use crate::plugins::{Engine, PassSources};
 
 /// A1111's `denoising_strength`.
 const USUAL_STRENGTH: f64 = 0.75;
@@ -233,6 +233,17 @@ impl FromPictures {
         self.loopback.filter(|_| batches == 1).map_or(1, |loopback| loopback.loops as u64)
     }
 
+    /// Steps before anything is drawn.
+    pub(super) fn steps_before(&self, engines: &[Engine]) -> usize {
+        let steps = |enlargement: &SdUpscale| enlargement.steps(self.first_size, engines).unwrap_or_default();
+        self.enlargement.as_ref().map_or(0, steps)
+    }
+
+    /// Bytes that are taken before anything is drawn.
+    pub(super) fn bytes_before(&self, engines: &[Engine]) -> Result<u64> {
+        self.enlargement.as_ref().map_or(Ok(0), |enlargement| enlargement.bytes(self.first_size, engines))
+    }
+
     /// Sampler steps of a batch, with all its loops.
     pub(super) fn steps(&self, steps: usize) -> usize {
         let of = |strength| {
@@ -328,7 +339,12 @@ impl FromPictures {
     }
 
     /// A part of an enlarged picture, or what its mask says of that.
-    pub(super) fn part_of(&self, picture: &Picture, mask: Option<&Picture>, part: &Part) -> Result<Ready> {
+    pub(super) fn part_of(
+        &self,
+        picture: &Picture,
+        mask: Option<&Picture>,
+        part: &Part<'_>,
+    ) -> Result<Ready> {
         let inpaint = Inpaint {
             inverted: false,
             blur: (part.blur, part.blur),

@@ -1,6 +1,7 @@
 //! A picture made larger and drawn anew in tiles: `img2img`'s `sd_upscale`, settled. A1111's script of that name
 //! (`scripts/sd_upscale.py`), and the extension "Ultimate SD upscale" (`scripts/ultimate-upscale.py`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use latentd_client::protocol::{Img2ImgParams, RedrawMode, SdUpscaleParams, SeamFixMode, Txt2ImgParams};
@@ -8,6 +9,7 @@ use latentd_models::image::grid::Grid;
 use latentd_models::image::{
     Filter, LONGEST_SIDE, MOST_PIXELS, Picture, Redraw, RedrawOrder, RedrawPart, Resize, SeamFix,
 };
+use latentd_models::prompt::Wording;
 
 use super::names;
 use super::plugins::Asking;
@@ -21,6 +23,8 @@ use crate::plugins::{Alone, Engine, Kind};
 pub(super) struct SdUpscale {
     params: Box<SdUpscaleParams>,
     by: Upscaler,
+    /// What each tile is told, row by row; the request's prompt where there is none.
+    prompts: Vec<Option<String>>,
     /// The engine that it needs, until it is taken.
     engine: Option<Engine>,
     tile: (usize, usize),
@@ -38,7 +42,7 @@ enum Upscaler {
 }
 
 /// What is drawn at once.
-pub(super) struct Part {
+pub(super) struct Part<'a> {
     /// `(width, height)` at which it is.
     pub size: (usize, usize),
     /// Pixels around its mask, and how softly that ends.
@@ -46,6 +50,8 @@ pub(super) struct Part {
     pub blur: f64,
     /// The request's if `None`.
     pub strength: Option<f64>,
+    /// Likewise.
+    pub prompt: Option<&'a str>,
     /// What its seed has more than the picture's.
     pub more: u64,
 }
@@ -53,7 +59,7 @@ pub(super) struct Part {
 /// Who draws.
 pub(super) trait DrawsParts {
     /// What becomes of a picture, or, if there is a mask, of that where it is white.
-    fn part(&mut self, picture: &Picture, mask: Option<&Picture>, part: &Part) -> Result<Picture>;
+    fn part(&mut self, picture: &Picture, mask: Option<&Picture>, part: &Part<'_>) -> Result<Picture>;
 }
 
 impl SdUpscale {
@@ -104,6 +110,12 @@ impl SdUpscale {
                     .to_owned(),
             );
         }
+        if params.redraw == RedrawMode::None && !params.prompts.is_empty() {
+            return refused(
+                "sd_upscale.prompts: no tiles are drawn; choose another redraw, or leave them out".to_owned(),
+            );
+        }
+        let prompts = params.prompts.iter().enumerate().map(own_prompt).collect::<Result<_>>()?;
         let asking = Asking::new(watch, &studio.device.memory, studio, names::noise_source(drawing.rng));
         let asking = asking.with_versions(drawing.plugin_versions.clone());
         let (by, engine) = match find("sd_upscale.upscaler", &params.upscaler, (studio, &asking))? {
@@ -111,7 +123,7 @@ impl SdUpscale {
             Some(Found::Filter(filter)) => (Upscaler::Filter(filter), None),
             Some(Found::Engine(engine)) => (Upscaler::Engine, Some(*engine)),
         };
-        Ok(Some(Self { params, by, engine, tile: (0, 0), finished: (0, 0), drawn: vec![] }))
+        Ok(Some(Self { params, by, prompts, engine, tile: (0, 0), finished: (0, 0), drawn: vec![] }))
     }
 
     /// The same for a picture of a size, in tiles of another.
@@ -139,11 +151,24 @@ impl SdUpscale {
             }
             at = resize.filled(at);
         }
+        let counts = if self.params.redraw == RedrawMode::Grid {
+            Grid::new(self.finished, tile, self.params.overlap as usize)?.counts()
+        } else {
+            self.whole().counts()
+        };
+        let (given, tiles) = (self.prompts.len(), counts.0.saturating_mul(counts.1));
+        if given > 0 && given != tiles {
+            return Err(Error::invalid(format!(
+                "sd_upscale.prompts: {given} are given, and there are {tiles} tiles, {} across and {} down; give one for each, row by \
+                 row, or none",
+                counts.0, counts.1
+            )));
+        }
         self.drawn = if self.params.redraw == RedrawMode::Grid {
             let grid = Grid::new(self.finished, tile, self.params.overlap as usize)?;
             grid.regions().map(|region| ((region.width(), region.height()), None)).collect()
         } else {
-            self.parts()?.into_iter().map(|(part, strength, _)| (part.drawn, strength)).collect()
+            self.parts()?.into_iter().map(|own| (own.part.drawn, own.strength)).collect()
         };
         Ok(self)
     }
@@ -151,6 +176,15 @@ impl SdUpscale {
     /// The engine that it needs, for those who are asked while it is drawn.
     pub(super) fn take_engine(&mut self) -> Option<Engine> {
         self.engine.take()
+    }
+
+    /// What tiles are told beside the request's prompt, each text once.
+    pub(super) fn prompts(&self) -> BTreeSet<&str> {
+        self.prompts.iter().flatten().map(String::as_str).collect()
+    }
+
+    fn whole(&self) -> Redraw {
+        Redraw { size: self.finished, tile: self.tile }
     }
 
     /// The largest that is drawn at once.
@@ -177,11 +211,11 @@ impl SdUpscale {
         }
     }
 
-    /// Tiles and seams, each with a strength of its own and its mask's blur.
-    fn parts(&self) -> Result<Vec<(RedrawPart, Option<f64>, f64)>> {
+    /// Tiles and seams.
+    fn parts(&self) -> Result<Vec<Own>> {
         let SdUpscaleParams { redraw, padding, mask_blur, seams, seams_width, seams_padding, .. } =
             *self.params;
-        let whole = Redraw { size: self.finished, tile: self.tile };
+        let whole = self.whole();
         let order = match redraw {
             RedrawMode::Linear => Some(RedrawOrder::Linear),
             RedrawMode::Chess => Some(RedrawOrder::Chess),
@@ -197,9 +231,35 @@ impl SdUpscale {
             }
         };
         let over = fix.map(|fix| whole.seams(fix, seams_padding as usize)).transpose()?.unwrap_or_default();
-        let tiles = tiles.into_iter().map(|part| (part, None, mask_blur));
-        let over = over.into_iter().map(|part| (part, Some(self.params.seams_denoise), blur));
+        let tile = |part| Own { strength: None, blur: mask_blur, tile: Some(whole.place(&part)), part };
+        let tiles = tiles.into_iter().map(tile);
+        let strength = Some(self.params.seams_denoise);
+        let over = over.into_iter().map(|part| Own { strength, blur, tile: None, part });
         Ok(tiles.chain(over).collect())
+    }
+
+    /// Steps that making it larger takes: tiles of an engine, and one for a filter.
+    pub(super) fn steps(&self, picture: (usize, usize), engines: &[Engine]) -> Result<usize> {
+        let (mut at, mut steps) = (picture, 0);
+        let engine = self
+            .engine_of(engines)?
+            .map(|engine| Ok::<_, Error>((engine.scale(), engine.tiling(None, None)?)));
+        let engine = engine.transpose()?;
+        for resize in self.ways(picture) {
+            if !self.is_nothing(resize, at) {
+                let tiles = engine.map_or(1, |(by, tiling)| {
+                    resize.rounds(at, by).iter().map(|(width, height)| tiling.count(*width, *height)).sum()
+                });
+                steps += tiles.max(1);
+            }
+            at = resize.filled(at);
+        }
+        Ok(steps)
+    }
+
+    /// Whether a picture of this size stays as it is.
+    fn is_nothing(&self, resize: Resize, size: (usize, usize)) -> bool {
+        self.by == Upscaler::None && resize.filled(size) == size
     }
 
     /// Bytes that making it larger takes, the pictures themselves included.
@@ -250,9 +310,7 @@ impl SdUpscale {
         let mut made = picture.clone();
         let mut before = 0;
         for resize in self.ways((picture.width, picture.height)) {
-            if resize.filled((made.width, made.height)) == (made.width, made.height)
-                && self.by == Upscaler::None
-            {
+            if self.is_nothing(resize, (made.width, made.height)) {
                 continue;
             }
             let mut last = before;
@@ -275,20 +333,49 @@ impl SdUpscale {
     pub(super) fn drawn_anew(&self, picture: &Picture, by: &mut impl DrawsParts) -> Result<Picture> {
         if self.params.redraw == RedrawMode::Grid {
             let grid = Grid::new(self.finished, self.tile, self.params.overlap as usize)?;
-            let tiles = grid.regions().zip(0..).map(|(region, more)| {
+            let tiles = grid.regions().enumerate().map(|(number, region)| {
                 let size = (region.width(), region.height());
-                let part = Part { size, padding: 0, blur: 0.0, strength: None, more };
+                let (prompt, more) = (self.prompt_of(Some(number)), number as u64);
+                let part = Part { size, padding: 0, blur: 0.0, strength: None, prompt, more };
                 by.part(&picture.cropped(region)?, None, &part)
             });
             return Ok(grid.combined(&tiles.collect::<Result<Vec<_>>>()?)?);
         }
         let mut made = picture.clone();
-        for (part, strength, blur) in self.parts()? {
+        for Own { part, strength, blur, tile } in self.parts()? {
             let mask = part.mask((made.width, made.height))?;
-            let part = Part { size: part.drawn, padding: part.padding, blur, strength, more: 0 };
+            let prompt = self.prompt_of(tile);
+            let part = Part { size: part.drawn, padding: part.padding, blur, strength, prompt, more: 0 };
             made = by.part(&made, Some(&mask), &part)?;
         }
         Ok(made)
+    }
+
+    fn prompt_of(&self, tile: Option<usize>) -> Option<&str> {
+        self.prompts.get(tile?)?.as_deref()
+    }
+}
+
+/// A tile or a seam.
+struct Own {
+    part: RedrawPart,
+    strength: Option<f64>,
+    /// Of its mask.
+    blur: f64,
+    /// Which tile it is, counted row by row.
+    tile: Option<usize>,
+}
+
+/// What a tile is told, if it is another than the request's.
+fn own_prompt((number, given): (usize, &String)) -> Result<Option<String>> {
+    let Wording { text, networks, .. } = Wording::of_prompt(given);
+    match networks.first() {
+        Some(network) => Err(Error::invalid(format!(
+            "sd_upscale.prompts[{number}]: names {}, and networks change all tiles; name it in prompt",
+            network.written
+        ))),
+        None if text.trim().is_empty() => Ok(None),
+        None => Ok(Some(text)),
     }
 }
 

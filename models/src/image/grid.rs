@@ -36,6 +36,11 @@ impl Grid {
         Ok(Self { size, tile: (across, down), overlap, lefts, tops })
     }
 
+    /// Tiles across and down.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.lefts.len(), self.tops.len())
+    }
+
     /// What each tile has of the picture, row by row.
     pub fn regions(&self) -> impl Iterator<Item = Region> {
         let (width, height) = self.tile;

@@ -73,8 +73,14 @@ enum Shape {
 
 impl Redraw {
     /// Tiles across and down.
-    fn counts(&self) -> (usize, usize) {
+    pub fn counts(&self) -> (usize, usize) {
         (self.size.0.div_ceil(self.tile.0.max(1)), self.size.1.div_ceil(self.tile.1.max(1)))
+    }
+
+    /// Which of the tiles one of them is, counted row by row.
+    pub fn place(&self, tile: &RedrawPart) -> usize {
+        let (columns, _) = self.counts();
+        tile.top / self.tile.1.max(1) * columns + tile.left / self.tile.0.max(1)
     }
 
     /// The tiles, in their order.

@@ -47,7 +47,8 @@ pub struct TextNeeds {
 
 impl TextNeeds {
     /// What they take, and others in second passes.
-    pub(super) fn before(&self, other: &Self) -> Self {
+    #[must_use]
+    pub fn before(&self, other: &Self) -> Self {
         let [wanted, unwanted] = self.tokens;
         // The contexts of both may be kept at once.
         let most = Contexts::KEPT - 2;

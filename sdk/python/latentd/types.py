@@ -247,6 +247,8 @@ class SdUpscale(TypedDict, total=False):
     as it is, and the others take Lanczos."""
     scale_factor: float
     """How many times as large; 2 if left out."""
+    prompts: List[str]
+    """Prompts of the tiles, row by row from the upper left, one for each; an empty one is the request's, as seams have it."""
     redraw: str
     """``"grid"`` (default): each tile from the enlarged picture, with the next seed, and put together; ``"linear"``: one after the
     other, each from what the picture has become; ``"chess"``: the same, every second one first; ``"none"``: the seams alone."""

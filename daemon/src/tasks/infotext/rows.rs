@@ -18,8 +18,8 @@ use super::told::{Told, ToldRewriting};
 use super::values::{
     background, backtrack, blob, colour, content, content_of, decoder, decoder_of, emphasis, emphasis_of,
     engines, engines_of, flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, plugins,
-    plugins_of, precision, precision_of, prompt, regions, regions_of, resize_mode, resize_mode_of, rng, side,
-    sides, size, truth, unless, upscaler, vae, whole, word,
+    plugins_of, precision, precision_of, prompt, prompts_of_tiles, prompts_of_tiles_of, regions, regions_of,
+    resize_mode, resize_mode_of, rng, side, sides, size, truth, unless, upscaler, vae, whole, word,
 };
 use super::versions;
 
@@ -461,6 +461,11 @@ static ROWS: &[Row] = &[
         "SD upscale scale factor",
         |told| sd_upscale(told).map(|sd| sd.scale_factor.to_string()),
         |told, text| number(text, 1.0..=8.0) => told.sd_upscale().scale_factor
+    ),
+    row!(
+        "SD upscale prompts",
+        |told| sd_upscale(told).and_then(|sd| prompts_of_tiles(&sd.prompts)),
+        |told, text| prompts_of_tiles_of(text) => told.sd_upscale().prompts
     ),
     row!(
         "Ultimate SD upscale upscaler",

@@ -139,6 +139,17 @@ pub(super) fn loras_of(text: &str) -> Option<Vec<LoraParams>> {
     (loras.len() <= 100 && loras.iter().all(can_be_asked_for)).then_some(loras)
 }
 
+/// Prompts of tiles.
+pub(super) fn prompts_of_tiles(prompts: &[String]) -> Option<String> {
+    if prompts.is_empty() { None } else { serde_json::to_string(prompts).ok() }
+}
+
+pub(super) fn prompts_of_tiles_of(text: &str) -> Option<Vec<String>> {
+    let prompts: Vec<String> = serde_json::from_str(text).ok()?;
+    let can_be_asked_for = |prompt: &String| prompt.chars().count() <= 200_000;
+    (prompts.len() <= 4096 && prompts.iter().all(can_be_asked_for)).then_some(prompts)
+}
+
 /// A region as it is told: its mask by its SHA-256.
 #[derive(Serialize, Deserialize)]
 struct ToldRegion {
@@ -215,7 +226,8 @@ pub(super) fn plugins_of(text: &str) -> Option<ReadPlugins> {
     Some(read)
 }
 
-pub(super) fn engines(engines: &[ToldEngine]) -> Option<String> {
+/// Engines, with their plugins and the versions of these.
+pub(in crate::tasks) fn engines(engines: &[ToldEngine]) -> Option<String> {
     if engines.is_empty() { None } else { serde_json::to_string(engines).ok() }
 }
 

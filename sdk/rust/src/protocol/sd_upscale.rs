@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A1111's script "SD upscale", and the extension "Ultimate SD upscale". The picture is made larger by an upscaler, and drawn anew in
-/// tiles of the request's `width` and `height`. All is drawn, from one picture, by one prompt, each batch of `n_iter` with the next
-/// seed.
+/// tiles of the request's `width` and `height`. All is drawn, from one picture, by one prompt if tiles have none of their own, each
+/// batch of `n_iter` with the next seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SdUpscaleParams {
@@ -16,6 +16,11 @@ pub struct SdUpscaleParams {
     /// How many times as large. With "grid" sides come down to what 8 divides, with the others up to what 64 does.
     #[schemars(range(min = 1.0, max = 8.0))]
     pub scale_factor: f64,
+    /// Prompts of the tiles, row by row from the upper left, one for each; an empty one is the request's, as seams have it. Styles are
+    /// not put around them, and networks (`<lora:…>`) are named in the request's, for all tiles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096), inner(length(max = 200_000)))]
+    pub prompts: Vec<String>,
     /// How the tiles are drawn.
     pub redraw: RedrawMode,
     /// With "grid": pixels over which tiles fade into one another.
@@ -108,6 +113,7 @@ impl Default for SdUpscaleParams {
         Self {
             upscaler: "None".into(),
             scale_factor: 2.0,
+            prompts: vec![],
             redraw: RedrawMode::Grid,
             overlap: 64,
             padding: 32,
