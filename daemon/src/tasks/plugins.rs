@@ -275,12 +275,16 @@ pub(super) fn told(told: Txt2ImgParams, plugins: &JobPlugins) -> Txt2ImgParams {
 
 /// What pictures tell of engines that had a hand in them; those that the request itself names only if `all` did.
 pub(super) fn told_engines(plugins: &JobPlugins, all: bool) -> Vec<ToldEngine> {
-    let told = |engine: &Engine| ToldEngine {
+    let left_out = if all { 0 } else { plugins.named };
+    plugins.engines.iter().skip(left_out).map(told_engine).collect()
+}
+
+/// What a picture tells of an engine.
+pub(super) fn told_engine(engine: &Engine) -> ToldEngine {
+    ToldEngine {
         kind: engine.kind.name().to_owned(),
         name: engine.entry.clone(),
         plugin: engine.plugin().to_owned(),
         version: engine.version().to_owned(),
-    };
-    let left_out = if all { 0 } else { plugins.named };
-    plugins.engines.iter().skip(left_out).map(told).collect()
+    }
 }

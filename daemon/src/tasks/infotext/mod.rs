@@ -15,6 +15,7 @@ mod versions;
 pub(super) use foreign::infotext;
 pub(super) use rows::{is_own_key, read, write};
 pub(super) use told::{Named, Told, ToldEngine, ToldRewriting, blurs, told_outpaint};
+pub(super) use values::engines;
 
 #[cfg(test)]
 mod examples;

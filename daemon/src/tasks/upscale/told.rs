@@ -3,6 +3,8 @@
 use latentd_models::image::{Beside, Infotext, Resize, read_icc, read_texts};
 
 use super::super::given::{Given, wrong};
+use super::super::infotext;
+use super::super::plugins::told_engine;
 use super::plan::{Plan, Shape};
 use crate::error::Result;
 
@@ -53,6 +55,10 @@ impl Plan {
             if let Some(weight) = restorer.weight {
                 tell(&format!("{name} weight"), thousandths(weight));
             }
+        }
+        let engines: Vec<_> = self.engines().iter().map(told_engine).collect();
+        if let Some(engines) = infotext::engines(&engines) {
+            tell("Postprocess engines", engines);
         }
         pairs
     }
