@@ -1635,7 +1635,10 @@ typedef struct latentd_engine_run {
     latentd_handle image;
     /* An image of one channel as large; 0: none. */
     latentd_handle mask;
-    /* Wanted, in pixels; 0: the engine's choice. */
+    /*
+     Wanted, in pixels; 0: the engine's choice. An upscaler goes over the image until it is as large, three times at most, and
+     Lanczos does the rest.
+     */
     uint32_t width;
     /* As `width`. */
     uint32_t height;
@@ -1643,7 +1646,10 @@ typedef struct latentd_engine_run {
     double strength;
     /* 0…1; what scores below is left out. */
     double threshold;
-    /* MessagePack, a map of more; may be empty. */
+    /*
+     MessagePack, a map of more; may be empty. Of an upscaler whoever runs it may say `tile` and `overlap` (pixels; its own
+     otherwise) and `share` (0…1 of the work of who asks, whose progress is told tile by tile); it does not see these itself.
+     */
     struct latentd_bytes params;
 } latentd_engine_run;
 

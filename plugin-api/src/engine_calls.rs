@@ -141,7 +141,8 @@ impl<'a> EngineCall<'a> {
         Self { mask: mask.handle, ..self }
     }
 
-    /// The wanted size in pixels; 0 is the engine's choice.
+    /// The wanted size in pixels; 0 is the engine's choice. An upscaler goes over the picture until it is as large, three times at
+    /// most, and Lanczos does the rest.
     pub fn size(self, width: u32, height: u32) -> Self {
         Self { size: (width, height), ..self }
     }

@@ -77,6 +77,7 @@ mod submit;
 mod tags;
 mod upscale;
 mod upscaler;
+mod upscaler_post;
 mod vae;
 mod validate;
 mod weaker;

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use latentd_client::protocol::{
-    ErrorName, OutputFormat, OutputParams, Precision, Txt2ImgParams, Txt2ImgResult,
+    ErrorName, ImageIn, OutputFormat, OutputParams, Precision, Txt2ImgParams, Txt2ImgResult, UpscaleParams,
+    UpscaleResult,
 };
+use latentd_models::image::{Channels, Picture};
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Daemon, Options, fixtures, program, refused, small, within};
@@ -15,7 +17,7 @@ use crate::plugin_library::{build_rust, folder_of, install};
 use crate::reference::{LEAST_DECIBELS, decibels};
 use crate::vae::{models, taesd, write};
 
-fn library() -> &'static [u8] {
+pub(crate) fn library() -> &'static [u8] {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     BUILT.get_or_init(|| {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
@@ -26,7 +28,7 @@ fn library() -> &'static [u8] {
 const SETTINGS: &str = "[plugins.upscaler.settings]\ntile = 48\noverlap = 6\n";
 
 /// A library with upscalers where A1111 has them, and elsewhere, and files that are none.
-fn library_of_models() -> tempfile::TempDir {
+pub(crate) fn library_of_models() -> tempfile::TempDir {
     let folder = models();
     let copy = |from: &str, to: &str| {
         let to = folder.path().join(to);
@@ -45,7 +47,7 @@ fn library_of_models() -> tempfile::TempDir {
     folder
 }
 
-fn start(models: &Path, environment: &[(&str, &str)]) -> Daemon {
+pub(crate) fn start(models: &Path, environment: &[(&str, &str)]) -> Daemon {
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let daemon = Daemon::with(Options {
         models: Some(models.to_owned()),
@@ -55,6 +57,21 @@ fn start(models: &Path, environment: &[(&str, &str)]) -> Daemon {
     });
     install(&daemon, "upscaler.so", library());
     daemon
+}
+
+/// In a process of its own, within the daemon, and on a device with memory of its own.
+pub(crate) fn everywhere(models: &Path) -> [(&'static str, Daemon); 3] {
+    let inline = Daemon::with(Options {
+        models: Some(models.to_owned()),
+        config: format!("{SETTINGS}[plugins.upscaler]\nisolation = \"inline\"\n"),
+        ..Options::default()
+    });
+    install(&inline, "upscaler.so", library());
+    [
+        ("apart", start(models, &[])),
+        ("inline", inline),
+        ("device", start(models, &[("LATENTD_DEVICE", "fake")])),
+    ]
 }
 
 fn hires(upscaler: &str) -> Txt2ImgParams {
@@ -164,13 +181,74 @@ async fn what_is_no_upscaler_is_refused_as_it_is_submitted() {
 }
 
 #[tokio::test]
-async fn a_device_with_memory_of_its_own_gives_the_same_bytes() {
+async fn wherever_the_plugin_and_the_network_run_they_give_the_same_bytes() {
     let models = library_of_models();
-    let (here, there) = (start(models.path(), &[]), start(models.path(), &[("LATENTD_DEVICE", "fake")]));
+    let daemons = everywhere(models.path());
+    let [(_, here), others @ ..] = &daemons;
     for name in ["R-ESRGAN 2x+", "4x_Small"] {
-        let drawn = draw(&here, &hires(name)).await;
-        assert!(pixels(&draw(&there, &hires(name)).await) == pixels(&drawn), "{name}");
-        assert!(pixels(&draw(&here, &hires("Lanczos")).await) != pixels(&drawn), "{name}");
+        let drawn = draw(here, &hires(name)).await;
+        assert!(pixels(&draw(here, &hires("Lanczos")).await) != pixels(&drawn), "{name}");
+        let larger = enlarged(here, name, Channels::Rgba).await;
+        for (place, daemon) in others {
+            assert!(
+                pixels(&draw(daemon, &hires(name)).await) == pixels(&drawn),
+                "{name}: hr_upscaler, {place}"
+            );
+            let there = enlarged(daemon, name, Channels::Rgba).await;
+            assert!(there.images[0].raw == larger.images[0].raw, "{name}: image.upscale, {place}");
+        }
+    }
+}
+
+/// A picture of 40x24 made four times as large.
+async fn enlarged(daemon: &Daemon, name: &str, channels: Channels) -> UpscaleResult {
+    let pixels = (0..40 * 24 * channels.count()).map(|at| (at * 7919 % 251) as u8).collect();
+    let picture = Picture { width: 40, height: 24, channels, pixels };
+    let params = UpscaleParams {
+        scale: Some(4.0),
+        output: OutputParams { format: OutputFormat::Raw, dir: None },
+        ..UpscaleParams::new(ImageIn::png(picture.to_png().expect("encodes")), name)
+    };
+    within(daemon.client().await.upscale(&params)).await.expect("made")
+}
+
+#[tokio::test]
+async fn image_upscale_runs_networks_and_tells_whose_they_are() {
+    let models = library_of_models();
+    let daemon = start(models.path(), &[]);
+    for channels in [Channels::Grey, Channels::Rgb, Channels::Rgba] {
+        let made = enlarged(&daemon, "4x_Small", channels).await;
+        let image = &made.images[0];
+        assert_eq!((image.width, image.height), (160, 96));
+        assert_eq!(image.channels, Some(channels.count() as u32));
+        assert!(made.plugin_timings.contains_key("upscaler"), "{:?}", made.plugin_timings);
+        let text = image.infotext.as_deref().expect("told");
+        for words in [
+            "Postprocess upscaler: 4x_Small",
+            "Postprocess engines: ",
+            "\\\"name\\\":\\\"4x_Small\\\"",
+            "\\\"plugin\\\":\\\"upscaler\\\",\\\"version\\\":\\\"1.0.0\\\"",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+    // What needs no plugin tells none.
+    let made = enlarged(&daemon, "Lanczos", Channels::Rgb).await;
+    assert!(!made.images[0].infotext.as_ref().expect("told").contains("engines"));
+    // Files that are none are refused here as elsewhere.
+    let client = daemon.client().await;
+    let image = || ImageIn::raw(vec![0; 8 * 8 * 3], 8, 8, 3);
+    for (name, error, words) in [
+        ("nan", ErrorName::Model, "tensor body.0.bias holds NaN or infinite weights"),
+        ("unknown", ErrorName::Model, "is no network that this version of latentd runs by itself"),
+        (
+            "decoder",
+            ErrorName::NotFound,
+            "upscaler_1: 'decoder' is not known; known: None, Lanczos, Nearest, 4x_Small",
+        ),
+    ] {
+        let text = refused(within(client.upscale(&UpscaleParams::new(image(), name))).await, error);
+        assert!(text.contains(words), "{name}: {text}");
     }
 }
 

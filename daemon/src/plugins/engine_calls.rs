@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::engine_kinds::Kind;
 use super::objects::{Content, Image};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::Lease;
 
 /// An engine that somebody will run.
@@ -63,8 +65,40 @@ pub(super) struct Answered {
     pub data: Vec<u8>,
 }
 
+/// What an upscaler may be told in `params`; it does not see it itself.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UpscalerWish {
+    /// Sides of tiles, where they are not to be its own.
+    pub tile: Option<u32>,
+    /// Pixels that they share, likewise.
+    pub overlap: Option<u32>,
+    /// The share of its work that this is to whoever asks, told tile by tile.
+    pub share: f64,
+}
+
+impl Asked {
+    /// What an upscaler is told beside the picture and a size; nothing of another kind.
+    pub(super) fn upscaler_wish(&self) -> Result<UpscalerWish> {
+        if self.kind != Kind::Upscaler || self.params.is_empty() {
+            return Ok(UpscalerWish::default());
+        }
+        let wish: UpscalerWish = rmp_serde::from_slice(&self.params)
+            .map_err(|error| Error::invalid(format!("params of the upscaler '{}': {error}", self.entry)))?;
+        if !(0.0..=1.0).contains(&wish.share) {
+            return Err(Error::invalid(format!("share is {}; 0 to 1 is meant", wish.share)));
+        }
+        Ok(wish)
+    }
+}
+
 /// Who has engines, or finds them.
 pub(super) trait RunsEngines {
     /// Runs one on a whole picture, tile by tile where it is to be.
-    fn run(&self, asked: &Asked) -> Result<Answered>;
+    fn run(&self, asked: &Asked) -> Result<Answered> {
+        self.run_telling(asked, &|_| ())
+    }
+
+    /// The same; after each tile of an upscaler it is `told` which share is done.
+    fn run_telling(&self, asked: &Asked, told: &dyn Fn(f64)) -> Result<Answered>;
 }

@@ -51,22 +51,8 @@ impl Resize {
 
     /// The sizes of what an upscaler is given that makes pictures `by` times as large, one after the other.
     pub fn rounds(&self, size: (usize, usize), by: usize) -> Vec<(usize, usize)> {
-        let (wide, high) = self.filled(size);
         let is_same = (self.scale(size) - 1.0).abs() < f64::EPSILON;
-        let (mut rounds, mut at) = (vec![], size);
-        while rounds.len() < MOST_ROUNDS {
-            let is_there = at.0 >= wide && at.1 >= high;
-            // One that makes nothing larger has its way once.
-            if is_there && !(is_same && rounds.is_empty()) {
-                break;
-            }
-            rounds.push(at);
-            if by == 1 {
-                break;
-            }
-            at = (at.0.saturating_mul(by), at.1.saturating_mul(by));
-        }
-        rounds
+        upscaler_rounds(size, self.filled(size), by, is_same)
     }
 
     /// What a filter makes of it before that is brought to [`Self::filled`]; the size itself if it is left to that.
@@ -79,6 +65,29 @@ impl Resize {
         let side = |side: usize, filled: usize| ((side as f64 * scale) as usize).max(filled);
         (side(wide, width), side(high, height))
     }
+}
+
+/// The sizes of what an upscaler is given that makes pictures `by` times as large, one after the other, until they are as large as
+/// `to`; it has its way once where the size `is_same`.
+pub fn upscaler_rounds(
+    from: (usize, usize),
+    (wide, high): (usize, usize),
+    by: usize,
+    is_same: bool,
+) -> Vec<(usize, usize)> {
+    let (mut rounds, mut at) = (vec![], from);
+    while rounds.len() < MOST_ROUNDS {
+        let is_there = at.0 >= wide && at.1 >= high;
+        if is_there && !(is_same && rounds.is_empty()) {
+            break;
+        }
+        rounds.push(at);
+        if by == 1 {
+            break;
+        }
+        at = (at.0.saturating_mul(by), at.1.saturating_mul(by));
+    }
+    rounds
 }
 
 impl<S: Sample> Picture<S> {

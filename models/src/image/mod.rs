@@ -38,7 +38,7 @@ mod webp;
 pub use beside::Beside;
 pub(crate) use convert::picture_to_tensor;
 pub use convert::tensor_to_image;
-pub use extras::Resize;
+pub use extras::{Resize, upscaler_rounds};
 pub use fit::Fit;
 pub use header::{Channels, PictureFormat, PictureHeader};
 pub use icc::read_icc;

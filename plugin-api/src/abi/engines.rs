@@ -68,7 +68,8 @@ pub struct latentd_engine_run {
     pub image: latentd_handle,
     /// An image of one channel as large; 0: none.
     pub mask: latentd_handle,
-    /// Wanted, in pixels; 0: the engine's choice.
+    /// Wanted, in pixels; 0: the engine's choice. An upscaler goes over the image until it is as large, three times at most, and
+    /// Lanczos does the rest.
     pub width: u32,
     /// As `width`.
     pub height: u32,
@@ -76,7 +77,8 @@ pub struct latentd_engine_run {
     pub strength: f64,
     /// 0…1; what scores below is left out.
     pub threshold: f64,
-    /// MessagePack, a map of more; may be empty.
+    /// MessagePack, a map of more; may be empty. Of an upscaler whoever runs it may say `tile` and `overlap` (pixels; its own
+    /// otherwise) and `share` (0…1 of the work of who asks, whose progress is told tile by tile); it does not see these itself.
     pub params: latentd_bytes,
 }
 

@@ -1,14 +1,17 @@
 //! upscaler: each upscaler of the library is an engine. The host runs its network, cuts pictures into tiles and puts them together;
-//! what is here says how.
+//! what is here says how. Named in a request's `plugins`, it makes what was drawn larger.
 
 mod described;
+mod post;
 
 use std::cell::RefCell;
 
 use described::Described;
 use latentd_plugin_api::{
-    Entry, Error, File, Job, Network, Plugin, Result, Tensor, Upscaler, UpscalerFacts, Upscaling, export,
+    Batch, BatchPost, Entry, Error, File, Job, JobPlan, Network, Plan, Plugin, Result, Tensor, Upscaler,
+    UpscalerFacts, Upscaling, export,
 };
+use post::Wish;
 use serde::Deserialize;
 
 /// Pixels that a picture is reckoned with that is not cut.
@@ -20,14 +23,30 @@ struct Settings {
     overlap: u32,
 }
 
-/// The networks of a job that were opened so far, with the colours that they take.
-struct Upscalers(RefCell<Vec<(File, Network, usize)>>);
+struct Upscalers {
+    /// The networks of a job that were opened so far, with the colours that they take.
+    networks: RefCell<Vec<(File, Network, usize)>>,
+    /// What is to be made of pictures that were drawn.
+    wish: Wish,
+}
 
-export!(Upscalers, "../upscaler.toml", [], engines: [Upscaler]);
+export!(Upscalers, "../upscaler.toml", [JobPlan, BatchPost], engines: [Upscaler]);
 
 impl Plugin for Upscalers {
-    fn new(_job: &Job<'_>) -> Result<Self> {
-        Ok(Self(RefCell::default()))
+    fn new(job: &Job<'_>) -> Result<Self> {
+        Ok(Self { networks: RefCell::default(), wish: job.params()? })
+    }
+}
+
+impl JobPlan for Upscalers {
+    fn plan(job: &Job<'_>, plan: &Plan<'_>) -> Result<bool> {
+        post::plan(job, plan)
+    }
+}
+
+impl BatchPost for Upscalers {
+    fn batch_post(&self, stage: &Batch<'_>) -> Result<()> {
+        self.wish.apply(stage)
     }
 }
 
@@ -72,13 +91,13 @@ impl Upscalers {
     /// That of an entry, opened once.
     fn network(&self, run: &Upscaling<'_>) -> Result<(Network, usize)> {
         let (file, call) = (file(run.file)?, run.call());
-        let known = self.0.borrow().iter().find(|(own, ..)| *own == file).copied();
+        let known = self.networks.borrow().iter().find(|(own, ..)| *own == file).copied();
         if let Some((_, network, colours)) = known {
             return Ok((network, colours));
         }
         let Described { colours, .. } = Described::of(call.describe_network(file)?)?;
         let network = call.open_network(file)?;
-        self.0.borrow_mut().push((file, network, colours));
+        self.networks.borrow_mut().push((file, network, colours));
         Ok((network, colours))
     }
 }

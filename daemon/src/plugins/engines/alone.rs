@@ -6,7 +6,7 @@ use latentd_models::image::{Picture, Sample, Tiling};
 
 use super::engine::Engine;
 use super::running::{Engines, JobOf};
-use super::upscale::{bytes_on_the_way, upscale_to};
+use super::upscale::{bytes_on_the_way, upscale_rounds};
 use crate::error::{Error, Result};
 use crate::plugins::artifact::Artifact;
 use crate::plugins::call::Job;
@@ -64,16 +64,16 @@ impl<'a> Alone<'a> {
         Self(Engines::new(JobOf { method, request, pictures, batch: 1, engines, depth: 0 }, job))
     }
 
-    /// A picture once larger, and brought to this size; the result is counted by whoever asks. `told` is told after each tile how
-    /// many are done.
+    /// A picture larger, one time after the other of the sizes of `rounds`, and brought to this size; what is made is counted by
+    /// whoever asks. `told` is told after each tile how many are done.
     pub(crate) fn upscaled<S: Sample>(
         &self,
         with: (&Engine, Tiling),
         picture: &Picture<S>,
-        size: (usize, usize),
+        rounds: (&[(usize, usize)], (usize, usize)),
         told: &mut dyn FnMut(usize),
     ) -> Result<Picture<S>> {
-        upscale_to(&self.0, with, picture, size, &mut |done, _| told(done))
+        upscale_rounds(&self.0, with, picture, rounds, &mut |done, _| told(done))
     }
 
     /// A picture with its faces restored; its opacity stays. `params` are MessagePack, a map.

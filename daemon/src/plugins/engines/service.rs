@@ -13,7 +13,7 @@ use crate::plugins::host::bytes;
 use crate::plugins::objects::Content;
 
 impl RunsEngines for Engines<'_> {
-    fn run(&self, asked: &Asked) -> Result<Answered> {
+    fn run_telling(&self, asked: &Asked, told: &dyn Fn(f64)) -> Result<Answered> {
         let is_it = |engine: &&Engine| engine.kind == asked.kind && engine.entry == asked.entry;
         let engine = self.of.engines.iter().find(is_it).ok_or_else(|| {
             let (kind, entry) = (asked.kind.name(), &asked.entry);
@@ -23,7 +23,20 @@ impl RunsEngines for Engines<'_> {
             Error::not_found(text)
         })?;
         if engine.kind == Kind::Upscaler {
-            let image = upscale_image(self, engine, &asked.image)?;
+            let wish = asked.upscaler_wish()?;
+            let given = |side: Option<u32>| side.map(|side| side as usize);
+            let tiling = engine.tiling(given(wish.tile), given(wish.overlap))?;
+            let wanted = match (asked.width as usize, asked.height as usize) {
+                (0, 0) => None,
+                (width, height) if width > 0 && height > 0 => Some((width, height)),
+                (width, height) => {
+                    let text =
+                        format!("{}: wanted are {width}x{height}; give both sides, or none", engine.at());
+                    return Err(Error::invalid(text));
+                }
+            };
+            let mut tell = |done: usize, all: usize| told(done as f64 / all.max(1) as f64);
+            let image = upscale_image(self, (engine, tiling), &asked.image, wanted, &mut tell)?;
             return Ok(Answered { image: Some(image), ..Answered::default() });
         }
         let bytes_of = asked.image.pixels.len() * if engine.as_float { 8 } else { 2 };

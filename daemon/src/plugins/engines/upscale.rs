@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use latentd_models::Tensor;
 use latentd_models::image::{
-    Channels, Filter, LONGEST_SIDE, MOST_PIXELS, Picture, Sample, StretchRows, Tiling,
+    Channels, Filter, LONGEST_SIDE, MOST_PIXELS, Picture, Sample, StretchRows, Tiling, upscaler_rounds,
 };
 
 use super::engine::Engine;
@@ -30,7 +30,12 @@ pub(in crate::plugins) fn upscale(
 
 /// Refuses what would be larger than any picture may be.
 fn check_sides(engine: &Engine, (width, height): (usize, usize)) -> Result<()> {
-    let (wide, high) = (width.saturating_mul(engine.scale()), height.saturating_mul(engine.scale()));
+    let made = (width.saturating_mul(engine.scale()), height.saturating_mul(engine.scale()));
+    check_size(engine, (width, height), made)
+}
+
+/// Likewise, of this size.
+fn check_size(engine: &Engine, (width, height): (usize, usize), (wide, high): (usize, usize)) -> Result<()> {
     if wide.max(high) <= LONGEST_SIDE && wide.saturating_mul(high) <= MOST_PIXELS {
         return Ok(());
     }
@@ -123,11 +128,51 @@ pub(in crate::plugins) fn upscale_to<S: Sample>(
     Ok(Picture { width: size.0, height: size.1, channels, pixels })
 }
 
-/// The same of an image.
-pub(super) fn upscale_image(engines: &Engines<'_>, engine: &Engine, image: &Image) -> Result<Image> {
+/// One time after the other, of these sizes, and the last time to `size`; by Lanczos if it has nothing to do. `told` is told how many
+/// tiles of all are done.
+pub(super) fn upscale_rounds<S: Sample>(
+    engines: &Engines<'_>,
+    (engine, tiling): (&Engine, Tiling),
+    picture: &Picture<S>,
+    (rounds, size): (&[(usize, usize)], (usize, usize)),
+    told: &mut dyn FnMut(usize, usize),
+) -> Result<Picture<S>> {
+    let parts = if picture.channels == Channels::Rgba { 2 } else { 1 };
+    let tiles = |round: &(usize, usize)| parts * tiling.count(round.0, round.1);
+    let all = rounds.iter().map(tiles).sum();
+    let (mut made, mut before): (Option<Picture<S>>, usize) = (None, 0);
+    for (number, round) in rounds.iter().enumerate() {
+        let to = rounds.get(number + 1).copied().unwrap_or(size);
+        let of = made.as_ref().unwrap_or(picture);
+        let mut tell = |done: usize, _: usize| told(before + done, all);
+        made = Some(upscale_to(engines, (engine, tiling), of, to, &mut tell)?);
+        before += tiles(round);
+    }
+    let (width, height) = size;
+    made.map_or_else(|| Ok(picture.resized(width, height, Filter::Lanczos)?), Ok)
+}
+
+/// An image once over, or as large as is wanted.
+pub(super) fn upscale_image(
+    engines: &Engines<'_>,
+    (engine, tiling): (&Engine, Tiling),
+    image: &Image,
+    wanted: Option<(usize, usize)>,
+    told: &mut dyn FnMut(usize, usize),
+) -> Result<Image> {
+    let from = (image.width, image.height);
+    let by = engine.scale();
+    let size = wanted.unwrap_or((from.0.saturating_mul(by), from.1.saturating_mul(by)));
+    check_size(engine, from, size)?;
+    let rounds = if wanted.is_some() { upscaler_rounds(from, size, by, from == size) } else { vec![from] };
+    // The picture itself, those on the way, and the result.
+    let areas = rounds.iter().chain([&size]).map(|(wide, high)| wide.saturating_mul(*high));
+    let bytes = areas.sum::<usize>().saturating_mul(image.channels);
+    let _room = engines.job.reserve(bytes as u64, engine.plugin())?;
     let (width, height) = (image.width as u32, image.height as u32);
     let picture = Picture::from_raw(image.pixels.to_vec(), width, height, image.channels as u32)?;
-    let Picture { width, height, channels, pixels } = upscale(engines, engine, &picture, &mut |_, _| ())?;
+    let made = upscale_rounds(engines, (engine, tiling), &picture, (&rounds, size), told)?;
+    let Picture { width, height, channels, pixels } = made;
     Ok(Image { width, height, channels: channels.count(), pixels: Arc::new(pixels) })
 }
 

@@ -111,7 +111,8 @@ unsafe extern "C" fn run(
         let (Some(asked), Some(mut told)) = (asked, told) else { return misuse("run or result is null") };
         // SAFETY: the plugin lends texts and bytes.
         let asked = call.with(|state| unsafe { read(&asked, state) })?;
-        let Answered { image, mut detections, data } = engines.run(&asked)?;
+        let tell = call.telling(asked.upscaler_wish()?.share);
+        let Answered { image, mut detections, data } = engines.run_telling(&asked, &tell)?;
         // Who asked has it counted from here on.
         for found in &mut detections {
             found.room = None;

@@ -115,23 +115,10 @@ pub(in crate::tasks) fn filled<S: Sample>(
         }
         By::Engine(engine, tiling) => {
             let rounds = resize.rounds(size, engine.scale());
-            let (mut made, mut before): (Option<Picture<S>>, usize) = (None, 0);
-            for round in 1..=rounds.len() {
-                let to = rounds.get(round).copied().unwrap_or((wide, high));
-                let of = made.as_ref().unwrap_or(picture);
-                let mut last = before;
-                let mut tell = |done: usize| {
-                    last = before + done;
-                    told(last);
-                };
-                made = Some(alone.upscaled((engine, tiling), of, to, &mut tell)?);
-                before = last;
+            let made = alone.upscaled((engine, tiling), picture, (&rounds, (wide, high)), told)?;
+            if rounds.is_empty() {
+                told(1);
             }
-            if let Some(made) = made {
-                return Ok(made);
-            }
-            let made = finished(picture)?;
-            told(1);
             Ok(made)
         }
     }
