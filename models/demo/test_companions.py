@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import judge  # noqa: E402
 import scenes  # noqa: E402
-from companions import edges, masks, styles  # noqa: E402
+from companions import edges, masks, patches, styles  # noqa: E402
 
 
 def sample(count, kind=None, seed=17):
@@ -88,6 +88,36 @@ def test_agreement_of_edges():
     assert edges.agreement(np.roll(first, 1, 0), first) == 1
     assert edges.agreement(second, first) < 0.5
     assert edges.agreement(np.zeros_like(first), first) == 0
+
+
+def test_patches_are_drawn_again_alike_and_held_out():
+    large, small = patches.pair(192, 3, 5)
+    assert large.shape == (192, 192, 3) and small.shape == (48, 48, 3) and large.dtype == small.dtype == np.uint8
+    assert np.array_equal(patches.pair(192, 3, 5)[0], large)
+    assert not np.array_equal(patches.pair(192, 3, 6)[0], large)
+    wanted, smaller = patches.exam(3)
+    assert wanted.shape == (3, 256, 256, 3) and smaller.shape == (3, 64, 64, 3)
+    # What is drawn whole, at its own size, is what the scene draws.
+    scene = sample(1, "one")[0]
+    whole = np.clip(patches.enlarged(scene, 1.0, 0, 0, scenes.SIZE) + 0.5, 0, 255).astype(np.uint8)
+    assert np.array_equal(whole, scenes.draw(scene))
+
+
+def test_spandrel_reads_the_upscaler_as_training_did():
+    torch = pytest.importorskip("torch")
+    spandrel = pytest.importorskip("spandrel")
+    from safetensors.torch import load_file
+
+    from companions.upscaler import Compact
+
+    path = Path(__file__).parent / "library" / "ESRGAN" / "latentd-demo-x4.safetensors"
+    found = spandrel.ModelLoader("cpu").load_from_file(path)
+    assert (found.scale, found.architecture.name) == (4, "RealESRGAN Compact")
+    ours = Compact()
+    ours.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    picture = torch.from_numpy(patches.exam(1)[1]).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        assert torch.allclose(found.model(picture), ours(picture), atol=1e-5)
 
 
 def a1111_takes(path):

@@ -23,11 +23,12 @@ from companions.embedding import Embedding
 from companions.hypernetwork import Hypernetwork
 from companions.inpainting import Inpainting
 from companions.lora import Lora
+from companions.upscaler import Upscaler
 from companions.velocity import Velocity
 from team import Team
 
-KINDS = {kind.NAME: kind for kind in (Lora, Embedding, Hypernetwork, ControlNet, Velocity, Inpainting)}
-LARGEST_FILE = {"lora": 1_000_000, "embedding": 1_000_000, "hypernetwork": 1_000_000}
+KINDS = {kind.NAME: kind for kind in (Lora, Embedding, Hypernetwork, ControlNet, Velocity, Inpainting, Upscaler)}
+LARGEST_FILE = {"lora": 1_000_000, "embedding": 1_000_000, "hypernetwork": 1_000_000, "upscaler": 110_000}
 # The base, its companions, and the pictures and logs of both.
 LARGEST_TOGETHER = 45_000_000
 SHOWN = 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
@@ -13,7 +15,7 @@ import latentd
 import numpy as np
 import pytest
 from PIL import Image
-from companions import mascot, styles
+from companions import mascot, patches, styles
 from process import REPOSITORY, Daemon
 from scenes import Scene
 
@@ -44,10 +46,34 @@ def test_the_library_knows_them(client: latentd.Client) -> None:
         ("embedding", "zippy"): None,
         ("hypernetwork", "autumn"): None,
         ("lora", "pencil"): None,
+        ("upscaler", "latentd-demo-x4"): None,
     }
     assert problems == set()
     formats = [entry["format"] for entry in client.library.list("embedding")]
     assert sorted(formats) == ["pytorch", "safetensors"], "one as A1111 pickles it, and one in safetensors"
+
+
+#: Decibels by which the upscaler is nearer to held-out pictures than Lanczos, at least.
+NEARER = 3.0
+
+
+def test_the_upscaler_is_better_than_lanczos(client: latentd.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    # The plugin that runs it lies beside the program then.
+    subprocess.run(["cargo", "build", "--quiet", "-p", "latentd-upscaler"], cwd=REPOSITORY, check=True)
+    wanted, small = patches.exam(24)
+
+    def larger(upscaler: str) -> np.ndarray:
+        files = []
+        for picture in small:
+            file = io.BytesIO()
+            Image.fromarray(picture).save(file, "png")
+            files.append({"png": file.getvalue()})
+        made = client.upscale(images=files, upscaler_1=upscaler, scale=4)
+        return np.stack([np.asarray(Image.open(io.BytesIO(image.png))) for image in made.images])
+
+    ours, lanczos = (float(patches.psnr(larger(name), wanted).mean()) for name in ("latentd-demo-x4", "Lanczos"))
+    told(capsys, f"held-out pictures four times as large: {ours:.2f} dB, Lanczos {lanczos:.2f} dB")
+    assert ours >= lanczos + NEARER
 
 
 def test_the_v_variant_draws_what_the_prompt_says(

@@ -159,12 +159,14 @@ def test_every_block_runs_as_written(reader: Reader) -> None:
     for block in todo:
         reader.run(block)
     pictures = sorted(path.name for path in reader.folder.glob("*.png"))
-    assert {"blue.png", "circle.png", "shell.png", "pipe.png", "python.png", "regions.png", "rust.png"} < set(pictures)
-    assert len(pictures) == 8, f"Neovim's is missing or there are too many: {pictures}"
+    named = {"blue.png", "circle.png", "large.png", "shell.png", "pipe.png", "python.png", "regions.png", "rust.png"}
+    assert named < set(pictures)
+    assert len(pictures) == 9, f"Neovim's is missing or there are too many: {pictures}"
     for name in pictures:
         with Image.open(reader.folder / name) as picture:
             picture.load()
             assert picture.size[0] >= 64
+            assert (picture.size[0] == 512) == (name == "large.png")
 
 
 def test_links_lead_somewhere() -> None:
