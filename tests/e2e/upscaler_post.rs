@@ -77,6 +77,10 @@ async fn pictures_tell_of_it_and_repeat_it_and_so_does_img2img() {
         let there = draw(daemon, &with(plain(), &params)).await;
         assert!(decoded(&there.images[1]) == decoded(&drawn.images[1]), "{place}");
     }
+    let hires =
+        Txt2ImgParams { enable_hr: true, hr_upscaler: "R-ESRGAN 2x+".into(), ..with(plain(), &params) };
+    let hires = draw(here, &hires).await;
+    assert_eq!((hires.images[0].width, hires.images[0].height), (4 * 64, 4 * 64));
     let begun = Img2ImgParams {
         drawing: Txt2ImgParams { denoising_strength: Some(0.5), ..with(plain(), &params) },
         init_images: vec![ImageIn::png(file(&drawn.images[0]))],
@@ -150,7 +154,7 @@ async fn tiles_are_told_and_what_cannot_be_is_refused_as_it_is_submitted() {
     let output = OutputParams { format: OutputFormat::Raw, dir: None };
     let long = with(
         Txt2ImgParams { output, ..plain() },
-        json!({"upscaler_1": "4x_Small", "tile": 2, "overlap": 1, "scale": 16}),
+        &json!({"upscaler_1": "4x_Small", "tile": 2, "overlap": 1, "scale": 16}),
     );
     let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
     let drawing = within(client.txt2img_with(&long, |event| {

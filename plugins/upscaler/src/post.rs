@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What leaves a picture as it is.
 const NONE: &str = "None";
-/// How many times as large if nothing is said: A1111's.
+/// How many times as large if nothing is said, here and by hires fix: A1111's.
 const USUAL_SCALE: f64 = 2.0;
 /// What sides come down to multiples of, as in A1111's extras.
 const WHOLE: usize = 8;
@@ -37,7 +37,7 @@ struct Drawing {
     width: Option<usize>,
     height: Option<usize>,
     enable_hr: bool,
-    hr_scale: f64,
+    hr_scale: Option<f64>,
     hr_resize_x: usize,
     hr_resize_y: usize,
 }
@@ -93,7 +93,7 @@ impl Drawing {
             if self.hr_resize_x + self.hr_resize_y > 0 {
                 resized.max(side)
             } else {
-                (side as f64 * self.hr_scale) as usize
+                (side as f64 * self.hr_scale.unwrap_or(USUAL_SCALE)) as usize
             }
         };
         Some((up(width, self.hr_resize_x), up(height, self.hr_resize_y)))
