@@ -272,7 +272,10 @@ fn it_passes_validate() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("upscaler.so");
     fs::write(&path, library()).expect("written");
-    let output =
-        program(folder.path()).args(["plugins", "validate", "--seed", "1"]).arg(&path).output().expect("ran");
+    let output = program(folder.path())
+        .args(["plugins", "validate", "--seed", "1", "--params", r#"{"upscaler_1": "4x_Small"}"#])
+        .arg(&path)
+        .output()
+        .expect("ran");
     assert!(output.status.success(), "{output:?}");
 }

@@ -149,7 +149,7 @@ async fn tiles_are_told_and_what_cannot_be_is_refused_as_it_is_submitted() {
         ..Img2ImgParams::default()
     };
     let text = refused(within(client.img2img(&begun)).await, ErrorName::Plugin);
-    assert!(text.contains("batch.post") && text.contains("was wanted"), "{text}");
+    assert!(text.contains("batch.post") && text.contains("in the place of"), "{text}");
     // A job that is cancelled within it ends, and the next goes on.
     let output = OutputParams { format: OutputFormat::Raw, dir: None };
     let long = with(
