@@ -118,14 +118,6 @@ fn units(row: &Json) -> PluginParams {
     params(&json!({ "units": units }))
 }
 
-/// The beginning of a PNG of these sides, which is what is looked at as a request comes.
-fn header(width: u32, height: u32) -> Vec<u8> {
-    let chunk = [&b"IHDR"[..], &width.to_be_bytes(), &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
-    let mut crc = flate2::Crc::new();
-    crc.update(&chunk);
-    [&b"\x89PNG\r\n\x1a\n\0\0\0\r"[..], &chunk, &crc.sum().to_be_bytes()].concat()
-}
-
 /// Parameters whose pixels are bytes, which JSON has not.
 fn params(told: &Json) -> PluginParams {
     let PluginParams(map) = PluginParams::from_json(told.as_object().expect("an object").clone());
@@ -135,7 +127,7 @@ fn params(told: &Json) -> PluginParams {
 fn binary(value: Value) -> Value {
     let byte = |value: &Value| value.as_u64().and_then(|value| u8::try_from(value).ok()).expect("a byte");
     let entry = |(key, value): (Value, Value)| match value {
-        Value::Array(pixels) if matches!(key.as_str(), Some("raw" | "png")) => {
+        Value::Array(pixels) if key.as_str() == Some("raw") => {
             (key, Value::Binary(pixels.iter().map(byte).collect()))
         }
         value => (key, binary(value)),
@@ -290,13 +282,9 @@ async fn what_is_wrong_with_a_unit_is_said_as_the_request_comes() {
         let text = refused(within(client.txt2img(&of(unit.clone()))).await, name);
         assert!(text.contains(words), "{unit}: {text}");
     }
-    for (image, words) in
-        [(raw(&[], 0, 64, 3), "0"), (json!({ "png": header(10_000, 10_000) }), "10000x10000")]
-    {
-        let text =
-            refused(within(client.txt2img(&of(json!({ "image": image })))).await, ErrorName::InvalidParams);
-        assert!(text.contains("image") && text.contains(words), "{text}");
-    }
+    let empty = of(json!({ "image": raw(&[], 0, 64, 3) }));
+    let text = refused(within(client.txt2img(&empty)).await, ErrorName::InvalidParams);
+    assert!(text.contains("image"), "{text}");
     let mut nan = of(json!({}));
     let units = Value::Map(vec![("model".into(), "control-ldm".into()), ("weight".into(), f64::NAN.into())]);
     let units = PluginParams([("units".to_owned(), Value::Array(vec![units]))].into());
