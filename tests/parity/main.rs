@@ -26,6 +26,7 @@ mod prompts;
 mod redraw;
 mod refiner;
 mod resize_latents;
+mod restorers;
 mod samplers;
 mod schedules;
 mod schedules_of_prompts;

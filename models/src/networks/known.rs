@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::standalone::{Described, Entry, Find, Found, Standalone};
-use super::{controlnet, taesd, unet_alone, upscalers};
+use super::{controlnet, restorers, taesd, unet_alone, upscalers};
 use crate::error::Result;
 use crate::files::Tensors;
 use crate::nn::{Device, Precision};
 
 /// All of them. The first that takes a file has it.
-const KINDS: [Find; 9] = [
+const KINDS: [Find; 13] = [
     taesd::find,
     // Before the checkpoint that the oldest files have beside it.
     controlnet::find_controlnet,
@@ -20,6 +20,10 @@ const KINDS: [Find; 9] = [
     upscalers::find_span,
     upscalers::find_swinir,
     upscalers::find_dat,
+    restorers::find_gfpgan,
+    restorers::find_codeformer,
+    restorers::find_retinaface,
+    restorers::find_parsenet,
 ];
 
 /// A file's network.

@@ -415,24 +415,15 @@ fn set_wrap(levels: &mut [(Vec<Residual>, Option<Conv2d>)], wrap: Wrap) {
 #[derive(Clone)]
 struct Middle {
     block_1: Residual,
-    norm: GroupNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
+    attention: PixelAttention,
     block_2: Residual,
 }
 
 impl Middle {
     fn load(loader: &Loader, name: &str, channels: usize) -> Result<Self> {
-        let linear = |part: &str| Linear::load(loader, &format!("{name}.attn_1.{part}"), channels, channels);
         Ok(Self {
             block_1: Residual::load(loader, &format!("{name}.block_1"), channels, channels)?,
-            norm: GroupNorm::load(loader, &format!("{name}.attn_1.norm"), channels, Residual::EPSILON)?,
-            query: linear("q")?,
-            key: linear("k")?,
-            value: linear("v")?,
-            out: linear("proj_out")?,
+            attention: PixelAttention::load(loader, &format!("{name}.attn_1"), channels)?,
             block_2: Residual::load(loader, &format!("{name}.block_2"), channels, channels)?,
         })
     }
@@ -443,20 +434,45 @@ impl Middle {
     }
 
     fn forward(&self, device: &Device, x: Activations) -> Result<Activations> {
-        let x = self.block_1.forward(x)?;
+        let x = self.attention.forward(device, &self.block_1.forward(x)?)?;
+        self.block_2.forward(x)
+    }
+}
+
+/// Attention of one head over all pixels, and a way around.
+#[derive(Clone)]
+pub(super) struct PixelAttention {
+    norm: GroupNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+}
+
+impl PixelAttention {
+    pub(super) fn load(loader: &Loader, name: &str, channels: usize) -> Result<Self> {
+        let linear = |part: &str| Linear::load(loader, &format!("{name}.{part}"), channels, channels);
+        Ok(Self {
+            norm: GroupNorm::load(loader, &format!("{name}.norm"), channels, Residual::EPSILON)?,
+            query: linear("q")?,
+            key: linear("k")?,
+            value: linear("v")?,
+            out: linear("proj_out")?,
+        })
+    }
+
+    pub(super) fn forward(&self, device: &Device, x: &Activations) -> Result<Activations> {
         let (batch, height, width, channels) = x.dims4()?;
-        let h = self.norm.forward(&x)?.reshaped([batch, height * width, channels])?;
+        let h = self.norm.forward(x)?.reshaped([batch, height * width, channels])?;
         let keys = keys(device, &self.key.forward(&h)?, &self.value.forward(&h)?, 1)?;
         let h = attention(device, &self.query.forward(&h)?, &keys, false)?;
-        let h = self.out.forward_with(&h.reshaped([batch, height, width, channels])?, &Epilogue::add(&x))?;
-        drop(x);
-        self.block_2.forward(h)
+        self.out.forward_with(&h.reshaped([batch, height, width, channels])?, &Epilogue::add(x))
     }
 }
 
 /// Two convolutions and a way around.
 #[derive(Clone)]
-struct Residual {
+pub(super) struct Residual {
     norm_1: GroupNorm,
     conv_1: Conv2d,
     norm_2: GroupNorm,
@@ -465,9 +481,19 @@ struct Residual {
 }
 
 impl Residual {
-    const EPSILON: f32 = 1e-6;
+    pub(super) const EPSILON: f32 = 1e-6;
 
     fn load(loader: &Loader, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+        Self::load_around(loader, name, "nin_shortcut", (inputs, outputs))
+    }
+
+    /// Where the way around, which there is if channels change, is called `around`.
+    pub(super) fn load_around(
+        loader: &Loader,
+        name: &str,
+        around: &str,
+        (inputs, outputs): (usize, usize),
+    ) -> Result<Self> {
         let part = |part: &str| format!("{name}.{part}");
         Ok(Self {
             norm_1: GroupNorm::load(loader, &part("norm1"), inputs, Self::EPSILON)?,
@@ -475,7 +501,7 @@ impl Residual {
             norm_2: GroupNorm::load(loader, &part("norm2"), outputs, Self::EPSILON)?,
             conv_2: Conv2d::load(loader, &part("conv2"), ConvConfig::same(outputs, outputs))?,
             skip: (inputs != outputs)
-                .then(|| Linear::load(loader, &part("nin_shortcut"), inputs, outputs))
+                .then(|| Linear::load(loader, &part(around), inputs, outputs))
                 .transpose()?,
         })
     }
@@ -487,7 +513,7 @@ impl Residual {
 
     /// Takes its input, and names no intermediate twice: at full size each is the largest there is, and must be freed
     /// as soon as the next one is made.
-    fn forward(&self, x: Activations) -> Result<Activations> {
+    pub(super) fn forward(&self, x: Activations) -> Result<Activations> {
         let h = self.conv_1.forward_normed(&self.norm_1, &x, &Epilogue::default())?;
         let x = match &self.skip {
             Some(skip) => {

@@ -2,19 +2,14 @@
 
 use std::sync::Arc;
 
-use latentd_kernels::{PackError, Weights};
-
 use super::picture::{Bringing, back};
-use crate::error::{Error, Result, bail};
+use crate::error::{Result, bail};
 use crate::files::Tensors;
 use crate::networks::standalone::{Described, Entry, Found, Port, Side, Standalone};
+use crate::networks::wrapped::{check_finite, prefix};
 use crate::nn::backend::dry_run::dry_run;
 use crate::nn::{Activations, Device, Loader, Precision, Run, upload};
 use crate::tensor::Tensor;
-
-/// What trainers write before the names, of which the averaged weights are the better ones.
-const WRAPPERS: [&str; 7] =
-    ["", "params_ema.", "params-ema.", "params.", "state_dict.", "model_state_dict.", "module."];
 
 /// Sides of the picture that is tried out to reckon with memory: enough that borders count little, a multiple of all windows.
 const TRIED: usize = 64;
@@ -61,12 +56,6 @@ pub(in crate::networks) trait UpscalerNetwork: Sized + Send + Sync + 'static {
     fn forward(&self, x: Activations, device: &Device, run: &Run) -> Result<Activations>;
 }
 
-/// Where a file has a family's tensors.
-fn prefix<N: UpscalerNetwork>(file: &Tensors) -> Option<String> {
-    let ways = WRAPPERS.iter().flat_map(|wrapper| ["", "module."].map(|more| format!("{wrapper}{more}")));
-    ways.into_iter().find(|prefix| N::is_in(file, prefix))
-}
-
 /// A file's network before it is read.
 struct UpscalerFile<N: UpscalerNetwork> {
     described: Described,
@@ -78,7 +67,7 @@ struct UpscalerFile<N: UpscalerNetwork> {
 
 /// That of a file, if it is of this family.
 pub(super) fn find<N: UpscalerNetwork>(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    let prefix = prefix::<N>(file)?;
+    let prefix = prefix(file, N::is_in)?;
     Some(UpscalerFile::<N>::new(file, prefix).map(|found| Arc::new(found) as Arc<dyn Found>))
 }
 
@@ -130,17 +119,7 @@ impl<N: UpscalerNetwork> Found for UpscalerFile<N> {
     }
 
     fn check(&self, file: &Tensors) -> Result<()> {
-        let names = file.names_under(&self.prefix).into_iter();
-        let used = names.filter(|(name, _)| !N::may_be_left(name.strip_prefix(&self.prefix).unwrap_or(name)));
-        for (name, own) in used {
-            if let Some((dtype, bytes)) = file.weights(name)?
-                && !(Weights { dtype, bytes: &bytes }).all_finite()
-            {
-                let reason = format!("tensor {own} {}", PackError::NotFinite);
-                return Err(Error::model(file.path(), reason));
-            }
-        }
-        Ok(())
+        check_finite(file, &self.prefix, N::may_be_left)
     }
 
     fn open(&self, file: &Tensors, device: &Device, precision: Precision) -> Result<Arc<dyn Standalone>> {
