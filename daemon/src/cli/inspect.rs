@@ -138,6 +138,7 @@ fn name(kind: FileKind) -> &'static str {
         FileKind::ControlNet => "controlnet",
         FileKind::Upscaler => "upscaler",
         FileKind::Restorer => "restorer",
+        FileKind::FaceModel => "face_model",
         FileKind::Taesd => "taesd",
         FileKind::ClipVision => "clip_vision",
         FileKind::Safety => "safety",

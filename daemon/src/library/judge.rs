@@ -135,6 +135,7 @@ fn library_kind(kind: FileKind) -> Option<LibraryKind> {
         FileKind::ControlNet => Some(LibraryKind::Controlnet),
         FileKind::Upscaler => Some(LibraryKind::Upscaler),
         FileKind::Restorer => Some(LibraryKind::Restorer),
+        FileKind::FaceModel => Some(LibraryKind::FaceModel),
         FileKind::Taesd => Some(LibraryKind::Taesd),
         FileKind::ClipVision => Some(LibraryKind::ClipVision),
         FileKind::Safety => Some(LibraryKind::Safety),

@@ -218,6 +218,7 @@ impl Pinned {
                 LibraryKind::Upscaler => {
                     "; of upscalers it runs RRDBNet (ESRGAN, Real-ESRGAN, BSRGAN), compact Real-ESRGAN, SPAN, SwinIR and DAT"
                 }
+                LibraryKind::Restorer => "; of restorers it runs GFPGAN 1.2 to 1.4 and CodeFormer",
                 _ => "",
             };
             let text =

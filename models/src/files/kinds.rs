@@ -21,6 +21,8 @@ pub enum FileKind {
     Upscaler,
     /// A network that restores faces: GFPGAN, CodeFormer.
     Restorer,
+    /// A network that finds faces, or tells what of a face is what: `RetinaFace`, `ParseNet`.
+    FaceModel,
     /// A small decoder or encoder in a VAE's place.
     Taesd,
     /// The half of a CLIP that sees pictures.
@@ -92,6 +94,7 @@ pub(super) fn kinds(file: &Tensors) -> Vec<FileKind> {
         (FileKind::Hypernetwork, any(&is_of_hypernetwork)),
         (FileKind::Taesd, is_taesd(file)),
         (FileKind::Restorer, any(&is_of_restorer)),
+        (FileKind::FaceModel, any(&is_of_face_model)),
         (FileKind::Upscaler, any(&is_of_upscaler)),
         (FileKind::Safety, has("concept_embeds")),
         (
@@ -128,6 +131,12 @@ fn is_of_hypernetwork(name: &str) -> bool {
 fn is_of_restorer(name: &str) -> bool {
     let name = without_wrapper(name);
     name.starts_with("stylegan_decoder.") || name.starts_with("ft_layers.0.")
+}
+
+/// `RetinaFace`'s head for classes; what `ParseNet` tells the parts by.
+fn is_of_face_model(name: &str) -> bool {
+    let name = without_wrapper(name);
+    name == "ClassHead.0.conv1x1.weight" || name == "out_mask_conv.conv2d.weight"
 }
 
 /// ESRGAN's dense blocks by all their names, `SwinIR`'s and DAT's groups, SPAN's first block, the compact Real-ESRGAN.
@@ -197,7 +206,7 @@ mod tests {
     fn each_kind_is_told_by_its_names() {
         use FileKind as K;
         let one: &[usize] = &[1];
-        let rows: [(&[Named<'_>], &[FileKind]); 39] = [
+        let rows: [(&[Named<'_>], &[FileKind]); 42] = [
             (&[(FIRST, &[1, 4, 3, 3])], &[K::Checkpoint]),
             (
                 &[(FIRST, &[1, 4, 3, 3]), ("control_model.input_hint_block.0.weight", one)],
@@ -235,6 +244,9 @@ mod tests {
             (&[("state_dict.module.body.0.weight", one)], &[K::Upscaler]),
             (&[("block_1.c1_r.sk.weight", one)], &[K::Upscaler]),
             (&[("params_ema.stylegan_decoder.a", one)], &[K::Restorer]),
+            (&[("params_ema.ft_layers.0.norm1.weight", one)], &[K::Restorer]),
+            (&[("module.ClassHead.0.conv1x1.weight", one)], &[K::FaceModel]),
+            (&[("out_mask_conv.conv2d.weight", one)], &[K::FaceModel]),
             (&[("body.0.in_conv.weight", one), ("body.0.block1.weight", one)], &[K::ControlNet]),
             (&[("lora_controlnet", one)], &[K::ControlNet]),
             (&[("vision_model.embeddings.patch_embedding.weight", one)], &[K::ClipVision]),
