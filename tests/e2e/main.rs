@@ -66,6 +66,7 @@ mod refiner;
 mod regions;
 mod reload;
 mod residuals;
+mod restorer;
 mod rewrite;
 mod rust_plugin;
 mod same_bytes;

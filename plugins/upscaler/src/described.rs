@@ -1,4 +1,4 @@
-//! What the host says of a file's network, as far as it matters to an upscaler.
+//! What the host says of a file's network, as far as it matters to an upscaler or a restorer.
 
 use std::collections::BTreeMap;
 
@@ -48,6 +48,44 @@ impl Size {
     }
 }
 
+/// What `describe` of `network/draft-1` gives.
+fn told(map: &[u8]) -> Result<Told> {
+    rmp_serde::from_slice(map)
+        .map_err(|error| Error::failed(format!("what the host says of a network cannot be read: {error}")))
+}
+
+/// What a network is.
+pub fn kind(map: &[u8]) -> Result<String> {
+    Ok(told(map)?.kind)
+}
+
+/// A network that restores faces.
+pub struct FaceRestorer {
+    /// Sides of a face.
+    pub side: usize,
+    /// Whether it takes a weight.
+    pub is_weighted: bool,
+}
+
+impl FaceRestorer {
+    /// Of what `describe` of `network/draft-1` gives.
+    pub fn of(map: &[u8]) -> Result<Self> {
+        let told = told(map)?;
+        let is_weighted = told.kind == "codeformer";
+        let face = told.entries.get("").and_then(|whole| whole.inputs.first());
+        let side = face.and_then(|face| face.sizes.last()?.fixed());
+        match side {
+            Some(side) if is_weighted || told.kind == "gfpgan" => {
+                Ok(Self { side: side as usize, is_weighted })
+            }
+            _ => Err(Error::model(format!(
+                "it is a network of kind '{}', which restores no faces; GFPGAN 1.2 to 1.4 and CodeFormer are run",
+                told.kind
+            ))),
+        }
+    }
+}
+
 /// A network that makes pictures larger.
 pub struct Described {
     /// How many times as large both sides become.
@@ -59,9 +97,7 @@ pub struct Described {
 impl Described {
     /// Of what `describe` of `network/draft-1` gives.
     pub fn of(map: &[u8]) -> Result<Self> {
-        let told: Told = rmp_serde::from_slice(map).map_err(|error| {
-            Error::failed(format!("what the host says of a network cannot be read: {error}"))
-        })?;
+        let told = told(map)?;
         let none = || {
             let text = format!(
                 "it is a network of kind '{}', which makes no picture larger; an upscaler is needed: RRDBNet (ESRGAN, \

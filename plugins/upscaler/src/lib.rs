@@ -1,17 +1,20 @@
-//! upscaler: each upscaler of the library is an engine. The host runs its network, cuts pictures into tiles and puts them together;
-//! what is here says how. Named in a request's `plugins`, it makes what was drawn larger.
+//! upscaler: each upscaler and each restorer of the library is an engine. The host runs their networks, cuts pictures into tiles and
+//! puts them together; what is here says how, and where faces are. Named in a request's `plugins`, it makes what was drawn larger.
 
 mod described;
+mod faces;
 mod post;
+mod restoring;
 
 use std::cell::RefCell;
 
 use described::Described;
 use latentd_plugin_api::{
-    Batch, BatchPost, Entry, Error, File, Job, JobPlan, Network, Plan, Plugin, Result, Tensor, Upscaler,
-    UpscalerFacts, Upscaling, export,
+    Batch, BatchPost, EngineRun, Entry, Error, File, Job, JobPlan, Network, Plan, Plugin, Restorer, Result,
+    Tensor, Upscaler, UpscalerFacts, Upscaling, export,
 };
 use post::Wish;
+use restoring::Networks;
 use serde::Deserialize;
 
 /// Pixels that a picture is reckoned with that is not cut.
@@ -24,17 +27,19 @@ struct Settings {
 }
 
 struct Upscalers {
-    /// The networks of a job that were opened so far, with the colours that they take.
-    networks: RefCell<Vec<(File, Network, usize)>>,
+    /// Networks of a job that were opened so far: of upscalers, with the colours that they take.
+    opened: RefCell<Vec<(File, Network, usize)>>,
+    /// Of restorers.
+    restorers: RefCell<Networks>,
     /// What is to be made of pictures that were drawn.
     wish: Wish,
 }
 
-export!(Upscalers, "../upscaler.toml", [JobPlan, BatchPost], engines: [Upscaler]);
+export!(Upscalers, "../upscaler.toml", [JobPlan, BatchPost], engines: [Upscaler, Restorer]);
 
 impl Plugin for Upscalers {
     fn new(job: &Job<'_>) -> Result<Self> {
-        Ok(Self { networks: RefCell::default(), wish: job.params()? })
+        Ok(Self { opened: RefCell::default(), restorers: RefCell::default(), wish: job.params()? })
     }
 }
 
@@ -52,7 +57,7 @@ impl BatchPost for Upscalers {
 
 /// The file of an entry: all of them are files.
 fn file(file: Option<File>) -> Result<File> {
-    file.ok_or_else(|| Error::failed("an upscaler that is no file"))
+    file.ok_or_else(|| Error::failed("an entry that is no file"))
 }
 
 impl Upscaler for Upscalers {
@@ -87,17 +92,27 @@ impl Upscaler for Upscalers {
     }
 }
 
+impl Restorer for Upscalers {
+    fn describe(entry: &Entry<'_>) -> Result<()> {
+        restoring::describe(entry, file(entry.file)?)
+    }
+
+    fn restore(&self, run: &EngineRun<'_>) -> Result<()> {
+        self.restorers.borrow_mut().restore(run, file(run.file)?)
+    }
+}
+
 impl Upscalers {
     /// That of an entry, opened once.
     fn network(&self, run: &Upscaling<'_>) -> Result<(Network, usize)> {
         let (file, call) = (file(run.file)?, run.call());
-        let known = self.networks.borrow().iter().find(|(own, ..)| *own == file).copied();
+        let known = self.opened.borrow().iter().find(|(own, ..)| *own == file).copied();
         if let Some((_, network, colours)) = known {
             return Ok((network, colours));
         }
         let Described { colours, .. } = Described::of(call.describe_network(file)?)?;
         let network = call.open_network(file)?;
-        self.networks.borrow_mut().push((file, network, colours));
+        self.opened.borrow_mut().push((file, network, colours));
         Ok((network, colours))
     }
 }

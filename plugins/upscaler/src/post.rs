@@ -108,16 +108,12 @@ impl Wish {
     /// How large upscalers make a picture of this size.
     fn filled(&self, (wide, high): (usize, usize)) -> (usize, usize) {
         let down = |side: usize, scale: f64| (side as f64 * scale / WHOLE as f64).floor() as usize * WHOLE;
-        match (self.width, self.height) {
-            (Some(width), Some(height)) => {
-                let scale = (width as f64 / wide as f64).max(height as f64 / high as f64);
-                (down(wide, scale).max(width), down(high, scale).max(height))
-            }
-            _ => {
-                let scale = self.scale.unwrap_or(USUAL_SCALE);
-                (down(wide, scale), down(high, scale))
-            }
-        }
+        let (Some(width), Some(height)) = (self.width, self.height) else {
+            let scale = self.scale.unwrap_or(USUAL_SCALE);
+            return (down(wide, scale), down(high, scale));
+        };
+        let scale = (width as f64 / wide as f64).max(height as f64 / high as f64);
+        (down(wide, scale).max(width), down(high, scale).max(height))
     }
 
     /// The same, if it is a size that a picture may have.

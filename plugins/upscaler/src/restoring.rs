@@ -1,0 +1,265 @@
+//! Restorers: faces are found in a picture, cut out, restored by a network, and put back where they were.
+
+use latentd_plugin_api::{Call, EngineRun, Entry, Error, File, Network, Result, Tensor};
+use serde::Deserialize;
+
+use crate::described::FaceRestorer;
+use crate::faces::align::{inverse, to_template};
+use crate::faces::anchors::{Face, count, faces};
+use crate::faces::blur::mask;
+use crate::faces::lanczos::{lanczos, linear};
+use crate::faces::warp::{warped, warped_plane};
+use crate::faces::{Colours, Plane};
+
+/// The shorter side of what faces are looked for in.
+const LOOKED_AT: usize = 640;
+
+/// The longer side that memory is planned for.
+const LOOKED_AT_LONGER: usize = 1280;
+
+/// Scores of faces, and what two may share.
+const LEAST_SCORE: f32 = 0.97;
+const MOST_SHARED: f32 = 0.4;
+
+/// Pixels between eyes of faces that are not left as they are.
+const BETWEEN_EYES: f32 = 5.0;
+
+/// What a detector's colours are less, blue first.
+const MEANS: [f32; 3] = [104.0, 117.0, 123.0];
+
+/// What is beyond a picture: red, green and blue.
+const GREY: [u8; 3] = [132, 133, 135];
+
+/// The side of faces whose parts are told, and how many parts there are.
+const PARSED: usize = 512;
+const PARTS: usize = 19;
+
+/// Faces that a picture is reckoned to have.
+const FACES: f64 = 2.0;
+
+/// The weight where a request has none, as A1111's.
+const WEIGHT: f32 = 0.5;
+
+/// A network beside the restorer, as facexlib calls its file.
+struct Beside {
+    name: &'static str,
+    kind: &'static str,
+    does: &'static str,
+}
+
+const DETECTOR: Beside = Beside { name: "detection_Resnet50_Final", kind: "retinaface", does: "finds faces" };
+const PARSER: Beside =
+    Beside { name: "parsing_parsenet", kind: "parsenet", does: "tells the parts of a face" };
+
+impl Beside {
+    /// Its file; an error says where it belongs.
+    fn file(&self, call: &Call<'_>, entry: &str) -> Result<File> {
+        let Self { name, kind, does } = self;
+        let file = call.find_file("face_model", name).map_err(|error| {
+            let known = call.file_names("face_model").unwrap_or_default();
+            // Found twice, or not at all.
+            if known.iter().any(|known| known == name) {
+                return error;
+            }
+            Error::model(format!(
+                "it needs {name}.pth, which {does}: '{entry}' restores what it finds. Put that file, which facexlib has, into the \
+                 folder GFPGAN of the models"
+            ))
+        })?;
+        let found = crate::described::kind(call.describe_network(file)?)?;
+        if found != *kind {
+            let text = format!("{name} is a network of kind '{found}'; facexlib's, which {does}, is needed");
+            return Err(Error::model(text));
+        }
+        Ok(file)
+    }
+}
+
+/// What a run is told beside the picture.
+#[derive(Deserialize)]
+struct Wish {
+    /// Of `CodeFormer`: how far the face that is there counts, 0…1.
+    weight: Option<f32>,
+}
+
+/// What an entry needs, as a request names it.
+pub fn describe(entry: &Entry<'_>, file: File) -> Result<()> {
+    let (call, plan) = (&entry.call, &entry.plan);
+    let FaceRestorer { side, is_weighted } = FaceRestorer::of(call.describe_network(file)?)?;
+    let face: (&str, &[usize]) = ("image", &[1, 3, side, side]);
+    let inputs: &[_] = if is_weighted { &[face, ("weight", &[1])] } else { &[face] };
+    plan.network(file, "", inputs, FACES)?;
+    let detector = DETECTOR.file(call, entry.name)?;
+    plan.network(detector, "", &[("image", &[1, 3, LOOKED_AT, LOOKED_AT_LONGER])], 1.0)?;
+    let parser = PARSER.file(call, entry.name)?;
+    plan.network(parser, "", &[("image", &[1, 3, PARSED, PARSED])], FACES)
+}
+
+/// The networks of a job that were opened so far.
+#[derive(Default)]
+pub struct Networks(Vec<(File, Network)>);
+
+impl Networks {
+    /// That of a file, opened once.
+    fn network(&mut self, call: &Call<'_>, file: File) -> Result<Network> {
+        if let Some((_, network)) = self.0.iter().find(|(own, _)| *own == file) {
+            return Ok(*network);
+        }
+        let network = call.open_network(file)?;
+        self.0.push((file, network));
+        Ok(network)
+    }
+
+    /// A picture with its faces restored.
+    pub fn restore(&mut self, run: &EngineRun<'_>, file: File) -> Result<()> {
+        let call = run.call();
+        let Wish { weight } = run.params()?;
+        let weight = weight.unwrap_or(WEIGHT);
+        if !(0.0..=1.0).contains(&weight) {
+            return Err(Error::invalid(format!("weight: {weight}; 0 to 1 are taken")));
+        }
+        let picture = Colours {
+            width: run.image.width,
+            height: run.image.height,
+            pixels: run.image.read()?.into_owned(),
+        };
+        let detector = self.network(call, DETECTOR.file(call, run.entry)?)?;
+        let found = found(call, detector, &picture)?;
+        let mut seen: Vec<f64> = picture.pixels.iter().copied().map(f64::from).collect();
+        if !found.is_empty() {
+            let restorer = self.network(call, file)?;
+            let parser = self.network(call, PARSER.file(call, run.entry)?)?;
+            let FaceRestorer { side, is_weighted } = FaceRestorer::of(call.describe_network(file)?)?;
+            for face in &found {
+                call.check()?;
+                let weight = is_weighted.then_some(weight);
+                // Points that lie on one another tell nothing: such a face stays as it is.
+                if let Some(matrix) = to_template(&face.points, side) {
+                    let cut = warped(&picture, &matrix, (side, side), GREY);
+                    let restored = restored(call, restorer, &cut, weight)?;
+                    let mask = parsed(call, parser, &restored)?;
+                    put_back(
+                        &mut seen,
+                        (picture.width, picture.height),
+                        (&restored, &mask),
+                        &inverse(&matrix),
+                    );
+                }
+            }
+        }
+        let mut made = run.image.like()?;
+        for (made, value) in made.pixels_mut().iter_mut().zip(seen) {
+            *made = value as u8;
+        }
+        run.replace(made)
+    }
+}
+
+/// The faces in a picture, in its pixels.
+fn found(call: &Call<'_>, detector: Network, picture: &Colours) -> Result<Vec<Face>> {
+    let scale = picture.width.min(picture.height) as f64 / LOOKED_AT as f64;
+    let side = |side: usize| ((side as f64 / scale) as usize).max(1);
+    let size = (side(picture.width), side(picture.height));
+    let (width, height) = size;
+    let looked_at = lanczos(picture, size);
+    let mut image = call.new_tensor(&[1, 3, height, width])?;
+    for (colour, plane) in image.values_mut().chunks_exact_mut(width * height).enumerate() {
+        let mean = MEANS.get(colour).copied().unwrap_or_default();
+        for (value, pixel) in plane.iter_mut().zip(looked_at.pixels.chunks_exact(3)) {
+            *value = f32::from(pixel.get(2 - colour).copied().unwrap_or_default()) - mean;
+        }
+    }
+    let image = call.finished(image)?;
+    let outputs = detector.run(call, "", &[("image", image.into())])?;
+    let numbers = |name: &str| outputs.get(name)?.read();
+    let (boxes, scores, points) = (numbers("boxes")?, numbers("scores")?, numbers("points")?);
+    let anchors = count(width, height);
+    if (boxes.len(), scores.len(), points.len()) != (4 * anchors, 2 * anchors, 10 * anchors) {
+        let text = format!("{} numbers of boxes for {anchors} anchors", boxes.len());
+        return Err(Error::model(text));
+    }
+    let mut found = faces(size, [boxes, scores, points], LEAST_SCORE, MOST_SHARED);
+    for face in &mut found {
+        let larger = |at: &mut f32| *at = (f64::from(*at) * scale) as f32;
+        face.points.iter_mut().flatten().for_each(larger);
+    }
+    let is_large = |face: &Face| {
+        let [[left, high], [right, low], ..] = face.points;
+        (left - right).hypot(high - low) >= BETWEEN_EYES
+    };
+    found.retain(is_large);
+    Ok(found)
+}
+
+/// A face as a tensor of −1…1.
+fn as_tensor<'a>(call: &Call<'a>, face: &Colours) -> Result<Tensor<'a>> {
+    let Colours { width, height, pixels } = face;
+    let mut tensor = call.new_tensor(&[1, 3, *height, *width])?;
+    for (colour, plane) in tensor.values_mut().chunks_exact_mut(width * height).enumerate() {
+        for (value, pixel) in plane.iter_mut().zip(pixels.chunks_exact(3)) {
+            let level = f32::from(pixel.get(colour).copied().unwrap_or_default()) / 255.0;
+            *value = (level - 0.5) / 0.5;
+        }
+    }
+    call.finished(tensor)
+}
+
+/// What the network makes of a face.
+fn restored(call: &Call<'_>, restorer: Network, face: &Colours, weight: Option<f32>) -> Result<Colours> {
+    let image = as_tensor(call, face)?;
+    let made = if let Some(weight) = weight {
+        let mut weights = call.new_tensor(&[1])?;
+        weights.values_mut().fill(weight);
+        let weights = call.finished(weights)?;
+        restorer.run(call, "", &[("image", image.into()), ("weight", weights.into())])?
+    } else {
+        restorer.run(call, "", &[("image", image.into())])?
+    };
+    let made = made.get("image")?.read()?;
+    let places = face.width * face.height;
+    let level = |at: usize| {
+        let value = made.get(at % 3 * places + at / 3).copied().unwrap_or_default();
+        // A1111 cuts off what is beyond a level.
+        (f32::midpoint(value.clamp(-1.0, 1.0), 1.0) * 255.0) as u8
+    };
+    Ok(Colours { pixels: (0..3 * places).map(level).collect(), ..*face })
+}
+
+/// How much of a restored face is seen at each of its pixels.
+fn parsed(call: &Call<'_>, parser: Network, face: &Colours) -> Result<Plane> {
+    let plane = |colour: usize| {
+        let values = face.pixels.iter().skip(colour).step_by(3).copied().map(f64::from).collect();
+        linear(&Plane { width: face.width, height: face.height, values }, (PARSED, PARSED))
+    };
+    let planes = [plane(0), plane(1), plane(2)];
+    let pixel = |at: usize| {
+        let value =
+            planes.get(at % 3).and_then(|plane| plane.values.get(at / 3)).copied().unwrap_or_default();
+        value.round_ties_even() as u8
+    };
+    let pixels = (0..3 * PARSED * PARSED).map(pixel).collect();
+    let image = as_tensor(call, &Colours { width: PARSED, height: PARSED, pixels })?;
+    let parts = parser.run(call, "", &[("image", image.into())])?.get("parts")?;
+    let dims = parts.dims()?;
+    if dims != [1, PARTS, PARSED, PARSED] {
+        return Err(Error::model(format!("parts of a face {dims:?}; {PARTS} at {PARSED} are needed")));
+    }
+    Ok(linear(&mask(parts.read()?, PARSED), (face.width, face.height)))
+}
+
+/// Lays a face where it was over what is seen so far.
+fn put_back(
+    seen: &mut [f64],
+    size: (usize, usize),
+    (face, mask): (&Colours, &Plane),
+    back: &crate::faces::align::Matrix,
+) {
+    let face = warped(face, back, size, [0; 3]);
+    let mask = warped_plane(mask, back, size);
+    let pixels = seen.chunks_exact_mut(3).zip(face.pixels.chunks_exact(3)).zip(&mask.values);
+    for ((seen, face), share) in pixels {
+        for (seen, face) in seen.iter_mut().zip(face) {
+            *seen = share * f64::from(*face) + (1.0 - share) * *seen;
+        }
+    }
+}
