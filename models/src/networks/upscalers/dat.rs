@@ -5,13 +5,14 @@
 
 use super::dat_host::{Depthwise, Extent, Interaction, Norm, attention_of_channels, gated, gelu_all};
 use super::kind::{Facts, UpscalerNetwork};
-use super::parts::{Reconstruction, Reconstructor, ResidualConv, normal};
+use super::parts::{Reconstruction, normal};
+use super::trunk::{Block, Place, Trunk, TrunkConfig};
 use crate::error::{Error, Result};
 use crate::files::Tensors;
 use crate::networks::detect::{count, dim};
 use crate::nn::{
-    Activations, Conv2d, ConvConfig, Device, Epilogue, Heads, LayerNorm, Linear, Loader, Pointwise,
-    Precision, Run, Windows, attention_in_windows, cat_channels, of_distances,
+    Activations, Device, Epilogue, Heads, LayerNorm, Linear, Loader, Pointwise, Precision, Run, Windows,
+    attention_in_windows, cat_channels, of_distances,
 };
 
 /// Sides of windows that there may be, and their pixels.
@@ -37,15 +38,7 @@ pub(in crate::networks) struct Config {
 }
 
 /// The network.
-pub(in crate::networks) struct Dat {
-    first: Conv2d,
-    before: LayerNorm,
-    groups: Vec<(Vec<Block>, ResidualConv)>,
-    norm: LayerNorm,
-    after: ResidualConv,
-    last: Reconstructor,
-    precision: Precision,
-}
+pub(in crate::networks) struct Dat(Trunk<DualBlock>);
 
 /// How a block looks around.
 enum Looks {
@@ -55,7 +48,7 @@ enum Looks {
     Channels(Vec<f32>),
 }
 
-struct Block {
+struct DualBlock {
     width: usize,
     norm1: LayerNorm,
     qkv: Linear,
@@ -115,14 +108,8 @@ fn distances(
 }
 
 impl Looks {
-    /// Of block `block` of group `group`.
-    fn load(
-        loader: &Loader,
-        name: &str,
-        config: &Config,
-        heads: usize,
-        (group, block): (usize, usize),
-    ) -> Result<Self> {
+    fn load(loader: &Loader, name: &str, config: &Config, place: &Place) -> Result<Self> {
+        let Place { group, block, heads } = *place;
         let Config { width, split, .. } = *config;
         if block % 2 == 1 {
             return Ok(Self::Channels(loader.numbers(&format!("{name}.temperature"), &[heads, 1, 1])?));
@@ -146,36 +133,7 @@ impl Looks {
     }
 }
 
-impl Block {
-    fn load(
-        loader: &Loader,
-        name: &str,
-        config: &Config,
-        heads: usize,
-        place: (usize, usize),
-    ) -> Result<Self> {
-        let Config { width, hidden, .. } = *config;
-        let named = |part: &str| format!("{name}.{part}");
-        let attention = named("attn");
-        let qkv: fn(&Loader<'_>, &str, usize, usize) -> Result<Linear> =
-            if config.has_qkv_bias { Linear::load } else { Linear::load_no_bias };
-        let beside = Depthwise::load(loader, &format!("{attention}.dwconv.0"), width)?;
-        Ok(Self {
-            width,
-            norm1: LayerNorm::load(loader, &named("norm1"), width)?,
-            qkv: qkv(loader, &format!("{attention}.qkv"), width, 3 * width)?,
-            looks: Looks::load(loader, &attention, config, heads, place)?,
-            beside: beside.normed(loader, &format!("{attention}.dwconv.1"))?,
-            interaction: Interaction::load(loader, &attention, width)?,
-            projected: Linear::load(loader, &format!("{attention}.proj"), width, width)?,
-            norm2: LayerNorm::load(loader, &named("norm2"), width)?,
-            wide: Linear::load(loader, &named("ffn.fc1"), width, hidden)?,
-            gate_norm: Norm::load(loader, &named("ffn.sg.norm"), hidden / 2)?,
-            gate: Depthwise::load(loader, &named("ffn.sg.conv"), hidden / 2)?,
-            narrow: Linear::load(loader, &named("ffn.fc2"), hidden / 2, width)?,
-        })
-    }
-
+impl Block for DualBlock {
     fn forward(&self, x: &Activations, precision: Precision, device: &Device) -> Result<Activations> {
         let (batch, height, width, _) = x.dims4()?;
         let extent = Extent { batch, height, width };
@@ -192,6 +150,31 @@ impl Block {
         })?;
         drop(wide);
         self.narrow.forward_with(&gate, &Epilogue::add(&x))
+    }
+}
+
+impl DualBlock {
+    fn load(loader: &Loader, name: &str, config: &Config, place: &Place) -> Result<Self> {
+        let Config { width, hidden, .. } = *config;
+        let named = |part: &str| format!("{name}.{part}");
+        let attention = named("attn");
+        let qkv: fn(&Loader<'_>, &str, usize, usize) -> Result<Linear> =
+            if config.has_qkv_bias { Linear::load } else { Linear::load_no_bias };
+        let beside = Depthwise::load(loader, &format!("{attention}.dwconv.0"), width)?;
+        Ok(Self {
+            width,
+            norm1: LayerNorm::load(loader, &named("norm1"), width)?,
+            qkv: qkv(loader, &format!("{attention}.qkv"), width, 3 * width)?,
+            looks: Looks::load(loader, &attention, config, place)?,
+            beside: beside.normed(loader, &format!("{attention}.dwconv.1"))?,
+            interaction: Interaction::load(loader, &attention, width)?,
+            projected: Linear::load(loader, &format!("{attention}.proj"), width, width)?,
+            norm2: LayerNorm::load(loader, &named("norm2"), width)?,
+            wide: Linear::load(loader, &named("ffn.fc1"), width, hidden)?,
+            gate_norm: Norm::load(loader, &named("ffn.sg.norm"), hidden / 2)?,
+            gate: Depthwise::load(loader, &named("ffn.sg.conv"), hidden / 2)?,
+            narrow: Linear::load(loader, &named("ffn.fc2"), hidden / 2, width)?,
+        })
     }
 
     /// What attention and the convolution beside it see.
@@ -329,25 +312,20 @@ impl UpscalerNetwork for Dat {
     }
 
     fn load(loader: &Loader, prefix: &str, config: &Config) -> Result<Self> {
-        let Config { inputs, outputs, width, three, .. } = *config;
-        let named = |name: &str| format!("{prefix}{name}");
-        let group = |(index, (blocks, heads)): (usize, &(usize, usize))| {
-            let name = named(&format!("layers.{index}"));
-            let block = |block: usize| {
-                Block::load(loader, &format!("{name}.blocks.{block}"), config, *heads, (index, block))
-            };
-            let blocks = (0..*blocks).map(block).collect::<Result<_>>()?;
-            Ok((blocks, ResidualConv::load(loader, &format!("{name}.conv"), width, three)?))
+        let trunk = TrunkConfig {
+            first: "conv_first",
+            before: "before_RG.1",
+            channels: config.inputs,
+            width: config.width,
+            groups: &config.groups,
+            three: config.three,
+            reconstruction: &config.reconstruction,
+            outputs: config.outputs,
         };
-        Ok(Self {
-            first: Conv2d::load_f32(loader, &named("conv_first"), ConvConfig::same(inputs, width))?,
-            before: LayerNorm::load(loader, &named("before_RG.1"), width)?,
-            groups: config.groups.iter().enumerate().map(group).collect::<Result<_>>()?,
-            norm: LayerNorm::load(loader, &named("norm"), width)?,
-            after: ResidualConv::load(loader, &named("conv_after_body"), width, three)?,
-            last: Reconstructor::load(loader, prefix, &config.reconstruction, (width, outputs))?,
-            precision: loader.precision(),
-        })
+        let trunk = Trunk::load(loader, prefix, &trunk, |group, place| {
+            DualBlock::load(loader, &format!("{group}.blocks.{}", place.block), config, place)
+        });
+        Ok(Self(trunk?))
     }
 
     fn may_be_left(name: &str) -> bool {
@@ -356,22 +334,7 @@ impl UpscalerNetwork for Dat {
             .any(|end| name.ends_with(end))
     }
 
-    /// What residuals are added to is f32 all along.
     fn forward(&self, x: Activations, device: &Device, run: &Run) -> Result<Activations> {
-        let precision = self.precision;
-        run.enter(device, format_args!("dat.first"))?;
-        let first = self.first.forward(&x)?;
-        let mut h = self.before.forward(&first, Precision::F32)?;
-        for (index, (blocks, convolution)) in self.groups.iter().enumerate() {
-            let mut inner = h.clone();
-            for block in blocks {
-                run.enter(device, format_args!("dat.{index}"))?;
-                inner = block.forward(&inner, precision, device)?;
-            }
-            h = convolution.forward(&device.convert(&inner, precision)?, &h)?;
-        }
-        let h = self.after.forward(&self.norm.forward(&h, precision)?, &first)?;
-        drop(first);
-        self.last.forward(&device.convert(&h, precision)?, &x, device, run)
+        self.0.forward(&x, Self::KIND, device, run)
     }
 }

@@ -13,6 +13,7 @@ mod rrdbnet;
 mod shuffled;
 mod span;
 mod swinir;
+mod trunk;
 
 use std::sync::Arc;
 

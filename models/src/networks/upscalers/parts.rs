@@ -1,4 +1,4 @@
-//! What SwinIR and DAT share: the convolutions that residuals go through, and how features become a larger picture.
+//! What the trunk of SwinIR and DAT is made of: the convolutions that residuals go through, and how features become a larger picture.
 
 use super::picture::Bringing;
 use super::shuffled::{shuffled_factor, shuffled_scale};

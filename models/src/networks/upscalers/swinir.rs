@@ -4,13 +4,14 @@
 //! shows in its last layers. Windows of 7, which only the one against JPEG has, mean colours of 0…255.
 
 use super::kind::{Facts, UpscalerNetwork};
-use super::parts::{Reconstruction, Reconstructor, ResidualConv, normal};
+use super::parts::{Reconstruction, normal};
+use super::trunk::{Block, Trunk, TrunkConfig};
 use crate::error::{Error, Result};
 use crate::files::Tensors;
 use crate::networks::detect::{count, dim};
 use crate::nn::{
-    Activations, Conv2d, ConvConfig, Device, Epilogue, Heads, LayerNorm, Linear, Loader, Pointwise,
-    Precision, Run, Windows, attention_in_windows, of_distances,
+    Activations, Device, Epilogue, Heads, LayerNorm, Linear, Loader, Pointwise, Precision, Run, Windows,
+    attention_in_windows, of_distances,
 };
 
 /// The side of windows whose networks have seen colours of 0…255.
@@ -37,17 +38,9 @@ pub(in crate::networks) struct Config {
 }
 
 /// The network.
-pub(in crate::networks) struct SwinIr {
-    first: Conv2d,
-    embedded: LayerNorm,
-    groups: Vec<(Vec<Block>, ResidualConv)>,
-    norm: LayerNorm,
-    after: ResidualConv,
-    last: Reconstructor,
-    precision: Precision,
-}
+pub(in crate::networks) struct SwinIr(Trunk<WindowBlock>);
 
-struct Block {
+struct WindowBlock {
     norm1: LayerNorm,
     qkv: Linear,
     heads: Heads,
@@ -59,7 +52,7 @@ struct Block {
     narrow: Linear,
 }
 
-impl Block {
+impl WindowBlock {
     fn load(loader: &Loader, name: &str, config: &Config, heads: usize, is_shifted: bool) -> Result<Self> {
         let Config { width, hidden, window, .. } = *config;
         let sides = 2 * window - 1;
@@ -84,7 +77,9 @@ impl Block {
             narrow: Linear::load(loader, &named("mlp.fc2"), hidden, width)?,
         })
     }
+}
 
+impl Block for WindowBlock {
     fn forward(&self, x: &Activations, precision: Precision, device: &Device) -> Result<Activations> {
         let qkv = self.qkv.forward(&self.norm1.forward(x, precision)?)?;
         let seen = attention_in_windows(device, &qkv, self.heads, self.windows, &self.bias)?;
@@ -157,49 +152,28 @@ impl UpscalerNetwork for SwinIr {
     }
 
     fn load(loader: &Loader, prefix: &str, config: &Config) -> Result<Self> {
-        let Config { first, inputs, unshuffle, outputs, width, three, .. } = *config;
-        let named = |name: &str| format!("{prefix}{name}");
-        let channels = inputs * unshuffle * unshuffle;
-        let group = |(index, (blocks, heads)): (usize, &(usize, usize))| {
-            let name = named(&format!("layers.{index}"));
-            let block = |block: usize| {
-                let name = format!("{name}.residual_group.blocks.{block}");
-                Block::load(loader, &name, config, *heads, block % 2 == 1)
-            };
-            let blocks = (0..*blocks).map(block).collect::<Result<_>>()?;
-            Ok((blocks, ResidualConv::load(loader, &format!("{name}.conv"), width, three)?))
+        let trunk = TrunkConfig {
+            first: config.first,
+            before: "patch_embed.norm",
+            channels: config.inputs * config.unshuffle * config.unshuffle,
+            width: config.width,
+            groups: &config.groups,
+            three: config.three,
+            reconstruction: &config.reconstruction,
+            outputs: config.outputs,
         };
-        Ok(Self {
-            first: Conv2d::load_f32(loader, &named(first), ConvConfig::same(channels, width))?,
-            embedded: LayerNorm::load(loader, &named("patch_embed.norm"), width)?,
-            groups: config.groups.iter().enumerate().map(group).collect::<Result<_>>()?,
-            norm: LayerNorm::load(loader, &named("norm"), width)?,
-            after: ResidualConv::load(loader, &named("conv_after_body"), width, three)?,
-            last: Reconstructor::load(loader, prefix, &config.reconstruction, (width, outputs))?,
-            precision: loader.precision(),
-        })
+        let trunk = Trunk::load(loader, prefix, &trunk, |group, place| {
+            let name = format!("{group}.residual_group.blocks.{}", place.block);
+            WindowBlock::load(loader, &name, config, place.heads, place.block % 2 == 1)
+        });
+        Ok(Self(trunk?))
     }
 
     fn may_be_left(name: &str) -> bool {
         name.ends_with(".relative_position_index") || name.ends_with(".attn_mask")
     }
 
-    /// What residuals are added to is f32 all along.
     fn forward(&self, x: Activations, device: &Device, run: &Run) -> Result<Activations> {
-        let precision = self.precision;
-        run.enter(device, format_args!("swinir.first"))?;
-        let first = self.first.forward(&x)?;
-        let mut h = self.embedded.forward(&first, Precision::F32)?;
-        for (index, (blocks, convolution)) in self.groups.iter().enumerate() {
-            let mut inner = h.clone();
-            for block in blocks {
-                run.enter(device, format_args!("swinir.{index}"))?;
-                inner = block.forward(&inner, precision, device)?;
-            }
-            h = convolution.forward(&device.convert(&inner, precision)?, &h)?;
-        }
-        let h = self.after.forward(&self.norm.forward(&h, precision)?, &first)?;
-        drop(first);
-        self.last.forward(&device.convert(&h, precision)?, &x, device, run)
+        self.0.forward(&x, Self::KIND, device, run)
     }
 }
