@@ -45,6 +45,8 @@ fn check(family: &str) {
         let metadata = acts.map_or_else(|| json!({}), |kind| json!({ "act_type": kind }));
         let file = files::from_bytes(name, safetensors(&tensors, str::to_owned, &metadata)).expect("opens");
         let image = golden.get(if name == "rrdbnet-real-x4" { "small" } else { "image" });
+        let grey = name.contains("grey").then(|| image.narrow(1, 0, 1).expect("a colour"));
+        let image = grey.as_ref().unwrap_or(image);
         let (made, told) = enlarged(&file, &cpu(), Precision::F32, image);
         assert_eq!(told, format!("{family} {} height", case["scale"]), "{name}");
         assert_eq!(made.dim(2) as u64, image.dim(2) as u64 * case["scale"].as_u64().expect("a scale"));
@@ -148,19 +150,30 @@ fn tiles_are_laid_over_one_another_as_by_spandrel_and_a1111() {
     for (name, values) in pictures {
         let image = Tensor::new(values, [1, 3, height, width]).expect("a picture");
         let made = tiled(&file, &image, tiling);
+        let whole = tiled(&file, &image, Tiling { size: 0, ..tiling });
         let (high, wide) = (2 * height, 2 * width);
-        let at = |c: usize, y: usize, x: usize| made.values()[(c * high + y) * wide + x];
         let margin = 24;
-        let step = |x: usize| -> f32 {
+        let step = |made: &Tensor, x: usize| -> f32 {
+            let at = |c: usize, y: usize, x: usize| made.values()[(c * high + y) * wide + x];
             let rows = (0..3).flat_map(|c| (margin..high - margin).map(move |y| (c, y)));
             rows.map(|(c, y)| (at(c, y, x + 1) - at(c, y, x)).abs()).fold(0.0, f32::max)
         };
         // Two tiles, of which the second begins at column 48.
         let seam = 2 * (width - size) - 1..2 * size;
-        let inside = (margin..wide - margin - 1).filter(|x| !seam.contains(x)).map(step).fold(0.0, f32::max);
-        let across = seam.clone().map(step).fold(0.0, f32::max);
-        println!("{name}: {across:.4} across the seam, {inside:.4} inside");
-        assert!(across <= inside * 1.01, "{name}: {across} across the seam, {inside} inside");
+        let most = |made: &Tensor, columns: &mut dyn Iterator<Item = usize>| {
+            columns.map(|x| step(made, x)).fold(0.0, f32::max)
+        };
+        let inside = most(&made, &mut (margin..wide - margin - 1).filter(|x| !seam.contains(x)));
+        let (across, uncut) = (most(&made, &mut seam.clone()), most(&whole, &mut seam.clone()));
+        println!(
+            "{name}: {across:.4} across the seam, {inside:.4} inside, {uncut:.4} there if it is not cut"
+        );
+        // A tile's border is not the picture's: what is left of that in the middle of the overlap does not reach the next level of 8
+        // bits.
+        assert!(
+            across <= inside.max(uncut) + 0.5 / 255.0,
+            "{name}: {across} across the seam, {inside} inside, {uncut}"
+        );
     }
 }
 
