@@ -215,7 +215,7 @@ fn some(rows: &[Json]) -> Vec<Json> {
 async fn inline_in_a_process_and_on_the_fake_device_it_draws_the_same_bytes() {
     let folder = library_of_models();
     let rows = some(&rows("controlnet").0);
-    assert!(rows.len() >= 2);
+    assert_eq!(rows.len(), 4);
     let mut all: Vec<Vec<Vec<u8>>> = vec![];
     let inline = "[plugins.controlnet]\nisolation = \"inline\"\n";
     for (config, device) in [("", None), (inline, None), ("", Some(("LATENTD_DEVICE", "fake")))] {
@@ -265,7 +265,7 @@ async fn what_is_wrong_with_a_unit_is_said_as_the_request_comes() {
         (json!({"model": "decoder"}), ErrorName::NotFound, "controlnet 'decoder' is not in the library"),
         (json!({"module": "cany"}), ErrorName::InvalidParams, "canny"),
         (json!({"module": "reference_only"}), ErrorName::Unsupported, "attention"),
-        (json!({"weight": 3}), ErrorName::InvalidParams, "2"),
+        (json!({"weight": 3}), ErrorName::InvalidParams, "weight"),
         (json!({"guidance_start": 0.6, "guidance_end": 0.4}), ErrorName::InvalidParams, "after guidance_end"),
         (json!({"image": null}), ErrorName::InvalidParams, "image: there is none"),
         (json!({"input_image": image()}), ErrorName::InvalidParams, "one and the same"),

@@ -96,7 +96,13 @@ async fn faces_are_restored_as_by_a1111_and_the_same_wherever_it_runs() {
     // Nothing that is a face: as it was.
     let flat = Picture { width: 48, height: 32, channels: Channels::Rgb, pixels: vec![90; 48 * 32 * 3] };
     let params = UpscaleParams { gfpgan_visibility: 1.0, ..of(&flat) };
-    made(&here, &params).await;
+    let found = made(&here, &params).await;
+    assert!(found.pixels.iter().all(|level| *level == 90), "a flat picture is changed");
+    // So long a picture is not looked at: the shorter side would become 640.
+    let long = Picture { width: 4096, height: 8, channels: Channels::Rgb, pixels: vec![90; 4096 * 8 * 3] };
+    let params = UpscaleParams { gfpgan_visibility: 1.0, ..of(&long) };
+    let text = refused(within(here.client().await.upscale(&params)).await, ErrorName::InvalidParams);
+    assert!(text.contains("too long to look for faces in"), "{text}");
 }
 
 #[tokio::test]

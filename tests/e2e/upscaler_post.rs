@@ -133,6 +133,11 @@ async fn tiles_are_told_and_what_cannot_be_is_refused_as_it_is_submitted() {
             "give scale, or these",
         ),
         (
+            json!({"upscaler_1": "4x_Small", "overlap": 9}),
+            ErrorName::InvalidParams,
+            "tile: is missing beside overlap",
+        ),
+        (
             json!({"upscaler_1": "4x_Small", "tile": 16, "overlap": 9}),
             ErrorName::InvalidParams,
             "give at most 8",

@@ -3,7 +3,7 @@
 use latentd_plugin_api::{Call, Crop, NewTensor, Result};
 
 use crate::pillow;
-use crate::preprocessors::hint::{Masked, ResizeMode, fitted, fitted_masked};
+use crate::preprocessors::hint::{Masked, ResizeMode, check_between, fitted, fitted_masked};
 use crate::preprocessors::resolution::pixel_perfect;
 use crate::preprocessors::{self, Module, Picture, Settings};
 
@@ -53,9 +53,10 @@ impl Source {
     }
 
     /// What is drawn of it, at the size of the pass.
-    fn cropped(self, size: (usize, usize)) -> Self {
-        let Some(Crop { at, size: part, whole }) = self.crop else { return self };
+    fn cropped(self, size: (usize, usize)) -> Result<Self> {
+        let Some(Crop { at, size: part, whole }) = self.crop else { return Ok(self) };
         let mode = self.mode;
+        check_between((self.picture.width, self.picture.height), whole, mode)?;
         let cut = |picture: &Picture| {
             let over = pillow::resized(picture, whole.0, whole.1, mode);
             pillow::resized(&pillow::part(&over, at, part), size.0, size.1, ResizeMode::Fill)
@@ -65,7 +66,7 @@ impl Source {
             let data = mask.iter().flat_map(|value| [*value; 3]).collect();
             cut(&Picture { width, height, data }).data.iter().step_by(3).copied().collect()
         });
-        Self { picture: cut(&self.picture), mask, mode, crop: None }
+        Ok(Self { picture: cut(&self.picture), mask, mode, crop: None })
     }
 
     /// The control map of it, and the hint that it makes.
@@ -76,8 +77,9 @@ impl Source {
         is_perfect: bool,
         canvas: Canvas,
     ) -> Result<(Picture, Map)> {
-        let Source { picture, mask, mode, .. } = self.for_module(module).cropped(canvas.size);
+        let Source { picture, mask, mode, .. } = self.for_module(module).cropped(canvas.size)?;
         let (width, height) = canvas.size;
+        check_between((picture.width, picture.height), canvas.size, mode)?;
         let resolution = if is_perfect && module.resolution.is_some() {
             pixel_perfect((picture.width, picture.height), canvas.base, mode)
         } else {

@@ -4,6 +4,7 @@ use latentd_plugin_api::{Call, InfotextParse, InfotextWrite, Reading, Result, Wr
 use serde::Serialize;
 
 use crate::plan::Planned;
+use crate::preprocessors::Slider;
 use crate::running::ControlNet;
 
 /// Begins the keys.
@@ -15,7 +16,10 @@ impl Planned {
     fn told(&self, call: &Call<'_>) -> Result<Option<String>> {
         let Self { unit, module, settings, .. } = self;
         let model = self.model_name(call)?;
-        let (a, b) = (number(settings.first), number(settings.second));
+        // A slider that the module has not is -1 there.
+        let slider = |of: Option<Slider>, value| number(if of.is_some() { value } else { -1.0 });
+        let a = slider(module.threshold_a, settings.first);
+        let b = slider(module.threshold_b, settings.second);
         let perfect = if unit.pixel_perfect { "True" } else { "False" };
         if model.contains([',', ':']) {
             return Ok(None);
@@ -42,10 +46,11 @@ fn number(value: f64) -> String {
 
 impl InfotextWrite for ControlNet {
     fn infotext_write(&self, stage: &Writing<'_>) -> Result<()> {
-        let units = self.units.iter().enumerate();
-        let told = units
-            .map(|(index, unit)| Ok(unit.told(&stage.call)?.map(|told| (format!("{KEY}{index}"), told))));
-        let told = told.filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+        let told = self.units.iter().filter_map(|unit| unit.told(&stage.call).transpose());
+        let told = told.collect::<Result<Vec<_>>>()?;
+        // Without gaps: it is read until there is no next one.
+        let told: Vec<_> =
+            told.into_iter().enumerate().map(|(index, told)| (format!("{KEY}{index}"), told)).collect();
         let pairs: Vec<(&str, &str)> = told.iter().map(|(key, value)| (&**key, &**value)).collect();
         for picture in 0..stage.pictures().len() {
             stage.add(picture, &pairs)?;
@@ -105,8 +110,8 @@ impl<'a> Read<'a> {
             weight: number("Weight"),
             resize_mode: field(text, "Resize Mode"),
             processor_res: shown("Processor Res").filter(|value| *value > 0.0),
-            threshold_a: shown("Threshold A").filter(|value| *value > 0.0),
-            threshold_b: shown("Threshold B").filter(|value| *value > 0.0),
+            threshold_a: shown("Threshold A"),
+            threshold_b: shown("Threshold B"),
             guidance_start: number("Guidance Start"),
             guidance_end: number("Guidance End"),
             pixel_perfect: field(text, "Pixel Perfect").map(|text| text == "True"),

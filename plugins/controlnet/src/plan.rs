@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 use crate::network::{FEATURES, HINT, Kind, Network, RESIDUALS};
 use crate::preprocess_method::{self, PREPROCESS};
+use crate::preprocessors::hint::check_between;
+use crate::preprocessors::resolution::pixel_perfect;
 use crate::preprocessors::{Module, Settings};
 use crate::running::ControlNet;
 use crate::units::{Params, Unit};
@@ -43,6 +45,9 @@ fn usual() -> usize {
     512
 }
 
+/// Pixels of a mask of where a unit acts: each place in the UNet has numbers of its own made of it.
+const MOST_OF_REGION: usize = 1 << 22;
+
 /// Tokens of the longest prompt that is planned for.
 const TOKENS: usize = 3 * 77;
 
@@ -78,6 +83,8 @@ impl Request {
 
 /// A unit that takes part.
 pub struct Planned {
+    /// Which of the request's units.
+    index: usize,
     pub unit: Unit,
     pub module: &'static Module,
     pub settings: Settings,
@@ -95,11 +102,13 @@ impl Planned {
         let request = Request::of(job)?;
         units
             .into_iter()
-            .map(|(index, unit)| Self::of(&job.call, unit, &request).map_err(|error| in_unit(index, &error)))
+            .map(|(index, unit)| {
+                Self::of(&job.call, (index, unit), &request).map_err(|error| in_unit(index, &error))
+            })
             .collect()
     }
 
-    fn of(call: &Call<'_>, unit: Unit, request: &Request) -> Result<Self> {
+    fn of(call: &Call<'_>, (index, unit): (usize, Unit), request: &Request) -> Result<Self> {
         unit.check()?;
         let module = Module::called(&unit.module)?;
         let (a, b) = (unit.threshold_a, unit.threshold_b);
@@ -123,7 +132,7 @@ impl Planned {
                 module.name
             )));
         };
-        Ok(Self { unit, module, settings, file })
+        Ok(Self { index, unit, module, settings, file })
     }
 
     /// The file's own name.
@@ -132,15 +141,22 @@ impl Planned {
     }
 
     /// What can be told of it before anything is drawn.
-    fn check(&self, job: &Job<'_>, model: &Model) -> Result<Network> {
-        let Self { unit, module, settings, file } = self;
+    fn check(&self, job: &Job<'_>, model: &Model, request: &Request) -> Result<Network> {
+        let Self { unit, module, settings, file, .. } = self;
         let call = &job.call;
         let network = Network::of(call, *file, model)?;
         let mut sizes = vec![];
         for image in unit.images() {
             let image = image.image(call)?;
-            module.check(image.width, image.height, settings)?;
-            sizes.push((image.width, image.height));
+            let (size, mode) = ((image.width, image.height), unit.resize_mode.0);
+            if unit.pixel_perfect && size.0 > 0 && size.1 > 0 {
+                let resolution = pixel_perfect(size, request.size(), mode);
+                module.check(size.0, size.1, &Settings { resolution, ..*settings })?;
+            } else {
+                module.check(size.0, size.1, settings)?;
+            }
+            check_between(size, request.largest(), mode)?;
+            sizes.push(size);
         }
         if sizes.is_empty() && job.method() == "txt2img" {
             return Err(Error::invalid(
@@ -159,6 +175,16 @@ impl Planned {
             }
             if sizes.is_empty() {
                 return Err(Error::invalid("mask: there is no image that it is of; give that, too"));
+            }
+        }
+        if let Some(mask) = unit.effective_region_mask {
+            let mask = mask.image(call)?;
+            if mask.width.checked_mul(mask.height).is_none_or(|pixels| pixels > MOST_OF_REGION) {
+                let text = format!(
+                    "effective_region_mask: {}x{} is too large; give one of no more than {MOST_OF_REGION} pixels",
+                    mask.width, mask.height
+                );
+                return Err(Error::invalid(text));
             }
         }
         if let Some(told) = &unit.advanced_weighting {
@@ -189,9 +215,12 @@ impl JobPlan for ControlNet {
             return Ok(false);
         }
         let (request, model) = (Request::of(job)?, job.call.model()?);
-        for (index, planned) in units.iter().enumerate() {
-            let network = planned.check(job, &model).map_err(|error| in_unit(index, &error))?;
-            needs(plan, planned.file, &network, &model, &request, job.batch())?;
+        for planned in &units {
+            let checked = || {
+                let network = planned.check(job, &model, &request)?;
+                needs(plan, planned.file, &network, &model, &request, job.batch())
+            };
+            checked().map_err(|error| in_unit(planned.index, &error))?;
         }
         let start = units.iter().map(|planned| planned.unit.guidance_start).fold(1.0, f64::min);
         plan.stage_within(LATENTD_CONTROL_RESIDUALS, start, 1.0)?;

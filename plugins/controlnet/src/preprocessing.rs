@@ -3,7 +3,7 @@
 use latentd_plugin_api::{Call, Error, Image, NewImage, Result};
 use serde::Deserialize;
 
-use crate::preprocessors::hint::{ResizeMode, fitted, fitted_masked};
+use crate::preprocessors::hint::{ResizeMode, check_between, fitted, fitted_masked};
 use crate::preprocessors::resolution::pixel_perfect;
 use crate::preprocessors::{MOST_PIXELS, Module, Picture, Settings, run};
 
@@ -76,6 +76,9 @@ impl Preprocessing {
             settings.resolution = pixel_perfect((width.max(1), height.max(1)), size, mode);
         }
         module.check(width, height, &settings)?;
+        if is_sized {
+            check_between((width, height), size, mode)?;
+        }
         Ok(Self { module, settings, size: is_sized.then_some(size), mode })
     }
 

@@ -1,6 +1,7 @@
 //! An instance: the units of a drawing, the hints that were made so far, and what is added at each step.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 
 use latentd_plugin_api::{
     Call, ControlResiduals, Controlling, Crop, Error, File, GivenImage, Image, Job, Kept, Mask,
@@ -25,7 +26,8 @@ pub struct ControlNet {
     begun: RefCell<Vec<Begun>>,
     /// Which of the maps a unit has for a picture of that pass.
     known: RefCell<Vec<(Key, usize)>>,
-    maps: RefCell<Vec<Mapped>>,
+    /// By numbers that others know them by.
+    maps: RefCell<BTreeMap<usize, Mapped>>,
     hints: RefCell<Vec<Hinted>>,
     open: RefCell<Vec<(File, Open)>>,
     networks: OnceCell<Vec<Network>>,
@@ -100,6 +102,7 @@ impl PassBegin for ControlNet {
         if !begun.is_empty() || stage.pass.kind == PassKind::Base {
             *self.begun.borrow_mut() = begun;
             self.known.borrow_mut().clear();
+            self.forget();
         }
         Ok(())
     }
@@ -136,6 +139,16 @@ impl ControlResiduals for ControlNet {
 }
 
 impl ControlNet {
+    /// Drops what was made of pictures that are drawn from no more.
+    fn forget(&self) {
+        let mut maps = self.maps.borrow_mut();
+        let has_own = |map: &Mapped| {
+            self.units.get(map.unit).is_some_and(|planned| planned.unit.images().next().is_some())
+        };
+        maps.retain(|_, map| has_own(map));
+        self.hints.borrow_mut().retain(|hinted| maps.contains_key(&hinted.map));
+    }
+
     /// What the host says of a unit's network.
     fn network(&self, call: &Call<'_>, unit: usize) -> Result<&Network> {
         if self.networks.get().is_none() {
@@ -180,7 +193,8 @@ impl ControlNet {
         // What is drawn from is at the size of the pass already.
         Ok(Source {
             picture: begun.image.clone(),
-            mask: begun.mask.clone(),
+            // To other modules a mask would be a drawing over the picture.
+            mask: begun.mask.clone().filter(|_| planned.module.mask),
             mode: ResizeMode::Just,
             crop: None,
         })
@@ -196,7 +210,7 @@ impl ControlNet {
         let planned = self.planned(index)?;
         let source = self.source(call, planned, picture)?;
         let is_same = |made: &Mapped| made.unit == index && made.canvas == canvas && made.source == source;
-        let made = self.maps.borrow().iter().position(is_same);
+        let made = self.maps.borrow().iter().find(|(_, made)| is_same(made)).map(|(number, _)| *number);
         let map = if let Some(made) = made { made } else { self.made(call, key, source)? };
         self.known.borrow_mut().push((key, map));
         Ok(map)
@@ -213,8 +227,9 @@ impl ControlNet {
             call.artifact(&format!("controlnet {index} {}", module.name), of, image(call, &shown)?)?;
         }
         let mut maps = self.maps.borrow_mut();
-        maps.push(Mapped { unit: index, source, canvas, map });
-        Ok(maps.len() - 1)
+        let number = maps.last_key_value().map_or(0, |(last, _)| last + 1);
+        maps.insert(number, Mapped { unit: index, source, canvas, map });
+        Ok(number)
     }
 
     fn planned(&self, unit: usize) -> Result<&Planned> {
@@ -239,7 +254,7 @@ impl ControlNet {
         let network = self.network(call, unit)?;
         let image = {
             let maps = self.maps.borrow();
-            let Some(Mapped { map, .. }) = maps.get(map) else {
+            let Some(Mapped { map, .. }) = maps.get(&map) else {
                 return Err(Error::failed("no hint was made"));
             };
             let at = (i64::from(region.at.0), i64::from(region.at.1));

@@ -69,6 +69,9 @@ pub fn plan(job: &Job<'_>, plan: &Plan<'_>) -> Result<bool> {
         (None, None, Some(_)) => return refused("width: is missing beside height; give both".to_owned()),
         _ => (),
     }
+    if wish.overlap.is_some() && wish.tile.is_none() {
+        return refused("tile: is missing beside overlap; give both".to_owned());
+    }
     if let (Some(tile), Some(overlap)) = (wish.tile, wish.overlap)
         && tile > 0
         && overlap > tile / 2
@@ -121,7 +124,8 @@ impl Wish {
         let (wide, high) = self.filled((width, height));
         let field = if self.width.is_some() { "width" } else { "scale" };
         if wide == 0 || high == 0 {
-            let least = WHOLE as f64 / width.min(height).max(1) as f64;
+            // Up, so that what is told is enough.
+            let least = (WHOLE as f64 / width.min(height).max(1) as f64 * 1e3).ceil() / 1e3;
             return Err(Error::invalid(format!(
                 "{field}: a picture of {width}x{height} would have no pixels, for sides come down to what {WHOLE} divides; give \
                  at least {least:.3}"

@@ -95,6 +95,9 @@ pub fn describe(entry: &Entry<'_>, file: File) -> Result<()> {
     plan.network(parser, "", &[("image", &[1, 3, PARSED, PARSED])], FACES)
 }
 
+/// Pixels of what the detector looks at: pictures more than forty times as long as wide are more.
+const MOST_LOOKED_AT: usize = 1 << 24;
+
 /// The networks of a job that were opened so far.
 #[derive(Default)]
 pub struct Networks(Vec<(File, Network)>);
@@ -161,6 +164,13 @@ fn found(call: &Call<'_>, detector: Network, picture: &Colours) -> Result<Vec<Fa
     let side = |side: usize| ((side as f64 / scale) as usize).max(1);
     let size = (side(picture.width), side(picture.height));
     let (width, height) = size;
+    if width.saturating_mul(height) > MOST_LOOKED_AT {
+        let text = format!(
+            "image: {}x{} is too long to look for faces in: it would be looked at as {width}x{height}; cut it into pieces",
+            picture.width, picture.height
+        );
+        return Err(Error::invalid(text));
+    }
     let looked_at = lanczos(picture, size);
     let mut image = call.new_tensor(&[1, 3, height, width])?;
     for (colour, plane) in image.values_mut().chunks_exact_mut(width * height).enumerate() {

@@ -245,6 +245,8 @@ impl AdapterFile {
     /// All that is wrong with its tensors is told at once.
     fn new(file: &Tensors, names: &AdapterNames) -> Result<Self> {
         let config = Config::detect(file, names)?;
+        let described =
+            described(&config).ok_or_else(|| Error::model(file.path(), "has more levels than any UNet"))?;
         let (device, counter) = dry_run();
         let loader = Loader::file(file, &device, Precision::F32);
         let empty = Adapter::load(&loader, &config)?;
@@ -262,8 +264,6 @@ impl AdapterFile {
             .sum::<usize>();
         let host = (2 * config.colours + 2 * channels.div_ceil(SQUARE * SQUARE)) as u64 * 4;
         let bytes_per_pixel = counter.counts().most.div_ceil((TRIED * TRIED) as u64) + host;
-        let described =
-            described(&config).ok_or_else(|| Error::model(file.path(), "has more levels than any UNet"))?;
         Ok(Self { described, config, bytes_per_pixel })
     }
 }

@@ -6,7 +6,9 @@ use crate::networks::detect::{count, dim};
 use crate::nn::{Activation, Activations, Conv2d, ConvConfig, Device, Epilogue, Loader, Run};
 
 /// Pixels to a latent, each way.
-pub(super) const DOWN: usize = 8;
+pub(super) const DOWN: usize = 1 << HALVINGS;
+
+const HALVINGS: usize = 3;
 
 /// Inputs of each convolution, and what comes out of the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +31,9 @@ impl HintConfig {
         }
         widths.push(dim(file, &format!("{}weight", layer(layers.saturating_sub(1))), 0)?);
         let halvings = (0..layers).filter(|index| stride(*index, layers) == 2).count();
-        if 1 << halvings != DOWN {
+        if halvings != HALVINGS {
             let reason = format!(
-                "{prefix}: {layers} convolutions make a picture {} times smaller, not {DOWN}",
-                1 << halvings
+                "{prefix}: {layers} convolutions halve a picture {halvings} times; {HALVINGS} make it {DOWN} times smaller"
             );
             return Err(Error::model(file.path(), reason));
         }

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::Picture;
+use latentd_plugin_api::{Error, Result};
+
 use super::cv::median::median;
 use super::cv::resize::{Interpolation, Sample, resize};
 use super::cv::{Grid, morphology, otsu, thin};
+use super::{MOST_PIXELS, Picture};
 
 /// How a control map comes to the size of what is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,27 @@ pub struct Masked {
     pub height: usize,
     /// Red, green, blue, and 255 where it is to be drawn, else 0.
     pub data: Vec<f32>,
+}
+
+/// An error unless a picture of these sides may become one of `wanted`: it is stretched as a whole, one side after the other, and what
+/// stands out of that is cut off after.
+pub fn check_between(own: (usize, usize), wanted: (usize, usize), mode: ResizeMode) -> Result<()> {
+    let (wide, high) = (own.0.max(1) as f64, own.1.max(1) as f64);
+    let (across, down) = (wanted.0 as f64 / wide, wanted.1 as f64 / high);
+    let (to_wide, to_high) = match mode {
+        ResizeMode::Just => (wanted.0 as f64, wanted.1 as f64),
+        ResizeMode::Crop => (wide * across.max(down), high * across.max(down)),
+        ResizeMode::Fill => (wide * across.min(down), high * across.min(down)),
+    };
+    let most = [to_wide * to_high, to_wide * high, wide * to_high].into_iter().fold(0.0, f64::max);
+    if most <= MOST_PIXELS as f64 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "image: {}x{} is too long to become {}x{}, with {to_wide:.0}x{to_high:.0} on the way; give one that is cut to that, or another \
+         resize_mode",
+        own.0, own.1, wanted.0, wanted.1
+    )))
 }
 
 /// A control map of `width` × `height`.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::hint::{ResizeMode, fitted, fitted_masked};
+use super::hint::{ResizeMode, check_between, fitted, fitted_masked};
 use super::random::Twister;
 use super::resolution::pixel_perfect;
 use super::*;
@@ -232,6 +232,16 @@ fn what_cannot_be_is_refused_with_what_can() {
     sized(1, 40_000).expect_err("it becomes too large");
     let invert = Module::called("invert").expect("known");
     invert.check(300_000, 1, &usual).expect("it is not resized");
+    for (own, mode, is_possible) in [
+        ((300_000, 1), ResizeMode::Crop, false),
+        ((1, 300_000), ResizeMode::Crop, false),
+        ((1, 300_000), ResizeMode::Just, false),
+        ((300_000, 1), ResizeMode::Fill, true),
+        ((8192, 8192), ResizeMode::Crop, true),
+        ((1024, 16), ResizeMode::Crop, true),
+    ] {
+        assert_eq!(check_between(own, (512, 512), mode).is_ok(), is_possible, "{own:?} {mode:?}");
+    }
 }
 
 #[test]
