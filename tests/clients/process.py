@@ -82,6 +82,11 @@ class Daemon:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def build_plugin(name: str) -> None:
+    """Puts a plugin that comes with latentd beside the program that is tested."""
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "-p", f"latentd-{name}"], cwd=REPOSITORY, check=True)
+
+
 def environment(folder: Path) -> Dict[str, str]:
     """An environment in which every program keeps its files under ``folder``."""
     values = {key: value for key, value in os.environ.items() if not key.startswith(("LATENTD_", "XDG_"))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from companions import mascot, patches, styles
-from process import REPOSITORY, Daemon
+from process import REPOSITORY, Daemon, build_plugin
 from scenes import Scene
 
 # As in test_demo_pictures.py.
@@ -58,8 +57,7 @@ NEARER = 3.0
 
 
 def test_the_upscaler_is_better_than_lanczos(client: latentd.Client, capsys: pytest.CaptureFixture[str]) -> None:
-    # The plugin that runs it lies beside the program then.
-    subprocess.run(["cargo", "build", "--quiet", "-p", "latentd-upscaler"], cwd=REPOSITORY, check=True)
+    build_plugin("upscaler")
     wanted, small = patches.exam(24)
 
     def larger(upscaler: str) -> np.ndarray:

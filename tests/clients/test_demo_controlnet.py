@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scenes
 from PIL import Image
-from process import REPOSITORY, Daemon
+from process import REPOSITORY, Daemon, build_plugin
 from scipy import ndimage
 
 # As in test_demo_pictures.py.
@@ -30,6 +30,7 @@ SEEDS, LEAST_OVERLAP, LEAST_SHARE = range(40), 0.8, 0.9
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[latentd.Client]:
+    build_plugin("controlnet")
     daemon = Daemon(models=LIBRARY)
     with daemon.client() as client:
         yield client
@@ -74,4 +75,5 @@ def test_a_blue_star_is_where_the_sketch_says(client: latentd.Client, capsys: py
     right = sum(overlap >= LEAST_OVERLAP for overlap in overlaps)
     with capsys.disabled():
         print(f"\n{right} of {len(SEEDS)} overlap by {LEAST_OVERLAP}; mean {np.mean(overlaps):.3f}, without it {np.mean(without):.3f}")
+    assert np.mean(without) < np.mean(overlaps) / 2
     assert right >= LEAST_SHARE * len(SEEDS)
