@@ -103,7 +103,8 @@ class Reader:
         )
         self.background.append(process)
         assert process.stdout is not None
-        line = process.stdout.readline()
+        # What it logs as it begins may come first.
+        line = next((line for line in process.stdout if "latentd.sock" in line), "it ended")
         # The README says what this means: the daemon that `generate` started is still there.
         assert "latentd.sock" in line, line
 
