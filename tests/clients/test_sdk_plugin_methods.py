@@ -41,7 +41,7 @@ def png() -> bytes:
 
 def test_methods_are_called_by_name(with_methods: Daemon, tmp_path: Path) -> None:
     with with_methods.client() as client:
-        entry = client.plugins().plugins[0]
+        [entry] = [entry for entry in client.plugins().plugins if entry.name == "methods"]
         assert entry.methods["at-once"] == latentd.PluginMethod("quick", "1.0.0", "Gives back what it is given.")
         assert entry.methods["work"].kind == "job"
         assert client.plugin_schema("methods").methods["work"]["result"]["required"] == ["width"]
