@@ -1,9 +1,10 @@
 //! What plugins cost: `cargo bench -p latentd --bench plugins`.
 //!
 //! How long the first request with a plugin takes more than the next (finding, copying and loading it, or starting a process that
-//! does), what a call of a stage that does nothing takes, what stages take that read and give pictures or latents of 512 × 512, and how
-//! much longer a request takes beside a plugin that it does not name: within the daemon and in a process of the plugin's own. The
-//! plugins are built with `cc`.
+//! does), what a call takes that does nothing (of each block of the UNet, one after the other, and of each step, when the UNet has had
+//! the caches), what stages take that read and give pictures or latents of 512 × 512, and how much longer a request takes beside a
+//! plugin that it does not name: within the daemon and in a process of the plugin's own. What a stage takes is what further calls add,
+//! so an instance's beginning and end are not in it. The plugins are built with `cc`.
 #![allow(clippy::print_stdout, reason = "the report is what this is for")]
 
 use std::error::Error;
@@ -105,16 +106,30 @@ const MANY: u32 = 45;
 /// Rounds of each kind of request, one after the other.
 const ROUNDS: usize = 60;
 
-/// A request whose plugin reads and gives what there is at a stage of 512 × 512.
-fn turning(stage: &str) -> Txt2ImgParams {
+/// Passes of requests whose plugin is called once a pass, likewise.
+const PASSES: u32 = 5;
+
+/// A request whose plugin is called at a stage.
+fn at(stage: &str, request: Txt2ImgParams) -> Txt2ImgParams {
     let params = serde_json::Map::from_iter([("at".to_owned(), stage.into())]);
     let plugins = [("costs".to_owned(), PluginParams::from_json(params))].into();
-    Txt2ImgParams { plugins, width: Some(512), height: Some(512), ..request(1, None) }
+    Txt2ImgParams { plugins, ..request }
+}
+
+/// One whose plugin reads and gives what there is at a stage of 512 × 512, so often.
+fn turning(stage: &str, passes: u32) -> Txt2ImgParams {
+    at(stage, Txt2ImgParams { n_iter: passes, width: Some(512), height: Some(512), ..request(1, None) })
 }
 
 /// Seconds that a plugin took by itself.
 fn spent(drawn: &Txt2ImgResult, plugin: &str) -> Result<f64, Box<dyn Error>> {
     Ok(drawn.plugin_timings.get(plugin).copied().ok_or("not told")?)
+}
+
+/// How often functions of `costs` were called.
+async fn calls(client: &Client) -> Result<u64, Box<dyn Error>> {
+    let status = client.status().await?;
+    Ok(status.plugins.iter().find(|plugin| plugin.name == "costs").map_or(0, |plugin| plugin.calls))
 }
 
 async fn measure(folder: &Path, isolation: &str) -> Result<(), Box<dyn Error>> {
@@ -148,8 +163,9 @@ async fn measure(folder: &Path, isolation: &str) -> Result<(), Box<dyn Error>> {
     install(folder.path(), "tests/fixtures/plugins/costs.c")?;
     let expected = timed(&client, &request(20, None)).await?.1.images;
     let (mut beside, mut few, mut many) = (vec![], vec![], vec![]);
+    let mut blocks = vec![];
     let (mut images, mut latents) = (vec![], vec![]);
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let (time, drawn) = timed(&client, &request(20, None)).await?;
         beside.push(time.as_secs_f64());
         if drawn.images != expected {
@@ -160,8 +176,24 @@ async fn measure(folder: &Path, isolation: &str) -> Result<(), Box<dyn Error>> {
             let drawn = timed(&client, &request(steps, Some("faults"))).await?.1;
             all.push(spent(&drawn, "faults")? * 1e6);
         }
+        // Microseconds that further calls of a plugin add, and how many those are.
+        let costs = async |few: &Txt2ImgParams, many: &Txt2ImgParams| {
+            let (mut took, mut called) = ([0.0; 2], [0; 2]);
+            for (index, params) in [few, many].into_iter().enumerate() {
+                let before = calls(&client).await?;
+                took[index] = spent(&timed(&client, params).await?.1, "costs")? * 1e6;
+                called[index] = calls(&client).await? - before;
+            }
+            Ok::<f64, Box<dyn Error>>((took[1] - took[0]) / (called[1] - called[0]) as f64)
+        };
+        let stage = "unet.block/draft-1";
+        blocks.push(costs(&at(stage, request(FEW, None)), &at(stage, request(MANY, None))).await?);
+        // Larger pictures take longer.
+        if round % 4 > 0 {
+            continue;
+        }
         for (stage, all) in [("image.post/draft-1", &mut images), ("latent.final/draft-1", &mut latents)] {
-            all.push(spent(&timed(&client, &turning(stage)).await?.1, "costs")? * 1e6);
+            all.push(costs(&turning(stage, 1), &turning(stage, PASSES)).await?);
         }
     }
     println!(
@@ -170,14 +202,11 @@ async fn measure(folder: &Path, isolation: &str) -> Result<(), Box<dyn Error>> {
     );
     let a_call = (median(many) - median(few)) / f64::from(MANY - FEW);
     println!(
-        "  a call that does nothing: {a_call:.2} µs (what {} steps more take, by their number)",
-        MANY - FEW
+        "  a call that does nothing: {:.2} µs in each block, {a_call:.2} µs in each step",
+        median(blocks)
     );
-    println!(
-        "  an image of 512 × 512 turned around in image.post: {:.0} µs, its instance with it",
-        median(images)
-    );
-    println!("  latents of 64 × 64 turned around in latent.final: {:.0} µs, likewise", median(latents));
+    println!("  an image of 512 × 512 turned around in image.post: {:.0} µs", median(images));
+    println!("  latents of 64 × 64 turned around in latent.final: {:.0} µs", median(latents));
     Ok(())
 }
 

@@ -1,12 +1,14 @@
 //! Messages over a socket: the length as four big-endian bytes, then so many of MessagePack.
 //!
 //! Who waits looks again and again for a moment before sleeping: most answers are there within microseconds, and to be woken
-//! takes longer than they do. The moment is longer than that takes, so that who wakes the other does not sleep meanwhile.
+//! takes longer than they do. The moment is longer than that takes, so that who wakes the other does not sleep meanwhile. Each time the
+//! core is offered to others: the other side may have been put on the same one, and would wait for the moment to end.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::threads;
@@ -100,7 +102,7 @@ impl Frames {
             }
             let waited = begun.elapsed();
             if waited < self.spin {
-                std::hint::spin_loop();
+                thread::yield_now();
                 continue;
             }
             let left = within.map(|within| within.saturating_sub(waited));

@@ -91,6 +91,8 @@ pub(in crate::plugins) struct Instance<'a> {
     pub(in crate::plugins) objects: RefCell<Objects>,
     /// The files that it knows.
     opened: RefCell<Opened>,
+    /// Room for what a call's arguments are called.
+    handles: Cell<Vec<u64>>,
     /// The pictures of its parameters.
     _given: Vec<Arc<Decoded>>,
     /// What it took, without what it waited for.
@@ -141,6 +143,7 @@ impl<'a> JobStages<'a> {
                 made,
                 objects,
                 opened,
+                handles: Cell::default(),
                 _given: given,
                 spent,
                 calls: Cell::new(1),
@@ -343,12 +346,17 @@ pub(in crate::plugins) fn call(
     at_hand: AtHand<'_>,
     function: &impl Fn(&Called<'_>) -> u32,
 ) -> Result<Left> {
-    let Instance { member, made, objects, opened, .. } = instance;
+    let Instance { member, made, objects, opened, handles: room, .. } = instance;
     let name = member.name();
     let wrong = |text: String| Error::new(Class::Plugin, format!("plugin '{name}', {stage}: {text}"));
     let _ends = Lending::begin(objects);
-    let lent = contents.iter().map(|content| objects.borrow_mut().lend(content.clone()));
-    let handles = lent.collect::<Result<Vec<u64>, _>>().map_err(|misuse| wrong(misuse.to_string()))?;
+    // A call within this one finds none, and makes its own.
+    let mut handles = room.take();
+    handles.clear();
+    for content in contents.iter() {
+        let lent = objects.borrow_mut().lend(content.clone());
+        handles.push(lent.map_err(|misuse| wrong(misuse.to_string()))?);
+    }
     let call = member.plugin.call(job, Some(objects), None);
     let call = call.with_at_hand(at_hand).with_opened(opened);
     let called = Called {
@@ -358,6 +366,7 @@ pub(in crate::plugins) fn call(
         handles: &handles,
     };
     let status = function(&called);
+    room.set(handles);
     let state = call.end(status, stage)?;
     // What is skipped is as if it had never been called.
     if status != 0 {
