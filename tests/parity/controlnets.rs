@@ -1,13 +1,15 @@
 //! ControlNets and T2I-Adapters against diffusers in f32, with weights that both make up by one rule
 //! (`tests/fixtures/controlnets.py`), by all names that files have. Tolerance: 1e-4 of the largest number.
 
+use std::sync::Arc;
+
 use latentd_models::Tensor;
 use latentd_models::files;
 use latentd_models::networks::known::KnownNetwork;
 use latentd_models::networks::standalone::Standalone;
 use latentd_models::nn::backend::cpu::cpu;
 use latentd_models::nn::backend::fake::fake;
-use latentd_models::nn::{Device, Precision, Run};
+use latentd_models::nn::{Device, Patch, Precision, Run};
 use serde_json::json;
 
 use crate::golden::{Golden, assert_close};
@@ -66,6 +68,177 @@ fn controlnets_are_diffusers_by_all_names() {
     }
     let (device, _) = fake(512 << 20, None).expect("a fake device");
     controls(&whole("control-ldm"), &device, "on the fake device");
+}
+
+const UNET: &str = "model.diffusion_model.";
+
+/// The checkpoint that files are over, some of whose tensors may be changed.
+fn base(change: impl Fn(&str, &mut Vec<f32>)) -> files::Tensors {
+    let path = format!(
+        "{}/../tests/fixtures/models/Stable-diffusion/tiny-sd1.safetensors",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let file = files::open(path.as_ref()).expect("opens");
+    let tensors: Vec<_> = file
+        .under(UNET)
+        .map(|tensor| {
+            let tensor = tensor.expect("read");
+            let name = format!("{UNET}{}", tensor.name);
+            let elements = tensor.bytes.chunks_exact(2);
+            let mut values =
+                elements.map(|two| half::f16::from_le_bytes([two[0], two[1]]).to_f32()).collect();
+            change(&name, &mut values);
+            (name, tensor.shape.to_vec(), values)
+        })
+        .collect();
+    files::from_bytes("base", safetensors(&tensors, str::to_owned, &json!({}))).expect("opens")
+}
+
+/// A file's ControlNet over a checkpoint's UNet as patches leave it.
+fn over(
+    kind: &str,
+    base: files::Tensors,
+    patches: &[Arc<dyn Patch>],
+) -> latentd_models::Result<files::Tensors> {
+    KnownNetwork::of(&whole(kind)).expect("sound").expect("known").over(whole(kind), base, patches)
+}
+
+#[test]
+fn files_over_a_checkpoint_are_diffusers_with_the_sums_as_weights() {
+    let golden = Golden::open("controlnets");
+    let (fake, _) = fake(512 << 20, None).expect("a fake device");
+    for kind in ["difference", "lora"] {
+        let known = KnownNetwork::of(&whole(kind)).expect("sound").expect("known");
+        assert!(known.is_over_base() && known.making_bytes() > 0);
+        assert!(known.open(&whole(kind), &cpu(), Precision::F32).is_err(), "{kind}: alone it is nothing");
+        let whole = over(kind, base(|_, _| ()), &[]).expect("fits");
+        for device in [&cpu(), &fake] {
+            let network = known.open(&whole, device, Precision::F32).expect("opens");
+            for size in SIZES {
+                let given = |name: &str| golden.get(&format!("{size}.{name}"));
+                let made_here = |name: &str| golden.get(&format!("{size}.{kind}.{name}"));
+                let hint = run(&known, network.as_ref(), "hint", &[("image", given("image"))]).remove(0).1;
+                assert_close(&format!("{kind} {size} hint"), &hint, made_here("hint"), 1e-4);
+                let inputs = [
+                    ("x", given("x")),
+                    ("timestep", given("t")),
+                    ("context", given("context")),
+                    ("hint", &hint),
+                ];
+                let made = run(&known, network.as_ref(), "residuals", &inputs);
+                assert_eq!(made.len(), 7, "{kind}");
+                for (name, made) in &made {
+                    assert_close(&format!("{kind} {size} {name}"), made, made_here(name), 1e-4);
+                }
+            }
+        }
+    }
+    assert!(!KnownNetwork::of(&whole("control-ldm")).expect("whole").expect("known").is_over_base());
+}
+
+/// Adds to a tensor of the UNet.
+struct More(f32);
+
+const CHANGED: &str = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight";
+
+impl Patch for More {
+    fn digest(&self) -> [u8; 32] {
+        [1; 32]
+    }
+
+    fn touches(&self, name: &str) -> bool {
+        name == CHANGED
+    }
+
+    fn apply(&self, _name: &str, _shape: &[usize], weights: &mut [f32]) -> latentd_models::Result<()> {
+        for weight in weights {
+            *weight += self.0;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_job_changes_in_the_checkpoint_counts_in_what_is_over_it() {
+    for kind in ["difference", "lora"] {
+        let elements = |file: &files::Tensors| {
+            let all = file
+                .under("")
+                .map(|tensor| tensor.map(|tensor| (tensor.name.to_owned(), tensor.bytes.into_owned())));
+            all.collect::<Result<Vec<_>, _>>().expect("read")
+        };
+        let patched = over(kind, base(|_, _| ()), &[Arc::new(More(0.25))]).expect("fits");
+        let merged = over(
+            kind,
+            base(|name, values| {
+                if name == CHANGED {
+                    for value in values {
+                        *value += 0.25;
+                    }
+                }
+            }),
+            &[],
+        )
+        .expect("fits");
+        let plain = over(kind, base(|_, _| ()), &[]).expect("fits");
+        assert!(elements(&patched) == elements(&merged) && elements(&patched) != elements(&plain), "{kind}");
+    }
+}
+
+/// A tensor's shape by its name; `None`: it is left out.
+type Change<'a> = &'a dyn Fn(&str, Vec<usize>) -> Option<Vec<usize>>;
+
+#[test]
+fn checkpoints_that_nothing_can_be_over_are_told_with_the_tensor() {
+    let other = |change: Change<'_>| {
+        let plain = base(|_, _| ());
+        let tensors: Vec<_> = plain
+            .under("")
+            .filter_map(|tensor| {
+                let tensor = tensor.expect("read");
+                let shape = change(tensor.name, tensor.shape.to_vec())?;
+                Some((tensor.name.to_owned(), shape.clone(), vec![0.0; shape.iter().product()]))
+            })
+            .collect();
+        files::from_bytes("other", safetensors(&tensors, str::to_owned, &json!({}))).expect("opens")
+    };
+    let wider = |name: &str, mut shape: Vec<usize>| {
+        if name.ends_with("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight") {
+            shape[1] = 48;
+        }
+        Some(shape)
+    };
+    let without = |name: &str, shape| (!name.contains("input_blocks.1.0.in_layers.2")).then_some(shape);
+    for kind in ["difference", "lora"] {
+        let text = |base| over(kind, base, &[]).err().expect("refused").to_string();
+        let told = text(other(&wider));
+        assert!(
+            told.contains("attn2.to_k.weight, [32, 32], is [32, 48] there; draw with a checkpoint"),
+            "{told}"
+        );
+        let told = text(other(&without));
+        assert!(told.contains("input_blocks.1.0.in_layers.2.") && told.contains("is not there"), "{told}");
+    }
+    // Two that make no product, and one without the other.
+    for (part, shape) in
+        [("input_blocks.1.0.in_layers.2.up", vec![32, 4, 1, 1]), ("middle_block.0.in_layers.2.down", vec![3])]
+    {
+        let bytes = made_up::file("controlnets", "lora", |name, own| {
+            Some((name.to_owned(), if name == part { shape.clone() } else { own }))
+        });
+        let error = KnownNetwork::of(&files::from_bytes("lora", bytes).expect("opens"))
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(error.contains("no two matrices of one product"), "{error}");
+    }
+    let alone =
+        file("lora", |name| (!name.ends_with("input_blocks.1.0.in_layers.2.down")).then(|| name.to_owned()));
+    let error = KnownNetwork::of(&alone).err().expect("refused").to_string();
+    assert!(error.contains("no two matrices of one product"), "{error}");
+    // Nothing else has one to be over.
+    let known = KnownNetwork::of(&whole("control-ldm")).expect("whole").expect("known");
+    assert!(known.over(whole("control-ldm"), base(|_, _| ()), &[]).is_err());
 }
 
 #[test]

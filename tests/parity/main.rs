@@ -15,6 +15,7 @@ mod hostile_prompts;
 mod hypernetworks;
 mod image_noise;
 mod img2img;
+mod ip_adapters;
 #[path = "../fixtures/made_up.rs"]
 mod made_up;
 mod networks;

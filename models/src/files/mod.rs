@@ -2,6 +2,7 @@
 
 mod allocate;
 mod bytes;
+mod computed;
 mod container;
 mod elements;
 mod ema;
@@ -28,6 +29,7 @@ mod torch;
 mod widen;
 mod write;
 
+pub(crate) use computed::{Compute, computed};
 pub use container::ElementType;
 pub use header::LARGEST_HEADER;
 pub use inspect::{FileInfo, inspect};

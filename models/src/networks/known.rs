@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use super::standalone::{Described, Entry, Find, Found, Standalone};
-use super::{controlnet, restorers, taesd, unet_alone, upscalers};
+use super::{controlnet, ip_adapter, restorers, taesd, unet_alone, upscalers};
 use crate::error::Result;
 use crate::files::Tensors;
-use crate::nn::{Device, Precision};
+use crate::nn::{Device, Patch, Precision};
 
 /// All of them. The first that takes a file has it.
-const KINDS: [Find; 13] = [
+const KINDS: [Find; 15] = [
     taesd::find,
     // Before the checkpoint that the oldest files have beside it.
     controlnet::find_controlnet,
     controlnet::find_adapter,
+    ip_adapter::find_adapter,
+    ip_adapter::find_vision,
     unet_alone::find,
     upscalers::find_rrdbnet,
     upscalers::find_compact,
@@ -60,6 +62,24 @@ impl KnownNetwork {
     /// A tensor has numbers that are not finite.
     pub fn check(&self, file: &Tensors) -> Result<()> {
         self.0.check(file)
+    }
+
+    /// Whether it is built over a checkpoint's UNet: it is opened of what [`Self::over`] makes.
+    pub fn is_over_base(&self) -> bool {
+        self.0.is_over_base()
+    }
+
+    /// The whole weights of its file over those of a checkpoint's, as patches leave them.
+    ///
+    /// # Errors
+    /// The checkpoint's UNet is none that they can be added to.
+    pub fn over(&self, file: Tensors, base: Tensors, patches: &[Arc<dyn Patch>]) -> Result<Tensors> {
+        self.0.over(file, base, patches)
+    }
+
+    /// Bytes that making those takes, beside the weights.
+    pub fn making_bytes(&self) -> u64 {
+        self.0.making_bytes()
     }
 
     /// Reads it from the same file.

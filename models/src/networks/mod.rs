@@ -4,6 +4,7 @@ pub mod attention_bank;
 pub mod clip;
 mod controlnet;
 mod detect;
+mod ip_adapter;
 pub mod known;
 pub mod restorers;
 pub mod standalone;

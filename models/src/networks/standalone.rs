@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Result, bail};
 use crate::files::Tensors;
-use crate::nn::{Device, Precision, Run};
+use crate::nn::{Device, Patch, Precision, Run};
 use crate::tensor::Tensor;
 
 /// One side of a tensor.
@@ -144,6 +144,25 @@ pub trait Found: Send + Sync {
     /// A tensor has numbers that are not finite.
     fn check(&self, _file: &Tensors) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether its file says by what its weights differ from those of a checkpoint's UNet: it is opened of what [`Self::over`]
+    /// makes of both.
+    fn is_over_base(&self) -> bool {
+        false
+    }
+
+    /// The whole weights of such a file over those of a checkpoint's, as patches leave them, each made as it is asked for.
+    ///
+    /// # Errors
+    /// The checkpoint's UNet is none that they can be added to.
+    fn over(&self, _file: Tensors, _base: Tensors, _patches: &[Arc<dyn Patch>]) -> Result<Tensors> {
+        bail!("{} is not built over the UNet of a pass", self.described().kind)
+    }
+
+    /// Bytes that making such weights takes, beside the weights.
+    fn making_bytes(&self) -> u64 {
+        0
     }
 
     /// Reads it from the same file.

@@ -7,6 +7,7 @@ mod adapter;
 mod adapter_names;
 mod hint;
 mod network;
+mod over;
 mod places;
 
 pub(super) use adapter::find as find_adapter;

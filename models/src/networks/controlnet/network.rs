@@ -1,9 +1,11 @@
 //! `ControlNet` (Zhang, Rao, Agrawala 2023, arXiv:2302.05543): a copy of a UNet's way down that sees a picture, and what it adds to
-//! each skip and to the middle. In the LDM key layout under [`CONTROL`]; diffusers' names are known as those.
+//! each skip and to the middle. In the LDM key layout under [`CONTROL`]; diffusers' names are known as those. Files that are told by what
+//! they differ by from a checkpoint are put [over](super::over) that.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::hint::{DOWN, Hint, HintConfig};
+use super::over::Told;
 use super::places::{MIDDLE, skip};
 use crate::error::{Error, Result, bail};
 use crate::files::{CONTROL, Tensors};
@@ -13,7 +15,7 @@ use crate::networks::unet_call::Call;
 use crate::networks::unet_down::{WayDown, context_of};
 use crate::networks::unet_residuals::ResidualPlace;
 use crate::nn::backend::dry_run::{Counter, dry_run};
-use crate::nn::{Activations, Device, Epilogue, Linear, Loader, Precision, Run, upload};
+use crate::nn::{Activations, Device, Epilogue, Linear, Loader, Patch, Precision, Run, upload};
 use crate::tensor::Tensor;
 
 /// Rows, latents of a row and tokens of a run that anybody could want: what takes more is not reckoned.
@@ -22,19 +24,13 @@ const MOST: [usize; 3] = [1024, 1 << 22, 1 << 16];
 /// Groups of normalisations, into which all channels divide.
 const GROUPS: usize = 32;
 
-/// Tensors that mark files whose weights are to be put together with a checkpoint's.
-const MADE_OVER: [(&str, &str); 2] = [
-    ("difference", "has differences from a checkpoint's weights, to which it would have to be added"),
-    ("lora_controlnet", "is a ControlLoRA, products that would have to be added to a checkpoint's weights"),
-];
-
 /// The part that runs once for a picture.
 const HINT: &str = "hint";
 /// The part that runs at each step.
 const RESIDUALS: &str = "residuals";
 
 /// What can be told from the tensors.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Config {
     down: UNetConfig,
     hint: HintConfig,
@@ -50,9 +46,12 @@ struct ControlNet {
 
 /// A file's ControlNet before it is read.
 struct ControlNetFile {
+    told: Told,
     described: Described,
     config: Config,
     weight_bytes: u64,
+    /// Of its largest weight, in f32.
+    largest_bytes: u64,
     /// On a device that only counts; held while something is counted.
     empty: Mutex<(ControlNet, Counter)>,
 }
@@ -72,13 +71,6 @@ impl Config {
                     .to_owned(),
             ));
         }
-        for (mark, what) in MADE_OVER {
-            if file.names().any(|name| name == mark) {
-                return Err(refused(format!(
-                    "{what}, which this version does not do; give one whose weights are whole"
-                )));
-            }
-        }
         let down = UNetConfig::detect_down(file, CONTROL)?;
         let hint = HintConfig::detect(file, &format!("{CONTROL}input_hint_block."))?;
         if hint.outputs() != down.channels {
@@ -89,6 +81,14 @@ impl Config {
             return Err(refused(format!("a block of {width} channels, no multiple of {GROUPS}")));
         }
         Ok(Self { down, hint })
+    }
+
+    /// All that is wrong with a file's tensors is told at once.
+    fn check(&self, file: &Tensors) -> Result<()> {
+        let (device, _) = dry_run();
+        let check = Loader::file(file, &device, Precision::F32);
+        ControlNet::load(&check, self)?;
+        check.finish(&[CONTROL], |_| false)
     }
 }
 
@@ -183,10 +183,13 @@ impl ControlNet {
         let device = &self.down.device;
         let times = self.down.times(&[0.0], self.down.residual_blocks())?;
         let Some(time) = times.first() else { bail!("controlnet: no time embedding") };
-        let context = self.context(&device.upload(&[], &[1, tokens, config.context_width])?, &Run::WHOLE)?;
+        // Each row has its own, as it is run.
+        let contexts = (0..rows)
+            .map(|_| self.context(&device.upload(&[], &[1, tokens, config.context_width])?, &Run::WHOLE));
+        let contexts = contexts.collect::<Result<Vec<_>>>()?;
         let call = UNetCall {
             times: &vec![time; rows],
-            contexts: &vec![RowContext::own(&context); rows],
+            contexts: &contexts.iter().map(RowContext::own).collect::<Vec<_>>(),
             residuals: &[],
             transforms: &[],
         };
@@ -197,21 +200,28 @@ impl ControlNet {
 }
 
 impl ControlNetFile {
-    /// All that is wrong with its tensors is told at once.
     fn new(file: &Tensors) -> Result<Self> {
+        let told = Told::of(file);
+        let outline = if told == Told::Whole { None } else { Some(told.outline(file)?) };
+        let file = outline.as_ref().unwrap_or(file);
         let config = Config::detect(file)?;
+        // What of it is another file's is looked at together with that.
+        if told != Told::Products {
+            config.check(file)?;
+        }
         let (device, counter) = dry_run();
-        let check = Loader::file(file, &device, Precision::F32);
-        ControlNet::load(&check, &config)?;
-        check.finish(&[CONTROL], |_| false)?;
         // In f32, in which weights take the most.
         let loader = Loader::file(file, &device, Precision::F32);
         let empty = ControlNet::load(&loader, &config)?;
         let described =
             described(&config).ok_or_else(|| Error::model(file.path(), "has more skips than any UNet"))?;
+        let numbers = |name: &str| file.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
+        let largest = file.names().map(numbers).max().unwrap_or_default();
         Ok(Self {
+            told,
             described,
             weight_bytes: loader.into_parts().bytes(),
+            largest_bytes: (largest * size_of::<f32>()) as u64,
             config,
             empty: Mutex::new((empty, counter)),
         })
@@ -276,6 +286,28 @@ impl Found for ControlNetFile {
         Some(self.weight_bytes)
     }
 
+    fn is_over_base(&self) -> bool {
+        self.told != Told::Whole
+    }
+
+    fn over(&self, file: Tensors, base: Tensors, patches: &[Arc<dyn Patch>]) -> Result<Tensors> {
+        if !self.is_over_base() {
+            bail!("controlnet: its weights are whole, and over no UNet");
+        }
+        let whole = self.told.over(file, base, patches)?;
+        if Config::detect(&whole)? != self.config {
+            let reason = "is made over a UNet whose way down has other blocks; draw with a checkpoint of the kind that it was made for";
+            return Err(Error::model(whole.path(), reason));
+        }
+        self.config.check(&whole)?;
+        Ok(whole)
+    }
+
+    fn making_bytes(&self) -> u64 {
+        // Both files' and their sum, in f32 and as it is packed.
+        if self.is_over_base() { 4 * self.largest_bytes } else { 0 }
+    }
+
     fn activation_bytes(&self, entry: &Entry, inputs: &[Vec<usize>]) -> u64 {
         let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
         let (network, counter) = &*empty;
@@ -312,6 +344,9 @@ impl Found for ControlNetFile {
     }
 
     fn open(&self, file: &Tensors, device: &Device, precision: Precision) -> Result<Arc<dyn Standalone>> {
+        if Told::of(file) != Told::Whole {
+            return Err(Error::model(file.path(), "its weights are nothing without those of a checkpoint"));
+        }
         let loaded = device.run(|| ControlNet::load(&Loader::file(file, device, precision), &self.config));
         // Asked first: a file cut off meanwhile also shows as strange weights.
         file.check_intact()?;
