@@ -509,7 +509,10 @@ typedef uint64_t latentd_file;
 typedef struct latentd_need {
     /* sizeof of it, as the plugin knows it. */
     uint32_t size;
-    /* As in `open` of latentd_networks. */
+    /*
+     As in `open` of latentd_networks: 1 where `describe` says `on_base`. A checkpoint of the job over which it cannot be built
+     refuses the plan.
+     */
     uint32_t on_base;
     /* The file: one whose network this host knows, or an ONNX graph. */
     latentd_file file;
@@ -1321,14 +1324,15 @@ typedef struct latentd_networks {
     /* 0. */
     uint32_t reserved;
     /*
-     Opens a file until `close` or the instance's end. `on_base` 1: built over the UNet of the pass, UNSUPPORTED for networks
-     that are not. MODEL with a text: it is no network that this host knows. MEMORY if there is no room. [job]
+     Opens a file until `close` or the instance's end. `on_base` 1: built over the UNet whose turn it is, with the LoRAs that
+     change it, for files that say by what their weights differ from it, as `describe` tells; UNSUPPORTED for others, and 0 for
+     those. It is run as long as that UNet's turn lasts: latentd_model_info has another `turn` then. MODEL with a text: it is no network that this host knows. MEMORY if there is no room. [job]
      */
     latentd_status (*open)(struct latentd_call *call, latentd_file file, uint32_t on_base, latentd_net *network);
     /* Lets go of it. [job] */
     latentd_status (*close)(struct latentd_call *call, latentd_net network);
     /*
-     What a file's network is, as MessagePack: `kind`, such as "taesd"; `entries`, a map by their names of maps with `inputs`
+     What a file's network is, as MessagePack: `kind`, such as "taesd"; `on_base`, whether it is built over a UNet; `entries`, a map by their names of maps with `inputs`
      and `outputs`, lists of maps with `name`, `sizes` (numbers, and texts for those that are free) and `about`.
      [control] [job]
      */
@@ -1824,6 +1828,13 @@ typedef struct latentd_model_info {
      skips − 1 − i.
      */
     struct latentd_list sites;
+    /*
+     Another number each time another model's turn comes within the job: what was opened with on_base is closed then, and
+     opened again.
+     */
+    uint32_t turn;
+    /* 0. */
+    uint32_t reserved;
 } latentd_model_info;
 
 /* LATENTD_MODELS: what the job's model is made of. */

@@ -32,6 +32,8 @@ pub struct Model {
     pub skips: usize,
     /// The blocks of the UNet, in the order in which they run.
     pub sites: Vec<ModelSite>,
+    /// Another number each time another model's turn comes within the job.
+    pub turn: u32,
 }
 
 /// A block of a UNet.
@@ -72,6 +74,8 @@ impl Call<'_> {
             skips: 0,
             latent_scale: 0.0,
             sites: latentd_list { items: std::ptr::null(), count: 0, stride: 0 },
+            turn: 0,
+            reserved: 0,
         };
         // SAFETY: the call is under way; the struct is ours.
         Error::of_service(unsafe { describe(self.pointer, &raw mut info) })?;
@@ -89,6 +93,7 @@ impl Call<'_> {
             pooled_width: info.pooled_width as usize,
             skips: info.skips as usize,
             sites: sites.into_iter().map(ModelSite::of).collect(),
+            turn: info.turn,
         })
     }
 }

@@ -1,5 +1,9 @@
 //! Networks of library files that the host knows, and runs.
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
 use crate::abi::{
     LATENTD_NETWORKS, latentd_bytes, latentd_list, latentd_need, latentd_net, latentd_network_run,
     latentd_networks,
@@ -15,28 +19,125 @@ use crate::job::Plan;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(latentd_net);
 
-impl<'a> Call<'a> {
+/// What a file's network is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct NetworkInfo {
+    /// "controlnet", "taesd", and so on.
+    pub kind: String,
+    /// Whether it is built over a checkpoint's UNet.
+    #[serde(default)]
+    pub on_base: bool,
+    /// Its parts by their names; the whole has none.
+    pub entries: BTreeMap<String, NetworkEntry>,
+}
+
+/// A part of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct NetworkEntry {
+    /// What goes in.
+    pub inputs: Vec<NetworkPort>,
+    /// What comes out, in order.
+    pub outputs: Vec<NetworkPort>,
+}
+
+/// A tensor that goes in or comes out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct NetworkPort {
+    /// What it is called.
+    pub name: String,
+    /// Its sizes.
+    pub sizes: Vec<NetworkSize>,
+    /// What its numbers are, for people.
+    #[serde(default)]
+    pub about: String,
+}
+
+/// One size of such a tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum NetworkSize {
+    /// Always this.
+    Fixed(usize),
+    /// What a name stands for, the same wherever it stands, or a multiple: "height", "4 height".
+    Free(String),
+}
+
+impl NetworkInfo {
+    /// A part; an error if the host has networks of this kind without it.
+    pub fn entry(&self, name: &str) -> Result<&NetworkEntry> {
+        self.entries.get(name).ok_or_else(|| {
+            Error::unsupported(format!("the host's networks of kind '{}' have no part '{name}'", self.kind))
+        })
+    }
+}
+
+impl NetworkEntry {
+    /// An input by its name.
+    pub fn input(&self, name: &str) -> Option<&NetworkPort> {
+        self.inputs.iter().find(|port| port.name == name)
+    }
+}
+
+impl NetworkPort {
+    /// One of its sizes, if that is always the same.
+    pub fn fixed(&self, side: usize) -> Option<usize> {
+        self.sizes.get(side)?.fixed()
+    }
+}
+
+impl NetworkSize {
+    /// What it always is, if it is.
+    pub fn fixed(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(size) => Some(*size),
+            Self::Free(_) => None,
+        }
+    }
+
+    /// How many times a name it is, if it is a multiple.
+    pub fn times(&self) -> Option<u32> {
+        match self {
+            Self::Free(text) => text.split_once(' ')?.0.parse().ok(),
+            Self::Fixed(_) => None,
+        }
+    }
+}
+
+impl Call<'_> {
     fn networks(&self) -> Result<&'static latentd_networks> {
         self.host.service(LATENTD_NETWORKS)
     }
 
     /// Opens a library file whose network the host knows.
     pub fn open_network(&self, file: File) -> Result<Network> {
+        self.open(file, false)
+    }
+
+    /// Opens one that is built over a UNet, over that whose turn it is. Once [`crate::Model::turn`] is another, it is closed, and
+    /// opened again.
+    pub fn open_network_on_base(&self, file: File) -> Result<Network> {
+        self.open(file, true)
+    }
+
+    fn open(&self, file: File, on_base: bool) -> Result<Network> {
         let open = self.networks()?.open.ok_or_else(lacks)?;
         let mut network = 0;
         // SAFETY: the call is under way; the number is ours.
-        Error::of_service(unsafe { open(self.pointer, file.0, 0, &raw mut network) })?;
+        Error::of_service(unsafe { open(self.pointer, file.0, u32::from(on_base), &raw mut network) })?;
         Ok(Network(network))
     }
 
-    /// What a file's network is, as MessagePack: see `describe` in the header. Also while a job is planned.
-    pub fn describe_network(&self, file: File) -> Result<&'a [u8]> {
+    /// What a file's network is. Also while a job is planned.
+    pub fn describe_network(&self, file: File) -> Result<NetworkInfo> {
         let describe = self.networks()?.describe.ok_or_else(lacks)?;
         let mut map = latentd_bytes { data: std::ptr::null(), length: 0 };
         // SAFETY: the call is under way; the struct is ours.
         Error::of_service(unsafe { describe(self.pointer, file.0, &raw mut map) })?;
         // SAFETY: lent until the call ends.
-        Ok(unsafe { bytes(map.data, map.length) })
+        let map = unsafe { bytes(map.data, map.length) };
+        rmp_serde::from_slice(map).map_err(|error| {
+            Error::failed(format!("what the host says of a network cannot be read: {error}"))
+        })
     }
 }
 
@@ -98,11 +199,32 @@ impl Plan<'_> {
     /// A network or ONNX graph that the job will run about so often, and the sizes of the largest inputs that it will be run
     /// with: its memory is planned for. An error if the file is neither.
     pub fn network(&self, file: File, entry: &str, inputs: &[(&str, &[usize])], runs: f64) -> Result<()> {
+        self.need(file, (entry, inputs), runs, false)
+    }
+
+    /// The same of a network that is built over a UNet. An error if it cannot be over each that the job draws with.
+    pub fn network_on_base(
+        &self,
+        file: File,
+        entry: &str,
+        inputs: &[(&str, &[usize])],
+        runs: f64,
+    ) -> Result<()> {
+        self.need(file, (entry, inputs), runs, true)
+    }
+
+    fn need(
+        &self,
+        file: File,
+        (entry, inputs): (&str, &[(&str, &[usize])]),
+        runs: f64,
+        on_base: bool,
+    ) -> Result<()> {
         let network = self.table.network.ok_or_else(lacks)?;
         let inputs = Input::sized(inputs)?;
         let need = latentd_need {
             size: size_of::<latentd_need>() as u32,
-            on_base: 0,
+            on_base: u32::from(on_base),
             file: file.0,
             entry: lend(entry),
             inputs: inputs.list(),

@@ -1,4 +1,4 @@
-//! The plugin that comes with latentd for ControlNets and T2I-Adapters: its pictures are those of diffusers, k-diffusion and
+//! The plugin that comes with latentd for ControlNets, T2I-Adapters and IP-Adapters: its pictures are those of diffusers, k-diffusion and
 //! sd-webui-controlnet's rules (`tests/fixtures/controlnet_reference.py` made them), the same wherever it runs, and what is wrong with
 //! a unit is said as the request comes.
 
@@ -32,6 +32,9 @@ fn library() -> &'static [u8] {
     })
 }
 
+/// A file: its name, its script and case, and the tensors a side of which is another.
+type Wrong = (&'static str, &'static str, &'static str, &'static [&'static str], usize, usize);
+
 /// A library with networks where A1111 has them, and elsewhere.
 fn library_of_models() -> tempfile::TempDir {
     let folder = models();
@@ -39,6 +42,8 @@ fn library_of_models() -> tempfile::TempDir {
         ("control-ldm", "ControlNet/control-ldm"),
         ("control-diffusers", "ControlNet/control-diffusers"),
         ("control-ldm", "ControlNet/shuffle-ldm"),
+        ("difference", "ControlNet/difference"),
+        ("lora", "ControlNet/lora"),
         ("full-diffusers", "ControlNet/full-diffusers"),
         ("grey-authors", "ControlNet/grey-authors"),
         // Told by what is in it.
@@ -49,15 +54,48 @@ fn library_of_models() -> tempfile::TempDir {
         fs::write(path, made_up::file("controlnets", case, |name, shape| Some((name.to_owned(), shape))))
             .expect("written");
     }
-    // As of another family: it is told more.
-    let wider = |name: &str, mut shape: Vec<usize>| {
-        if name.ends_with("attn2.to_k.weight") || name.ends_with("attn2.to_v.weight") {
-            shape[1] = 48;
-        }
-        Some((name.to_owned(), shape))
-    };
-    let path = folder.path().join("ControlNet/other-family.safetensors");
-    fs::write(path, made_up::file("controlnets", "control-ldm", wider)).expect("written");
+    for (case, to) in [
+        ("plain", "ControlNet/plain"),
+        ("plus", "ControlNet/plus"),
+        ("vision", "clip_vision/seer"),
+        ("wide-vision", "clip_vision/another"),
+    ] {
+        let path = folder.path().join(format!("{to}.safetensors"));
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        // Another one makes more of a picture, and sees for neither.
+        let changed = |name: &str, mut shape: Vec<usize>| {
+            if name == "visual_projection.weight" && case == "wide-vision" {
+                shape[0] = 40;
+            }
+            Some((name.to_owned(), shape))
+        };
+        fs::write(path, made_up::file("ip_adapters", case, changed)).expect("written");
+    }
+    // As of another family: told more, looked at by other heads, seen by another CLIP; and over another UNet.
+    let wrong: [Wrong; 5] = [
+        ("other-family", "controlnets", "control-ldm", &["attn2.to_k.weight", "attn2.to_v.weight"], 1, 48),
+        ("difference-wide", "controlnets", "difference", &["attn2.to_k.weight", "attn2.to_v.weight"], 1, 48),
+        ("lora-deep", "controlnets", "lora", &["input_blocks.1.0.in_layers.2.down"], 2, 1),
+        (
+            "plus-wide",
+            "ip_adapters",
+            "plus",
+            &["ip_adapter.1.to_k_ip.weight", "ip_adapter.1.to_v_ip.weight"],
+            0,
+            48,
+        ),
+        ("unseen", "ip_adapters", "plain", &["image_proj.proj.weight"], 1, 20),
+    ];
+    for (name, script, case, ends, side, size) in wrong {
+        let changed = |name: &str, mut shape: Vec<usize>| {
+            if ends.iter().any(|end| name.ends_with(end)) {
+                shape[side] = size;
+            }
+            Some((name.to_owned(), shape))
+        };
+        let path = folder.path().join(format!("ControlNet/{name}.safetensors"));
+        fs::write(path, made_up::file(script, case, changed)).expect("written");
+    }
     write(&folder.path().join("ControlNet/decoder.safetensors"), &taesd());
     folder
 }
@@ -199,21 +237,23 @@ async fn pictures_are_those_of_the_references_in_all_modes_windows_and_passes() 
     assert!(worst.0 >= LEAST_DECIBELS, "{:.1} dB: {}", worst.0, worst.1);
 }
 
-/// A row of each kind, with as many units as there are.
+/// A row of each kind, with as many units as there are, one over the checkpoint, and one with an IP-Adapter.
 fn some(rows: &[Json]) -> Vec<Json> {
     let units = |row: &Json| row["units"].as_array().map_or(0, Vec::len);
     let of = |kind: &str| {
         let of_kind = rows.iter().filter(|row| row["kind"] == kind);
         of_kind.max_by_key(|row| units(row)).cloned()
     };
-    ["txt2img", "img2img", "only masked", "hires"].into_iter().filter_map(of).collect()
+    let with = |model: &str| rows.iter().find(|row| row["units"][0]["model"] == model).cloned();
+    let kinds = ["txt2img", "img2img", "only masked", "hires"].into_iter().filter_map(of);
+    kinds.chain(["lora", "plus"].into_iter().filter_map(with)).collect()
 }
 
 #[tokio::test]
 async fn inline_in_a_process_and_on_the_fake_device_it_draws_the_same_bytes() {
     let folder = library_of_models();
     let rows = some(&rows("controlnet").0);
-    assert_eq!(rows.len(), 4);
+    assert_eq!(rows.len(), 6);
     let mut all: Vec<Vec<Vec<u8>>> = vec![];
     let inline = "[plugins.controlnet]\nisolation = \"inline\"\n";
     for (config, device) in [("", None), (inline, None), ("", Some(("LATENTD_DEVICE", "fake")))] {
@@ -227,6 +267,34 @@ async fn inline_in_a_process_and_on_the_fake_device_it_draws_the_same_bytes() {
     }
     assert!(all[0] == all[1], "inline");
     assert!(all[0] == all[2], "on the fake device");
+}
+
+/// A refiner that is the same model draws the same; what is over a UNet is made anew over the refiner's.
+#[tokio::test]
+async fn what_is_over_a_checkpoint_is_over_the_refiner_when_its_turn_comes() {
+    let folder = library_of_models();
+    let checkpoints = folder.path().join("Stable-diffusion");
+    fs::copy(checkpoints.join("tiny-sd1.safetensors"), checkpoints.join("second.safetensors"))
+        .expect("copied");
+    let daemon = start(folder.path(), "", &[]);
+    let client = daemon.client().await;
+    for model in ["difference", "lora"] {
+        let unit = json!({ "model": model, "image": raw(&picture(64, 64, 1), 64, 64, 3) });
+        let alone = Txt2ImgParams { checkpoint: Some("tiny-sd1".into()), steps: 6, ..with(&unit) };
+        let refined = Txt2ImgParams {
+            refiner_checkpoint: Some("second".into()),
+            refiner_switch_at: Some(0.5),
+            ..alone.clone()
+        };
+        let plain = Txt2ImgParams { plugins: [].into(), ..alone.clone() };
+        let mut drawn = vec![];
+        for request in [&alone, &refined, &plain] {
+            let result = within(client.txt2img(request)).await.expect("drawn");
+            assert_eq!(result.notices, Vec::<String>::new());
+            drawn.push(result.images[0].raw.clone().expect("pixels").0);
+        }
+        assert!(drawn[0] == drawn[1] && drawn[0] != drawn[2], "{model}");
+    }
 }
 
 fn with(unit: &Json) -> Txt2ImgParams {
@@ -261,6 +329,16 @@ async fn what_is_wrong_with_a_unit_is_said_as_the_request_comes() {
         ),
         (json!({"model": "other-family"}), ErrorName::InvalidParams, "for another family"),
         (json!({"model": "decoder"}), ErrorName::NotFound, "controlnet 'decoder' is not in the library"),
+        (
+            json!({"model": "control-ldm", "module": "ip-adapter_clip_h"}),
+            ErrorName::InvalidParams,
+            "it is for IP-Adapters",
+        ),
+        (json!({"model": "plain", "module": "canny"}), ErrorName::InvalidParams, "take ip-adapter-auto"),
+        (json!({"model": "unseen"}), ErrorName::InvalidParams, "put it into the folder clip_vision"),
+        (json!({"model": "plus-wide"}), ErrorName::InvalidParams, "an IP-Adapter for another family"),
+        (json!({"model": "difference-wide"}), ErrorName::InvalidParams, "for another family"),
+        (json!({"model": "lora-deep"}), ErrorName::Model, "is made over another UNet than that of"),
         (json!({"module": "cany"}), ErrorName::InvalidParams, "canny"),
         (json!({"module": "reference_only"}), ErrorName::Unsupported, "attention"),
         (json!({"weight": 3}), ErrorName::InvalidParams, "weight"),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use latentd_models::nn::Precision;
 
+use super::base::BaseKey;
 use super::budget::Lease;
 use crate::error::Result;
 use crate::library::{Identity, Pinned};
@@ -13,6 +14,8 @@ pub(super) struct Kept<T: ?Sized>(Mutex<Vec<One<T>>>);
 
 struct One<T: ?Sized> {
     identity: Identity,
+    /// Over which checkpoint it was made, if over any.
+    base: Option<BaseKey>,
     precision: Precision,
     made: Arc<T>,
     lease: Lease,
@@ -25,33 +28,36 @@ impl<T: ?Sized> Default for Kept<T> {
 }
 
 impl<T: ?Sized> Kept<T> {
-    /// That of a file; made now if it is not there. The room is had first.
+    /// That of a file, and of the checkpoint that it is over; made now if it is not there. The room is had first.
     pub(super) fn get(
         &self,
-        file: &Pinned,
+        (file, base): (&Pinned, Option<BaseKey>),
         precision: Precision,
         reserve: impl FnOnce() -> Result<Lease>,
         make: impl FnOnce() -> Result<Arc<T>>,
     ) -> Result<Arc<T>> {
-        if let Some(made) = self.find(file, precision) {
+        if let Some(made) = self.find((file, base.as_ref()), precision) {
             return Ok(made);
         }
         // Not held meanwhile: others that lie idle here may have to go for it.
         let (lease, made) = (reserve()?, make()?);
         // What was written to meanwhile may look like anything.
         file.check()?;
-        if let Some(made) = self.find(file, precision) {
+        if let Some(made) = self.find((file, base.as_ref()), precision) {
             return Ok(made);
         }
         let identity = file.identity().clone();
-        let one = One { identity, precision, made: Arc::clone(&made), lease };
+        let one = One { identity, base, precision, made: Arc::clone(&made), lease };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(one);
         Ok(made)
     }
 
-    fn find(&self, file: &Pinned, precision: Precision) -> Option<Arc<T>> {
+    fn find(&self, (file, base): (&Pinned, Option<&BaseKey>), precision: Precision) -> Option<Arc<T>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().find(|one| one.identity == *file.identity() && one.precision == precision);
+        let is = |one: &&One<T>| {
+            one.identity == *file.identity() && one.base.as_ref() == base && one.precision == precision
+        };
+        let found = kept.iter().find(is);
         found.map(|one| Arc::clone(&one.made))
     }
 
@@ -82,7 +88,7 @@ mod tests {
         let files = fixture.pin();
         let get = |precision, text: &str| {
             let reserve = || Ok(budget.try_reserve(4).expect("room"));
-            kept.get(&files.checkpoint, precision, reserve, || Ok(text.into())).expect("made")
+            kept.get((&files.checkpoint, None), precision, reserve, || Ok(text.into())).expect("made")
         };
         let one = get(Precision::F32, "one");
         assert!(Arc::ptr_eq(&one, &get(Precision::F32, "again")), "it is made once");

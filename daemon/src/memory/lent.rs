@@ -10,6 +10,7 @@ use latentd_models::networks::vae::Vae;
 use latentd_models::nn::{KeyValueTransform, Precision};
 use latentd_models::pipeline::Components;
 
+use super::base::Base;
 use super::budget::Lease;
 use super::changes::Changes;
 use super::hypernetworks::HypernetworkWish;
@@ -57,8 +58,16 @@ struct Source<'a> {
     files: &'a ModelFiles,
     known: &'a Known,
     changes: &'a Changes,
+    /// Tells it from the others, which may be of the same checkpoint.
+    shape: Arc<ModelShape>,
     /// The same in f32, once something of it was needed.
     wide: Option<Arc<Known>>,
+}
+
+impl<'a> Source<'a> {
+    fn new(files: &'a ModelFiles, known: &'a Known, changes: &'a Changes) -> Self {
+        Self { files, known, changes, shape: Arc::new((*known.shape).clone()), wide: None }
+    }
 }
 
 /// Another checkpoint that goes on where the job's own ends.
@@ -152,19 +161,9 @@ impl<'a> Lent<'a> {
         let (refiner, hires) = (wishes.refiner.as_ref(), wishes.hires.as_ref());
         let mut lent = Self {
             memory,
-            own: Source { files, known, changes: &wishes.changes, wide: None },
-            hires: hires.map(|HiresWish { files, known, changes, .. }| Source {
-                files,
-                known,
-                changes,
-                wide: None,
-            }),
-            refiner: refiner.map(|RefinerWish { files, known, changes }| Source {
-                files,
-                known,
-                changes,
-                wide: None,
-            }),
+            own: Source::new(files, known, &wishes.changes),
+            hires: hires.map(|HiresWish { files, known, changes, .. }| Source::new(files, known, changes)),
+            refiner: refiner.map(|RefinerWish { files, known, changes }| Source::new(files, known, changes)),
             is_hires: false,
             is_other_then: hires.is_some_and(|hires| hires.is_other),
             is_refined: false,
@@ -217,6 +216,11 @@ impl<'a> Lent<'a> {
     /// Latents that go through the UNet at once.
     pub(crate) fn samples_at_once(&self) -> usize {
         self.size.samples
+    }
+
+    /// What it draws with, the job's own first.
+    pub(crate) fn bases(&self) -> Vec<Base> {
+        self.sources().map(|Source { files, shape, changes, .. }| Base::new(files, shape, changes)).collect()
     }
 
     fn phase(&mut self, kind: ComponentKind) -> latentd_models::Result<Network> {
@@ -320,9 +324,7 @@ impl Components for Lent<'_> {
     }
 
     fn shape(&self) -> Option<Arc<ModelShape>> {
-        let of_hires = self.hires.as_ref().filter(|_| self.is_hires);
-        let refiner = self.refiner.as_ref().filter(|_| self.is_refined);
-        Some(Arc::clone(&refiner.or(of_hires).unwrap_or(&self.own).known.shape))
+        Some(Arc::clone(&self.source().shape))
     }
 
     fn transforms(&mut self) -> latentd_models::Result<Vec<Arc<dyn KeyValueTransform>>> {

@@ -4,6 +4,7 @@
 //! long as its room is not needed, and what lies idle never decides whether a job runs. A running job holds one network at
 //! a time; the others are as idle as anybody's, and are brought back if they had to go.
 
+mod base;
 mod budget;
 mod cache;
 mod changes;
@@ -22,6 +23,7 @@ mod residents;
 mod store;
 mod taesd;
 
+pub(crate) use base::Base;
 pub(crate) use budget::{Budget, Lease};
 pub(crate) use cache::{CacheKey, Cached};
 pub(crate) use changes::Changes;

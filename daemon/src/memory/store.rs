@@ -10,6 +10,7 @@ use latentd_models::networks::taesd::Taesd;
 use latentd_models::nn::{Device, KeyValueTransform, Precision};
 use tracing::info;
 
+use super::base::Base;
 use super::budget::{Budget, Lease};
 use super::cache::{Cache, CacheKey, Cached};
 use super::changes::Changes;
@@ -266,22 +267,30 @@ impl Memory {
         let item = file.item();
         let reserve = || self.reserve_for_job(Graph::bytes(item.size()), &item.name, cancelled);
         let make = || Ok(Arc::new(file.graph(limits, cancelled)?));
-        self.graphs.get(file, Precision::F32, reserve, make)
+        self.graphs.get((file, None), Precision::F32, reserve, make)
     }
 
-    /// The network of a file that stands alone.
+    /// The network of a file that stands alone, or is built over a checkpoint's UNet.
     pub(crate) fn network(
         &self,
-        file: &Pinned,
+        (file, base): (&Pinned, Option<&Base>),
         precision: Precision,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Arc<dyn Standalone>> {
-        let reserve = || {
-            let bytes = file.bytes_of_network(&file.network()?);
-            self.reserve_for_job(bytes, &file.item().name, cancelled)
+        let room = |bytes| self.reserve_for_job(bytes, &file.item().name, cancelled);
+        let reserve = || room(file.bytes_of_network(&file.network()?));
+        let make = || {
+            let network = file.network()?;
+            let Some(base) = base else {
+                return Ok(network.open(&file.tensors()?, &self.device, precision)?);
+            };
+            let _making = room(network.making_bytes())?;
+            let made = network.open(&base.under(file, &network)?, &self.device, precision);
+            // Asked first: what was written to meanwhile may look like anything.
+            base.check()?;
+            Ok(made?)
         };
-        let make = || Ok(file.network()?.open(&file.tensors()?, &self.device, precision)?);
-        self.networks.get(file, precision, reserve, make)
+        self.networks.get((file, base.map(Base::key)), precision, reserve, make)
     }
 
     /// The hypernetworks of a job.

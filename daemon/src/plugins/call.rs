@@ -31,7 +31,7 @@ use super::status::name_of;
 use super::subjobs::{SubJobs, SubPlan};
 use super::texts::Texts;
 use crate::error::{Class, Error, Result};
-use crate::memory::{CacheKey, Cached, Lease};
+use crate::memory::{Base, CacheKey, Cached, Lease};
 
 /// The share of a plugin's work that is worth to be told.
 const LEAST_ADVANCE: f64 = 0.01;
@@ -69,6 +69,21 @@ pub(crate) trait Job: Sync {
     /// The model whose turn it is, or that it will be first.
     fn model(&self) -> Option<Arc<ModelShape>> {
         None
+    }
+
+    /// Grows each time another model's turn comes.
+    fn turn(&self) -> u32 {
+        0
+    }
+
+    /// The checkpoint whose turn it is, over whose UNet networks may be built.
+    fn base(&self) -> Option<Base> {
+        None
+    }
+
+    /// All that it will draw with, its own first.
+    fn bases(&self) -> &[Base] {
+        &[]
     }
 
     /// It is the turn of this model.

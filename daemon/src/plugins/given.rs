@@ -408,7 +408,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::memory::Budget;
+    use crate::memory::{Base, Budget};
     use crate::onnx::{Graph, Limits};
     use crate::plugins::resources::Nothing;
 
@@ -459,8 +459,8 @@ mod tests {
             Nothing.graph(file)
         }
 
-        fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
-            Nothing.network(file)
+        fn network(&self, file: &Pinned, base: Option<&Base>) -> Result<Arc<dyn Standalone>> {
+            Nothing.network(file, base)
         }
 
         fn names(&self, kind: LibraryKind) -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use latentd_models::model::ModelShape;
 use latentd_models::networks::known::KnownNetwork;
 use latentd_models::networks::standalone::Standalone;
 
@@ -26,6 +27,8 @@ pub(super) enum Net {
 pub(super) struct Running {
     pub known: KnownNetwork,
     pub network: Arc<dyn Standalone>,
+    /// The model over whose UNet it is built, if over any.
+    pub base: Option<Arc<ModelShape>>,
 }
 
 /// The files of a plan, which its instances know by the same numbers, and those that an instance found.

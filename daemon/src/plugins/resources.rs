@@ -11,6 +11,7 @@ use super::engine_kinds::Kind;
 use super::objects::Image;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
+use crate::memory::Base;
 use crate::onnx::{Graph, Limits};
 
 /// A file that a plugin saves.
@@ -51,8 +52,9 @@ pub(crate) trait Resources: Sync {
     /// The ONNX graph of a file, whose memory is counted as long as somebody has it.
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>>;
 
-    /// The network of a file, in the job's precision; its memory is counted as the graphs'.
-    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>>;
+    /// The network of a file, over a checkpoint's UNet if it is built so, in the job's precision; its memory is counted as the
+    /// graphs'.
+    fn network(&self, file: &Pinned, base: Option<&Base>) -> Result<Arc<dyn Standalone>>;
 
     /// That there is an engine of this name, which stands in a field.
     fn check_engine(&self, _kind: Kind, _name: &str, _field: &str) -> Result<()> {
@@ -102,7 +104,7 @@ impl Resources for Nothing {
         file.graph(self.graph_limits(), &|| false).map(Arc::new)
     }
 
-    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
+    fn network(&self, file: &Pinned, _base: Option<&Base>) -> Result<Arc<dyn Standalone>> {
         let text = format!("'{}': networks are not run here", file.item().name);
         Err(Error::new(Class::Unsupported, text))
     }

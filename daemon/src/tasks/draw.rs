@@ -38,7 +38,7 @@ use super::task::Watch;
 use super::told_prompt::with_prompts;
 use crate::error::{Class, Error, Result};
 use crate::library::ModelFiles;
-use crate::memory::{Beside, Known, TaesdWish, Wishes};
+use crate::memory::{Base, Beside, Known, TaesdWish, Wishes};
 use crate::plugins::JobPlugins;
 
 /// A request with everything settled.
@@ -355,7 +355,11 @@ impl Draw {
         let engines = hires.as_mut().and_then(HiresFields::take_engine).into_iter().chain(upscaler).collect();
         let (asked, asking) = ((&params, &lists), (studio, watch));
         let before = planned.map(|planned| &planned.plugins).or(within.around);
-        let (of, asking) = ((&drawing, &known.shape), (asking, before));
+        let mut bases = vec![Base::new(&files, &known.shape, &loras.changes)];
+        bases.extend(hires_wish.iter().map(|wish| Base::new(&wish.files, &wish.known.shape, &wish.changes)));
+        bases
+            .extend(refiner.iter().map(|(wish, _)| Base::new(&wish.files, &wish.known.shape, &wish.changes)));
+        let (of, asking) = ((&drawing, bases), (asking, before));
         let plugins = plugins::resolve(asked, &told, of, (method, engines), asking, &mut notices)?;
         let told = plugins::told(told, &plugins);
         let outpaint = outpaint.map(|outpaint| Box::new(infotext::told_outpaint(&outpaint)));

@@ -280,7 +280,7 @@ impl Draw {
             let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
             let asking = Asking::new(run.watch, memory, &self.studio, drawing.rng);
             let asking = asking.showing(pictures, self.preview_every.is_some());
-            let asking = asking.in_precision(known.precision).of_model(&known.shape);
+            let asking = asking.in_precision(known.precision).of_bases(lent.bases());
             let within = (self.around()?, &self.subjobs[..]);
             let subjobs = SubRuns::new(within, &self.studio, (run, &along), &course.within);
             let asking = asking.with_subjobs(&subjobs);

@@ -21,7 +21,7 @@ use super::subruns::{Drawn, SubRuns};
 use super::task::{Run, Task, Watch};
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
-use crate::memory::{CacheKey, Cached, Lease};
+use crate::memory::{Base, CacheKey, Cached, Lease};
 use crate::onnx::{Graph, Limits};
 use crate::plugins::{
     HeldPicture, Job, Kind, Method, MethodKind, PluginConfigs, Recorded, Resources, Returned, WITHIN,
@@ -243,7 +243,7 @@ impl Resources for Quick<'_> {
         no_networks(file)
     }
 
-    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
+    fn network(&self, file: &Pinned, _base: Option<&Base>) -> Result<Arc<dyn Standalone>> {
         no_networks(file)
     }
 

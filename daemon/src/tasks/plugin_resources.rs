@@ -14,6 +14,7 @@ use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Error, Result};
 use crate::library::Pinned;
+use crate::memory::Base;
 use crate::onnx::{Graph, Limits};
 use crate::plugins::{FileToSave, HeldPicture, Image, Kind, Resources};
 
@@ -74,8 +75,8 @@ impl Resources for StudioResources<'_> {
         self.studio.device.memory.graph(file, self.graph_limits(), &|| self.watch.is_cancelled())
     }
 
-    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
-        self.studio.device.memory.network(file, self.precision, &|| self.watch.is_cancelled())
+    fn network(&self, file: &Pinned, base: Option<&Base>) -> Result<Arc<dyn Standalone>> {
+        self.studio.device.memory.network((file, base), self.precision, &|| self.watch.is_cancelled())
     }
 
     fn check_engine(&self, kind: Kind, name: &str, field: &str) -> Result<()> {

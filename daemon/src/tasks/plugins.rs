@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use latentd_client::protocol::{Bytes, ImageOut, PluginLine, PluginProgress, Txt2ImgParams};
@@ -19,7 +19,7 @@ use super::plugin_resources::StudioResources;
 use super::studio::Studio;
 use super::task::Watch;
 use crate::error::{Class, Error, Result};
-use crate::memory::{CacheKey, Cached, Lease, Memory};
+use crate::memory::{Base, CacheKey, Cached, Lease, Memory};
 use crate::plugins::{
     Engine, Job, JobFacts, JobPlugins, Kind, PluginConfigs, PromptLists, Recorded, Resources, SubJobs, line,
 };
@@ -34,8 +34,9 @@ pub(super) struct Asking<'a> {
     pub memory: &'a Memory,
     pub rng: NoiseSource,
     pub resources: StudioResources<'a>,
-    /// Whose turn it is.
-    model: Mutex<Option<Arc<ModelShape>>>,
+    turn: Mutex<Turn>,
+    /// What it draws with.
+    bases: Vec<Base>,
     /// How many pictures are drawn.
     pictures: u32,
     /// Whether previews are asked for.
@@ -48,6 +49,14 @@ pub(super) struct Asking<'a> {
     subjobs: Option<&'a dyn SubJobs>,
 }
 
+/// Whose turn it is.
+#[derive(Default)]
+struct Turn {
+    model: Option<Arc<ModelShape>>,
+    /// How often it was another's.
+    number: u32,
+}
+
 impl<'a> Asking<'a> {
     pub(super) fn new(
         watch: &'a dyn Watch,
@@ -56,13 +65,14 @@ impl<'a> Asking<'a> {
         rng: NoiseSource,
     ) -> Self {
         let resources = StudioResources { studio, watch, precision: Precision::F32 };
-        let (model, versions, log) = Default::default();
+        let (turn, bases, versions, log) = Default::default();
         Self {
             watch,
             memory,
             rng,
             resources,
-            model,
+            turn,
+            bases,
             pictures: 0,
             previews: false,
             versions,
@@ -92,9 +102,14 @@ impl<'a> Asking<'a> {
         self
     }
 
-    /// The same, of a job that begins with this model.
-    pub(super) fn of_model(self, model: &Arc<ModelShape>) -> Self {
-        Self { model: Mutex::new(Some(Arc::clone(model))), ..self }
+    /// The same, of a job that begins with the first of these and draws with no others.
+    pub(super) fn of_bases(self, bases: Vec<Base>) -> Self {
+        let model = bases.first().map(|base| Arc::clone(&base.shape));
+        Self { turn: Mutex::new(Turn { model, number: 0 }), bases, ..self }
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// While so many pictures are drawn, of which previews may be asked for.
@@ -125,11 +140,27 @@ impl Job for Asking<'_> {
     }
 
     fn model(&self) -> Option<Arc<ModelShape>> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.turn().model.clone()
     }
 
     fn model_is(&self, model: &Arc<ModelShape>) {
-        *self.model.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(model));
+        let mut turn = self.turn();
+        if !turn.model.as_ref().is_some_and(|own| Arc::ptr_eq(own, model)) {
+            *turn = Turn { model: Some(Arc::clone(model)), number: turn.number.wrapping_add(1) };
+        }
+    }
+
+    fn turn(&self) -> u32 {
+        self.turn().number
+    }
+
+    fn base(&self) -> Option<Base> {
+        let model = self.model()?;
+        self.bases.iter().find(|base| Arc::ptr_eq(&base.shape, &model)).cloned()
+    }
+
+    fn bases(&self) -> &[Base] {
+        &self.bases
     }
 
     fn pictures(&self) -> u32 {
@@ -204,7 +235,7 @@ impl Job for Asking<'_> {
 pub(super) fn resolve(
     (params, lists): (&Txt2ImgParams, &PromptLists),
     settled: &Txt2ImgParams,
-    (drawing, model): (&pipeline::Txt2Img, &Arc<ModelShape>),
+    (drawing, bases): (&pipeline::Txt2Img, Vec<Base>),
     (method, engines): (&'static str, Vec<Engine>),
     ((studio, watch), before): ((&Arc<Studio>, &dyn Watch), Option<&JobPlugins>),
     notices: &mut Notices,
@@ -222,7 +253,7 @@ pub(super) fn resolve(
     if params.plugins.is_empty() && engines.is_empty() {
         return Ok(JobPlugins::default());
     }
-    let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng).of_model(model);
+    let asking = Asking::new(watch, &studio.device.memory, studio, drawing.rng).of_bases(bases);
     let asking = asking.with_versions(params.plugin_versions.clone());
     let pictures = drawing.batch_size.saturating_mul(drawing.n_iter);
     let asked = studio.plugins.settle(&params.plugins, before, &asking)?.with_lists(lists, pictures)?;

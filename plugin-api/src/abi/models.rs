@@ -51,6 +51,11 @@ pub struct latentd_model_info {
     /// latentd_model_site, in the order in which they run: skip i is stored by LATENTD_INPUT i, and taken by LATENTD_OUTPUT
     /// skips − 1 − i.
     pub sites: latentd_list,
+    /// Another number each time another model's turn comes within the job: what was opened with on_base is closed then, and
+    /// opened again.
+    pub turn: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// LATENTD_MODELS: what the job's model is made of.

@@ -9,7 +9,8 @@ use super::inputs::latentd_net;
 pub struct latentd_need {
     /// sizeof of it, as the plugin knows it.
     pub size: u32,
-    /// As in `open` of latentd_networks.
+    /// As in `open` of latentd_networks: 1 where `describe` says `on_base`. A checkpoint of the job over which it cannot be built
+    /// refuses the plan.
     pub on_base: u32,
     /// The file: one whose network this host knows, or an ONNX graph.
     pub file: latentd_file,
@@ -55,8 +56,9 @@ pub struct latentd_networks {
     pub size: u32,
     /// 0.
     pub reserved: u32,
-    /// Opens a file until `close` or the instance's end. `on_base` 1: built over the UNet of the pass, UNSUPPORTED for networks
-    /// that are not. MODEL with a text: it is no network that this host knows. MEMORY if there is no room. \[job\]
+    /// Opens a file until `close` or the instance's end. `on_base` 1: built over the UNet whose turn it is, with the LoRAs that
+    /// change it, for files that say by what their weights differ from it, as `describe` tells; UNSUPPORTED for others, and 0 for
+    /// those. It is run as long as that UNet's turn lasts: latentd_model_info has another `turn` then. MODEL with a text: it is no network that this host knows. MEMORY if there is no room. \[job\]
     pub open: Option<
         unsafe extern "C" fn(
             call: *mut latentd_call,
@@ -67,7 +69,7 @@ pub struct latentd_networks {
     >,
     /// Lets go of it. \[job\]
     pub close: Option<unsafe extern "C" fn(call: *mut latentd_call, network: latentd_net) -> latentd_status>,
-    /// What a file's network is, as MessagePack: `kind`, such as "taesd"; `entries`, a map by their names of maps with `inputs`
+    /// What a file's network is, as MessagePack: `kind`, such as "taesd"; `on_base`, whether it is built over a UNet; `entries`, a map by their names of maps with `inputs`
     /// and `outputs`, lists of maps with `name`, `sizes` (numbers, and texts for those that are free) and `about`.
     /// \[control\] \[job\]
     pub describe: Option<

@@ -77,6 +77,21 @@ impl<'a> Declaring<'a> {
         self.add(&latentd_attention_rule { context: context.handle, mask: Mask::handle(mask), ..rule })
     }
 
+    /// The same in keys and values `(1 or pictures, tokens, channels)` of one attention, which `places` names by part, index and
+    /// layer.
+    pub fn keys(
+        &self,
+        is_self: bool,
+        places: Where<'_>,
+        (key, value): (Tensor<'_>, Tensor<'_>),
+        weight: f64,
+        mask: Option<Mask<'_>>,
+    ) -> Result<()> {
+        let rule = Self::rule(is_self, LATENTD_ATTENTION_SET, places, weight)?;
+        let (key, value, mask) = (key.handle, value.handle, Mask::handle(mask));
+        self.add(&latentd_attention_rule { key, value, mask, ..rule })
+    }
+
     /// Further tokens, as of [`Self::context`], in the softmax of the model's own; their values times a weight.
     pub fn append(&self, places: Where<'_>, context: Tensor<'_>, weight: f64) -> Result<()> {
         let rule = Self::rule(false, LATENTD_ATTENTION_APPEND, places, weight)?;

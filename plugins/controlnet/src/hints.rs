@@ -53,7 +53,7 @@ impl Source {
     }
 
     /// What is drawn of it, at the size of the pass.
-    fn cropped(self, size: (usize, usize)) -> Result<Self> {
+    pub fn cropped(self, size: (usize, usize)) -> Result<Self> {
         let Some(Crop { at, size: part, whole }) = self.crop else { return Ok(self) };
         let mode = self.mode;
         check_between((self.picture.width, self.picture.height), whole, mode)?;

@@ -3,6 +3,7 @@
 
 mod hints;
 mod infotext;
+mod ip_adapter;
 mod network;
 mod pillow;
 mod plan;
@@ -21,6 +22,6 @@ use running::ControlNet;
 export!(
     ControlNet,
     "../controlnet.toml",
-    [JobPlan, PassBegin, ControlResiduals, InfotextWrite, InfotextParse, Methods],
+    [JobPlan, PassBegin, Attention, ControlResiduals, InfotextWrite, InfotextParse, Methods],
     engines: [Preprocessor]
 );

@@ -1,43 +1,15 @@
 //! A unit's network: what the host says of its file, and whether it is one for the job's model.
 
-use std::collections::BTreeMap;
+use latentd_plugin_api::{Call, Error, File, Model, NetworkInfo, Part, ResidualAt, Result};
 
-use latentd_plugin_api::{Call, Error, File, Model, Part, ResidualAt, Result};
-use serde::Deserialize;
-
-/// What the host says of a file's network.
-#[derive(Deserialize)]
-struct Told {
-    kind: String,
-    entries: BTreeMap<String, Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
-}
-
-#[derive(Deserialize)]
-struct Port {
-    name: String,
-    sizes: Vec<Size>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Size {
-    Fixed(usize),
-    /// "height"; it may be any.
-    #[expect(dead_code, reason = "what it is called says nothing here")]
-    Free(String),
-}
+use crate::ip_adapter::IpAdapter;
 
 /// What kind of network it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     ControlNet,
     Adapter,
+    IpAdapter,
 }
 
 /// A network that says where.
@@ -50,8 +22,12 @@ pub struct Network {
     pub hint_channels: usize,
     /// Whether of its residuals the mean over the picture counts, as of the one that is trained on shuffled pictures.
     pub is_pooled: bool,
+    /// Whether its file says by what its weights differ from those of the checkpoint's UNet.
+    pub on_base: bool,
     /// Where what it makes is added, in the order of its outputs, and of how many channels that is.
     pub places: Vec<(ResidualAt, usize)>,
+    /// What adds nothing anywhere, but is looked up.
+    pub ip_adapter: Option<IpAdapter>,
 }
 
 /// The part of a ControlNet that runs once for a picture.
@@ -64,21 +40,27 @@ pub const FEATURES: &str = "features";
 impl Network {
     /// Of a file, for the job's model; an error says what would be right.
     pub fn of(call: &Call<'_>, file: File, model: &Model) -> Result<Self> {
-        let map = call.describe_network(file)?;
-        let told: Told = rmp_serde::from_slice(map).map_err(|error| {
-            Error::failed(format!("what the host says of a network cannot be read: {error}"))
-        })?;
+        let told = call.describe_network(file)?;
         let name = file.info(call)?.name;
         match told.kind.as_str() {
             "controlnet" => Self::controlnet(&told, model, name),
             "t2i-adapter" => Self::adapter(&told, model, name),
+            "ip-adapter" => Ok(Self {
+                kind: Kind::IpAdapter,
+                colours: 3,
+                hint_channels: 0,
+                is_pooled: false,
+                on_base: false,
+                places: vec![],
+                ip_adapter: Some(IpAdapter::of(&told, model, name)?),
+            }),
             kind => Err(Error::invalid(format!(
-                "model '{name}' is a network of kind '{kind}', which says nothing of where; give a ControlNet or a T2I-Adapter"
+                "model '{name}' is a network of kind '{kind}', which is for no unit; give a ControlNet, a T2I-Adapter or an IP-Adapter"
             ))),
         }
     }
 
-    fn controlnet(told: &Told, model: &Model, name: &str) -> Result<Self> {
+    fn controlnet(told: &NetworkInfo, model: &Model, name: &str) -> Result<Self> {
         let (hint, residuals) = (told.entry(HINT)?, told.entry(RESIDUALS)?);
         let fixed = |name: &str, side: usize| residuals.input(name).and_then(|port| port.fixed(side));
         let own = (fixed("x", 1), fixed("context", 2));
@@ -106,10 +88,19 @@ impl Network {
         };
         // As sd-webui-controlnet tells it.
         let is_pooled = name.to_lowercase().contains("shuffle");
-        Ok(Self { kind: Kind::ControlNet, colours, hint_channels, is_pooled, places: wanted })
+        let on_base = told.on_base;
+        Ok(Self {
+            kind: Kind::ControlNet,
+            colours,
+            hint_channels,
+            is_pooled,
+            on_base,
+            places: wanted,
+            ip_adapter: None,
+        })
     }
 
-    fn adapter(told: &Told, model: &Model, name: &str) -> Result<Self> {
+    fn adapter(told: &NetworkInfo, model: &Model, name: &str) -> Result<Self> {
         let features = told.entry(FEATURES)?;
         let channels =
             features.outputs.iter().map(|port| port.fixed(1).unwrap_or_default()).collect::<Vec<_>>();
@@ -124,7 +115,22 @@ impl Network {
             return Err(Error::invalid(text));
         }
         let colours = features.input("image").and_then(|port| port.fixed(1)).unwrap_or_default();
-        Ok(Self { kind: Kind::Adapter, colours, hint_channels: 0, is_pooled: false, places: wanted })
+        Ok(Self {
+            kind: Kind::Adapter,
+            colours,
+            hint_channels: 0,
+            is_pooled: false,
+            on_base: told.on_base,
+            places: wanted,
+            ip_adapter: None,
+        })
+    }
+}
+
+impl Network {
+    /// How many places it has a weight for.
+    pub fn count(&self) -> usize {
+        self.ip_adapter.as_ref().map_or(self.places.len(), |adapter| adapter.places.len())
     }
 }
 
@@ -146,28 +152,4 @@ fn levels(model: &Model) -> Vec<(ResidualAt, usize)> {
     let is_last = |index: usize| inputs.get(index + 1).is_none_or(|next| next.down != inputs[index].down);
     let last = (0..inputs.len()).filter(|index| is_last(*index)).map(|index| inputs[index]);
     last.map(|site| (ResidualAt::Encoder(site.index), site.channels)).collect()
-}
-
-impl Told {
-    fn entry(&self, name: &str) -> Result<&Entry> {
-        let lacks = || {
-            Error::unsupported(format!("the host's networks of kind '{}' have no part '{name}'", self.kind))
-        };
-        self.entries.get(name).ok_or_else(lacks)
-    }
-}
-
-impl Entry {
-    fn input(&self, name: &str) -> Option<&Port> {
-        self.inputs.iter().find(|port| port.name == name)
-    }
-}
-
-impl Port {
-    fn fixed(&self, side: usize) -> Option<usize> {
-        match self.sizes.get(side)? {
-            Size::Fixed(size) => Some(*size),
-            Size::Free(_) => None,
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! What a request asks of the plugin, looked at as it comes.
 
-use latentd_plugin_api::abi::{LATENTD_CONTROL_RESIDUALS, LATENTD_INFOTEXT_WRITE, LATENTD_PASS_BEGIN};
+use latentd_plugin_api::abi::{
+    LATENTD_ATTENTION, LATENTD_CONTROL_RESIDUALS, LATENTD_INFOTEXT_WRITE, LATENTD_PASS_BEGIN,
+};
 use latentd_plugin_api::{Call, Error, File, Job, JobPlan, Model, Plan, Result};
 use serde::Deserialize;
 
@@ -145,6 +147,20 @@ impl Planned {
         let Self { unit, module, settings, file, .. } = self;
         let call = &job.call;
         let network = Network::of(call, *file, model)?;
+        let (is_seen, is_clips) = (network.ip_adapter.is_some(), module.is_of_ip_adapters());
+        if is_clips && !is_seen || is_seen && !is_clips && module.name != "none" {
+            let text = format!(
+                "module: {} is not for model '{}'; {}",
+                module.name,
+                self.model_name(call)?,
+                if is_seen {
+                    "IP-Adapters take ip-adapter-auto, which finds what they need"
+                } else {
+                    "it is for IP-Adapters"
+                }
+            );
+            return Err(Error::invalid(text));
+        }
         let mut sizes = vec![];
         for image in unit.images() {
             let image = image.image(call)?;
@@ -188,7 +204,7 @@ impl Planned {
             }
         }
         if let Some(told) = &unit.advanced_weighting {
-            let needed = network.places.len();
+            let needed = network.count();
             if told.len() < needed {
                 let text =
                     format!("advanced_weighting has {} numbers; this model has {needed} places", told.len());
@@ -215,15 +231,26 @@ impl JobPlan for ControlNet {
             return Ok(false);
         }
         let (request, model) = (Request::of(job)?, job.call.model()?);
+        let (mut adds, mut is_looked_up) = (false, false);
         for planned in &units {
-            let checked = || {
+            let mut checked = || {
                 let network = planned.check(job, &model, &request)?;
+                if let Some(adapter) = &network.ip_adapter {
+                    is_looked_up = true;
+                    return adapter.needs(&job.call, plan, planned.file);
+                }
+                adds = true;
                 needs(plan, planned.file, &network, &model, &request, job.batch())
             };
             checked().map_err(|error| in_unit(planned.index, &error))?;
         }
         let start = units.iter().map(|planned| planned.unit.guidance_start).fold(1.0, f64::min);
-        plan.stage_within(LATENTD_CONTROL_RESIDUALS, start, 1.0)?;
+        if adds {
+            plan.stage_within(LATENTD_CONTROL_RESIDUALS, start, 1.0)?;
+        }
+        if is_looked_up {
+            plan.stage(LATENTD_ATTENTION)?;
+        }
         if job.method() != "txt2img" {
             plan.stage(LATENTD_PASS_BEGIN)?;
         }
@@ -254,6 +281,13 @@ fn needs(
         ("context", &[rows, TOKENS, model.context_width]),
         ("hint", &[1, network.hint_channels, high, wide]),
     ];
-    plan.network(file, HINT, &[("image", &image)], 1.0)?;
-    plan.network(file, RESIDUALS, &inputs, f64::from(request.steps.max(1)))
+    let need = |part, inputs: &[(&str, &[usize])], runs| {
+        if network.on_base {
+            plan.network_on_base(file, part, inputs, runs)
+        } else {
+            plan.network(file, part, inputs, runs)
+        }
+    };
+    need(HINT, &[("image", &image)], 1.0)?;
+    need(RESIDUALS, &inputs, f64::from(request.steps.max(1)))
 }

@@ -51,6 +51,13 @@ impl Preprocessing {
         size: (usize, usize),
         asked: &Asked,
     ) -> Result<Self> {
+        if module.is_of_ip_adapters() {
+            let text = format!(
+                "module: {} makes no picture: it is for units whose model is an IP-Adapter",
+                module.name
+            );
+            return Err(Error::unsupported(text));
+        }
         let mode = ResizeMode::called(&asked.resize_mode).ok_or_else(|| {
             let text = format!(
                 "resize_mode: '{}' is none; there are {}",

@@ -4,8 +4,9 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
 use latentd_plugin_api::{
-    Call, ControlResiduals, Controlling, Crop, Error, File, GivenImage, Image, Job, Kept, Mask,
-    Network as Open, PassBegin, PassKind, Passing, Plugin, Region, Residual, Result, Role, Tensor,
+    Border, Call, ControlResiduals, Controlling, Crop, Error, File, Filter, GivenImage, Image, Job, Kept,
+    Mask, Network as Open, Node, Ops, PassBegin, PassKind, Passing, Plugin, Reduction, Region, Residual,
+    Result, Role, Tensor,
 };
 
 use crate::hints::{Canvas, Map, Source};
@@ -20,7 +21,7 @@ use crate::schedule::Progress;
 pub struct ControlNet {
     pub units: Vec<Planned>,
     base: (usize, usize),
-    has_hires: bool,
+    pub has_hires: bool,
     progress: Progress,
     /// What the pass that is drawn begins with, by picture.
     begun: RefCell<Vec<Begun>>,
@@ -29,7 +30,7 @@ pub struct ControlNet {
     /// By numbers that others know them by.
     maps: RefCell<BTreeMap<usize, Mapped>>,
     hints: RefCell<Vec<Hinted>>,
-    open: RefCell<Vec<(File, Open)>>,
+    open: RefCell<Vec<Opened>>,
     networks: OnceCell<Vec<Network>>,
 }
 
@@ -56,6 +57,14 @@ struct Mapped {
     source: Source,
     canvas: (usize, usize),
     map: Map,
+}
+
+/// A network that is ready to run.
+struct Opened {
+    file: File,
+    network: Open,
+    /// Of the model over whose UNet it is built, if over any.
+    turn: Option<u32>,
 }
 
 /// What a network made of a part of a hint: a ControlNet's one tensor, an adapter's features.
@@ -118,6 +127,9 @@ impl ControlResiduals for ControlNet {
                 continue;
             }
             let network = self.network(call, index)?;
+            if network.ip_adapter.is_some() {
+                continue;
+            }
             let mut groups: Vec<((usize, Region), Vec<u32>)> = vec![];
             for (number, row) in (0..).zip(&evaluation.rows) {
                 if unit.is_of_cond_alone(network.is_pooled) && row.role == Role::Uncond {
@@ -150,7 +162,7 @@ impl ControlNet {
     }
 
     /// What the host says of a unit's network.
-    fn network(&self, call: &Call<'_>, unit: usize) -> Result<&Network> {
+    pub fn network(&self, call: &Call<'_>, unit: usize) -> Result<&Network> {
         if self.networks.get().is_none() {
             let model = call.model()?;
             let all = self.units.iter().map(|planned| Network::of(call, planned.file, &model));
@@ -160,19 +172,24 @@ impl ControlNet {
         found.ok_or_else(|| Error::failed("a unit without a network"))
     }
 
-    /// Its network, ready to run.
-    fn opened(&self, call: &Call<'_>, file: File) -> Result<Open> {
-        let known = self.open.borrow().iter().find(|(own, _)| *own == file).map(|(_, open)| *open);
-        if let Some(open) = known {
-            return Ok(open);
+    /// Its network, ready to run: over the UNet whose turn it is, if it is built so.
+    pub fn opened(&self, call: &Call<'_>, unit: usize) -> Result<Open> {
+        let (file, on_base) = (self.planned(unit)?.file, self.network(call, unit)?.on_base);
+        let turn = if on_base { Some(call.model()?.turn) } else { None };
+        let mut open = self.open.borrow_mut();
+        if let Some(place) = open.iter().position(|opened| opened.file == file) {
+            if let Some(opened) = open.get(place).filter(|opened| opened.turn == turn) {
+                return Ok(opened.network);
+            }
+            open.swap_remove(place).network.close(call)?;
         }
-        let open = call.open_network(file)?;
-        self.open.borrow_mut().push((file, open));
-        Ok(open)
+        let network = if on_base { call.open_network_on_base(file)? } else { call.open_network(file)? };
+        open.push(Opened { file, network, turn });
+        Ok(network)
     }
 
     /// What a unit's hint is made of for a picture.
-    fn source(&self, call: &Call<'_>, planned: &Planned, index: usize) -> Result<Source> {
+    pub fn source(&self, call: &Call<'_>, planned: &Planned, index: usize) -> Result<Source> {
         let unit = &planned.unit;
         let begun = self.begun.borrow();
         let begun = begun.iter().find(|begun| begun.picture == index);
@@ -264,6 +281,7 @@ impl ControlNet {
         let (part, count) = match network.kind {
             Kind::ControlNet => (HINT, 1),
             Kind::Adapter => (FEATURES, network.places.len()),
+            Kind::IpAdapter => return Err(Error::failed("an IP-Adapter has no hint")),
         };
         // Jobs within this one, and the next one with the same picture, find it there.
         let (identity, digest) = (file.info(call)?.identity, call.digest(image)?);
@@ -272,7 +290,7 @@ impl ControlNet {
         let made: Vec<Tensor<'_>> = if let Some(cached) = cached.collect::<Result<Option<_>>>()? {
             cached
         } else {
-            let outputs = self.opened(call, file)?.run(call, part, &[("image", image.into())])?;
+            let outputs = self.opened(call, unit)?.run(call, part, &[("image", image.into())])?;
             let made: Vec<_> = outputs.iter().map(|(_, tensor)| tensor).collect();
             for (index, tensor) in made.iter().enumerate() {
                 call.cache(&key(index), *tensor)?;
@@ -298,14 +316,20 @@ impl ControlNet {
         let made = match (network.kind, &hinted[..]) {
             (Kind::Adapter, _) => hinted,
             (Kind::ControlNet, [hint]) => {
-                let open = self.opened(call, planned.file)?;
+                let open = self.opened(call, unit)?;
                 let outputs = open.run_in_stage(call, RESIDUALS, &[("hint", (*hint).into())], Some(rows))?;
                 outputs.iter().map(|(_, tensor)| tensor).collect()
             }
-            (Kind::ControlNet, _) => return Err(Error::failed("a hint of several tensors")),
+            (Kind::ControlNet | Kind::IpAdapter, _) => {
+                return Err(Error::failed("a hint of several tensors"));
+            }
         };
-        let made = if network.is_pooled { pooled(call, made)? } else { made };
         let mask = planned.unit.effective_region_mask.map(|mask| mask.image(call)).transpose()?;
+        let (made, mask) = if network.is_pooled {
+            (pooled(call, made, mask.map(|mask| (mask, region)))?, None)
+        } else {
+            (made, mask)
+        };
         let scales = planned.unit.scales(network.kind, network.places.len(), stage.evaluation.pass);
         for (((at, _), tensor), scale) in network.places.iter().zip(made).zip(scales) {
             stage.add(&Residual { at: *at, tensor, rows: Some(rows), mask: mask.map(Mask::from), scale })?;
@@ -314,16 +338,54 @@ impl ControlNet {
     }
 }
 
-/// The means over the pictures, everywhere.
-fn pooled<'a>(call: &Call<'a>, tensors: Vec<Tensor<'a>>) -> Result<Vec<Tensor<'a>>> {
+/// The means over the pictures, everywhere, of what a mask over the canvas leaves of them.
+fn pooled<'a>(
+    call: &Call<'a>,
+    tensors: Vec<Tensor<'a>>,
+    mask: Option<(Image<'a>, Region)>,
+) -> Result<Vec<Tensor<'a>>> {
     let mut ops = call.ops()?;
-    let means = tensors.into_iter().map(|tensor| {
-        let mean = ops.reduce(tensor, &[2, 3], latentd_plugin_api::Reduction::Mean);
-        ops.sum(tensor, 0.0, mean, 1.0)
-    });
-    let means: Vec<_> = means.collect();
+    let mask = mask.map(|(mask, region)| seen(&mut ops, mask, region));
+    let mut means = vec![];
+    for tensor in tensors {
+        let left = match (mask, &tensor.dims()?[..]) {
+            (Some(mask), [.., height, width]) => {
+                let mask = ops.resize(mask, (*height, *width), Filter::Bilinear);
+                Some(ops.mul(tensor, mask))
+            }
+            _ => None,
+        };
+        let mean = match left {
+            Some(left) => ops.reduce(left, &[2, 3], Reduction::Mean),
+            None => ops.reduce(tensor, &[2, 3], Reduction::Mean),
+        };
+        means.push(ops.sum(tensor, 0.0, mean, 1.0));
+    }
     let made = ops.run(&means)?;
     means.into_iter().map(|mean| made.tensor(mean)).collect()
+}
+
+/// The part of a mask over the canvas that a region shows, as the host sees it; nothing counts beyond the canvas.
+fn seen<'a>(ops: &mut Ops<'a>, mask: Image<'a>, region: Region) -> Node {
+    let (whole, (width, height)) = (ops.to_floats(mask), region.canvas);
+    if (region.at, region.size) == ((0, 0), region.canvas) {
+        return whole;
+    }
+    let whole = ops.resize(whole, (height, width), Filter::Bilinear);
+    // What is beyond a border on one side, and what of the canvas is seen.
+    let span = |at: i32, size: usize, canvas: usize| {
+        let (before, first) = (at.min(0).unsigned_abs() as usize, at.max(0) as usize);
+        let last = (first + size.saturating_sub(before)).min(canvas).max(first.min(canvas));
+        (before, first.min(canvas)..last)
+    };
+    let (left, columns) = span(region.at.0, region.size.0, width);
+    let (top, rows) = span(region.at.1, region.size.1, height);
+    let margin = |size: usize, before: usize, seen: usize| size.saturating_sub(before + seen);
+    let margins =
+        [left, margin(region.size.0, left, columns.len()), top, margin(region.size.1, top, rows.len())];
+    let part = ops.slice(whole, 3, columns);
+    let part = ops.slice(part, 2, rows);
+    ops.pad(part, margins, Border::Constant(0.0))
 }
 
 /// The first channel of each pixel.

@@ -59,6 +59,14 @@ impl Unit {
         (self.guidance_start..=self.guidance_end).contains(&share)
     }
 
+    /// The shares of a pass's steps in whose first evaluations it counts, from one to before another; `None` if in none.
+    pub fn span(&self, steps: usize) -> Option<(f64, f64)> {
+        let share = |step: usize| step as f64 / steps.max(1) as f64;
+        let is_in = |step: &usize| self.is_at(share(step.saturating_sub(1)));
+        let (first, last) = ((0..steps).find(is_in)?, (0..steps).rev().find(is_in)?);
+        Some((share(first), share(last + 1)))
+    }
+
     /// Whether what is steered away from is left as it is.
     pub fn is_of_cond_alone(&self, is_pooled: bool) -> bool {
         is_pooled || self.control_mode == ControlMode::Control
@@ -77,6 +85,7 @@ impl Unit {
             _ if !is_soft => 1.0,
             Kind::ControlNet => SOFT.powi(MIDDLE - place as i32),
             Kind::Adapter => SOFT_LEVELS.get(place).copied().unwrap_or(1.0),
+            Kind::IpAdapter => 1.0,
         };
         (0..count).map(|place| self.weight * soft(place)).collect()
     }

@@ -63,7 +63,7 @@ fn file(file: Option<File>) -> Result<File> {
 impl Upscaler for Upscalers {
     fn describe(entry: &Entry<'_>) -> Result<UpscalerFacts> {
         let file = file(entry.file)?;
-        let Described { scale, colours } = Described::of(entry.call.describe_network(file)?)?;
+        let Described { scale, colours } = Described::of(&entry.call.describe_network(file)?)?;
         let Settings { tile, overlap } = entry.call.settings()?;
         let overlap = if tile == 0 { 0 } else { overlap.min(tile / 2) };
         let side = if tile == 0 { WHOLE } else { tile as usize };
@@ -110,7 +110,7 @@ impl Upscalers {
         if let Some((_, network, colours)) = known {
             return Ok((network, colours));
         }
-        let Described { colours, .. } = Described::of(call.describe_network(file)?)?;
+        let Described { colours, .. } = Described::of(&call.describe_network(file)?)?;
         let network = call.open_network(file)?;
         self.opened.borrow_mut().push((file, network, colours));
         Ok((network, colours))

@@ -66,7 +66,7 @@ impl Beside {
                  folder GFPGAN of the models"
             ))
         })?;
-        let found = crate::described::kind(call.describe_network(file)?)?;
+        let found = call.describe_network(file)?.kind;
         if found != *kind {
             let text = format!("{name} is a network of kind '{found}'; facexlib's, which {does}, is needed");
             return Err(Error::model(text));
@@ -85,7 +85,7 @@ struct Wish {
 /// What an entry needs, as a request names it.
 pub fn describe(entry: &Entry<'_>, file: File) -> Result<()> {
     let (call, plan) = (&entry.call, &entry.plan);
-    let FaceRestorer { side, is_weighted } = FaceRestorer::of(call.describe_network(file)?)?;
+    let FaceRestorer { side, is_weighted } = FaceRestorer::of(&call.describe_network(file)?)?;
     let face: (&str, &[usize]) = ("image", &[1, 3, side, side]);
     let inputs: &[_] = if is_weighted { &[face, ("weight", &[1])] } else { &[face] };
     plan.network(file, "", inputs, FACES)?;
@@ -132,7 +132,7 @@ impl Networks {
         if !found.is_empty() {
             let restorer = self.network(call, file)?;
             let parser = self.network(call, PARSER.file(call, run.entry)?)?;
-            let FaceRestorer { side, is_weighted } = FaceRestorer::of(call.describe_network(file)?)?;
+            let FaceRestorer { side, is_weighted } = FaceRestorer::of(&call.describe_network(file)?)?;
             for face in &found {
                 call.check()?;
                 let weight = is_weighted.then_some(weight);

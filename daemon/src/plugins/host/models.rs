@@ -51,6 +51,8 @@ unsafe extern "C" fn describe(call: *mut latentd_call, info: *mut latentd_model_
                 count: sites.len() as u32,
                 stride: size_of::<latentd_model_site>() as u32,
             },
+            turn: call.job.turn(),
+            reserved: 0,
         };
         state.lent.push(Box::new(sites));
         // SAFETY: the plugin lends a struct that begins with its size.

@@ -45,9 +45,10 @@ unsafe extern "C" fn open(
         }
         let file = file(state, number)?;
         let known = file.network()?;
-        on_its_own(on_base, known.described().kind)?;
-        let network_ = call.job.resources().network(&file)?;
-        let number = named::open(state, Net::Network(Running { known, network: network_ }))?;
+        let base = if is_over(on_base, &known)? { Some(call.job.base().ok_or_else(no_base)?) } else { None };
+        let opened = call.job.resources().network(&file, base.as_ref())?;
+        let running = Running { known, network: opened, base: base.map(|base| base.shape) };
+        let number = named::open(state, Net::Network(running))?;
         // SAFETY: it is not null, and the plugin's own.
         unsafe { network.write(number) };
         Ok(())
@@ -56,12 +57,26 @@ unsafe extern "C" fn open(
     unsafe { serve(call, work) }
 }
 
-/// No network of this version is built over another.
-fn on_its_own(on_base: u32, kind: &str) -> Served {
-    match on_base {
-        0 => Ok(()),
-        _ => Err(Failure(LATENTD_UNSUPPORTED, format!("{kind} is not built over the UNet of a pass"))),
+/// Whether a network is built over the UNet of a pass, which must be asked for as it is.
+fn is_over(on_base: u32, known: &KnownNetwork) -> Served<bool> {
+    match (on_base != 0, known.is_over_base()) {
+        (true, false) => Err(alone(known.described().kind)),
+        (false, true) => {
+            let text =
+                "its weights are told by what they differ by from a checkpoint's: open it with on_base 1";
+            Err(Failure(LATENTD_UNSUPPORTED, text.to_owned()))
+        }
+        (is_over, _) => Ok(is_over),
     }
+}
+
+fn alone(kind: &str) -> Failure {
+    Failure(LATENTD_UNSUPPORTED, format!("{kind} is not built over the UNet of a pass"))
+}
+
+fn no_base() -> Failure {
+    let text = "nothing is drawn here over whose UNet a network could be built";
+    Failure(LATENTD_UNSUPPORTED, text.to_owned())
 }
 
 unsafe extern "C" fn close(call: *mut latentd_call, network: latentd_net) -> latentd_status {
@@ -83,6 +98,7 @@ unsafe extern "C" fn describe(
         let entries = described.entries.iter().map(|entry| (entry.name.into(), told_of(entry)));
         let told = Value::Map(vec![
             ("kind".into(), described.kind.into()),
+            ("on_base".into(), known.is_over_base().into()),
             ("entries".into(), Value::Map(entries.collect())),
         ]);
         let mut bytes = vec![];
@@ -125,9 +141,16 @@ unsafe extern "C" fn run(
         if outputs.is_null() {
             return misuse("outputs is null");
         }
-        let Net::Network(Running { known, network }) = net(state, number)? else {
+        let Net::Network(Running { known, network, base }) = net(state, number)? else {
             return misuse(format!("{number} is an ONNX graph: run it by that service"));
         };
+        if let Some(base) = base
+            && !call.job.model().is_some_and(|model| Arc::ptr_eq(&model, &base))
+        {
+            return misuse(format!(
+                "{number} is built over a UNet whose turn is over: close it, and open it again"
+            ));
+        }
         // SAFETY: the plugin lends a text.
         let entry = unsafe { read_text(run.entry) };
         let entry = known.described().entry(&entry).map_err(|error| wrong(&error))?;
@@ -209,14 +232,27 @@ pub(super) unsafe extern "C" fn plan_network(
         // SAFETY: the plugin lends a list and a text.
         let (sizes, entry) = unsafe { (read_sizes(need.inputs)?, read_text(need.entry)) };
         let (weights, activations) = if file.item().facts.format.as_deref() == Some("onnx") {
-            on_its_own(need.on_base, "an ONNX graph")?;
+            if need.on_base != 0 {
+                return Err(alone("an ONNX graph"));
+            }
             of_graph(call, &file, &sizes)?
         } else {
             let known = file.checked_network()?;
-            on_its_own(need.on_base, known.described().kind)?;
+            let is_new = state
+                .plan
+                .as_ref()
+                .is_some_and(|plan| plan.networks.iter().all(|known| known.file != need.file));
+            if is_over(need.on_base, &known)? && is_new {
+                if call.job.bases().is_empty() {
+                    return Err(no_base());
+                }
+                // Those that it will be opened on.
+                call.job.bases().iter().try_for_each(|base| base.under(&file, &known).map(drop))?;
+            }
             let entry = known.described().entry(&entry).map_err(|error| wrong(&error))?;
             let ordered = entry.in_order(sizes, Vec::clone).map_err(|error| wrong(&error))?;
-            (file.bytes_of_network(&known), known.activation_bytes(entry, &ordered))
+            let working = known.activation_bytes(entry, &ordered).max(known.making_bytes());
+            (file.bytes_of_network(&known), working)
         };
         let need = Need { file: need.file, weights, activations };
         if let Some(plan) = &mut state.plan {

@@ -105,7 +105,7 @@ coded! {
     latentd_method [sized] { name, params }
     latentd_model_info [sized] {
         prediction, family, latent_channels, in_channels, latent_down, context_width, pooled_width, skips, latent_scale,
-        sites: [latentd_model_site],
+        sites: [latentd_model_site], turn,
     }
     latentd_model_site { part, index, channels, skip_channels, down, attentions, heads, width }
     latentd_need [sized] { on_base, file, entry, inputs: [latentd_input], runs }

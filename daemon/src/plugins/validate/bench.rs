@@ -20,7 +20,7 @@ use super::schema;
 use super::within::Within;
 use crate::error::{Class, Error, Result};
 use crate::library::Pinned;
-use crate::memory::{Budget, Lease};
+use crate::memory::{Base, Budget, Lease};
 use crate::onnx::{Graph, Limits};
 use crate::plugins::call::Job;
 use crate::plugins::engine_calls::Needed;
@@ -152,8 +152,8 @@ impl Resources for MadeUp {
         Nothing.graph(file)
     }
 
-    fn network(&self, file: &Pinned) -> Result<Arc<dyn Standalone>> {
-        Nothing.network(file)
+    fn network(&self, file: &Pinned, base: Option<&Base>) -> Result<Arc<dyn Standalone>> {
+        Nothing.network(file, base)
     }
 
     fn names(&self, kind: LibraryKind) -> Vec<String> {

@@ -75,6 +75,11 @@ impl From<Grid<u8>> for Picture {
     }
 }
 
+/// What CLIP sees of a picture, whatever its sides are: a square.
+pub fn squashed(picture: &Picture, side: usize) -> Picture {
+    cv::resize::resize(&Grid::from(picture.clone()), side, side, cv::resize::Interpolation::Area).into()
+}
+
 /// What the module called `name` (either of its names) makes of a picture. Its settings are taken as they are:
 /// [`Module::settings`] has looked at them.
 pub fn run(name: &str, picture: &Picture, settings: &Settings) -> Result<Picture> {

@@ -80,7 +80,12 @@ const fn reference(name: &'static str) -> Module {
     Module { name, alias: name, threshold_a: FIDELITY, without_model: true, tags: &["Reference"], ..PLAIN }
 }
 
-/// All that need no network.
+/// What CLIP sees by is found by the adapter's shape, whatever these say.
+const fn ip_adapter(name: &'static str, alias: &'static str) -> Module {
+    Module { name, alias, tags: &["IP-Adapter"], ..PLAIN }
+}
+
+/// All that need no network of their own.
 pub const MODULES: &[Module] = &[
     PLAIN,
     Module {
@@ -169,6 +174,10 @@ pub const MODULES: &[Module] = &[
     },
     Module { name: "inpaint", alias: "inpaint_global_harmonious", mask: true, tags: &["Inpaint"], ..PLAIN },
     Module { name: "inpaint_only", alias: "inpaint_only", mask: true, tags: &["Inpaint"], ..PLAIN },
+    ip_adapter("ip-adapter-auto", "ip-adapter-auto"),
+    ip_adapter("ip-adapter_clip_h", "ip-adapter_clip_sd15"),
+    ip_adapter("ip-adapter_clip_g", "ip-adapter_clip_sdxl"),
+    ip_adapter("ip-adapter_clip_sdxl_plus_vith", "ip-adapter_clip_sdxl_plus_vith"),
     reference("reference_only"),
     reference("reference_adain"),
     reference("reference_adain+attn"),
@@ -181,6 +190,11 @@ impl Module {
             let names: Vec<&str> = MODULES.iter().map(|module| module.name).collect();
             Error::invalid(format!("module: there is none called '{name}'; there are {}", names.join(", ")))
         })
+    }
+
+    /// Whether it is for IP-Adapters, and for nothing else.
+    pub fn is_of_ip_adapters(&self) -> bool {
+        self.tags == ["IP-Adapter"]
     }
 
     /// Its settings of what a request says: −1 stands for the default of each. What lies outside of a range is an error that
