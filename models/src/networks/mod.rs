@@ -4,6 +4,7 @@ pub mod attention_bank;
 pub mod clip;
 mod controlnet;
 mod detect;
+mod file_network;
 mod ip_adapter;
 pub mod known;
 pub mod restorers;

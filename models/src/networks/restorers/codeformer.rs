@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use super::kind::{FaceNetwork, picture};
-use super::parts::{alone, leaks};
+use super::parts::{alone, leaks, picture};
 use super::vqgan::{self, Block, Kind, Shape};
 use crate::error::{Error, Result, bail};
 use crate::files::Tensors;
 use crate::networks::detect::{count, dim};
+use crate::networks::file_network::FileNetwork;
 use crate::networks::standalone::{Described, Entry, Port, Side};
 use crate::networks::vae::Residual;
 use crate::nn::{
@@ -200,7 +200,7 @@ pub(in crate::networks) struct CodeFormer {
     fusions: Vec<Fuse>,
 }
 
-impl FaceNetwork for CodeFormer {
+impl FileNetwork for CodeFormer {
     type Config = Config;
 
     fn is_in(file: &Tensors, prefix: &str) -> bool {

@@ -7,11 +7,11 @@
 //! that the file has beside its weights (`stylegan_decoder.noises`), as BasicSR takes it with `randomize_noise=False`.
 
 use super::gfpgan_decoder::Decoder;
-use super::kind::{FaceNetwork, picture};
-use super::parts::{doubled, halved, leaks};
+use super::parts::{doubled, halved, leaks, picture};
 use crate::error::{Error, Result, bail};
 use crate::files::Tensors;
 use crate::networks::detect::{count, dim};
+use crate::networks::file_network::FileNetwork;
 use crate::networks::standalone::{Described, Entry, Side};
 use crate::nn::{
     Activations, Conv2d, ConvConfig, Device, Epilogue, Linear, Loader, Precision, Run, Vector, add, upload,
@@ -126,7 +126,7 @@ pub(in crate::networks) struct Gfpgan {
     decoder: Decoder,
 }
 
-impl FaceNetwork for Gfpgan {
+impl FileNetwork for Gfpgan {
     type Config = Config;
 
     fn is_in(file: &Tensors, prefix: &str) -> bool {

@@ -2,12 +2,11 @@
 //! told by names and shapes.
 //!
 //! Restorers take and give faces of −1…1 that lie as they were trained on; who cuts them out of pictures stands elsewhere. How a
-//! network is found in a file, and what it is told to be, stands in [`kind`].
+//! network is found in a file stands in [`super::file_network`].
 
 mod codeformer;
 mod gfpgan;
 mod gfpgan_decoder;
-mod kind;
 mod parsenet;
 mod parts;
 mod resnet;
@@ -16,26 +15,27 @@ mod vqgan;
 
 use std::sync::Arc;
 
+use super::file_network::find;
 use super::standalone::Found;
 use crate::error::Result;
 use crate::files::Tensors;
 
 /// A file's GFPGAN.
 pub(super) fn find_gfpgan(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<gfpgan::Gfpgan>(file)
+    find::<gfpgan::Gfpgan>(file)
 }
 
 /// A file's `CodeFormer`.
 pub(super) fn find_codeformer(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<codeformer::CodeFormer>(file)
+    find::<codeformer::CodeFormer>(file)
 }
 
 /// A file's `RetinaFace`.
 pub(super) fn find_retinaface(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<retinaface::RetinaFace>(file)
+    find::<retinaface::RetinaFace>(file)
 }
 
 /// A file's `ParseNet`.
 pub(super) fn find_parsenet(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<parsenet::ParseNet>(file)
+    find::<parsenet::ParseNet>(file)
 }

@@ -4,11 +4,11 @@
 //! github.com/chaofengc/PSFRGAN. What files are called (parsing_parsenet.pth) and have is facexlib's. The picture that it makes
 //! besides is not asked for.
 
-use super::kind::{FaceNetwork, picture};
-use super::parts::{leaks, mirrored, normed};
+use super::parts::{leaks, mirrored, normed, picture};
 use crate::error::{Error, Result, bail};
 use crate::files::Tensors;
 use crate::networks::detect::{count, dim};
+use crate::networks::file_network::FileNetwork;
 use crate::networks::standalone::{Described, Entry, Port, Side};
 use crate::nn::{
     Activations, Conv2d, ConvConfig, Device, Epilogue, Loader, Run, Vector, add, resized_nearest, upload,
@@ -98,7 +98,7 @@ pub(in crate::networks) struct ParseNet {
     parts: Conv2d,
 }
 
-impl FaceNetwork for ParseNet {
+impl FileNetwork for ParseNet {
     type Config = Config;
 
     fn is_in(file: &Tensors, prefix: &str) -> bool {

@@ -1,8 +1,14 @@
-//! What networks of faces share beside layers: pictures halved and doubled between pixels, edges mirrored, convolutions with the
-//! norm that follows them.
+//! What networks of faces share: pictures that go in and come out, halved and doubled between pixels, edges mirrored, convolutions
+//! with the norm that follows them.
 
 use crate::error::{Result, bail};
+use crate::networks::standalone::{Port, Side};
 use crate::nn::{Activations, Conv2d, ConvConfig, Device, Loader, Pointwise, Precision, Vector};
+
+/// A picture of three colours that goes in or comes out.
+pub(super) fn picture(name: &'static str, about: &'static str, [height, width]: [Side; 2]) -> Port {
+    Port { name, sides: vec![Side::Free("batch"), Side::Fixed(3), height, width], about }
+}
 
 /// What leaky `ReLU`s leave of what is below zero.
 pub(super) const LEAK: f32 = 0.2;

@@ -4,12 +4,12 @@
 //! (detection_Resnet50_Final.pth) and have is facexlib's. What comes out is as the network has it: each place of three grids has two
 //! anchors, and who asks decodes these.
 
-use super::kind::{FaceNetwork, picture};
-use super::parts::{alone, normed};
+use super::parts::{alone, normed, picture};
 use super::resnet::{self, ResNet};
 use crate::error::{Result, bail};
 use crate::files::Tensors;
 use crate::networks::detect::dim;
+use crate::networks::file_network::FileNetwork;
 use crate::networks::standalone::{Described, Entry, Port, Side};
 use crate::nn::{
     Activation, Activations, Conv2d, ConvConfig, Device, Epilogue, Linear, Loader, Pointwise, Run, Vector,
@@ -101,7 +101,7 @@ pub(in crate::networks) struct RetinaFace {
     heads: [[Linear; 3]; 3],
 }
 
-impl FaceNetwork for RetinaFace {
+impl FileNetwork for RetinaFace {
     type Config = Config;
 
     fn is_in(file: &Tensors, prefix: &str) -> bool {

@@ -17,31 +17,33 @@ mod trunk;
 
 use std::sync::Arc;
 
+use self::kind::Upscaler;
+use super::file_network::find;
 use super::standalone::Found;
 use crate::error::Result;
 use crate::files::Tensors;
 
 /// A file's RRDBNet.
 pub(super) fn find_rrdbnet(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<rrdbnet::RrdbNet>(file)
+    find::<Upscaler<rrdbnet::RrdbNet>>(file)
 }
 
 /// A file's compact Real-ESRGAN.
 pub(super) fn find_compact(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<compact::Compact>(file)
+    find::<Upscaler<compact::Compact>>(file)
 }
 
 /// A file's SPAN.
 pub(super) fn find_span(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<span::Span>(file)
+    find::<Upscaler<span::Span>>(file)
 }
 
 /// A file's `SwinIR`.
 pub(super) fn find_swinir(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<swinir::SwinIr>(file)
+    find::<Upscaler<swinir::SwinIr>>(file)
 }
 
 /// A file's DAT.
 pub(super) fn find_dat(file: &Tensors) -> Option<Result<Arc<dyn Found>>> {
-    kind::find::<dat::Dat>(file)
+    find::<Upscaler<dat::Dat>>(file)
 }
