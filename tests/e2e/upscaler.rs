@@ -278,4 +278,12 @@ fn it_passes_validate() {
         .output()
         .expect("ran");
     assert!(output.status.success(), "{output:?}");
+    // Of what it could not run it says so.
+    let report = String::from_utf8_lossy(&output.stdout);
+    for (check, kind) in [("upscaler/library-files", "upscaler"), ("restorer/library-files", "restorer")] {
+        let told =
+            format!("each {kind} of the library is an entry, and there is no library here: none was run");
+        let is_it = |line: &str| line.contains(check) && line.contains(&told);
+        assert!(report.lines().any(is_it), "{report}");
+    }
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use latentd_client::protocol::LibraryKind;
 use latentd_plugin_api::abi::{latentd_engine_run, latentd_job};
 
 use super::bench::{Bench, Looked, Ready, fail, may, must};
@@ -43,6 +44,8 @@ pub(super) enum Check {
     Repeat,
     Cancelled,
     NoMemory,
+    /// Entries that are library files.
+    LibraryFiles,
 }
 
 /// All of them, by their names.
@@ -59,6 +62,9 @@ pub(super) const ALL: [(&str, Check); 10] = [
     ("no-memory", Check::NoMemory),
 ];
 
+/// What is told of entries that are library files.
+pub(super) const OF_FILES: (&str, Check) = ("library-files", Check::LibraryFiles);
+
 /// Does one.
 pub(super) fn run(ready: &Ready, kind: Kind, check: Check, random: &mut Random) -> Outcome {
     look(ready, kind, check, random).err().unwrap_or(Outcome::Ok)
@@ -66,11 +72,16 @@ pub(super) fn run(ready: &Ready, kind: Kind, check: Check, random: &mut Random) 
 
 fn look(ready: &Ready, kind: Kind, check: Check, random: &mut Random) -> Looked {
     let named = ready.plugin.manifest.engines.iter().find(|named| named.kind == kind);
-    let entries: Vec<&String> = named.into_iter().flat_map(|named| &named.entries).take(ENTRIES).collect();
-    if entries.is_empty() {
-        return Err(Outcome::Skipped("its entries are library files, of which there are none".to_owned()));
+    if check == Check::LibraryFiles {
+        let library = named.and_then(|named| named.library);
+        let library = LibraryKind::ALL.into_iter().find(|(own, _)| Some(*own) == library);
+        return Err(Outcome::Skipped(format!(
+            "each {} of the library is an entry, and there is no library here: none was run",
+            library.map_or("file", |(_, name)| name)
+        )));
     }
-    entries.into_iter().try_for_each(|entry| {
+    let mut entries = named.into_iter().flat_map(|named| &named.entries).take(ENTRIES);
+    entries.try_for_each(|entry| {
         ready.at(entry);
         Entry { ready, kind, name: entry }.look(check, random)
     })
@@ -207,6 +218,8 @@ impl Entry<'_> {
                     }
                 }
             }),
+            // Of those nothing is asked here.
+            Check::LibraryFiles => Ok(()),
         }
     }
 

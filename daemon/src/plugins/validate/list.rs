@@ -78,11 +78,12 @@ pub(super) fn checks(manifest: &Manifest) -> Vec<Check> {
             );
         }
     }
-    for kind in manifest.engines.iter().map(|named| named.kind) {
-        let all = engine_checks::ALL.iter();
-        checks.extend(
-            all.map(|(name, what)| check(&format!("{}/{name}", kind.name()), What::Engine(kind, *what))),
-        );
+    for named in &manifest.engines {
+        let of_kind = |(name, what): (&str, engine_checks::Check)| {
+            check(&format!("{}/{name}", named.kind.name()), What::Engine(named.kind, what))
+        };
+        let own = engine_checks::ALL.into_iter().filter(|_| !named.entries.is_empty());
+        checks.extend(own.chain(named.library.map(|_| engine_checks::OF_FILES)).map(of_kind));
     }
     for (place, row) in manifest.methods.iter().enumerate() {
         let all = method_checks::ALL.iter();
