@@ -595,6 +595,11 @@ typedef struct latentd_plan {
      returned OK.
      */
     latentd_status (*subjob)(struct latentd_call *call, const struct latentd_subplan *subplan);
+    /*
+     Bytes that the plugin, or an engine that it describes, will take at once beside networks: what it reserves, and pictures that
+     it makes larger. They are planned for, beside the job's own; several add up. A request that cannot have them is refused.
+     */
+    latentd_status (*memory)(struct latentd_call *call, uint64_t host_bytes, uint64_t device_bytes);
 } latentd_plan;
 
 /* The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names. */

@@ -143,6 +143,14 @@ impl<'a> Plan<'a> {
         self.want(LATENTD_UNET_BLOCK, from, until, Some(sites))
     }
 
+    /// Bytes that the job will take at once beside networks, of the host and of the device: what is reserved, and pictures that
+    /// become larger. An older host plans for none.
+    pub fn memory(&self, host_bytes: u64, device_bytes: u64) -> Result<()> {
+        let Some(memory) = self.table.memory else { return Ok(()) };
+        // SAFETY: the call is under way.
+        Error::of_service(unsafe { memory(self.call.pointer, host_bytes, device_bytes) })
+    }
+
     /// Leaves bytes for [`Job::note`], 1 MiB at most.
     pub fn note(&self, note: &[u8]) -> Result<()> {
         let service = self.table.note.ok_or_else(lacks)?;

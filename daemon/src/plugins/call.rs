@@ -283,6 +283,8 @@ pub(super) struct Answer {
     /// Engines that it will run.
     pub engines: Vec<Needed>,
     pub subjobs: Vec<SubPlan>,
+    /// Bytes that it will take beside networks.
+    pub memory: u64,
 }
 
 /// A network that a plugin will run.
@@ -296,12 +298,12 @@ pub(super) struct Need {
 }
 
 impl Answer {
-    /// Bytes that its networks take: all of them, and the largest run.
-    pub(super) fn network_bytes(&self) -> u64 {
+    /// Bytes that it takes: all of its networks, the largest run, and what it says beside.
+    pub(super) fn planned_bytes(&self) -> u64 {
         let weights: BTreeMap<u64, u64> =
             self.networks.iter().map(|need| (need.file, need.weights)).collect();
         let run = self.networks.iter().map(|need| need.activations).max().unwrap_or_default();
-        weights.into_values().fold(run, u64::saturating_add)
+        weights.into_values().fold(run.saturating_add(self.memory), u64::saturating_add)
     }
 }
 

@@ -210,10 +210,10 @@ impl JobPlugins {
         self.members.iter().any(|member| member.plugin.tables.request_rewrite.is_some())
     }
 
-    /// Bytes that the networks of all of them take.
-    pub(crate) fn network_bytes(&self) -> u64 {
-        let of_members = self.members.iter().map(|member| member.answer.network_bytes());
-        let of_engines = self.engines.iter().map(|engine| engine.network_bytes);
+    /// Bytes that all of them take, with their networks.
+    pub(crate) fn planned_bytes(&self) -> u64 {
+        let of_members = self.members.iter().map(|member| member.answer.planned_bytes());
+        let of_engines = self.engines.iter().map(|engine| engine.planned_bytes);
         of_members.chain(of_engines).fold(0, u64::saturating_add)
     }
 

@@ -419,12 +419,12 @@ impl Draw {
             hypernetworks: hypernetworks.wishes.clone(),
             refiner: refiner.map(|(wish, _)| wish),
             hires: hires_wish,
-            plugins: plugins.network_bytes().saturating_add(within.beside),
+            plugins: plugins.planned_bytes().saturating_add(within.beside),
         };
         check_fits(studio, &wishes, &known, &picture)?;
         let before = from.as_ref().map_or(Ok(0), |from| from.bytes_before(&plugins.engines))?;
         let (needed, budget) =
-            (before.saturating_add(plugins.network_bytes()), studio.device.memory.budget());
+            (before.saturating_add(plugins.planned_bytes()), studio.device.memory.budget());
         if needed > budget {
             return Err(Error::new(
                 Class::Memory,

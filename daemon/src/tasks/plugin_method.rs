@@ -45,11 +45,10 @@ impl PluginMethod {
     ) -> Result<Self> {
         let job = asking(studio, watch);
         let method = Method::settle(&studio.plugins, (name, MethodKind::Job), params, &job)?;
-        let (needed, budget) = (method.network_bytes(), studio.device.memory.budget());
+        let (needed, budget) = (method.planned_bytes(), studio.device.memory.budget());
         if needed > budget {
-            let text = format!(
-                "{name}: its networks take {needed} bytes, and {budget} may be taken in all (memory_bytes)"
-            );
+            let text =
+                format!("{name}: it takes {needed} bytes, and {budget} may be taken in all (memory_bytes)");
             return Err(Error::new(Class::Memory, text));
         }
         let mut settled = Self { studio: Arc::clone(studio), method, subjobs: vec![] };
@@ -66,7 +65,7 @@ impl PluginMethod {
         Ok(Around {
             request: value_of(&usual)?,
             depth: 0,
-            beside: self.method.network_bytes(),
+            beside: self.method.planned_bytes(),
             plugins: None,
             largest: self.method.largest_picture().unwrap_or((width, height)),
         })

@@ -72,6 +72,11 @@ pub struct latentd_plan {
     pub subjob: Option<
         unsafe extern "C" fn(call: *mut latentd_call, subplan: *const latentd_subplan) -> latentd_status,
     >,
+    /// Bytes that the plugin, or an engine that it describes, will take at once beside networks: what it reserves, and pictures that
+    /// it makes larger. They are planned for, beside the job's own; several add up. A request that cannot have them is refused.
+    pub memory: Option<
+        unsafe extern "C" fn(call: *mut latentd_call, host_bytes: u64, device_bytes: u64) -> latentd_status,
+    >,
 }
 
 /// The extension LATENTD_JOB_PLAN. Who has none takes part in all stages that the manifest names.

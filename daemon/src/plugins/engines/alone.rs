@@ -38,9 +38,9 @@ impl Engine {
         Ok(tiling)
     }
 
-    /// Bytes that its networks take.
-    pub(crate) fn network_bytes(&self) -> u64 {
-        self.network_bytes
+    /// Bytes that its networks take, and what it says that it takes beside.
+    pub(crate) fn planned_bytes(&self) -> u64 {
+        self.planned_bytes
     }
 
     /// Bytes that it takes to upscale a picture once, beside the picture and its result of `size`.

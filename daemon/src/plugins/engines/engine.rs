@@ -35,8 +35,8 @@ pub(crate) struct Engine {
     pub(in crate::plugins) as_float: bool,
     /// The library file that it is, if it is one.
     pub(in crate::plugins) file: Option<Arc<Pinned>>,
-    /// Bytes that its networks take.
-    pub(in crate::plugins) network_bytes: u64,
+    /// Bytes that it takes, as it says.
+    pub(in crate::plugins) planned_bytes: u64,
     /// Others that it will run.
     pub(in crate::plugins) needed: Vec<Needed>,
 }
@@ -70,7 +70,7 @@ impl Engine {
         let at = format!("{} '{entry}'", kind.name());
         let name = &plugin.manifest.name;
         let wrong = |text: String| Error::new(Class::Plugin, format!("plugin '{name}', {at}: {text}"));
-        let (mut network_bytes, mut needed) = (0, vec![]);
+        let (mut planned_bytes, mut needed) = (0, vec![]);
         if let Some(describe) = plugin.tables.engines.and_then(|table| table.describe) {
             let opened = RefCell::new(Opened::new(file.iter().cloned().collect(), vec![]));
             let run = latentd_engine_run { file: u64::from(file.is_some()), ..asked(kind, entry) };
@@ -89,12 +89,12 @@ impl Engine {
             if !plan.subjobs.is_empty() {
                 return Err(wrong("describe plans sub-jobs, which are job.plan's".to_owned()));
             }
-            network_bytes = plan.network_bytes();
+            planned_bytes = plan.planned_bytes();
             needed = plan.engines;
         }
         let (tiling, as_float) = checked(kind, &facts).map_err(wrong)?;
         let entry = entry.to_owned();
-        Ok(Self { plugin, kind, entry, tiling, as_float, file, network_bytes, needed })
+        Ok(Self { plugin, kind, entry, tiling, as_float, file, planned_bytes, needed })
     }
 
     /// The plugin's name.

@@ -27,7 +27,26 @@ pub(in crate::plugins) static PLAN: latentd_plan = latentd_plan {
     network: Some(plan_network),
     engine: Some(plan_engine),
     subjob: Some(plan_subjob),
+    memory: Some(plan_memory),
 };
+
+unsafe extern "C" fn plan_memory(
+    call: *mut latentd_call,
+    host_bytes: u64,
+    device_bytes: u64,
+) -> latentd_status {
+    let work = |_: &Call<'_>, state: &mut State<'_>| {
+        let Some(plan) = &mut state.plan else {
+            return misuse("memory is planned within job.plan and describe");
+        };
+        // One budget has both.
+        let bytes = host_bytes.saturating_add(device_bytes);
+        plan.memory = plan.memory.saturating_add(bytes);
+        Ok(())
+    };
+    // SAFETY: the plugin names a call.
+    unsafe { serve(call, work) }
+}
 
 unsafe extern "C" fn plan_stage(call: *mut latentd_call, want: *const latentd_want) -> latentd_status {
     let work = |_: &Call<'_>, state: &mut State<'_>| {

@@ -217,6 +217,8 @@ asks! {
     fn plan_engine(need: (latentd_engine_need)) -> ();
     LATENTD_JOB_PLAN["subjob"] = host::PLAN.subjob;
     fn plan_subjob(subplan: (latentd_subplan)) -> ();
+    LATENTD_JOB_PLAN["memory"] = host::PLAN.memory;
+    fn plan_memory(host_bytes: u64, device_bytes: u64) -> ();
     LATENTD_ATTENTION["add"] = Some(host::add_rule);
     fn attention_add(rule: (latentd_attention_rule)) -> ();
     LATENTD_CONTROL_RESIDUALS["add"] = Some(host::add_residual);

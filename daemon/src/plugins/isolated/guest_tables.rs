@@ -43,6 +43,7 @@ pub(super) static PLAN: latentd_plan = latentd_plan {
     network: Some(asks::plan_network),
     engine: Some(asks::plan_engine),
     subjob: Some(asks::plan_subjob),
+    memory: Some(asks::plan_memory),
 };
 
 static JOBS: latentd_jobs = latentd_jobs {

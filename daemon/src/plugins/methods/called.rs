@@ -115,10 +115,10 @@ impl Method {
         if kind == MethodKind::Job { method.planned(job) } else { Ok(method) }
     }
 
-    /// Bytes that its networks take.
-    pub(crate) fn network_bytes(&self) -> u64 {
-        let of_engines = self.engines.iter().map(|engine| engine.network_bytes);
-        of_engines.fold(self.answer.network_bytes(), u64::saturating_add)
+    /// Bytes that it takes, with its engines and networks.
+    pub(crate) fn planned_bytes(&self) -> u64 {
+        let of_engines = self.engines.iter().map(|engine| engine.planned_bytes);
+        of_engines.fold(self.answer.planned_bytes(), u64::saturating_add)
     }
 
     /// Engines that it will run: a quick one runs none.

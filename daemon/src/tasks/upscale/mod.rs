@@ -92,7 +92,7 @@ impl JobMethod for Upscale {
         }
         let most = pictures.iter().map(|one| plan.bytes(&one.shape).most).max().unwrap_or_default();
         let (needed, budget) =
-            (most.saturating_add(all).saturating_add(plan.network_bytes()), studio.device.memory.budget());
+            (most.saturating_add(all).saturating_add(plan.planned_bytes()), studio.device.memory.budget());
         if needed > budget {
             return Err(Error::new(
                 Class::Memory,

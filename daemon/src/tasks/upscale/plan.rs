@@ -185,8 +185,8 @@ impl Plan {
     }
 
     /// Bytes of all networks.
-    pub(super) fn network_bytes(&self) -> u64 {
-        self.engines.iter().map(Engine::network_bytes).sum()
+    pub(super) fn planned_bytes(&self) -> u64 {
+        self.engines.iter().map(Engine::planned_bytes).sum()
     }
 
     fn upscalers(&self) -> impl Iterator<Item = &Named> {
