@@ -79,7 +79,8 @@ pub fn plan(job: &Job<'_>, plan: &Plan<'_>) -> Result<bool> {
         return refused(format!("overlap: {overlap} of tiles of {tile}; give at most {}", tile / 2));
     }
     if let Some(size) = drawing.least() {
-        wish.filled_checked(size)?;
+        let filled = wish.filled_checked(size)?;
+        plan.memory(wish.bytes(filled, job.pictures()), 0)?;
     }
     plan.stage(STAGE)?;
     Ok(true)
@@ -146,6 +147,16 @@ impl Wish {
             (Some(width), Some(height)) if self.crop => (width, height),
             _ => filled,
         }
+    }
+
+    /// Bytes of so many pictures that became so large, and of one on its way there: by either upscaler, and before the last round.
+    fn bytes(&self, filled: (usize, usize), pictures: usize) -> u64 {
+        const COLOURS: u64 = 3;
+        let area =
+            |(wide, high): (usize, usize)| COLOURS.saturating_mul(wide as u64).saturating_mul(high as u64);
+        let on_the_way = if self.has_second() { 3 } else { 2 };
+        let all = area(self.result(filled)).saturating_mul(pictures as u64);
+        all.saturating_add(area(filled).saturating_mul(on_the_way))
     }
 
     /// Makes all pictures larger.

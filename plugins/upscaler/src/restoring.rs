@@ -4,11 +4,12 @@ use latentd_plugin_api::{Call, EngineRun, Entry, Error, File, Network, Result, T
 use serde::Deserialize;
 
 use crate::described::FaceRestorer;
-use crate::faces::align::{inverse, to_template};
+use crate::faces::align::to_template;
 use crate::faces::anchors::{Face, count, faces};
 use crate::faces::blur::mask;
+use crate::faces::laid::{Laid, lay};
 use crate::faces::lanczos::{lanczos, linear};
-use crate::faces::warp::{warped, warped_plane};
+use crate::faces::warp::warped;
 use crate::faces::{Colours, Plane};
 
 /// The shorter side of what faces are looked for in.
@@ -36,6 +37,13 @@ const PARTS: usize = 19;
 
 /// Faces that a picture is reckoned to have.
 const FACES: f64 = 2.0;
+
+/// Faces of a picture that are restored, at most, and among how many they are looked for.
+const MOST_FACES: usize = 64;
+const MOST_FOUND: usize = 1024;
+
+/// Bytes beside a face that it is worked on in: its pixels as numbers in three colours, and its mask before and after each blur.
+const WORKED_IN: usize = 9 * size_of::<f64>() * PARSED * PARSED;
 
 /// The weight where a request has none, as A1111's.
 const WEIGHT: f32 = 0.5;
@@ -91,6 +99,7 @@ pub fn describe(entry: &Entry<'_>, file: File) -> Result<()> {
     plan.network(file, "", inputs, FACES)?;
     let detector = DETECTOR.file(call, entry.name)?;
     plan.network(detector, "", &[("image", &[1, 3, LOOKED_AT, LOOKED_AT_LONGER])], 1.0)?;
+    plan.memory((FACES as usize * Laid::bytes(side) + WORKED_IN) as u64, 0)?;
     let parser = PARSER.file(call, entry.name)?;
     plan.network(parser, "", &[("image", &[1, 3, PARSED, PARSED])], FACES)
 }
@@ -121,45 +130,49 @@ impl Networks {
         if !(0.0..=1.0).contains(&weight) {
             return Err(Error::invalid(format!("weight: {weight}; 0 to 1 are taken")));
         }
-        let picture = Colours {
-            width: run.image.width,
-            height: run.image.height,
-            pixels: run.image.read()?.into_owned(),
-        };
+        let picture = Colours { width: run.image.width, height: run.image.height, pixels: run.image.read()? };
         let detector = self.network(call, DETECTOR.file(call, run.entry)?)?;
         let found = found(call, detector, &picture)?;
-        let mut seen: Vec<f64> = picture.pixels.iter().copied().map(f64::from).collect();
-        if !found.is_empty() {
-            let restorer = self.network(call, file)?;
-            let parser = self.network(call, PARSER.file(call, run.entry)?)?;
-            let FaceRestorer { side, is_weighted } = FaceRestorer::of(&call.describe_network(file)?)?;
-            for face in &found {
-                call.check()?;
-                let weight = is_weighted.then_some(weight);
-                // Points that lie on one another tell nothing: such a face stays as it is.
-                if let Some(matrix) = to_template(&face.points, side) {
-                    let cut = warped(&picture, &matrix, (side, side), GREY);
-                    let restored = restored(call, restorer, &cut, weight)?;
-                    let mask = parsed(call, parser, &restored)?;
-                    put_back(
-                        &mut seen,
-                        (picture.width, picture.height),
-                        (&restored, &mask),
-                        &inverse(&matrix),
-                    );
-                }
-            }
-        }
+        let faces =
+            if found.is_empty() { vec![] } else { self.faces(run, file, (&picture, &found), weight)? };
         let mut made = run.image.like()?;
-        for (made, value) in made.pixels_mut().iter_mut().zip(seen) {
-            *made = value as u8;
-        }
+        lay(&picture, &faces, made.pixels_mut());
         run.replace(made)
+    }
+
+    /// Faces that were found, restored.
+    fn faces(
+        &mut self,
+        run: &EngineRun<'_>,
+        file: File,
+        (picture, found): (&Colours<'_>, &[Face]),
+        weight: f32,
+    ) -> Result<Vec<Laid>> {
+        let call = run.call();
+        let restorer = self.network(call, file)?;
+        let parser = self.network(call, PARSER.file(call, run.entry)?)?;
+        let FaceRestorer { side, is_weighted } = FaceRestorer::of(&call.describe_network(file)?)?;
+        let weight = is_weighted.then_some(weight);
+        call.reserve((found.len() * Laid::bytes(side) + WORKED_IN) as u64, 0)?;
+        let mut laid = vec![];
+        for (number, face) in found.iter().enumerate() {
+            call.check()?;
+            // Points that lie on one another tell nothing: such a face stays as it is.
+            if let Some(matrix) = to_template(&face.points, side) {
+                let cut = warped(picture, &matrix, (side, side), GREY);
+                let restored = restored(call, restorer, &cut, weight)?;
+                let mask = parsed(call, parser, &restored)?;
+                laid.push(Laid::new(restored, mask, &matrix, (picture.width, picture.height)));
+            }
+            let done = number + 1;
+            call.progress(done as f64 / found.len() as f64, &format!("face {done} of {}", found.len()))?;
+        }
+        Ok(laid)
     }
 }
 
 /// The faces in a picture, in its pixels.
-fn found(call: &Call<'_>, detector: Network, picture: &Colours) -> Result<Vec<Face>> {
+fn found(call: &Call<'_>, detector: Network, picture: &Colours<'_>) -> Result<Vec<Face>> {
     let scale = picture.width.min(picture.height) as f64 / LOOKED_AT as f64;
     let side = |side: usize| ((side as f64 / scale) as usize).max(1);
     let size = (side(picture.width), side(picture.height));
@@ -171,6 +184,7 @@ fn found(call: &Call<'_>, detector: Network, picture: &Colours) -> Result<Vec<Fa
         );
         return Err(Error::invalid(text));
     }
+    call.reserve(3 * (width * height) as u64, 0)?;
     let looked_at = lanczos(picture, size);
     let mut image = call.new_tensor(&[1, 3, height, width])?;
     for (colour, plane) in image.values_mut().chunks_exact_mut(width * height).enumerate() {
@@ -188,7 +202,7 @@ fn found(call: &Call<'_>, detector: Network, picture: &Colours) -> Result<Vec<Fa
         let text = format!("{} numbers of boxes for {anchors} anchors", boxes.len());
         return Err(Error::model(text));
     }
-    let mut found = faces(size, [boxes, scores, points], LEAST_SCORE, MOST_SHARED);
+    let mut found = faces(size, [boxes, scores, points], (LEAST_SCORE, MOST_SHARED), MOST_FOUND);
     for face in &mut found {
         let larger = |at: &mut f32| *at = (f64::from(*at) * scale) as f32;
         face.points.iter_mut().flatten().for_each(larger);
@@ -198,11 +212,18 @@ fn found(call: &Call<'_>, detector: Network, picture: &Colours) -> Result<Vec<Fa
         (left - right).hypot(high - low) >= BETWEEN_EYES
     };
     found.retain(is_large);
+    if found.len() > MOST_FACES {
+        call.notice(&format!(
+            "{} faces were found, and {MOST_FACES} of a picture are restored at most: the others stay as they are",
+            found.len()
+        ))?;
+        found.truncate(MOST_FACES);
+    }
     Ok(found)
 }
 
 /// A face as a tensor of −1…1.
-fn as_tensor<'a>(call: &Call<'a>, face: &Colours) -> Result<Tensor<'a>> {
+fn as_tensor<'a>(call: &Call<'a>, face: &Colours<'_>) -> Result<Tensor<'a>> {
     let Colours { width, height, pixels } = face;
     let mut tensor = call.new_tensor(&[1, 3, *height, *width])?;
     for (colour, plane) in tensor.values_mut().chunks_exact_mut(width * height).enumerate() {
@@ -215,7 +236,12 @@ fn as_tensor<'a>(call: &Call<'a>, face: &Colours) -> Result<Tensor<'a>> {
 }
 
 /// What the network makes of a face.
-fn restored(call: &Call<'_>, restorer: Network, face: &Colours, weight: Option<f32>) -> Result<Colours> {
+fn restored(
+    call: &Call<'_>,
+    restorer: Network,
+    face: &Colours<'_>,
+    weight: Option<f32>,
+) -> Result<Colours<'static>> {
     let image = as_tensor(call, face)?;
     let made = if let Some(weight) = weight {
         let mut weights = call.new_tensor(&[1])?;
@@ -232,11 +258,12 @@ fn restored(call: &Call<'_>, restorer: Network, face: &Colours, weight: Option<f
         // A1111 cuts off what is beyond a level.
         (f32::midpoint(value.clamp(-1.0, 1.0), 1.0) * 255.0) as u8
     };
-    Ok(Colours { pixels: (0..3 * places).map(level).collect(), ..*face })
+    let pixels: Vec<u8> = (0..3 * places).map(level).collect();
+    Ok(Colours { width: face.width, height: face.height, pixels: pixels.into() })
 }
 
 /// How much of a restored face is seen at each of its pixels.
-fn parsed(call: &Call<'_>, parser: Network, face: &Colours) -> Result<Plane> {
+fn parsed(call: &Call<'_>, parser: Network, face: &Colours<'_>) -> Result<Plane> {
     let plane = |colour: usize| {
         let values = face.pixels.iter().skip(colour).step_by(3).copied().map(f64::from).collect();
         linear(&Plane { width: face.width, height: face.height, values }, (PARSED, PARSED))
@@ -247,29 +274,12 @@ fn parsed(call: &Call<'_>, parser: Network, face: &Colours) -> Result<Plane> {
             planes.get(at % 3).and_then(|plane| plane.values.get(at / 3)).copied().unwrap_or_default();
         value.round_ties_even() as u8
     };
-    let pixels = (0..3 * PARSED * PARSED).map(pixel).collect();
-    let image = as_tensor(call, &Colours { width: PARSED, height: PARSED, pixels })?;
+    let pixels: Vec<u8> = (0..3 * PARSED * PARSED).map(pixel).collect();
+    let image = as_tensor(call, &Colours { width: PARSED, height: PARSED, pixels: pixels.into() })?;
     let parts = parser.run(call, "", &[("image", image.into())])?.get("parts")?;
     let dims = parts.dims()?;
     if dims != [1, PARTS, PARSED, PARSED] {
         return Err(Error::model(format!("parts of a face {dims:?}; {PARTS} at {PARSED} are needed")));
     }
     Ok(linear(&mask(parts.read()?, PARSED), (face.width, face.height)))
-}
-
-/// Lays a face where it was over what is seen so far.
-fn put_back(
-    seen: &mut [f64],
-    size: (usize, usize),
-    (face, mask): (&Colours, &Plane),
-    back: &crate::faces::align::Matrix,
-) {
-    let face = warped(face, back, size, [0; 3]);
-    let mask = warped_plane(mask, back, size);
-    let pixels = seen.chunks_exact_mut(3).zip(face.pixels.chunks_exact(3)).zip(&mask.values);
-    for ((seen, face), share) in pixels {
-        for (seen, face) in seen.iter_mut().zip(face) {
-            *seen = share * f64::from(*face) + (1.0 - share) * *seen;
-        }
-    }
 }

@@ -23,12 +23,12 @@ pub fn count(width: usize, height: usize) -> usize {
 }
 
 /// The faces in a picture whose score is above `least`, the likeliest first; of those that share more than `overlap` of what they
-/// cover together the likeliest. `boxes` has 4 numbers of each anchor, `scores` 2, `points` 10.
+/// cover together the likeliest; so many at `most`. `boxes` has 4 numbers of each anchor, `scores` 2, `points` 10.
 pub fn faces(
     (width, height): (usize, usize),
     [boxes, scores, points]: [&[f32]; 3],
-    least: f32,
-    overlap: f32,
+    (least, overlap): (f32, f32),
+    most: usize,
 ) -> Vec<Face> {
     let size = [width as f32, height as f32];
     let numbers = boxes.chunks_exact(4).zip(scores.chunks_exact(2)).zip(points.chunks_exact(10));
@@ -42,6 +42,9 @@ pub fn faces(
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Face> = vec![];
     for face in found {
+        if kept.len() == most {
+            break;
+        }
         if kept.iter().all(|other| shared(&face.bounds, &other.bounds) <= overlap) {
             kept.push(face);
         }

@@ -1,6 +1,8 @@
 //! Pictures in another size: by OpenCV's `INTER_LANCZOS4`, whose eight taps stay as wide however much smaller a picture becomes, and
 //! by its `INTER_LINEAR`.
 
+use std::collections::VecDeque;
+
 use super::{Colours, Plane};
 
 /// Taps of a pixel, and of those the ones before it.
@@ -48,15 +50,15 @@ fn taps(from: usize, to: usize) -> Vec<(i64, [i32; TAPS])> {
     (0..to).map(tap).collect()
 }
 
-/// By Lanczos.
-pub fn lanczos(picture: &Colours, (width, height): (usize, usize)) -> Colours {
+/// By Lanczos. Rows are brought to the width as they are needed, and kept as long as they are.
+pub fn lanczos<'a>(picture: &Colours<'a>, (width, height): (usize, usize)) -> Colours<'a> {
     if (width, height) == (picture.width, picture.height) {
         return picture.clone();
     }
     let clamped = |at: i64, size: usize| at.clamp(0, size as i64 - 1) as usize;
     let (across, down) = (taps(picture.width, width), taps(picture.height, height));
-    let mut wide = vec![0_i32; picture.height * width * 3];
-    for (row, line) in wide.chunks_exact_mut((width * 3).max(1)).enumerate() {
+    let brought = |row: usize| {
+        let mut line = vec![0_i32; width * 3];
         for (pixel, (before, weights)) in line.chunks_exact_mut(3).zip(&across) {
             for (tap, weight) in weights.iter().enumerate() {
                 let x = clamped(before - BEFORE + tap as i64, picture.width);
@@ -68,19 +70,32 @@ pub fn lanczos(picture: &Colours, (width, height): (usize, usize)) -> Colours {
                 }
             }
         }
-    }
+        line
+    };
     let mut pixels = Vec::with_capacity(width * height * 3);
+    // The rows from `first` on.
+    let (mut first, mut rows) = (0, VecDeque::new());
     for (before, weights) in &down {
+        let row = |tap: usize| clamped(before - BEFORE + tap as i64, picture.height);
+        while first < row(0) && rows.pop_front().is_some() {
+            first += 1;
+        }
+        if rows.is_empty() {
+            first = row(0);
+        }
+        while first + rows.len() <= row(TAPS - 1) {
+            rows.push_back(brought(first + rows.len()));
+        }
         for at in 0..width * 3 {
             let term = |(tap, weight): (usize, &i32)| {
-                let y = clamped(before - BEFORE + tap as i64, picture.height);
-                wide.get(y * width * 3 + at).copied().unwrap_or_default().wrapping_mul(*weight)
+                let line = rows.get(row(tap) - first);
+                line.and_then(|line| line.get(at)).copied().unwrap_or_default().wrapping_mul(*weight)
             };
             let sum = weights.iter().enumerate().map(term).fold(0_i32, i32::wrapping_add);
             pixels.push(((sum.wrapping_add(1 << 21)) >> 22).clamp(0, 255) as u8);
         }
     }
-    Colours { width, height, pixels }
+    Colours { width, height, pixels: pixels.into() }
 }
 
 /// Where each place of a side lies: two pixels, and how far it is from the first.

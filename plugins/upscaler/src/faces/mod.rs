@@ -4,17 +4,20 @@
 pub mod align;
 pub mod anchors;
 pub mod blur;
+pub mod laid;
 pub mod lanczos;
 #[cfg(test)]
 mod tests;
 pub mod warp;
 
+use std::borrow::Cow;
+
 /// A picture of three colours of 8 bits, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Colours {
+pub struct Colours<'a> {
     pub width: usize,
     pub height: usize,
-    pub pixels: Vec<u8>,
+    pub pixels: Cow<'a, [u8]>,
 }
 
 /// Numbers of one channel, row by row.
