@@ -5,10 +5,13 @@
 use std::fs;
 use std::path::Path;
 
-use latentd_client::protocol::{ErrorName, ImageIn, LibraryKind, LibraryListParams, UpscaleParams};
+use latentd_client::protocol::{
+    ErrorName, EventKind, ImageIn, ImageOut, Img2ImgParams, LibraryKind, LibraryListParams, Precision,
+    Txt2ImgParams, Txt2ImgResult, UpscaleParams,
+};
 use latentd_models::image::{Channels, Picture, PictureFormat};
 
-use crate::harness::{Daemon, Options, fixtures, refused, within};
+use crate::harness::{Daemon, Options, fixtures, refused, small, within};
 use crate::plugin_library::install;
 use crate::reference::decibels;
 use crate::upscaler::library;
@@ -152,5 +155,207 @@ async fn files_are_known_by_what_is_in_them() {
         let mut names: Vec<_> = listed.entries.iter().map(|entry| entry.name.clone()).collect();
         names.sort();
         assert_eq!(names, wanted, "{kind:?}");
+    }
+}
+
+/// A drawing in which the networks, whose weights are drawn by lot, take something for a face.
+fn drawing(model: &str, code_former_weight: f64) -> Txt2ImgParams {
+    Txt2ImgParams {
+        restore_faces: true,
+        face_restoration_model: model.into(),
+        code_former_weight,
+        width: Some(128),
+        height: Some(96),
+        precision: Precision::F32,
+        ..small(2)
+    }
+}
+
+fn without(params: &Txt2ImgParams) -> Txt2ImgParams {
+    Txt2ImgParams { restore_faces: false, ..params.clone() }
+}
+
+async fn drawn(daemon: &Daemon, params: &Txt2ImgParams) -> Txt2ImgResult {
+    within(daemon.client().await.txt2img(params)).await.expect("drawn")
+}
+
+fn decoded(image: &ImageOut) -> Picture {
+    Picture::decode(&image.png.as_ref().expect("a PNG").0, 1 << 26).expect("decodes")
+}
+
+/// What `image.upscale` makes of pictures that were drawn without restored faces.
+async fn restored(daemon: &Daemon, images: &[ImageOut], params: &Txt2ImgParams) -> Vec<Picture> {
+    let mut all = vec![];
+    for image in images {
+        let is_gfpgan = params.face_restoration_model.starts_with("GFPGAN");
+        let wish = UpscaleParams {
+            gfpgan_visibility: if is_gfpgan { 1.0 } else { 0.0 },
+            codeformer_visibility: if is_gfpgan { 0.0 } else { 1.0 },
+            codeformer_weight: params.code_former_weight,
+            ..of(&decoded(image))
+        };
+        all.push(made(daemon, &wish).await);
+    }
+    all
+}
+
+fn text_of(image: &ImageOut) -> &str {
+    image.infotext.as_deref().expect("an infotext")
+}
+
+#[tokio::test]
+async fn what_is_drawn_is_restored_as_given_pictures_are_and_tells_so() {
+    let models = library_of_faces(&[]);
+    let here = start(models.path(), &[], "[plugins.upscaler]\nisolation = \"inline\"\n");
+    let apart = start(models.path(), &[], "[plugins.upscaler]\nisolation = \"process\"\n");
+    let there = start(models.path(), &[("LATENTD_DEVICE", "fake")], "");
+    for (params, words) in [
+        (
+            Txt2ImgParams { batch_size: 2, ..drawing("CodeFormer", 0.5) },
+            "Seed: 2, Face restoration: CodeFormer, Size: ",
+        ),
+        (drawing("CodeFormer", 0.0), "Face restoration weight: 0, "),
+        (drawing("codeformer-v0.1.0", 0.25), "Face restoration: codeformer-v0.1.0, "),
+        (drawing("GFPGAN", 0.25), "Face restoration: GFPGAN, "),
+    ] {
+        let plain = drawn(&here, &without(&params)).await;
+        let wanted = restored(&here, &plain.images, &params).await;
+        let found = drawn(&here, &params).await;
+        assert_eq!(found.notices, Vec::<String>::new());
+        for ((found, wanted), plain) in found.images.iter().zip(&wanted).zip(&plain.images) {
+            assert!(decoded(found) == *wanted, "{words}");
+            assert!(!text_of(plain).contains("Face restoration"), "{}", text_of(plain));
+        }
+        assert!(wanted[0] != decoded(&plain.images[0]), "{words}: nothing was taken for a face");
+        let text = text_of(&found.images[0]);
+        assert!(text.contains(words) && text.contains("Engines: "), "{text}");
+        assert_eq!(
+            text.contains("restoration weight"),
+            words.contains("v0") || words.contains("weight"),
+            "{text}"
+        );
+        for daemon in [&apart, &there] {
+            let other = drawn(daemon, &params).await;
+            assert!(decoded(&other.images[0]) == wanted[0], "{words}");
+        }
+        let client = here.client().await;
+        let file = found.images[0].png.as_ref().expect("a PNG").0.clone();
+        let info = within(client.image_info(ImageIn::png(file.clone()))).await.expect("read");
+        let again = info.request.expect("a request").into_drawing();
+        let again = drawn(&here, &Txt2ImgParams { precision: Precision::F32, ..again }).await;
+        assert!(again.images[0].png.as_ref().is_some_and(|png| png.0 == file), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn last_passes_are_restored_and_the_users_picture_is_laid_over_that() {
+    let models = library_of_faces(&[]);
+    let daemon = start(models.path(), &[], "");
+    let client = daemon.client().await;
+    // Two passes: pictures of the first stay as they are.
+    let hires = Txt2ImgParams {
+        enable_hr: true,
+        save_images_before_highres_fix: true,
+        denoising_strength: Some(0.5),
+        hr_upscaler: "Lanczos".into(),
+        hr_scale: 1.5,
+        ..drawing("GFPGAN", 0.5)
+    };
+    let [plain, found] = [drawn(&daemon, &without(&hires)).await, drawn(&daemon, &hires).await];
+    assert!(decoded(&found.images[0]) == decoded(&plain.images[0]));
+    let of_first = restored(&daemon, &plain.images[..1], &hires).await;
+    assert!(of_first[0] != decoded(&plain.images[0]), "nothing was taken for a face");
+    let wanted = restored(&daemon, &plain.images[1..], &hires).await;
+    assert!(decoded(&found.images[1]) == wanted[0]);
+    for (image, is_told) in found.images.iter().zip([false, true]) {
+        let text = text_of(image);
+        assert_eq!(text.contains("Face restoration: GFPGAN"), is_told, "{text}");
+        assert_eq!(text.contains("Engines: "), is_told, "{text}");
+    }
+    // Drawn from a picture, where a mask says so: beside it all stays, and what is drawn there is restored as it is decoded.
+    let given = decoded(&plain.images[0]);
+    let half = |at: usize| if at % given.width < given.width / 2 { 255 } else { 0 };
+    let mask = Picture {
+        width: given.width,
+        height: given.height,
+        channels: Channels::Grey,
+        pixels: (0..given.width * given.height).map(half).collect(),
+    };
+    let png = |picture: &Picture| ImageIn::png(picture.encode(PictureFormat::Png, "").expect("encodes"));
+    let begun = |drawing: Txt2ImgParams, mask: Option<ImageIn>| Img2ImgParams {
+        drawing: Txt2ImgParams { denoising_strength: Some(0.6), ..drawing },
+        init_images: vec![png(&given)],
+        mask: mask.map(Into::into),
+        mask_blur: Some(0.0),
+        inpaint_full_res: false,
+        ..Img2ImgParams::default()
+    };
+    let params = drawing("GFPGAN", 0.5);
+    let img2img = async |params: &Img2ImgParams| within(client.img2img(params)).await.expect("drawn");
+    let whole = img2img(&begun(without(&params), None)).await;
+    let wanted = restored(&daemon, &whole.images, &params).await;
+    let found = img2img(&begun(params.clone(), None)).await;
+    assert!(decoded(&found.images[0]) == wanted[0] && wanted[0] != decoded(&whole.images[0]));
+    let masked = img2img(&begun(params.clone(), Some(png(&mask)))).await;
+    let masked = decoded(&masked.images[0]);
+    for (at, (pixel, of_given)) in masked.pixels.chunks(3).zip(given.pixels.chunks(3)).enumerate() {
+        assert!(half(at) == 255 || pixel == of_given, "pixel {at}");
+    }
+}
+
+#[tokio::test]
+async fn faces_are_told_one_by_one_and_what_cannot_be_restored_is_refused_as_it_is_submitted() {
+    let models = library_of_faces(&[]);
+    let daemon = start(models.path(), &[], "");
+    let client = daemon.client().await;
+    let (mut faces, mut restoring) = (vec![], 0);
+    within(client.txt2img_with(&drawing("CodeFormer", 0.5), |event| {
+        if let EventKind::Progress { stage, plugin, .. } = &event.kind {
+            restoring += usize::from(stage.as_deref() == Some("restoring"));
+            faces.extend(plugin.iter().filter(|plugin| plugin.name == "upscaler").cloned());
+        }
+    }))
+    .await
+    .expect("drawn");
+    assert!(restoring > 0, "no picture is told of");
+    assert!(faces.iter().any(|plugin| plugin.what.starts_with("face ")), "{faces:?}");
+    for (params, error, words) in [
+        (drawing("CodeFormer", f64::NAN), ErrorName::InvalidParams, "code_former_weight"),
+        (drawing("CodeFormer", 1.5), ErrorName::InvalidParams, "code_former_weight"),
+        (drawing("", 0.5), ErrorName::InvalidParams, "face_restoration_model"),
+        (
+            drawing("CodeFromer", 0.5),
+            ErrorName::NotFound,
+            "face_restoration_model: 'CodeFromer' is not known; known: GFPGAN, CodeFormer, GFPGANv1.4, codeformer-v0.1.0; did you \
+             mean 'CodeFormer'?",
+        ),
+    ] {
+        let text = refused(within(client.txt2img(&params)).await, error);
+        assert!(text.contains(words), "{text}");
+    }
+    for (without, name, error, words) in [
+        (
+            "GFPGANv1.4",
+            "GFPGAN",
+            ErrorName::NotFound,
+            "GFPGAN needs GFPGANv1.4.pth in the folder GFPGAN of the models",
+        ),
+        (
+            "codeformer-v0.1.0",
+            "CodeFormer",
+            ErrorName::NotFound,
+            "CodeFormer needs codeformer-v0.1.0.pth in the folder Codeformer of the models",
+        ),
+        (
+            "detection_Resnet50_Final",
+            "CodeFormer",
+            ErrorName::Model,
+            "it needs detection_Resnet50_Final.pth, which finds faces",
+        ),
+    ] {
+        let models = library_of_faces(&[without]);
+        let daemon = start(models.path(), &[], "");
+        let text = refused(within(daemon.client().await.txt2img(&drawing(name, 0.5))).await, error);
+        assert!(text.contains(words), "{text}");
     }
 }

@@ -19,6 +19,7 @@ use super::output::{say, visible};
 use super::pictures::Target;
 use super::plugins::{plugin, plugin_version};
 use super::regions::RegionArgs;
+use super::restoring::RestoringArgs;
 use super::sampling::SamplingArgs;
 use super::stopped::Stopped;
 use crate::blobs;
@@ -46,6 +47,8 @@ pub(super) struct GenerateArgs {
     init: InitArgs,
     #[command(flatten)]
     hires: HiresArgs,
+    #[command(flatten)]
+    restoring: RestoringArgs,
     #[command(flatten)]
     regions: RegionArgs,
     /// A style around both prompts, by its name; may be given several times
@@ -213,7 +216,7 @@ impl EmphasisArg {
 impl GenerateArgs {
     /// What the flags say, and of the rest what `default` does.
     fn params(&self, format: OutputFormat, default: Txt2ImgParams) -> Txt2ImgParams {
-        let default = self.hires.over(self.sampling.over(default));
+        let default = self.restoring.over(self.hires.over(self.sampling.over(default)));
         Txt2ImgParams {
             prompt: self.prompt.clone().map_or(default.prompt, Into::into),
             negative_prompt: self.negative_prompt.clone().map_or(default.negative_prompt, Into::into),
@@ -296,6 +299,9 @@ impl GenerateArgs {
             hr_checkpoint_name: default.hr_checkpoint_name,
             hr_cfg: default.hr_cfg,
             save_images_before_highres_fix: default.save_images_before_highres_fix,
+            restore_faces: default.restore_faces,
+            face_restoration_model: default.face_restoration_model,
+            code_former_weight: default.code_former_weight,
             tiling: self.tiling.unwrap_or(default.tiling),
             tiling_x: self.tiling_x.unwrap_or(default.tiling_x),
             tiling_y: self.tiling_y.unwrap_or(default.tiling_y),

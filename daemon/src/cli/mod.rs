@@ -31,6 +31,7 @@ mod plugins;
 mod prompt;
 mod regions;
 mod reload;
+mod restoring;
 mod sampling;
 mod sd_upscale;
 mod serve;

@@ -28,6 +28,7 @@ use super::plugins;
 use super::prompts::RequestPrompts;
 use super::refiner;
 use super::regions;
+use super::restorers;
 use super::rewriting::{Rewritten, Templates};
 use super::sampling;
 use super::sd_upscale::SdUpscale;
@@ -39,7 +40,7 @@ use super::told_prompt::with_prompts;
 use crate::error::{Class, Error, Result};
 use crate::library::ModelFiles;
 use crate::memory::{Base, Beside, Known, TaesdWish, Wishes};
-use crate::plugins::JobPlugins;
+use crate::plugins::{Engine, JobPlugins};
 
 /// A request with everything settled.
 pub(super) struct Draw {
@@ -72,6 +73,8 @@ pub(super) struct Draw {
     pub(super) notices: Vec<String>,
     /// How deep it lies within other requests.
     pub(super) depth: u32,
+    /// Steps before the first that is drawn.
+    steps_before: u32,
     /// What its plugins draw within it.
     pub(super) subjobs: Vec<Planned>,
 }
@@ -167,6 +170,8 @@ impl Draw {
         let styles = studio.styles.named(&params.styles, &settings.styles_dirs, &studio.folders)?;
         let prompts = RequestPrompts::resolve(&params, &styles, &output)?;
         let mut hires = HiresFields::resolve(&mut params, &styles, &output, (studio, watch))?;
+        let restoring = restorers::resolve(&mut params, (studio, watch))?;
+        let (restoration, restorer) = restoring.unzip();
 
         let name = params.checkpoint.as_deref();
         let files = match planned {
@@ -320,6 +325,7 @@ impl Draw {
             },
             refiner_switch_at: refiner.as_ref().map(|(_, share)| *share),
             hires: second,
+            restoration,
             tiling: Wrap { x: params.tiling || params.tiling_x, y: params.tiling || params.tiling_y },
             samples_at_once: None,
             depth: within.depth,
@@ -352,7 +358,9 @@ impl Draw {
             tiling_y: params.tiling_y && !tiles_all,
             ..sampling::settled(params.clone(), sampler, schedule)
         };
-        let engines = hires.as_mut().and_then(HiresFields::take_engine).into_iter().chain(upscaler).collect();
+        let engines =
+            hires.as_mut().and_then(HiresFields::take_engine).into_iter().chain(upscaler).chain(restorer);
+        let engines = engines.collect();
         let (asked, asking) = ((&params, &lists), (studio, watch));
         let before = planned.map(|planned| &planned.plugins).or(within.around);
         let mut bases = vec![Base::new(&files, &known.shape, &loras.changes)];
@@ -367,7 +375,9 @@ impl Draw {
         let told = if begun.is_some() { told } else { hires::without(told) };
         let second_told = hires.as_ref().map(|hires| hires.told(told.clone(), &params, &drawing));
         let plugin_versions = plugins.versions();
-        let engines = plugins::told_engines(&plugins, false);
+        // What the request itself names has a hand in the last pass.
+        let engines = plugins::told_engines(&plugins, hires.is_none());
+        let told = if hires.is_some() { restorers::without(told) } else { told };
         let first_told = Told { begun, outpaint, plugin_versions, engines, ..Told::of(told) };
         let told = second_told.map_or_else(
             || first_told.clone(),
@@ -410,6 +420,7 @@ impl Draw {
             previews: drawing.previews == PreviewDecoder::Taesd,
             decodes,
         });
+        let restoring = drawing.restoration.as_ref().map_or(0, |_| Engine::bytes_to_restore((wide, high)));
         let keep_alive = keep_alive(params.keep_alive.or(settings.keep_alive_s))?;
         let wishes = Wishes {
             keep_alive,
@@ -419,9 +430,10 @@ impl Draw {
             hypernetworks: hypernetworks.wishes.clone(),
             refiner: refiner.map(|(wish, _)| wish),
             hires: hires_wish,
-            plugins: plugins.planned_bytes().saturating_add(within.beside),
+            plugins: plugins.planned_bytes().saturating_add(restoring).saturating_add(within.beside),
         };
         check_fits(studio, &wishes, &known, &picture)?;
+        let steps_before = from.as_ref().map_or(Ok(0), |from| from.steps_before(&plugins.engines))?;
         let before = from.as_ref().map_or(Ok(0), |from| from.bytes_before(&plugins.engines))?;
         let (needed, budget) =
             (before.saturating_add(plugins.planned_bytes()), studio.device.memory.budget());
@@ -458,6 +470,7 @@ impl Draw {
             plugins,
             notices: notices.into_texts(),
             depth: within.depth,
+            steps_before: u32::try_from(steps_before).unwrap_or(u32::MAX),
             subjobs: vec![],
         })
     }
@@ -475,8 +488,7 @@ impl Draw {
 
     /// Steps before the first that is drawn.
     pub(super) fn steps_before(&self) -> u32 {
-        let steps = self.from.as_ref().map_or(0, |from| from.steps_before(&self.plugins.engines));
-        u32::try_from(steps).unwrap_or(u32::MAX)
+        self.steps_before
     }
 
     fn own_steps(&self) -> u32 {

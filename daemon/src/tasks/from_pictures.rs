@@ -234,9 +234,8 @@ impl FromPictures {
     }
 
     /// Steps before anything is drawn.
-    pub(super) fn steps_before(&self, engines: &[Engine]) -> usize {
-        let steps = |enlargement: &SdUpscale| enlargement.steps(self.first_size, engines).unwrap_or_default();
-        self.enlargement.as_ref().map_or(0, steps)
+    pub(super) fn steps_before(&self, engines: &[Engine]) -> Result<usize> {
+        self.enlargement.as_ref().map_or(Ok(0), |enlargement| enlargement.steps(self.first_size, engines))
     }
 
     /// Bytes that are taken before anything is drawn.

@@ -93,6 +93,14 @@ impl RunHooks<'_> {
     pub(super) fn steps_done(&self) -> u32 {
         self.step
     }
+
+    /// Seconds since this was asked last, without what jobs within it took.
+    fn elapsed(&mut self) -> f64 {
+        let waited = self.run.watch.waited();
+        let elapsed = self.last.elapsed().saturating_sub(waited.saturating_sub(self.waited)).as_secs_f64();
+        (self.last, self.waited) = (Instant::now(), waited);
+        elapsed
+    }
 }
 
 impl Watch for RunHooks<'_> {
@@ -101,9 +109,7 @@ impl Watch for RunHooks<'_> {
     }
 
     fn progress(&mut self, progress: Progress) {
-        let waited = self.run.watch.waited();
-        let elapsed = self.last.elapsed().saturating_sub(waited.saturating_sub(self.waited)).as_secs_f64();
-        (self.last, self.waited) = (Instant::now(), waited);
+        let elapsed = self.elapsed();
         let (stage, spent) = match progress.phase {
             Phase::Conditioning => ("conditioning", &mut self.timings.conditioning_s),
             Phase::Denoising => ("denoising", &mut self.timings.denoise_s),
@@ -124,6 +130,12 @@ impl Watch for RunHooks<'_> {
 
     fn upscaled(&mut self, part: usize, parts: usize) {
         self.run.watch.progress_of(Some(self.pass), "upscaling", (part as u32, parts as u32), None);
+    }
+
+    fn restored(&mut self) {
+        // It is a part of how latents become pictures.
+        self.timings.decode_s += self.elapsed();
+        self.run.watch.progress_of(Some(self.pass), "restoring", (self.step, self.all.max(self.step)), None);
     }
 
     fn notice(&mut self, text: &str) {

@@ -39,6 +39,7 @@ mod prompt_tokens;
 mod prompts;
 mod refiner;
 mod regions;
+mod restorers;
 mod rewriting;
 mod sampling;
 mod saving_files;

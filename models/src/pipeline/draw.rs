@@ -410,6 +410,7 @@ impl Drawing<'_> {
         sampled: &Sampled,
     ) -> Result<Vec<Output>> {
         let drawn = self.decoded(&sampled.latents, pass.facts, pass.end())?;
+        let drawn = self.restored(drawn)?;
         let mut pictures = self.pictures(drawn, index);
         if wants.image_post {
             let Txt2Img { decoder, tiling: wrap, rng, .. } = *self.request;
@@ -430,6 +431,22 @@ impl Drawing<'_> {
             output.seen = place.and_then(|place| sampled.seen.get(place)).cloned();
         }
         Ok(outputs)
+    }
+
+    /// Pictures with their faces restored, if that is asked for.
+    fn restored(&mut self, drawn: Vec<RgbImage>) -> Result<Vec<RgbImage>> {
+        let Some(restoration) = &self.request.restoration else { return Ok(drawn) };
+        // Whoever restores them needs the room that was drawn in.
+        self.components.rest();
+        let mut restored = vec![];
+        for image in drawn {
+            if self.watch.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            restored.push(self.stages.restore(restoration, &image.into())?.into_rgb());
+            self.watch.restored();
+        }
+        Ok(restored)
     }
 
     fn pictures(&self, drawn: Vec<RgbImage>, index: usize) -> Vec<Picture> {

@@ -33,6 +33,7 @@ mod previews;
 mod regions;
 mod request;
 mod residuals;
+mod restoration;
 mod sampling_options;
 mod second_pass;
 mod soft_inpainting;
@@ -59,6 +60,7 @@ pub use previews::PreviewDecoder;
 pub use regions::RegionPrompt;
 pub use request::Txt2Img;
 pub use residuals::Residual;
+pub use restoration::FaceRestoration;
 pub use sampling_options::{SamplingOptions, SkipOptions, Skipped};
 pub use soft_inpainting::SoftInpainting;
 pub use stages::{

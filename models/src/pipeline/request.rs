@@ -8,6 +8,7 @@ use super::hires::Hires;
 use super::image_texts::{ImageTexts, TextFacts, TextNeeds};
 use super::previews::PreviewDecoder;
 use super::regions::{self, RegionPrompt};
+use super::restoration::FaceRestoration;
 use super::sampling_options::SamplingOptions;
 use super::texts::Texts;
 use crate::model::ModelFacts;
@@ -75,6 +76,8 @@ pub struct Txt2Img {
     pub refiner_switch_at: Option<f64>,
     /// A second pass at another size, over what this one draws.
     pub hires: Option<Hires>,
+    /// Faces restored in the pictures of the last pass; none are if `None`.
+    pub restoration: Option<FaceRestoration>,
     /// Where the picture goes on beyond its border with its other end, so that it can be laid side by side with itself.
     pub tiling: Wrap,
     /// Latents that go through the UNet at once: fewer take less memory. All of a batch with all branches of guidance if
@@ -114,6 +117,7 @@ impl Default for Txt2Img {
             previews: PreviewDecoder::Latents,
             refiner_switch_at: None,
             hires: None,
+            restoration: None,
             tiling: Wrap::default(),
             samples_at_once: None,
             depth: 0,

@@ -7,6 +7,7 @@ use super::attention_rules::Rule;
 use super::evaluation::{Evaluation, PassKind, Role};
 use super::handles::{Handle, Handles};
 use super::residuals::Residual;
+use super::restoration::FaceRestoration;
 use crate::image::{self, RgbImage};
 use crate::model::ModelShape;
 use crate::networks::attention_bank::Bank;
@@ -368,6 +369,15 @@ pub trait Stages {
         _told: &mut dyn FnMut(usize, usize),
     ) -> Result<image::Picture> {
         Err(Error::Stage(format!("nobody has the upscaler '{name}'")))
+    }
+
+    /// A picture with its faces restored.
+    fn restore(
+        &mut self,
+        restoration: &FaceRestoration,
+        _picture: &image::Picture,
+    ) -> Result<image::Picture> {
+        Err(Error::Stage(format!("nobody has the restorer '{}'", restoration.restorer)))
     }
 
     /// The sampler has ended.

@@ -42,6 +42,9 @@ pub trait Watch: Send + Sync {
     /// Of a picture that is made larger on the way, so many parts are done.
     fn upscaled(&mut self, _part: usize, _parts: usize) {}
 
+    /// The faces of one more picture are restored.
+    fn restored(&mut self) {}
+
     /// Something that whoever asked for the picture should know.
     fn notice(&mut self, _text: &str) {}
 

@@ -102,6 +102,12 @@ class Txt2ImgFields(TypedDict, total=False):
     """The guidance scale then; the same if left out."""
     save_images_before_highres_fix: bool
     """Gives back the pictures of the first pass too, those of a batch before those of its second."""
+    restore_faces: bool
+    """Restores faces in the pictures, before plugins have them; those of the first of two passes stay as they were drawn."""
+    face_restoration_model: str
+    """By what: ``"CodeFormer"`` (default) or ``"GFPGAN"``, or another restorer of a plugin, which ``plugins`` tells."""
+    code_former_weight: float
+    """How close CodeFormer stays to the picture: 0 changes most, 1 least; 0.5 if left out."""
     width: int
     """Pixels, a multiple of 8; the checkpoint's own if left out, mostly 512."""
     height: int

@@ -1,18 +1,14 @@
 //! Engines that a method of ours runs by itself, where nothing is drawn.
 
-use std::sync::Arc;
-
 use latentd_models::image::{Picture, Sample, Tiling};
 
 use super::engine::Engine;
+use super::restore::{bytes_beside, restore};
 use super::running::{Engines, JobOf};
 use super::upscale::{bytes_on_the_way, upscale_rounds};
 use crate::error::{Error, Result};
 use crate::plugins::artifact::Artifact;
 use crate::plugins::call::Job;
-use crate::plugins::engine_calls::{Asked, RunsEngines};
-use crate::plugins::engine_kinds::Kind;
-use crate::plugins::objects::Image;
 
 /// The engines of a job that is nothing but engines.
 pub(crate) struct Alone<'a>(Engines<'a>);
@@ -51,6 +47,11 @@ impl Engine {
     ) -> u64 {
         bytes_on_the_way::<S>(tiling, of, size)
     }
+
+    /// Bytes that it takes to restore the faces of a picture of this size, beside the picture and its result.
+    pub(crate) fn bytes_to_restore(size: (usize, usize)) -> u64 {
+        bytes_beside(size)
+    }
 }
 
 impl<'a> Alone<'a> {
@@ -76,31 +77,14 @@ impl<'a> Alone<'a> {
         upscale_rounds(&self.0, with, picture, rounds, &mut |done, _| told(done))
     }
 
-    /// A picture with its faces restored; its opacity stays. `params` are MessagePack, a map.
-    pub(crate) fn restored(&self, engine: &Engine, picture: &Picture, params: &[u8]) -> Result<Picture> {
-        let Picture { width, height, channels, pixels } = picture;
-        let image = Image {
-            width: *width,
-            height: *height,
-            channels: channels.count(),
-            pixels: Arc::new(pixels.clone()),
-        };
-        let asked = Asked {
-            kind: Kind::Restorer,
-            entry: engine.entry.clone(),
-            image,
-            mask: None,
-            width: 0,
-            height: 0,
-            strength: 1.0,
-            threshold: 0.0,
-            params: params.to_vec(),
-        };
-        let made = self.0.run(&asked)?.image;
-        let made = made.ok_or_else(|| Error::internal("a restorer without an image"))?;
-        let (width, height) = (made.width as u32, made.height as u32);
-        let pixels = Arc::unwrap_or_clone(made.pixels);
-        Ok(Picture::from_raw(pixels, width, height, made.channels as u32)?)
+    /// A picture with its faces restored: see [`restore`].
+    pub(crate) fn restored(
+        &self,
+        engine: &Engine,
+        picture: &Picture,
+        weight: Option<f64>,
+    ) -> Result<Picture> {
+        restore(&self.0, engine, picture, weight)
     }
 
     /// What plugins wanted to be told since this was asked last, with their names.

@@ -8,6 +8,7 @@ mod infotext;
 mod pass_begin;
 mod replacing;
 mod residuals;
+mod restore;
 mod sources;
 mod told;
 mod upscale;
@@ -27,8 +28,8 @@ use latentd_models::model::ModelShape;
 use latentd_models::networks::unet_sites::Site;
 use latentd_models::pipeline::{
     AttentionStage, ConditioningStage, ControlResiduals, DenoiseBefore, DenoiseCombine, DenoiseWrap,
-    Evaluate, Evaluation, Exchanged, Handle, Handles, ImagePost, LatentFinal, NoiseInit, PassBegin, Residual,
-    Rule, Stages, UNetBlock, Wants,
+    Evaluate, Evaluation, Exchanged, FaceRestoration, Handle, Handles, ImagePost, LatentFinal, NoiseInit,
+    PassBegin, Residual, Rule, Stages, UNetBlock, Wants,
 };
 use latentd_plugin_api::abi::{
     LATENTD_ATTENTION, LATENTD_CONDITIONING, LATENTD_CONTROL_RESIDUALS, LATENTD_DENOISE_BEFORE,
@@ -586,6 +587,14 @@ impl Stages for &JobStages<'_> {
         told: &mut dyn FnMut(usize, usize),
     ) -> latentd_models::Result<Picture> {
         self.upscaled(name, picture, told)
+    }
+
+    fn restore(
+        &mut self,
+        restoration: &FaceRestoration,
+        picture: &Picture,
+    ) -> latentd_models::Result<Picture> {
+        self.restored(restoration, picture)
     }
 
     fn image_post(&mut self, stage: &mut ImagePost) -> latentd_models::Result<()> {

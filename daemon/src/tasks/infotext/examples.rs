@@ -122,9 +122,10 @@ fn texts_of_every_year_and_branch_give_a_request() {
              Model hash: e6415c4892, Model: v1-5-pruned, RNG: CPU, Token merging ratio: 0.3, Version: v1.3.2",
             Txt2ImgParams {
                 rng: Rng::Cpu,
+                restore_faces: true,
                 ..of("v1-5-pruned", sized((512, 768), said("a fox", "", 25, "DPM++ SDE Karras", 7.0, 12)))
             },
-            &["Face restoration", "Token merging ratio"],
+            &["Token merging ratio"],
         ),
         (
             "a fox\nSteps: 25, Sampler: UniPC, CFG scale: 7, Seed: 12, Size: 512x768, Model: v1-5-pruned, VAE hash: 735e4c3a44, \

@@ -155,6 +155,7 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
         proptest::collection::vec(lora(), 0..3),
         proptest::collection::vec(region(), 0..3),
         proptest::option::of((name(), number(0.0..=1.0))),
+        proptest::option::of((name(), number(0.0..=1.0))),
     );
     (seeds, texts, sizes, flags, rest, sampling()).prop_map(
         |(
@@ -162,11 +163,15 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
             (prompt, negative_prompt, sampler_name, scheduler, emphasis, comma_padding_backtrack),
             (width, height, steps, cfg_scale, clip_skip),
             [cpu, pad_cond_uncond, pad_cond_uncond_v0, use_old_scheduling, taesd, tiling, tiling_x, tiling_y],
-            (precision, loras, regions, refiner),
+            (precision, loras, regions, refiner, restorer),
             sampling,
         )| {
             let sampler = Sampler::from_name(&sampler_name).expect("a sampler");
             let schedule = Schedule::from_name(&scheduler).expect("a schedule");
+            let usual = Txt2ImgParams::default();
+            let restore_faces = restorer.is_some();
+            let (face_restoration_model, code_former_weight) =
+                restorer.unwrap_or((usual.face_restoration_model, usual.code_former_weight));
             let params = Txt2ImgParams {
                 prompt: prompt.into(),
                 negative_prompt: negative_prompt.into(),
@@ -195,6 +200,9 @@ fn request() -> impl Strategy<Value = Txt2ImgParams> {
                 tiling,
                 tiling_x,
                 tiling_y,
+                restore_faces,
+                face_restoration_model,
+                code_former_weight,
                 loras,
                 rng: if cpu { Rng::Cpu } else { Rng::Nv },
                 precision,

@@ -17,9 +17,9 @@ use super::samplers::{known_sampler, schedule};
 use super::told::{Told, ToldRewriting};
 use super::values::{
     background, backtrack, blob, colour, content, content_of, decoder, decoder_of, emphasis, emphasis_of,
-    engines, engines_of, flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of, plugins,
-    plugins_of, precision, precision_of, prompt, prompts_of_tiles, prompts_of_tiles_of, regions, regions_of,
-    resize_mode, resize_mode_of, rng, side, sides, size, truth, unless, upscaler, vae, whole, word,
+    engine, engines, engines_of, flag, hypernetwork, loras, loras_of, margins, margins_of, number, one_of,
+    plugins, plugins_of, precision, precision_of, prompt, prompts_of_tiles, prompts_of_tiles_of, regions,
+    regions_of, resize_mode, resize_mode_of, rng, side, sides, size, truth, unless, vae, whole, word,
 };
 use super::versions;
 
@@ -96,6 +96,12 @@ static ROWS: &[Row] = &[
         "Seed",
         |told| Some(told.request.seed.to_string()),
         |told, text| whole(text, -1..=i64::MAX) => told.request.seed
+    ),
+    row!(
+        "Face restoration",
+        |told| told.request.restore_faces.then(|| told.request.face_restoration_model.clone()),
+        |told, text| engine(text).map(|name| (true, name))
+            => (told.request.restore_faces, told.request.face_restoration_model)
     ),
     row!(
         "Size",
@@ -206,7 +212,7 @@ static ROWS: &[Row] = &[
     row!(
         "Hires upscaler",
         |told| told.request.enable_hr.then(|| told.request.hr_upscaler.clone()),
-        |told, text| upscaler(text).map(|name| (true, name))
+        |told, text| engine(text).map(|name| (true, name))
             => (told.request.enable_hr, told.request.hr_upscaler)
     ),
     // What it began with.
@@ -455,7 +461,7 @@ static ROWS: &[Row] = &[
     row!(
         "SD upscale upscaler",
         |told| grid(told).map(|sd| sd.upscaler.clone()),
-        |told, text| upscaler(text) => told.sd_upscale().upscaler
+        |told, text| engine(text) => told.sd_upscale().upscaler
     ),
     row!(
         "SD upscale scale factor",
@@ -470,7 +476,7 @@ static ROWS: &[Row] = &[
     row!(
         "Ultimate SD upscale upscaler",
         |told| in_parts(told).map(|sd| sd.upscaler.clone()),
-        |told, text| Some((upscaler(text)?, RedrawMode::Linear))
+        |told, text| Some((engine(text)?, RedrawMode::Linear))
             => (told.sd_upscale().upscaler, told.sd_upscale().redraw)
     ),
     row!(
@@ -592,6 +598,11 @@ static ROWS: &[Row] = &[
         "Comma padding backtrack",
         |told| backtrack(told.request.comma_padding_backtrack),
         |told, text| whole(text, 0..=74) => told.request.comma_padding_backtrack
+    ),
+    row!(
+        "Face restoration weight",
+        |told| told.request.restore_faces.then(|| unless(told.request.code_former_weight, 0.5))?.map(|weight| weight.to_string()),
+        |told, text| number(text, 0.0..=1.0) => told.request.code_former_weight
     ),
     row!("Tiling x", |told| flag(told.request.tiling_x), |told, text| truth(text) => told.request.tiling_x),
     row!("Tiling y", |told| flag(told.request.tiling_y), |told, text| truth(text) => told.request.tiling_y),

@@ -267,8 +267,8 @@ pub(super) fn prompt(text: &str) -> Option<Prompt> {
     (text.chars().count() <= 200_000).then(|| text.into())
 }
 
-/// An upscaler's name that can be asked for.
-pub(super) fn upscaler(name: &str) -> Option<String> {
+/// An engine's name that can be asked for.
+pub(super) fn engine(name: &str) -> Option<String> {
     word(name).filter(|name| name.chars().count() <= 1000)
 }
 

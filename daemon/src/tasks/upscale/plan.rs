@@ -10,6 +10,7 @@ use latentd_models::image::{
 use super::super::given::Given;
 use super::super::notices::Notices;
 use super::super::plugins::Asking;
+use super::super::restorers;
 use super::super::studio::Studio;
 use crate::error::{Class, Error, Result};
 use crate::plugins::{Engine, Job, Kind};
@@ -108,7 +109,7 @@ impl Plan {
             let by = if let Some(filter) = FILTERS.iter().find(|filter| filter.name() == name) {
                 Upscaler::Filter(*filter)
             } else {
-                let place = place(&mut engines, Kind::Upscaler, name, field, (studio, asking))?;
+                let place = place(&mut engines, name, field, (studio, asking))?;
                 let engine: &Engine = &engines[place];
                 let given = |side: Option<u32>| side.map(|side| side as usize);
                 Upscaler::Engine(place, engine.tiling(given(params.tile), given(params.overlap))?)
@@ -131,23 +132,23 @@ impl Plan {
             }
             second => second.map(|second| (second, share)),
         };
-        let mut restorers = vec![];
+        let mut restoring = vec![];
         for (field, name, visibility, weight) in [
-            ("gfpgan_visibility", "GFPGAN", params.gfpgan_visibility, None),
+            ("gfpgan_visibility", restorers::GFPGAN, params.gfpgan_visibility, None),
             (
                 "codeformer_visibility",
-                "CodeFormer",
+                restorers::CODEFORMER,
                 params.codeformer_visibility,
                 Some(params.codeformer_weight),
             ),
         ] {
             if visibility > 0.0 {
-                let entry = restorer_called(name, asking);
-                let engine = place(&mut engines, Kind::Restorer, &entry, field, (studio, asking))?;
-                restorers.push(Restorer { name, engine, visibility, weight });
+                engines.push(restorers::find(name, field, (studio, asking))?);
+                let engine = engines.len() - 1;
+                restoring.push(Restorer { name, engine, visibility, weight });
             }
         }
-        if first.is_none() && restorers.is_empty() {
+        if first.is_none() && restoring.is_empty() {
             let mut known: Vec<String> = FILTERS.iter().map(|filter| filter.name().to_owned()).collect();
             known.extend(asking.engine_names(Kind::Upscaler));
             return Err(Error::invalid(format!(
@@ -167,7 +168,7 @@ impl Plan {
         }
         studio.plugins.plan_engines(&[], &[], asking, &mut engines)?;
         let (tile, overlap) = if is_tiled { (params.tile, params.overlap) } else { (None, None) };
-        Ok(Self { engines, resize, first, second, restorers, tile, overlap })
+        Ok(Self { engines, resize, first, second, restorers: restoring, tile, overlap })
     }
 
     pub(super) fn engines(&self) -> &[Engine] {
@@ -273,6 +274,7 @@ impl Plan {
         if !self.restorers.is_empty() {
             // As it was, in 8 bits, as the engine is given it, what that makes, and both together.
             held = held.max(6 * result.max(given));
+            on_the_way = on_the_way.max(Engine::bytes_to_restore(self.result(shape)));
         }
         // Its file, and before that its numbers as the file has them.
         let packed = if shape.deep { 3 * result } else { 2 * result };
@@ -337,7 +339,7 @@ pub(in crate::tasks) fn find(
         return Ok(Some(Found::Filter(*filter)));
     }
     let mut engines = vec![];
-    place(&mut engines, Kind::Upscaler, name, field, (studio, asking))?;
+    place(&mut engines, name, field, (studio, asking))?;
     Ok(engines.pop().map(|engine| Found::Engine(Box::new(engine))))
 }
 
@@ -347,32 +349,21 @@ pub(in crate::tasks) enum Found {
     Engine(Box<Engine>),
 }
 
-/// The place of an engine among those of a job, found and described if it is not there yet.
+/// The place of an upscaler among the engines of a job, found and described if it is not there yet.
 fn place(
     engines: &mut Vec<Engine>,
-    kind: Kind,
     name: &str,
     field: &str,
     (studio, asking): (&Arc<Studio>, &Asking<'_>),
 ) -> Result<usize> {
+    let kind = Kind::Upscaler;
     let is_it = |engine: &Engine| engine.kind == kind && engine.entry == name;
     if let Some(place) = engines.iter().position(is_it) {
         return Ok(place);
     }
-    let beside: Vec<&str> = match kind {
-        Kind::Upscaler => std::iter::once(NONE).chain(FILTERS.iter().map(Filters::name)).collect(),
-        _ => vec![],
-    };
+    let beside: Vec<&str> = std::iter::once(NONE).chain(FILTERS.iter().map(Filters::name)).collect();
     engines.push(studio.plugins.engine(kind, name, (field, &beside), asking)?);
     Ok(engines.len() - 1)
-}
-
-/// What there is of restorers that A1111 calls so: the one of this name, else the first that begins with it.
-fn restorer_called(name: &str, asking: &Asking<'_>) -> String {
-    let all = asking.engine_names(Kind::Restorer);
-    let begins = |entry: &&String| entry.to_lowercase().starts_with(&name.to_lowercase());
-    let found = all.iter().find(|entry| *entry == name).or_else(|| all.iter().find(begins));
-    found.map_or_else(|| name.to_owned(), Clone::clone)
 }
 
 #[cfg(test)]

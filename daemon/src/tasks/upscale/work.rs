@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use latentd_models::image::{Channels, Filter, Picture, Resize, Sample, Tiling};
-use serde::Serialize;
 
 use super::super::task::Watch;
 use super::plan::{Named, Plan, Restorer, Upscaler};
@@ -124,13 +123,6 @@ pub(in crate::tasks) fn filled<S: Sample>(
     }
 }
 
-/// What a restorer is told beside the picture.
-#[derive(Serialize)]
-struct Wish {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    weight: Option<f64>,
-}
-
 fn restored<S: Sample>(
     plan: &Plan,
     alone: &Alone<'_>,
@@ -139,8 +131,6 @@ fn restored<S: Sample>(
     steps: &mut Steps<'_>,
 ) -> Result<Picture<S>> {
     steps.check(restorer.name)?;
-    let wish = rmp_serde::to_vec_named(&Wish { weight: restorer.weight })
-        .map_err(|error| Error::internal(format!("a restorer's parameters: {error}")))?;
     let mut seen = picture.to_8_bits();
     let mut picture = picture;
     if seen.channels == Channels::Grey {
@@ -154,7 +144,7 @@ fn restored<S: Sample>(
         };
         seen = coloured;
     }
-    let mut made = alone.restored(plan.restores(restorer)?, &seen, &wish)?;
+    let mut made = alone.restored(plan.restores(restorer)?, &seen, restorer.weight)?;
     if restorer.visibility < 1.0 {
         seen.blend(&made, restorer.visibility as f32);
         made = seen;

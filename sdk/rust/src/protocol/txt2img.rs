@@ -257,6 +257,19 @@ pub struct Txt2ImgParams {
     /// Gives back the pictures of the first pass too, those of a batch before those of its second. A1111's option of that name.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub save_images_before_highres_fix: bool,
+    /// Restores faces in the pictures, before plugins have them and before the user's picture is laid over; those of the first of
+    /// two passes stay as they were drawn.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub restore_faces: bool,
+    /// By what, by A1111's name: "CodeFormer" or "GFPGAN", or another restorer of a plugin, which `plugins.list` tells. Does nothing
+    /// without `restore_faces`.
+    #[serde(skip_serializing_if = "is_usual_restorer")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub face_restoration_model: String,
+    /// How close CodeFormer stays to the picture: 0 changes most, 1 least. Restorers other than GFPGAN are told it.
+    #[serde(skip_serializing_if = "is_usual_weight")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub code_former_weight: f64,
     /// Makes pictures that can be laid side by side: what is drawn goes on beyond each border with the other end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tiling: bool,
@@ -356,6 +369,9 @@ impl Default for Txt2ImgParams {
             hr_checkpoint_name: None,
             hr_cfg: None,
             save_images_before_highres_fix: false,
+            restore_faces: false,
+            face_restoration_model: USUAL_RESTORER.into(),
+            code_former_weight: USUAL_WEIGHT,
             tiling: false,
             tiling_x: false,
             tiling_y: false,
@@ -380,6 +396,12 @@ fn is_usual_backtrack(tokens: &u32) -> bool {
 /// A1111's `hr_scale`.
 const USUAL_SCALE: f64 = 2.0;
 
+/// A1111's `face_restoration_model`.
+const USUAL_RESTORER: &str = "CodeFormer";
+
+/// A1111's `code_former_weight`.
+const USUAL_WEIGHT: f64 = 0.5;
+
 /// What A1111 takes if no `hr_upscaler` is named.
 const USUAL_UPSCALER: &str = "Latent";
 
@@ -391,6 +413,15 @@ fn is_usual_scale(scale: &f64) -> bool {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
 fn is_true(value: &bool) -> bool {
     *value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_usual_weight(weight: &f64) -> bool {
+    weight.to_bits() == USUAL_WEIGHT.to_bits()
+}
+
+fn is_usual_restorer(name: &str) -> bool {
+    name == USUAL_RESTORER
 }
 
 fn is_usual_upscaler(name: &str) -> bool {
