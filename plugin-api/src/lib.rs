@@ -72,7 +72,7 @@ pub use library::{FileInfo, SaveFile};
 pub use mask::Mask;
 pub use methods::{MethodCall, Methods, Sent};
 pub use models::{Model, ModelSite};
-pub use networks::{Network, NetworkEntry, NetworkInfo, NetworkPort, NetworkSize};
+pub use networks::{Network, NetworkEntry, NetworkInfo, NetworkPort, NetworkSize, Values};
 pub use onnx::Graph;
 pub use ops::{Border, Filter, Made, Node, Operand, Ops, Reduction};
 pub use stages::{

@@ -14,6 +14,7 @@ use crate::given::File;
 use crate::host::{bytes, lend};
 use crate::inputs::{Input, Outputs};
 use crate::job::Plan;
+use crate::tensor::{Tensor, unmapped};
 
 /// A network that is open, until the plugin that opened it ends or it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,6 +142,30 @@ impl Call<'_> {
     }
 }
 
+/// Numbers of a tensor, in the plugin's own memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    /// The sizes.
+    pub dims: Vec<usize>,
+    /// In logical order.
+    pub numbers: Vec<f32>,
+}
+
+/// Tensors of a call that nobody sees any more once this ends.
+struct Held<'a> {
+    call: Call<'a>,
+    tensors: Vec<Tensor<'a>>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        for tensor in &self.tensors {
+            // What is not let go of here goes with the call.
+            unmapped(&self.call, tensor.handle).and_then(|()| tensor.let_go()).ok();
+        }
+    }
+}
+
 impl Network {
     /// Lets go of it.
     pub fn close(self, call: &Call<'_>) -> Result<()> {
@@ -154,7 +179,40 @@ impl Network {
         self.run_of(call, (entry, inputs), (false, None))
     }
 
-    /// The same in `denoise.wrap` and `control.residuals`, where inputs named `x`, `timestep`, `context` and `pooled` may be left
+    /// The same with numbers that are the plugin's own, in and out. The tensors of [`Self::run`] stay until the call ends; of this
+    /// nothing does, so that one call may run it any number of times.
+    pub fn run_values(
+        &self,
+        call: &Call<'_>,
+        entry: &str,
+        inputs: &[(&str, &Values)],
+    ) -> Result<BTreeMap<String, Values>> {
+        let mut held = Held { call: *call, tensors: vec![] };
+        let mut lent = vec![];
+        for (name, values) in inputs {
+            let mut tensor = call.new_tensor(&values.dims)?;
+            let places = tensor.values_mut();
+            if places.len() != values.numbers.len() {
+                return Err(Error::failed(format!(
+                    "{name}: {} numbers for {:?}",
+                    values.numbers.len(),
+                    values.dims
+                )));
+            }
+            places.copy_from_slice(&values.numbers);
+            let tensor = call.finished(tensor)?;
+            held.tensors.push(tensor);
+            lent.push((*name, Input::Tensor(tensor)));
+        }
+        let outputs = self.run(call, entry, &lent)?;
+        held.tensors.extend(outputs.iter().map(|(_, tensor)| tensor));
+        let own = |(name, tensor): (&str, Tensor<'_>)| {
+            Ok((name.to_owned(), Values { dims: tensor.dims()?, numbers: tensor.read()?.to_vec() }))
+        };
+        outputs.iter().map(own).collect()
+    }
+
+    /// [`Self::run`] in `denoise.wrap` and `control.residuals`, where inputs named `x`, `timestep`, `context` and `pooled` may be left
     /// out: they are those of the evaluation that the stage is of, of these rows in this order, each once; of all if `None`.
     ///
     /// # Errors

@@ -38,6 +38,13 @@ impl<'a> Tensor<'a> {
         self.call.new_tensor(&self.dims()?)
     }
 
+    /// Lets go of what was kept, or of what the call made and nobody looks at any more: what [`Self::read`] gave must be gone.
+    pub(crate) fn let_go(&self) -> Result<()> {
+        let release = self.call.host.tensors.release.ok_or_else(lacks)?;
+        // SAFETY: the call is under way.
+        Error::of_service(unsafe { release(self.call.pointer, self.handle) })
+    }
+
     /// Keeps it beyond the call, as long as the instance is.
     pub fn keep(&self) -> Result<Kept> {
         let keep = self.call.host.tensors.r#ref.ok_or_else(lacks)?;
@@ -61,9 +68,7 @@ impl Kept {
 
     /// Lets go of it before the instance ends.
     pub fn release(self, call: &Call<'_>) -> Result<()> {
-        let release = call.host.tensors.release.ok_or_else(lacks)?;
-        // SAFETY: the call is under way.
-        Error::of_service(unsafe { release(call.pointer, self.handle) })
+        self.tensor(call).let_go()
     }
 }
 

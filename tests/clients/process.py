@@ -82,9 +82,10 @@ class Daemon:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def build_plugin(name: str) -> None:
-    """Puts a plugin that comes with latentd beside the program that is tested."""
-    subprocess.run(["cargo", "build", "--quiet", "--locked", "-p", f"latentd-{name}"], cwd=REPOSITORY, check=True)
+def build_plugins() -> None:
+    """Puts the plugins that come with latentd beside the program that is tested."""
+    # Of the whole workspace, since what was built for the tests is taken for that, and not for a package alone.
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "--workspace"], cwd=REPOSITORY, check=True)
 
 
 def environment(folder: Path) -> Dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from companions import mascot, patches, styles
-from process import REPOSITORY, Daemon, build_plugin
+from process import REPOSITORY, Daemon, build_plugins
 from scenes import Scene
 
 # As in test_demo_pictures.py.
@@ -57,7 +57,7 @@ NEARER = 3.0
 
 
 def test_the_upscaler_is_better_than_lanczos(client: latentd.Client, capsys: pytest.CaptureFixture[str]) -> None:
-    build_plugin("upscaler")
+    build_plugins()
     wanted, small = patches.exam(24)
 
     def larger(upscaler: str) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scenes
 from PIL import Image
-from process import REPOSITORY, Daemon, build_plugin
+from process import REPOSITORY, Daemon, build_plugins
 from scipy import ndimage
 
 # As in test_demo_pictures.py.
@@ -30,7 +30,7 @@ SEEDS, LEAST_OVERLAP, LEAST_SHARE = range(40), 0.8, 0.9
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[latentd.Client]:
-    build_plugin("controlnet")
+    build_plugins()
     daemon = Daemon(models=LIBRARY)
     with daemon.client() as client:
         yield client

@@ -297,6 +297,65 @@ async fn what_is_over_a_checkpoint_is_over_the_refiner_when_its_turn_comes() {
     }
 }
 
+/// A checkpoint's file with the numbers of each tensor of a layer in the opposite order.
+fn turned(mut file: Vec<u8>, layer: &str) -> Vec<u8> {
+    let length = u64::from_le_bytes(file[..8].try_into().expect("eight bytes")) as usize;
+    let header: Json = serde_json::from_slice(&file[8..8 + length]).expect("a header");
+    let tensors = header.as_object().expect("tensors").iter().filter(|(name, _)| name.starts_with(layer));
+    let mut count = 0;
+    for (_, tensor) in tensors {
+        assert_eq!(tensor["dtype"], "F16");
+        let [from, to] =
+            [0, 1].map(|end| 8 + length + tensor["data_offsets"][end].as_u64().expect("bytes") as usize);
+        file[from..to].reverse();
+        file[from..to].chunks_exact_mut(2).for_each(<[u8]>::reverse);
+        count += 1;
+    }
+    assert!(count > 0, "no {layer}");
+    file
+}
+
+/// What is over one checkpoint's UNet, and as a LoRA leaves it, is none over another's, whichever was drawn with before.
+#[tokio::test]
+async fn what_is_over_a_checkpoint_does_not_depend_on_what_was_drawn_before() {
+    let folder = library_of_models();
+    let checkpoints = folder.path().join("Stable-diffusion");
+    let first = fs::read(checkpoints.join("tiny-sd1.safetensors")).expect("read");
+    let other = turned(first, "model.diffusion_model.input_blocks.1.");
+    fs::write(checkpoints.join("other.safetensors"), other).expect("written");
+    for model in ["difference", "lora"] {
+        let unit = json!({ "model": model, "image": raw(&picture(64, 64, 1), 64, 64, 3) });
+        let of = |checkpoint: &str, refiner: Option<&str>| Txt2ImgParams {
+            checkpoint: Some(checkpoint.into()),
+            refiner_checkpoint: refiner.map(Into::into),
+            refiner_switch_at: refiner.map(|_| 0.5),
+            steps: 6,
+            ..with(&unit)
+        };
+        let requests = [
+            of("tiny-sd1", None),
+            of("tiny-sd1", Some("other")),
+            of("other", None),
+            of("other", Some("tiny-sd1")),
+        ];
+        let mut all = vec![];
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0]] {
+            let daemon = start(folder.path(), "", &[]);
+            let client = daemon.client().await;
+            let mut pictures = [const { vec![] }; 4];
+            for index in order {
+                let result = within(client.txt2img(&requests[index])).await.expect("drawn");
+                assert_eq!(result.notices, Vec::<String>::new());
+                pictures[index] = result.images[0].raw.clone().expect("pixels").0;
+            }
+            all.push(pictures);
+        }
+        assert!(all[0] == all[1], "{model}");
+        let [one, refined, two, back] = &all[0];
+        assert!(one != two && refined != one && refined != two && refined != back, "{model}");
+    }
+}
+
 fn with(unit: &Json) -> Txt2ImgParams {
     Txt2ImgParams {
         plugins: [("controlnet".to_owned(), params(&json!({ "units": [unit] })))].into(),

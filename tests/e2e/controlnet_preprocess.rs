@@ -156,6 +156,11 @@ async fn modules_are_told_and_a_hint_comes_in_the_wanted_size() {
         assert_eq!((hint.width, hint.height), (128, 64), "{mode}");
         assert!(hint.pixels.iter().all(|value| [0, 255].contains(value)), "{mode}");
     }
+    // What a CLIP sees is no picture.
+    let seen = request("ip-adapter_clip_h", picture.clone());
+    let text =
+        refused(within(client.call_value("controlnet.preprocess", &seen)).await, ErrorName::Unsupported);
+    assert!(text.contains("makes no picture"), "{text}");
     let masked = Request { mask: Some(white(160, 200)), ..request("inpaint_only", picture) };
     let shown = made(&client, &masked).await;
     assert!(shown.pixels.chunks_exact(4).all(|pixel| pixel[3] == 128));

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use latentd_client::EventStream;
 use latentd_client::protocol::{
     Artifact, ErrorName, EventKind, Img2ImgParams, OutputFormat, OutputParams, PluginParams, PluginProgress,
-    PreviewParams, Txt2ImgParams, Txt2ImgResult,
+    Precision, PreviewParams, Txt2ImgParams, Txt2ImgResult,
 };
 use latentd_models::image::{Channels, Picture};
 use serde_json::{Value as Json, json};
@@ -254,6 +254,14 @@ async fn what_is_kept_outlives_its_job_and_goes_where_room_is_needed() {
     };
     assert!(!found(&daemon, "a", 8).await && found(&daemon, "a", 8).await);
     assert!(!found(&daemon, "b", 8).await && found(&daemon, "a", 8).await);
+    // A job of another precision does not take what one of this made.
+    let wide = async |key: &str, precision: Precision| {
+        let request = Txt2ImgParams { precision, ..raw(1) };
+        told(&drawn(&daemon, &cache(key, 8), request).await)[0] == "found"
+    };
+    let (this, other) = (Precision::F32, Precision::Bf16);
+    assert!(!wide("wide", this).await && !wide("wide", other).await);
+    assert!(wide("wide", this).await && wide("wide", other).await);
     // Another version, or another plugin, has its own.
     let newer = tempfile::tempdir().expect("a folder");
     let manifest = fs::read_to_string("../tests/fixtures/plugins/services.toml").expect("a manifest");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use latentd_client::protocol::LibraryKind;
 use latentd_models::networks::standalone::Standalone;
+use latentd_models::nn::Precision;
 use rmpv::Value;
 
 use super::engine_kinds::Kind;
@@ -51,6 +52,11 @@ pub(crate) trait Resources: Sync {
 
     /// The ONNX graph of a file, whose memory is counted as long as somebody has it.
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>>;
+
+    /// What networks compute in.
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
 
     /// The network of a file, over a checkpoint's UNet if it is built so, in the job's precision; its memory is counted as the
     /// graphs'.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use latentd_client::protocol::{Artifact, Bytes, ImageOut, LibraryKind, Pass, PluginParams, Txt2ImgParams};
 use latentd_models::networks::standalone::Standalone;
+use latentd_models::nn::Precision;
 use latentd_models::sampling::NoiseSource;
 use rmpv::Value;
 use serde::Serialize;
@@ -240,6 +241,10 @@ impl Resources for Quick<'_> {
 
     fn graph(&self, file: &Pinned) -> Result<Arc<Graph>> {
         no_networks(file)
+    }
+
+    fn precision(&self) -> Precision {
+        self.asking.resources().precision()
     }
 
     fn network(&self, file: &Pinned, _base: Option<&Base>) -> Result<Arc<dyn Standalone>> {

@@ -75,6 +75,10 @@ impl Resources for StudioResources<'_> {
         self.studio.device.memory.graph(file, self.graph_limits(), &|| self.watch.is_cancelled())
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
     fn network(&self, file: &Pinned, base: Option<&Base>) -> Result<Arc<dyn Standalone>> {
         self.studio.device.memory.network((file, base), self.precision, &|| self.watch.is_cancelled())
     }

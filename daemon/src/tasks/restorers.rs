@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use latentd_client::protocol::Txt2ImgParams;
+use latentd_client::protocol::{LibraryKind, Txt2ImgParams};
 use latentd_models::pipeline::FaceRestoration;
 
 use super::names;
@@ -32,7 +32,17 @@ pub(super) fn find(name: &str, field: &str, (studio, asking): (&Arc<Studio>, &As
     let is_there = |known: &&str| all.iter().any(|entry| is_called(known, entry));
     let beside: Vec<&str> = FILES.iter().map(|(name, ..)| *name).filter(is_there).collect();
     studio.plugins.engine(Kind::Restorer, entry, (field, &beside), asking).map_err(|error| {
+        // Where there is no restorer at all it may be the plugin that is missing.
         let Some((_, file, folder)) = file.filter(|_| error.class == Class::NotFound) else { return error };
+        if all.is_empty()
+            && studio.library.names(LibraryKind::Restorer).iter().any(|entry| is_called(name, entry))
+        {
+            let text = format!(
+                "{}; the library has {name}'s file, which the plugin 'upscaler' would run",
+                error.text
+            );
+            return Error { text, ..error };
+        }
         Error {
             text: format!("{}; {name} needs {file} in the folder {folder} of the models", error.text),
             ..error

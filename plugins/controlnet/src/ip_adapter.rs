@@ -71,10 +71,18 @@ impl IpAdapter {
 
     /// What sees for it: by what it makes, whatever it is called.
     fn encoder(&self, call: &Call<'_>) -> Result<Encoder> {
+        let mut skipped = String::new();
         for name in call.file_names("clip_vision")? {
             let file = call.find_file("clip_vision", name)?;
-            // One that the host does not know is not the one.
-            let Ok(told) = call.describe_network(file) else { continue };
+            let told = match call.describe_network(file) {
+                Ok(told) => told,
+                Err(error) if call.is_cancelled() => return Err(error),
+                // One that the host does not know is not the one, unless it was meant to be.
+                Err(_) => {
+                    skipped = format!("{skipped}; {name} is none");
+                    continue;
+                }
+            };
             let Some(whole) = told.entries.get("").filter(|_| told.kind == "clip-vision") else { continue };
             let made = whole.outputs.iter().find(|port| port.name == self.input);
             let width = made.and_then(|port| port.fixed(port.sizes.len().checked_sub(1)?));
@@ -86,9 +94,14 @@ impl IpAdapter {
             }
         }
         let what = if self.is_plus() { "parts of a picture" } else { "a whole picture" };
+        let which = match (self.is_plus(), self.width) {
+            (false, 1024) | (true, 1280) => ": CLIP-ViT-H-14, which sd-webui-controlnet calls clip_h",
+            (false, 1280) | (true, 1664) => ": CLIP-ViT-bigG-14, which sd-webui-controlnet calls clip_g",
+            _ => "",
+        };
         Err(Error::invalid(format!(
             "module: an IP-Adapter sees by a CLIP that makes {} numbers of {what}, and the library has none; put it into the folder \
-             clip_vision: for SD 1 CLIP-ViT-H-14, which sd-webui-controlnet calls clip_h",
+             clip_vision{which}{skipped}",
             self.width
         )))
     }

@@ -1,6 +1,8 @@
 //! Restorers: faces are found in a picture, cut out, restored by a network, and put back where they were.
 
-use latentd_plugin_api::{Call, EngineRun, Entry, Error, File, Network, Result, Tensor};
+use std::collections::BTreeMap;
+
+use latentd_plugin_api::{Call, EngineRun, Entry, Error, File, Network, Result, Values};
 use serde::Deserialize;
 
 use crate::described::FaceRestorer;
@@ -44,6 +46,9 @@ const MOST_FOUND: usize = 1024;
 
 /// Bytes beside a face that it is worked on in: its pixels as numbers in three colours, and its mask before and after each blur.
 const WORKED_IN: usize = 9 * size_of::<f64>() * PARSED * PARSED;
+
+/// Bytes of what goes into the networks for a face and comes out of them: two pictures each, and parts.
+const TENSORS: usize = (9 + PARTS) * size_of::<f32>() * PARSED * PARSED;
 
 /// The weight where a request has none, as A1111's.
 const WEIGHT: f32 = 0.5;
@@ -99,7 +104,8 @@ pub fn describe(entry: &Entry<'_>, file: File) -> Result<()> {
     plan.network(file, "", inputs, FACES)?;
     let detector = DETECTOR.file(call, entry.name)?;
     plan.network(detector, "", &[("image", &[1, 3, LOOKED_AT, LOOKED_AT_LONGER])], 1.0)?;
-    plan.memory((FACES as usize * Laid::bytes(side) + WORKED_IN) as u64, 0)?;
+    // Tensors are in the host's memory, too.
+    plan.memory((FACES as usize * Laid::bytes(side) + WORKED_IN + 2 * TENSORS) as u64, 0)?;
     let parser = PARSER.file(call, entry.name)?;
     plan.network(parser, "", &[("image", &[1, 3, PARSED, PARSED])], FACES)
 }
@@ -136,7 +142,7 @@ impl Networks {
         let faces =
             if found.is_empty() { vec![] } else { self.faces(run, file, (&picture, &found), weight)? };
         let mut made = run.image.like()?;
-        lay(&picture, &faces, made.pixels_mut());
+        lay(&picture, &faces, made.pixels_mut(), || call.check())?;
         run.replace(made)
     }
 
@@ -153,7 +159,7 @@ impl Networks {
         let parser = self.network(call, PARSER.file(call, run.entry)?)?;
         let FaceRestorer { side, is_weighted } = FaceRestorer::of(&call.describe_network(file)?)?;
         let weight = is_weighted.then_some(weight);
-        call.reserve((found.len() * Laid::bytes(side) + WORKED_IN) as u64, 0)?;
+        call.reserve((found.len() * Laid::bytes(side) + WORKED_IN + TENSORS) as u64, 0)?;
         let mut laid = vec![];
         for (number, face) in found.iter().enumerate() {
             call.check()?;
@@ -178,24 +184,23 @@ fn found(call: &Call<'_>, detector: Network, picture: &Colours<'_>) -> Result<Ve
     let size = (side(picture.width), side(picture.height));
     let (width, height) = size;
     if width.saturating_mul(height) > MOST_LOOKED_AT {
-        let text = format!(
-            "image: {}x{} is too long to look for faces in: it would be looked at as {width}x{height}; cut it into pieces",
+        call.notice(&format!(
+            "{}x{} is too long to look for faces in, which would be done in {width}x{height}: they stay as they are",
             picture.width, picture.height
-        );
-        return Err(Error::invalid(text));
+        ))?;
+        return Ok(vec![]);
     }
     call.reserve(3 * (width * height) as u64, 0)?;
     let looked_at = lanczos(picture, size);
-    let mut image = call.new_tensor(&[1, 3, height, width])?;
-    for (colour, plane) in image.values_mut().chunks_exact_mut(width * height).enumerate() {
+    let mut image = zeros(width, height);
+    for (colour, plane) in image.numbers.chunks_exact_mut(width * height).enumerate() {
         let mean = MEANS.get(colour).copied().unwrap_or_default();
         for (value, pixel) in plane.iter_mut().zip(looked_at.pixels.chunks_exact(3)) {
             *value = f32::from(pixel.get(2 - colour).copied().unwrap_or_default()) - mean;
         }
     }
-    let image = call.finished(image)?;
-    let outputs = detector.run(call, "", &[("image", image.into())])?;
-    let numbers = |name: &str| outputs.get(name)?.read();
+    let outputs = run(call, detector, &[("image", &image)])?;
+    let numbers = |name: &str| output(&outputs, name).map(|values| values.numbers.as_slice());
     let (boxes, scores, points) = (numbers("boxes")?, numbers("scores")?, numbers("points")?);
     let anchors = count(width, height);
     if (boxes.len(), scores.len(), points.len()) != (4 * anchors, 2 * anchors, 10 * anchors) {
@@ -222,17 +227,40 @@ fn found(call: &Call<'_>, detector: Network, picture: &Colours<'_>) -> Result<Ve
     Ok(found)
 }
 
-/// A face as a tensor of −1…1.
-fn as_tensor<'a>(call: &Call<'a>, face: &Colours<'_>) -> Result<Tensor<'a>> {
+/// What a network makes of this. Nothing of it is left in the host's memory: a picture may have many faces.
+fn run(call: &Call<'_>, network: Network, inputs: &[(&str, &Values)]) -> Result<BTreeMap<String, Values>> {
+    let outputs = network.run_values(call, "", inputs)?;
+    // Weights may be finite and what they make may not be: it would be black where a face was, or no face at all.
+    if let Some((name, _)) =
+        outputs.iter().find(|(_, values)| values.numbers.iter().any(|value| !value.is_finite()))
+    {
+        return Err(Error::model(format!(
+            "'{name}' of a restorer's networks came out with numbers that are not finite"
+        )));
+    }
+    Ok(outputs)
+}
+
+fn output<'a>(outputs: &'a BTreeMap<String, Values>, name: &str) -> Result<&'a Values> {
+    outputs.get(name).ok_or_else(|| Error::failed(format!("no output '{name}' came out")))
+}
+
+/// A picture of zeros.
+fn zeros(width: usize, height: usize) -> Values {
+    Values { dims: vec![1, 3, height, width], numbers: vec![0.0; 3 * height * width] }
+}
+
+/// A face as numbers of −1…1.
+fn as_numbers(face: &Colours<'_>) -> Values {
     let Colours { width, height, pixels } = face;
-    let mut tensor = call.new_tensor(&[1, 3, *height, *width])?;
-    for (colour, plane) in tensor.values_mut().chunks_exact_mut(width * height).enumerate() {
+    let mut made = zeros(*width, *height);
+    for (colour, plane) in made.numbers.chunks_exact_mut(width * height).enumerate() {
         for (value, pixel) in plane.iter_mut().zip(pixels.chunks_exact(3)) {
             let level = f32::from(pixel.get(colour).copied().unwrap_or_default()) / 255.0;
             *value = (level - 0.5) / 0.5;
         }
     }
-    call.finished(tensor)
+    made
 }
 
 /// What the network makes of a face.
@@ -242,16 +270,12 @@ fn restored(
     face: &Colours<'_>,
     weight: Option<f32>,
 ) -> Result<Colours<'static>> {
-    let image = as_tensor(call, face)?;
-    let made = if let Some(weight) = weight {
-        let mut weights = call.new_tensor(&[1])?;
-        weights.values_mut().fill(weight);
-        let weights = call.finished(weights)?;
-        restorer.run(call, "", &[("image", image.into()), ("weight", weights.into())])?
-    } else {
-        restorer.run(call, "", &[("image", image.into())])?
-    };
-    let made = made.get("image")?.read()?;
+    let image = as_numbers(face);
+    let weight = weight.map(|weight| Values { dims: vec![1], numbers: vec![weight] });
+    let weight = weight.as_ref().map(|weight| ("weight", weight));
+    let inputs: Vec<_> = [("image", &image)].into_iter().chain(weight).collect();
+    let made = run(call, restorer, &inputs)?;
+    let made = &output(&made, "image")?.numbers;
     let places = face.width * face.height;
     let level = |at: usize| {
         let value = made.get(at % 3 * places + at / 3).copied().unwrap_or_default();
@@ -275,11 +299,11 @@ fn parsed(call: &Call<'_>, parser: Network, face: &Colours<'_>) -> Result<Plane>
         value.round_ties_even() as u8
     };
     let pixels: Vec<u8> = (0..3 * PARSED * PARSED).map(pixel).collect();
-    let image = as_tensor(call, &Colours { width: PARSED, height: PARSED, pixels: pixels.into() })?;
-    let parts = parser.run(call, "", &[("image", image.into())])?.get("parts")?;
-    let dims = parts.dims()?;
-    if dims != [1, PARTS, PARSED, PARSED] {
+    let image = as_numbers(&Colours { width: PARSED, height: PARSED, pixels: pixels.into() });
+    let made = run(call, parser, &[("image", &image)])?;
+    let Values { dims, numbers } = output(&made, "parts")?;
+    if *dims != [1, PARTS, PARSED, PARSED] {
         return Err(Error::model(format!("parts of a face {dims:?}; {PARTS} at {PARSED} are needed")));
     }
-    Ok(linear(&mask(parts.read()?, PARSED), (face.width, face.height)))
+    Ok(linear(&mask(numbers, PARSED), (face.width, face.height)))
 }

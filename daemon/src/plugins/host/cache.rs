@@ -19,7 +19,8 @@ pub(in crate::plugins) const KEY_BYTES: u64 = 64 << 10;
 pub(super) static CACHE: latentd_cache =
     latentd_cache { size: size_of::<latentd_cache>() as u32, reserved: 0, get: Some(get), put: Some(put) };
 
-/// A key of a plugin's as one that no other plugin, and no other version of it, has.
+/// A key of a plugin's as one that no other plugin, no other version of it, and no job of another precision has: what networks
+/// make depends on that, and no job's bytes may depend on what ran before.
 ///
 /// # Safety
 /// `key` points to as many bytes as it says, or is null.
@@ -31,7 +32,8 @@ unsafe fn private(call: &Call<'_>, key: latentd_bytes) -> Served<CacheKey> {
     // SAFETY: as the caller says.
     let Some(key) = (unsafe { read_bytes(key) }) else { return misuse("the key is null") };
     let mut hash = Sha256::new();
-    for part in [call.plugin.as_bytes(), call.version.as_bytes(), key] {
+    let precision = call.job.resources().precision().name();
+    for part in [call.plugin.as_bytes(), call.version.as_bytes(), precision.as_bytes(), key] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }

@@ -216,12 +216,20 @@ impl ControlNetFile {
         let described =
             described(&config).ok_or_else(|| Error::model(file.path(), "has more skips than any UNet"))?;
         let numbers = |name: &str| file.shape(name).map_or(0, |shape| shape.iter().product::<usize>());
-        let largest = file.names().map(numbers).max().unwrap_or_default();
+        // What a file leaves to the checkpoint is not larger than a convolution of the widest block.
+        let fixed = |port: &Port| match port.sides.get(1) {
+            Some(Side::Fixed(channels)) => Some(*channels),
+            _ => None,
+        };
+        let outputs = described.entries.iter().flat_map(|entry| &entry.outputs);
+        let widest = outputs.filter_map(fixed).max();
+        let of_base = widest.unwrap_or_default().saturating_pow(2).saturating_mul(9);
+        let largest = file.names().map(numbers).max().unwrap_or_default().max(of_base);
         Ok(Self {
             told,
             described,
             weight_bytes: loader.into_parts().bytes(),
-            largest_bytes: (largest * size_of::<f32>()) as u64,
+            largest_bytes: largest.saturating_mul(size_of::<f32>()) as u64,
             config,
             empty: Mutex::new((empty, counter)),
         })
@@ -304,8 +312,13 @@ impl Found for ControlNetFile {
     }
 
     fn making_bytes(&self) -> u64 {
-        // Both files' and their sum, in f32 and as it is packed.
-        if self.is_over_base() { 4 * self.largest_bytes } else { 0 }
+        match self.told {
+            Told::Whole => 0,
+            // Both files' and their sum, in f32 and as it is packed.
+            Told::Differences => self.largest_bytes.saturating_mul(4),
+            // Two factors, neither larger than what they make, and one of them packed, beside those.
+            Told::Products => self.largest_bytes.saturating_mul(7),
+        }
     }
 
     fn activation_bytes(&self, entry: &Entry, inputs: &[Vec<usize>]) -> u64 {

@@ -96,11 +96,21 @@ impl Told {
                 continue;
             };
             let weight = format!("{layer}.weight");
-            let Some(Pair { shape, .. }) = pair(file, &weight) else {
-                let reason =
-                    format!("tensor {own}: {layer}.up and {layer}.down are no two matrices of one product");
-                return Err(Error::model(file.path(), reason));
+            let refused = |reason: &str| {
+                Error::model(file.path(), format!("tensor {own}: {layer}.up and {layer}.down {reason}"))
             };
+            let Some(Pair { rank, shape, .. }) = pair(file, &weight) else {
+                return Err(refused("are no two matrices of one product"));
+            };
+            // More would be no narrow ones, and take any memory for a small product.
+            let inputs = shape.iter().skip(1).product::<usize>();
+            if rank > shape.first().copied().unwrap_or_default().min(inputs) {
+                return Err(refused(&format!("are {rank} wide, more than what they make, {shape:?}")));
+            }
+            let whole = file.shape(&weight);
+            if whole.is_some_and(|whole| !is_alike(whole, &shape)) {
+                return Err(refused(&format!("make {shape:?}, and {layer}.weight is {whole:?}")));
+            }
             shapes.insert(weight, shape);
         }
         Ok(shapes)
@@ -168,8 +178,19 @@ impl Over {
         let (Some(shape), Some(mut values)) = (self.base.shape(&name), read(&self.base, &name)?) else {
             return Ok(None);
         };
+        // Whose numbers are not finite is said of them, not of the ControlNet.
+        let are_finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+        if !are_finite(&values) {
+            return Err(Error::model(
+                self.base.path(),
+                format!("tensor {name} has numbers that are not finite"),
+            ));
+        }
         for patch in self.patches.iter().filter(|patch| patch.touches(&name)) {
             patch.apply(&name, shape, &mut values)?;
+            if !are_finite(&values) {
+                return Err(patch.not_finite(&name));
+            }
         }
         Ok(Some(values))
     }
@@ -188,7 +209,16 @@ impl Compute for Over {
                 None => self.base(name)?.ok_or_else(|| self.missing(name))?,
             };
             if let Some(Pair { up, down, rank, .. }) = pair(&self.file, name) {
-                let factor = |name: &str| read(&self.file, name)?.ok_or_else(|| self.missing(name));
+                let factor = |name: &str| {
+                    let values = read(&self.file, name)?.ok_or_else(|| self.missing(name))?;
+                    if values.iter().all(|value| value.is_finite()) {
+                        return Ok(values);
+                    }
+                    Err(Error::model(
+                        self.file.path(),
+                        format!("tensor {name} has numbers that are not finite"),
+                    ))
+                };
                 LowRank { rank, up: factor(&up)?, down: factor(&down)? }.add_to(&mut values)?;
             }
             return Ok(values);
@@ -201,6 +231,10 @@ impl Compute for Over {
     }
 
     fn let_go(&self, name: &str) {
+        if let Some(Pair { up, down, .. }) = pair(&self.file, name) {
+            self.file.let_go(&up);
+            self.file.let_go(&down);
+        }
         self.file.let_go(name);
         self.base.let_go(&Self::of_base(name));
     }

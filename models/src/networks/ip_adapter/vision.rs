@@ -2,7 +2,8 @@
 //! shape.
 //!
 //! Its heads are 16 in all sizes from L on, which no tensor tells, and neither does the activation: `QuickGELU` is `OpenAI`'s, whose
-//! largest is 1024 wide; the wider ones, `OpenCLIP`'s, have the exact one.
+//! largest is 1024 wide; the wider ones, `OpenCLIP`'s, have the exact one. ViT-B, whose heads are 12, is refused; `OpenCLIP`'s own
+//! L/14 looks as `OpenAI`'s does, and is taken for it.
 
 use std::sync::Arc;
 
@@ -104,8 +105,11 @@ impl Config {
                 "sees {places} patches of {patch} pixels, which make no square picture"
             )));
         }
-        if !width.is_multiple_of(HEADS) {
-            return Err(refused(format!("is {width} wide, no multiple of its {HEADS} heads")));
+        // ViT-B is 768 wide.
+        if !width.is_multiple_of(HEADS) || (512..1024).contains(&width) {
+            return Err(refused(format!(
+                "is {width} wide, as no CLIP with {HEADS} heads is; ViT-L (1024), H (1280), g (1408) and bigG (1664) are run"
+            )));
         }
         Ok(config)
     }

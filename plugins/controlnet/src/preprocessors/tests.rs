@@ -124,7 +124,9 @@ fn modules_make_opencvs_bytes() {
             wrong.push(format!("{name} of {kind} {width}x{height}, {settings:?}"));
         }
     }
-    let missing = MODULES.iter().filter(|module| rows.iter().all(|row| row.0 != module.name));
+    // What a CLIP sees is no picture: who asks for one is refused.
+    let pictures = MODULES.iter().filter(|module| !module.is_of_ip_adapters());
+    let missing = pictures.filter(|module| rows.iter().all(|row| row.0 != module.name));
     wrong.extend(missing.map(|module| format!("{} is not compared", module.name)));
     all_the_same(&wrong, rows.len());
 }

@@ -52,7 +52,13 @@ fn covered(places: [f64; 4], size: usize) -> Range<usize> {
 }
 
 /// The picture with faces over it, each over those before, into `made`. What lies between two levels is cut off once, at the end.
-pub fn lay(picture: &Colours<'_>, faces: &[Laid], made: &mut [u8]) {
+/// `check` is asked row by row, and ends it by an error.
+pub fn lay<E>(
+    picture: &Colours<'_>,
+    faces: &[Laid],
+    made: &mut [u8],
+    check: impl Fn() -> Result<(), E>,
+) -> Result<(), E> {
     let length = (3 * picture.width).max(1);
     let mut line: Vec<f64> = vec![];
     let rows = picture.pixels.chunks_exact(length).zip(made.chunks_exact_mut(length));
@@ -62,6 +68,7 @@ pub fn lay(picture: &Colours<'_>, faces: &[Laid], made: &mut [u8]) {
             to.copy_from_slice(from);
             continue;
         }
+        check()?;
         line.clear();
         line.extend(from.iter().copied().map(f64::from));
         for Laid { face, mask, way, columns, .. } in over {
@@ -77,4 +84,5 @@ pub fn lay(picture: &Colours<'_>, faces: &[Laid], made: &mut [u8]) {
             *to = *value as u8;
         }
     }
+    Ok(())
 }

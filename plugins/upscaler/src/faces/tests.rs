@@ -122,10 +122,13 @@ fn faces_are_laid_over_rows_as_over_the_whole_picture() {
     }
     let wanted: Vec<u8> = seen.into_iter().map(|value| value as u8).collect();
     let mut made = vec![0; wanted.len()];
-    lay(&picture, &faces, &mut made);
+    let go_on = || Ok::<(), &str>(());
+    lay(&picture, &faces, &mut made, go_on).expect("laid");
     assert_eq!(made, wanted);
-    lay(&picture, &[], &mut made);
+    lay(&picture, &[], &mut made, go_on).expect("laid");
     assert_eq!(made, picture.pixels.as_ref());
+    // Each row with a face asks whether to go on.
+    assert_eq!(lay(&picture, &faces, &mut made, || Err("cancelled")), Err("cancelled"));
 }
 
 #[test]
