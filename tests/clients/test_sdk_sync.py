@@ -75,12 +75,12 @@ def test_variations_say_both_their_seeds(client: latentd.Client) -> None:
 def test_what_other_programs_wrote_is_told(client: latentd.Client) -> None:
     told = PngImagePlugin.PngInfo()
     told.add_text("workflow", "{}")
-    told.add_text("parameters", "a „fox“\nSteps: 3, Sampler: Euler, Seed: 1, Size: 64x64, Face restoration: CodeFormer, Hypertile U-Net: True")
+    told.add_text("parameters", "a „fox“\nSteps: 3, Sampler: Euler, Seed: 1, Size: 64x64, Face restoration: GFPGAN, Hypertile U-Net: True")
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=told)
     info = client.image_info(buffer.getvalue())
     assert info.params is not None and info.params["prompt"] == "a „fox“" and info.params["sampler_name"] == "Euler"
-    assert info.params["restore_faces"] is True and info.params["face_restoration_model"] == "CodeFormer"
+    assert info.params["restore_faces"] is True and info.params["face_restoration_model"] == "GFPGAN"
     assert (info.others.get("Hypertile U-Net"), info.texts) == ("True", {"workflow": "{}"})
     with pytest.raises(latentd.InvalidParams, match="data: .*PNG"):
         client.put_blob(b"no picture")
