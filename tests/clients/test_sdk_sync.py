@@ -75,7 +75,8 @@ def test_variations_say_both_their_seeds(client: latentd.Client) -> None:
 def test_what_other_programs_wrote_is_told(client: latentd.Client) -> None:
     told = PngImagePlugin.PngInfo()
     told.add_text("workflow", "{}")
-    told.add_text("parameters", "a „fox“\nSteps: 3, Sampler: Euler, Seed: 1, Size: 64x64, Face restoration: GFPGAN, Hypertile U-Net: True")
+    pairs = "Steps: 3, Sampler: Euler, Seed: 1, Size: 64x64, Face restoration: GFPGAN, Hypertile U-Net: True"
+    told.add_text("parameters", f"a „fox“\n{pairs}")
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=told)
     info = client.image_info(buffer.getvalue())

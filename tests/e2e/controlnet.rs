@@ -14,7 +14,7 @@ use latentd_client::{Client, Error};
 use rmpv::Value;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Daemon, Options, refused, small, within};
+use crate::harness::{Daemon, Options, fixtures, refused, small, within};
 use crate::made_up;
 use crate::plugin_library::{build_rust, install};
 use crate::reference::{LEAST_DECIBELS, decibels, rows};
@@ -315,7 +315,7 @@ fn turned(mut file: Vec<u8>, layer: &str) -> Vec<u8> {
     file
 }
 
-/// What is over one checkpoint's UNet, and as a LoRA leaves it, is none over another's, whichever was drawn with before.
+/// What is over one checkpoint's UNet, or over it as a LoRA leaves it, is none over another's, whichever was drawn with before.
 #[tokio::test]
 async fn what_is_over_a_checkpoint_does_not_depend_on_what_was_drawn_before() {
     let folder = library_of_models();
@@ -323,6 +323,8 @@ async fn what_is_over_a_checkpoint_does_not_depend_on_what_was_drawn_before() {
     let first = fs::read(checkpoints.join("tiny-sd1.safetensors")).expect("read");
     let other = turned(first, "model.diffusion_model.input_blocks.1.");
     fs::write(checkpoints.join("other.safetensors"), other).expect("written");
+    let style = fixtures().join("../adapters/lycoris-locon.safetensors");
+    fs::copy(style, folder.path().join("Lora/style.safetensors")).expect("copied");
     for model in ["difference", "lora"] {
         let unit = json!({ "model": model, "image": raw(&picture(64, 64, 1), 64, 64, 3) });
         let of = |checkpoint: &str, refiner: Option<&str>| Txt2ImgParams {
@@ -337,12 +339,13 @@ async fn what_is_over_a_checkpoint_does_not_depend_on_what_was_drawn_before() {
             of("tiny-sd1", Some("other")),
             of("other", None),
             of("other", Some("tiny-sd1")),
+            Txt2ImgParams { prompt: "a red circle<lora:style:0.8>".into(), ..of("tiny-sd1", None) },
         ];
         let mut all = vec![];
-        for order in [[0, 1, 2, 3], [3, 2, 1, 0]] {
+        for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]] {
             let daemon = start(folder.path(), "", &[]);
             let client = daemon.client().await;
-            let mut pictures = [const { vec![] }; 4];
+            let mut pictures = [const { vec![] }; 5];
             for index in order {
                 let result = within(client.txt2img(&requests[index])).await.expect("drawn");
                 assert_eq!(result.notices, Vec::<String>::new());
@@ -351,8 +354,11 @@ async fn what_is_over_a_checkpoint_does_not_depend_on_what_was_drawn_before() {
             all.push(pictures);
         }
         assert!(all[0] == all[1], "{model}");
-        let [one, refined, two, back] = &all[0];
-        assert!(one != two && refined != one && refined != two && refined != back, "{model}");
+        let [one, refined, two, back, styled] = &all[0];
+        assert!(
+            one != two && refined != one && refined != two && refined != back && styled != one,
+            "{model}"
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use latentd_client::protocol::{
 };
 use rmpv::Value;
 
-use crate::harness::{Daemon, refused, small, within};
+use crate::harness::{Daemon, Options, refused, small, within};
 use crate::plugin_library::{build_crate, install};
 use crate::vae::{daemon, models, taesd, write};
 
@@ -64,6 +64,27 @@ async fn a_plugins_taesd_gives_the_numbers_of_the_hosts_own() {
             assert!(found != pixels(&daemon, &request).await, "the VAE's are others");
         }
     }
+}
+
+/// Told by the memory that is left once it is run so often; within the daemon, for a process of its own is counted by what it grows to.
+#[tokio::test]
+async fn numbers_of_a_plugins_own_leave_nothing_behind() {
+    let folder = models();
+    write(&folder.path().join("VAE-approx/taesd_decoder.safetensors"), &taesd());
+    let config = format!("memory_bytes = {}\n[plugins.networks]\nisolation = \"inline\"\n", 256 << 20);
+    let models = Some(folder.path().to_owned());
+    let daemon = Daemon::with(Options { models, config, ..Options::default() });
+    install(&daemon, "networks.so", networks());
+    let client = daemon.client().await;
+    let mut left = vec![];
+    // The first of all loads what the others find.
+    for times in [1, 1, 20] {
+        let params = [("model", Value::from("taesd_decoder")), ("times", times.into())];
+        let drawn = within(client.txt2img(&with(plain(1, Precision::F32), &params))).await.expect("drawn");
+        let told = drawn.notices.iter().find(|notice| notice.contains("parts are left"));
+        left.push(told.unwrap_or_else(|| panic!("{:?}", drawn.notices)).clone());
+    }
+    assert_eq!(left[1], left[2]);
 }
 
 #[tokio::test]

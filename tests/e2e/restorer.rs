@@ -107,6 +107,7 @@ async fn faces_are_restored_as_by_a1111_and_the_same_wherever_it_runs() {
     let found = within(here.client().await.upscale(&params)).await.expect("made larger");
     let told = |notice: &String| notice.contains("too long to look for faces in");
     assert!(found.notices.iter().any(told), "{:?}", found.notices);
+    assert_eq!(made(&here, &params).await.pixels, long.pixels);
 }
 
 #[tokio::test]
@@ -133,6 +134,11 @@ async fn what_is_missing_is_told_as_a_request_comes() {
         let text = refused(within(daemon.client().await.upscale(params)).await, name);
         assert!(text.contains(expected), "{text}");
     }
+    // The files are there, and nothing that runs them.
+    let models = library_of_faces(&[]);
+    let daemon = Daemon::with(Options { models: Some(models.path().to_owned()), ..Options::default() });
+    let text = refused(within(daemon.client().await.upscale(&params)).await, ErrorName::NotFound);
+    assert!(text.contains("the library has GFPGAN's file, which the plugin 'upscaler' would run"), "{text}");
 }
 
 #[tokio::test]

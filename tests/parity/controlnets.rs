@@ -185,6 +185,45 @@ fn what_a_job_changes_in_the_checkpoint_counts_in_what_is_over_it() {
     }
 }
 
+#[test]
+fn whose_numbers_are_not_finite_is_told() {
+    let read = |whole: files::Tensors| whole.under("").find_map(Result::err).expect("refused").to_string();
+    for kind in ["difference", "lora"] {
+        let broken = base(|name, values| {
+            if name == CHANGED {
+                values[3] = f32::INFINITY;
+            }
+        });
+        let text = read(over(kind, broken, &[]).expect("fits"));
+        assert!(
+            text.contains("base") && text.contains(CHANGED) && text.contains("holds NaN or infinite"),
+            "{kind}: {text}"
+        );
+        let text = read(over(kind, base(|_, _| ()), &[Arc::new(More(f32::INFINITY))]).expect("fits"));
+        assert!(text.contains("a patch makes") && text.contains(CHANGED), "{kind}: {text}");
+        // The file's own: of a pair, or what is added.
+        let name = if kind == "lora" {
+            "middle_block.0.in_layers.2.down"
+        } else {
+            "middle_block.0.in_layers.2.weight"
+        };
+        let made_up = tensors(&cases("controlnets")[kind]).into_iter().map(|(own, shape, mut values)| {
+            if own.ends_with(name) {
+                values[0] = f32::NAN;
+            }
+            (own, shape, values)
+        });
+        let bytes = safetensors(&made_up.collect::<Vec<_>>(), str::to_owned, &json!({}));
+        let file = || files::from_bytes("own", bytes.clone()).expect("opens");
+        let known = KnownNetwork::of(&file()).expect("sound").expect("known");
+        let text = read(known.over(file(), base(|_, _| ()), &[]).expect("fits"));
+        assert!(
+            text.contains("own") && text.contains(name) && text.contains("holds NaN or infinite"),
+            "{kind}: {text}"
+        );
+    }
+}
+
 /// A tensor's shape by its name; `None`: it is left out.
 type Change<'a> = &'a dyn Fn(&str, Vec<usize>) -> Option<Vec<usize>>;
 
@@ -236,6 +275,29 @@ fn checkpoints_that_nothing_can_be_over_are_told_with_the_tensor() {
         file("lora", |name| (!name.ends_with("input_blocks.1.0.in_layers.2.down")).then(|| name.to_owned()));
     let error = KnownNetwork::of(&alone).err().expect("refused").to_string();
     assert!(error.contains("no two matrices of one product"), "{error}");
+    // Wider than what they make, and beside a weight of another size.
+    let refused = |change: &dyn Fn(&str, &mut Vec<usize>), more: &[(&str, usize)]| {
+        let made_up = tensors(&cases("controlnets")["lora"]).into_iter().map(|(name, mut shape, _)| {
+            change(&name, &mut shape);
+            let count = shape.iter().product();
+            (name, shape, vec![0.5; count])
+        });
+        let more = more.iter().map(|(name, size)| ((*name).to_owned(), vec![*size], vec![0.5; *size]));
+        let all: Vec<_> = made_up.chain(more).collect();
+        let file = files::from_bytes("lora", safetensors(&all, str::to_owned, &json!({}))).expect("opens");
+        KnownNetwork::of(&file).err().expect("refused").to_string()
+    };
+    let wide = |name: &str, shape: &mut Vec<usize>| {
+        if let Some((layer, which @ ("up" | "down"))) = name.rsplit_once('.')
+            && layer.ends_with("middle_block.0.in_layers.2")
+        {
+            shape[usize::from(which == "up")] = 1000;
+        }
+    };
+    let error = refused(&wide, &[]);
+    assert!(error.contains("are 1000 wide, more than what they make"), "{error}");
+    let error = refused(&|_, _| (), &[("control_model.middle_block.0.in_layers.2.weight", 7)]);
+    assert!(error.contains("and control_model.middle_block.0.in_layers.2.weight is"), "{error}");
     // Nothing else has one to be over.
     let known = KnownNetwork::of(&whole("control-ldm")).expect("whole").expect("known");
     assert!(known.over(whole("control-ldm"), base(|_, _| ()), &[]).is_err());

@@ -97,4 +97,16 @@ fn what_makes_no_ip_adapter_is_named() {
         let error = KnownNetwork::of(&file).err().expect("refused").to_string();
         assert!(error.contains(expected), "{case}, {part}: {error}");
     }
+    // ViT-B, whose heads are others.
+    let bytes = made_up::file("ip_adapters", "vision", |name, mut shape| {
+        if name.ends_with("patch_embedding.weight") {
+            shape[0] = 768;
+        }
+        Some((name.to_owned(), shape))
+    });
+    let error = KnownNetwork::of(&files::from_bytes("vision", bytes).expect("opens"))
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(error.contains("is 768 wide, as no CLIP with 16 heads is"), "{error}");
 }

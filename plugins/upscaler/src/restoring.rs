@@ -190,7 +190,9 @@ fn found(call: &Call<'_>, detector: Network, picture: &Colours<'_>) -> Result<Ve
         ))?;
         return Ok(vec![]);
     }
-    call.reserve(3 * (width * height) as u64, 0)?;
+    // The picture in bytes and in numbers, and 16 numbers of each anchor.
+    let taken = (3 + 3 * size_of::<f32>()) * width * height + 16 * size_of::<f32>() * count(width, height);
+    call.reserve(taken as u64, 0)?;
     let looked_at = lanczos(picture, size);
     let mut image = zeros(width, height);
     for (colour, plane) in image.numbers.chunks_exact_mut(width * height).enumerate() {
@@ -230,7 +232,12 @@ fn found(call: &Call<'_>, detector: Network, picture: &Colours<'_>) -> Result<Ve
 /// What a network makes of this. Nothing of it is left in the host's memory: a picture may have many faces.
 fn run(call: &Call<'_>, network: Network, inputs: &[(&str, &Values)]) -> Result<BTreeMap<String, Values>> {
     let outputs = network.run_values(call, "", inputs)?;
-    // Weights may be finite and what they make may not be: it would be black where a face was, or no face at all.
+    check_finite(&outputs)?;
+    Ok(outputs)
+}
+
+/// Weights may be finite and what they make may not be: it would be black where a face was, or no face at all.
+fn check_finite(outputs: &BTreeMap<String, Values>) -> Result<()> {
     if let Some((name, _)) =
         outputs.iter().find(|(_, values)| values.numbers.iter().any(|value| !value.is_finite()))
     {
@@ -238,7 +245,7 @@ fn run(call: &Call<'_>, network: Network, inputs: &[(&str, &Values)]) -> Result<
             "'{name}' of a restorer's networks came out with numbers that are not finite"
         )));
     }
-    Ok(outputs)
+    Ok(())
 }
 
 fn output<'a>(outputs: &'a BTreeMap<String, Values>, name: &str) -> Result<&'a Values> {
@@ -306,4 +313,21 @@ fn parsed(call: &Call<'_>, parser: Network, face: &Colours<'_>) -> Result<Plane>
         return Err(Error::model(format!("parts of a face {dims:?}; {PARTS} at {PARSED} are needed")));
     }
     Ok(linear(&mask(numbers, PARSED), (face.width, face.height)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_not_finite_are_told_with_their_output() {
+        let output =
+            |name: &str, last: f32| (name.to_owned(), Values { dims: vec![2], numbers: vec![0.5, last] });
+        assert_eq!(check_finite(&[output("boxes", -3e38), output("image", 1.0)].into()), Ok(()));
+        for last in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let error =
+                check_finite(&[output("boxes", 0.0), output("parts", last)].into()).expect_err("refused");
+            assert!(error.text.starts_with("'parts' of a restorer's networks"), "{error}");
+        }
+    }
 }

@@ -659,7 +659,8 @@ class Progress(Event):
     steps: int = 0
     stage: str = ""
     """``"hashing"`` (of files, looked for by their hash, in hundredths), then ``"loading"``, ``"conditioning"``,
-    ``"denoising"`` or ``"decoding"``; of a merge ``"merging"``."""
+    ``"denoising"``, ``"decoding"`` or ``"restoring"`` (of faces); of ``image.upscale`` ``"upscaling"`` or ``"restoring"``; of a
+    merge ``"merging"``."""
     eta_s: Optional[float] = None
     """Seconds that are left, once the daemon can tell."""
     pass_: str = ""

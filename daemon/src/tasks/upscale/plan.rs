@@ -185,9 +185,9 @@ impl Plan {
         self.engines.get(place).ok_or_else(|| Error::internal("an engine that was not planned"))
     }
 
-    /// Bytes of all networks.
+    /// Bytes of all networks, and of what is beside them: engines tell any number.
     pub(super) fn planned_bytes(&self) -> u64 {
-        self.engines.iter().map(Engine::planned_bytes).sum()
+        self.engines.iter().map(Engine::planned_bytes).fold(0, u64::saturating_add)
     }
 
     fn upscalers(&self) -> impl Iterator<Item = &Named> {

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use latentd_kernels::PackError;
+
 use crate::error::{Error, Result, bail};
 use crate::files::{CONTROL, Compute, Tensors, UNET, computed};
 use crate::nn::{LowRank, Patch};
@@ -178,17 +180,10 @@ impl Over {
         let (Some(shape), Some(mut values)) = (self.base.shape(&name), read(&self.base, &name)?) else {
             return Ok(None);
         };
-        // Whose numbers are not finite is said of them, not of the ControlNet.
-        let are_finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
-        if !are_finite(&values) {
-            return Err(Error::model(
-                self.base.path(),
-                format!("tensor {name} has numbers that are not finite"),
-            ));
-        }
         for patch in self.patches.iter().filter(|patch| patch.touches(&name)) {
             patch.apply(&name, shape, &mut values)?;
             if !are_finite(&values) {
+                // Said of the patch, not of the ControlNet.
                 return Err(patch.not_finite(&name));
             }
         }
@@ -209,16 +204,7 @@ impl Compute for Over {
                 None => self.base(name)?.ok_or_else(|| self.missing(name))?,
             };
             if let Some(Pair { up, down, rank, .. }) = pair(&self.file, name) {
-                let factor = |name: &str| {
-                    let values = read(&self.file, name)?.ok_or_else(|| self.missing(name))?;
-                    if values.iter().all(|value| value.is_finite()) {
-                        return Ok(values);
-                    }
-                    Err(Error::model(
-                        self.file.path(),
-                        format!("tensor {name} has numbers that are not finite"),
-                    ))
-                };
+                let factor = |name: &str| read(&self.file, name)?.ok_or_else(|| self.missing(name));
                 LowRank { rank, up: factor(&up)?, down: factor(&down)? }.add_to(&mut values)?;
             }
             return Ok(values);
@@ -246,7 +232,14 @@ impl Compute for Over {
     }
 }
 
+fn are_finite(values: &[f32]) -> bool {
+    values.iter().all(|value| value.is_finite())
+}
+
 /// All elements of a tensor, if there is one of that name.
+///
+/// # Errors
+/// They are not finite: said here of the file that has them, for what is made of them has another's name.
 fn read(file: &Tensors, name: &str) -> Result<Option<Vec<f32>>> {
     let (Some(shape), Some(elements)) = (file.shape(name), file.elements(name)?) else { return Ok(None) };
     let count: usize = shape.iter().product();
@@ -255,5 +248,8 @@ fn read(file: &Tensors, name: &str) -> Result<Option<Vec<f32>>> {
     values.try_reserve_exact(count).map_err(refused)?;
     values.resize(count, 0.0);
     elements.read(0, &mut values)?;
+    if !are_finite(&values) {
+        return Err(Error::model(file.path(), format!("tensor {name} {}", PackError::NotFinite)));
+    }
     Ok(Some(values))
 }

@@ -28,7 +28,8 @@ pub enum EventKind {
     /// A stage or step is done.
     Progress {
         /// "hashing" while files are looked for by their hash, before its turn, and while files are hashed that are merged;
-        /// then "loading", "conditioning", "denoising" or "decoding"; of `models.merge` "merging".
+        /// then "loading", "conditioning", "denoising", "decoding" or "restoring" (of faces); of `image.upscale` "upscaling" or
+        /// "restoring"; of `models.merge` "merging".
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stage: Option<String>,
         /// What is drawn, while pictures are; older daemons do not tell.
